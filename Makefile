@@ -1,0 +1,47 @@
+# One environment for everything, made from pins (constraints.txt) that name no index.
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+UV_PIN := uv==0.13.8
+
+.PHONY: help env demo test test-fast lint format pins wheel clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+env: $(VENV)/.installed  ## create the environment
+
+$(VENV)/.installed: constraints.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(UV_PIN)'
+	$(BIN)/uv pip sync --python $(BIN)/python constraints.txt
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation --quiet --editable .
+	@touch $@
+
+demo: env  ## the main job: tune, export, serve and query several tasks on one trunk
+	$(BIN)/espalier demo
+
+test: env  ## every test
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-fast: env  ## the tests that need neither training nor a torch export
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+
+lint: env  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: env  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+pins:  ## renew constraints.txt (needs uv)
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --output-file constraints.txt --upgrade
+
+wheel: env  ## build the wheel into dist/
+	$(BIN)/uv build --wheel --no-build-isolation --python $(BIN)/python
+
+clean:  ## remove the environment and what the tools left behind
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Measurements that a person decides with: each a function that returns data."""

@@ -1,0 +1,44 @@
+"""The seam between deciding and computing: an engine answers an execution plan for some rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.plan import ExecutionPlan
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class SegmentRun:
+    """One run of a segment, as it happened: how many rows, and how long it computed."""
+
+    segment: str
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The outputs of a plan by task, each of shape (rows, ...), and the runs that produced them in order."""
+
+    outputs: Mapping[str, Array]
+    runs: tuple[SegmentRun, ...]
+
+
+class Engine(Protocol):
+    """Runs plans. `start` makes it ready (models loaded and warm), `aclose` lets go of everything."""
+
+    async def start(self) -> None:
+        """Load what is needed. Raises RepositoryError or EngineError; a failed start leaves nothing behind."""
+
+    async def aclose(self) -> None:
+        """Finish what is running and release the models."""
+
+    async def infer(self, plan: ExecutionPlan, rows: Array) -> Answer:
+        """Run `plan` on `rows` (shape (n, ...), n >= 1). Raises EngineError when a segment fails."""

@@ -1,0 +1,71 @@
+"""Every error of the online half. A class takes facts and writes the sentence; `serving.protocol.status` maps to wire codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class ServingError(Exception):
+    """Anything that serving refuses or fails at, with one sentence for the user."""
+
+
+class RepositoryError(ServingError):
+    """The folder is not a model repository that espalier can serve."""
+
+
+class InvalidRequest(ServingError):
+    """The request can never succeed as it is: wrong name, dtype, shape, size or bytes."""
+
+
+class UnknownModel(ServingError):
+    """No model (task) of that name or version."""
+
+    def __init__(self, name: str, known: Iterable[str], version: str = "") -> None:
+        what = f"version {version!r} of model {name!r}" if version else f"model {name!r}"
+        super().__init__(f"Unknown {what}; known are: {', '.join(sorted(known)) or 'none'}.")
+        self.name = name
+
+
+class UnknownTask(InvalidRequest):
+    """A requested task is not in the repository."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"Unknown task {name!r}; known are: {', '.join(sorted(known)) or 'none'}.")
+        self.name = name
+
+
+class NoTask(InvalidRequest):
+    """The list of tasks is empty."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        super().__init__(f"No task was asked for; name at least one of: {', '.join(sorted(known))}.")
+
+
+class NotAnImage(InvalidRequest):
+    """The bytes do not decode to an image."""
+
+
+class BodyTooLarge(ServingError):
+    """A request's body is over the limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request is larger than the limit of {limit_bytes} bytes.")
+
+
+class Unsupported(ServingError):
+    """A part of the protocol that this server does not offer."""
+
+
+class NotReady(ServingError):
+    """The server is starting, draining, or its engine is down."""
+
+
+class EngineError(ServingError):
+    """A segment failed while it ran: ours to mend, not the client's."""
+
+
+class AddressInUse(ServingError):
+    """Another process listens on the port."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(f"Port {port} on {host} is in use by another process; choose another port, or 0 for any free one.")

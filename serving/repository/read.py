@@ -1,0 +1,73 @@
+"""Reads a model repository from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from serving.errors import RepositoryError
+from serving.repository.config import LABELS_FILE, kind_of, parse_segment, parse_task, parse_text
+from serving.repository.model import Repository, Segment, Task
+
+CONFIG_FILE = "config.pbtxt"
+
+
+def read_repository(path: str | Path) -> Repository:
+    """Return what the model repository at `path` holds. Models that espalier did not write are passed over.
+
+    Raises RepositoryError when `path` is not a folder, holds no task, or a task needs a segment that is not there.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise RepositoryError(f"{path} is not a folder; give the folder that `espalier export --out` wrote.")
+    segments: dict[str, Segment] = {}
+    tasks: dict[str, Task] = {}
+    for folder, config in _configs(path):
+        kind = kind_of(config)
+        if kind == "segment":
+            segments[folder.name] = parse_segment(config, _latest_version(folder))
+        elif kind == "task":
+            tasks[folder.name] = parse_task(config, _labels(folder), _latest_version(folder))
+    if not tasks:
+        raise RepositoryError(f"{path} holds no task of espalier; give the folder that `espalier export --out` wrote.")
+    repository = Repository(path, segments, tasks)
+    _check_complete(repository)
+    return repository
+
+
+def _configs(path: Path) -> Iterator[tuple[Path, Any]]:
+    for folder in sorted(path.iterdir()):
+        file = folder / CONFIG_FILE
+        if not file.is_file():
+            continue
+        try:
+            text = file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RepositoryError(f"{folder.name}/{CONFIG_FILE} cannot be read: {error}.") from error
+        config = parse_text(text, f"{folder.name}/{CONFIG_FILE}")
+        if config.name not in ("", folder.name):
+            raise RepositoryError(f"{folder.name}/{CONFIG_FILE} is named {config.name!r}; it must be named like its folder.")
+        config.name = folder.name
+        yield folder, config
+
+
+def _latest_version(folder: Path) -> str:
+    versions = [int(child.name) for child in folder.iterdir() if child.is_dir() and child.name.isdigit()]
+    if not versions:
+        raise RepositoryError(f"{folder.name} has no version folder (such as {folder.name}/1).")
+    return str(max(versions))
+
+
+def _labels(folder: Path) -> tuple[str, ...]:
+    file = folder / LABELS_FILE
+    return tuple(file.read_text().splitlines()) if file.is_file() else ()
+
+
+def _check_complete(repository: Repository) -> None:
+    for task in repository.tasks.values():
+        for step in task.steps:
+            if step.segment not in repository.segments:
+                raise RepositoryError(f"Task {task.name!r} needs segment {step.segment!r}, which is not in the repository.")
+            if not repository.model_file(step.segment).is_file():
+                raise RepositoryError(f"Segment {step.segment!r} has no model.onnx; export the repository again.")
