@@ -1,1 +1,1 @@
-"""SubTuning (arXiv 2302.06354): fine-tune a few blocks of a backbone per task, keep the rest bit-identical."""
+"""SubTuning of a backbone: its blocks, fitting one subset of them to a task, and the files that come out. Import the modules directly."""

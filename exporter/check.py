@@ -1,0 +1,81 @@
+"""What must hold before task models may share a repository, and why a task shares nothing, in a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from exporter.chain import Chain
+from exporter.errors import AnotherArchitecture, BadTaskName, DifferentInput, ExportError, NoTasks
+from exporter.planning import common_prefix
+from exporter.task_model import TaskModel
+from serving.repository import ALL_TASKS
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SEGMENT_NAME = re.compile(r".*-\d{2,}-\d{2,}-[0-9a-f]{8}")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise NoTasks or BadTaskName unless every name can be a folder, a tensor and an ensemble of its own."""
+    names = list(names)
+    if not names:
+        raise NoTasks
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise BadTaskName(name, "use letters, digits, '_', '-' and '.', beginning with a letter, a digit or '_'")
+        if name == ALL_TASKS or _SEGMENT_NAME.fullmatch(name):
+            raise BadTaskName(name, "the repository uses that name itself")
+        if name in ("image", "trunk", "shared"):
+            raise BadTaskName(name, "the repository uses that word for its own tensors and segments")
+
+
+def check_labels(name: str, chain: Chain, labels: Sequence[str]) -> None:
+    """Raise ExportError unless the task has one output vector, and one label per entry if it has labels."""
+    shape = chain.blocks[-1].end.shape
+    if len(shape) != 1:
+        raise ExportError(f"Task {name!r} gives an output of shape {list(shape)} per row; a task gives one vector per row.")
+    if labels and len(labels) != shape[0]:
+        raise ExportError(f"Task {name!r} has {len(labels)} labels for {shape[0]} outputs.")
+
+
+def check_together(tasks: Sequence[Chain], backbone: Chain | None) -> None:
+    """Raise DifferentInput or AnotherArchitecture unless `tasks` can live in one repository."""
+    first = backbone or tasks[0]
+    for chain in tasks:
+        if _describe_input(chain) != _describe_input(first):
+            raise DifferentInput(chain.name, _describe_input(chain), first.name, _describe_input(first))
+        if backbone is not None and not _shares_weights(chain, backbone) and not _same_architecture(chain, backbone):
+            raise AnotherArchitecture(chain.name, len(chain.blocks), len(backbone.blocks))
+
+
+def explain_sharing(chain: Chain, model: TaskModel, others: Mapping[str, tuple[Chain, TaskModel]]) -> str | None:
+    """Return why the task shares no computation with any of `others`, or None if it does."""
+    if not others or any(common_prefix(chain, other) for other, _ in others.values()):
+        return None
+    name, (other, other_model) = next(iter(others.items()))
+    stored = sum(block.digest in {b.digest for o, _ in others.values() for b in o.blocks} for block in chain.blocks)
+    weights = f"; the weights of {stored} of its {len(chain.blocks)} blocks are still stored once" if stored else ""
+    if model.preprocessing != other_model.preprocessing:
+        reason = f"its preprocessing is not that of {name}: {_describe(model)} instead of {_describe(other_model)}"
+    elif chain.blocks[0].structure == other.blocks[0].structure:
+        reason = "the weights of its first block were changed"
+    else:
+        reason = "its first block computes something else"
+    return f"shares no computation, because {reason}{weights}."
+
+
+def _describe_input(chain: Chain) -> str:
+    return f"{chain.source.dtype} rows of shape {list(chain.source.shape)}"
+
+
+def _describe(model: TaskModel) -> str:
+    return "none" if model.preprocessing is None else f"mean {model.preprocessing.mean}, std {model.preprocessing.std}"
+
+
+def _shares_weights(chain: Chain, other: Chain) -> bool:
+    return bool({block.digest for block in chain.blocks if block.parameters} & {block.digest for block in other.blocks})
+
+
+def _same_architecture(chain: Chain, other: Chain) -> bool:
+    # The last block is the head, which has a size of its own.
+    return [b.structure for b in chain.blocks[:-1]] == [b.structure for b in other.blocks[:-1]]

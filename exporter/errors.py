@@ -1,0 +1,93 @@
+"""Every error of the exporter, one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class ExportError(Exception):
+    """Anything that the exporter refuses or fails at, with one sentence for the user."""
+
+
+class BadModel(ExportError):
+    """A file is not an ONNX model that the exporter can read."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+
+
+class UnsupportedModel(ExportError):
+    """A readable model of a form that cannot be split: several inputs, no fixed input size, control flow."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+
+
+class DifferentInput(ExportError):
+    """Two task models that take different input tensors cannot live in one repository."""
+
+    def __init__(self, name: str, found: str, first: str, expected: str) -> None:
+        super().__init__(
+            f"Task {name!r} takes {found}, but {first!r} takes {expected}; "
+            "all tasks of one repository take the same input, so export them with the same size and --preprocess."
+        )
+
+
+class AnotherArchitecture(ExportError):
+    """A task model that is no descendant of the backbone."""
+
+    def __init__(self, name: str, blocks: int, backbone_blocks: int) -> None:
+        super().__init__(
+            f"Task {name!r} is another architecture than the backbone ({blocks} blocks, none of them equal to one of the backbone's "
+            f"{backbone_blocks}); export it into a repository of its own, or give the backbone that it was tuned from."
+        )
+
+
+class NoTasks(ExportError):
+    """Nothing to export."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no task to export; give at least one with --task NAME=FILE.")
+
+
+class BadTaskName(ExportError):
+    """A task name that cannot be a folder and a tensor name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name!r} cannot name a task: {reason}.")
+
+
+class OutputExists(ExportError):
+    """The output folder is there already."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} exists already; choose another folder, or replace it with --force.")
+
+
+class NotARepository(ExportError):
+    """`--force` would delete something that is not a model repository."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is not a model repository written by espalier, so --force does not replace it; choose another folder."
+        )
+
+
+class ParityError(ExportError):
+    """The composed segments do not compute what the whole task model computes."""
+
+    def __init__(self, task: str, error: float, limit: float) -> None:
+        super().__init__(
+            f"Task {task!r}: the composed segments differ from the whole model by {error:.2e} of the output's spread "
+            f"(limit {limit:.0e}); nothing was written."
+        )
+
+
+class UncountableShapes(ExportError):
+    """Shapes that the exporter needs could not be inferred."""
+
+    def __init__(self, name: str, values: Iterable[str]) -> None:
+        super().__init__(
+            f"{name}: no shape could be inferred for {', '.join(list(values)[:3])}; export the model with shape information."
+        )

@@ -1,0 +1,87 @@
+"""Multiply-accumulates (MACs) of ONNX nodes, by shape arithmetic.
+
+Convention: as in torch's flop counter, convolutions and matrix products count, one multiply-add is one MAC, and GFLOPs = 2 x GMACs.
+Biases, activations, normalisation and softmax are left out; their operator types are listed as uncounted, never silently dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import prod
+
+import onnx_ir as ir
+
+from exporter.errors import UncountableShapes
+from exporter.shapes import Shapes, shape_of
+
+# Operators that only move or reinterpret data, or compute shapes: nothing to count.
+_MOVES = frozenset(
+    (
+        *(
+            "Reshape",
+            "Transpose",
+            "Flatten",
+            "Squeeze",
+            "Unsqueeze",
+            "Identity",
+            "Concat",
+            "Split",
+            "Slice",
+            "Gather",
+            "Expand",
+            "Pad",
+        ),
+        *("Tile", "DepthToSpace", "SpaceToDepth", "Cast", "CastLike", "Shape", "Size", "Range", "Constant", "ConstantOfShape"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Macs:
+    """MACs of a run of nodes for one row, and the operator types that were left out of the count."""
+
+    total: int
+    uncounted: tuple[str, ...]
+
+
+def count_macs(nodes: Iterable[ir.Node], shapes: Shapes) -> Macs:
+    """Count `nodes` with `shapes` inferred for one row. Raises UncountableShapes when a needed shape is missing."""
+    total, uncounted = 0, set()
+    for node in nodes:
+        counter = _COUNTERS.get(node.op_type)
+        if counter is not None:
+            try:
+                total += counter(node, shapes)
+            except KeyError as error:
+                raise UncountableShapes(f"{node.op_type} {node.name}", [str(error.args[0])]) from error
+        elif node.op_type not in _MOVES:
+            uncounted.add(node.op_type)
+    return Macs(total, tuple(sorted(uncounted)))
+
+
+def _conv(node: ir.Node, shapes: Shapes) -> int:
+    # Each output element sums over (input channels / groups) x kernel: the weight's shape without its first axis.
+    return prod(shape_of(node.outputs[0], shapes)) * prod(shape_of(node.inputs[1], shapes)[1:])
+
+
+def _conv_transpose(node: ir.Node, shapes: Shapes) -> int:
+    # Each input element is multiplied into (output channels / groups) x kernel.
+    return prod(shape_of(node.inputs[0], shapes)) * prod(shape_of(node.inputs[1], shapes)[1:])
+
+
+def _matmul(node: ir.Node, shapes: Shapes) -> int:
+    return prod(shape_of(node.outputs[0], shapes)) * shape_of(node.inputs[0], shapes)[-1]
+
+
+def _gemm(node: ir.Node, shapes: Shapes) -> int:
+    inner = shape_of(node.inputs[0], shapes)[0 if node.attributes.get_int("transA", 0) else 1]
+    return prod(shape_of(node.outputs[0], shapes)) * inner
+
+
+_COUNTERS: dict[str, Callable[[ir.Node, Shapes], int]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "MatMul": _matmul,
+    "Gemm": _gemm,
+}

@@ -1,0 +1,23 @@
+"""A task model: the whole fine-tuned network of one task, as ONNX, before sharing, with what a person wants to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from serving.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class TaskModel:
+    """An ONNX model from the image (or tensor) to one vector per row.
+
+    labels: one per entry of the output, or empty. preprocessing: how an image becomes a row, None when that is the client's business.
+    """
+
+    model: ir.Model
+    labels: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,102 @@
+"""Every error of tuning. A class takes facts and writes the sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+_NAMED = 3  # how many of a list of names a sentence shows
+
+
+class TuningError(Exception):
+    """Anything that tuning refuses or fails at, with one sentence for the user."""
+
+
+class UnknownBlock(TuningError):
+    """A block to tune is not in the backbone."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"Unknown block {name!r}; this backbone's blocks are: {', '.join(known) or 'none'}.")
+        self.name = name
+
+
+class UnknownBackbone(TuningError):
+    """Neither a file of ours nor a network that timm or torchvision knows."""
+
+    def __init__(self, name: str, close: Iterable[str] = ()) -> None:
+        near = ", ".join(close)
+        hint = f"did you mean {near}?" if near else "give a timm name, torchvision/NAME, or a backbone file."
+        super().__init__(f"Unknown backbone {name!r}; {hint}")
+        self.name = name
+
+
+class BackboneOptions(TuningError):
+    """The library refuses to build the network with these options."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"Backbone {name!r} cannot be built as asked: {reason.rstrip('.')}.")
+
+
+class WeightsUnavailable(TuningError):
+    """Pretrained weights do not exist or could not be fetched."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(
+            f"No pretrained weights for {name!r}: {reason.rstrip('.')}; give a checkpoint file, "
+            "or connect to the network and try again."
+        )
+
+
+class BadCheckpoint(TuningError):
+    """A file is missing, truncated, foreign, or holds other tensors than the network needs."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason.rstrip('.')}.")
+
+
+class WrongTensors(TuningError):
+    """A set of tensors does not fit the network: names are missing or too many, or shapes differ."""
+
+    def __init__(self, missing: Sequence[str], extra: Sequence[str], misshapen: Sequence[str] = ()) -> None:
+        kinds = (("missing", missing), ("not in the network", extra), ("of another shape", misshapen))
+        parts = [f"{len(names)} {what} ({_first(names)})" for what, names in kinds if names]
+        super().__init__(f"the tensors do not fit the network: {', '.join(parts)}.")
+
+
+class CannotWrite(TuningError):
+    """A file could not be written."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"Cannot write {path}: {reason.rstrip('.')}.")
+
+
+class BackboneMismatch(TuningError):
+    """A task was tuned on another backbone than the one given."""
+
+    def __init__(self, what: str, wanted: str, given: str) -> None:
+        super().__init__(f"The task was tuned on a backbone with {what} {wanted}, but the given backbone has {given}.")
+
+
+class UnsupportedNetwork(TuningError):
+    """The network lacks something that tuning needs, such as a classifier that can be replaced."""
+
+
+class BadData(TuningError):
+    """A data set or a folder of images cannot be trained on."""
+
+
+class BadOptions(TuningError):
+    """Options of a fit are out of range or contradict each other."""
+
+
+class NonFiniteLoss(TuningError):
+    """Training diverged."""
+
+    def __init__(self, step: int, lr: float) -> None:
+        super().__init__(f"The loss became infinite or NaN at step {step}; try a learning rate below {lr:g}.")
+        self.step = step
+
+
+def _first(names: Sequence[str]) -> str:
+    """Return the first few of `names`, and an ellipsis when there are more."""
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
