@@ -1,0 +1,86 @@
+"""Resident memory: a shared repository against separate networks, each measured in a fresh process.
+
+Run as `python -m benchmarks.memory shared REPOSITORY` or `... separate FILE [FILE ...]`: it loads, answers one request, and prints the
+resident bytes that this took beyond the bare process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.latency import open_network
+from serving.engines.embedded import EmbeddedEngine
+from serving.plan import make_plan
+from serving.repository import read_repository
+
+
+@dataclass(frozen=True)
+class MemoryComparison:
+    """Resident bytes beyond the bare process after one request for all tasks, and bytes of the model files on disk."""
+
+    shared_resident: int
+    separate_resident: int
+    shared_disk: int
+    separate_disk: int
+
+
+def compare_memory(repository: Path, networks: Mapping[str, Path]) -> MemoryComparison:
+    """Measure `repository` against `networks` (whole task models as ONNX files, by task) in two fresh processes."""
+    return MemoryComparison(
+        shared_resident=_measure("shared", repository),
+        separate_resident=_measure("separate", *networks.values()),
+        shared_disk=sum(file.stat().st_size for file in repository.rglob("*") if file.is_file()),
+        separate_disk=sum(path.stat().st_size for path in networks.values()),
+    )
+
+
+def _measure(mode: str, *paths: Path) -> int:
+    command = [sys.executable, "-m", "benchmarks.memory", mode, *map(str, paths)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(json.loads(result.stdout)["resident_bytes"])
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def _use_shared(path: Path) -> object:
+    repository = read_repository(path)
+    engine = EmbeddedEngine(repository, threads=1)
+    spec = next(iter(repository.tasks.values())).input
+    rows = np.zeros((1, *spec.shape), np.uint8 if spec.dtype == "UINT8" else np.float32)
+    with asyncio.Runner() as runner:
+        runner.run(engine.start())
+        runner.run(engine.infer(make_plan(repository, list(repository.tasks)), rows))
+    return engine
+
+
+def _use_separate(paths: list[Path]) -> object:
+    sessions = [open_network(path, threads=1) for path in paths]
+    for session in sessions:
+        (spec,) = session.get_inputs()
+        dtype = np.uint8 if spec.type == "tensor(uint8)" else np.float32
+        session.run(None, {spec.name: np.zeros((1, *spec.shape[1:]), dtype)})
+    return sessions
+
+
+def main() -> None:
+    """Measure what the command line says in this process and print it as JSON."""
+    mode, *paths = sys.argv[1:]
+    before = _resident_bytes()
+    loaded = _use_shared(Path(paths[0])) if mode == "shared" else _use_separate([Path(path) for path in paths])
+    print(json.dumps({"resident_bytes": _resident_bytes() - before}))
+    del loaded  # alive until it has been measured
+
+
+if __name__ == "__main__":
+    main()

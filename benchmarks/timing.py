@@ -1,0 +1,42 @@
+"""Fair timing on machines whose speed drifts: variants take turns, and medians with their spread are reported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one variant took: median and quartiles over `runs` runs, in milliseconds."""
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    runs: int
+
+    def __str__(self) -> str:
+        return f"{self.median_ms:.2f} ms ({self.low_ms:.2f}-{self.high_ms:.2f})"
+
+
+def interleave(variants: Mapping[str, Callable[[], object]], rounds: int = 50, warmup: int = 5) -> dict[str, Timing]:
+    """Return the timing of each of `variants`, run in turn (A B C A B C ...) so that a drift of the machine meets all of them alike.
+
+    rounds: counted runs of each; warmup: uncounted runs of each before.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for turn in range(-warmup, rounds):
+        for name, run in variants.items():
+            started = time.perf_counter()
+            run()
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: _summarise(values) for name, values in seconds.items()}
+
+
+def _summarise(seconds: list[float]) -> Timing:
+    low, median, high = np.percentile(np.array(seconds) * 1000, [25, 50, 75])
+    return Timing(float(median), float(low), float(high), len(seconds))

@@ -1,0 +1,53 @@
+"""The command line: `espalier COMMAND`. Errors that a user can mend become one sentence on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.markup import escape
+
+from espalier.commands import demo, export, infer, inspect, serve, tune
+from espalier.console import errors
+
+app = typer.Typer(
+    name="espalier",
+    help="Serve many fine-tuned tasks on one shared, frozen trunk.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: espalier demo",
+)
+app.command()(demo.demo)
+app.add_typer(tune.app, name="tune")
+app.command()(export.export)
+app.command()(inspect.inspect)
+app.command()(serve.serve)
+app.command()(infer.infer)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from espalier import __version__
+
+    print(__version__)
+
+
+def main() -> None:
+    """Run the CLI."""
+    from exporter.errors import ExportError
+    from serving.errors import ServingError
+    from tuning.errors import TuningError
+
+    try:
+        app()
+    except (ServingError, ExportError, TuningError) as error:
+        errors.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""What the commands print with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console()
+errors = Console(stderr=True)
+
+Report = Callable[[str, int, int], None]
+
+
+@contextmanager
+def progress_bars() -> Iterator[Report]:
+    """Yield a function `report(what, done, total)` that shows a bar for each `what`. The bars vanish when all is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        bars = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what, total=total)
+            progress.update(bars[what], completed=done, total=total)
+
+        yield report
+
+
+def human_bytes(count: int) -> str:
+    """Return `count` bytes for people (powers of 1000)."""
+    return _scaled(count, "B", ("", "k", "M", "G", "T"))
+
+
+def human_macs(count: int) -> str:
+    """Return `count` multiply-accumulates for people."""
+    return _scaled(count, "MACs", ("", "k", "M", "G", "T"))
+
+
+def _scaled(count: float, unit: str, prefixes: tuple[str, ...]) -> str:
+    for prefix in prefixes:
+        if abs(count) < 1000 or prefix == prefixes[-1]:
+            digits = 0 if not prefix or abs(count) >= 100 else 1
+            return f"{count:.{digits}f} {prefix}{unit}"
+        count /= 1000
+    raise AssertionError("unreachable: the last prefix takes everything")

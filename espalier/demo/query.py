@@ -1,0 +1,132 @@
+"""Asks a running server the way a client would, and holds the answers against the separate networks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as grpc_client
+import tritonclient.http as http_client
+from PIL import Image
+
+from benchmarks.latency import open_network
+from serving.client import predict
+from serving.engines.base import Array
+from serving.repository import ALL_TASKS, Repository
+
+
+@dataclass(frozen=True)
+class Query:
+    """What was asked, how far the answers are from the separate networks', and how often each segment ran for it.
+
+    difference: the largest difference of any output, over the largest magnitude of that output.
+    """
+
+    client: str
+    tasks: tuple[str, ...]
+    difference: float
+    runs: Mapping[str, int]
+
+
+class Interrogator:
+    """Queries one server. `networks` are the separate networks (ONNX files by task) that the answers must equal."""
+
+    def __init__(self, repository: Repository, networks: Mapping[str, Path], http_url: str, grpc_url: str) -> None:
+        self._repository = repository
+        self._http_url = http_url
+        self._http = http_client.InferenceServerClient(http_url)
+        self._grpc = grpc_client.InferenceServerClient(grpc_url)
+        self._networks = {name: open_network(path, threads=1) for name, path in networks.items()}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+        self._grpc.close()
+
+    def over_http(self, model: str, tasks: Sequence[str], rows: Array) -> Query:
+        """Ask `model` (a task or all_tasks) for `tasks` through tritonclient.http, uint8 rows as binary."""
+        inputs = [_with_data(http_client.InferInput("image", rows.shape, "UINT8"), rows)]
+        outputs = [http_client.InferRequestedOutput(task) for task in tasks]
+        before = self._runs()
+        result = self._http.infer(model, inputs, outputs=outputs)
+        return self._compare(f"HTTP  {model}", tasks, {task: result.as_numpy(task) for task in tasks}, rows, before)
+
+    def over_grpc(self, model: str, tasks: Sequence[str], rows: Array) -> Query:
+        """Ask `model` for `tasks` through tritonclient.grpc."""
+        inputs = [_with_data(grpc_client.InferInput("image", rows.shape, "UINT8"), rows)]
+        outputs = [grpc_client.InferRequestedOutput(task) for task in tasks]
+        before = self._runs()
+        result = self._grpc.infer(model, inputs, outputs=outputs)
+        return self._compare(f"gRPC  {model}", tasks, {task: result.as_numpy(task) for task in tasks}, rows, before)
+
+    def with_png(self, tasks: Sequence[str], row: Array) -> Query:
+        """Ask POST /predict for `tasks` with the PNG bytes of one image. Compares the probabilities."""
+        labels = {task: len(self._repository.tasks[task].labels) for task in tasks}
+        before = self._runs()
+        answer = predict(f"http://{self._http_url}", png_bytes(row), tasks=list(tasks), top_k=max(labels.values()))
+        scores = {task: self._scores(task, answer["tasks"][task]["labels"]) for task in tasks}
+        return self._compare("POST /predict (PNG)", tasks, scores, row[None], before, probabilities=True)
+
+    def _scores(self, task: str, entries: Sequence[Mapping[str, object]]) -> Array:
+        by_label = {entry["label"]: entry["score"] for entry in entries}
+        return np.array([[by_label[label] for label in self._repository.tasks[task].labels]], dtype=np.float32)
+
+    def _compare(
+        self,
+        client: str,
+        tasks: Sequence[str],
+        answers: Mapping[str, Array],
+        rows: Array,
+        before: Mapping[str, int],
+        probabilities: bool = False,
+    ) -> Query:
+        runs = {name: count - before[name] for name, count in self._runs().items()}
+        difference = 0.0
+        for task in tasks:
+            (expected,) = self._networks[task].run(None, {self._networks[task].get_inputs()[0].name: rows})
+            expected = _softmax(expected) if probabilities else expected
+            difference = max(difference, float(np.abs(answers[task] - expected).max() / np.abs(expected).max()))
+        return Query(client, tuple(tasks), difference, {name: count for name, count in runs.items() if count})
+
+    def _runs(self) -> dict[str, int]:
+        """Return how often each segment has run, as the server's v2 statistics say."""
+        statistics = self._http.get_inference_statistics()["model_stats"]
+        return {entry["name"]: entry["execution_count"] for entry in statistics if entry["name"] in self._repository.segments}
+
+
+def ask_all_ways(interrogator: Interrogator, tasks: Sequence[str], rows: Array) -> list[Query]:
+    """Ask for one task, some and all, over each protocol. `rows`: uint8 images of shape (n, height, width, 3)."""
+    some = list(tasks[1:3])
+    return [
+        interrogator.over_http(tasks[0], tasks[:1], rows[:1]),
+        interrogator.over_http(ALL_TASKS, some, rows[:1]),
+        interrogator.over_http(ALL_TASKS, tasks, rows),
+        interrogator.over_grpc(tasks[-1], tasks[-1:], rows[:1]),
+        interrogator.over_grpc(ALL_TASKS, some, rows[:1]),
+        interrogator.over_grpc(ALL_TASKS, tasks, rows),
+        interrogator.with_png(tasks[:1], rows[0]),
+        interrogator.with_png(some, rows[0]),
+        interrogator.with_png(tasks, rows[0]),
+    ]
+
+
+def png_bytes(image: Array) -> bytes:
+    """Return `image` (uint8, (height, width, 3)) as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _with_data(tensor: Any, rows: Array) -> Any:
+    tensor.set_data_from_numpy(rows)
+    return tensor
+
+
+def _softmax(logits: Array) -> Array:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    normalised: Array = shifted / shifted.sum(axis=1, keepdims=True)
+    return normalised

@@ -1,0 +1,112 @@
+"""The demo's steps in order, and what it prints of each."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx_ir as ir
+from rich.markup import escape
+
+from benchmarks.latency import compare_latency
+from benchmarks.memory import compare_memory
+from espalier.console import console, progress_bars
+from espalier.demo.query import Interrogator, Query, ask_all_ways
+from espalier.demo.report import accuracy_table, queries_table, winnings_table
+from espalier.demo.tune import TunedTask, get_backbone, sample_images, tune_tasks
+from espalier.tree import repository_tree
+from exporter.export import ExportOptions, ExportReport, export_repository
+from exporter.load import load_onnx
+from exporter.sources import LoadTaskModel, Sources
+from exporter.task_model import TaskModel
+from exporter.torch_export import BackboneExporter
+from serving.engines.base import Array
+from serving.repository import Repository
+from serving.server import BackgroundServer, run
+from tuning.backbone import Backbone, save_backbone
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the command line says; see `espalier demo --help`."""
+
+    backbone: str | None
+    checkpoint: Path | None
+    out: Path
+    serve: bool
+    http_port: int
+    grpc_port: int
+
+
+def run_demo(options: DemoOptions) -> None:
+    """Run all steps. Raises the errors of the parts; what was finished before stays in `options.out`."""
+    started = time.monotonic()
+    for folder in ("checkpoints", "networks"):
+        (options.out / folder).mkdir(parents=True, exist_ok=True)
+
+    _heading(1, "A backbone, and tasks tuned on it (scikit-learn's digits)")
+    with progress_bars() as progress:
+        backbone = get_backbone(options.backbone, options.checkpoint, progress)
+        save_backbone(backbone, options.out / "backbone.safetensors")
+        tuned = tune_tasks(backbone, options.out / "checkpoints", progress)
+    console.print(accuracy_table(tuned))
+
+    _heading(2, "Export: one frozen trunk and its branches")
+    networks = {item.task.name: options.out / "networks" / f"{item.task.name}.onnx" for item in tuned}
+    report = _export(backbone, tuned, networks, options.out / "repository")
+    console.print(repository_tree(report.repository))
+    worst = max(report.parity_errors.values())
+    console.print(f"Composed segments equal the whole networks (largest difference {worst:.1e} of the outputs' spread).")
+
+    _heading(3, "Serve it, and ask for one task, some and all")
+    images: Array = sample_images(backbone, 4).test.images
+    console.print(queries_table(_query(report.repository, networks, images), report.repository))
+
+    _heading(4, "What was won")
+    with console.status("Measuring latency and memory"):
+        latency = compare_latency(report.repository, networks, images[:1])
+        memory = compare_memory(report.repository.path, networks)
+    console.print(winnings_table(report.repository, latency, memory))
+    console.print(f"Done in {time.monotonic() - started:.0f} s. Everything is in {escape(str(options.out))}/.", soft_wrap=True)
+    if options.serve:
+        run(report.repository.path, http_port=options.http_port, grpc_port=options.grpc_port, on_ready=_print_invitation)
+
+
+def _heading(number: int, title: str) -> None:
+    console.print()
+    console.rule(f"[bold]{number}. {title}", align="left")
+
+
+def _export(backbone: Backbone, tuned: list[TunedTask], networks: dict[str, Path], out: Path) -> ExportReport:
+    """Write the whole networks (to compare with) and the repository that is made from these very files."""
+    exporter = BackboneExporter(backbone)
+    models = {}
+    with progress_bars() as progress:
+        for index, item in enumerate(tuned):
+            progress("Exporting networks from torch", index, len(tuned) + 1)
+            model = exporter.export_task(item.checkpoint)
+            ir.save(model.model, networks[item.task.name])
+            models[item.task.name] = replace(model, model=ir.Model(ir.Graph((), (), nodes=()), ir_version=10))
+        trunk = exporter.export_backbone()
+        progress("Exporting networks from torch", len(tuned) + 1, len(tuned) + 1)
+        sources = Sources({name: _reload(models[name], path) for name, path in networks.items()}, lambda: trunk)
+        return export_repository(sources, ExportOptions(out, force=True), progress)
+
+
+def _reload(model: TaskModel, path: Path) -> LoadTaskModel:
+    return lambda: replace(model, model=load_onnx(path))
+
+
+def _query(repository: Repository, networks: dict[str, Path], images: Array) -> list[Query]:
+    with BackgroundServer(repository.path, http_port=0, grpc_port=0) as server:
+        interrogator = Interrogator(repository, networks, f"127.0.0.1:{server.http_port}", f"127.0.0.1:{server.grpc_port}")
+        try:
+            return ask_all_ways(interrogator, list(repository.tasks), images)
+        finally:
+            interrogator.close()
+
+
+def _print_invitation(http_address: str, grpc_address: str) -> None:
+    console.print(f"Serving on http://{http_address} (docs at /docs) and grpc://{grpc_address}. Try:")
+    console.print(f"  curl --data-binary @IMAGE.png 'http://{http_address}/predict?top_k=2'", soft_wrap=True)

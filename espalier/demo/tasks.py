@@ -1,0 +1,31 @@
+"""Which tasks the demo tunes, where, and why there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DemoTask:
+    """A task on the digits and where in the network it is tuned.
+
+    data: a name in `tuning.digits`. depth: where the tuned block lies, as a share of the blocks; None for a linear probe.
+    """
+
+    name: str
+    data: str
+    what: str
+    depth: float | None
+
+    def subset(self, blocks: Sequence[str]) -> tuple[str, ...]:
+        """Return the block to tune in a network with `blocks`."""
+        return () if self.depth is None else (blocks[min(round(self.depth * len(blocks)), len(blocks) - 1)],)
+
+
+TASKS = (
+    DemoTask("parity", "parity", "even or odd (another label set)", None),
+    DemoTask("angle", "angle", "rotated by 0, 90, 180 or 270 degrees", 6 / 8),
+    DemoTask("rotated", "rotated", "digits turned by 90 degrees (input shift)", 3 / 8),
+    DemoTask("inverted", "inverted", "dark digits on light ground (input shift)", 0.0),
+)

@@ -1,0 +1,107 @@
+"""Steps 1 and 2 of the demo: a backbone, and the tasks that are tuned on it, each beside its baselines."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from espalier.demo.tasks import TASKS, DemoTask
+from serving.preprocessing import Preprocessing
+from tuning.backbone import Backbone, load_backbone, save_backbone
+from tuning.checkpoint import TaskCheckpoint, load_task, save_task
+from tuning.data import TaskData
+from tuning.digits import digit_task
+from tuning.errors import TuningError
+from tuning.fit import FitOptions, fit, pretrain
+
+# A ResNet-18 with half the channels at 64 pixels: 37 million MACs, enough that its latency is compute and not overhead.
+NETWORK = "resnet18"
+CHANNELS = (32, 64, 128, 256)
+IMAGE_SIZE = 64
+PRETRAINING = FitOptions(epochs=6, lr=2e-3, batch_size=64, seed=0)
+TUNING = FitOptions(epochs=8, lr=1e-3, batch_size=32, seed=0)
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class TunedTask:
+    """A tuned task and the test accuracies of the three ways to get it, all trained with the same data and epochs."""
+
+    task: DemoTask
+    checkpoint: TaskCheckpoint
+    file: Path
+    probe: float
+    subtuning: float
+    full: float
+
+
+def get_backbone(name: str | None, checkpoint: Path | None, progress: OnProgress) -> Backbone:
+    """Return the named backbone, or the demo's own: pretrained on upright digits once, then kept in the cache folder."""
+    if name is not None:
+        return load_backbone(name, checkpoint)
+    cached = cache_folder() / f"digits-{_settings_key()}.safetensors"
+    if cached.is_file():
+        try:
+            return load_backbone(cached)
+        except TuningError:
+            cached.unlink()  # damaged: make it again
+    preprocessing = Preprocessing(IMAGE_SIZE, IMAGE_SIZE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
+    data = digit_task("digits", preprocessing)
+    backbone = pretrain(
+        NETWORK,
+        data,
+        PRETRAINING,
+        options={"channels": list(CHANNELS)},
+        preprocessing=preprocessing,
+        on_epoch=lambda done, total: progress("Pretraining the backbone on upright digits", done, total),
+    )
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    save_backbone(backbone, cached)
+    return backbone
+
+
+def tune_tasks(backbone: Backbone, folder: Path, progress: OnProgress) -> list[TunedTask]:
+    """Tune every demo task on `backbone` and write the checkpoints into `folder`."""
+    return [_tune_one(task, backbone, folder / f"{task.name}.safetensors", progress) for task in TASKS]
+
+
+def _tune_one(task: DemoTask, backbone: Backbone, file: Path, progress: OnProgress) -> TunedTask:
+    data = digit_task(task.data, backbone.spec.preprocessing)
+
+    def run(what: str, subset: tuple[str, ...], all_weights: bool = False) -> TaskCheckpoint:
+        bar = f"Tuning {task.name}: {what}"
+        return fit(
+            backbone, data, subset, TUNING, all_weights=all_weights, on_epoch=lambda done, total: progress(bar, done, total)
+        )
+
+    probe = run("linear probe", ())
+    subset = task.subset(backbone.blocks)
+    tuned = run(f"block {subset[0]}", subset) if subset else probe
+    full = run("full finetuning", (), all_weights=True)
+    save_task(tuned, file)
+    return TunedTask(task, load_task(file), file, _accuracy(probe), _accuracy(tuned), _accuracy(full))
+
+
+def sample_images(backbone: Backbone, count: int) -> TaskData:
+    """Return test images of the source task."""
+    data = digit_task("digits", backbone.spec.preprocessing)
+    return TaskData(data.name, data.labels, data.train, type(data.test)(data.test.images[:count], data.test.targets[:count]))
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder for espalier."""
+    import os
+
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "espalier"
+
+
+def _settings_key() -> str:
+    return hashlib.sha256(repr((NETWORK, CHANNELS, IMAGE_SIZE, PRETRAINING)).encode()).hexdigest()[:12]
+
+
+def _accuracy(checkpoint: TaskCheckpoint) -> float:
+    return checkpoint.scores["test_accuracy"]

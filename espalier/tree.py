@@ -1,0 +1,107 @@
+"""Draws a repository for the terminal: the tree of trunk and branches, and tables of what everything costs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+from benchmarks.flops import separate_cost, shared_cost
+from espalier.console import human_bytes, human_macs
+from serving.plan import make_plan
+from serving.repository import Repository, Segment
+
+Place = tuple[str, str]  # a segment, and the tensor that it is applied to
+
+
+def repository_tree(repository: Repository) -> Tree:
+    """Return the tree from the image to the tasks: what hangs on one branch is computed once for all tasks below it."""
+    children: dict[str, list[Place]] = defaultdict(list)
+    output: dict[Place, str] = {}
+    tasks_at: dict[str, list[str]] = defaultdict(list)
+    for task in repository.tasks.values():
+        tensor = task.input.name
+        for step in task.steps:
+            place = (step.segment, tensor)
+            if place not in output:
+                children[tensor].append(place)
+                output[place] = step.output
+            tensor = output[place]
+        tasks_at[tensor].append(task.name)
+    streams = {step.segment: len(step.inputs) for step in make_plan(repository, list(repository.tasks)).steps}
+    source = next(iter(repository.tasks.values())).input
+    tree = Tree(f"[bold]{escape(source.name)}[/] [dim]{source.dtype} {list(source.shape)}[/]")
+    _grow(tree, source.name, repository, children, output, tasks_at, streams)
+    return tree
+
+
+def _grow(
+    tree: Tree,
+    tensor: str,
+    repository: Repository,
+    children: dict[str, list[Place]],
+    output: dict[Place, str],
+    tasks_at: dict[str, list[str]],
+    streams: dict[str, int],
+) -> None:
+    for task in tasks_at[tensor]:
+        tree.add(f"[bold green]{escape(task)}[/] [dim]{_labels(repository.tasks[task].labels)}[/]")
+    for place in sorted(children[tensor], key=lambda place: repository.segments[place[0]].blocks, reverse=True):
+        segment = repository.segments[place[0]]
+        branch = tree.add(f"{_coloured(segment)}  {_describe(segment, streams.get(segment.name, 1))}")
+        _grow(branch, output[place], repository, children, output, tasks_at, streams)
+
+
+def segments_table(repository: Repository) -> Table:
+    """Return one row per segment: its modules and cost for one row, and who uses it."""
+    table = Table(title="Segments (cost of one row; GFLOPs = 2 x GMACs)", title_justify="left")
+    for heading in ("segment", "modules", "MACs", "parameters", "weights", "output", "tasks"):
+        table.add_column(
+            heading, justify="right" if heading in ("MACs", "parameters", "weights", "output") else "left", overflow="fold"
+        )
+    uncounted = set()
+    for segment in sorted(repository.segments.values(), key=lambda segment: (segment.blocks, segment.name)):
+        users = [task.name for task in repository.tasks.values() if segment.name in {step.segment for step in task.steps}]
+        table.add_row(
+            _coloured(segment),
+            escape(", ".join(segment.modules)),
+            human_macs(segment.macs).removesuffix("MACs").strip(),
+            f"{segment.parameters:,}",
+            human_bytes(segment.weight_bytes),
+            human_bytes(segment.activation_bytes),
+            escape(", ".join(users)),
+        )
+        uncounted.update(segment.uncounted)
+    table.caption = f"Not counted as MACs: {', '.join(sorted(uncounted)) or 'nothing'}"
+    table.caption_justify = "left"
+    return table
+
+
+def savings_table(repository: Repository) -> Table:
+    """Return what one request for all tasks costs, shared against separate networks."""
+    names = list(repository.tasks)
+    shared, separate = shared_cost(repository, names), separate_cost(repository, names)
+    table = Table(title=f"One request for all {len(names)} tasks", title_justify="left")
+    for heading in ("", "shared", "separate", "ratio"):
+        table.add_column(heading, justify="right" if heading else "left")
+    table.add_row("MACs", human_macs(shared.macs), human_macs(separate.macs), f"{separate.macs / max(shared.macs, 1):.2f}x")
+    weights = separate.weight_bytes / max(shared.weight_bytes, 1)
+    table.add_row("weights", human_bytes(shared.weight_bytes), human_bytes(separate.weight_bytes), f"{weights:.2f}x")
+    return table
+
+
+def _coloured(segment: Segment) -> str:
+    colour = "yellow" if segment.name.startswith("trunk-") else "cyan" if segment.name.startswith("shared-") else "magenta"
+    return f"[{colour}]{escape(segment.name)}[/]"
+
+
+def _describe(segment: Segment, streams: int) -> str:
+    together = f", one batch of {streams} streams" if streams > 1 else ""
+    return f"[dim]{human_macs(segment.macs)}, {human_bytes(segment.weight_bytes)}{together}[/]"
+
+
+def _labels(labels: tuple[str, ...]) -> str:
+    shown = ", ".join(labels[:4]) + (", ..." if len(labels) > 4 else "")
+    return escape(shown)
