@@ -14,7 +14,7 @@ env: $(VENV)/.installed  ## create the environment
 $(VENV)/.installed: constraints.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(UV_PIN)'
-	$(BIN)/uv pip sync --python $(BIN)/python constraints.txt
+	$(BIN)/uv pip sync --compile-bytecode --python $(BIN)/python constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation --quiet --editable .
 	@touch $@
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from serving.preprocessing import Preprocessing
     from tuning.backbone import Backbone
     from tuning.data import TaskData
+    from tuning.fit import Subset
 
 app = typer.Typer(help="Tune tasks: a few blocks of a backbone per task, the rest stays bit-identical.", no_args_is_help=True)
 
@@ -63,7 +64,9 @@ def fit(
     checkpoint: CheckpointOption = None,
     image_size: ImageSizeOption = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 10,
-    lr: Annotated[float, typer.Option(help="Peak learning rate (AdamW, cosine).")] = 1e-3,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate (AdamW, cosine); default 1e-3, 1e-2 for a linear probe.")
+    ] = None,
     weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = 1e-2,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 64,
     seed: Annotated[int, typer.Option(help="Fixes the head's first weights and the order of the data.")] = 0,
@@ -106,8 +109,10 @@ def _load_data(source: str, preprocessing: Preprocessing) -> TaskData:
     return folder_task(Path(source), preprocessing)
 
 
-def _subset(blocks: str) -> str | list[str]:
-    return blocks if blocks in ("none", "all") else [name.strip() for name in blocks.split(",") if name.strip()]
+def _subset(blocks: str) -> Subset:
+    if blocks == "none" or blocks == "all":
+        return blocks
+    return [name.strip() for name in blocks.split(",") if name.strip()]
 
 
 def _check_writable(out: Path) -> None:

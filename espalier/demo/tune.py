@@ -14,7 +14,7 @@ from tuning.checkpoint import TaskCheckpoint, load_task, save_task
 from tuning.data import TaskData
 from tuning.digits import digit_task
 from tuning.errors import TuningError
-from tuning.fit import FitOptions, fit, pretrain
+from tuning.fit import FitOptions, Subset, fit, pretrain
 
 # A ResNet-18 with half the channels at 64 pixels: 37 million MACs, enough that its latency is compute and not overhead.
 NETWORK = "resnet18"
@@ -53,9 +53,9 @@ def get_backbone(name: str | None, checkpoint: Path | None, progress: OnProgress
     backbone = pretrain(
         NETWORK,
         data,
+        preprocessing,
         PRETRAINING,
-        options={"channels": list(CHANNELS)},
-        preprocessing=preprocessing,
+        network_options={"channels": list(CHANNELS)},
         on_epoch=lambda done, total: progress("Pretraining the backbone on upright digits", done, total),
     )
     cached.parent.mkdir(parents=True, exist_ok=True)
@@ -71,16 +71,16 @@ def tune_tasks(backbone: Backbone, folder: Path, progress: OnProgress) -> list[T
 def _tune_one(task: DemoTask, backbone: Backbone, file: Path, progress: OnProgress) -> TunedTask:
     data = digit_task(task.data, backbone.spec.preprocessing)
 
-    def run(what: str, subset: tuple[str, ...], all_weights: bool = False) -> TaskCheckpoint:
+    def run(what: str, subset: Subset, all_weights: bool = False) -> TaskCheckpoint:
         bar = f"Tuning {task.name}: {what}"
         return fit(
             backbone, data, subset, TUNING, all_weights=all_weights, on_epoch=lambda done, total: progress(bar, done, total)
         )
 
-    probe = run("linear probe", ())
+    probe = run("linear probe", "none")
     subset = task.subset(backbone.blocks)
     tuned = run(f"block {subset[0]}", subset) if subset else probe
-    full = run("full finetuning", (), all_weights=True)
+    full = run("full finetuning", "all", all_weights=True)
     save_task(tuned, file)
     return TunedTask(task, load_task(file), file, _accuracy(probe), _accuracy(tuned), _accuracy(full))
 
