@@ -30,12 +30,12 @@ class LatencyComparison:
 
 
 def compare_latency(
-    repository: Repository, networks: Mapping[str, Path], rows: Array, *, threads: int, rounds: int = 50
+    repository: Repository, networks: Mapping[str, Path], rows: Array, *, threads: int | None = None, rounds: int = 50
 ) -> LatencyComparison:
     """Measure a request of `rows` for all tasks in `networks` (whole task models as ONNX files, by task).
 
     The separate networks are well tuned: optimised sessions with the engine's own options and threads (idle ones do not spin), run
-    one after another without any server around them. The shared request goes through the embedded engine as the server uses it.
+    one after another without any server around them. `threads` None: as many as this process has cores. The shared request goes through the embedded engine as the server uses it.
     """
     plan = make_plan(repository, list(networks))
     sessions = [open_network(path, threads) for path in networks.values()]
@@ -55,6 +55,6 @@ def compare_latency(
     return LatencyComparison(timings["shared"], timings["separate"])
 
 
-def open_network(path: Path, threads: int) -> ort.InferenceSession:
+def open_network(path: Path, threads: int | None = None) -> ort.InferenceSession:
     """Return a session of a whole network with the options of the embedded engine."""
     return ort.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])

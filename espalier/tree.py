@@ -61,7 +61,7 @@ def segments_table(repository: Repository) -> Table:
         table.add_column(
             heading, justify="right" if heading in ("MACs", "parameters", "weights", "output") else "left", overflow="fold"
         )
-    uncounted = set()
+    uncounted: set[str] = set()
     for segment in sorted(repository.segments.values(), key=lambda segment: (segment.blocks, segment.name)):
         users = [task.name for task in repository.tasks.values() if segment.name in {step.segment for step in task.steps}]
         table.add_row(

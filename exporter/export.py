@@ -66,13 +66,14 @@ def export_repository(
     """
     check_names(sources.tasks)
     check_output(options.out, options.force)
-    with tempfile.TemporaryDirectory(prefix="espalier-") as scratch, written_whole(options.out, options.force) as folder:
+    with tempfile.TemporaryDirectory(prefix="espalier-") as scratch:
         analysed = _Analysed(Path(scratch))
         analysed.read(sources, progress)
         plan = make_sharing_plan(list(analysed.tasks.values()), analysed.backbone)
-        _write_segments(plan, analysed, folder, progress)
-        repository = _write_configs(plan, analysed, folder, options.max_batch_rows)
-        errors = _check_parity(repository, analysed, options.parity_limit, progress)
+        with written_whole(options.out, options.force) as folder:
+            _write_segments(plan, analysed, folder, progress)
+            repository = _write_configs(plan, analysed, folder, options.max_batch_rows)
+            errors = _check_parity(repository, analysed, options.parity_limit, progress)
     return ExportReport(replace(repository, path=options.out), plan, analysed.tasks, errors, analysed.remarks())
 
 

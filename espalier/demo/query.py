@@ -89,7 +89,7 @@ class Interrogator:
         for task in tasks:
             (expected,) = self._networks[task].run(None, {self._networks[task].get_inputs()[0].name: rows})
             expected = _softmax(expected) if probabilities else expected
-            difference = max(difference, float(np.abs(answers[task] - expected).max() / np.abs(expected).max()))
+            difference = max(difference, relative_difference(answers[task], expected))
         return Query(client, tuple(tasks), difference, {name: count for name, count in runs.items() if count})
 
     def _runs(self) -> dict[str, int]:
@@ -121,12 +121,18 @@ def png_bytes(image: Array) -> bytes:
     return buffer.getvalue()
 
 
+def relative_difference(found: Array, expected: Array) -> float:
+    """Return the largest difference over the largest magnitude."""
+    wanted = expected.astype(np.float64)
+    return float(np.abs(found.astype(np.float64) - wanted).max() / np.abs(wanted).max())
+
+
 def _with_data(tensor: Any, rows: Array) -> Any:
     tensor.set_data_from_numpy(rows)
     return tensor
 
 
 def _softmax(logits: Array) -> Array:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    normalised: Array = shifted / shifted.sum(axis=1, keepdims=True)
-    return normalised
+    values = logits.astype(np.float64)
+    exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.exporter.graphs import Net
+from tests.exporter.test_export import BACKBONE, FAMILY
+
+
+def espalier(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "espalier.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("networks")
+    for name, net in {**FAMILY, "backbone": BACKBONE, "stranger": Net(blocks=(7,), head=9, stem=9)}.items():
+        net.save(folder / f"{name}.onnx")
+    (folder / "truncated.onnx").write_bytes((folder / "late.onnx").read_bytes()[:500])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def repository(networks: Path) -> Path:
+    tasks = [word for name in FAMILY for word in ("--task", f"{name}={networks / name}.onnx")]
+    run = espalier("export", "--backbone", networks / "backbone.onnx", *tasks, "--out", networks / "repo")
+    assert run.returncode == 0, run.stderr
+    assert "espalier serve" in run.stdout
+    return networks / "repo"
+
+
+def test_inspect_shows_the_tree_and_what_sharing_saves(repository: Path) -> None:
+    run = espalier("inspect", repository)
+    assert run.returncode == 0
+    for word in ("trunk-00-00", "late", "separate", "GFLOPs = 2 x GMACs", "Not counted"):
+        assert word in run.stdout
+
+
+def test_inspect_as_json_counts_the_trunk_once(repository: Path) -> None:
+    data = json.loads(espalier("inspect", repository, "--json").stdout)
+    assert data["tasks"].keys() == FAMILY.keys()
+    # Hand count: 4 networks share the stem, and 3 of them block 1.
+    stem, block = 36 * 4 * 27, 36 * 4 * (36 + 4)
+    heads = 4 * (3 + 5 + 3 + 2)
+    assert data["separate"]["macs"] == 4 * (stem + 4 * block) + heads
+    assert data["shared"]["macs"] == stem + (2 + 3 + 3 + 4) * block + heads
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["export"], "at least one with --task NAME=FILE"),
+        (["export", "--task", "p"], "not of the form NAME=FILE"),
+        (["export", "--task", "p=missing.onnx"], "no such file"),
+        (["export", "--task", "p=truncated.onnx"], "truncated"),
+        (["export", "--task", "p=late.onnx", "--task", "p=late.onnx"], "given twice"),
+        (["export", "--backbone", "backbone.onnx", "--task", "p=stranger.onnx"], "another architecture"),
+        (["export", "--task", "p=late.onnx", "--preprocess", "maybe"], "in-graph or none"),
+        (["export", "--task", "p=late.onnx", "--out", "repo"], "--force"),
+        (["export", "--backbone", "no-such-network", "--task", "p=late.onnx"], "no-such-network"),
+        (["inspect", "."], "holds no task of espalier"),
+        (["inspect", "nowhere"], "not a folder"),
+        (["serve", "nowhere"], "not a folder"),
+        (["infer", "missing.png"], "cannot be read"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_exit_code_2(repository: Path, networks: Path, arguments: list[str], words: str) -> None:
+    before = sorted(networks.rglob("*"))
+    run = espalier(*arguments, cwd=networks)
+    said = " ".join(run.stderr.replace("│", " ").split())
+    assert run.returncode == 2
+    assert words in said
+    assert "Traceback" not in said
+    assert sorted(networks.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", [[], ["tune"], ["tune", "fit"], ["export"], ["inspect"], ["serve"], ["infer"], ["demo"]])
+def test_every_command_has_help(command: list[str]) -> None:
+    run = espalier(*command, "--help")
+    assert run.returncode == 0
+    assert len(run.stdout) > 300
