@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tuning.errors import UnsupportedNetwork
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-_WEIGHT_LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+_WEIGHT_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 def find_blocks(network: nn.Module) -> tuple[str, ...]:
@@ -64,8 +64,8 @@ def replace_head(network: nn.Module, num_classes: int, seed: int) -> tuple[str, 
     generator = torch.Generator().manual_seed(seed)
     for path in paths:
         network.set_submodule(path, _new_head(network.get_submodule(path), num_classes, generator))
-    if hasattr(network, "num_classes"):
-        network.num_classes = num_classes
+    if "num_classes" in vars(network):
+        vars(network)["num_classes"] = num_classes
     return paths
 
 
@@ -77,7 +77,7 @@ def is_under(name: str, paths: Iterable[str]) -> bool:
 def _new_head(old: nn.Module, num_classes: int, generator: torch.Generator) -> nn.Module:
     bias = getattr(old, "bias", None) is not None
     new: nn.Linear | nn.Conv2d
-    if type(old) is nn.Linear or type(old) is nn.modules.linear.NonDynamicallyQuantizableLinear:
+    if isinstance(old, nn.Linear):  # timm derives from it, with the same arithmetic
         new = nn.Linear(old.in_features, num_classes, bias)
         inputs = old.in_features
     elif isinstance(old, nn.Conv2d) and old.groups == 1:
@@ -158,7 +158,7 @@ def _weight_layers(module: nn.Module) -> int:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return isinstance(module, _WEIGHT_LAYERS) or next(module.children(), None) is None
+    return next(module.children(), None) is None
 
 
 def _has_parameters(module: nn.Module) -> bool:

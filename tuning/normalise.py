@@ -11,8 +11,7 @@ from serving.preprocessing import Preprocessing
 class Normalise(nn.Module):
     """Map uint8 images (n, height, width, 3) to float32 (n, 3, height, width): value / 255, minus mean, over std.
 
-    One multiply and one add per value; the constants are computed in float64 and rounded once. They are not part of
-    the state dict: they follow from the preprocessing.
+    One multiply and one add per value; the constants are computed in float64 and rounded once.
     """
 
     scale: Tensor
@@ -22,8 +21,8 @@ class Normalise(nn.Module):
         super().__init__()
         mean = torch.tensor(preprocessing.mean, dtype=torch.float64).view(1, 3, 1, 1)
         std = torch.tensor(preprocessing.std, dtype=torch.float64).view(1, 3, 1, 1)
-        self.register_buffer("scale", (1 / (255 * std)).to(torch.float32), persistent=False)
-        self.register_buffer("shift", (-mean / std).to(torch.float32), persistent=False)
+        self.register_buffer("scale", (1 / (255 * std)).to(torch.float32))
+        self.register_buffer("shift", (-mean / std).to(torch.float32))
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the network's input for uint8 `image` (n, height, width, 3)."""

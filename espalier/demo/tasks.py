@@ -25,7 +25,7 @@ class DemoTask:
 
 TASKS = (
     DemoTask("parity", "parity", "even or odd (another label set)", None),
-    DemoTask("angle", "angle", "rotated by 0, 90, 180 or 270 degrees", 6 / 8),
-    DemoTask("rotated", "rotated", "digits turned by 90 degrees (input shift)", 3 / 8),
-    DemoTask("inverted", "inverted", "dark digits on light ground (input shift)", 0.0),
+    DemoTask("angle", "angle", "which way is up (another label set)", 6 / 8),
+    DemoTask("rotated", "rotated", "digits turned by 90 degrees (input shift)", 4 / 8),
+    DemoTask("inverted", "inverted", "dark on light (input shift)", 2 / 8),
 )

@@ -1,0 +1,131 @@
+"""What tuning a task leaves behind: the tensors that changed, and everything needed to put them back on their backbone."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from tuning.backbone import BACKBONE_FORMAT, Backbone, BackboneSpec
+from tuning.blocks import is_under, replace_head
+from tuning.errors import BackboneMismatch, BadCheckpoint, UnknownBlock
+from tuning.files import read_metadata, read_tensors, write_tensors
+from tuning.weights import check_tensors
+
+TASK_FORMAT = "espalier-task/1"
+
+Provenance = Mapping[str, str | int | float | bool]
+
+
+@dataclass(frozen=True, eq=False)
+class TaskCheckpoint:
+    """One tuned task.
+
+    tensors: every parameter and buffer under the tuned blocks and the head, by state-dict name; all of them when `all_weights`.
+    backbone: what it was tuned on. subset: the tuned blocks in forward order, () for a linear probe.
+    labels: class names, one per output. scores: name to value, e.g. "test_accuracy" in [0, 1].
+    provenance: method, options and library versions, for people.
+    """
+
+    tensors: Mapping[str, Tensor]
+    backbone: BackboneSpec
+    subset: tuple[str, ...]
+    labels: tuple[str, ...]
+    scores: Mapping[str, float]
+    seed: int
+    provenance: Provenance
+    all_weights: bool = False
+
+
+def save_task(checkpoint: TaskCheckpoint, path: Path) -> None:
+    """Write the checkpoint as one safetensors file, atomically. Raises CannotWrite."""
+    write_tensors(path, checkpoint.tensors, {"format": TASK_FORMAT, "task": _to_json(checkpoint)})
+
+
+def load_task(path: Path) -> TaskCheckpoint:
+    """Read what `save_task` wrote. Raises BadCheckpoint for a missing, truncated or foreign file."""
+    metadata = read_metadata(path)
+    if metadata.get("format") != TASK_FORMAT:
+        raise BadCheckpoint(path, "not a task checkpoint (it was not written by espalier tune fit)")
+    try:
+        return _from_json(metadata.get("task", ""), read_tensors(path))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadCheckpoint(path, f"the description of the task in its header is damaged ({error})") from error
+
+
+def read_kind(path: Path) -> Literal["backbone", "task"] | None:
+    """Return which of our files `path` is, by its header alone; None for any other or no file."""
+    try:
+        form = read_metadata(path).get("format")
+    except BadCheckpoint:
+        return None
+    if form == BACKBONE_FORMAT:
+        return "backbone"
+    return "task" if form == TASK_FORMAT else None
+
+
+def build_network(backbone: Backbone, checkpoint: TaskCheckpoint) -> nn.Module:
+    """Return the whole network of the task in eval mode: a fresh copy of the backbone's, with the checkpoint's tensors in place.
+
+    Raises BackboneMismatch for another backbone than the one tuned on, WrongTensors when tensors are missing or too many.
+    """
+    check_backbone(backbone.spec, checkpoint.backbone)
+    network = copy.deepcopy(backbone.network)
+    replace_head(network, len(checkpoint.labels), checkpoint.seed)
+    known = backbone.blocks
+    for block in checkpoint.subset:
+        if block not in known:
+            raise UnknownBlock(block, known)
+    state = network.state_dict()
+    needed = {name: state[name] for name in tuned_names(backbone, checkpoint.subset, checkpoint.all_weights)}
+    check_tensors(needed, checkpoint.tensors)
+    network.load_state_dict({**state, **checkpoint.tensors})
+    return network.eval().requires_grad_(False)
+
+
+def tuned_names(backbone: Backbone, subset: tuple[str, ...], all_weights: bool) -> tuple[str, ...]:
+    """Return the state-dict names of what a task owns: under its blocks and the head, or all."""
+    paths = subset + backbone.head
+    return tuple(name for name in backbone.network.state_dict() if all_weights or is_under(name, paths))
+
+
+def check_backbone(given: BackboneSpec, wanted: BackboneSpec) -> None:
+    """Raise BackboneMismatch unless `given` is the network, with the weights, that a task wants."""
+    if given.architecture != wanted.architecture:
+        raise BackboneMismatch("the architecture", wanted.architecture, given.architecture)
+    if given.weights_sha256 != wanted.weights_sha256:
+        raise BackboneMismatch(
+            "weights", f"{wanted.weights_sha256[:12]} ({wanted.weights})", f"{given.weights_sha256[:12]} ({given.weights})"
+        )
+
+
+def _to_json(checkpoint: TaskCheckpoint) -> str:
+    fields = {
+        "backbone": json.loads(checkpoint.backbone.to_json()),
+        "subset": checkpoint.subset,
+        "labels": checkpoint.labels,
+        "scores": dict(checkpoint.scores),
+        "seed": checkpoint.seed,
+        "provenance": dict(checkpoint.provenance),
+        "all_weights": checkpoint.all_weights,
+    }
+    return json.dumps(fields, sort_keys=True)
+
+
+def _from_json(text: str, tensors: Mapping[str, Tensor]) -> TaskCheckpoint:
+    fields: dict[str, Any] = json.loads(text)
+    return TaskCheckpoint(
+        tensors=tensors,
+        backbone=BackboneSpec.from_json(json.dumps(fields["backbone"])),
+        subset=tuple(str(block) for block in fields["subset"]),
+        labels=tuple(str(label) for label in fields["labels"]),
+        scores={str(name): float(score) for name, score in fields["scores"].items()},
+        seed=int(fields["seed"]),
+        provenance=dict(fields["provenance"]),
+        all_weights=bool(fields["all_weights"]),
+    )
