@@ -27,6 +27,6 @@ def demo(
 
     The data are scikit-learn's handwritten digits. Takes under 3 minutes on 2 cores; the table of accuracies is the same on every run.
     """
-    from espalier.demo import DemoOptions, run_demo
+    from espalier.demo.run import DemoOptions, run_demo
 
     run_demo(DemoOptions(backbone, checkpoint, out, serve, http_port, grpc_port))
