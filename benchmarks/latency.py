@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,23 +36,33 @@ def compare_latency(
     """Measure a request of `rows` for all tasks in `networks` (whole task models as ONNX files, by task).
 
     The separate networks are well tuned: optimised sessions with the engine's own options and threads (idle ones do not spin), run
-    one after another without any server around them. `threads` None: as many as this process has cores. The shared request goes through the embedded engine as the server uses it.
+    one after another in one worker thread, as the engine does it, without any server around them. `threads` None: as many as this
+    process has cores. The shared request goes through the embedded engine as the server uses it.
     """
-    plan = make_plan(repository, list(networks))
-    sessions = [open_network(path, threads) for path in networks.values()]
+    return asyncio.run(
+        _compare(repository, [open_network(path, threads) for path in networks.values()], list(networks), rows, threads, rounds)
+    )
+
+
+async def _compare(
+    repository: Repository, sessions: list[ort.InferenceSession], tasks: list[str], rows: Array, threads: int | None, rounds: int
+) -> LatencyComparison:
+    plan = make_plan(repository, tasks)
     engine = EmbeddedEngine(repository, threads=threads)
-    with asyncio.Runner() as runner:
-        runner.run(engine.start())
-        try:
-            timings = interleave(
-                {
-                    "shared": lambda: runner.run(engine.infer(plan, rows)),
-                    "separate": lambda: [session.run(None, {session.get_inputs()[0].name: rows}) for session in sessions],
-                },
-                rounds=rounds,
+    loop = asyncio.get_running_loop()
+
+    def run_all() -> None:
+        for session in sessions:
+            session.run(None, {session.get_inputs()[0].name: rows})
+
+    await engine.start()
+    try:
+        with ThreadPoolExecutor(1) as worker:
+            timings = await interleave(
+                {"shared": lambda: engine.infer(plan, rows), "separate": lambda: loop.run_in_executor(worker, run_all)}, rounds
             )
-        finally:
-            runner.run(engine.aclose())
+    finally:
+        await engine.aclose()
     return LatencyComparison(timings["shared"], timings["separate"])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,9 @@ class Timing:
         return f"{self.median_ms:.2f} ms ({self.low_ms:.2f}-{self.high_ms:.2f})"
 
 
-def interleave(variants: Mapping[str, Callable[[], object]], rounds: int = 50, warmup: int = 5) -> dict[str, Timing]:
+async def interleave(
+    variants: Mapping[str, Callable[[], Awaitable[object]]], rounds: int = 50, warmup: int = 5
+) -> dict[str, Timing]:
     """Return the timing of each of `variants`, run in turn (A B C A B C ...) so that a drift of the machine meets all of them alike.
 
     rounds: counted runs of each; warmup: uncounted runs of each before.
@@ -31,7 +33,7 @@ def interleave(variants: Mapping[str, Callable[[], object]], rounds: int = 50, w
     for turn in range(-warmup, rounds):
         for name, run in variants.items():
             started = time.perf_counter()
-            run()
+            await run()
             if turn >= 0:
                 seconds[name].append(time.perf_counter() - started)
     return {name: _summarise(values) for name, values in seconds.items()}

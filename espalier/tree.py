@@ -98,7 +98,7 @@ def _coloured(segment: Segment) -> str:
 
 
 def _describe(segment: Segment, streams: int) -> str:
-    together = f", one batch of {streams} streams" if streams > 1 else ""
+    together = f", batch of {streams}" if streams > 1 else ""
     return f"[dim]{human_macs(segment.macs)}, {human_bytes(segment.weight_bytes)}{together}[/]"
 
 

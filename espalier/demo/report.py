@@ -19,8 +19,10 @@ from serving.repository import Repository
 def accuracy_table(tuned: Sequence[TunedTask]) -> Table:
     """Return the test accuracy of each task as it was tuned, beside linear probing and full finetuning of the same budget."""
     table = Table(title="Test accuracy (same training data and epochs)", title_justify="left")
-    for heading in ("task", "what", "tuned", "SubTuning", "linear probe", "full finetuning"):
-        table.add_column(heading, justify="right" if heading not in ("task", "what", "tuned") else "left")
+    for heading in ("task", "what is new", "tuned", "SubTuning", "probe", "full"):
+        table.add_column(heading, justify="right" if heading not in ("task", "what is new", "tuned") else "left")
+    table.caption = "probe: a new head alone; full: all weights finetuned"
+    table.caption_justify = "left"
     for item in tuned:
         subset = ", ".join(item.checkpoint.subset) or "head only"
         scores = (item.subtuning, item.probe, item.full)
@@ -58,8 +60,10 @@ def winnings_table(repository: Repository, latency: LatencyComparison, memory: M
     def row(what: str, ours: str, theirs: str, ratio: float) -> None:
         table.add_row(what, ours, theirs, f"{ratio:.2f}x")
 
-    row("compute (GFLOPs = 2 x GMACs)", human_macs(shared.macs), human_macs(separate.macs), separate.macs / shared.macs)
-    row(f"latency, median of {latency.shared.runs} (quartiles)", str(latency.shared), str(latency.separate), latency.speedup)
+    row("compute", human_macs(shared.macs), human_macs(separate.macs), separate.macs / shared.macs)
+    row("latency", str(latency.shared), str(latency.separate), latency.speedup)
+    table.caption = f"latency: median (quartiles) of {latency.shared.runs} interleaved runs; GFLOPs = 2 x GMACs"
+    table.caption_justify = "left"
     row("resident memory", *_bytes(memory.shared_resident, memory.separate_resident))
     row("weights", *_bytes(shared.weight_bytes, separate.weight_bytes))
     row("disk", *_bytes(memory.shared_disk, memory.separate_disk))

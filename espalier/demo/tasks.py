@@ -24,8 +24,9 @@ class DemoTask:
 
 
 TASKS = (
-    DemoTask("parity", "parity", "even or odd (another label set)", None),
-    DemoTask("angle", "angle", "which way is up (another label set)", 6 / 8),
-    DemoTask("rotated", "rotated", "digits turned by 90 degrees (input shift)", 4 / 8),
-    DemoTask("inverted", "inverted", "dark on light (input shift)", 2 / 8),
+    DemoTask("parity", "parity", "other labels: even or odd", None),
+    DemoTask("size-class", "size-class", "other labels: below 5", None),
+    DemoTask("angle", "angle", "other labels: which way up", 6 / 8),
+    DemoTask("rotated", "rotated", "input shift: lying digits", 4 / 8),
+    DemoTask("inverted", "inverted", "input shift: dark on light", 2 / 8),
 )
