@@ -58,15 +58,14 @@ def segments_table(repository: Repository) -> Table:
     """Return one row per segment: its modules and cost for one row, and who uses it."""
     table = Table(title="Segments (cost of one row; GFLOPs = 2 x GMACs)", title_justify="left")
     for heading in ("segment", "modules", "MACs", "parameters", "weights", "output", "tasks"):
-        table.add_column(
-            heading, justify="right" if heading in ("MACs", "parameters", "weights", "output") else "left", overflow="fold"
-        )
+        numeric = heading in ("MACs", "parameters", "weights", "output")
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold", min_width=7)
     uncounted: set[str] = set()
     for segment in sorted(repository.segments.values(), key=lambda segment: (segment.blocks, segment.name)):
         users = [task.name for task in repository.tasks.values() if segment.name in {step.segment for step in task.steps}]
         table.add_row(
             _coloured(segment),
-            escape(", ".join(segment.modules)),
+            escape(_modules(segment.modules)),
             human_macs(segment.macs).removesuffix("MACs").strip(),
             f"{segment.parameters:,}",
             human_bytes(segment.weight_bytes),
@@ -100,6 +99,10 @@ def _coloured(segment: Segment) -> str:
 def _describe(segment: Segment, streams: int) -> str:
     together = f", batch of {streams}" if streams > 1 else ""
     return f"[dim]{human_macs(segment.macs)}, {human_bytes(segment.weight_bytes)}{together}[/]"
+
+
+def _modules(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} ... {names[-1]}"
 
 
 def _labels(labels: tuple[str, ...]) -> str:
