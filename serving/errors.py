@@ -41,6 +41,13 @@ class NoTask(InvalidRequest):
         super().__init__(f"No task was asked for; name at least one of: {', '.join(sorted(known))}.")
 
 
+class DifferentInputs(InvalidRequest):
+    """Tasks that take different inputs were asked for with one."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"Tasks {first!r} and {second!r} take different inputs; ask for them in separate requests.")
+
+
 class NotAnImage(InvalidRequest):
     """The bytes do not decode to an image."""
 
@@ -69,3 +76,25 @@ class AddressInUse(ServingError):
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(f"Port {port} on {host} is in use by another process; choose another port, or 0 for any free one.")
+
+
+class ServerUnreachable(ServingError):
+    """No server answers at an address."""
+
+    def __init__(self, url: str, reason: object) -> None:
+        super().__init__(f"No server answers at {url} ({reason}); start one with `espalier serve REPO`, or give another --url.")
+
+
+class RequestRefused(ServingError):
+    """A server that was asked said no, with a sentence of its own."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(f"The server refused the request ({status}): {sentence}")
+        self.status = status
+
+
+class InvalidAddress(ServingError):
+    """A host and port that this machine cannot listen on."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        super().__init__(f"Cannot listen on port {port} of {host!r} ({reason}); give an address of this machine.")

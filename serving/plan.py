@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from serving.errors import NoTask, UnknownTask
+from serving.errors import DifferentInputs, NoTask, UnknownTask
 from serving.repository.model import Repository, Step
 
 
@@ -37,13 +37,16 @@ class ExecutionPlan:
 def make_plan(repository: Repository, tasks: Sequence[str]) -> ExecutionPlan:
     """Return how to answer a request for `tasks` with each segment run as few times as possible.
 
-    Only steps that a requested task needs are in the plan. Raises NoTask for an empty request, UnknownTask for an unknown name.
+    Only steps that a requested task needs are in the plan. Raises NoTask for an empty request, UnknownTask for an unknown name,
+    DifferentInputs for tasks that cannot be computed from one input.
     """
     if not tasks:
         raise NoTask(repository.tasks)
     for name in tasks:
         if name not in repository.tasks:
             raise UnknownTask(name, repository.tasks)
+        if repository.tasks[name].input != repository.tasks[tasks[0]].input:
+            raise DifferentInputs(tasks[0], name)
     source = repository.tasks[tasks[0]].input.name
     steps, outputs = _unite(repository, dict.fromkeys(tasks))
     return ExecutionPlan(source, tuple(_schedule(steps, {source})), outputs)

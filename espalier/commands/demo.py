@@ -19,6 +19,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoints, the networks and the repository.")] = Path(
         "espalier-demo"
     ),
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data, for each method alike.")] = 8,
     serve: Annotated[bool, typer.Option("--serve", help="Keep serving at the end, and say how to try it.")] = False,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for HTTP; 0: any free one.")] = 0,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for gRPC; 0: any free one.")] = 0,
@@ -29,4 +30,4 @@ def demo(
     """
     from espalier.demo.run import DemoOptions, run_demo
 
-    run_demo(DemoOptions(backbone, checkpoint, out, serve, http_port, grpc_port))
+    run_demo(DemoOptions(backbone, checkpoint, out, epochs, serve, http_port, grpc_port))

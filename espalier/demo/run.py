@@ -34,6 +34,7 @@ class DemoOptions:
     backbone: str | None
     checkpoint: Path | None
     out: Path
+    epochs: int
     serve: bool
     http_port: int
     grpc_port: int
@@ -49,7 +50,7 @@ def run_demo(options: DemoOptions) -> None:
     with progress_bars() as progress:
         backbone = get_backbone(options.backbone, options.checkpoint, progress)
         save_backbone(backbone, options.out / "backbone.safetensors")
-        tuned = tune_tasks(backbone, options.out / "checkpoints", progress)
+        tuned = tune_tasks(backbone, options.out / "checkpoints", options.epochs, progress)
     console.print(accuracy_table(tuned))
 
     _heading(2, "Export: one frozen trunk and its branches")

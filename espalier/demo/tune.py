@@ -22,7 +22,7 @@ CHANNELS = (24, 48, 96, 192)
 IMAGE_SIZE = 64
 PRETRAINING = FitOptions(epochs=8, lr=2e-3, batch_size=32, seed=0)
 # The same epochs and data for all; each method with a learning rate that suits it.
-EPOCHS, BATCH_SIZE = 8, 32
+BATCH_SIZE = 32
 LR = {"linear probe": 1e-2, "SubTuning": 5e-3, "full finetuning": 3e-3}
 
 OnProgress = Callable[[str, int, int], None]
@@ -65,17 +65,17 @@ def get_backbone(name: str | None, checkpoint: Path | None, progress: OnProgress
     return backbone
 
 
-def tune_tasks(backbone: Backbone, folder: Path, progress: OnProgress) -> list[TunedTask]:
+def tune_tasks(backbone: Backbone, folder: Path, epochs: int, progress: OnProgress) -> list[TunedTask]:
     """Tune every demo task on `backbone` and write the checkpoints into `folder`."""
-    return [_tune_one(task, backbone, folder / f"{task.name}.safetensors", progress) for task in TASKS]
+    return [_tune_one(task, backbone, folder / f"{task.name}.safetensors", epochs, progress) for task in TASKS]
 
 
-def _tune_one(task: DemoTask, backbone: Backbone, file: Path, progress: OnProgress) -> TunedTask:
+def _tune_one(task: DemoTask, backbone: Backbone, file: Path, epochs: int, progress: OnProgress) -> TunedTask:
     data = digit_task(task.data, backbone.spec.preprocessing)
 
     def run(method: str, subset: Subset) -> TaskCheckpoint:
         bar = f"Tuning {task.name}: {method}"
-        options = FitOptions(epochs=EPOCHS, lr=LR[method], batch_size=BATCH_SIZE, seed=0)
+        options = FitOptions(epochs=epochs, lr=LR[method], batch_size=BATCH_SIZE, seed=0)
         everything = method == "full finetuning"
         return fit(
             backbone, data, subset, options, all_weights=everything, on_epoch=lambda done, total: progress(bar, done, total)

@@ -31,6 +31,16 @@ class Answer:
     runs: tuple[SegmentRun, ...]
 
 
+@dataclass(frozen=True)
+class SegmentStatistics:
+    """What a segment has done since the engine started. `last_run_ms`: when it last ran, milliseconds since 1970; 0: never."""
+
+    runs: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    last_run_ms: int = 0
+
+
 class Engine(Protocol):
     """Runs plans. `start` makes it ready (models loaded and warm), `aclose` lets go of everything."""
 
@@ -38,7 +48,10 @@ class Engine(Protocol):
         """Load what is needed. Raises RepositoryError or EngineError; a failed start leaves nothing behind."""
 
     async def aclose(self) -> None:
-        """Finish what is running and release the models."""
+        """Finish what is running and release the models. Does nothing on an engine that is not started."""
 
     async def infer(self, plan: ExecutionPlan, rows: Array) -> Answer:
-        """Run `plan` on `rows` (shape (n, ...), n >= 1). Raises EngineError when a segment fails."""
+        """Run `plan` on `rows` (shape (n, ...), n >= 1). Raises EngineError when a segment fails, NotReady before `start`."""
+
+    def statistics(self) -> Mapping[str, SegmentStatistics]:
+        """Return what each segment has done for requests so far; warming up does not count. Callable from any thread."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.errors import RepositoryError
+from serving.repository.check import check_repository
 from serving.repository.config import LABELS_FILE, kind_of, parse_segment, parse_task, parse_text
 from serving.repository.model import Repository, Segment, Task
 
@@ -16,7 +17,7 @@ CONFIG_FILE = "config.pbtxt"
 def read_repository(path: str | Path) -> Repository:
     """Return what the model repository at `path` holds. Models that espalier did not write are passed over.
 
-    Raises RepositoryError when `path` is not a folder, holds no task, or a task needs a segment that is not there.
+    Raises RepositoryError when `path` is not a folder, holds no task, or its models do not fit together.
     """
     path = Path(path)
     if not path.is_dir():
@@ -32,7 +33,7 @@ def read_repository(path: str | Path) -> Repository:
     if not tasks:
         raise RepositoryError(f"{path} holds no task of espalier; give the folder that `espalier export --out` wrote.")
     repository = Repository(path, segments, tasks)
-    _check_complete(repository)
+    check_repository(repository)
     return repository
 
 
@@ -42,9 +43,9 @@ def _configs(path: Path) -> Iterator[tuple[Path, Any]]:
         if not file.is_file():
             continue
         try:
-            text = file.read_text()
+            text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise RepositoryError(f"{folder.name}/{CONFIG_FILE} cannot be read: {error}.") from error
+            raise RepositoryError(f"{folder.name}/{CONFIG_FILE} cannot be read as UTF-8 text.") from error
         config = parse_text(text, f"{folder.name}/{CONFIG_FILE}")
         if config.name not in ("", folder.name):
             raise RepositoryError(f"{folder.name}/{CONFIG_FILE} is named {config.name!r}; it must be named like its folder.")
@@ -61,13 +62,10 @@ def _latest_version(folder: Path) -> str:
 
 def _labels(folder: Path) -> tuple[str, ...]:
     file = folder / LABELS_FILE
-    return tuple(file.read_text().splitlines()) if file.is_file() else ()
-
-
-def _check_complete(repository: Repository) -> None:
-    for task in repository.tasks.values():
-        for step in task.steps:
-            if step.segment not in repository.segments:
-                raise RepositoryError(f"Task {task.name!r} needs segment {step.segment!r}, which is not in the repository.")
-            if not repository.model_file(step.segment).is_file():
-                raise RepositoryError(f"Segment {step.segment!r} has no model.onnx; export the repository again.")
+    if not file.is_file():
+        return ()
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RepositoryError(f"{folder.name}/{LABELS_FILE} cannot be read as UTF-8 text.") from error
+    return tuple(text.removesuffix("\n").split("\n")) if text else ()

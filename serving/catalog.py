@@ -1,0 +1,98 @@
+"""The models that clients can call, and the execution plan of each: pure data, derived from a repository.
+
+As on Triton, everything in the repository is a model: every task, `all_tasks` (one output per task; the outputs that a request names
+choose the tasks), and every segment on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from serving.errors import UnknownModel
+from serving.plan import ExecutionPlan, PlanStep, make_plan
+from serving.repository.config import ALL_TASKS, all_tasks_config, segment_config, task_config
+from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Repository, Segment, Task, TensorSpec
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a model, with a label per class or none."""
+
+    spec: TensorSpec
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a client may know about a model. `platform` is Triton's word for its kind."""
+
+    name: str
+    version: str
+    platform: str
+    input: TensorSpec
+    outputs: Mapping[str, Output]
+    max_batch_rows: int
+
+
+class Catalog:
+    """The models of one repository."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self.models: Mapping[str, Model] = {model.name: model for model in _models(repository)}
+
+    def find(self, name: str, version: str = "") -> Model:
+        """Return a model; an empty version means the only one there is. Raises UnknownModel."""
+        model = self.models.get(name)
+        if model is None:
+            raise UnknownModel(name, [*self.repository.tasks, *({ALL_TASKS} & self.models.keys())])
+        if version not in ("", model.version):
+            raise UnknownModel(name, [model.version], version)
+        return model
+
+    def plan(self, model: Model, outputs: Sequence[str]) -> ExecutionPlan:
+        """Return how to compute `outputs` of `model`. The plan's outputs bear the names of the model's outputs."""
+        if model.name in self.repository.segments:
+            step = PlanStep(model.name, (SEGMENT_INPUT,), (SEGMENT_OUTPUT,))
+            return ExecutionPlan(SEGMENT_INPUT, (step,), dict.fromkeys(outputs, SEGMENT_OUTPUT))
+        return make_plan(self.repository, outputs)
+
+    def rows_per_run(self, plan: ExecutionPlan, model: Model) -> int:
+        """Return the most rows that may go through `plan` at once: a segment that stacks k streams sees k times as many."""
+        segments = self.repository.segments
+        limits = [segments[step.segment].max_batch_rows // len(step.inputs) for step in plan.steps]
+        return max(1, min([model.max_batch_rows, *limits]))
+
+    def config(self, model: Model) -> Any:
+        """Return Triton's ModelConfig of `model`."""
+        if model.name in self.repository.segments:
+            return segment_config(self.repository.segments[model.name])
+        if model.name in self.repository.tasks:
+            return task_config(self.repository.tasks[model.name])
+        return all_tasks_config(self.repository.tasks.values())
+
+
+def _models(repository: Repository) -> Iterable[Model]:
+    yield from (_segment(segment) for segment in repository.segments.values())
+    yield from (_ensemble(task.name, [task]) for task in repository.tasks.values())
+    tasks = sorted(repository.tasks.values(), key=lambda task: task.name)
+    if len({task.input for task in tasks}) == 1:  # tasks with inputs of their own cannot be asked together
+        yield _ensemble(ALL_TASKS, tasks)
+
+
+def _segment(segment: Segment) -> Model:
+    outputs = {segment.output.name: Output(segment.output)}
+    return Model(segment.name, segment.version, "onnxruntime_onnx", segment.input, outputs, segment.max_batch_rows)
+
+
+def _ensemble(name: str, tasks: Sequence[Task]) -> Model:
+    return Model(
+        name=name,
+        version=tasks[0].version if name != ALL_TASKS else "1",
+        platform="ensemble",
+        input=tasks[0].input,
+        outputs={task.output.name: Output(task.output, task.labels) for task in tasks},
+        max_batch_rows=min(task.max_batch_rows for task in tasks),
+    )

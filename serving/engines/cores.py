@@ -1,0 +1,43 @@
+"""How many cores this process may use: the machine's count is too high in a container or under taskset."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_CGROUP_FILE = Path("/proc/self/cgroup")
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+def available_cores() -> int:
+    """Return the number of cores that the scheduler gives this process: its CPU affinity, capped by cgroup v2 quotas."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup_cores(_CGROUP_FILE, _CGROUP_ROOT)
+    return affinity if quota is None else max(1, min(affinity, math.ceil(quota)))
+
+
+def cgroup_cores(cgroup_file: Path, root: Path) -> float | None:
+    """Return the tightest CPU quota, in cores, of the cgroup that `cgroup_file` names or of one above it; None: no quota."""
+    folder = root / _own_cgroup(cgroup_file)
+    folders = [folder, *folder.parents]
+    quotas = [_quota(level / "cpu.max") for level in folders if level.is_relative_to(root)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _own_cgroup(file: Path) -> str:
+    """Return the path of the process's cgroup v2 (the line "0::/path") below the root, or "" for the root itself."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::")), "")
+
+
+def _quota(file: Path) -> float | None:
+    """Return the cores that a cpu.max file allows: its line is "QUOTA PERIOD" in microseconds, or "max PERIOD"."""
+    try:
+        quota, period = file.read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None

@@ -1,0 +1,55 @@
+"""Requests and responses between the protocols and the router, free of any wire format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from serving.engines.base import Array, SegmentRun
+
+
+@dataclass(frozen=True)
+class RequestedOutput:
+    """An output that a client asks for. `classes` k > 0: as the k best classes instead of the values."""
+
+    name: str
+    classes: int = 0
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """Tensors for a model. No `outputs` means all of them; an empty `version` means the one there is."""
+
+    model: str
+    inputs: Mapping[str, Array]
+    outputs: tuple[RequestedOutput, ...] = ()
+    version: str = ""
+    id: str = ""
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InferResponse:
+    """The outputs in the order in which they were requested, and the segment runs that made them."""
+
+    model: str
+    version: str
+    id: str
+    outputs: Mapping[str, Array]
+    runs: tuple[SegmentRun, ...]
+
+
+@dataclass(frozen=True)
+class ScoredLabel:
+    """One class of a task: its label (its number as text when the task has no labels) and its softmax probability."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """For each task, for each image, the best classes, best first; and the segment runs that it took."""
+
+    tasks: Mapping[str, tuple[tuple[ScoredLabel, ...], ...]]
+    runs: tuple[SegmentRun, ...]

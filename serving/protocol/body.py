@@ -1,0 +1,68 @@
+"""Reads a request's body and compresses a response's, within limits."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+
+from starlette.requests import Request
+
+from serving.errors import BodyTooLarge, InvalidRequest
+
+_MIN_COMPRESSED_BYTES = 1024  # below, compression costs more than it saves
+_AUTODETECT = zlib.MAX_WBITS | 32  # gzip or zlib, by their headers; "deflate" means zlib in HTTP
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """Return the body of `request`, decompressed. Raises BodyTooLarge as soon as it is over the limit, InvalidRequest."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "deflate"):
+        raise InvalidRequest(f"Content-Encoding {encoding!r} is not supported; use gzip, deflate or none.")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit_bytes:
+        raise BodyTooLarge(limit_bytes)
+    data = await _read(request, limit_bytes)
+    if encoding == "identity":
+        return data
+    return await asyncio.to_thread(decompress, data, limit_bytes)
+
+
+async def _read(request: Request, limit_bytes: int) -> bytes:
+    chunks = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def decompress(data: bytes, limit_bytes: int) -> bytes:
+    """Return what the gzip or zlib stream `data` holds, never unpacking more than `limit_bytes`."""
+    unpacker = zlib.decompressobj(_AUTODETECT)
+    try:
+        # One byte more than allowed shows that there is more.
+        unpacked = unpacker.decompress(data, limit_bytes + 1)
+    except zlib.error as error:
+        raise InvalidRequest("The body is not what its Content-Encoding says: it does not decompress.") from error
+    if len(unpacked) > limit_bytes:
+        raise BodyTooLarge(limit_bytes)
+    if not unpacker.eof or unpacker.unused_data:
+        raise InvalidRequest("The compressed body is truncated, or more follows after its end.")
+    return unpacked
+
+
+def accepted_compression(accept_encoding: str, size: int) -> str | None:
+    """Return the compression for a response of `size` bytes that a client with this Accept-Encoding header wants, if any."""
+    if size < _MIN_COMPRESSED_BYTES:
+        return None
+    entries = [entry.replace(" ", "").lower().split(";") for entry in accept_encoding.split(",")]
+    accepted = {name for name, *parameters in entries if "q=0" not in parameters}
+    return next((name for name in ("gzip", "deflate") if name in accepted), None)
+
+
+def compress(data: bytes, encoding: str) -> bytes:
+    """Return `data` compressed for the content coding "gzip" or "deflate", quickly rather than tightly."""
+    return gzip.compress(data, 1) if encoding == "gzip" else zlib.compress(data, 1)

@@ -1,0 +1,116 @@
+"""What the server says about itself and its models, as the messages of gRPC; HTTP writes the same messages as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from tritonclient.grpc import service_pb2
+
+from serving.catalog import Model
+from serving.router import Router
+
+SERVER_NAME = "espalier"
+EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
+# Protobuf classes without type information.
+_pb: Any = service_pb2
+
+
+def server_metadata() -> Any:
+    """Return the ServerMetadataResponse."""
+    return _pb.ServerMetadataResponse(name=SERVER_NAME, version=_own_version(), extensions=EXTENSIONS)
+
+
+def model_metadata(model: Model) -> Any:
+    """Return the ModelMetadataResponse of `model`; -1 stands for the rows."""
+    response = _pb.ModelMetadataResponse(name=model.name, versions=[model.version], platform=model.platform)
+    response.inputs.add(name=model.input.name, datatype=model.input.dtype, shape=[-1, *model.input.shape])
+    for name, output in model.outputs.items():
+        response.outputs.add(name=name, datatype=output.spec.dtype, shape=[-1, *output.spec.shape])
+    return response
+
+
+def model_config(router: Router, model: Model) -> Any:
+    """Return the ModelConfig of `model`: what its config.pbtxt says, and that it answers each request once."""
+    config = router.catalog.config(model)
+    config.model_transaction_policy.decoupled = False
+    return config
+
+
+def repository_index(router: Router) -> Any:
+    """Return the RepositoryIndexResponse: everything that is there, ready or not."""
+    response = _pb.RepositoryIndexResponse()
+    for model in router.catalog.models.values():
+        state, reason = ("READY", "") if router.ready else ("UNAVAILABLE", "loading or shutting down")
+        response.models.add(name=model.name, version=model.version, state=state, reason=reason)
+    return response
+
+
+def model_statistics(router: Router, models: Iterable[Model]) -> Any:
+    """Return the ModelStatisticsResponse of `models`.
+
+    Of a segment: its runs for whatever task, so that execution_count says how often the trunk ran. Of a task: the requests.
+    """
+    response = _pb.ModelStatisticsResponse()
+    for model in models:
+        message = response.model_stats.add(name=model.name, version=model.version)
+        for field in message.inference_stats.DESCRIPTOR.fields:
+            getattr(message.inference_stats, field.name).SetInParent()  # perf_analyzer reads them all, zeros included
+        if model.name in router.repository.segments:
+            _add_runs(message, router, model.name)
+        else:
+            _add_requests(message, router, model.name)
+    return response
+
+
+def to_json(message: Any) -> dict[str, Any]:
+    """Return a protobuf `message` as Triton writes it in JSON: the proto's field names, defaults included, integers as numbers."""
+    return {
+        field.name: _field_to_json(field, getattr(message, field.name))
+        for field in message.DESCRIPTOR.fields
+        if not field.has_presence or message.HasField(field.name)
+    }
+
+
+def _add_runs(message: Any, router: Router, segment: str) -> None:
+    done = router.segment_statistics().get(segment)
+    if done is None:
+        return
+    message.last_inference = done.last_run_ms
+    message.inference_count, message.execution_count = done.rows, done.runs
+    for duration in (message.inference_stats.success, message.inference_stats.compute_infer):
+        duration.count, duration.ns = done.runs, round(done.seconds * 1e9)
+
+
+def _add_requests(message: Any, router: Router, model: str) -> None:
+    done = router.statistics(model)
+    message.last_inference = done.last_request_ms
+    message.inference_count, message.execution_count = done.rows, done.successes
+    stats = message.inference_stats
+    stats.success.count, stats.success.ns = done.successes, done.success_ns
+    stats.fail.count, stats.fail.ns = done.failures, done.failure_ns
+
+
+def _field_to_json(field: Any, value: Any) -> Any:
+    if not field.is_repeated:
+        return _value_to_json(field, value)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        kind = field.message_type.fields_by_name["value"]
+        return {str(key): _value_to_json(kind, value[key]) for key in sorted(value)}
+    return [_value_to_json(field, item) for item in value]
+
+
+def _value_to_json(field: Any, value: Any) -> Any:
+    if field.message_type is not None:
+        return to_json(value)
+    if field.enum_type is not None:
+        return field.enum_type.values_by_number[value].name
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _own_version() -> str:
+    try:
+        return version("espalier")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"

@@ -1,0 +1,150 @@
+"""The v2 inference protocol over gRPC, on the protobuf modules that tritonclient ships.
+
+A second definition of `inference.*` in the process's descriptor pool would break tritonclient.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import wraps
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from serving.catalog import Model
+from serving.errors import Unsupported
+from serving.protocol import describe
+from serving.protocol.grpc_codec import decode_request, encode_response
+from serving.protocol.status import sentence, wire_codes
+from serving.router import Router
+
+log = logging.getLogger(__name__)
+_pb: Any = service_pb2
+Handler = Callable[[Any, Any, Any], Awaitable[Any]]
+
+
+def _translated(handler: Handler) -> Handler:
+    """Turn what `handler` raises into a status with one sentence."""
+
+    @wraps(handler)
+    async def translated(self: Any, request: Any, context: Any) -> Any:
+        try:
+            return await handler(self, request, context)
+        except Exception as error:
+            failure = _logged(error)
+        return await context.abort(wire_codes(failure).grpc, sentence(failure))
+
+    return translated
+
+
+def _logged(error: Exception) -> Exception:
+    if wire_codes(error).grpc == grpc.StatusCode.INTERNAL:
+        log.error("A gRPC request failed: %s", error, exc_info=error)
+    return error
+
+
+def _refuse(what: str) -> Handler:
+    async def refuse(self: Any, request: Any, context: Any) -> Any:
+        raise Unsupported(f"{what} is not offered by this server.")
+
+    return _translated(refuse)
+
+
+class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """Translates between messages and the router. The methods' names are the protocol's."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    @_translated
+    async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Whether the process answers."""
+        return _pb.ServerLiveResponse(live=True)
+
+    @_translated
+    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Whether the models are loaded."""
+        return _pb.ServerReadyResponse(ready=self._router.ready)
+
+    @_translated
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Whether a model is loaded."""
+        self._find(request)
+        return _pb.ModelReadyResponse(ready=self._router.ready)
+
+    @_translated
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Name, version and extensions."""
+        return describe.server_metadata()
+
+    @_translated
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Inputs and outputs of a model."""
+        return describe.model_metadata(self._find(request))
+
+    @_translated
+    async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """The configuration of a model."""
+        return _pb.ModelConfigResponse(config=describe.model_config(self._router, self._find(request)))
+
+    @_translated
+    async def ModelStatistics(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Statistics of one model, or of all when none is named."""
+        models = [self._find(request)] if request.name else self._router.catalog.models.values()
+        return describe.model_statistics(self._router, models)
+
+    @_translated
+    async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """All models."""
+        return describe.repository_index(self._router)
+
+    @_translated
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Run a model on tensors."""
+        return encode_response(await self._router.infer(decode_request(request)))
+
+    async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        """Answer each request of a stream in order; one that fails is answered by its error_message and the stream goes on."""
+        async for request in requests:
+            yield await self._stream_answer(request)
+
+    async def _stream_answer(self, request: Any) -> Any:
+        try:
+            return _pb.ModelStreamInferResponse(infer_response=encode_response(await self._router.infer(decode_request(request))))
+        except Exception as error:
+            # The id tells the client which of its requests it was.
+            failed = _pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+            return _pb.ModelStreamInferResponse(error_message=sentence(_logged(error)), infer_response=failed)
+
+    def _find(self, request: Any) -> Model:
+        """Return the model of a request whose fields are `name` and `version`."""
+        return self._router.catalog.find(request.name, request.version)
+
+    RepositoryModelLoad = _refuse("Loading models while serving")
+    RepositoryModelUnload = _refuse("Unloading models while serving")
+    SystemSharedMemoryStatus = _refuse("Shared memory")
+    SystemSharedMemoryRegister = _refuse("Shared memory")
+    SystemSharedMemoryUnregister = _refuse("Shared memory")
+    CudaSharedMemoryStatus = _refuse("Shared memory")
+    CudaSharedMemoryRegister = _refuse("Shared memory")
+    CudaSharedMemoryUnregister = _refuse("Shared memory")
+    TraceSetting = _refuse("Tracing")
+    LogSettings = _refuse("Changing the log settings")
+
+
+def create_grpc_server(max_message_bytes: int) -> Any:
+    """Return a grpc.aio server without services, so that its port can be taken before anything is loaded."""
+    return grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),  # else a second server would silently share the port
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+        ]
+    )
+
+
+def add_service(server: Any, router: Router) -> None:
+    """Let `server` answer for `router`."""
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(router), server)

@@ -1,0 +1,28 @@
+"""The HTTP application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from serving.protocol.describe import server_metadata
+from serving.protocol.http_errors import install_error_handlers
+from serving.protocol.http_predict import predict_routes
+from serving.protocol.http_v2 import v2_routes
+from serving.protocol.images import ImageLimits
+from serving.router import Router
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+_DESCRIPTION = """Many tasks on one trunk: a request runs what the tasks share once.
+`POST /predict` takes an image; everything below `/v2` speaks the v2 inference protocol (tritonclient, perf_analyzer)."""
+
+
+def create_app(router: Router, *, max_body_bytes: int = MAX_BODY_BYTES, image_limits: ImageLimits | None = None) -> FastAPI:
+    """Return the application that answers for `router`, which somebody else starts and closes.
+
+    max_body_bytes: the largest request, counted after decompression.
+    """
+    app = FastAPI(title="espalier", version=server_metadata().version, description=_DESCRIPTION)
+    app.include_router(v2_routes(router, max_body_bytes))
+    app.include_router(predict_routes(router, image_limits or ImageLimits()))
+    install_error_handlers(app)
+    return app

@@ -1,0 +1,61 @@
+"""Every HTTP error as {"error": sentence}, also those that the framework raises."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from serving.errors import ServingError
+from serving.protocol.status import sentence, wire_codes
+
+log = logging.getLogger(__name__)
+
+
+def error_response(error: BaseException) -> JSONResponse:
+    """Return `error` as a response."""
+    return JSONResponse({"error": sentence(error)}, wire_codes(error).http)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Translate whatever the endpoints of `app` raise."""
+    app.add_exception_handler(ServingError, _ours)
+    app.add_exception_handler(HTTPException, _frameworks)
+    app.add_exception_handler(RequestValidationError, _invalid_parameter)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _ours(request: Request, error: Exception) -> Response:
+    if wire_codes(error).http == 500:
+        log.error("%s %s failed: %s", request.method, request.url.path, error, exc_info=error)
+    return error_response(error)
+
+
+async def _frameworks(request: Request, error: Exception) -> Response:
+    """No such route, or not with this method."""
+    if not isinstance(error, HTTPException):
+        return error_response(error)
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if error.status_code == 405:
+        text = f"{request.method} is not offered on {request.url.path}; use {headers.get('allow', 'another method')}."
+    else:
+        text = f"There is nothing at {request.url.path}; GET /docs lists what there is."
+    return JSONResponse({"error": text}, error.status_code, headers)
+
+
+async def _invalid_parameter(request: Request, error: Exception) -> Response:
+    first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": ("request",), "msg": "invalid"}
+    return JSONResponse({"error": f"Parameter {first['loc'][-1]!r}: {first['msg']}."}, 400)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it: the client hung up while sending
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return error_response(error)  # the server's outermost layer logs it with its trace

@@ -1,0 +1,163 @@
+"""The v2 inference protocol over HTTP. Endpoints translate and delegate."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import JSONResponse, Response
+
+from serving.catalog import Model
+from serving.errors import Unsupported
+from serving.protocol import describe
+from serving.protocol.body import accepted_compression, compress, read_body
+from serving.protocol.json_codec import EncodedResponse, decode_request, encode_response
+from serving.protocol.schemas import ErrorBody
+from serving.router import Router
+
+ModelName = Annotated[str, Path(description="A task, `all_tasks` (one output per task), or a segment.")]
+Version = Annotated[str, Path(description="The model's version; there is one.")]
+
+_TENSORS = {
+    "application/json": {"schema": {"type": "object"}},
+    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+}
+_INFER_DOCS: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "JSON, or JSON followed by binary tensors (header Inference-Header-Content-Length).",
+        "content": _TENSORS,
+    }
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody},
+    404: {"model": ErrorBody},
+    413: {"model": ErrorBody},
+    503: {"model": ErrorBody},
+}
+_NOT_OFFERED = (
+    ("repository/models/{model}/load", "Loading models while serving"),
+    ("repository/models/{model}/unload", "Unloading models while serving"),
+    ("trace/setting", "Tracing"),
+    ("models/{model}/trace/setting", "Tracing"),
+    ("logging", "Changing the log settings"),
+    *((f"{kind}sharedmemory/{action}", "Shared memory") for kind in ("system", "cuda") for action in ("status", "unregister")),
+    *(
+        (f"{kind}sharedmemory/region/{{region}}/{action}", "Shared memory")
+        for kind in ("system", "cuda")
+        for action in ("status", "register", "unregister")
+    ),
+)
+
+
+def v2_routes(router: Router, max_body_bytes: int) -> APIRouter:
+    """Return the routes below /v2 that answer for `router`."""
+    routes = APIRouter(prefix="/v2", responses=ERRORS)
+    _add_health(routes, router)
+    _add_descriptions(routes, router)
+    _add_inference(routes, router, max_body_bytes)
+    _add_not_offered(routes)
+    return routes
+
+
+def _add_health(routes: APIRouter, router: Router) -> None:
+    @routes.get("/health/live", tags=["health"], summary="Does the process answer?")
+    async def live() -> JSONResponse:
+        return JSONResponse({"live": True})
+
+    @routes.get("/health/ready", tags=["health"], summary="Are the models loaded?")
+    async def ready() -> JSONResponse:
+        router.check_ready()
+        return JSONResponse({"ready": True})
+
+    @routes.get("/models/{model}/versions/{version}/ready", tags=["health"], summary="Is this version loaded?")
+    async def version_ready(model: ModelName, version: Version) -> JSONResponse:
+        found = router.catalog.find(model, version)
+        router.check_ready()
+        return JSONResponse({"name": found.name, "ready": True})
+
+    @routes.get("/models/{model}/ready", tags=["health"], summary="Is this model loaded?")
+    async def model_ready(model: ModelName) -> JSONResponse:
+        return await version_ready(model, "")
+
+
+def _add_descriptions(routes: APIRouter, router: Router) -> None:
+    @routes.get("", tags=["metadata"], summary="The server's name, version and extensions")
+    async def server_metadata() -> JSONResponse:
+        return JSONResponse(describe.to_json(describe.server_metadata()))
+
+    # Before the routes of one model, which would take "stats" for a name.
+    @routes.get("/models/stats", tags=["statistics"], summary="Statistics of all models")
+    async def all_statistics() -> JSONResponse:
+        return JSONResponse(describe.to_json(describe.model_statistics(router, router.catalog.models.values())))
+
+    @routes.post("/repository/index", tags=["metadata"], summary="All models")
+    async def repository_index() -> JSONResponse:
+        return JSONResponse(describe.to_json(describe.repository_index(router))["models"])
+
+    def metadata(model: Model) -> Any:
+        return describe.model_metadata(model)
+
+    def config(model: Model) -> Any:
+        return describe.model_config(router, model)
+
+    def statistics(model: Model) -> Any:
+        return describe.model_statistics(router, [model])
+
+    for suffix, tag, summary, message in (
+        ("", "metadata", "Inputs and outputs of a model", metadata),
+        ("/config", "metadata", "A model's configuration, as Triton writes it", config),
+        ("/stats", "statistics", "Statistics of a model", statistics),
+    ):
+        _add_description(routes, router, suffix, tag, summary, message)
+
+
+def _add_description(routes: APIRouter, router: Router, suffix: str, tag: str, summary: str, message: Any) -> None:
+    @routes.get(f"/models/{{model}}/versions/{{version}}{suffix}", tags=[tag], summary=summary)
+    async def of_version(model: ModelName, version: Version) -> JSONResponse:
+        return JSONResponse(describe.to_json(message(router.catalog.find(model, version))))
+
+    @routes.get(f"/models/{{model}}{suffix}", tags=[tag], summary=summary)
+    async def of_model(model: ModelName) -> JSONResponse:
+        return await of_version(model, "")
+
+
+def _add_inference(routes: APIRouter, router: Router, max_body_bytes: int) -> None:
+    @routes.post("/models/{model}/versions/{version}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
+    async def infer_version(request: Request, model: ModelName, version: Version) -> Response:
+        """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
+        body = await read_body(request, max_body_bytes)
+        decoded, wanted = decode_request(model, version, body, request.headers.get("inference-header-content-length"))
+        encoded = encode_response(await router.infer(decoded), wanted)
+        return await _respond(encoded, request.headers.get("accept-encoding", ""))
+
+    @routes.post("/models/{model}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
+    async def infer(request: Request, model: ModelName) -> Response:
+        """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
+        return await infer_version(request, model, "")
+
+
+def _add_not_offered(routes: APIRouter) -> None:
+    for path, what in _NOT_OFFERED:
+        routes.add_api_route(f"/{path}", _refuse(what), methods=["GET", "POST"], include_in_schema=False)
+
+
+def _refuse(what: str) -> Any:
+    async def refuse() -> None:
+        raise Unsupported(f"{what} is not offered by this server.")
+
+    return refuse
+
+
+async def _respond(encoded: EncodedResponse, accept_encoding: str) -> Response:
+    headers = {}
+    if encoded.json_bytes is not None:
+        headers["Inference-Header-Content-Length"] = str(encoded.json_bytes)
+    body = encoded.body
+    compression = accepted_compression(accept_encoding, len(body))
+    if compression:
+        body = await asyncio.to_thread(compress, body, compression)
+        headers |= {"Content-Encoding": compression, "Vary": "Accept-Encoding"}
+    media_type = "application/json" if encoded.json_bytes is None else "application/octet-stream"
+    return Response(body, headers=headers, media_type=media_type)

@@ -1,0 +1,138 @@
+"""An inference request or response as an HTTP body: JSON, optionally followed by the tensors in binary.
+
+The header Inference-Header-Content-Length says how many bytes the JSON takes; the tensors that have a `binary_data_size` follow in
+the order of the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from serving.dtypes import dtype_name
+from serving.engines.base import Array
+from serving.errors import InvalidRequest, Unsupported
+from serving.messages import InferRequest, InferResponse, RequestedOutput
+from serving.protocol.fields import objects, optional, required
+from serving.protocol.tensors import from_bytes, from_values, to_bytes, to_values
+
+_WHERE = "The request"
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """Which outputs the client wants in binary: by name, and `default` for those that it did not name."""
+
+    binary: Mapping[str, bool]
+    default: bool = False
+
+    def is_binary(self, output: str) -> bool:
+        """Whether `output` goes into the binary part."""
+        return self.binary.get(output, self.default)
+
+
+@dataclass(frozen=True)
+class EncodedResponse:
+    """A body, and how much of it is JSON when a binary part follows (None: all of it)."""
+
+    body: bytes
+    json_bytes: int | None
+
+
+def decode_request(model: str, version: str, body: bytes, header_length: str | None) -> tuple[InferRequest, OutputFormat]:
+    """Return the request in `body` and how its outputs are to be written. Raises InvalidRequest, Unsupported."""
+    size = _json_size(body, header_length)
+    header = _parse(body[:size])
+    parameters = optional(header, "parameters", dict, _WHERE, {})
+    wanted = objects(header, "outputs", _WHERE)
+    request = InferRequest(
+        model=model,
+        version=version,
+        id=optional(header, "id", str, _WHERE, ""),
+        inputs=_inputs(objects(header, "inputs", _WHERE), memoryview(body)[size:]),
+        outputs=tuple(_output(output) for output in wanted),
+        parameters=parameters,
+    )
+    default = optional(parameters, "binary_data_output", bool, _WHERE, False)
+    binary = {output["name"]: _parameter(output, "binary_data", bool, default) for output in wanted}
+    return request, OutputFormat(binary, default)
+
+
+def encode_response(response: InferResponse, wanted: OutputFormat) -> EncodedResponse:
+    """Return the body of `response`."""
+    header: dict[str, Any] = {"model_name": response.model, "model_version": response.version}
+    if response.id:
+        header["id"] = response.id
+    blobs = {name: to_bytes(array) for name, array in response.outputs.items() if wanted.is_binary(name)}
+    header["outputs"] = [_describe(name, array, blobs.get(name)) for name, array in response.outputs.items()]
+    head = json.dumps(header, separators=(",", ":")).encode()
+    return EncodedResponse(b"".join([head, *blobs.values()]), len(head) if blobs else None)
+
+
+def _json_size(body: bytes, header_length: str | None) -> int:
+    if header_length is None:
+        return len(body)
+    if not (header_length.isascii() and header_length.isdigit()) or int(header_length) > len(body):
+        raise InvalidRequest(f"Inference-Header-Content-Length is {header_length!r}, but the body has {len(body)} bytes.")
+    return int(header_length)
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest("The request's body is not JSON; see the v2 inference protocol.") from error
+    if not isinstance(header, dict):
+        raise InvalidRequest("The request's body is JSON, but not an object; see the v2 inference protocol.")
+    return header
+
+
+def _inputs(entries: list[dict[str, Any]], blob: memoryview) -> dict[str, Array]:
+    inputs: dict[str, Array] = {}
+    used = 0
+    for entry in entries:
+        name = required(entry, "name", str, "An input")
+        if name in inputs:
+            raise InvalidRequest(f"Input {name!r} is given twice.")
+        size = _parameter(entry, "binary_data_size", int, None)
+        inputs[name] = _input(name, entry, size, blob[used:])
+        used += size or 0
+    if used != len(blob):
+        raise InvalidRequest(f"The inputs declare {used} bytes of binary data, but {len(blob)} follow the JSON.")
+    return inputs
+
+
+def _input(name: str, entry: dict[str, Any], size: int | None, rest: memoryview) -> Array:
+    where = f"Input {name!r}"
+    _refuse_shared_memory(entry, where)
+    datatype, shape = required(entry, "datatype", str, where), required(entry, "shape", list, where)
+    if size is None:
+        return from_values(name, datatype, shape, required(entry, "data", list, where))
+    if not 0 <= size <= len(rest):
+        raise InvalidRequest(f"{where} declares {size} bytes of binary data, but {len(rest)} follow.")
+    return from_bytes(name, datatype, shape, rest[:size])
+
+
+def _output(entry: dict[str, Any]) -> RequestedOutput:
+    name = required(entry, "name", str, "A requested output")
+    _refuse_shared_memory(entry, f"Output {name!r}")
+    return RequestedOutput(name, _parameter(entry, "classification", int, 0))
+
+
+def _parameter(entry: dict[str, Any], key: str, kind: type, default: Any) -> Any:
+    where = f"Tensor {entry.get('name')!r}"
+    return optional(optional(entry, "parameters", dict, where, {}), key, kind, where, default)
+
+
+def _refuse_shared_memory(entry: dict[str, Any], where: str) -> None:
+    if "shared_memory_region" in optional(entry, "parameters", dict, where, {}):
+        raise Unsupported(f"{where} is in shared memory, which this server does not offer; send the data with the request.")
+
+
+def _describe(name: str, array: Array, blob: bytes | None) -> dict[str, Any]:
+    description: dict[str, Any] = {"name": name, "datatype": dtype_name(array), "shape": list(array.shape)}
+    if blob is None:
+        return description | {"data": to_values(name, array)}
+    return description | {"parameters": {"binary_data_size": len(blob)}}

@@ -1,0 +1,125 @@
+"""Response bodies of the HTTP interface beyond v2, as /docs shows them."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from serving.engines.base import SegmentRun
+from serving.messages import Prediction
+from serving.preprocessing import Preprocessing
+from serving.repository.model import Repository, Task
+
+
+class ErrorBody(BaseModel):
+    """Every error, of whatever kind."""
+
+    error: str = Field(description="One sentence: what is wrong, and what would be right.")
+
+
+class LabelScore(BaseModel):
+    """One class of a task."""
+
+    label: str
+    score: float = Field(description="Softmax probability among all classes of the task.")
+
+
+class TaskPrediction(BaseModel):
+    """The best classes of one task, best first."""
+
+    labels: list[LabelScore]
+
+
+class Run(BaseModel):
+    """One run of a segment for this request."""
+
+    segment: str
+    rows: int
+    milliseconds: float
+
+
+class PredictBody(BaseModel):
+    """The answer to an image: every task that was asked for, and what was computed for it."""
+
+    tasks: dict[str, TaskPrediction]
+    segments: list[Run] = Field(description="What ran, in order: the trunk once, however many tasks there are.")
+    milliseconds: float = Field(description="From the whole body received to the answer ready.")
+
+
+class TensorBody(BaseModel):
+    """A tensor of one row."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class PreprocessingBody(BaseModel):
+    """How an image becomes the network's input."""
+
+    height: int
+    width: int
+    mean: list[float]
+    std: list[float]
+    interpolation: str
+    crop_fraction: float
+
+
+class TaskBody(BaseModel):
+    """A task that can be asked for."""
+
+    name: str
+    version: str
+    labels: list[str]
+    input: TensorBody
+    output: TensorBody
+    preprocessing: PreprocessingBody | None = Field(description="None: the task takes tensors, not images.")
+    segments: list[str] = Field(description="What runs for the task, in order.")
+    macs: int = Field(description="Multiply-accumulates per row of the task alone; GFLOPs = 2 x GMACs.")
+
+
+class TasksBody(BaseModel):
+    """All tasks of the repository."""
+
+    tasks: list[TaskBody]
+
+
+def predict_body(prediction: Prediction, milliseconds: float) -> PredictBody:
+    """Return the answer to one image."""
+    tasks = {
+        name: TaskPrediction(labels=[LabelScore(label=item.label, score=item.score) for item in images[0]])
+        for name, images in prediction.tasks.items()
+    }
+    return PredictBody(tasks=tasks, segments=[_run(run) for run in prediction.runs], milliseconds=round(milliseconds, 3))
+
+
+def tasks_body(repository: Repository) -> TasksBody:
+    """Return what the repository offers."""
+    return TasksBody(tasks=[_task(repository, task) for task in repository.tasks.values()])
+
+
+def _run(run: SegmentRun) -> Run:
+    return Run(segment=run.segment, rows=run.rows, milliseconds=round(run.seconds * 1000, 3))
+
+
+def _task(repository: Repository, task: Task) -> TaskBody:
+    return TaskBody(
+        name=task.name,
+        version=task.version,
+        labels=list(task.labels),
+        input=TensorBody(name=task.input.name, datatype=task.input.dtype, shape=list(task.input.shape)),
+        output=TensorBody(name=task.output.name, datatype=task.output.dtype, shape=list(task.output.shape)),
+        preprocessing=None if task.preprocessing is None else _preprocessing(task.preprocessing),
+        segments=[step.segment for step in task.steps],
+        macs=sum(repository.segments[step.segment].macs for step in task.steps),
+    )
+
+
+def _preprocessing(how: Preprocessing) -> PreprocessingBody:
+    return PreprocessingBody(
+        height=how.height,
+        width=how.width,
+        mean=list(how.mean),
+        std=list(how.std),
+        interpolation=how.interpolation,
+        crop_fraction=how.crop_fraction,
+    )

@@ -1,0 +1,45 @@
+"""The one table from errors to wire codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+
+from serving.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    NotReady,
+    ServingError,
+    UnknownModel,
+    Unsupported,
+)
+
+
+@dataclass(frozen=True)
+class WireCodes:
+    """What an error becomes on either protocol."""
+
+    http: int
+    grpc: grpc.StatusCode
+
+
+_INTERNAL = WireCodes(500, grpc.StatusCode.INTERNAL)
+# A class stands for its subclasses; what is not in the table is ours to mend.
+_TABLE: dict[type[ServingError], WireCodes] = {
+    InvalidRequest: WireCodes(400, grpc.StatusCode.INVALID_ARGUMENT),
+    UnknownModel: WireCodes(404, grpc.StatusCode.NOT_FOUND),
+    BodyTooLarge: WireCodes(413, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    Unsupported: WireCodes(501, grpc.StatusCode.UNIMPLEMENTED),
+    NotReady: WireCodes(503, grpc.StatusCode.UNAVAILABLE),
+}
+
+
+def wire_codes(error: BaseException) -> WireCodes:
+    """Return the codes of `error`: those of the nearest class in its ancestry."""
+    return next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), _INTERNAL)
+
+
+def sentence(error: BaseException) -> str:
+    """Return what clients may read of `error`. Only our own errors are written for them; others may hold paths."""
+    return str(error) if isinstance(error, ServingError) else "Internal error; the server's log says more."

@@ -1,0 +1,168 @@
+"""Turns requests into execution plans on an engine: the core that HTTP and gRPC share, free of either."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from serving.catalog import Catalog, Model
+from serving.classify import best, classification_strings, label_of, softmax
+from serving.engines.base import Answer, Array, Engine, SegmentRun, SegmentStatistics
+from serving.errors import InvalidRequest, NotAnImage, NoTask, NotReady, UnknownTask
+from serving.messages import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
+from serving.preprocessing import Preprocessing
+from serving.repository.model import Repository, Task, TensorSpec
+from serving.statistics import ModelStatistics, RequestCounter
+from serving.validate import checked_outputs, checked_rows
+
+AnyImage = Image.Image | NDArray[np.uint8]
+# Tasks of one group see the same array, and therefore share what they have in common.
+_Group = tuple[TensorSpec, Preprocessing]
+
+
+class Router:
+    """Answers requests for the models of `repository` with `engine`, which it starts and closes."""
+
+    def __init__(self, repository: Repository, engine: Engine) -> None:
+        self.repository = repository
+        self.catalog = Catalog(repository)
+        self._engine = engine
+        self._requests = RequestCounter()
+        self._ready = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered: the engine is loaded, and nobody has asked to stop."""
+        return self._ready
+
+    async def start(self) -> None:
+        """Load the models. Raises RepositoryError or EngineError."""
+        await self._engine.start()
+        self._ready = True
+
+    def drain(self) -> None:
+        """Refuse new requests from now on; those in flight go on."""
+        self._ready = False
+
+    async def aclose(self) -> None:
+        """Stop answering and release the models."""
+        self._ready = False
+        await self._engine.aclose()
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        """Answer `request`. Raises UnknownModel, InvalidRequest, NotReady, EngineError."""
+        self.check_ready()
+        model = self.catalog.find(request.model, request.version)
+        with self._requests.counting(model.name, rows=_row_count(request)):
+            outputs = checked_outputs(model, request.outputs)
+            rows = checked_rows(model, request)
+            answer = await self._compute(model, [output.name for output in outputs], rows)
+        values = {output.name: _as_requested(model, output, answer.outputs[output.name]) for output in outputs}
+        return InferResponse(model.name, model.version, request.id, values, answer.runs)
+
+    async def predict(self, images: Sequence[AnyImage], tasks: Sequence[str], top_k: int = 5) -> Prediction:
+        """Return the `top_k` best classes of each of `images` for each of `tasks`.
+
+        images: PIL images, or uint8 RGB arrays of shape (height, width, 3), each of any size. Every task's own preprocessing is
+        applied; tasks with equal preprocessing share the trunk. Raises NoTask, UnknownTask, NotAnImage, InvalidRequest, EngineError.
+        """
+        self.check_ready()
+        groups = self._groups(tasks, top_k)
+        pictures = [_as_image(image) for image in images]
+        if not pictures:
+            raise InvalidRequest("No image was given; give at least one.")
+        tables: dict[str, tuple[tuple[ScoredLabel, ...], ...]] = {}
+        runs: list[SegmentRun] = []
+        with ExitStack() as counting:
+            for name in dict.fromkeys(tasks):
+                counting.enter_context(self._requests.counting(name, rows=len(pictures)))
+            for (_, preprocessing), members in groups.items():
+                rows = await asyncio.to_thread(_stack, preprocessing, pictures)
+                answer = await self._compute(self.catalog.find(members[0]), members, rows)
+                tables.update({name: self._table(name, answer.outputs[name], top_k) for name in members})
+                runs.extend(answer.runs)
+        return Prediction({name: tables[name] for name in dict.fromkeys(tasks)}, tuple(runs))
+
+    def statistics(self, model: str) -> ModelStatistics:
+        """Return the requests that `model` has had; for a segment, those that named it, not its runs for tasks."""
+        return self._requests.of(model)
+
+    def segment_statistics(self) -> Mapping[str, SegmentStatistics]:
+        """Return what each segment has done, whoever asked."""
+        return self._engine.statistics()
+
+    def check_ready(self) -> None:
+        """Raise NotReady while requests are not answered."""
+        if not self._ready:
+            raise NotReady("The server is not ready: it is loading its models or shutting down.")
+
+    async def _compute(self, model: Model, outputs: Sequence[str], rows: Array) -> Answer:
+        """Run the plan for `outputs`, as often as its limit of rows demands."""
+        plan = self.catalog.plan(model, outputs)
+        limit = self.catalog.rows_per_run(plan, model)
+        parts = [await self._engine.infer(plan, rows[start : start + limit]) for start in range(0, len(rows), limit)]
+        if len(parts) == 1:
+            return parts[0]
+        joined = {name: np.concatenate([part.outputs[name] for part in parts]) for name in outputs}
+        return Answer(joined, tuple(run for part in parts for run in part.runs))
+
+    def _groups(self, names: Sequence[str], top_k: int) -> Mapping[_Group, list[str]]:
+        if top_k < 1:
+            raise InvalidRequest(f"top_k is {top_k}; ask for at least 1 class.")
+        if not names:
+            raise NoTask(self.repository.tasks)
+        groups: dict[_Group, list[str]] = {}
+        for name in dict.fromkeys(names):
+            if name not in self.repository.tasks:
+                raise UnknownTask(name, self.repository.tasks)
+            task = self.repository.tasks[name]
+            groups.setdefault((task.input, _image_preprocessing(task)), []).append(name)
+        return groups
+
+    def _table(self, name: str, logits: Array, top_k: int) -> tuple[tuple[ScoredLabel, ...], ...]:
+        labels = self.repository.tasks[name].labels
+        scores = softmax(logits)
+        return tuple(
+            tuple(ScoredLabel(label_of(labels, int(index)), float(row[index])) for index in indices)
+            for row, indices in zip(scores, best(logits, top_k), strict=True)
+        )
+
+
+def _row_count(request: InferRequest) -> int:
+    shapes = [array.shape for array in request.inputs.values()]
+    return shapes[0][0] if shapes and shapes[0] else 0
+
+
+def _as_requested(model: Model, output: RequestedOutput, values: Array) -> Array:
+    if not output.classes:
+        return values
+    return classification_strings(values, model.outputs[output.name].labels, output.classes)
+
+
+def _image_preprocessing(task: Task) -> Preprocessing:
+    """Return how `task` prepares an image. Raises InvalidRequest for tasks that take something else, or give no classes."""
+    how = task.preprocessing
+    if how is None or (task.input.dtype, task.input.shape) != ("UINT8", (how.height, how.width, 3)):
+        raise InvalidRequest(f"Task {task.name!r} takes no images; send it tensors through v2/models/{task.name}/infer.")
+    if len(task.output.shape) != 1:
+        raise InvalidRequest(f"Task {task.name!r} gives no classes; ask for its values through v2/models/{task.name}/infer.")
+    return how
+
+
+def _as_image(image: Any) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+        raise NotAnImage(f"An image is a uint8 array of shape (height, width, 3), not {array.dtype} {array.shape}.")
+    return Image.fromarray(array)
+
+
+def _stack(preprocessing: Preprocessing, images: Sequence[Image.Image]) -> NDArray[np.uint8]:
+    return np.stack([preprocessing(image) for image in images])

@@ -1,0 +1,220 @@
+"""Serves a repository over HTTP and gRPC on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from serving.engines.base import Engine
+from serving.engines.embedded import EmbeddedEngine
+from serving.protocol.grpc import add_service, create_grpc_server
+from serving.protocol.http import MAX_BODY_BYTES, create_app
+from serving.protocol.http_server import HttpServer
+from serving.repository.model import Repository
+from serving.repository.read import read_repository
+from serving.router import Router
+from serving.sockets import add_grpc_port, format_address, listening_socket
+
+GRACE_S = 30.0
+OnReady = Callable[[str, str], None]
+
+
+class Server:
+    """A repository, served. `start` returns when it is ready; `aclose` finishes what is in flight.
+
+    repository: a folder, or what was read from one. engine: by default the embedded one with `threads` threads (None: all cores).
+    http_port, grpc_port: 0 means any free port; after `start` they are the real ones. grace_s: how long `aclose` waits for requests.
+    """
+
+    def __init__(
+        self,
+        repository: Repository | str | Path,
+        engine: Engine | None = None,
+        *,
+        host: str = "127.0.0.1",
+        http_port: int = 8000,
+        grpc_port: int = 8001,
+        threads: int | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        self.host = host
+        self.http_port = http_port
+        self.grpc_port = grpc_port
+        self._repository = repository
+        self._engine = engine
+        self._threads = threads
+        self._max_body_bytes = max_body_bytes
+        self._grace_s = grace_s
+        self._closing = contextlib.AsyncExitStack()
+
+    @property
+    def http_address(self) -> str:
+        """Return host:port of HTTP."""
+        return format_address(self.host, self.http_port)
+
+    @property
+    def grpc_address(self) -> str:
+        """Return host:port of gRPC."""
+        return format_address(self.host, self.grpc_port)
+
+    async def start(self) -> None:
+        """Read the repository, take the ports, answer "not ready" on them, load the models, be ready.
+
+        Raises RepositoryError, AddressInUse, InvalidAddress; then nothing stays behind.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            repository = _read(self._repository)
+            router = Router(repository, self._engine or EmbeddedEngine(repository, threads=self._threads))
+            listener = stack.enter_context(contextlib.closing(listening_socket(self.host, self.http_port)))
+            self.http_port = listener.getsockname()[1]
+            grpc_server = create_grpc_server(self._max_body_bytes)
+            stack.push_async_callback(grpc_server.stop, 0)
+            self.grpc_port = add_grpc_port(grpc_server, self.host, self.grpc_port)
+            add_service(grpc_server, router)
+            await grpc_server.start()
+            http_server = HttpServer(create_app(router, max_body_bytes=self._max_body_bytes), listener, self._grace_s)
+            await http_server.start()
+            stack.push_async_callback(self._shut_down, router, http_server, grpc_server)
+            await router.start()
+            self._closing = stack.pop_all()
+
+    async def aclose(self) -> None:
+        """Refuse new requests, finish those in flight, release everything. Does nothing when it is not started."""
+        await self._closing.aclose()
+
+    async def _shut_down(self, router: Router, http_server: HttpServer, grpc_server: Any) -> None:
+        router.drain()
+        try:
+            await asyncio.gather(http_server.aclose(), grpc_server.stop(self._grace_s))
+        finally:
+            await router.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+
+def run(repository: Repository | str | Path, *, on_ready: OnReady | None = None, **options: Any) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is in flight and return.
+
+    options: as of `Server`. on_ready(http_address, grpc_address) is called once, when requests are answered; by default the
+    addresses are printed. Raises as `Server.start` does.
+    """
+    _run_loop(_serve_until_signal(Server(repository, **options), on_ready or _announce))
+
+
+async def _serve_until_signal(server: Server, on_ready: OnReady) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        starting = asyncio.create_task(server.start())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stack.push_async_callback(server.aclose)
+        if not starting.done():
+            starting.cancel()  # told to stop while still loading
+            await asyncio.wait((starting,))
+            return
+        await starting
+        on_ready(server.http_address, server.grpc_address)
+        await stopping
+
+
+class BackgroundServer:
+    """A `Server` in a thread with an event loop of its own, for notebooks, tests and the demo.
+
+    Entering returns when it is ready, and raises what `Server.start` raises. options: as of `Server`.
+    """
+
+    def __init__(self, repository: Repository | str | Path, engine: Engine | None = None, **options: Any) -> None:
+        self._server = Server(repository, engine, **options)
+        self._thread = threading.Thread(target=self._run, name="espalier-server", daemon=True)
+        self._settled = threading.Event()
+        self._error: BaseException | None = None
+        self._stop: Callable[[], None] = lambda: None
+
+    @property
+    def http_port(self) -> int:
+        """Return the port of HTTP."""
+        return self._server.http_port
+
+    @property
+    def grpc_port(self) -> int:
+        """Return the port of gRPC."""
+        return self._server.grpc_port
+
+    @property
+    def http_address(self) -> str:
+        """Return host:port of HTTP."""
+        return self._server.http_address
+
+    @property
+    def grpc_address(self) -> str:
+        """Return host:port of gRPC."""
+        return self._server.grpc_address
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._settled.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop()
+        self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            _run_loop(self._serve())
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._settled.set()
+
+    async def _serve(self) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        async with self._server:
+            self._stop = lambda: _call_if_open(loop, stop.set)
+            self._settled.set()
+            await stop.wait()
+
+
+def _call_if_open(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped by itself
+        loop.call_soon_threadsafe(action)
+
+
+def _run_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` on uvloop where there is one."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        asyncio.run(work)
+        return
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(work)
+
+
+def _read(repository: Repository | str | Path) -> Repository:
+    return repository if isinstance(repository, Repository) else read_repository(repository)
+
+
+def _announce(http_address: str, grpc_address: str) -> None:
+    print(f"Serving on http://{http_address} (API at /docs) and grpc://{grpc_address}; Ctrl-C stops.", flush=True)

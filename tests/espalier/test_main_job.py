@@ -1,0 +1,130 @@
+"""The main job as a user runs it, on a tiny backbone: the demo, and the same steps by hand."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from serving.repository import read_repository
+from tests.espalier.test_cli import espalier
+from tests.nets import tiny_resnet
+from tuning.backbone import save_backbone
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("job")
+    save_backbone(tiny_resnet(), folder / "backbone.safetensors")
+    for name, shade in (("dark", 40), ("light", 200)):
+        (folder / "data" / name).mkdir(parents=True)
+        for index in range(8):
+            Image.new("RGB", (40, 30), (shade + index,) * 3).save(folder / "data" / name / f"{index}.png")
+    (folder / "data" / "dark" / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def repository(folder: Path) -> Path:
+    """The steps by hand: tune two tasks, one on images and one on digits, and export them."""
+    backbone = ["--backbone", folder / "backbone.safetensors"]
+    known = re.findall(r"layer[\d.]+", espalier("tune", "blocks", *backbone).stdout)
+    for name, data, blocks in (("shade", folder / "data", "none"), ("parity", "digits:parity", known[-1])):
+        out = folder / f"{name}.safetensors"
+        run = espalier("tune", "fit", *backbone, "--data", data, "--blocks", blocks, "--epochs", "1", "--out", out)
+        assert run.returncode == 0, run.stderr
+        assert "test_accuracy" in run.stdout
+        if name == "shade":
+            assert "Skipped 1 unreadable images" in run.stdout
+    tasks = [word for name in ("shade", "parity") for word in ("--task", f"{name}={folder / name}.safetensors")]
+    run = espalier("export", *backbone, *tasks, "--out", folder / "repo")
+    assert run.returncode == 0, run.stderr
+    return folder / "repo"
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-u", "-m", "espalier.cli", "serve", str(repository), "--http-port", "0", "--grpc-port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://[\d.:]+", line)
+    assert found, line + process.stdout.read()
+    yield process, found.group()
+    process.kill()
+    process.communicate()
+
+
+def test_what_was_tuned_is_what_is_exported(repository: Path) -> None:
+    read = read_repository(repository)
+    assert read.tasks["shade"].labels == ("dark", "light")
+    assert read.tasks["shade"].steps[0] == read.tasks["parity"].steps[0]
+    assert read.tasks["parity"].provenance["backbone_sha256"] == read.tasks["shade"].provenance["backbone_sha256"]
+
+
+def test_infer_asks_for_some_and_for_all(server: tuple[subprocess.Popen[str], str], folder: Path) -> None:
+    image = folder / "data" / "light" / "0.png"
+    some = espalier("infer", image, "--url", server[1], "--task", "shade")
+    both = espalier("infer", image, "--url", server[1], "--top-k", "1")
+    assert some.returncode == both.returncode == 0, some.stderr + both.stderr
+    assert "light" in some.stdout
+    assert "parity" not in some.stdout
+    assert {"shade", "parity"} <= set(re.findall(r"\w+", both.stdout))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data/light/0.png", "--task", "cars"], "Unknown task 'cars'; known are: parity, shade"),
+        (["data/dark/broken.png"], "not an image"),
+    ],
+)
+def test_a_refused_request_is_one_sentence(
+    server: tuple[subprocess.Popen[str], str], folder: Path, arguments: list[str], words: str
+) -> None:
+    run = espalier("infer", *arguments, "--url", server[1], cwd=folder)
+    assert run.returncode == 2
+    assert words in " ".join(run.stderr.split())
+
+
+def test_a_port_in_use_and_a_clean_stop(server: tuple[subprocess.Popen[str], str], repository: Path) -> None:
+    process, url = server
+    second = espalier("serve", repository, "--http-port", url.rsplit(":")[-1], "--grpc-port", "0")
+    assert second.returncode == 2
+    assert "is in use by another process" in " ".join(second.stderr.split())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+
+
+def test_a_task_of_another_backbone_is_refused(folder: Path, repository: Path, tmp_path: Path) -> None:
+    save_backbone(tiny_resnet(seed=9), tmp_path / "other.safetensors")
+    run = espalier(
+        "export",
+        "--backbone",
+        tmp_path / "other.safetensors",
+        "--task",
+        f"p={folder / 'parity'}.safetensors",
+        "--out",
+        tmp_path / "repo",
+    )
+    assert run.returncode == 2
+    assert "weights" in run.stderr
+    assert not (tmp_path / "repo").exists()
+
+
+def test_the_demo_runs_to_its_end(folder: Path) -> None:
+    run = espalier("demo", "--backbone", folder / "backbone.safetensors", "--out", folder / "demo")
+    assert run.returncode == 0, run.stderr
+    for words in ("SubTuning", "Composed segments equal", "trunk runs", "separate networks", "Done in"):
+        assert words in run.stdout
+    tasks = read_repository(folder / "demo" / "repository").tasks
+    assert tasks.keys() == {"parity", "size-class", "angle", "rotated", "inverted"}
+    assert len({task.steps[0] for task in tasks.values()}) == 1

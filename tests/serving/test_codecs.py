@@ -1,0 +1,286 @@
+"""Wire formats without a wire: tensors, HTTP bodies, compression, images."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from serving.dtypes import NUMPY_DTYPES, dtype_name
+from serving.errors import BodyTooLarge, InvalidRequest, NotAnImage, Unsupported
+from serving.messages import InferResponse, RequestedOutput
+from serving.protocol.body import accepted_compression, compress, decompress
+from serving.protocol.images import ImageLimits, decode_image
+from serving.protocol.json_codec import decode_request, encode_response
+from serving.protocol.tensors import from_bytes, from_values, to_bytes, to_values
+
+shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
+numeric = st.sampled_from([name for name in NUMPY_DTYPES if name != "BYTES"])
+number_arrays = st.tuples(numeric, shapes).flatmap(lambda pair: hnp.arrays(NUMPY_DTYPES[pair[0]], pair[1]))
+finite_arrays = number_arrays.filter(lambda array: bool(np.isfinite(array).all()))
+
+
+ANY_BYTES = st.binary(max_size=5)
+
+
+@st.composite
+def bytes_arrays(draw: st.DrawFn, elements: st.SearchStrategy[bytes] = ANY_BYTES) -> np.ndarray:
+    shape = draw(shapes)
+    array = np.empty(shape, object)
+    array.ravel()[:] = draw(st.lists(elements, min_size=array.size, max_size=array.size))
+    return array
+
+
+@settings(max_examples=50)
+@given(number_arrays | bytes_arrays())
+def test_a_tensor_survives_its_bytes(array: np.ndarray) -> None:
+    data = to_bytes(array)
+    copy = from_bytes("x", dtype_name(array), list(array.shape), memoryview(data))
+    assert (copy.dtype, copy.shape) == (array.dtype, array.shape)
+    assert to_bytes(copy) == data
+
+
+@settings(max_examples=50)
+@given(finite_arrays | bytes_arrays(st.text(st.characters(exclude_categories=("Cs",)), max_size=4).map(str.encode)))
+def test_a_tensor_survives_json_flat_and_nested(array: np.ndarray) -> None:
+    flat = json.loads(json.dumps(to_values("x", array)))
+    copy = from_values("x", dtype_name(array), list(array.shape), flat)
+    assert (copy.dtype, copy.shape) == (array.dtype, array.shape)
+    assert (copy == array).all()
+    if array.dtype != object and array.ndim:
+        np.testing.assert_array_equal(from_values("x", dtype_name(array), list(array.shape), array.tolist()), array)
+
+
+@settings(max_examples=50)
+@given(number_arrays, st.binary(max_size=40))
+def test_other_numbers_of_bytes_are_refused(array: np.ndarray, data: bytes) -> None:
+    if len(data) != array.nbytes:
+        with pytest.raises(InvalidRequest, match=f"takes {array.nbytes} bytes, but {len(data)} were sent"):
+            from_bytes("x", dtype_name(array), list(array.shape), memoryview(data))
+
+
+@settings(max_examples=50)
+@given(st.binary(max_size=12), st.integers(0, 3))
+def test_any_bytes_as_strings_are_read_or_refused(data: bytes, count: int) -> None:
+    with suppress(InvalidRequest):
+        assert to_bytes(from_bytes("x", "BYTES", [count], memoryview(data))) == data
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape", "values", "words"),
+    [
+        ("UINT8", [1], [300], "values that are not UINT8"),
+        ("UINT8", [1], [-1], "values that are not UINT8"),
+        ("UINT8", [1], [1.5], "values that are not UINT8"),
+        ("INT64", [1], ["1"], "values that are not INT64"),
+        ("FP32", [1], [None], "values that are not FP32"),
+        ("FP32", [1], [True], "values that are not FP32"),
+        ("FP32", [1], [1e300], "values that are not FP32"),
+        ("FP32", [1], [{}], "values that are not FP32"),
+        ("BOOL", [1], [2], "values that are not BOOL"),
+        ("BYTES", [1], [2], "its values are strings"),
+        ("FP32", [2], [1.0], r"of shape \[2\] takes 2 values, but 1 were sent"),
+        ("FP32", [2, 2], [[1.0, 2.0], [3.0]], r"takes 4 values, but 3 were sent"),
+        ("FP32", [-1], [1.0], "a shape is a list of non-negative integers"),
+        ("FP32", [True], [1.0], "a shape is a list of non-negative integers"),
+        ("FP32", 3, [1.0], "a shape is a list of non-negative integers"),
+        ("FP8", [1], [1.0], "has datatype 'FP8'; known are: BOOL"),
+        (7, [1], [1.0], "has datatype 7"),
+        ("BF16", [1], [1.0], "BF16, which this server does not take; send FP32"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(datatype: Any, shape: Any, values: Any, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        from_values("x", datatype, shape, values)
+
+
+def test_large_unsigned_integers_stay_exact() -> None:
+    assert from_values("x", "UINT64", [2], [1, 2**63 + 1]).tolist() == [1, 2**63 + 1]
+
+
+def body(**changes: Any) -> bytes:
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 2], "data": [1, 2]}
+    return json.dumps({"inputs": [tensor], **changes}).encode()
+
+
+def test_a_json_request_says_what_its_outputs_should_be() -> None:
+    outputs = [{"name": "a", "parameters": {"binary_data": True}}, {"name": "b", "parameters": {"classification": 2}}]
+    request, wanted = decode_request("m", "1", body(id="7", outputs=outputs, parameters={"x": 1}), None)
+    assert (request.model, request.version, request.id, request.parameters) == ("m", "1", "7", {"x": 1})
+    assert request.outputs == (RequestedOutput("a"), RequestedOutput("b", 2))
+    assert request.inputs["image"].tolist() == [[1, 2]]
+    assert (wanted.is_binary("a"), wanted.is_binary("b"), wanted.is_binary("other")) == (True, False, False)
+    _, wanted = decode_request("m", "1", body(parameters={"binary_data_output": True}), None)
+    assert wanted.is_binary("other")
+
+
+BINARY = {"name": "image", "datatype": "UINT8", "shape": [1, 2], "parameters": {"binary_data_size": 2}}
+
+
+def test_binary_inputs_follow_in_order() -> None:
+    head = json.dumps({"inputs": [BINARY, {**BINARY, "name": "mask"}]}).encode()
+    request, _ = decode_request("m", "", head + b"\x01\x02\x03\x04", str(len(head)))
+    assert {name: array.tolist() for name, array in request.inputs.items()} == {"image": [[1, 2]], "mask": [[3, 4]]}
+
+
+TENSOR = {"name": "image", "datatype": "UINT8", "shape": [1], "data": [1]}
+
+
+@pytest.mark.parametrize(
+    ("content", "length", "words"),
+    [
+        (b"", None, "not JSON"),
+        (b"{", None, "not JSON"),
+        (b"\xff", None, "not JSON"),
+        (b"[" * 100_000, None, "not JSON"),
+        (b"[]", None, "not an object"),
+        (b"{}", "3", "Inference-Header-Content-Length is '3', but the body has 2 bytes"),
+        (b"{}", "-1", "Inference-Header-Content-Length is '-1'"),
+        (b"{}x", "2", "declare 0 bytes of binary data, but 1 follow"),
+        (body(id=7), None, "The request has a 'id' that is not a string"),
+        (body(inputs={}), None, "'inputs' that is not a list"),
+        (body(inputs=[1]), None, "'inputs' whose entries are not all objects"),
+        (body(outputs=[{}]), None, "A requested output has no 'name'"),
+        (body(outputs=[{"name": "a", "parameters": {"classification": "two"}}]), None, "'classification' that is not an integer"),
+        (body(parameters={"binary_data_output": 1}), None, "'binary_data_output' that is not true or false"),
+        (body(inputs=[{"name": "image"}]), None, "Input 'image' has no 'datatype'"),
+        (body(inputs=[{k: v for k, v in TENSOR.items() if k != "data"}]), None, "Input 'image' has no 'data'"),
+        (body(inputs=[TENSOR, TENSOR]), None, "Input 'image' is given twice"),
+        (body(inputs=[BINARY]), None, "declares 2 bytes of binary data, but 0 follow"),
+        (body(inputs=[{**BINARY, "parameters": {"binary_data_size": -1}}]), None, "declares -1 bytes"),
+    ],
+)
+def test_malformed_bodies_are_refused(content: bytes, length: str | None, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        decode_request("m", "", content, length)
+
+
+FIELDS = st.sampled_from(["inputs", "outputs", "name", "shape", "datatype", "data", "parameters", "binary_data_size", "id"])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=50)
+@given(json_values)
+def test_any_json_is_read_or_refused_and_never_crashes(value: Any) -> None:
+    for holder in (value, {"inputs": [value]}, {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": value}]}):
+        with suppress(InvalidRequest, Unsupported):
+            decode_request("m", "", json.dumps(holder).encode(), None)
+
+
+def test_shared_memory_is_not_offered() -> None:
+    shared = {"parameters": {"shared_memory_region": "r"}}
+    for content in (body(inputs=[{**TENSOR, **shared}]), body(outputs=[{"name": "a", **shared}])):
+        with pytest.raises(Unsupported, match="shared memory, which this server does not offer"):
+            decode_request("m", "", content, None)
+
+
+def test_a_response_mixes_json_and_binary_in_order() -> None:
+    outputs = {"b": np.array([[1.5]], np.float32), "a": np.array([[2]], np.uint8), "c": np.array([[b"x"]], object)}
+    _, wanted = decode_request(
+        "m", "", body(outputs=[{"name": n, "parameters": {"binary_data": n != "c"}} for n in outputs]), None
+    )
+    encoded = encode_response(InferResponse("m", "1", "7", outputs, ()), wanted)
+    assert encoded.json_bytes is not None
+    assert json.loads(encoded.body[: encoded.json_bytes]) == {
+        "model_name": "m",
+        "model_version": "1",
+        "id": "7",
+        "outputs": [
+            {"name": "b", "datatype": "FP32", "shape": [1, 1], "parameters": {"binary_data_size": 4}},
+            {"name": "a", "datatype": "UINT8", "shape": [1, 1], "parameters": {"binary_data_size": 1}},
+            {"name": "c", "datatype": "BYTES", "shape": [1, 1], "data": ["x"]},
+        ],
+    }
+    assert encoded.body[encoded.json_bytes :] == np.float32(1.5).tobytes() + b"\x02"
+
+
+def test_bytes_that_are_no_text_need_binary() -> None:
+    with pytest.raises(InvalidRequest, match="Output 'y' is not UTF-8 text; request it as binary data"):
+        to_values("y", np.array([b"\xff"], object))
+
+
+@settings(max_examples=50)
+@given(st.binary(max_size=200), st.sampled_from(["gzip", "deflate"]))
+def test_compression_there_and_back_within_the_limit(data: bytes, encoding: str) -> None:
+    assert decompress(compress(data, encoding), len(data)) == data
+    if data:
+        with pytest.raises(BodyTooLarge):
+            decompress(compress(data, encoding), len(data) - 1)
+
+
+def test_bad_compression_is_refused() -> None:
+    for data in (b"plain", gzip.compress(b"abc")[:-2], zlib.compress(b"abc") + b"more"):
+        with pytest.raises(InvalidRequest):
+            decompress(data, 100)
+
+
+@pytest.mark.parametrize(
+    ("header", "size", "chosen"),
+    [
+        ("", 5000, None),
+        ("gzip", 5000, "gzip"),
+        ("gzip", 50, None),
+        ("deflate", 5000, "deflate"),
+        ("br, gzip;q=0, deflate ;q=0.5", 5000, "deflate"),
+        ("identity", 5000, None),
+    ],
+)
+def test_responses_are_compressed_only_for_clients_that_want_it(header: str, size: int, chosen: str | None) -> None:
+    assert accepted_compression(header, size) == chosen
+
+
+def encoded_image(kind: str, size: tuple[int, int] = (9, 7), mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size, 128).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_common_formats_are_decoded(kind: str) -> None:
+    assert decode_image(encoded_image(kind, mode="L"), ImageLimits()).size == (9, 7)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_a_truncated_image_is_refused(kind: str) -> None:
+    data = encoded_image(kind, (64, 64))
+    with pytest.raises(NotAnImage, match=r"damaged or truncated|not an image"):
+        decode_image(data[: len(data) * 2 // 3], ImageLimits())
+
+
+def test_what_is_no_image_is_refused() -> None:
+    for data in (b"", b"hello", b"\x89PNG\r\n\x1a\n", encoded_image("TIFF"), b"<svg/>"):
+        with pytest.raises(NotAnImage, match="send the bytes of"):
+            decode_image(data, ImageLimits())
+
+
+@settings(max_examples=50)
+@given(st.binary(max_size=60), st.integers(0, 200))
+def test_damaged_images_never_crash(noise: bytes, place: int) -> None:
+    data = encoded_image("PNG", (20, 20))
+    with suppress(NotAnImage):
+        decode_image(data[:place] + noise + data[place + len(noise) :], ImageLimits())
+
+
+def test_limits_hold_before_anything_is_decoded() -> None:
+    with pytest.raises(BodyTooLarge, match="limit of 20 bytes"):
+        decode_image(encoded_image("PNG"), ImageLimits(max_bytes=20))
+    with pytest.raises(NotAnImage, match="more than the limit of 62 pixels"):
+        decode_image(encoded_image("PNG"), ImageLimits(max_pixels=62))
+    bomb = bytearray(encoded_image("BMP"))
+    bomb[18:26] = (60_000).to_bytes(4, "little") * 2  # 3.6 gigapixels, says the header
+    with pytest.raises(NotAnImage, match="pixels; send a smaller one"):
+        decode_image(bytes(bomb), ImageLimits())

@@ -1,0 +1,212 @@
+"""HTTP without a client library: images, and errors that are always {"error": sentence}."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import http.server
+import io
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.classify import softmax
+from serving.client import predict
+from serving.engines.memory import InMemoryEngine
+from serving.errors import InvalidRequest, RequestRefused, ServerUnreachable
+from serving.repository import Repository
+from serving.server import BackgroundServer
+from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images, whole
+
+
+def png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PICTURE = png(images(1)[0])
+
+
+class Http:
+    """One connection; every answer's JSON."""
+
+    def __init__(self, server: BackgroundServer) -> None:
+        self.connection = http.client.HTTPConnection(server.http_address, timeout=20)
+
+    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        self.connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        response = self.connection.getresponse()
+        return response.status, json.loads(response.read())
+
+
+@pytest.fixture
+def ask(server: BackgroundServer) -> Iterator[Http]:
+    made = Http(server)
+    yield made
+    made.connection.close()
+
+
+def test_an_image_is_classified_for_all_tasks_with_one_run_of_the_trunk(ask: Http) -> None:
+    status, answer = ask("POST", "/predict?top_k=2", PICTURE)
+    assert status == 200
+    assert answer["tasks"].keys() == set(TASK_NAMES)
+    ran = {run["segment"]: run["rows"] for run in answer["segments"]}
+    assert len(answer["segments"]) == len(ran) == len(LAYERS)
+    assert (ran["trunk"], ran["suffix"]) == (1, 3)
+    assert answer["milliseconds"] >= sum(run["milliseconds"] for run in answer["segments"])
+    scores = softmax(whole("late", images(1)))[0]
+    found = answer["tasks"]["late"]["labels"]
+    assert [item["label"] for item in found] == ["nesw"[index] for index in np.argsort(-scores)[:2]]
+    np.testing.assert_allclose([item["score"] for item in found], sorted(scores, reverse=True)[:2], rtol=1e-4)
+
+
+@pytest.mark.parametrize("path", ["/predict?tasks=late", "/predict/late"])
+def test_only_what_is_asked_for_runs(ask: Http, path: str) -> None:
+    _, answer = ask("POST", path, PICTURE)
+    assert list(answer["tasks"]) == ["late"]
+    assert [run["segment"] for run in answer["segments"]] == list(CHAINS["late"])
+    assert len(answer["tasks"]["late"]["labels"]) == 4  # top_k is 5 by default; there are 4 classes
+
+
+def test_a_compressed_body_is_an_image_too(ask: Http) -> None:
+    status, answer = ask("POST", "/predict/late", gzip.compress(PICTURE), Content_Encoding="gzip")
+    assert (status, list(answer["tasks"])) == (200, ["late"])
+
+
+def test_tasks_are_listed_with_what_runs_for_them(ask: Http) -> None:
+    _, answer = ask("GET", "/tasks")
+    tasks = {task["name"]: task for task in answer["tasks"]}
+    assert tasks["probe"]["segments"] == list(CHAINS["probe"])
+    assert tasks["probe"]["labels"] == ["cat", "dog", "emu"]
+    assert tasks["late"]["macs"] == 192 * 7 + 7 * 4
+    assert tasks["late"]["preprocessing"]["height"] == 8
+
+
+def test_the_interface_is_described(ask: Http) -> None:
+    _, schema = ask("GET", "/openapi.json")
+    assert {"/predict", "/predict/{task}", "/tasks", "/v2/models/{model}/infer", "/v2/health/ready"} <= schema["paths"].keys()
+    parameters = {parameter["name"]: parameter for parameter in schema["paths"]["/predict"]["post"]["parameters"]}
+    assert "commas" in parameters["tasks"]["description"]
+    assert "image/*" in schema["paths"]["/predict"]["post"]["requestBody"]["content"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status", "words"),
+    [
+        ("POST", "/predict", b"hello", {}, 400, "not an image; send the bytes of one (PNG, JPEG"),
+        ("POST", "/predict", b"", {}, 400, "The body is empty"),
+        ("POST", "/predict", PICTURE[:100], {}, 400, "damaged or truncated"),
+        ("POST", "/predict?tasks=cats", PICTURE, {}, 400, "Unknown task 'cats'; known are: colour, late, parity, probe"),
+        ("POST", "/predict/cats", PICTURE, {}, 400, "Unknown task 'cats'"),
+        ("POST", "/predict?tasks=", PICTURE, {}, 400, "No task was asked for; name at least one of"),
+        ("POST", "/predict?top_k=0", PICTURE, {}, 400, "Parameter 'top_k': Input should be greater than or equal to 1"),
+        ("POST", "/predict?top_k=many", PICTURE, {}, 400, "Parameter 'top_k': Input should be a valid integer"),
+        ("POST", "/predict", b"--x", {"Content_Type": "multipart/form-data; boundary=x"}, 400, "curl --data-binary @FILE"),
+        ("POST", "/predict", PICTURE, {"Content_Encoding": "gzip"}, 400, "does not decompress"),
+        ("POST", "/predict", PICTURE, {"Content_Encoding": "br"}, 400, "'br' is not supported; use gzip, deflate or none"),
+        ("GET", "/predict", None, {}, 405, "GET is not offered on /predict; use POST"),
+        ("GET", "/nothing", None, {}, 404, "There is nothing at /nothing; GET /docs lists what there is"),
+        ("GET", "/v2/models/cats", None, {}, 404, "Unknown model 'cats'"),
+        ("GET", "/v2/models/cats/ready", None, {}, 404, "Unknown model 'cats'"),
+        ("POST", "/v2/models/late/infer", b"{", {}, 400, "not JSON"),
+        ("POST", "/v2/models/late/infer", b"{}", {"Inference_Header_Content_Length": "x"}, 400, "Inference-Header-Content-Length"),
+        ("POST", "/v2/models/late/infer", b"{}", {}, 400, "needs input 'image' (UINT8, shape [-1, 8, 8, 3], first the rows)"),
+        ("POST", "/v2/repository/models/late/load", b"", {}, 501, "Loading models while serving is not offered"),
+        ("POST", "/v2/models/late/infer", b"x", {"Content_Length": str(2**40)}, 413, "larger than the limit of 67108864 bytes"),
+    ],
+)  # fmt: skip
+def test_every_error_is_one_sentence_in_one_shape(
+    server: BackgroundServer, method: str, path: str, body: Any, headers: dict[str, str], status: int, words: str
+) -> None:
+    ask = Http(server)
+    found, answer = ask(method, path, body, **headers)
+    ask.connection.close()
+    assert found == status
+    assert answer.keys() == {"error"}
+    assert words in answer["error"]
+    assert "\n" not in answer["error"]
+
+
+def test_the_limit_holds_while_reading_and_while_decompressing(repository: Repository) -> None:
+    with BackgroundServer(repository, InMemoryEngine(LAYERS), http_port=0, grpc_port=0, max_body_bytes=5000) as server:
+        ask = Http(server)
+        chunks = iter([b"x" * 1000] * 6)  # no Content-Length: sent in chunks
+        assert ask("POST", "/v2/models/late/infer", chunks)[0] == 413
+        bomb = gzip.compress(b"x" * 10_000_000)[:4000]
+        status, answer = ask("POST", "/v2/models/late/infer", bomb, Content_Encoding="gzip")
+        assert (status, answer["error"]) == (413, "The request is larger than the limit of 5000 bytes.")
+        assert ask("GET", "/v2/health/live")[0] == 200
+        ask.connection.close()
+
+
+def test_unexpected_failures_say_nothing_of_the_inside(repository: Repository, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(InMemoryEngine):
+        async def infer(self, plan: Any, rows: Any) -> Any:
+            raise RuntimeError("secret at /some/path")
+
+    with BackgroundServer(repository, Broken(LAYERS), http_port=0, grpc_port=0) as server:
+        ask = Http(server)
+        status, answer = ask("POST", "/predict", PICTURE)
+        ask.connection.close()
+    assert (status, answer) == (500, {"error": "Internal error; the server's log says more."})
+    assert "secret at /some/path" in caplog.text
+
+
+def test_a_failing_segment_is_ours_and_named(repository: Repository, caplog: pytest.LogCaptureFixture) -> None:
+    engine = InMemoryEngine({**LAYERS, "branch-late": lambda rows: rows @ "x"})
+    with BackgroundServer(repository, engine, http_port=0, grpc_port=0) as server:
+        ask = Http(server)
+        status, answer = ask("POST", "/predict/late", PICTURE)
+        assert status == 500
+        assert "Segment 'branch-late' failed" in answer["error"]
+        assert ask("POST", "/predict/probe", PICTURE)[0] == 200  # the other tasks go on
+        ask.connection.close()
+    assert "Segment 'branch-late' failed" in caplog.text
+
+
+def test_a_client_that_hangs_up_while_sending_disturbs_nobody(server: BackgroundServer, ask: Http) -> None:
+    connection = http.client.HTTPConnection(server.http_address)
+    connection.putrequest("POST", "/predict")
+    connection.putheader("Content-Length", "1000")
+    connection.endheaders(b"half")
+    connection.close()
+    assert ask("POST", "/predict", PICTURE)[0] == 200
+
+
+def test_the_small_client_asks_and_passes_sentences_on(server: BackgroundServer) -> None:
+    url = f"http://{server.http_address}/"
+    answer = predict(url, PICTURE, ["late", "probe"], top_k=1)
+    assert {task: len(result["labels"]) for task, result in answer["tasks"].items()} == {"late": 1, "probe": 1}
+    assert predict(url, PICTURE)["tasks"].keys() == set(TASK_NAMES)
+    with pytest.raises(RequestRefused, match=r"refused the request \(400\): Unknown task 'cats'; known are: colour"):
+        predict(url, PICTURE, ["cats"])
+    with pytest.raises(InvalidRequest, match="'localhost:8000' is not the address of a server; give one like"):
+        predict("localhost:8000", PICTURE)
+
+
+def test_the_small_client_says_when_nobody_answers(server: BackgroundServer, tmp_path: Any) -> None:
+    with pytest.raises(ServerUnreachable, match=r"No server answers at http://127.0.0.1:1 .*espalier serve REPO"):
+        predict("http://127.0.0.1:1", PICTURE)
+
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as stranger:
+        thread = threading.Thread(target=stranger.handle_request)
+        thread.start()
+        with pytest.raises(ServerUnreachable, match="not an espalier server"):
+            predict(f"http://127.0.0.1:{stranger.server_port}", PICTURE)
+        thread.join()

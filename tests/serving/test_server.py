@@ -1,0 +1,210 @@
+"""The server's life: ports, readiness, shutting down."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import io
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tritonclient.grpc
+from PIL import Image
+from tritonclient.utils import InferenceServerException
+
+from serving.engines.memory import InMemoryEngine
+from serving.errors import AddressInUse, InvalidAddress, RepositoryError
+from serving.repository import Repository
+from serving.server import BackgroundServer, Server
+from tests.serving.nets import IMAGE, LAYERS
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def get(address: str, path: str) -> int:
+    with closing(http.client.HTTPConnection(address, timeout=20)) as connection:
+        connection.request("GET", path)
+        return connection.getresponse().status
+
+
+@contextmanager
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield taken.getsockname()[1]
+
+
+class SlowEngine(InMemoryEngine):
+    """Says when it is busy, and waits for leave to go on."""
+
+    def __init__(self) -> None:
+        super().__init__(LAYERS)
+        self.busy = threading.Event()
+        self.go_on = threading.Event()
+
+    async def infer(self, plan: Any, rows: Any) -> Any:
+        self.busy.set()
+        await asyncio.to_thread(self.go_on.wait, 20)
+        return await super().infer(plan, rows)
+
+
+class SlowToStart(InMemoryEngine):
+    def __init__(self) -> None:
+        super().__init__(LAYERS)
+        self.go_on = asyncio.Event()
+
+    async def start(self) -> None:
+        await self.go_on.wait()
+        await super().start()
+
+
+@pytest.mark.parametrize("which", ["http_port", "grpc_port"])
+def test_a_port_in_use_is_said_before_a_model_is_loaded(broken_repository: Path, which: str) -> None:
+    (broken_repository / "trunk/1/model.onnx").write_bytes(b"would fail to load")
+    with taken_port() as port:
+        ports = {"http_port": 0, "grpc_port": 0, which: port}
+        with pytest.raises(AddressInUse, match=f"Port {port} on 127.0.0.1 is in use.*or 0 for any free one"):
+            BackgroundServer(broken_repository, **ports).__enter__()
+
+
+def test_two_servers_do_not_share_a_port(repository: Repository) -> None:
+    with BackgroundServer(repository, InMemoryEngine(LAYERS), http_port=0, grpc_port=0) as first:
+        for ports in ({"http_port": first.http_port, "grpc_port": 0}, {"http_port": 0, "grpc_port": first.grpc_port}):
+            with pytest.raises(AddressInUse):
+                BackgroundServer(repository, InMemoryEngine(LAYERS), **ports).__enter__()
+        assert get(first.http_address, "/v2/health/ready") == 200
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+def test_an_address_of_another_machine_is_refused(repository: Repository, host: str) -> None:
+    with pytest.raises(InvalidAddress, match="give an address of this machine"):
+        BackgroundServer(repository, InMemoryEngine(LAYERS), host=host, http_port=0, grpc_port=0).__enter__()
+
+
+def test_a_failed_start_leaves_nothing_behind(broken_repository: Path) -> None:
+    (broken_repository / "mid/1/model.onnx").write_bytes(b"")
+    server = Server(broken_repository, http_port=0, grpc_port=0)
+    with pytest.raises(RepositoryError, match="Segment 'mid' cannot be loaded"):
+        asyncio.run(server.start())
+    for port in (server.http_port, server.grpc_port):
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+    with pytest.raises(RepositoryError, match="is not a folder"):
+        BackgroundServer(broken_repository / "missing", http_port=0, grpc_port=0).__enter__()
+
+
+def test_while_loading_it_lives_but_is_not_ready(repository: Repository) -> None:
+    async def work() -> None:
+        engine = SlowToStart()
+        server = Server(repository, engine, http_port=0, grpc_port=0)
+        starting = asyncio.create_task(server.start())
+        while not await asyncio.to_thread(can_connect, server.http_port):
+            await asyncio.sleep(0.01)
+        statuses = [await asyncio.to_thread(get, server.http_address, path) for path in HEALTH]
+        assert statuses == [200, 503, 503]
+        engine.go_on.set()
+        await starting
+        statuses = [await asyncio.to_thread(get, server.http_address, path) for path in HEALTH]
+        assert statuses == [200, 200, 200]
+        await server.aclose()
+        await server.aclose()  # a second time does nothing
+
+    asyncio.run(work())
+
+
+HEALTH = ("/v2/health/live", "/v2/health/ready", "/v2/models/late/ready")
+
+
+def can_connect(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        return port != 0 and probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_what_is_in_flight_is_finished_and_what_is_new_is_refused(repository: Repository) -> None:
+    engine = SlowEngine()
+    answers: list[Any] = []
+
+    def ask_http(address: str) -> None:
+        with closing(http.client.HTTPConnection(address, timeout=20)) as connection:
+            connection.request("POST", "/predict/late", png())
+            answers.append(connection.getresponse().status)
+
+    def ask_grpc(address: str) -> None:
+        with tritonclient.grpc.InferenceServerClient(address) as client:
+            tensor = tritonclient.grpc.InferInput("image", [1, *IMAGE.shape], "UINT8")
+            tensor._raw_content = bytes(192)
+            answers.append(client.infer("late", [tensor]).as_numpy("late").shape)
+
+    server = BackgroundServer(repository, engine, http_port=0, grpc_port=0)
+    server.__enter__()
+    askers = [
+        threading.Thread(target=ask_http, args=(server.http_address,)),
+        threading.Thread(target=ask_grpc, args=(server.grpc_address,)),
+    ]
+    for asker in askers:
+        engine.busy.clear()
+        asker.start()
+        assert engine.busy.wait(20)
+    leaving = threading.Thread(target=server.__exit__, args=(None, None, None))
+    leaving.start()
+    while can_connect(server.http_port):
+        time.sleep(0.01)
+    with tritonclient.grpc.InferenceServerClient(server.grpc_address) as client, pytest.raises(InferenceServerException):
+        client.get_server_metadata(client_timeout=5)
+    engine.go_on.set()
+    for thread in (*askers, leaving):
+        thread.join(20)
+    assert sorted(answers, key=str) == [(1, 4), 200]
+
+
+def test_an_open_stream_is_told_that_the_server_is_leaving(repository: Repository) -> None:
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    server = BackgroundServer(repository, InMemoryEngine(LAYERS), http_port=0, grpc_port=0)
+    server.__enter__()
+    with tritonclient.grpc.InferenceServerClient(server.grpc_address) as client:
+        tensor = tritonclient.grpc.InferInput("image", [1, *IMAGE.shape], "UINT8")
+        tensor._raw_content = bytes(192)
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        client.async_stream_infer("late", [tensor])
+        assert answers.get(timeout=20)[1] is None
+        leaving = threading.Thread(target=server.__exit__, args=(None, None, None))
+        leaving.start()
+        while can_connect(server.http_port):
+            time.sleep(0.01)
+        client.async_stream_infer("late", [tensor])
+        assert "The server is not ready" in answers.get(timeout=20)[1].message()
+        client.stop_stream()
+    leaving.join(20)
+    assert not leaving.is_alive()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_process_with_0(repository: Repository, number: signal.Signals) -> None:
+    code = f"from serving.server import run; run({str(repository.path)!r}, http_port=0, grpc_port=0, threads=1)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://(\S+) .*grpc://(\S+);", line)
+        assert found is not None, process.stderr and process.stderr.read()
+        assert get(found[1], "/v2/health/ready") == 200
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+        assert (process.returncode, errors) == (0, "")
+    finally:
+        process.kill()
+        process.communicate()
