@@ -41,13 +41,14 @@ def export(
 
     [dim]espalier export --backbone resnet50.a1_in1k --task flowers=flowers.safetensors --task pets=pets.safetensors --out repo[/]
     """
+    if preprocess not in ("in-graph", "none"):
+        raise typer.BadParameter(f"must be in-graph or none, not {preprocess!r}.", param_hint="--preprocess")
+    files = parse_tasks(task or [])
+
     from espalier.tree import repository_tree
     from exporter.export import ExportOptions, export_repository
     from exporter.sources import open_sources
 
-    if preprocess not in ("in-graph", "none"):
-        raise typer.BadParameter(f"must be in-graph or none, not {preprocess!r}.", param_hint="--preprocess")
-    files = parse_tasks(task or [])
     with progress_bars() as report:
         sources = open_sources(backbone, files, "in-graph" if preprocess == "in-graph" else "none")
         result = export_repository(sources, ExportOptions(out, max_batch_rows, force), report)

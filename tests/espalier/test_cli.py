@@ -1,19 +1,43 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from espalier.cli import main
 from tests.exporter.graphs import Net
 from tests.exporter.test_export import BACKBONE, FAMILY
 
 
-def espalier(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "espalier.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+@dataclass(frozen=True)
+class Run:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def espalier(*arguments: str | Path, cwd: Path = Path()) -> Run:
+    """Run the command line in this process, its exit code and streams caught: a fresh process takes seconds to import."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        contextlib.chdir(cwd),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(sys, "argv", ["espalier", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+    return Run(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +86,7 @@ def test_inspect_as_json_counts_the_trunk_once(repository: Path) -> None:
         (["export", "--backbone", "backbone.onnx", "--task", "p=stranger.onnx"], "another architecture"),
         (["export", "--task", "p=late.onnx", "--preprocess", "maybe"], "in-graph or none"),
         (["export", "--task", "p=late.onnx", "--out", "repo"], "--force"),
-        (["export", "--backbone", "no-such-network", "--task", "p=late.onnx"], "no-such-network"),
+        pytest.param(["export", "--backbone", "no-such-net", "--task", "p=late.onnx"], "no-such-net", marks=pytest.mark.slow),
         (["inspect", "."], "holds no task of espalier"),
         (["inspect", "nowhere"], "not a folder"),
         (["serve", "nowhere"], "not a folder"),
@@ -84,3 +108,10 @@ def test_every_command_has_help(command: list[str]) -> None:
     run = espalier(*command, "--help")
     assert run.returncode == 0
     assert len(run.stdout) > 300
+
+
+def test_the_process_ends_with_the_exit_code() -> None:
+    command = [sys.executable, "-m", "espalier.cli", "inspect", "nowhere"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr.startswith("Error: nowhere is not a folder")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.chain import Chain, make_chain
@@ -32,11 +32,13 @@ def test_blocks_and_macs_counted_by_hand() -> None:
     assert "Relu" in blocks[1].uncounted
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.text("abc/.", min_size=1, max_size=5), st.booleans())
 def test_digests_do_not_depend_on_names_or_order(prefix: str, reverse: bool) -> None:
     assert digests(Net(prefix=prefix, reverse_ties=reverse)) == digests(Net())
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 3), st.integers(10, 20))
 def test_a_changed_block_changes_its_digest_only(index: int, seed: int) -> None:
     seeds = [1, 2, 3, 4]
