@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from math import prod
 
 import onnx_ir as ir
@@ -59,10 +59,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Chain:
-    """A network from its input to its output, as consecutive blocks."""
+    """A network from its input to its output, as consecutive blocks.
+
+    preprocessing: digest of what stands before the first MAC, "" if nothing does.
+    """
 
     name: str
     blocks: tuple[Block, ...] = field(repr=False)
+    preprocessing: str = ""
 
     @property
     def source(self) -> Tap:
@@ -91,8 +95,9 @@ def make_chain(name: str, model: ir.Model) -> Chain:
     cuts = [value for value in find_cut_points(model.graph) if _has_rows(value, one, other)]
     if cuts[0] is not model.graph.inputs[0] or cuts[-1] is not model.graph.outputs[0]:
         raise UnsupportedModel(name, "input and output must have the batch size as their first dimension and fixed others.")
-    pieces = _join_weightless(list(_pieces(model.graph, cuts)))
-    return Chain(name, tuple(_blocks(pieces, model.opset_imports, one)))
+    pieces = list(_pieces(model.graph, cuts))
+    blocks = _blocks(_join_weightless(pieces), model.opset_imports, one)
+    return Chain(name, tuple(blocks), _preprocessing_digest(pieces, model.opset_imports))
 
 
 def _check_splittable(name: str, model: ir.Model) -> None:
@@ -149,6 +154,13 @@ def _join_weightless(pieces: list[_Piece]) -> list[_Piece]:
         else:
             joined.append(piece)
     return joined
+
+
+def _preprocessing_digest(pieces: list[_Piece], opsets: dict[str, int]) -> str:
+    before = list(takewhile(lambda piece: not _has_products(piece), pieces))
+    if not before:
+        return ""
+    return block_digest([node for piece in before for node in piece.nodes], before[0].start, before[-1].end, opsets)
 
 
 def _has_weights(piece: _Piece) -> bool:

@@ -55,8 +55,8 @@ def explain_sharing(chain: Chain, model: TaskModel, others: Mapping[str, tuple[C
     name, (other, other_model) = next(iter(others.items()))
     stored = sum(block.digest in {b.digest for o, _ in others.values() for b in o.blocks} for block in chain.blocks)
     weights = f"; the weights of {stored} of its {len(chain.blocks)} blocks are still stored once" if stored else ""
-    if model.preprocessing != other_model.preprocessing:
-        reason = f"its preprocessing is not that of {name}: {_describe(model)} instead of {_describe(other_model)}"
+    if chain.preprocessing != other.preprocessing:
+        reason = f"its preprocessing is not that of {name}{_describe(model, other_model)}"
     elif chain.blocks[0].structure == other.blocks[0].structure:
         reason = "the weights of its first block were changed"
     else:
@@ -68,8 +68,11 @@ def _describe_input(chain: Chain) -> str:
     return f"{chain.source.dtype} rows of shape {list(chain.source.shape)}"
 
 
-def _describe(model: TaskModel) -> str:
-    return "none" if model.preprocessing is None else f"mean {model.preprocessing.mean}, std {model.preprocessing.std}"
+def _describe(model: TaskModel, other: TaskModel) -> str:
+    if model.preprocessing is None or other.preprocessing is None:
+        return ""  # a foreign ONNX model: its constants are in the graph, their meaning is not recorded
+    ours, theirs = model.preprocessing, other.preprocessing
+    return f" (mean {ours.mean}, std {ours.std} instead of mean {theirs.mean}, std {theirs.std})"
 
 
 def _shares_weights(chain: Chain, other: Chain) -> bool:

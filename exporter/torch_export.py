@@ -7,6 +7,7 @@ comes out is compared with torch's own result before it is used.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
@@ -93,11 +94,21 @@ class BackboneExporter:
 
 def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:
     """Return `module` as an unoptimised ONNX model with dynamic batch size; initializers are named like the module's state dict."""
+    try:
+        program = _export(module.eval(), example)
+    except RuntimeError as error:  # torch's own exporter errors are among them
+        raise ExportError(f"torch cannot export the network to ONNX ({str(error).strip().splitlines()[0]}).") from error
+    if program is None:
+        raise ExportError("torch returned no ONNX program for the network.")
+    return program.model
+
+
+def _export(module: nn.Module, example: torch.Tensor) -> torch.onnx.ONNXProgram | None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's internal deprecations are not the user's
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            module.eval(),
+        return torch.onnx.export(
+            module,
             (example,),
             dynamo=True,
             optimize=False,
@@ -107,9 +118,6 @@ def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
-    if program is None:
-        raise ExportError("torch returned no ONNX program for the network.")
-    return program.model
 
 
 def bind(traced: ir.Model, weights: Mapping[str, torch.Tensor]) -> ir.Model:
@@ -130,8 +138,6 @@ def bind(traced: ir.Model, weights: Mapping[str, torch.Tensor]) -> ir.Model:
 
 def _with_distinct_weights(module: nn.Module) -> nn.Module:
     """Return a copy of `module` in which no two weights are equal: the exporter merges equal ones, and a merged weight can't be bound."""
-    import copy
-
     copied = copy.deepcopy(module)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

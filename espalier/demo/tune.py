@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +98,6 @@ def sample_images(backbone: Backbone, count: int) -> TaskData:
 
 def cache_folder() -> Path:
     """Return the user's cache folder for espalier."""
-    import os
-
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "espalier"
 

@@ -91,7 +91,7 @@ def test_the_same_export_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_another_preprocessing_is_allowed_and_explained(tmp_path: Path) -> None:
     report = export(tmp_path / "repo", {"late": FAMILY["late"], "other": Net(blocks=(1, 2, 3, 4), head=1, scale=1 / 127)})
     assert report.remarks.keys() == {"other"}
-    assert "shares no computation" in report.remarks["other"]
+    assert "shares no computation, because its preprocessing is not that of the backbone" in report.remarks["other"]
     assert "4 of its 6 blocks are still stored once" in report.remarks["other"]
 
 
