@@ -1,24 +1,19 @@
-"""One request for N tasks: the shared trunk against N separate networks, in one process, with the same threads.
-
-Run as `python -m benchmarks.latency --network resnet50 --tasks 8 --block layer4.1` to measure a family with random weights.
-"""
+"""One request for N tasks: the shared trunk against N separate networks, in one process, with the same threads."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnxruntime as ort
 
+from benchmarks.networks import open_network
 from benchmarks.timing import Timing, interleave
 from serving.engines.base import Array
-from serving.engines.embedded import EmbeddedEngine, session_options
+from serving.engines.embedded import EmbeddedEngine
 from serving.plan import make_plan
 from serving.repository import Repository
 
@@ -70,43 +65,3 @@ async def _compare(
     finally:
         await engine.aclose()
     return LatencyComparison(timings["shared"], timings["separate"])
-
-
-def open_network(path: Path, threads: int | None = None) -> ort.InferenceSession:
-    """Return a session of a whole network with the options of the embedded engine."""
-    return ort.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
-
-
-def main() -> None:
-    """Measure a network with random weights and `--tasks` tasks, each tuned in one block, and print what sharing wins."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--network", default="resnet50", help="a timm name")
-    parser.add_argument("--block", default="layer4.1", help="the block that every task tunes")
-    parser.add_argument("--tasks", type=int, default=8)
-    parser.add_argument("--size", type=int, default=224, help="pixels of the square input")
-    parser.add_argument("--rounds", type=int, default=30)
-    arguments = parser.parse_args()
-
-    from benchmarks.flops import separate_cost, shared_cost
-    from benchmarks.memory import compare_memory
-    from benchmarks.synthetic import make_family, random_backbone
-
-    with tempfile.TemporaryDirectory() as folder:
-        backbone = random_backbone(arguments.network, arguments.size)
-        family = make_family(backbone, [(arguments.block,)] * arguments.tasks, 100, Path(folder))
-        repository, names = family.repository, list(family.networks)
-        rows = np.random.default_rng(0).integers(0, 256, (1, arguments.size, arguments.size, 3), dtype=np.uint8)
-        latency = compare_latency(repository, family.networks, rows, rounds=arguments.rounds)
-        memory = compare_memory(repository.path, family.networks)
-    shared, separate = shared_cost(repository, names), separate_cost(repository, names)
-    print(f"{arguments.network}, {arguments.size} px, {arguments.tasks} tasks, each with {arguments.block} and a head of its own")
-    print(
-        f"MACs      shared {shared.macs / 1e9:.2f} G   separate {separate.macs / 1e9:.2f} G   ratio {separate.macs / shared.macs:.2f}"
-    )
-    print(f"latency   shared {latency.shared}   separate {latency.separate}   ratio {latency.speedup:.2f}")
-    print(f"memory    shared {memory.shared_resident / 1e6:.0f} MB   separate {memory.separate_resident / 1e6:.0f} MB")
-    print(f"disk      shared {memory.shared_disk / 1e6:.0f} MB   separate {memory.separate_disk / 1e6:.0f} MB")
-
-
-if __name__ == "__main__":
-    main()

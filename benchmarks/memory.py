@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.latency import open_network
+from benchmarks.networks import open_network
 from serving.engines.embedded import EmbeddedEngine
 from serving.plan import make_plan
 from serving.repository import read_repository

@@ -13,7 +13,7 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from PIL import Image
 
-from benchmarks.latency import open_network
+from benchmarks.networks import open_network
 from serving.client import predict
 from serving.engines.base import Array
 from serving.repository import ALL_TASKS, Repository
