@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 from rich.markup import escape
 
 from espalier.commands import demo, export, infer, inspect, serve, tune
 from espalier.console import errors
+
+# What only the offline half needs.
+_EXPORT_EXTRA = ("torch", "torchvision", "timm", "onnxscript", "sklearn")
 
 app = typer.Typer(
     name="espalier",
@@ -45,8 +49,18 @@ def main() -> None:
     try:
         app()
     except (ServingError, ExportError, TuningError) as error:
-        errors.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(2)
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        if error.name not in _EXPORT_EXTRA:
+            raise
+        _fail(
+            f"This command needs {error.name}, which is not installed; install espalier with its extra: pip install 'espalier[export]'."
+        )
+
+
+def _fail(sentence: str) -> NoReturn:
+    errors.print(f"[bold red]Error:[/] {escape(sentence)}", soft_wrap=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

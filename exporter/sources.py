@@ -63,7 +63,6 @@ def _task_loader(name: str, path: Path, kind: str, exporter: BackboneExporter | 
 
 
 def _torch_exporter(backbone: str, preprocess: Preprocess) -> BackboneExporter:
-    _need_torch()
     from exporter.torch_export import BackboneExporter
     from tuning.backbone import load_backbone
 
@@ -74,10 +73,3 @@ def _load_checkpoint(path: Path) -> Any:
     from tuning.checkpoint import load_task
 
     return load_task(path)
-
-
-def _need_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise ExportError("Exporting torch networks needs torch; install it with: pip install 'espalier[export]'.") from error

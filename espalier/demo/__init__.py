@@ -1,1 +1,1 @@
-"""The main job on real data: pretrain, tune four tasks, export, serve, query, measure. Each step is a module."""
+"""The main job on real data: pretrain, tune five tasks, export, serve, query, measure. Each step is a module."""

@@ -110,6 +110,16 @@ def test_every_command_has_help(command: list[str]) -> None:
     assert len(run.stdout) > 300
 
 
+def test_what_needs_the_extra_says_so_without_it(monkeypatch: pytest.MonkeyPatch, networks: Path, tmp_path: Path) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("onnxscript", "exporter")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
+    run = espalier("export", "--task", f"p={networks / 'late.onnx'}", "--out", tmp_path / "repo")
+    assert run.returncode == 2
+    assert "needs onnxscript" in run.stderr
+    assert "espalier[export]" in run.stderr
+
+
 def test_the_process_ends_with_the_exit_code() -> None:
     command = [sys.executable, "-m", "espalier.cli", "inspect", "nowhere"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
