@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rich.markup import escape
 from benchmarks.latency import compare_latency
 from benchmarks.memory import compare_memory
 from espalier.console import console, progress_bars
-from espalier.demo.query import Interrogator, Query, ask_all_ways
+from espalier.demo.query import Interrogator, Query, ask_all_ways, png_bytes
 from espalier.demo.report import accuracy_table, queries_table, winnings_table
 from espalier.demo.tune import TunedTask, get_backbone, sample_images, tune_tasks
 from espalier.tree import repository_tree
@@ -61,7 +62,9 @@ def run_demo(options: DemoOptions) -> None:
     console.print(f"Composed segments equal the whole networks (largest difference {worst:.1e} of the outputs' spread).")
 
     _heading(3, "Serve it, and ask for one task, some and all")
-    images: Array = sample_images(backbone, 4).test.images
+    images: Array = sample_images(backbone, 4)
+    sample = options.out / "digit.png"
+    sample.write_bytes(png_bytes(images[0]))
     console.print(queries_table(_query(report.repository, networks, images), report.repository))
 
     _heading(4, "What was won")
@@ -71,7 +74,7 @@ def run_demo(options: DemoOptions) -> None:
     console.print(winnings_table(report.repository, latency, memory))
     console.print(f"Done in {time.monotonic() - started:.0f} s. Everything is in {escape(str(options.out))}/.", soft_wrap=True)
     if options.serve:
-        run(report.repository.path, http_port=options.http_port, grpc_port=options.grpc_port, on_ready=_print_invitation)
+        run(report.repository.path, http_port=options.http_port, grpc_port=options.grpc_port, on_ready=_inviting_to(sample))
 
 
 def _heading(number: int, title: str) -> None:
@@ -108,6 +111,11 @@ def _query(repository: Repository, networks: dict[str, Path], images: Array) -> 
             interrogator.close()
 
 
-def _print_invitation(http_address: str, grpc_address: str) -> None:
-    console.print(f"Serving on http://{http_address} (docs at /docs) and grpc://{grpc_address}. Try:")
-    console.print(f"  curl --data-binary @IMAGE.png 'http://{http_address}/predict?top_k=2'", soft_wrap=True)
+def _inviting_to(image: Path) -> Callable[[str, str], None]:
+    def invite(http_address: str, grpc_address: str) -> None:
+        console.print(
+            f"Serving on http://{http_address} (API at /docs) and grpc://{grpc_address}; Ctrl-C stops. Try:", soft_wrap=True
+        )
+        console.print(f"  curl --data-binary @{image} 'http://{http_address}/predict?top_k=2'", soft_wrap=True, highlight=False)
+
+    return invite

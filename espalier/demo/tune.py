@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espalier.demo.tasks import TASKS, DemoTask
+from serving.engines.base import Array
 from serving.preprocessing import Preprocessing
 from tuning.backbone import Backbone, load_backbone, save_backbone
 from tuning.checkpoint import TaskCheckpoint, load_task, save_task
-from tuning.data import TaskData
 from tuning.digits import digit_task
 from tuning.errors import TuningError
 from tuning.fit import FitOptions, Subset, fit, pretrain
@@ -90,10 +90,9 @@ def _tune_one(task: DemoTask, backbone: Backbone, file: Path, epochs: int, progr
     return TunedTask(task, load_task(file), file, _accuracy(probe), _accuracy(tuned), _accuracy(full))
 
 
-def sample_images(backbone: Backbone, count: int) -> TaskData:
-    """Return test images of the source task."""
-    data = digit_task("digits", backbone.spec.preprocessing)
-    return TaskData(data.name, data.labels, data.train, type(data.test)(data.test.images[:count], data.test.targets[:count]))
+def sample_images(backbone: Backbone, count: int) -> Array:
+    """Return test images of the source task, uint8 of shape (count, height, width, 3)."""
+    return digit_task("digits", backbone.spec.preprocessing).test.images[:count]
 
 
 def cache_folder() -> Path:
