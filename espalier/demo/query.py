@@ -69,7 +69,12 @@ class Interrogator:
         before = self._runs()
         answer = predict(f"http://{self._http_url}", png_bytes(row), tasks=list(tasks), top_k=max(labels.values()))
         scores = {task: self._scores(task, answer["tasks"][task]["labels"]) for task in tasks}
-        return self._compare("POST /predict (PNG)", tasks, scores, row[None], before, probabilities=True)
+        return self._compare("POST /predict (PNG)", tasks, scores, self._prepared(tasks[0], row), before, probabilities=True)
+
+    def _prepared(self, task: str, row: Array) -> Array:
+        """Return the rows that the server makes of the picture `row`: it may resize and crop."""
+        how = self._repository.tasks[task].preprocessing
+        return row[None] if how is None else how(Image.fromarray(row))[None]
 
     def _scores(self, task: str, entries: Sequence[Mapping[str, object]]) -> Array:
         by_label = {entry["label"]: entry["score"] for entry in entries}
