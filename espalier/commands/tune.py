@@ -61,6 +61,7 @@ def fit(
             metavar="NAMES|none|all", help="Blocks to tune, separated by commas; none: only a new head; all: every block."
         ),
     ] = "none",
+    all_weights: Annotated[bool, typer.Option("--all-weights", help="With --blocks all: the stem and outer norms, too.")] = False,
     checkpoint: CheckpointOption = None,
     image_size: ImageSizeOption = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 10,
@@ -87,7 +88,14 @@ def fit(
         )
     options = FitOptions(epochs=epochs, lr=lr, weight_decay=weight_decay, batch_size=batch_size, seed=seed)
     with progress_bars() as report:
-        result = fit(loaded, task_data, _subset(blocks), options, on_epoch=lambda done, total: report("Tuning", done, total))
+        result = fit(
+            loaded,
+            task_data,
+            _subset(blocks),
+            options,
+            all_weights=all_weights,
+            on_epoch=lambda done, total: report("Tuning", done, total),
+        )
     save_task(result, out)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in result.scores.items())
     console.print(f"Wrote {escape(str(out))}: {scores}.", soft_wrap=True)

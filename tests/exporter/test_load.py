@@ -67,3 +67,5 @@ def test_a_checkpoint_needs_a_backbone(tmp_path: Path) -> None:
     (tmp_path / "p.safetensors").write_bytes(b"")
     with pytest.raises(ExportError, match="--backbone"):
         open_sources(None, {"p": tmp_path / "p.safetensors"})
+    with pytest.raises(ExportError, match="a name or a backbone file"):
+        open_sources("backbone.onnx", {"p": tmp_path / "p.safetensors"})
