@@ -74,9 +74,7 @@ def make_sharing_plan(tasks: Sequence[Chain], backbone: Chain | None = None) -> 
 def common_prefix(left: Chain, right: Chain) -> int:
     """Return the number of blocks that two chains share from the input on."""
     pairs = zip(left.blocks, right.blocks, strict=False)
-    return next(
-        (index for index, (a, b) in enumerate(pairs) if a.end.address != b.end.address), min(len(left.blocks), len(right.blocks))
-    )
+    return sum(a.end.address == b.end.address for a, b in pairs)  # an address covers everything before it: no gap is possible
 
 
 def _keys(chain: Chain) -> list[Key]:
@@ -97,11 +95,7 @@ def _segment_starts(chains: Sequence[Chain]) -> set[Key]:
         for left, right in pairwise(keys):
             after[left].add(right)
             before[right].add(left)
-    return {
-        key
-        for key, sources in before.items()
-        if len(sources) > 1 or any(source == _END or len(after[source]) > 1 for source in sources)
-    }
+    return {key for key, sources in before.items() if len(sources) > 1 or any(len(after[source]) > 1 for source in sources)}
 
 
 def _runs(chain: Chain, starts: set[Key]) -> Iterator[tuple[Key, Run]]:

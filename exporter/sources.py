@@ -56,7 +56,8 @@ def _task_loader(name: str, path: Path, kind: str, exporter: BackboneExporter | 
         return lambda: TaskModel(load_onnx(path), provenance={"file": path.name})
     if exporter is None:
         raise ExportError(
-            f"Task {name!r} is a checkpoint of tuned blocks; give the network that it was tuned on with --backbone, as a name or a backbone file."
+            f"Task {name!r} is a checkpoint of tuned blocks; give the network that it was tuned on with --backbone, "
+            "as a name or a backbone file."
         )
     checkpoint = _load_checkpoint(path)  # now, so that a broken file is refused before anything is traced
     return lambda: exporter.export_task(checkpoint)

@@ -49,19 +49,19 @@ class Interrogator:
 
     def over_http(self, model: str, tasks: Sequence[str], rows: Array) -> Query:
         """Ask `model` (a task or all_tasks) for `tasks` through tritonclient.http, uint8 rows as binary."""
-        inputs = [_with_data(http_client.InferInput("image", rows.shape, "UINT8"), rows)]
-        outputs = [http_client.InferRequestedOutput(task) for task in tasks]
-        before = self._runs()
-        result = self._http.infer(model, inputs, outputs=outputs)
-        return self._compare(f"HTTP  {model}", tasks, {task: result.as_numpy(task) for task in tasks}, rows, before)
+        return self._infer("HTTP", self._http, http_client, model, tasks, rows)
 
     def over_grpc(self, model: str, tasks: Sequence[str], rows: Array) -> Query:
         """Ask `model` for `tasks` through tritonclient.grpc."""
-        inputs = [_with_data(grpc_client.InferInput("image", rows.shape, "UINT8"), rows)]
-        outputs = [grpc_client.InferRequestedOutput(task) for task in tasks]
+        return self._infer("gRPC", self._grpc, grpc_client, model, tasks, rows)
+
+    def _infer(self, protocol: str, client: Any, words: Any, model: str, tasks: Sequence[str], rows: Array) -> Query:
+        """Ask through `client`; `words` is its module: both modules have the same names for the parts of a request."""
+        image = words.InferInput("image", rows.shape, "UINT8")
+        image.set_data_from_numpy(rows)
         before = self._runs()
-        result = self._grpc.infer(model, inputs, outputs=outputs)
-        return self._compare(f"gRPC  {model}", tasks, {task: result.as_numpy(task) for task in tasks}, rows, before)
+        result = client.infer(model, [image], outputs=[words.InferRequestedOutput(task) for task in tasks])
+        return self._compare(f"{protocol}  {model}", tasks, {task: result.as_numpy(task) for task in tasks}, rows, before)
 
     def with_png(self, tasks: Sequence[str], row: Array) -> Query:
         """Ask POST /predict for `tasks` with the PNG bytes of one image. Compares the probabilities."""
@@ -130,11 +130,6 @@ def relative_difference(found: Array, expected: Array) -> float:
     """Return the largest difference over the largest magnitude."""
     wanted = expected.astype(np.float64)
     return float(np.abs(found.astype(np.float64) - wanted).max() / np.abs(wanted).max())
-
-
-def _with_data(tensor: Any, rows: Array) -> Any:
-    tensor.set_data_from_numpy(rows)
-    return tensor
 
 
 def _softmax(logits: Array) -> Array:
