@@ -13,7 +13,7 @@ import onnx_ir as ir
 from exporter.cuts import find_cut_points
 from exporter.digests import block_digest, chain_digest, source_digest
 from exporter.errors import UnsupportedModel
-from exporter.macs import count_macs
+from exporter.macs import PRODUCTS, count_macs
 from exporter.shapes import Shapes, infer_shapes, name_of, shape_of
 
 _NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # module paths, as torch's exporter records them on each node
@@ -168,7 +168,7 @@ def _has_weights(piece: _Piece) -> bool:
 
 
 def _has_products(piece: _Piece) -> bool:
-    return any(node.op_type in ("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum") for node in piece.nodes)
+    return any(node.op_type in PRODUCTS for node in piece.nodes)
 
 
 def _weights(nodes: Sequence[ir.Node]) -> list[ir.Value]:
@@ -212,8 +212,8 @@ def _modules(nodes: Sequence[ir.Node]) -> tuple[str, ...]:
     grouped: dict[str, list[str]] = {}
     for node in nodes:
         for path in _module_path(node):
-            top = path.split(".")[0]
-            grouped[top] = _common(grouped[top], path.split(".")) if top in grouped else path.split(".")
+            parts = path.split(".")
+            grouped[parts[0]] = _common_prefix(grouped.get(parts[0], parts), parts)
     return tuple(".".join(parts) for parts in grouped.values())
 
 
@@ -225,6 +225,5 @@ def _module_path(node: ir.Node) -> list[str]:
     return paths[-1:]
 
 
-def _common(left: list[str], right: list[str]) -> list[str]:
-    shared = [a for a, b in zip(left, right, strict=False) if a == b]
-    return left[: len(shared)] if left[: len(shared)] == right[: len(shared)] else left[:1]
+def _common_prefix(left: list[str], right: list[str]) -> list[str]:
+    return [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False))]

@@ -74,6 +74,16 @@ class NotARepository(ExportError):
         )
 
 
+class ForeignFiles(ExportError):
+    """`--force` would delete what somebody else put beside the models."""
+
+    def __init__(self, path: Path, names: Iterable[str]) -> None:
+        listed = ", ".join(list(names)[:3])
+        super().__init__(
+            f"{path} also holds what espalier did not write ({listed}), so --force does not replace it; move that away first."
+        )
+
+
 class ParityError(ExportError):
     """The composed segments do not compute what the whole task model computes."""
 

@@ -14,7 +14,7 @@ from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT
 def extract_segment(model: ir.Model, name: str, start: Tap, end: Tap) -> ir.Model:
     """Return what the canonical `model` computes between the taps `start` and `end`, with fixed names for input and output.
 
-    Nothing in the result depends on names, node order or paths of the producer's machine.
+    Nothing in the result depends on names or on paths of the producer's machine; the order of the nodes is the producer's.
     """
     graph = convenience.extract(model.graph, [start.name], [end.name])
     graph.name = name
@@ -34,7 +34,7 @@ def _set_boundary(value: ir.Value, name: str, tap: Tap) -> None:
 
 
 def _rename_inner_values(graph: ir.Graph) -> None:
-    """Number everything in order of first use: the same blocks give the same file, whichever task they were taken from."""
+    """Number everything in order of first use: equal nodes in equal order give the same file, however they were named."""
     weights = list(
         dict.fromkeys(value for node in graph for value in node.inputs if value is not None and value.is_initializer())
     )

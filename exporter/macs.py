@@ -85,3 +85,4 @@ _COUNTERS: dict[str, Callable[[ir.Node, Shapes], int]] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
 }
+PRODUCTS = frozenset(_COUNTERS)  # the operator types that count

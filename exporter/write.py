@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter.errors import ExportError, NotARepository, OutputExists
+from exporter.errors import ExportError, ForeignFiles, NotARepository, OutputExists
 from serving.errors import RepositoryError
 from serving.repository import ALL_TASKS, Repository, Segment, Task, read_repository
 from serving.repository.config import LABELS_FILE, all_tasks_config, segment_config, task_config, to_text
@@ -16,15 +16,19 @@ from serving.repository.read import CONFIG_FILE
 
 
 def check_output(out: Path, force: bool) -> None:
-    """Raise OutputExists or NotARepository unless `out` may be written."""
+    """Raise OutputExists, NotARepository or ForeignFiles unless `out` may be written."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not force:
         raise OutputExists(out)
     try:
-        read_repository(out)
+        repository = read_repository(out)
     except RepositoryError as error:
         raise NotARepository(out) from error
+    ours = {*repository.segments, *repository.tasks, ALL_TASKS}
+    foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in ours)
+    if foreign:
+        raise ForeignFiles(out, foreign)
 
 
 @contextmanager

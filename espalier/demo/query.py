@@ -14,6 +14,7 @@ import tritonclient.http as http_client
 from PIL import Image
 
 from benchmarks.networks import open_network
+from serving.classify import softmax
 from serving.client import predict
 from serving.engines.base import Array
 from serving.repository import ALL_TASKS, Repository
@@ -93,7 +94,7 @@ class Interrogator:
         difference = 0.0
         for task in tasks:
             (expected,) = self._networks[task].run(None, {self._networks[task].get_inputs()[0].name: rows})
-            expected = _softmax(expected) if probabilities else expected
+            expected = softmax(expected) if probabilities else expected
             difference = max(difference, relative_difference(answers[task], expected))
         return Query(client, tuple(tasks), difference, {name: count for name, count in runs.items() if count})
 
@@ -130,9 +131,3 @@ def relative_difference(found: Array, expected: Array) -> float:
     """Return the largest difference over the largest magnitude."""
     wanted = expected.astype(np.float64)
     return float(np.abs(found.astype(np.float64) - wanted).max() / np.abs(wanted).max())
-
-
-def _softmax(logits: Array) -> Array:
-    values = logits.astype(np.float64)
-    exponentials = np.exp(values - values.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))

@@ -13,7 +13,7 @@ from serving.router import Router
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _DESCRIPTION = """Many tasks on one trunk: a request runs what the tasks share once.
-`POST /predict` takes an image; everything below `/v2` speaks the v2 inference protocol (tritonclient, perf_analyzer)."""
+`POST /predict` takes an image; everything below `/v2` speaks the v2 inference protocol (tritonclient)."""
 
 
 def create_app(router: Router, *, max_body_bytes: int = MAX_BODY_BYTES, image_limits: ImageLimits | None = None) -> FastAPI:

@@ -109,3 +109,18 @@ def test_two_outputs_are_refused_by_name() -> None:
     model.graph.outputs.append(model.graph.node("node_flat").outputs[0])
     with pytest.raises(UnsupportedModel, match=r"2 outputs \(logits, flat\)"):
         make_chain("net", canonicalise(model))
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "module"),
+    [
+        ("stages.0.blocks.1.conv", "stages.0.blocks.1.skip", "stages.0.blocks.1"),
+        ("stages.0.blocks.1.conv", "stages.0.blocks.2.conv", "stages.0.blocks"),
+    ],
+)
+def test_a_block_is_named_by_the_deepest_module_that_covers_it(left: str, right: str, module: str) -> None:
+    model = Net(blocks=(1,)).model()
+    for name, path in (("node_0.a", left), ("node_0.b", right)):
+        scopes = ["", "network", f"network.{path}", "operator"]
+        model.graph.node(name).metadata_props["pkg.torch.onnx.name_scopes"] = repr(scopes)
+    assert make_chain("net", canonicalise(model)).blocks[1].modules == (module,)

@@ -11,6 +11,7 @@ from exporter.errors import (
     BadTaskName,
     DifferentInput,
     ExportError,
+    ForeignFiles,
     NotARepository,
     NoTasks,
     OutputExists,
@@ -156,6 +157,15 @@ def test_force_does_not_delete_a_folder_that_is_no_repository(tmp_path: Path) ->
     with pytest.raises(NotARepository):
         export(tmp_path / "precious", FAMILY, force=True)
     assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
+
+
+def test_force_does_not_delete_what_stands_beside_the_models(tmp_path: Path) -> None:
+    export(tmp_path / "repo", {"late": FAMILY["late"]})
+    (tmp_path / "repo" / "another_model").mkdir()
+    with pytest.raises(ForeignFiles, match="another_model"):
+        export(tmp_path / "repo", FAMILY, force=True)
+    assert list(read_repository(tmp_path / "repo").tasks) == ["late"]
+    assert (tmp_path / "repo" / "another_model").is_dir()
 
 
 def test_the_error_is_relative_to_the_spread() -> None:
