@@ -60,7 +60,11 @@ async def _compare(
     try:
         with ThreadPoolExecutor(1) as worker:
             timings = await interleave(
-                {"shared": lambda: engine.infer(plan, rows), "separate": lambda: loop.run_in_executor(worker, run_all)}, rounds
+                {
+                    "shared": lambda: engine.infer(plan, {plan.inputs[0]: rows}),
+                    "separate": lambda: loop.run_in_executor(worker, run_all),
+                },
+                rounds,
             )
     finally:
         await engine.aclose()

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.networks import open_network
+from serving.dtypes import NUMPY_DTYPES
 from serving.engines.embedded import EmbeddedEngine
 from serving.plan import make_plan
 from serving.repository import read_repository
@@ -56,11 +57,12 @@ def _resident_bytes() -> int:
 def _use_shared(path: Path) -> object:
     repository = read_repository(path)
     engine = EmbeddedEngine(repository, threads=1)
-    spec = next(iter(repository.tasks.values())).input
-    rows = np.zeros((1, *spec.shape), np.uint8 if spec.dtype == "UINT8" else np.float32)
+    inputs = {
+        spec.name: np.zeros((1, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in next(iter(repository.tasks.values())).inputs
+    }
     with asyncio.Runner() as runner:
         runner.run(engine.start())
-        runner.run(engine.infer(make_plan(repository, list(repository.tasks)), rows))
+        runner.run(engine.infer(make_plan(repository, list(repository.tasks)), inputs))
     return engine
 
 

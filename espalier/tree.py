@@ -13,27 +13,26 @@ from espalier.console import human_bytes, human_macs
 from serving.plan import make_plan
 from serving.repository import Repository, Segment
 
-Place = tuple[str, str]  # a segment, and the tensor that it is applied to
+Place = tuple[str, tuple[str, ...]]  # a segment, and the tensors that it is applied to
 
 
 def repository_tree(repository: Repository) -> Tree:
     """Return the tree from the image to the tasks: what hangs on one branch is computed once for all tasks below it."""
+    plan = make_plan(repository, list(repository.tasks))
     children: dict[str, list[Place]] = defaultdict(list)
-    output: dict[Place, str] = {}
+    results: dict[Place, tuple[str, ...]] = {}
+    for step in plan.steps:
+        for inputs, outputs in zip(step.inputs, step.outputs, strict=True):
+            children[inputs[0]].append((step.segment, inputs))
+            results[step.segment, inputs] = outputs
     tasks_at: dict[str, list[str]] = defaultdict(list)
-    for task in repository.tasks.values():
-        tensor = task.input.name
-        for step in task.steps:
-            place = (step.segment, tensor)
-            if place not in output:
-                children[tensor].append(place)
-                output[place] = step.output
-            tensor = output[place]
-        tasks_at[tensor].append(task.name)
-    streams = {step.segment: len(step.inputs) for step in make_plan(repository, list(repository.tasks)).steps}
-    source = next(iter(repository.tasks.values())).input
-    tree = Tree(f"[bold]{escape(source.name)}[/] [dim]{source.dtype} {list(source.shape)}[/]")
-    _grow(tree, source.name, repository, children, output, tasks_at, streams)
+    for output, tensor in plan.outputs.items():
+        tasks_at[tensor].append(output)
+    sources = next(iter(repository.tasks.values())).inputs
+    tree = Tree(", ".join(f"[bold]{escape(spec.name)}[/] [dim]{spec.dtype} {list(spec.shape)}[/]" for spec in sources))
+    streams = {step.segment: len(step.inputs) for step in plan.steps}
+    for spec in sources:
+        _grow(tree, spec.name, repository, children, results, tasks_at, streams)
     return tree
 
 
@@ -42,16 +41,18 @@ def _grow(
     tensor: str,
     repository: Repository,
     children: dict[str, list[Place]],
-    output: dict[Place, str],
+    results: dict[Place, tuple[str, ...]],
     tasks_at: dict[str, list[str]],
     streams: dict[str, int],
 ) -> None:
-    for task in tasks_at[tensor]:
-        tree.add(f"[bold green]{escape(task)}[/] [dim]{_labels(repository.tasks[task].labels)}[/]")
+    for output in tasks_at[tensor]:
+        labels = repository.tasks[output].labels if output in repository.tasks else ()
+        tree.add(f"[bold green]{escape(output)}[/] [dim]{_labels(labels)}[/]")
     for place in sorted(children[tensor], key=lambda place: repository.segments[place[0]].blocks, reverse=True):
         segment = repository.segments[place[0]]
         branch = tree.add(f"{_coloured(segment)}  {_describe(segment, streams.get(segment.name, 1))}")
-        _grow(branch, output[place], repository, children, output, tasks_at, streams)
+        for result in results[place]:
+            _grow(branch, result, repository, children, results, tasks_at, streams)
 
 
 def segments_table(repository: Repository) -> Table:

@@ -13,7 +13,7 @@ from typing import Any
 from serving.errors import UnknownModel
 from serving.plan import ExecutionPlan, PlanStep, make_plan
 from serving.repository.config import ALL_TASKS, all_tasks_config, segment_config, task_config
-from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Repository, Segment, Task, TensorSpec
+from serving.repository.model import Repository, Segment, Task, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Model:
     name: str
     version: str
     platform: str
-    input: TensorSpec
+    inputs: tuple[TensorSpec, ...]
     outputs: Mapping[str, Output]
     max_batch_rows: int
 
@@ -55,8 +55,9 @@ class Catalog:
     def plan(self, model: Model, outputs: Sequence[str]) -> ExecutionPlan:
         """Return how to compute `outputs` of `model`. The plan's outputs bear the names of the model's outputs."""
         if model.name in self.repository.segments:
-            step = PlanStep(model.name, (SEGMENT_INPUT,), (SEGMENT_OUTPUT,))
-            return ExecutionPlan(SEGMENT_INPUT, (step,), dict.fromkeys(outputs, SEGMENT_OUTPUT))
+            inputs = tuple(spec.name for spec in model.inputs)
+            step = PlanStep(model.name, (inputs,), (tuple(model.outputs),))
+            return ExecutionPlan(inputs, (step,), {name: name for name in outputs})
         return make_plan(self.repository, outputs)
 
     def rows_per_run(self, plan: ExecutionPlan, model: Model) -> int:
@@ -78,13 +79,13 @@ def _models(repository: Repository) -> Iterable[Model]:
     yield from (_segment(segment) for segment in repository.segments.values())
     yield from (_ensemble(task.name, [task]) for task in repository.tasks.values())
     tasks = sorted(repository.tasks.values(), key=lambda task: task.name)
-    if len({task.input for task in tasks}) == 1:  # tasks with inputs of their own cannot be asked together
+    if len({task.inputs for task in tasks}) == 1:  # tasks with inputs of their own cannot be asked together
         yield _ensemble(ALL_TASKS, tasks)
 
 
 def _segment(segment: Segment) -> Model:
-    outputs = {segment.output.name: Output(segment.output)}
-    return Model(segment.name, segment.version, "onnxruntime_onnx", segment.input, outputs, segment.max_batch_rows)
+    outputs = {spec.name: Output(spec) for spec in segment.outputs}
+    return Model(segment.name, segment.version, "onnxruntime_onnx", segment.inputs, outputs, segment.max_batch_rows)
 
 
 def _ensemble(name: str, tasks: Sequence[Task]) -> Model:
@@ -92,7 +93,7 @@ def _ensemble(name: str, tasks: Sequence[Task]) -> Model:
         name=name,
         version=tasks[0].version if name != ALL_TASKS else "1",
         platform="ensemble",
-        input=tasks[0].input,
-        outputs={task.output.name: Output(task.output, task.labels) for task in tasks},
+        inputs=tasks[0].inputs,
+        outputs={output.name: Output(output, task.labels) for task in tasks for output in task.outputs},
         max_batch_rows=min(task.max_batch_rows for task in tasks),
     )

@@ -4,71 +4,105 @@ The principle:  same weights, same input      -> compute once
                 same weights, different input -> one model, one batch
                 different weights             -> run apart
 Tensors are named by how they are computed, so that two tasks' steps are the same computation exactly if they apply the
-same segment to the same tensor.
+same segment to the same tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from serving.errors import DifferentInputs, NoTask, UnknownTask
-from serving.repository.model import Repository, Step
+from serving.repository.model import Repository, Step, Task
+
+Tensors = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PlanStep:
-    """One run of a segment: the tensors `inputs` are stacked on the batch axis in this order, the result split into `outputs`."""
+    """One run of a segment on one or several streams, stacked on the batch axis in this order; the results are split again.
+
+    inputs, outputs: per stream the tensors that the segment takes and gives there.
+    """
 
     segment: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: tuple[Tensors, ...]
+    outputs: tuple[Tensors, ...]
 
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """The steps in an order in which every input is there when it is needed; `outputs` maps each task to its tensor."""
+    """The steps in an order in which every input is there when it is needed.
 
-    input: str
+    inputs: the tensors that the request brings. outputs: the tensor of each output that was asked for.
+    """
+
+    inputs: Tensors
     steps: tuple[PlanStep, ...]
     outputs: Mapping[str, str]
 
 
-def make_plan(repository: Repository, tasks: Sequence[str]) -> ExecutionPlan:
-    """Return how to answer a request for `tasks` with each segment run as few times as possible.
+def make_plan(repository: Repository, names: Sequence[str]) -> ExecutionPlan:
+    """Return how to answer a request for `names` (tasks, or single outputs of tasks) with each segment run as few times as possible.
 
-    Only steps that a requested task needs are in the plan. Raises NoTask for an empty request, UnknownTask for an unknown name,
-    DifferentInputs for tasks that cannot be computed from one input.
+    Only steps that a requested output needs are in the plan. Raises NoTask for an empty request, UnknownTask for an unknown name,
+    DifferentInputs for tasks that cannot be computed from the same inputs.
     """
-    if not tasks:
+    if not names:
         raise NoTask(repository.tasks)
-    for name in tasks:
-        if name not in repository.tasks:
-            raise UnknownTask(name, repository.tasks)
-        if repository.tasks[name].input != repository.tasks[tasks[0]].input:
+    wanted = _wanted(repository, names)
+    tasks = list(dict.fromkeys(wanted.values()))
+    for name in tasks[1:]:
+        if repository.tasks[name].inputs != repository.tasks[tasks[0]].inputs:
             raise DifferentInputs(tasks[0], name)
-    source = repository.tasks[tasks[0]].input.name
-    steps, outputs = _unite(repository, dict.fromkeys(tasks))
-    return ExecutionPlan(source, tuple(_schedule(steps, {source})), outputs)
+    sources = tuple(spec.name for spec in repository.tasks[tasks[0]].inputs)
+    steps, tensors = _unite(repository.tasks[task] for task in tasks)
+    outputs = {output: tensors[task, output] for output, task in wanted.items()}
+    return ExecutionPlan(sources, tuple(_schedule(_needed(steps, outputs.values()), set(sources))), outputs)
 
 
-def _unite(repository: Repository, tasks: Iterable[str]) -> tuple[list[Step], dict[str, str]]:
-    """Return the tasks' steps without repetition, and the tensor of each task.
+def _wanted(repository: Repository, names: Iterable[str]) -> dict[str, str]:
+    """Return the outputs that `names` stand for, each with its task; a task stands for all of its outputs."""
+    of_outputs = {output.name: task.name for task in repository.tasks.values() for output in task.outputs}
+    wanted: dict[str, str] = {}
+    for name in names:
+        if name in repository.tasks:
+            wanted.update({output.name: name for output in repository.tasks[name].outputs})
+        elif name in of_outputs:
+            wanted[name] = of_outputs[name]
+        else:
+            raise UnknownTask(name, repository.tasks)
+    return wanted
 
-    The same segment on the same tensor is the same value, whatever the tasks call the result: one name is kept.
+
+def _unite(tasks: Iterable[Task]) -> tuple[list[Step], dict[tuple[str, str], str]]:
+    """Return the tasks' steps without repetition, and under (task, its own name for a tensor) the tensor's name in them.
+
+    The same segment on the same tensors is the same value, whatever the tasks call the result: one name is kept.
     """
-    united: dict[tuple[str, str], Step] = {}
-    outputs = {}
+    united: dict[tuple[str, Tensors], Step] = {}
+    tensors: dict[tuple[str, str], str] = {}
     for task in tasks:
-        name = repository.tasks[task].input.name
-        for step in repository.tasks[task].steps:
-            name = united.setdefault((step.segment, name), Step(step.segment, name, step.output)).output
-        outputs[task] = name
-    return list(united.values()), outputs
+        tensors.update({(task.name, spec.name): spec.name for spec in task.inputs})
+        for step in task.steps:
+            inputs = tuple(tensors[task.name, name] for name in step.inputs)
+            kept = united.setdefault((step.segment, inputs), Step(step.segment, inputs, step.outputs))
+            tensors.update({(task.name, name): other for name, other in zip(step.outputs, kept.outputs, strict=True)})
+    return list(united.values()), tensors
 
 
-def _schedule(steps: list[Step], available: set[str]) -> Iterable[PlanStep]:
-    """Yield runs of segments: a segment waits until all of its inputs are there, then takes them as one batch.
+def _needed(steps: list[Step], outputs: Iterable[str]) -> list[Step]:
+    """Return the steps without which one of the tensors `outputs` could not be computed."""
+    wanted, needed = set(outputs), []
+    for step in reversed(steps):  # a step comes after those that it needs
+        if wanted.intersection(step.outputs):
+            needed.append(step)
+            wanted.update(step.inputs)
+    return needed[::-1]
+
+
+def _schedule(steps: list[Step], available: set[str]) -> Iterator[PlanStep]:
+    """Yield runs of segments: a segment waits until all of its inputs are there, then takes its streams as one batch.
 
     Only where segments wait for each other (a network that contains the same frozen blocks twice) one runs with what it has.
     """
@@ -76,10 +110,10 @@ def _schedule(steps: list[Step], available: set[str]) -> Iterable[PlanStep]:
         waiting: dict[str, list[Step]] = {}
         for step in steps:
             waiting.setdefault(step.segment, []).append(step)
-        ready = {segment: [step for step in group if step.input in available] for segment, group in waiting.items()}
+        ready = {segment: [step for step in group if available.issuperset(step.inputs)] for segment, group in waiting.items()}
         complete = (segment for segment, group in waiting.items() if len(ready[segment]) == len(group))
         chosen = next(complete, None) or next(segment for segment, group in ready.items() if group)
         run = ready[chosen]
-        yield PlanStep(chosen, tuple(step.input for step in run), tuple(step.output for step in run))
-        available.update(step.output for step in run)
+        yield PlanStep(chosen, tuple(step.inputs for step in run), tuple(step.outputs for step in run))
+        available.update(name for step in run for name in step.outputs)
         steps = [step for step in steps if step not in run]

@@ -19,11 +19,11 @@ from serving.messages import InferRequest, InferResponse, Prediction, RequestedO
 from serving.preprocessing import Preprocessing
 from serving.repository.model import Repository, Task, TensorSpec
 from serving.statistics import ModelStatistics, RequestCounter
-from serving.validate import checked_outputs, checked_rows
+from serving.validate import checked_inputs, checked_outputs
 
 AnyImage = Image.Image | NDArray[np.uint8]
 # Tasks of one group see the same array, and therefore share what they have in common.
-_Group = tuple[TensorSpec, Preprocessing]
+_Group = tuple[tuple[TensorSpec, ...], Preprocessing]
 
 
 class Router:
@@ -61,8 +61,8 @@ class Router:
         model = self.catalog.find(request.model, request.version)
         with self._requests.counting(model.name, rows=_row_count(request)):
             outputs = checked_outputs(model, request.outputs)
-            rows = checked_rows(model, request)
-            answer = await self._compute(model, [output.name for output in outputs], rows)
+            inputs = checked_inputs(model, request)
+            answer = await self._compute(model, [output.name for output in outputs], inputs)
         values = {output.name: _as_requested(model, output, answer.outputs[output.name]) for output in outputs}
         return InferResponse(model.name, model.version, request.id, values, answer.runs)
 
@@ -84,7 +84,8 @@ class Router:
                 counting.enter_context(self._requests.counting(name, rows=len(pictures)))
             for (_, preprocessing), members in groups.items():
                 rows = await asyncio.to_thread(_stack, preprocessing, pictures)
-                answer = await self._compute(self.catalog.find(members[0]), members, rows)
+                model = self.catalog.find(members[0])
+                answer = await self._compute(model, members, {model.inputs[0].name: rows})
                 tables.update({name: self._table(name, answer.outputs[name], top_k) for name in members})
                 runs.extend(answer.runs)
         return Prediction({name: tables[name] for name in dict.fromkeys(tasks)}, tuple(runs))
@@ -102,11 +103,15 @@ class Router:
         if not self._ready:
             raise NotReady("The server is not ready: it is loading its models or shutting down.")
 
-    async def _compute(self, model: Model, outputs: Sequence[str], rows: Array) -> Answer:
+    async def _compute(self, model: Model, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Answer:
         """Run the plan for `outputs`, as often as its limit of rows demands."""
         plan = self.catalog.plan(model, outputs)
         limit = self.catalog.rows_per_run(plan, model)
-        parts = [await self._engine.infer(plan, rows[start : start + limit]) for start in range(0, len(rows), limit)]
+        rows = min(len(values) for values in inputs.values())
+        parts = [
+            await self._engine.infer(plan, {name: values[start : start + limit] for name, values in inputs.items()})
+            for start in range(0, rows, limit)
+        ]
         if len(parts) == 1:
             return parts[0]
         joined = {name: np.concatenate([part.outputs[name] for part in parts]) for name in outputs}
@@ -122,7 +127,7 @@ class Router:
             if name not in self.repository.tasks:
                 raise UnknownTask(name, self.repository.tasks)
             task = self.repository.tasks[name]
-            groups.setdefault((task.input, _image_preprocessing(task)), []).append(name)
+            groups.setdefault((task.inputs, _image_preprocessing(task)), []).append(name)
         return groups
 
     def _table(self, name: str, logits: Array, top_k: int) -> tuple[tuple[ScoredLabel, ...], ...]:
@@ -148,9 +153,9 @@ def _as_requested(model: Model, output: RequestedOutput, values: Array) -> Array
 def _image_preprocessing(task: Task) -> Preprocessing:
     """Return how `task` prepares an image. Raises InvalidRequest for tasks that take something else, or give no classes."""
     how = task.preprocessing
-    if how is None or (task.input.dtype, task.input.shape) != ("UINT8", (how.height, how.width, 3)):
+    if how is None or [(spec.dtype, spec.shape) for spec in task.inputs] != [("UINT8", (how.height, how.width, 3))]:
         raise InvalidRequest(f"Task {task.name!r} takes no images; send it tensors through v2/models/{task.name}/infer.")
-    if len(task.output.shape) != 1:
+    if len(task.outputs) != 1 or len(task.outputs[0].shape) != 1:
         raise InvalidRequest(f"Task {task.name!r} gives no classes; ask for its values through v2/models/{task.name}/infer.")
     return how
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from serving.catalog import Model
 from serving.dtypes import dtype_name
@@ -10,23 +10,35 @@ from serving.engines.base import Array
 from serving.errors import InvalidRequest, UnknownTask
 from serving.messages import InferRequest, RequestedOutput
 from serving.repository.config import ALL_TASKS
+from serving.repository.model import TensorSpec
 
 
-def checked_rows(model: Model, request: InferRequest) -> Array:
-    """Return the one input tensor of `request`, shape (n, ...) with n >= 1. Raises InvalidRequest."""
+def checked_inputs(model: Model, request: InferRequest) -> Mapping[str, Array]:
+    """Return the input tensors of `request` by name, each of shape (n, ...) with one n >= 1. Raises InvalidRequest."""
+    known = {spec.name for spec in model.inputs}
     for name in request.inputs:
-        if name != model.input.name:
-            raise InvalidRequest(f"Model {model.name!r} has no input {name!r}; it takes {_describe_input(model)}.")
-    if model.input.name not in request.inputs:
-        raise InvalidRequest(f"Model {model.name!r} needs {_describe_input(model)}, which is missing.")
-    rows = request.inputs[model.input.name]
-    if dtype_name(rows) != model.input.dtype:
-        raise InvalidRequest(f"The input is {dtype_name(rows)}, but model {model.name!r} takes {_describe_input(model)}.")
-    if rows.shape[1:] != model.input.shape or rows.ndim == 0:
-        raise InvalidRequest(f"The input has shape {list(rows.shape)}, but model {model.name!r} takes {_describe_input(model)}.")
+        if name not in known:
+            raise InvalidRequest(f"Model {model.name!r} has no input {name!r}; it takes {_describe_inputs(model)}.")
+    for spec in model.inputs:
+        _check_input(model, spec, request.inputs.get(spec.name))
+    rows = {spec.name: len(request.inputs[spec.name]) for spec in model.inputs}
+    if len(set(rows.values())) > 1:
+        counts = ", ".join(f"{count} in {name!r}" for name, count in rows.items())
+        raise InvalidRequest(f"The inputs of model {model.name!r} have different numbers of rows ({counts}); send equally many.")
+    return {spec.name: request.inputs[spec.name] for spec in model.inputs}
+
+
+def _check_input(model: Model, spec: TensorSpec, rows: Array | None) -> None:
+    if rows is None:
+        raise InvalidRequest(f"Model {model.name!r} needs {_describe_input(spec)}, which is missing.")
+    which = "The input" if len(model.inputs) == 1 else f"The input {spec.name!r}"
+    takes = f"model {model.name!r} takes {_describe_input(spec)}"
+    if dtype_name(rows) != spec.dtype:
+        raise InvalidRequest(f"{which} is {dtype_name(rows)}, but {takes}.")
+    if rows.shape[1:] != spec.shape or rows.ndim == 0:
+        raise InvalidRequest(f"{which} has shape {list(rows.shape)}, but {takes}.")
     if len(rows) == 0:
-        raise InvalidRequest(f"The input has no rows; model {model.name!r} takes {_describe_input(model)} with at least one.")
-    return rows
+        raise InvalidRequest(f"{which} has no rows; {takes} with at least one.")
 
 
 def checked_outputs(model: Model, requested: tuple[RequestedOutput, ...]) -> tuple[RequestedOutput, ...]:
@@ -53,8 +65,12 @@ def _check_output(model: Model, output: RequestedOutput) -> None:
         raise InvalidRequest(f"Output {output.name!r} of model {model.name!r} is no vector of classes; request it as values.")
 
 
-def _describe_input(model: Model) -> str:
-    return f"input {model.input.name!r} ({model.input.dtype}, shape {[-1, *model.input.shape]}, first the rows)"
+def _describe_inputs(model: Model) -> str:
+    return " and ".join(_describe_input(spec) for spec in model.inputs)
+
+
+def _describe_input(spec: TensorSpec) -> str:
+    return f"input {spec.name!r} ({spec.dtype}, shape {[-1, *spec.shape]}, first the rows)"
 
 
 def _first_repeated(names: Iterable[str]) -> str | None:

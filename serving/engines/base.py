@@ -25,7 +25,7 @@ class SegmentRun:
 
 @dataclass(frozen=True)
 class Answer:
-    """The outputs of a plan by task, each of shape (rows, ...), and the runs that produced them in order."""
+    """The outputs of a plan by name, each of shape (rows, ...), and the runs that produced them in order."""
 
     outputs: Mapping[str, Array]
     runs: tuple[SegmentRun, ...]
@@ -50,8 +50,8 @@ class Engine(Protocol):
     async def aclose(self) -> None:
         """Finish what is running and release the models. Does nothing on an engine that is not started."""
 
-    async def infer(self, plan: ExecutionPlan, rows: Array) -> Answer:
-        """Run `plan` on `rows` (shape (n, ...), n >= 1). Raises EngineError when a segment fails, NotReady before `start`."""
+    async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array]) -> Answer:
+        """Run `plan` on `inputs` (by name, each of shape (n, ...), n >= 1). Raises EngineError when a segment fails, NotReady before `start`."""
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each segment has done for requests so far; warming up does not count. Callable from any thread."""

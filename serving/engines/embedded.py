@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
@@ -18,7 +18,7 @@ from serving.engines.counting import RunCounter
 from serving.engines.execution import execute
 from serving.errors import EngineError, NotReady, RepositoryError
 from serving.plan import ExecutionPlan
-from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Repository, Segment
+from serving.repository.model import SEGMENT_INPUT, Repository, Segment, segment_tensor
 
 # Said explicitly: builds for GPUs would try CUDA and TensorRT first and warn where there is no GPU.
 PROVIDERS = ("CPUExecutionProvider",)
@@ -76,11 +76,11 @@ class EmbeddedEngine:
             await asyncio.to_thread(worker.shutdown)
         self._sessions = {}
 
-    async def infer(self, plan: ExecutionPlan, rows: Array) -> Answer:
-        """Run `plan` on `rows`, shape (n, ...). Raises EngineError naming the segment that failed."""
+    async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array]) -> Answer:
+        """Run `plan` on `inputs`, each of shape (n, ...). Raises EngineError naming the segment that failed."""
         if self._worker is None:
             raise NotReady("The engine is not started.")
-        return await _in_thread(self._worker, lambda: execute(plan, rows, self._run_segment))
+        return await _in_thread(self._worker, lambda: execute(plan, inputs, self._run_segment))
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each segment has done for requests so far."""
@@ -94,37 +94,42 @@ class EmbeddedEngine:
         try:
             path = self._repository.model_file(segment.name)
             session = ort.InferenceSession(str(path), options, providers=list(PROVIDERS))
-            warm = _run(session, np.zeros((1, *segment.input.shape), NUMPY_DTYPES[segment.input.dtype]))
+            warm = _run(session, [np.zeros((1, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in segment.inputs])
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise RepositoryError(
                 f"Segment {segment.name!r} cannot be loaded: its model.onnx is damaged or does not fit its config.pbtxt; "
                 "export the repository again."
             ) from error
-        _check_output(segment, warm)
+        _check_outputs(segment, warm)
         return session
 
-    def _run_segment(self, name: str, rows: Array) -> Array:
+    def _run_segment(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
         started = time.perf_counter()
         try:
-            result = _run(self._sessions[name], rows)
+            results = _run(self._sessions[name], inputs)
         except Exception as error:  # see above; the message may hold paths, which clients must not see
-            raise EngineError(f"Segment {name!r} failed on {len(rows)} rows.") from error
-        self._counter.add(SegmentRun(name, len(rows), time.perf_counter() - started))
-        return result
+            raise EngineError(f"Segment {name!r} failed on {len(inputs[0])} rows.") from error
+        self._counter.add(SegmentRun(name, len(inputs[0]), time.perf_counter() - started))
+        return results
 
 
-def _run(session: ort.InferenceSession, rows: Array) -> Array:
-    (result,) = session.run([SEGMENT_OUTPUT], {SEGMENT_INPUT: np.ascontiguousarray(rows)})
-    return cast(Array, result)
+def _run(session: ort.InferenceSession, inputs: Sequence[Array]) -> Sequence[Array]:
+    named = {segment_tensor(SEGMENT_INPUT, index): np.ascontiguousarray(rows) for index, rows in enumerate(inputs)}
+    return cast(Sequence[Array], session.run(None, named))
 
 
-def _check_output(segment: Segment, result: Array) -> None:
-    expected = segment.output
-    if result.shape[1:] != expected.shape or result.dtype != NUMPY_DTYPES.get(expected.dtype):
+def _check_outputs(segment: Segment, results: Sequence[Array]) -> None:
+    if len(results) != len(segment.outputs):
         raise RepositoryError(
-            f"Segment {segment.name!r} gives {result.dtype} rows of shape {list(result.shape[1:])}, "
-            f"but its config.pbtxt says {expected.dtype} {list(expected.shape)}; export the repository again."
+            f"Segment {segment.name!r} gives {len(results)} outputs, "
+            f"but its config.pbtxt says {len(segment.outputs)}; export the repository again."
         )
+    for result, expected in zip(results, segment.outputs, strict=True):
+        if result.shape[1:] != expected.shape or result.dtype != NUMPY_DTYPES.get(expected.dtype):
+            raise RepositoryError(
+                f"Segment {segment.name!r} gives {result.dtype} rows of shape {list(result.shape[1:])}, "
+                f"but its config.pbtxt says {expected.dtype} {list(expected.shape)}; export the repository again."
+            )
 
 
 async def _in_thread(worker: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,12 @@ from serving.plan import ExecutionPlan
 
 
 class InMemoryEngine:
-    """Runs segments as functions from an array of shape (n, ...) to one of shape (n, ...), and records every run in `runs`."""
+    """Runs segments as functions, and records every run in `runs`.
 
-    def __init__(self, functions: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]]) -> None:
+    A function takes the segment's inputs, arrays of shape (n, ...), and returns its output of shape (n, ...), or a tuple of several.
+    """
+
+    def __init__(self, functions: Mapping[str, Callable[..., NDArray[Any] | tuple[NDArray[Any], ...]]]) -> None:
         self.runs: list[SegmentRun] = []
         self._functions = dict(functions)
         self._counter = RunCounter(functions)
@@ -32,11 +35,11 @@ class InMemoryEngine:
         """Stop being ready."""
         self._ready = False
 
-    async def infer(self, plan: ExecutionPlan, rows: Array) -> Answer:
-        """Run `plan` on `rows` in the caller's thread. Raises EngineError when a function is missing or fails."""
+    async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array]) -> Answer:
+        """Run `plan` on `inputs` in the caller's thread. Raises EngineError when a function is missing or fails."""
         if not self._ready:
             raise NotReady("The engine is not started.")
-        answer = execute(plan, rows, self._run_segment)
+        answer = execute(plan, inputs, self._run_segment)
         self.runs.extend(answer.runs)
         for run in answer.runs:
             self._counter.add(run)
@@ -46,10 +49,11 @@ class InMemoryEngine:
         """Return what each function has done so far."""
         return self._counter.totals()
 
-    def _run_segment(self, name: str, rows: Array) -> Array:
+    def _run_segment(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
         if name not in self._functions:
             raise EngineError(f"There is no function for segment {name!r}.")
         try:
-            return np.asarray(self._functions[name](rows))
+            results = self._functions[name](*inputs)
+            return [np.asarray(result) for result in (results if isinstance(results, tuple) else (results,))]
         except Exception as error:
             raise EngineError(f"Segment {name!r} failed: {error}") from error

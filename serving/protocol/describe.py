@@ -25,7 +25,8 @@ def server_metadata() -> Any:
 def model_metadata(model: Model) -> Any:
     """Return the ModelMetadataResponse of `model`; -1 stands for the rows."""
     response = _pb.ModelMetadataResponse(name=model.name, versions=[model.version], platform=model.platform)
-    response.inputs.add(name=model.input.name, datatype=model.input.dtype, shape=[-1, *model.input.shape])
+    for spec in model.inputs:
+        response.inputs.add(name=spec.name, datatype=spec.dtype, shape=[-1, *spec.shape])
     for name, output in model.outputs.items():
         response.outputs.add(name=name, datatype=output.spec.dtype, shape=[-1, *output.spec.shape])
     return response

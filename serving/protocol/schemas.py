@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from serving.engines.base import SegmentRun
 from serving.messages import Prediction
 from serving.preprocessing import Preprocessing
-from serving.repository.model import Repository, Task
+from serving.repository.model import Repository, Task, TensorSpec
 
 
 class ErrorBody(BaseModel):
@@ -70,8 +70,8 @@ class TaskBody(BaseModel):
     name: str
     version: str
     labels: list[str]
-    input: TensorBody
-    output: TensorBody
+    inputs: list[TensorBody]
+    outputs: list[TensorBody]
     preprocessing: PreprocessingBody | None = Field(description="None: the task takes tensors, not images.")
     segments: list[str] = Field(description="What runs for the task, in order.")
     macs: int = Field(description="Multiply-accumulates per row of the task alone; GFLOPs = 2 x GMACs.")
@@ -106,12 +106,16 @@ def _task(repository: Repository, task: Task) -> TaskBody:
         name=task.name,
         version=task.version,
         labels=list(task.labels),
-        input=TensorBody(name=task.input.name, datatype=task.input.dtype, shape=list(task.input.shape)),
-        output=TensorBody(name=task.output.name, datatype=task.output.dtype, shape=list(task.output.shape)),
+        inputs=[_tensor(spec) for spec in task.inputs],
+        outputs=[_tensor(spec) for spec in task.outputs],
         preprocessing=None if task.preprocessing is None else _preprocessing(task.preprocessing),
         segments=[step.segment for step in task.steps],
         macs=sum(repository.segments[step.segment].macs for step in task.steps),
     )
+
+
+def _tensor(spec: TensorSpec) -> TensorBody:
+    return TensorBody(name=spec.name, datatype=spec.dtype, shape=list(spec.shape))
 
 
 def _preprocessing(how: Preprocessing) -> PreprocessingBody:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from serving.errors import RepositoryError
 from serving.repository.config import ALL_TASKS
-from serving.repository.model import Repository, Segment, Step, Task
+from serving.repository.model import Repository, Segment, Step, Task, TensorSpec
+
+_Type = tuple[str, tuple[int, ...]]  # dtype and shape of a tensor
 
 
 def check_repository(repository: Repository) -> None:
-    """Raise RepositoryError, naming the model and what is wrong, unless every task can be computed from its input."""
+    """Raise RepositoryError, naming the model and what is wrong, unless every task can be computed from its inputs."""
     for segment in repository.segments.values():
         _check_rows(segment)
     producers: dict[str, Step] = {}
     for task in repository.tasks.values():
         _check_rows(task)
         _check_segments(repository, task)
-        _check_chain(repository, task)
+        _check_output_names(task)
+        _check_wiring(repository, task)
         _check_names(task, producers)
         _check_labels(task)
 
@@ -33,35 +36,57 @@ def _check_segments(repository: Repository, task: Task) -> None:
             raise RepositoryError(f"Segment {step.segment!r} has no model.onnx; export the repository again.")
 
 
-def _check_chain(repository: Repository, task: Task) -> None:
-    """Follow the steps from the task's input to its output: names, types and shapes must meet."""
-    if task.name == ALL_TASKS or task.output.name != task.name:
-        raise RepositoryError(f"Task {task.name!r} has an output named {task.output.name!r}; it must be named like the task.")
-    name, dtype, shape = task.input.name, task.input.dtype, task.input.shape
+def _check_output_names(task: Task) -> None:
+    names = [output.name for output in task.outputs]
+    if task.name == ALL_TASKS or (len(names) == 1 and names != [task.name]):
+        raise RepositoryError(f"Task {task.name!r} has an output named {names[0]!r}; it must be named like the task.")
+    if len(names) > 1 and not all(name.startswith(f"{task.name}.") for name in names):
+        raise RepositoryError(f"Task {task.name!r} has outputs named {', '.join(names)}; each must begin with '{task.name}.'.")
+
+
+def _check_wiring(repository: Repository, task: Task) -> None:
+    """Follow the steps from the task's inputs to its outputs: names, types and shapes must meet."""
+    known = {spec.name: _type(spec) for spec in task.inputs}
     for step in task.steps:
         segment = repository.segments[step.segment]
-        if step.input != name:
-            raise RepositoryError(
-                f"Task {task.name!r} is no chain: {step.segment!r} reads {step.input!r} where {name!r} comes in."
-            )
-        if (segment.input.dtype, segment.input.shape) != (dtype, shape):
-            raise RepositoryError(
-                f"Task {task.name!r} gives segment {step.segment!r} {dtype} rows of shape {list(shape)}; "
-                f"it takes {segment.input.dtype} rows of shape {list(segment.input.shape)}."
-            )
-        name, dtype, shape = step.output, segment.output.dtype, segment.output.shape
-    if (name, dtype, shape) != (task.output.name, task.output.dtype, task.output.shape):
-        raise RepositoryError(f"Task {task.name!r} ends in {name!r} ({dtype} {list(shape)}), which is not its output.")
+        if len(step.inputs) != len(segment.inputs) or len(step.outputs) != len(segment.outputs):
+            raise RepositoryError(f"Task {task.name!r} does not connect every input and output of segment {step.segment!r}.")
+        for name, spec in zip(step.inputs, segment.inputs, strict=True):
+            _check_input(task, step, name, known, spec)
+        known.update({name: _type(spec) for name, spec in zip(step.outputs, segment.outputs, strict=True)})
+    for output in task.outputs:
+        if known.get(output.name) != _type(output):
+            raise RepositoryError(f"Task {task.name!r} does not compute its output {output.name!r} ({_describe(_type(output))}).")
+
+
+def _check_input(task: Task, step: Step, name: str, known: dict[str, _Type], spec: TensorSpec) -> None:
+    if name not in known:
+        raise RepositoryError(f"Task {task.name!r}: {step.segment!r} reads {name!r}, which nothing before it computes.")
+    if known[name] != _type(spec):
+        raise RepositoryError(
+            f"Task {task.name!r} gives segment {step.segment!r} {_describe(known[name])}; it takes {_describe(_type(spec))}."
+        )
 
 
 def _check_names(task: Task, producers: dict[str, Step]) -> None:
     """Tensors are named by how they are computed: one name for two computations would mix up the tasks' answers."""
+    inputs = {spec.name for spec in task.inputs}
     for step in task.steps:
-        other = producers.setdefault(step.output, step)
-        if other != step or step.output == task.input.name:
-            raise RepositoryError(f"Task {task.name!r} computes tensor {step.output!r}, which is something else already.")
+        for name in step.outputs:
+            other = producers.setdefault(name, step)
+            if other != step or name in inputs:
+                raise RepositoryError(f"Task {task.name!r} computes tensor {name!r}, which is something else already.")
 
 
 def _check_labels(task: Task) -> None:
-    if task.labels and task.output.shape != (len(task.labels),):
-        raise RepositoryError(f"Task {task.name!r} has {len(task.labels)} labels for outputs of shape {list(task.output.shape)}.")
+    if task.labels and [output.shape for output in task.outputs] != [(len(task.labels),)]:
+        shapes = " and ".join(str(list(output.shape)) for output in task.outputs)
+        raise RepositoryError(f"Task {task.name!r} has {len(task.labels)} labels for outputs of shape {shapes}.")
+
+
+def _type(spec: TensorSpec) -> _Type:
+    return spec.dtype, spec.shape
+
+
+def _describe(tensor: _Type) -> str:
+    return f"{tensor[0]} rows of shape {list(tensor[1])}"

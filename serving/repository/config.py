@@ -6,7 +6,7 @@ Everything that serving needs beyond what Triton knows is in `parameters`, which
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from google.protobuf import text_format
@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2
 
 from serving.errors import RepositoryError
 from serving.preprocessing import Preprocessing
-from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Segment, Step, Task, TensorSpec
+from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Segment, Step, Task, TensorSpec, segment_tensor
 
 ALL_TASKS = "all_tasks"
 LABELS_FILE = "labels.txt"
@@ -28,9 +28,10 @@ def segment_config(segment: Segment) -> Any:
     """Return `segment` as a ModelConfig for Triton's onnxruntime backend, with dynamic batching and no artificial delay."""
     config = ModelConfig(name=segment.name, backend="onnxruntime", max_batch_size=segment.max_batch_rows)
     config.default_model_filename = "model.onnx"
-    _add_tensor(config.input.add(), segment.input)
-    _add_tensor(config.output.add(), segment.output)
+    _add_tensors(config.input, segment.inputs)
+    _add_tensors(config.output, segment.outputs)
     config.dynamic_batching.SetInParent()
+    _add_warmup(config, segment)
     _set_parameters(
         config,
         {
@@ -43,6 +44,7 @@ def segment_config(segment: Segment) -> Any:
             "activation_bytes": str(segment.activation_bytes),
             "modules": json.dumps(segment.modules),
             "uncounted": json.dumps(segment.uncounted),
+            "reason": segment.reason,
         },
     )
     return config
@@ -56,14 +58,23 @@ def task_config(task: Task) -> Any:
     return _ensemble(task.name, [task], task.steps, parameters)
 
 
-def all_tasks_config(tasks: Iterable[Task]) -> Any:
-    """Return the ensemble of all `tasks`: one output per task; a client picks tasks by the outputs that it requests.
+def all_tasks_config(tasks: Iterable[Task], cuts_left_out: Sequence[str] = ()) -> Any:
+    """Return the ensemble of all `tasks`: the outputs of each; a client picks tasks by the outputs that it requests.
 
-    All tasks must take the same input (the exporter sees to that). A step that several tasks have in common appears once.
+    All tasks must take the same inputs (the exporter sees to that). A step that several tasks have in common appears once.
     """
     tasks = sorted(tasks, key=lambda task: task.name)
     steps = dict.fromkeys(step for task in tasks for step in task.steps)
-    return _ensemble(ALL_TASKS, tasks, steps, {_KIND: ALL_TASKS})
+    parameters = {_KIND: ALL_TASKS, "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else ""}
+    return _ensemble(ALL_TASKS, tasks, steps, parameters)
+
+
+def parse_cuts_left_out(config: Any) -> tuple[str, ...]:
+    """Return what `all_tasks_config` was told of cuts that were left out."""
+    try:
+        return tuple(map(str, json.loads(_parameters(config).get("cuts_left_out", "[]"))))
+    except ValueError as error:
+        raise _incomplete(config.name, "model", error) from error
 
 
 def to_text(config: Any) -> str:
@@ -91,8 +102,8 @@ def parse_segment(config: Any, version: str) -> Segment:
         first, last = parameters["blocks"].split("-")
         return Segment(
             name=config.name,
-            input=_tensor(config.input[0]),
-            output=_tensor(config.output[0]),
+            inputs=_tensors(config.input),
+            outputs=_tensors(config.output),
             blocks=(int(first), int(last)),
             digest=parameters["digest"],
             max_batch_rows=config.max_batch_size,
@@ -102,6 +113,7 @@ def parse_segment(config: Any, version: str) -> Segment:
             activation_bytes=int(parameters["activation_bytes"]),
             modules=tuple(json.loads(parameters["modules"])),
             uncounted=tuple(json.loads(parameters["uncounted"])),
+            reason=parameters.get("reason", ""),
             version=version,
         )
     except (KeyError, ValueError, IndexError) as error:
@@ -116,8 +128,8 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
         return Task(
             name=config.name,
             steps=tuple(_step(step) for step in config.ensemble_scheduling.step),
-            input=_tensor(config.input[0]),
-            output=_tensor(config.output[0]),
+            inputs=_tensors(config.input),
+            outputs=_tensors(config.output),
             max_batch_rows=config.max_batch_size,
             labels=labels,
             preprocessing=None if described is None else Preprocessing.from_json(described),
@@ -135,40 +147,62 @@ def _incomplete(name: str, kind: str, error: Exception) -> RepositoryError:
 def _ensemble(name: str, tasks: Iterable[Task], steps: Iterable[Step], parameters: Mapping[str, str]) -> Any:
     tasks = list(tasks)
     config = ModelConfig(name=name, platform="ensemble", max_batch_size=min(task.max_batch_rows for task in tasks))
-    _add_tensor(config.input.add(), tasks[0].input)
+    _add_tensors(config.input, tasks[0].inputs)
     for task in tasks:
-        output = config.output.add()
-        _add_tensor(output, task.output)
+        _add_tensors(config.output, task.outputs)
         if task.labels:
             # Triton looks for the file in the ensemble's own folder.
-            output.label_filename = LABELS_FILE if name != ALL_TASKS else f"{task.name}.{LABELS_FILE}"
+            config.output[-1].label_filename = LABELS_FILE if name != ALL_TASKS else f"{task.name}.{LABELS_FILE}"
     for step in steps:
         message = config.ensemble_scheduling.step.add(model_name=step.segment, model_version=-1)
-        message.input_map[SEGMENT_INPUT] = step.input
-        message.output_map[SEGMENT_OUTPUT] = step.output
+        for kind, names, mapped in (
+            (SEGMENT_INPUT, step.inputs, message.input_map),
+            (SEGMENT_OUTPUT, step.outputs, message.output_map),
+        ):
+            mapped.update({segment_tensor(kind, index): tensor for index, tensor in enumerate(names)})
     _set_parameters(config, parameters)
     return config
 
 
-def _add_tensor(message: Any, spec: TensorSpec) -> None:
-    message.name = spec.name
-    # The v2 protocol and the configuration differ in one word: BYTES is TYPE_STRING.
-    message.data_type = model_config_pb2.DataType.Value(f"TYPE_{'STRING' if spec.dtype == 'BYTES' else spec.dtype}")
-    message.dims.extend(spec.shape)
+def _add_tensors(messages: Any, specs: Iterable[TensorSpec]) -> None:
+    for spec in specs:
+        # The v2 protocol and the configuration differ in one word: BYTES is TYPE_STRING.
+        kind = model_config_pb2.DataType.Value(f"TYPE_{'STRING' if spec.dtype == 'BYTES' else spec.dtype}")
+        messages.add(name=spec.name, data_type=kind, dims=spec.shape)
 
 
-def _tensor(message: Any) -> TensorSpec:
-    dtype = model_config_pb2.DataType.Name(message.data_type).removeprefix("TYPE_")
-    return TensorSpec(message.name, "BYTES" if dtype == "STRING" else dtype, tuple(message.dims))
+def _tensors(messages: Any) -> tuple[TensorSpec, ...]:
+    specs = []
+    for message in messages:
+        dtype = model_config_pb2.DataType.Name(message.data_type).removeprefix("TYPE_")
+        specs.append(TensorSpec(message.name, "BYTES" if dtype == "STRING" else dtype, tuple(message.dims)))
+    if not specs:
+        raise ValueError("a model without inputs or outputs")
+    return tuple(specs)
 
 
 def _step(message: Any) -> Step:
-    return Step(message.model_name, message.input_map[SEGMENT_INPUT], message.output_map[SEGMENT_OUTPUT])
+    return Step(message.model_name, _mapped(message.input_map, SEGMENT_INPUT), _mapped(message.output_map, SEGMENT_OUTPUT))
+
+
+def _add_warmup(config: Any, segment: Segment) -> None:
+    """Have Triton run the segment once, with one row of zeros, before it says that the model is ready."""
+    warmup = config.model_warmup.add(name="one row", batch_size=1)
+    for spec, tensor in zip(segment.inputs, config.input, strict=True):
+        warmup.inputs[spec.name].data_type = tensor.data_type
+        warmup.inputs[spec.name].dims.extend(spec.shape)
+        warmup.inputs[spec.name].zero_data = True
+
+
+def _mapped(names: Mapping[str, str], kind: str) -> tuple[str, ...]:
+    """Return the tensors that a step's map gives to `input`, `input_1`, ... in order. Raises KeyError for other names."""
+    return tuple(dict(names)[segment_tensor(kind, index)] for index in range(max(1, len(names))))
 
 
 def _set_parameters(config: Any, parameters: Mapping[str, str]) -> None:
     for key, value in parameters.items():
-        config.parameters[key].string_value = value
+        if value:
+            config.parameters[key].string_value = value
 
 
 def _parameters(config: Any) -> dict[str, str]:

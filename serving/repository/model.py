@@ -12,6 +12,11 @@ SEGMENT_INPUT = "input"
 SEGMENT_OUTPUT = "output"
 
 
+def segment_tensor(kind: str, index: int) -> str:
+    """Return the name of a segment's tensor number `index`, `kind` being SEGMENT_INPUT or SEGMENT_OUTPUT: input, input_1, ..."""
+    return f"{kind}_{index}" if index else kind
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One tensor of a model: `dtype` in the v2 protocol's words ("UINT8", "FP32"), `shape` without the batch axis."""
@@ -25,16 +30,19 @@ class TensorSpec:
 class Segment:
     """A run of consecutive blocks, exported as one ONNX model that is named by its content and never changes.
 
+    inputs: the tap that the blocks before it leave, and whatever else it takes (an input of the network, another tap).
+    outputs: the tap that it leaves; several only where a network ends in several outputs that cannot be told apart.
     blocks: first and last block of the network, counted from 0, both included.
     modules: the modules of the network that it computes, as far as the exporter knows their names.
     digest: SHA-256 (hex) of what the segment computes.
     macs: multiply-accumulates for one row; GFLOPs = 2 x GMACs. uncounted: operator types that `macs` leaves out.
-    parameters: number of weights; weight_bytes: their size. activation_bytes: size of the output tensor for one row.
+    parameters: number of weights; weight_bytes: their size. activation_bytes: size of the output tensors for one row.
+    reason: why the network is cut in front of it, a sentence for people; empty at the input.
     """
 
     name: str
-    input: TensorSpec
-    output: TensorSpec
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     blocks: tuple[int, int]
     digest: str
     max_batch_rows: int
@@ -44,30 +52,35 @@ class Segment:
     activation_bytes: int = 0
     modules: tuple[str, ...] = ()
     uncounted: tuple[str, ...] = ()
+    reason: str = ""
     version: str = "1"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One segment applied to one tensor. Tensors are named by how they are computed: equal name, equal value."""
+    """One segment applied to tensors, given in the order of its inputs and outputs.
+
+    Tensors are named by how they are computed: equal name, equal value.
+    """
 
     segment: str
-    input: str
-    output: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a client asks for: the chain of steps from the input to one output that is named like the task.
+    """What a client asks for: the steps from the inputs to the outputs, each step after those whose results it takes.
 
-    input: the tensor that the client sends, one row an image. preprocessing: how an image becomes a row (None: no image task).
-    labels: one per entry of the output vector, or empty. provenance: where the weights come from, for people.
+    inputs: the tensors that the client sends, most often one, with a row per image. outputs: one that is named like the task, or
+    several that are named `task.output`. preprocessing: how an image becomes a row (None: no image task).
+    labels: one per entry of the only output, a vector, or empty. provenance: where the weights come from, for people.
     """
 
     name: str
     steps: tuple[Step, ...]
-    input: TensorSpec
-    output: TensorSpec
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     max_batch_rows: int
     labels: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
@@ -77,11 +90,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Repository:
-    """Segments and tasks, each by name. `path` holds `<segment>/<version>/model.onnx`."""
+    """Segments and tasks, each by name. `path` holds `<segment>/<version>/model.onnx`.
+
+    cuts_left_out: places where tasks part or meet without a cut there, with the reason, a sentence each for people.
+    """
 
     path: Path
     segments: Mapping[str, Segment]
     tasks: Mapping[str, Task]
+    cuts_left_out: tuple[str, ...] = ()
 
     def model_file(self, segment: str) -> Path:
         """Return the path of the ONNX model of `segment`."""

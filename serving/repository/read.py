@@ -8,7 +8,7 @@ from typing import Any
 
 from serving.errors import RepositoryError
 from serving.repository.check import check_repository
-from serving.repository.config import LABELS_FILE, kind_of, parse_segment, parse_task, parse_text
+from serving.repository.config import ALL_TASKS, LABELS_FILE, kind_of, parse_cuts_left_out, parse_segment, parse_task, parse_text
 from serving.repository.model import Repository, Segment, Task
 
 CONFIG_FILE = "config.pbtxt"
@@ -24,15 +24,18 @@ def read_repository(path: str | Path) -> Repository:
         raise RepositoryError(f"{path} is not a folder; give the folder that `espalier export --out` wrote.")
     segments: dict[str, Segment] = {}
     tasks: dict[str, Task] = {}
+    cuts_left_out: tuple[str, ...] = ()
     for folder, config in _configs(path):
         kind = kind_of(config)
         if kind == "segment":
             segments[folder.name] = parse_segment(config, _latest_version(folder))
         elif kind == "task":
             tasks[folder.name] = parse_task(config, _labels(folder), _latest_version(folder))
+        elif kind == ALL_TASKS:
+            cuts_left_out = parse_cuts_left_out(config)
     if not tasks:
         raise RepositoryError(f"{path} holds no task of espalier; give the folder that `espalier export --out` wrote.")
-    repository = Repository(path, segments, tasks)
+    repository = Repository(path, segments, tasks, cuts_left_out)
     check_repository(repository)
     return repository
 

@@ -12,13 +12,19 @@ def repository() -> Repository:
     """A trunk (100 MACs), two branches (10 each), a suffix on both streams (5), two heads (1 each)."""
     macs = {"trunk": 100, "left": 10, "right": 10, "suffix": 5, "head-l": 1, "head-r": 1}
     segments = {
-        name: Segment(name, ROW, ROW, (0, 0), "", 8, macs=count, parameters=count, weight_bytes=4 * count)
+        name: Segment(name, (ROW,), (ROW,), (0, 0), "", 8, macs=count, parameters=count, weight_bytes=4 * count)
         for name, count in macs.items()
     }
     tasks = {}
     for name, branch, head in (("l", "left", "head-l"), ("r", "right", "head-r")):
         chain = [("trunk", "image", "t"), (branch, "t", f"{name}1"), ("suffix", f"{name}1", f"{name}2"), (head, f"{name}2", name)]
-        tasks[name] = Task(name, tuple(Step(*step) for step in chain), ROW, ROW, 8)
+        tasks[name] = Task(
+            name,
+            tuple(Step(segment, (start,), (end,)) for segment, start, end in chain),
+            (ROW,),
+            (TensorSpec(name, "FP32", (4,)),),
+            8,
+        )
     return Repository(Path(), segments, tasks)
 
 

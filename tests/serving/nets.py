@@ -54,8 +54,8 @@ class Layer:
         spec = (IMAGE.dtype, IMAGE.shape) if self.takes_image else ("FP32", self.sizes[:1])
         return Segment(
             name=self.name,
-            input=TensorSpec(SEGMENT_INPUT, *spec),
-            output=TensorSpec(SEGMENT_OUTPUT, "FP32", self.sizes[1:]),
+            inputs=(TensorSpec(SEGMENT_INPUT, *spec),),
+            outputs=(TensorSpec(SEGMENT_OUTPUT, "FP32", self.sizes[1:]),),
             blocks=(self.block, self.block),
             digest=f"{self.seed:064x}",
             max_batch_rows=MAX_ROWS,
@@ -82,7 +82,7 @@ class Layer:
         graph = helper.make_graph(
             nodes,
             self.name,
-            [helper.make_tensor_value_info(SEGMENT_INPUT, dtype, ["rows", *self.segment().input.shape])],
+            [helper.make_tensor_value_info(SEGMENT_INPUT, dtype, ["rows", *self.segment().inputs[0].shape])],
             [helper.make_tensor_value_info(SEGMENT_OUTPUT, TensorProto.FLOAT, ["rows", self.sizes[1]])],
             [numpy_helper.from_array(np.asarray(value), name) for name, value in initializers.items()],
         )
@@ -128,9 +128,9 @@ def images(rows: int, seed: int = 0) -> NDArray[np.uint8]:
 def make_task(name: str, preprocessing: Preprocessing | None = PREPROCESSING) -> Task:
     chain = CHAINS[name]
     taps = [IMAGE.name, *("tap-" + "-".join(chain[: end + 1]) for end in range(len(chain) - 1)), name]
-    steps = tuple(Step(segment, taps[place], taps[place + 1]) for place, segment in enumerate(chain))
+    steps = tuple(Step(segment, (taps[place],), (taps[place + 1],)) for place, segment in enumerate(chain))
     output = TensorSpec(name, "FP32", LAYERS[chain[-1]].sizes[1:])
-    return Task(name, steps, IMAGE, output, MAX_ROWS, LABELS.get(name, ()), preprocessing, {"backbone": "nets"})
+    return Task(name, steps, (IMAGE,), (output,), MAX_ROWS, LABELS.get(name, ()), preprocessing, {"backbone": "nets"})
 
 
 def make_repository(path: Path = Path("nowhere"), preprocessing: dict[str, Preprocessing | None] | None = None) -> Repository:

@@ -36,7 +36,7 @@ async def started(engine: Engine) -> AsyncIterator[Engine]:
 def test_the_embedded_engine_answers_as_the_whole_networks(embedded: EmbeddedEngine, tasks: list[str], rows: int) -> None:
     async def infer() -> None:
         async with started(embedded):
-            answer = await embedded.infer(make_plan(embedded._repository, tasks), images(rows))
+            answer = await embedded.infer(make_plan(embedded._repository, tasks), {"image": images(rows)})
         for task in tasks:
             np.testing.assert_allclose(answer.outputs[task], whole(task, images(rows)), rtol=1e-4, atol=1e-5)
 
@@ -47,8 +47,8 @@ def test_statistics_count_requests_and_not_the_warm_up(embedded: EmbeddedEngine)
     async def infer() -> None:
         async with started(embedded):
             assert embedded.statistics()["trunk"].runs == 0
-            await embedded.infer(make_plan(embedded._repository, ["probe", "colour"]), images(3))
-            await embedded.infer(make_plan(embedded._repository, ["late"]), images(2))
+            await embedded.infer(make_plan(embedded._repository, ["probe", "colour"]), {"image": images(3)})
+            await embedded.infer(make_plan(embedded._repository, ["late"]), {"image": images(2)})
 
     asyncio.run(infer())
     done = embedded.statistics()
@@ -72,12 +72,12 @@ def test_an_engine_answers_between_start_and_aclose_only(
     async def infer() -> None:
         await engine.aclose()
         with pytest.raises(NotReady):
-            await engine.infer(plan, images(1))
+            await engine.infer(plan, {"image": images(1)})
         for _ in range(2):  # closed engines can be started again
             async with started(engine):
-                await engine.infer(plan, images(1))
+                await engine.infer(plan, {"image": images(1)})
         with pytest.raises(NotReady):
-            await engine.infer(plan, images(1))
+            await engine.infer(plan, {"image": images(1)})
 
     asyncio.run(infer())
 
@@ -98,11 +98,11 @@ def test_a_model_of_another_shape_than_its_config_is_named(broken_repository: Pa
 
 
 def test_a_failing_segment_is_named_without_paths(embedded: EmbeddedEngine, repository: Repository) -> None:
-    plan = ExecutionPlan("image", (PlanStep("mid", ("image",), ("out",)),), {"out": "out"})
+    plan = ExecutionPlan(("image",), (PlanStep("mid", (("image",),), (("out",),)),), {"out": "out"})
 
     async def infer() -> None:
         async with started(embedded):
-            await embedded.infer(plan, images(2))  # images where features belong
+            await embedded.infer(plan, {"image": images(2)})  # images where features belong
 
     with pytest.raises(EngineError, match=r"^Segment 'mid' failed on 2 rows\.$"):
         asyncio.run(infer())
@@ -113,7 +113,7 @@ def test_a_failing_function_is_named(repository: Repository) -> None:
 
     async def infer(task: str) -> None:
         async with started(engine):
-            await engine.infer(make_plan(repository, [task]), images(1))
+            await engine.infer(make_plan(repository, [task]), {"image": images(1)})
 
     with pytest.raises(EngineError, match="Segment 'branch-late' failed: list index out of range"):
         asyncio.run(infer("late"))

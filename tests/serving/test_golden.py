@@ -23,8 +23,8 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 IMAGE = TensorSpec("image", "UINT8", (64, 64, 3))
 SEGMENT = Segment(
     name="trunk-00-02-1211f4c5",
-    input=TensorSpec("input", "UINT8", (64, 64, 3)),
-    output=TensorSpec("output", "FP32", (24, 16, 16)),
+    inputs=(TensorSpec("input", "UINT8", (64, 64, 3)),),
+    outputs=(TensorSpec("output", "FP32", (24, 16, 16)),),
     blocks=(0, 2),
     digest="1211f4c5" * 8,
     max_batch_rows=64,
@@ -37,9 +37,12 @@ SEGMENT = Segment(
 )
 TASK = Task(
     name="parity",
-    steps=(Step(SEGMENT.name, "image", "tap-0123456789abcdef"), Step("parity-03-09-9e4d11ee", "tap-0123456789abcdef", "parity")),
-    input=IMAGE,
-    output=TensorSpec("parity", "FP32", (2,)),
+    steps=(
+        Step(SEGMENT.name, ("image",), ("tap-0123456789abcdef",)),
+        Step("parity-03-09-9e4d11ee", ("tap-0123456789abcdef",), ("parity",)),
+    ),
+    inputs=(IMAGE,),
+    outputs=(TensorSpec("parity", "FP32", (2,)),),
     max_batch_rows=64,
     labels=("even", "odd"),
     preprocessing=Preprocessing(64, 64),

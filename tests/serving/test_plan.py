@@ -26,7 +26,7 @@ def run(plan: ExecutionPlan, rows: int = 2) -> Answer:
     async def infer() -> Answer:
         engine = InMemoryEngine(LAYERS)
         await engine.start()
-        return await engine.infer(plan, images(rows))
+        return await engine.infer(plan, {"image": images(rows)})
 
     return asyncio.run(infer())
 
@@ -61,16 +61,16 @@ def test_a_task_asked_for_twice_runs_once() -> None:
 def test_frozen_blocks_that_occur_twice_in_a_row_run_one_after_the_other() -> None:
     # x = twice(twice(image)) for "deep", twice(image) for "shallow": the first application is shared, the second must wait.
     spec = TensorSpec("input", "FP32", (1,))
-    segment = Segment("twice", spec, TensorSpec("output", "FP32", (1,)), (0, 0), "", 8)
+    segment = Segment("twice", (spec,), (TensorSpec("output", "FP32", (1,)),), (0, 0), "", 8)
     image = TensorSpec("image", "FP32", (1,))
-    deep = (Step("twice", "image", "tap"), Step("twice", "tap", "deep"))
-    shallow = (Step("twice", "image", "shallow"),)
+    deep = (Step("twice", ("image",), ("tap",)), Step("twice", ("tap",), ("deep",)))
+    shallow = (Step("twice", ("image",), ("shallow",)),)
     tasks = {
-        name: Task(name, steps, image, TensorSpec(name, "FP32", (1,)), 8)
+        name: Task(name, steps, (image,), (TensorSpec(name, "FP32", (1,)),), 8)
         for name, steps in (("deep", deep), ("shallow", shallow))
     }
     plan = make_plan(Repository(Path(), {"twice": segment}, tasks), ["deep", "shallow"])
-    assert plan.steps == (PlanStep("twice", ("image",), ("tap",)), PlanStep("twice", ("tap",), ("deep",)))
+    assert plan.steps == (PlanStep("twice", (("image",),), (("tap",),)), PlanStep("twice", (("tap",),), (("deep",),)))
     assert plan.outputs == {"deep": "deep", "shallow": "tap"}
 
 
@@ -79,13 +79,15 @@ def random_families(draw: st.DrawFn) -> Repository:
     """Tasks that are random chains over a few segments; equal prefixes share their tensors' names."""
     chains = draw(st.lists(st.lists(st.sampled_from("abcde"), min_size=1, max_size=6).map(tuple), min_size=1, max_size=5))
     row = ("FP32", (1,))
-    segments = {name: Segment(name, TensorSpec("input", *row), TensorSpec("output", *row), (0, 0), "", 8) for name in "abcde"}
+    segments = {
+        name: Segment(name, (TensorSpec("input", *row),), (TensorSpec("output", *row),), (0, 0), "", 8) for name in "abcde"
+    }
     tasks = {}
     for number, chain in enumerate(chains):
         name = f"task{number}"
         taps = ["image", *("".join(chain[: end + 1]) for end in range(len(chain) - 1)), name]
-        steps = tuple(Step(segment, taps[place], taps[place + 1]) for place, segment in enumerate(chain))
-        tasks[name] = Task(name, steps, TensorSpec("image", *row), TensorSpec(name, *row), 8)
+        steps = tuple(Step(segment, (taps[place],), (taps[place + 1],)) for place, segment in enumerate(chain))
+        tasks[name] = Task(name, steps, (TensorSpec("image", *row),), (TensorSpec(name, *row),), 8)
     return Repository(Path(), segments, tasks)
 
 
@@ -98,7 +100,7 @@ def test_random_families_compute_what_each_chain_computes_and_nothing_twice(fami
     async def infer() -> Answer:
         engine = InMemoryEngine({name: lambda x, p=prime: x * 13 % 997 + p for name, prime in primes.items()})
         await engine.start()
-        return await engine.infer(plan, np.array([[1], [5]]))
+        return await engine.infer(plan, {"image": np.array([[1], [5]])})
 
     answer = asyncio.run(infer())
     for name, task in family.tasks.items():
@@ -124,7 +126,7 @@ def test_no_task_and_unknown_tasks_are_refused_by_name() -> None:
 
 
 def test_tasks_with_different_inputs_are_refused_together() -> None:
-    other = Task("other", (), TensorSpec(IMAGE.name, "UINT8", (4, 4, 3)), TensorSpec("other", "FP32", (1,)), 8)
+    other = Task("other", (), (TensorSpec(IMAGE.name, "UINT8", (4, 4, 3)),), (TensorSpec("other", "FP32", (1,)),), 8)
     repository = Repository(Path(), REPOSITORY.segments, {**REPOSITORY.tasks, "other": other})
     with pytest.raises(DifferentInputs, match="'late' and 'other' take different inputs"):
         make_plan(repository, ["late", "other"])

@@ -16,15 +16,17 @@ from serving.repository.config import parse_segment, parse_task, parse_text, seg
 from tests.serving.nets import make_repository
 
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
+some_names = st.lists(names, min_size=1, max_size=3).map(tuple)
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 counts = st.integers(0, 2**62)
 dtypes = st.sampled_from(["UINT8", "FP16", "FP32", "BF16", "INT64", "BYTES", "BOOL"])
 specs = st.builds(TensorSpec, names, dtypes, st.lists(st.integers(1, 4096), max_size=4).map(tuple))
+some_specs = st.lists(specs, min_size=1, max_size=3).map(tuple)
 segments = st.builds(
     Segment,
     name=names,
-    input=specs,
-    output=specs,
+    inputs=some_specs,
+    outputs=some_specs,
     blocks=st.tuples(st.integers(0, 99), st.integers(0, 99)),
     digest=st.binary(min_size=32, max_size=32).map(bytes.hex),
     max_batch_rows=st.integers(1, 4096),
@@ -49,9 +51,9 @@ preprocessings = st.builds(
 tasks = st.builds(
     Task,
     name=names,
-    steps=st.lists(st.builds(Step, names, names, names), min_size=1, max_size=5).map(tuple),
-    input=specs,
-    output=specs,
+    steps=st.lists(st.builds(Step, names, some_names, some_names), min_size=1, max_size=5).map(tuple),
+    inputs=some_specs,
+    outputs=some_specs,
     max_batch_rows=st.integers(1, 4096),
     labels=st.lists(texts, max_size=4).map(tuple),
     preprocessing=st.none() | preprocessings,
@@ -123,7 +125,7 @@ def test_a_damaged_repository_says_what_is_wrong(broken_repository: Path, damage
 def test_a_chain_must_hold_together(broken_repository: Path) -> None:
     config = broken_repository / "probe/config.pbtxt"
     replace(config, 'key: "input"\n      value: "tap-trunk"', 'key: "input"\n      value: "tap-else"')
-    with pytest.raises(RepositoryError, match="'probe' is no chain: 'mid' reads 'tap-else' where 'tap-trunk' comes in"):
+    with pytest.raises(RepositoryError, match="'probe': 'mid' reads 'tap-else', which nothing before it computes"):
         read_repository(broken_repository)
 
 

@@ -119,7 +119,7 @@ def test_bad_requests_get_one_sentence_and_run_nothing(case: str) -> None:
 
 def test_tasks_with_inputs_of_their_own_are_not_offered_together() -> None:
     family = make_repository()
-    other = Task("other", (), TensorSpec("image", "FP32", (4,)), TensorSpec("other", "FP32", (4,)), 8)
+    other = Task("other", (), (TensorSpec("image", "FP32", (4,)),), (TensorSpec("other", "FP32", (4,)),), 8)
     router = Router(Repository(family.path, family.segments, {**family.tasks, "other": other}), InMemoryEngine({}))
     assert ALL_TASKS not in router.catalog.models
 

@@ -56,10 +56,10 @@ class SlowEngine(InMemoryEngine):
         self.busy = threading.Event()
         self.go_on = threading.Event()
 
-    async def infer(self, plan: Any, rows: Any) -> Any:
+    async def infer(self, plan: Any, inputs: Any) -> Any:
         self.busy.set()
         await asyncio.to_thread(self.go_on.wait, 20)
-        return await super().infer(plan, rows)
+        return await super().infer(plan, inputs)
 
 
 class SlowToStart(InMemoryEngine):
