@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, takewhile
+from itertools import takewhile
 from math import prod
 
 import onnx_ir as ir
 
-from exporter.cuts import find_cut_points
-from exporter.digests import block_digest, chain_digest, source_digest
+from exporter.digests import addresses, block_digest
 from exporter.errors import UnsupportedModel
 from exporter.macs import PRODUCTS, count_macs
-from exporter.shapes import Shapes, infer_shapes, name_of, shape_of
+from exporter.pieces import Piece, Splitter
+from exporter.shapes import infer_shapes, name_of, shape_of
 
 _NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # module paths, as torch's exporter records them on each node
 
 
 @dataclass(frozen=True)
 class Tap:
-    """A tensor at a cut point. `address` hashes how it is computed from the input: equal address, equal value.
+    """A tensor at a cut point, or an input or output. `address` hashes how it is computed: equal address, equal value.
 
     name: the tensor's name in its own model. shape: without the batch axis.
     """
@@ -41,6 +41,7 @@ class Tap:
 class Block:
     """The part of the network between two neighbouring cut points.
 
+    inputs: first the tap before it, then what else it takes. outputs: the tap after it; several only at the end of a network.
     structure: the digest without the weights' values. macs: for one row. parameters, weight_bytes: number and size of the weights.
     modules: the network's modules in it, where the producer recorded them. uncounted: operator types that `macs` leaves out.
     """
@@ -48,159 +49,182 @@ class Block:
     index: int
     digest: str
     structure: str
-    start: Tap
-    end: Tap
+    inputs: tuple[Tap, ...]
+    outputs: tuple[Tap, ...]
     macs: int
     parameters: int
     weight_bytes: int
     modules: tuple[str, ...] = ()
     uncounted: tuple[str, ...] = ()
 
+    @property
+    def start(self) -> Tap:
+        """Return the tap before the block."""
+        return self.inputs[0]
+
+    @property
+    def end(self) -> Tap:
+        """Return the tap after the block."""
+        return self.outputs[0]
+
 
 @dataclass(frozen=True)
 class Chain:
-    """A network from its input to its output, as consecutive blocks.
+    """A network from its inputs to its outputs, as blocks, each after those whose taps it takes.
 
+    Nearly always a plain chain; other outputs branch off, and a Siamese head takes two taps.
     preprocessing: digest of what stands before the first MAC, "" if nothing does.
     """
 
     name: str
     blocks: tuple[Block, ...] = field(repr=False)
+    inputs: tuple[Tap, ...]
+    outputs: tuple[Tap, ...]
     preprocessing: str = ""
-
-    @property
-    def source(self) -> Tap:
-        """Return the network's input."""
-        return self.blocks[0].start
 
     @property
     def macs(self) -> int:
         """Return the MACs of the whole network for one row."""
         return sum(block.macs for block in self.blocks)
 
-
-@dataclass(frozen=True)
-class _Piece:
-    """Nodes between two cut points, before pieces without weights are joined to their neighbours."""
-
-    nodes: tuple[ir.Node, ...]
-    start: ir.Value
-    end: ir.Value
+    @property
+    def taps(self) -> frozenset[str]:
+        """Return the addresses of all tensors between blocks, inputs and outputs included."""
+        return frozenset(tap.address for block in self.blocks for tap in (*block.inputs, *block.outputs))
 
 
 def make_chain(name: str, model: ir.Model) -> Chain:
     """Return the chain of the canonical `model`. Raises UnsupportedModel when it cannot be split into rows and single tensors."""
-    _check_splittable(name, model)
-    one, other = infer_shapes(model, 1), infer_shapes(model, 3)
-    cuts = [value for value in find_cut_points(model.graph) if _has_rows(value, one, other)]
-    if cuts[0] is not model.graph.inputs[0] or cuts[-1] is not model.graph.outputs[0]:
-        raise UnsupportedModel(name, "input and output must have the batch size as their first dimension and fixed others.")
-    pieces = list(_pieces(model.graph, cuts))
-    blocks = _blocks(_join_weightless(pieces), model.opset_imports, one)
-    return Chain(name, tuple(blocks), _preprocessing_digest(pieces, model.opset_imports))
+    return Network(name, model).chain()
+
+
+class Network:
+    """A canonical model that is being split. Its graph stays; its weights may lie in files.
+
+    sources: the addresses of its inputs, where it is a part of a network and not all of it.
+    Raises UnsupportedModel when it cannot be split into rows and single tensors.
+    """
+
+    def __init__(self, name: str, model: ir.Model, sources: Sequence[str] = ()) -> None:
+        _check_splittable(name, model)
+        self.name, self.model, self._is_whole = name, model, not sources
+        self._one, self._other = infer_shapes(model, 1), infer_shapes(model, 3)
+        for value in (*model.graph.inputs, *model.graph.outputs):
+            if not self._has_rows(value):
+                raise UnsupportedModel(
+                    name, "inputs and outputs must have the batch size as their first dimension and fixed others."
+                )
+        self._addresses = addresses(model.graph, model.opset_imports, sources)
+
+    def chain(self, known: Collection[str] = ()) -> Chain:
+        """Return the chain; `known` are addresses of taps of other networks, which become taps here if they are on a side way."""
+        blocks = tuple(self._blocks(self._split(known, self._join_weightless)))
+        inputs, outputs = map(self._taps, (self.model.graph.inputs, self.model.graph.outputs))
+        if len({tap.address for tap in outputs}) < len(outputs):
+            names = ", ".join(tap.name for tap in outputs)
+            raise UnsupportedModel(self.name, f"gives the same output twice (among {names}); leave one out.")
+        return Chain(self.name, blocks, inputs, outputs, self._preprocessing_digest())
+
+    def has_inside(self, known: Collection[str]) -> bool:
+        """Whether the network computes one of the tensors with addresses `known`."""
+        return not set(self._addresses.values()).isdisjoint(known)
+
+    def _split(self, known: Collection[str], join: Callable[[list[Piece]], list[Piece]]) -> list[Piece]:
+        return Splitter(self.model.graph, self._has_rows, lambda value: self._addresses[value] in known, join).split()
+
+    def _has_rows(self, value: ir.Value) -> bool:
+        """Whether `value` has the batch on its first axis and nothing else depends on it: only then can rows be split and stacked."""
+        first, second = self._one.get(name_of(value), ()), self._other.get(name_of(value), ())
+        return first[:1] == (1,) and second[:1] == (3,) and first[1:] == second[1:]
+
+    def _blocks(self, pieces: Sequence[Piece]) -> Iterator[Block]:
+        opsets = self.model.opset_imports
+        for index, piece in enumerate(pieces):
+            weights = [(_dtype(value), value.const_value) for value in _weights(piece) if value.const_value is not None]
+            counted = count_macs(piece.nodes, self._one)
+            yield Block(
+                index=index,
+                digest=block_digest(piece.nodes, piece.inputs, piece.outputs, opsets),
+                structure=block_digest(piece.nodes, piece.inputs, piece.outputs, opsets, structure_only=True),
+                inputs=self._taps(piece.inputs),
+                outputs=self._taps(piece.outputs),
+                macs=counted.total,
+                parameters=sum(int(tensor.size) for dtype, tensor in weights if dtype.is_floating_point()),
+                weight_bytes=sum(int(tensor.nbytes) for _, tensor in weights),
+                modules=_modules(piece.nodes),
+                uncounted=counted.uncounted,
+            )
+
+    def _taps(self, values: Sequence[ir.Value]) -> tuple[Tap, ...]:
+        return tuple(
+            Tap(name_of(value), self._addresses[value], _dtype(value).name, shape_of(value, self._one)[1:]) for value in values
+        )
+
+    def _join_weightless(self, pieces: list[Piece]) -> list[Piece]:
+        """Join what cannot be tuned to its neighbour: a cut point is always in front of something that a task may have changed.
+
+        A piece without weights (an activation, a pooling) goes to the piece before it. What stands before the first MAC (the
+        preprocessing) goes to the piece after it: nobody tunes it, and a cut there would send whole images between segments.
+        """
+        joined: list[Piece] = []
+        for piece in pieces:
+            if joined and (not _has_weights(piece) or self._is_preprocessing(joined[0])):
+                before = joined[-1]
+                inputs = dict.fromkeys((*before.inputs, *piece.inputs[1:]))
+                joined[-1] = Piece(before.nodes + piece.nodes, tuple(inputs), piece.outputs)
+            else:
+                joined.append(piece)
+        return joined
+
+    def _is_preprocessing(self, piece: Piece) -> bool:
+        return self._is_whole and piece.inputs[0] in self.model.graph.inputs and not _has_products(piece)
+
+    def _preprocessing_digest(self) -> str:
+        before = list(takewhile(lambda piece: not _has_products(piece), self._split((), lambda pieces: pieces)))
+        if not before:
+            return ""
+        nodes = [node for piece in before for node in piece.nodes]
+        return block_digest(nodes, before[0].inputs, before[-1].outputs, self.model.opset_imports)
 
 
 def _check_splittable(name: str, model: ir.Model) -> None:
     graph = model.graph
+    if not graph.inputs or not graph.outputs:
+        raise UnsupportedModel(name, "has no input or no output; a task model takes and gives tensors.")
     for kind, values in (("input", graph.inputs), ("output", graph.outputs)):
-        if len(values) != 1:
-            names = ", ".join(str(value.name) for value in values)
-            raise UnsupportedModel(name, f"has {len(values)} {kind}s ({names}); a task model has one {kind}.")
-        if values[0].dtype is None:
-            raise UnsupportedModel(name, f"the {kind} {values[0].name!r} has no known dtype.")
-    batch, *others = graph.inputs[0].shape or (None,)
-    if isinstance(batch, int):
-        raise UnsupportedModel(name, f"the batch size is fixed to {batch}; export it with a dynamic first dimension.")
-    if not all(isinstance(dim, int) for dim in others):
-        raise UnsupportedModel(name, f"the input's shape {graph.inputs[0].shape} must be fixed but for the batch size.")
+        for value in values:
+            if value.dtype is None:
+                raise UnsupportedModel(name, f"the {kind} {value.name!r} has no known dtype.")
+    for value in graph.inputs:
+        batch, *others = value.shape or (None,)
+        if isinstance(batch, int):
+            raise UnsupportedModel(name, f"the batch size is fixed to {batch}; export it with a dynamic first dimension.")
+        if not all(isinstance(dim, int) for dim in others):
+            raise UnsupportedModel(name, f"the input's shape {value.shape} must be fixed but for the batch size.")
+    _check_dependence(name, graph)
 
 
-def _has_rows(value: ir.Value, one: Shapes, other: Shapes) -> bool:
-    """Whether `value` has the batch on its first axis and nothing else depends on it: only then can rows be split and stacked."""
-    first, second = one.get(name_of(value), ()), other.get(name_of(value), ())
-    return first[:1] == (1,) and second[:1] == (3,) and first[1:] == second[1:]
+def _check_dependence(name: str, graph: ir.Graph) -> None:
+    depending = set(graph.inputs)
+    for node in graph:
+        if any(value in depending for value in node.inputs):
+            depending.update(node.outputs)
+    for value in graph.outputs:
+        if value not in depending or value in graph.inputs:
+            raise UnsupportedModel(name, f"the output {value.name!r} is not computed from an input.")
 
 
-def _pieces(graph: ir.Graph, cuts: Sequence[ir.Value]) -> Iterator[_Piece]:
-    """Split `graph` at `cuts`. Nodes that do not depend on the input go where they are first needed."""
-    for start, end in pairwise(cuts):
-        needed = _needed_for(end, start)
-        yield _Piece(tuple(node for node in graph if node in needed), start, end)
+def _has_weights(piece: Piece) -> bool:
+    return any(_dtype(value).is_floating_point() for value in _weights(piece))
 
 
-def _needed_for(end: ir.Value, start: ir.Value) -> set[ir.Node]:
-    needed: set[ir.Node] = set()
-    open_values = [end]
-    while open_values:
-        value = open_values.pop()
-        node = value.producer()
-        if value is start or node is None or node in needed:
-            continue
-        needed.add(node)
-        open_values += [item for item in node.inputs if item is not None]
-    return needed
-
-
-def _join_weightless(pieces: list[_Piece]) -> list[_Piece]:
-    """Join what cannot be tuned to its neighbour, so that a cut point is always in front of something that a task may have changed.
-
-    A piece without weights (an activation, a pooling) goes to the piece before it. What stands before the first MAC (the
-    preprocessing) goes to the piece after it: nobody tunes it, and a cut there would send whole images from one segment to the next.
-    """
-    joined: list[_Piece] = []
-    for piece in pieces:
-        if joined and (not _has_weights(piece) or not _has_products(joined[0])):
-            joined[-1] = _Piece(joined[-1].nodes + piece.nodes, joined[-1].start, piece.end)
-        else:
-            joined.append(piece)
-    return joined
-
-
-def _preprocessing_digest(pieces: list[_Piece], opsets: dict[str, int]) -> str:
-    before = list(takewhile(lambda piece: not _has_products(piece), pieces))
-    if not before:
-        return ""
-    return block_digest([node for piece in before for node in piece.nodes], before[0].start, before[-1].end, opsets)
-
-
-def _has_weights(piece: _Piece) -> bool:
-    return any(_dtype(value).is_floating_point() for value in _weights(piece.nodes))
-
-
-def _has_products(piece: _Piece) -> bool:
+def _has_products(piece: Piece) -> bool:
     return any(node.op_type in PRODUCTS for node in piece.nodes)
 
 
-def _weights(nodes: Sequence[ir.Node]) -> list[ir.Value]:
-    used = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None and value.is_initializer())
+def _weights(piece: Piece) -> list[ir.Value]:
+    used = dict.fromkeys(value for node in piece.nodes for value in node.inputs if value is not None and value.is_initializer())
     return list(used)
-
-
-def _blocks(pieces: Sequence[_Piece], opsets: dict[str, int], shapes: Shapes) -> Iterator[Block]:
-    source = pieces[0].start
-    tap = _tap(source, source_digest(_dtype(source).name, shape_of(source, shapes)[1:]), shapes)
-    for index, piece in enumerate(pieces):
-        digest = block_digest(piece.nodes, piece.start, piece.end, opsets)
-        end = _tap(piece.end, chain_digest(tap.address, digest), shapes)
-        weights = [(_dtype(value), value.const_value) for value in _weights(piece.nodes) if value.const_value is not None]
-        counted = count_macs(piece.nodes, shapes)
-        yield Block(
-            index=index,
-            digest=digest,
-            structure=block_digest(piece.nodes, piece.start, piece.end, opsets, structure_only=True),
-            start=tap,
-            end=end,
-            macs=counted.total,
-            parameters=sum(int(tensor.size) for dtype, tensor in weights if dtype.is_floating_point()),
-            weight_bytes=sum(int(tensor.nbytes) for _, tensor in weights),
-            modules=_modules(piece.nodes),
-            uncounted=counted.uncounted,
-        )
-        tap = end
-
-
-def _tap(value: ir.Value, address: str, shapes: Shapes) -> Tap:
-    return Tap(name_of(value), address, _dtype(value).name, shape_of(value, shapes)[1:])
 
 
 def _dtype(value: ir.Value) -> ir.DataType:
@@ -219,7 +243,10 @@ def _modules(nodes: Sequence[ir.Node]) -> tuple[str, ...]:
 
 def _module_path(node: ir.Node) -> list[str]:
     """Return the node's module path below the exporter's wrapper, in a list that is empty if unknown."""
-    scopes = ast.literal_eval(node.metadata_props.get(_NAME_SCOPES, "[]"))
+    try:
+        scopes = [str(scope) for scope in ast.literal_eval(node.metadata_props.get(_NAME_SCOPES, "[]"))]
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # somebody else's metadata under that name
+        return []
     # The scopes go from the root to the operator; the wrapper's own child is called "network".
     paths = [scope.removeprefix("network.") for scope in scopes[1:-1] if scope not in ("", "network")]
     return paths[-1:]

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from exporter.chain import Chain
 from exporter.errors import AnotherArchitecture, BadTaskName, DifferentInput, ExportError, NoTasks
-from exporter.planning import common_prefix
+from exporter.planning import common_blocks
 from exporter.task_model import TaskModel
-from serving.repository import ALL_TASKS
+from serving.repository import ALL_TASKS, Task
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SEGMENT_NAME = re.compile(r".*-\d{2,}-\d{2,}-[0-9a-f]{8}")
@@ -30,19 +30,28 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def check_labels(name: str, chain: Chain, labels: Sequence[str]) -> None:
-    """Raise ExportError unless the task has one output vector, and one label per entry if it has labels."""
-    shape = chain.blocks[-1].end.shape
-    if len(shape) != 1:
-        raise ExportError(f"Task {name!r} gives an output of shape {list(shape)} per row; a task gives one vector per row.")
-    if labels and len(labels) != shape[0]:
-        raise ExportError(f"Task {name!r} has {len(labels)} labels for {shape[0]} outputs.")
+    """Raise ExportError unless there are no labels, or one per entry of the task's only output, a vector."""
+    shapes = [tap.shape for tap in chain.outputs]
+    if labels and shapes != [(len(labels),)]:
+        described = " and ".join(str(list(shape)) for shape in shapes)
+        raise ExportError(f"Task {name!r} has {len(labels)} labels for outputs of shape {described} per row.")
+
+
+def check_output_names(tasks: Iterable[Task]) -> None:
+    """Raise BadTaskName when an output of one task has the name of another task or of its output."""
+    seen: dict[str, str] = {}
+    for task in tasks:
+        for name in {task.name, *(output.name for output in task.outputs)}:
+            other = seen.setdefault(name, task.name)
+            if other != task.name:
+                raise BadTaskName(task.name, f"{other!r} would have an output {name!r}, too")
 
 
 def check_together(tasks: Sequence[Chain], backbone: Chain | None) -> None:
     """Raise DifferentInput or AnotherArchitecture unless `tasks` can live in one repository."""
     first = backbone or tasks[0]
     for chain in tasks:
-        if _describe_input(chain) != _describe_input(first):
+        if _input_types(chain) != _input_types(first):
             raise DifferentInput(chain.name, _describe_input(chain), first.name, _describe_input(first))
         if backbone is not None and not _shares_weights(chain, backbone) and not _same_architecture(chain, backbone):
             raise AnotherArchitecture(chain.name, len(chain.blocks), len(backbone.blocks))
@@ -50,7 +59,7 @@ def check_together(tasks: Sequence[Chain], backbone: Chain | None) -> None:
 
 def explain_sharing(chain: Chain, model: TaskModel, others: Mapping[str, tuple[Chain, TaskModel]]) -> str | None:
     """Return why the task shares no computation with any of `others`, or None if it does."""
-    if not others or any(common_prefix(chain, other) for other, _ in others.values()):
+    if not others or any(common_blocks(chain, other) for other, _ in others.values()):
         return None
     name, (other, other_model) = next(iter(others.items()))
     stored = sum(block.digest in {b.digest for o, _ in others.values() for b in o.blocks} for block in chain.blocks)
@@ -64,8 +73,15 @@ def explain_sharing(chain: Chain, model: TaskModel, others: Mapping[str, tuple[C
     return f"shares no computation, because {reason}{weights}."
 
 
+def _input_types(chain: Chain) -> list[tuple[str, str, tuple[int, ...]]]:
+    named = len(chain.inputs) > 1
+    return [(tap.name if named else "", tap.dtype, tap.shape) for tap in chain.inputs]
+
+
 def _describe_input(chain: Chain) -> str:
-    return f"{chain.source.dtype} rows of shape {list(chain.source.shape)}"
+    return " and ".join(
+        f"{dtype} rows of shape {list(shape)}{name and f' in {name!r}'}" for name, dtype, shape in _input_types(chain)
+    )
 
 
 def _describe(model: TaskModel, other: TaskModel) -> str:

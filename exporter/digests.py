@@ -1,69 +1,113 @@
-"""A block's digest: a hash of what the block computes.
+"""Hashes of what a network computes.
 
-The hash covers operator types, attributes, wiring and the contents of initializers; not names, not the order of nodes, not recorded
-shapes. It is a Merkle hash: a tensor's hash covers its producer and the hashes of the producer's inputs, and the block's input counts
-as a fixed leaf. Equal digests on equal inputs mean equal results.
+They cover operator types, attributes, wiring and the contents of initializers; not names, not the order of nodes, not recorded
+shapes. They are Merkle hashes: a tensor's hash covers its producer and the hashes of the producer's inputs. Two leaves are chosen:
+
+- an address hashes a tensor from the network's inputs on: equal addresses, equal values;
+- a block's digest hashes what the block makes of its inputs, which count as fixed leaves: equal digests on equal inputs, equal results.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from exporter.errors import UnsupportedModel
 
-_BLOCK_INPUT = b"block input"
-_ABSENT = b"absent input"
+Hashes = dict[ir.Value | None, bytes]
+_CACHED = "espalier_digest"  # in an initializer's `meta`
+
+
+def addresses(graph: ir.Graph, opsets: Mapping[str, int], sources: Sequence[str] = ()) -> dict[ir.Value, str]:
+    """Return the address (SHA-256, hex) of every tensor that a node of `graph` makes or an input brings.
+
+    opsets: operator-set versions by domain; they belong to the meaning of an operator. sources: the addresses of the inputs, where
+    `graph` is a part of a network.
+    """
+    known: Hashes = {None: _hash(b"absent input")}
+    given = [bytes.fromhex(source) for source in sources] or [_source_hash(graph, index) for index in range(len(graph.inputs))]
+    known.update(zip(graph.inputs, given, strict=True))
+    _hash_nodes(graph, known, opsets, weight_digest)
+    values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
+    return {value: known[value].hex() for value in values}
 
 
 def block_digest(
-    nodes: Iterable[ir.Node], start: ir.Value, end: ir.Value, opsets: Mapping[str, int], *, structure_only: bool = False
+    nodes: Iterable[ir.Node],
+    inputs: Sequence[ir.Value],
+    outputs: Sequence[ir.Value],
+    opsets: Mapping[str, int],
+    *,
+    structure_only: bool = False,
 ) -> str:
-    """Return the SHA-256 (hex) of what `nodes` (in topological order) compute from `start` to `end`.
+    """Return the SHA-256 (hex) of what `nodes` (in topological order) make of `inputs`, in `outputs`.
 
-    opsets: operator-set versions by domain; they belong to the meaning of an operator. structure_only: floating-point weights count
-    by dtype and shape alone, so that two trainings of one architecture give the same value.
+    structure_only: floating-point weights count by dtype and shape alone, so that two trainings of one architecture give the same.
     """
-    known: dict[ir.Value | None, bytes] = {start: _BLOCK_INPUT, None: _ABSENT}
-    hash_weight = _shape_digest if structure_only else tensor_digest
-    for node in nodes:
-        inputs = [_input_hash(value, known, hash_weight) for value in node.inputs]
-        base = _node_hash(node, inputs, opsets)
-        known.update({value: _hash(base, str(index).encode()) for index, value in enumerate(node.outputs)})
-    return known[end].hex()
+    known: Hashes = {None: _hash(b"absent input")}
+    known.update({value: _hash(b"block input", str(index).encode()) for index, value in enumerate(inputs)})
+    _hash_nodes(nodes, known, opsets, _shape_digest if structure_only else weight_digest)
+    return _hash(*(known[value] for value in outputs)).hex()
 
 
-def chain_digest(previous: str, block: str) -> str:
-    """Return the address of the tensor that a block with digest `block` makes from the tensor at address `previous`."""
-    return _hash(bytes.fromhex(previous), bytes.fromhex(block)).hex()
+def combined_digest(digests: Sequence[str]) -> str:
+    """Return one digest for several blocks in order; that of one block is its own."""
+    return digests[0] if len(digests) == 1 else _hash(*map(bytes.fromhex, digests)).hex()
 
 
-def source_digest(dtype: str, shape: tuple[int, ...]) -> str:
-    """Return the address of the network's input: its dtype and its shape without the batch axis."""
-    return _hash(b"source", dtype.encode(), repr(shape).encode()).hex()
+def weight_digest(value: ir.Value) -> bytes:
+    """Return the hash of the dtype, shape and bytes of a constant. It is computed once per value."""
+    if value.const_value is None:
+        raise UnsupportedModel(str(value.name), "a block depends on a tensor that is neither its input nor a constant.")
+    if _CACHED not in value.meta:
+        value.meta[_CACHED] = tensor_digest(value.const_value)
+    return bytes(value.meta[_CACHED])
 
 
 def tensor_digest(tensor: ir.TensorProtocol) -> bytes:
     """Return the hash of a tensor's dtype, shape and bytes."""
-    return _hash(tensor.dtype.name.encode(), str(list(tensor.shape)).encode(), tensor.tobytes())
+    return _hash(tensor.dtype.name.encode(), str(list(tensor.shape)).encode(), tensor_content(tensor))
 
 
-def _shape_digest(tensor: ir.TensorProtocol) -> bytes:
-    if not tensor.dtype.is_floating_point():
-        return tensor_digest(tensor)
+def tensor_content(tensor: ir.TensorProtocol) -> bytes | memoryview:
+    """Return the tensor's bytes, without a copy where its memory is as ONNX would write it."""
+    array = tensor.numpy()
+    plain = (
+        array.flags.c_contiguous
+        and array.nbytes == tensor.nbytes
+        and array.dtype.byteorder in "=|<"
+        and array.dtype.kind in "fiub"
+    )
+    return array.reshape(-1).view(np.uint8).data if plain and array.size else tensor.tobytes()
+
+
+def _source_hash(graph: ir.Graph, index: int) -> bytes:
+    """Hash an input by what may be put there; where there are several, by its name, too."""
+    value = graph.inputs[index]
+    shape = tuple(value.shape)[1:] if value.shape is not None else ()
+    name = str(value.name) if len(graph.inputs) > 1 else ""
+    return _hash(b"source", str(value.dtype).encode(), repr(shape).encode(), name.encode())
+
+
+def _shape_digest(value: ir.Value) -> bytes:
+    tensor = value.const_value
+    if tensor is None or not tensor.dtype.is_floating_point():
+        return weight_digest(value)
     return _hash(tensor.dtype.name.encode(), str(list(tensor.shape)).encode())
 
 
-def _input_hash(
-    value: ir.Value | None, known: dict[ir.Value | None, bytes], hash_weight: Callable[[ir.TensorProtocol], bytes]
-) -> bytes:
-    if value is not None and value not in known:
-        if value.const_value is None:
-            raise UnsupportedModel(str(value.name), "a block depends on a tensor that is neither its input nor a constant.")
-        known[value] = hash_weight(value.const_value)
-    return known[value]
+def _hash_nodes(
+    nodes: Iterable[ir.Node], known: Hashes, opsets: Mapping[str, int], hash_weight: Callable[[ir.Value], bytes]
+) -> None:
+    for node in nodes:
+        for value in node.inputs:
+            if value is not None and value not in known:
+                known[value] = hash_weight(value)
+        base = _node_hash(node, [known[value] for value in node.inputs], opsets)
+        known.update({value: _hash(base, str(index).encode()) for index, value in enumerate(node.outputs)})
 
 
 def _node_hash(node: ir.Node, inputs: list[bytes], opsets: Mapping[str, int]) -> bytes:
@@ -86,7 +130,7 @@ def _attribute_hash(node: ir.Node, attribute: ir.Attr) -> bytes:
     return _hash(attribute.type.name.encode(), repr(attribute.value).encode())
 
 
-def _hash(*parts: bytes) -> bytes:
+def _hash(*parts: bytes | memoryview) -> bytes:
     """Hash `parts` so that no two different sequences look alike: each is preceded by its length."""
     state = hashlib.sha256()
     for part in parts:

@@ -101,3 +101,10 @@ class UncountableShapes(ExportError):
         super().__init__(
             f"{name}: no shape could be inferred for {', '.join(list(values)[:3])}; export the model with shape information."
         )
+
+
+class TooFewSegments(ExportError):
+    """`--max-segments` is lower than what the tasks come down to."""
+
+    def __init__(self, limit: int, possible: int) -> None:
+        super().__init__(f"The tasks cannot be exported as {limit} segments; {possible} is the fewest that was found.")

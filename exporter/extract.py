@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 from onnx_ir import convenience
 from onnx_ir.passes import common
 
 from exporter.chain import Tap
 from exporter.load import MAX_IR_VERSION
-from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT
+from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
 
 
-def extract_segment(model: ir.Model, name: str, start: Tap, end: Tap) -> ir.Model:
-    """Return what the canonical `model` computes between the taps `start` and `end`, with fixed names for input and output.
+def extract_segment(model: ir.Model, name: str, inputs: Sequence[Tap], outputs: Sequence[Tap]) -> ir.Model:
+    """Return what the canonical `model` computes between taps, with fixed names for inputs and outputs.
 
     Nothing in the result depends on names or on paths of the producer's machine; the order of the nodes is the producer's.
     """
-    graph = convenience.extract(model.graph, [start.name], [end.name])
+    graph = convenience.extract(model.graph, [tap.name for tap in inputs], [tap.name for tap in outputs])
     graph.name = name
     segment = ir.Model(graph, ir_version=min(model.ir_version, MAX_IR_VERSION), producer_name="espalier")
     segment.opset_imports.update(model.opset_imports)
-    _set_boundary(graph.inputs[0], SEGMENT_INPUT, start)
-    _set_boundary(graph.outputs[0], SEGMENT_OUTPUT, end)
+    for kind, values, taps in ((SEGMENT_INPUT, graph.inputs, inputs), (SEGMENT_OUTPUT, graph.outputs, outputs)):
+        for index, (value, tap) in enumerate(zip(values, taps, strict=True)):
+            value.name = segment_tensor(kind, index)
+            value.shape = ir.Shape(["batch", *tap.shape])
     common.RemoveUnusedOpsetsPass()(segment)
     common.ClearMetadataAndDocStringPass()(segment)
     _rename_inner_values(graph)
     return segment
-
-
-def _set_boundary(value: ir.Value, name: str, tap: Tap) -> None:
-    value.name = name
-    value.shape = ir.Shape(["batch", *tap.shape])
 
 
 def _rename_inner_values(graph: ir.Graph) -> None:

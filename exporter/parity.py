@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from exporter.chain import Tap
 from exporter.runtime import open_session
-from serving.repository import Repository
+from serving.dtypes import NUMPY_DTYPES
+from serving.repository import Repository, TensorSpec
+from serving.repository.model import SEGMENT_INPUT, segment_tensor
 
 Array = NDArray[np.generic]
 
 
-def sample_rows(source: Tap, rows: int, seed: int = 0) -> Array:
-    """Return random input of shape (rows, *source.shape): noise of different brightness and contrast, so that outputs differ."""
+def sample_rows(spec: TensorSpec, rows: int, seed: int = 0) -> Array:
+    """Return random input of shape (rows, *spec.shape): noise of different brightness and contrast, so that outputs differ.
+
+    Integers other than uint8 are 0 or 1, which every table that they may index has.
+    """
     generator = np.random.default_rng(seed)
-    noise = generator.standard_normal((rows, *source.shape)) * generator.uniform(0.3, 1.0, (rows, *[1] * len(source.shape)))
-    noise += generator.uniform(-1.0, 1.0, (rows, *[1] * len(source.shape)))
-    if source.dtype == "UINT8":
+    dtype = NUMPY_DTYPES.get(spec.dtype, np.dtype(np.float32))
+    if dtype.kind in "iub" and spec.dtype != "UINT8":
+        return generator.integers(0, 2, (rows, *spec.shape)).astype(dtype)
+    noise = generator.standard_normal((rows, *spec.shape)) * generator.uniform(0.3, 1.0, (rows, *[1] * len(spec.shape)))
+    noise += generator.uniform(-1.0, 1.0, (rows, *[1] * len(spec.shape)))
+    if spec.dtype == "UINT8":
         return np.clip(noise * 64 + 128, 0, 255).astype(np.uint8)
-    return noise.astype(np.float32)
+    return noise.astype(dtype)
 
 
 class ParityChecker:
@@ -32,20 +40,37 @@ class ParityChecker:
         self._repository = repository
         self._sessions: dict[str, ort.InferenceSession] = {}
 
-    def error(self, task: str, whole: Path, whole_input: str, rows: Array) -> float:
+    def error(self, task: str, whole: Path, rows: int = 4) -> float:
         """Return the largest difference between the composed segments of `task` and the ONNX file `whole`, in units of the spread.
 
-        whole_input: the name of the input of `whole`. rows: shape (n, ...), as `sample_rows` makes them.
+        The inputs and outputs of `whole` are those of the task in the same order.
         """
-        expected = open_session(whole).run(None, {whole_input: rows})[0]
-        return relative_error(self._compose(task, rows), expected)
+        inputs = [sample_rows(spec, rows, seed) for seed, spec in enumerate(self._repository.tasks[task].inputs)]
+        session = open_session(whole)
+        names = [value.name for value in session.get_inputs()]
+        expected = session.run(None, dict(zip(names, inputs, strict=True)))
+        found = self.compose(task, inputs)
+        return max(relative_error(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
-    def _compose(self, task: str, rows: Array) -> Array:
-        for step in self._repository.tasks[task].steps:
-            if step.segment not in self._sessions:
-                self._sessions[step.segment] = open_session(self._repository.model_file(step.segment))
-            rows = self._sessions[step.segment].run(None, {self._repository.segments[step.segment].input.name: rows})[0]
-        return rows
+    def compose(self, task: str, inputs: Sequence[Array]) -> list[Array]:
+        """Return the outputs of `task` for `inputs`, each of shape (n, ...), computed segment by segment."""
+        described = self._repository.tasks[task]
+        tensors: dict[str, Array] = dict(zip((spec.name for spec in described.inputs), inputs, strict=True))
+        for step in described.steps:
+            given = {segment_tensor(SEGMENT_INPUT, index): tensors[name] for index, name in enumerate(step.inputs)}
+            tensors.update(zip(step.outputs, self._run(step.segment, given), strict=True))
+        return [tensors[output.name] for output in described.outputs]
+
+    def keep_only(self, tasks: Iterable[str]) -> None:
+        """Let go of the segments that none of `tasks` uses."""
+        used = {step.segment for task in tasks for step in self._repository.tasks[task].steps}
+        self._sessions = {name: session for name, session in self._sessions.items() if name in used}
+
+    def _run(self, segment: str, inputs: Mapping[str, Array]) -> Sequence[Array]:
+        if segment not in self._sessions:
+            self._sessions[segment] = open_session(self._repository.model_file(segment))
+        results: Sequence[Array] = self._sessions[segment].run(None, dict(inputs))
+        return results
 
 
 def relative_error(found: Array, expected: Array) -> float:

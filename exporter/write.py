@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,14 +67,16 @@ def _replace(new: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_configs(folder: Path, segments: Mapping[str, Segment], tasks: Mapping[str, Task]) -> Repository:
+def write_configs(
+    folder: Path, segments: Mapping[str, Segment], tasks: Mapping[str, Task], cuts_left_out: Sequence[str] = ()
+) -> Repository:
     """Write the configurations of `segments` (whose models are there already) and the ensembles of `tasks` into `folder`."""
     for segment in segments.values():
         (folder / segment.name / CONFIG_FILE).write_text(to_text(segment_config(segment)))
     for task in tasks.values():
         _ensemble_folder(folder, task.name, to_text(task_config(task)))
         _write_labels(folder / task.name / LABELS_FILE, task)
-    _ensemble_folder(folder, ALL_TASKS, to_text(all_tasks_config(tasks.values())))
+    _ensemble_folder(folder, ALL_TASKS, to_text(all_tasks_config(tasks.values(), cuts_left_out)))
     for task in tasks.values():
         _write_labels(folder / ALL_TASKS / f"{task.name}.{LABELS_FILE}", task)
     return read_repository(folder)

@@ -6,6 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from exporter.passes.constants import FoldConstants
+from exporter.passes.outputs import OwnOutputs
 from exporter.passes.reshape import StaticReshape
 
 
@@ -22,6 +23,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
         common.ShapeInferencePass(check_type=False, strict_mode=False),  # producers may leave shapes and dtypes out
         StaticReshape(),
         common.IdentityEliminationPass(),
+        OwnOutputs(),
         common.AddDefaultAttributesPass(),
         common.RemoveUnusedNodesPass(),
         common.TopologicalSortPass(),

@@ -7,20 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.chain import Block, Chain, Tap
-from exporter.digests import chain_digest, source_digest
-from exporter.planning import SharingPlan, common_prefix, make_sharing_plan
+from exporter.choose import CutOptions
+from exporter.digests import combined_digest
+from exporter.planning import SharingPlan, common_blocks, make_sharing_plan
 
 
 def chain(name: str, blocks: Sequence[str]) -> Chain:
     """A chain whose blocks are told apart by a word each."""
-    tap = Tap("image", source_digest("UINT8", (2, 2, 3)), "UINT8", (2, 2, 3))
+    tap = Tap("image", hashlib.sha256(b"image").hexdigest(), "UINT8", (2, 2, 3))
     made = []
     for index, word in enumerate(blocks):
         digest = hashlib.sha256(word.encode()).hexdigest()
-        end = Tap(f"{name}.{index}", chain_digest(tap.address, digest), "FLOAT", (4,))
-        made.append(Block(index, digest, digest, tap, end, macs=10, parameters=1, weight_bytes=4, modules=(word,)))
+        end = Tap(f"{name}.{index}", combined_digest([tap.address, digest]), "FLOAT", (4,))
+        made.append(Block(index, digest, digest, (tap,), (end,), macs=10, parameters=1, weight_bytes=4, modules=(word,)))
         tap = end
-    return Chain(name, tuple(made))
+    return Chain(name, tuple(made), made[0].inputs, made[-1].outputs)
+
+
+def exact_plan(tasks: Sequence[Chain], backbone: Chain | None = None) -> SharingPlan:
+    return make_sharing_plan(tasks, backbone, CutOptions("exact"))
 
 
 def words(plan: SharingPlan, task: str) -> list[list[str]]:
@@ -31,7 +36,7 @@ BACKBONE = chain("backbone", "a b c d e head".split())
 
 
 def test_a_late_block_and_a_linear_probe() -> None:
-    plan = make_sharing_plan([chain("late", "a b c d X hl".split()), chain("probe", "a b c d e hp".split())], BACKBONE)
+    plan = exact_plan([chain("late", "a b c d X hl".split()), chain("probe", "a b c d e hp".split())], BACKBONE)
     assert words(plan, "late") == [["a", "b", "c", "d"], ["X", "hl"]]
     assert words(plan, "probe") == [["a", "b", "c", "d"], ["e"], ["hp"]]
     roles = [plan.segments[step.segment].role for task in ("late", "probe") for step in plan.tasks[task]]
@@ -40,35 +45,35 @@ def test_a_late_block_and_a_linear_probe() -> None:
 
 
 def test_a_frozen_suffix_is_one_segment_on_several_inputs() -> None:
-    plan = make_sharing_plan([chain("p", "a X c d e hp".split()), chain("q", "a Y c d e hq".split())], BACKBONE)
+    plan = exact_plan([chain("p", "a X c d e hp".split()), chain("q", "a Y c d e hq".split())], BACKBONE)
     assert words(plan, "p") == [["a"], ["X"], ["c", "d", "e"], ["hp"]]
     suffix = plan.tasks["p"][2]
     assert plan.tasks["q"][2].segment == suffix.segment
-    assert plan.tasks["q"][2].start.address != suffix.start.address
+    assert plan.tasks["q"][2].inputs != suffix.inputs
     assert plan.segments[suffix.segment].role == "shared"
 
 
 def test_forking_again_after_a_merge() -> None:
     tasks = [chain("p", "a X c d e hp".split()), chain("q", "a X c d Z hq".split()), chain("r", "a b c d e hr".split())]
-    plan = make_sharing_plan(tasks, BACKBONE)
+    plan = exact_plan(tasks, BACKBONE)
     assert words(plan, "q") == [["a"], ["X"], ["c", "d"], ["Z", "hq"]]
     assert plan.tasks["p"][:3] == plan.tasks["q"][:3]
 
 
 def test_without_a_backbone_the_common_part_is_the_trunk() -> None:
-    plan = make_sharing_plan([chain("p", "a b X hp".split()), chain("q", "a b Y hq".split())])
+    plan = exact_plan([chain("p", "a b X hp".split()), chain("q", "a b Y hq".split())])
     assert words(plan, "p") == [["a", "b"], ["X", "hp"]]
     assert plan.segments[plan.tasks["p"][0].segment].role == "trunk"
 
 
 def test_equal_tasks_share_everything_and_strangers_nothing() -> None:
-    plan = make_sharing_plan([chain("p", "a b hp".split()), chain("q", "a b hp".split()), chain("r", "x y z".split())])
+    plan = exact_plan([chain("p", "a b hp".split()), chain("q", "a b hp".split()), chain("r", "x y z".split())])
     assert plan.tasks["p"] == plan.tasks["q"]
     assert words(plan, "r") == [["x", "y", "z"]]
 
 
 def test_blocks_that_only_the_backbone_has_are_not_exported() -> None:
-    plan = make_sharing_plan([chain("p", "a b c d e hp".split())], BACKBONE)
+    plan = exact_plan([chain("p", "a b c d e hp".split())], BACKBONE)
     assert "head" not in {block.modules[0] for segment in plan.segments.values() for block in segment.blocks}
 
 
@@ -87,14 +92,14 @@ def families(draw: st.DrawFn) -> tuple[list[Chain], Chain | None]:
 @given(families())
 def test_segments_compose_to_every_task_and_hold_every_block_once(family: tuple[list[Chain], Chain | None]) -> None:
     tasks, backbone = family
-    plan = make_sharing_plan(tasks, backbone)
+    plan = exact_plan(tasks, backbone)
     occurrences: dict[tuple[str, int], set[tuple[str, int]]] = {}
     for task in tasks:
         steps = plan.tasks[task.name]
         composed = [(name, i, b.digest) for name in (s.segment for s in steps) for i, b in enumerate(plan.segments[name].blocks)]
         assert [digest for _, _, digest in composed] == [block.digest for block in task.blocks]
-        assert steps[0].start == task.blocks[0].start
-        assert steps[-1].end == task.blocks[-1].end
+        assert steps[0].inputs == task.blocks[0].inputs
+        assert steps[-1].outputs == task.blocks[-1].outputs
         seen: dict[str, int] = {}
         for name, index, digest in composed:
             occurrences.setdefault((digest, seen.get(digest, 0)), set()).add((name, index))
@@ -105,7 +110,7 @@ def test_segments_compose_to_every_task_and_hold_every_block_once(family: tuple[
 @given(families())
 def test_the_plan_does_not_depend_on_the_order_of_the_tasks(family: tuple[list[Chain], Chain | None]) -> None:
     tasks, backbone = family
-    forward, backward = make_sharing_plan(tasks, backbone), make_sharing_plan(tasks[::-1], backbone)
+    forward, backward = exact_plan(tasks, backbone), exact_plan(tasks[::-1], backbone)
     assert forward.segments.keys() == backward.segments.keys()
     assert {t: [s.segment for s in steps] for t, steps in forward.tasks.items()} == {
         t: [s.segment for s in steps] for t, steps in backward.tasks.items()
@@ -117,5 +122,5 @@ def test_equal_addresses_mean_equal_prefixes(family: tuple[list[Chain], Chain | 
     tasks, _ = family
     for left in tasks:
         for right in tasks:
-            length = common_prefix(left, right)
+            length = common_blocks(left, right)
             assert [b.digest for b in left.blocks[:length]] == [b.digest for b in right.blocks[:length]]

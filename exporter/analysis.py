@@ -1,0 +1,82 @@
+"""Reads task models one at a time and reduces each to its chain; the graphs stay in memory, their weights on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from exporter.chain import Block, Chain, Network
+from exporter.check import check_labels, check_together, explain_sharing
+from exporter.errors import ExportError
+from exporter.passes import canonicalise
+from exporter.sources import LoadTaskModel, Sources
+from exporter.store import WeightStore
+from exporter.task_model import TaskModel
+
+BACKBONE = "the backbone"
+Progress = Callable[[str, int, int], None]
+
+
+class Analysis:
+    """Task models, taken apart. `scratch`: a folder for the weights, large enough for all different ones."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.store = WeightStore(scratch)
+        self.models: dict[str, TaskModel] = {}
+        self.wholes: dict[str, Path] = {}
+        self.tasks: dict[str, Chain] = {}
+        self.backbone: Chain | None = None
+        self._networks: dict[str, Network] = {}
+
+    def read(self, sources: Sources, progress: Progress) -> None:
+        """Read all of `sources` and check that they belong together. Raises ExportError."""
+        loaders: dict[str, LoadTaskModel] = {BACKBONE: sources.backbone} if sources.backbone else {}
+        loaders |= sources.tasks
+        for index, (name, load) in enumerate(loaders.items()):
+            progress("Reading models", index, len(loaders))
+            self._read_one(name, load())
+        chains = self._chains()
+        self.backbone = chains.pop(BACKBONE, None)
+        self.tasks = chains
+        for name, chain in chains.items():
+            check_labels(name, chain, self.models[name].labels)
+        progress("Reading models", len(loaders), len(loaders))
+        check_together(list(chains.values()), self.backbone)
+
+    def network_of(self, chain: str, block: Block) -> Network:
+        """Return the network whose graph computes `block` of the chain named `chain`."""
+        return self._networks[chain]
+
+    def remarks(self) -> dict[str, str]:
+        """Return, by task, why it shares nothing."""
+        chains = {BACKBONE: self.backbone} if self.backbone else self.tasks
+        remarks = {}
+        for name, chain in self.tasks.items():
+            others = {key: (other, self.models[key]) for key, other in chains.items() if key != name}
+            reason = explain_sharing(chain, self.models[name], others)
+            if reason:
+                remarks[name] = reason
+        return remarks
+
+    def _read_one(self, name: str, model: TaskModel) -> None:
+        graph = canonicalise(model.model)
+        self.store.take_over(graph)
+        self._networks[name] = Network(name, graph)
+        self.models[name] = model
+        self.wholes[name] = self._save(name, self._networks[name])
+
+    def _save(self, name: str, network: Network) -> Path:
+        try:
+            return self.store.save(network.model, f"whole-{len(self.wholes)}")
+        except OSError as error:
+            raise ExportError(f"The weights of {name} cannot be kept in {self.store.folder} ({error.strerror}).") from error
+
+    def _chains(self) -> dict[str, Chain]:
+        """Return the chain of every network; taps of others that are on a side way of one are taps there, too."""
+        chains = {name: network.chain() for name, network in self._networks.items()}
+        taps = {name: chain.taps for name, chain in chains.items()}
+        for name, network in self._networks.items():
+            known = frozenset[str]().union(*(other for key, other in taps.items() if key != name)) - taps[name]
+            if network.has_inside(known):
+                chains[name] = network.chain(known)
+        return chains

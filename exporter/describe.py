@@ -1,0 +1,80 @@
+"""Turns a sharing plan into what the repository says: segments with their costs, tasks with their steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from exporter.chain import Chain, Tap
+from exporter.planning import PlannedSegment, PlannedStep
+from exporter.task_model import TaskModel
+from serving.repository import Segment, Step, Task, TensorSpec
+from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
+
+INPUT = "image"  # what clients call the input, where there is one
+_V2_DTYPES = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "BFLOAT16": "BF16", "STRING": "BYTES"}
+
+
+def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
+    """Return `planned` as the repository records it."""
+    blocks = planned.blocks
+    return Segment(
+        name=planned.name,
+        inputs=_segment_specs(SEGMENT_INPUT, planned.inputs),
+        outputs=_segment_specs(SEGMENT_OUTPUT, planned.outputs),
+        blocks=(blocks[0].index, blocks[-1].index),
+        digest=planned.digest,
+        max_batch_rows=max_batch_rows,
+        macs=sum(block.macs for block in blocks),
+        parameters=sum(block.parameters for block in blocks),
+        weight_bytes=sum(block.weight_bytes for block in blocks),
+        activation_bytes=sum(tap.row_bytes for tap in planned.outputs),
+        modules=_unique(module for block in blocks for module in block.modules),
+        uncounted=tuple(sorted({operator for block in blocks for operator in block.uncounted})),
+        reason=planned.reason,
+    )
+
+
+def describe_task(chain: Chain, steps: Sequence[PlannedStep], model: TaskModel, max_batch_rows: int) -> Task:
+    """Return the task of `chain` with what a person wants to know of it from `model`."""
+    inputs, outputs = input_names(chain), _output_names(chain)
+    names = inputs | outputs
+    return Task(
+        name=chain.name,
+        steps=tuple(Step(step.segment, _names(step.inputs, names), _names(step.outputs, names)) for step in steps),
+        inputs=tuple(_spec(inputs[tap.address], tap) for tap in chain.inputs),
+        outputs=tuple(_spec(outputs[tap.address], tap) for tap in chain.outputs),
+        max_batch_rows=max_batch_rows,
+        labels=model.labels,
+        preprocessing=model.preprocessing,
+        provenance=model.provenance,
+    )
+
+
+def input_names(chain: Chain) -> dict[str, str]:
+    """Return what clients call the inputs, by address."""
+    if len(chain.inputs) == 1:
+        return {chain.inputs[0].address: INPUT}
+    return {tap.address: tap.name for tap in chain.inputs}
+
+
+def _output_names(chain: Chain) -> dict[str, str]:
+    if len(chain.outputs) == 1:
+        return {chain.outputs[0].address: chain.name}
+    return {tap.address: f"{chain.name}.{re.sub(r'[^A-Za-z0-9_.-]', '_', tap.name)}" for tap in chain.outputs}
+
+
+def _names(taps: Iterable[Tap], names: dict[str, str]) -> tuple[str, ...]:
+    return tuple(names.get(tap.address, f"tap-{tap.address[:16]}") for tap in taps)
+
+
+def _segment_specs(kind: str, taps: Sequence[Tap]) -> tuple[TensorSpec, ...]:
+    return tuple(_spec(segment_tensor(kind, index), tap) for index, tap in enumerate(taps))
+
+
+def _spec(name: str, tap: Tap) -> TensorSpec:
+    return TensorSpec(name, _V2_DTYPES.get(tap.dtype, tap.dtype), tap.shape)
+
+
+def _unique(items: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(items))

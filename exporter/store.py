@@ -1,0 +1,56 @@
+"""Keeps the weights of many networks on disk, equal ones once, so that memory holds the weights of one network at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from exporter.digests import tensor_content, weight_digest
+
+# Smaller ones stay in the graph: a file each would cost more than it saves.
+_SMALLEST = 4096
+
+
+class WeightStore:
+    """Weights in files named by their content, in `folder`, beside the models that use them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def take_over(self, model: ir.Model) -> None:
+        """Move the large initializers of `model` to files; their tensors are then read on demand."""
+        for value in model.graph.initializers.values():
+            if value.const_value is not None and value.const_value.nbytes >= _SMALLEST:
+                value.const_value = self._stored(value, value.const_value)
+
+    def save(self, model: ir.Model, name: str) -> Path:
+        """Write `model`, whose weights have been taken over, as `name`.onnx; return the file."""
+        path = self.folder / f"{name}.onnx"
+        ir.save(model, path)
+        return path
+
+    def _stored(self, value: ir.Value, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+        file = self.folder / weight_digest(value).hex()
+        if not file.exists():
+            file.write_bytes(tensor_content(tensor))
+        shape = ir.Shape(tensor.numpy().shape)
+        return ir.ExternalTensor(
+            file.name, 0, tensor.nbytes, tensor.dtype, shape=shape, name=str(value.name), base_dir=self.folder
+        )
+
+
+def save_with_weights(model: ir.Model, path: Path) -> None:
+    """Write `model` as one file, or, beyond what one protobuf may hold, with its weights in a file beside it."""
+    stored = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = ir.Tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=value.name)
+    large = sum(tensor.nbytes for tensor in stored) > LARGEST_PROTOBUF
+    ir.save(model, path, external_data=f"{path.name}.data" if large else None)
+    for tensor in stored:
+        if isinstance(tensor, ir.ExternalTensor):
+            tensor.release()  # the pages that were read are not needed again
+
+
+LARGEST_PROTOBUF = 1_900_000_000  # bytes of weights; protobuf ends at 2 GiB
