@@ -35,7 +35,7 @@ class CutOptions:
 
 @dataclass(frozen=True)
 class CutLeftOut:
-    """A place `tap` where `ways` ways part ("fork") or meet ("merge") without a cut.
+    """A place `tap` where `ways` ways part ("fork") or meet ("merge") without a cut; `modules`: the one before it, or after it.
 
     macs, weight_bytes: what each further way computes or stores again. seconds: what a request gains by it (negative: loses).
     """
@@ -139,7 +139,8 @@ class _Chooser:
         }
         blocks = occurrences[0].blocks
         macs, weight_bytes = sum(block.macs for block in blocks), sum(block.weight_bytes for block in blocks)
-        yield _Step(CutLeftOut(kind, tap, blocks[-1].modules, len(set(ways)), macs, weight_bytes), copies)
+        modules = blocks[-1].modules[-1:] if kind == "fork" else blocks[0].modules[:1]
+        yield _Step(CutLeftOut(kind, tap, modules, len(set(ways)), macs, weight_bytes), copies)
 
     def _way_on(self, occurrence: Occurrence) -> str | None:
         """Return what follows `occurrence` in its chain; None if that is not one segment."""

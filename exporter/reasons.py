@@ -34,12 +34,11 @@ def explain_cut(occurrence: Occurrence, layout: Layout, tasks: Collection[str], 
 
 def explain_cut_left_out(cut: CutLeftOut, options: CutOptions) -> str:
     """Return where ways part or meet without a cut, and why."""
-    where = f"after {cut.modules[-1]}" if cut.modules else f"at {cut.tap.name}"
+    place = cut.modules[0] if cut.modules else cut.tap.name
     if cut.kind == "fork":
-        what = f"{cut.ways} ways part {where} without a cut: each computes {_macs(cut.macs)} before it"
+        what = f"{cut.ways} ways part after {place} without a cut: each computes {_macs(cut.macs)} before it"
     else:
-        what = f"{cut.ways} ways meet before {cut.modules[0] if cut.modules else cut.tap.name} without a cut: each stores"
-        what += f" {_bytes(cut.weight_bytes)} of weights"
+        what = f"{cut.ways} ways meet before {place} without a cut: each stores {_bytes(cut.weight_bytes)} of weights"
     if cut.seconds > 0:
         return f"{what}, which is cheaper by {_milliseconds(cut.seconds)} a request than the cut."
     why = f"--max-segments {options.max_segments}" if options.max_segments is not None else f"--cuts {options.rule}"

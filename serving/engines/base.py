@@ -51,7 +51,9 @@ class Engine(Protocol):
         """Finish what is running and release the models. Does nothing on an engine that is not started."""
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array]) -> Answer:
-        """Run `plan` on `inputs` (by name, each of shape (n, ...), n >= 1). Raises EngineError when a segment fails, NotReady before `start`."""
+        """Run `plan` on `inputs` (by name, each of shape (n, ...), n >= 1). Raises EngineError when a
+        segment fails, NotReady before `start`.
+        """
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each segment has done for requests so far; warming up does not count. Callable from any thread."""

@@ -104,13 +104,6 @@ def test_a_fixed_batch_size_is_refused() -> None:
         make_chain("net", canonicalise(model))
 
 
-def test_two_outputs_are_refused_by_name() -> None:
-    model = Net().model()
-    model.graph.outputs.append(model.graph.node("node_flat").outputs[0])
-    with pytest.raises(UnsupportedModel, match=r"2 outputs \(logits, flat\)"):
-        make_chain("net", canonicalise(model))
-
-
 @pytest.mark.parametrize(
     ("left", "right", "module"),
     [

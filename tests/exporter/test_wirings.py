@@ -1,0 +1,192 @@
+"""Networks that are more than a chain: several inputs and outputs, and heads that take two taps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import tritonclient.http as http_client
+from tritonclient.utils import InferenceServerException
+
+from exporter.chain import Chain, make_chain
+from exporter.choose import CutOptions
+from exporter.errors import BadTaskName, DifferentInput, UnsupportedModel
+from exporter.export import ExportOptions, ExportReport, export_repository
+from exporter.passes import canonicalise
+from exporter.runtime import open_session
+from exporter.sources import Sources
+from exporter.task_model import TaskModel
+from serving.engines.embedded import EmbeddedEngine
+from serving.plan import make_plan
+from serving.repository import Repository
+from serving.server import BackgroundServer
+from tests.exporter.wired import FROZEN, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head
+
+Make = Callable[[], ir.Model]
+BACKBONE: Make = lambda: plain(FROZEN, head=9)  # noqa: E731
+
+
+def export(out: Path, tasks: Mapping[str, Make], backbone: Make | None = BACKBONE) -> ExportReport:
+    loaders = {name: (lambda make=make: TaskModel(make())) for name, make in tasks.items()}
+    source = None if backbone is None else (lambda: TaskModel(backbone()))
+    return export_repository(Sources(loaders, source), ExportOptions(out, cuts=CutOptions("exact")))
+
+
+def answers(repository: Repository, names: list[str], inputs: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Ask the embedded engine; return the outputs and the segments that ran."""
+
+    async def infer() -> tuple[dict[str, np.ndarray], list[str]]:
+        engine = EmbeddedEngine(repository, threads=1)
+        await engine.start()
+        try:
+            answer = await engine.infer(make_plan(repository, names), inputs)
+        finally:
+            await engine.aclose()
+        return dict(answer.outputs), [run.segment for run in answer.runs]
+
+    return asyncio.run(infer())
+
+
+def whole(make: Make, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    session = open_session(make())
+    return dict(zip([value.name for value in session.get_outputs()], session.run(None, inputs), strict=True))
+
+
+def rows(count: int, **sizes: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(count)
+    return {name: random.standard_normal((count, size)).astype(np.float32) for name, size in (sizes or {"image": 6}).items()}
+
+
+def chain(make: Make) -> Chain:
+    return make_chain("net", canonicalise(make()))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_a_siamese_head_takes_frozen_and_tuned_features_and_both_are_computed_once(tmp_path: Path, batch: int) -> None:
+    tasks: dict[str, Make] = {
+        "probe": lambda: plain(FROZEN, head=20),
+        "twin": lambda: siamese({"b3": 33, "b4": 44}, head=21, prefix="x."),
+        "other": lambda: siamese({"b3": 33, "b4": 45}, head=22),
+    }
+    report = export(tmp_path / "repo", tasks)
+    assert report.plan.forks == {"probe": 4, "twin": 4, "other": 4}
+    inputs = rows(batch)
+    found, ran = answers(report.repository, list(tasks), inputs)
+    for name, make in tasks.items():
+        np.testing.assert_allclose(found[name], whole(make, inputs)["logits" if name != "twin" else "x.logits"], atol=1e-5)
+    assert len(ran) == len(set(ran))
+    # Nothing is stored twice: four frozen blocks, b3 and two b4 of the Siamese ones, three heads.
+    stored = sum(segment.parameters for segment in report.repository.segments.values())
+    assert stored == 36 * (4 + 3) + 3 * 6 + 2 * 3 * 12
+
+
+def test_a_siamese_head_is_found_without_a_backbone(tmp_path: Path) -> None:
+    tasks: dict[str, Make] = {"probe": lambda: plain(FROZEN, head=20), "twin": lambda: siamese({"b3": 33, "b4": 44}, head=21)}
+    report = export(tmp_path / "repo", tasks, backbone=None)
+    assert report.plan.forks == {"probe": 4, "twin": 4}
+    (head,) = [segment for segment in report.repository.segments.values() if len(segment.inputs) == 2]
+    assert [spec.shape for spec in head.inputs] == [(6,), (6,)]
+
+
+def test_the_order_of_the_tasks_does_not_matter_for_siamese_heads(tmp_path: Path) -> None:
+    tasks: dict[str, Make] = {"probe": lambda: plain(FROZEN, head=20), "twin": lambda: siamese({"b3": 33, "b4": 44}, head=21)}
+    forward = export(tmp_path / "one", tasks, backbone=None).repository
+    backward = export(tmp_path / "two", dict(reversed(tasks.items())), backbone=None).repository
+    assert forward.segments == backward.segments
+    assert forward.tasks == backward.tasks
+
+
+def test_an_output_inside_the_network_is_shared_and_does_not_need_the_head(tmp_path: Path) -> None:
+    tasks: dict[str, Make] = {"embed": lambda: with_embedding(20), "probe": lambda: plain(FROZEN, head=21)}
+    repository = export(tmp_path / "repo", tasks).repository
+    assert [output.name for output in repository.tasks["embed"].outputs] == ["embed.logits", "embed.b4"]
+    inputs = rows(3)
+    found, ran = answers(repository, ["embed", "probe"], inputs)
+    expected = whole(tasks["embed"], inputs)
+    np.testing.assert_allclose(found["embed.b4"], expected["b4"], atol=1e-6)
+    np.testing.assert_allclose(found["embed.logits"], expected["logits"], atol=1e-6)
+    assert len([name for name in ran if name.startswith("trunk-00")]) == 1
+    _, ran_alone = answers(repository, ["embed.b4"], inputs)
+    heads = {step.segment for step in repository.tasks["embed"].steps if "embed.logits" in step.outputs}
+    assert not heads & set(ran_alone)
+
+
+def test_a_side_head_branches_off_the_trunk(tmp_path: Path) -> None:
+    tasks: dict[str, Make] = {"two": lambda: with_side_head(20), "probe": lambda: plain(FROZEN, head=21)}
+    report = export(tmp_path / "repo", tasks)
+    assert report.plan.forks == {"two": 4, "probe": 4}
+    inputs = rows(3)
+    found, _ = answers(report.repository, ["two"], inputs)
+    expected = whole(tasks["two"], inputs)
+    np.testing.assert_allclose(found["two.side"], expected["side"], atol=1e-6)
+    np.testing.assert_allclose(found["two.logits"], expected["logits"], atol=1e-6)
+    _, ran = answers(report.repository, ["two.side"], inputs)
+    assert sum(report.repository.segments[name].macs for name in ran) == 36 * 2 + 12
+
+
+def test_outputs_that_cannot_be_told_apart_end_in_one_block(tmp_path: Path) -> None:
+    blocks = chain(lambda: with_joint_end(20)).blocks
+    assert [len(block.outputs) for block in blocks] == [1, 1, 1, 1, 2]
+    tasks: dict[str, Make] = {"joint": lambda: with_joint_end(20), "probe": lambda: plain(FROZEN, head=21)}
+    report = export(tmp_path / "repo", tasks)
+    found, _ = answers(report.repository, ["joint", "probe"], rows(3))
+    for name, value in whole(tasks["joint"], rows(3)).items():
+        np.testing.assert_allclose(found[f"joint.{name}"], value, atol=1e-6)
+
+
+def test_a_second_input_joins_where_it_is_used(tmp_path: Path) -> None:
+    tasks: dict[str, Make] = {"one": lambda: with_metadata(20), "two": lambda: with_metadata(21)}
+    report = export(tmp_path / "repo", tasks, backbone=None)
+    assert report.plan.forks == {"one": 5, "two": 5}  # four blocks, and the one that takes in the age
+    (trunk,) = [segment for segment in report.repository.segments.values() if segment.name.startswith("trunk-00")]
+    assert [spec.shape for spec in trunk.inputs] == [(6,)]
+    inputs = rows(3, image=6, age=2)
+    found, ran = answers(report.repository, ["one", "two"], inputs)
+    for name, make in tasks.items():
+        np.testing.assert_allclose(found[name], whole(make, inputs)["logits"], atol=1e-6)
+    assert len(ran) == 4
+
+
+def test_a_server_takes_several_inputs_and_gives_several_outputs(tmp_path: Path) -> None:
+    repository = export(tmp_path / "repo", {"one": lambda: with_metadata(20), "two": lambda: with_metadata(21)}, None).repository
+    inputs = rows(3, image=6, age=2)
+    with BackgroundServer(repository.path, http_port=0, grpc_port=0) as server:
+        client = http_client.InferenceServerClient(f"127.0.0.1:{server.http_port}")
+        assert [spec["name"] for spec in client.get_model_metadata("one")["inputs"]] == ["image", "age"]
+        answer = client.infer("all_tasks", tensors(inputs))
+        for name, make in (("one", lambda: with_metadata(20)), ("two", lambda: with_metadata(21))):
+            np.testing.assert_allclose(answer.as_numpy(name), whole(make, inputs)["logits"], atol=1e-6)
+        with pytest.raises(InferenceServerException, match="needs input 'age'"):
+            client.infer("one", tensors({"image": inputs["image"]}))
+        with pytest.raises(InferenceServerException, match=r"different numbers of rows \(3 in 'image', 2 in 'age'\)"):
+            client.infer("one", tensors({"image": inputs["image"], "age": inputs["age"][:2]}))
+        client.close()
+
+
+def tensors(arrays: dict[str, np.ndarray]) -> list[http_client.InferInput]:
+    made = []
+    for name, array in arrays.items():
+        made.append(http_client.InferInput(name, array.shape, "FP32"))
+        made[-1].set_data_from_numpy(array)
+    return made
+
+
+def test_networks_with_other_inputs_do_not_go_together(tmp_path: Path) -> None:
+    with pytest.raises(DifferentInput, match=r"'two' takes .*\[6\] in 'image' and .*\[2\] in 'age', but 'one' takes FLOAT rows"):
+        export(tmp_path / "repo", {"one": BACKBONE, "two": lambda: with_metadata(20)}, backbone=None)
+
+
+def test_names_of_outputs_and_tasks_do_not_clash(tmp_path: Path) -> None:
+    with pytest.raises(BadTaskName, match=r"embed\.b4"):
+        export(tmp_path / "repo", {"embed": lambda: with_embedding(20), "embed.b4": BACKBONE})
+
+
+def test_an_output_that_is_no_function_of_an_input_is_refused() -> None:
+    model = plain(FROZEN, 1)
+    model.graph.outputs.append(model.graph.inputs[0])
+    with pytest.raises(UnsupportedModel, match="the output 'image' is not computed from an input"):
+        make_chain("net", canonicalise(model))
