@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from exporter.chain import Block, Chain, Network
 from exporter.check import check_labels, check_together, explain_sharing
 from exporter.errors import ExportError
+from exporter.existing import Existing
 from exporter.passes import canonicalise
+from exporter.segments import Place
 from exporter.sources import LoadTaskModel, Sources
 from exporter.store import WeightStore
 from exporter.task_model import TaskModel
+from serving.preprocessing import Preprocessing
+from serving.repository import Repository
 
 BACKBONE = "the backbone"
 Progress = Callable[[str, int, int], None]
@@ -27,6 +32,13 @@ class Analysis:
         self.tasks: dict[str, Chain] = {}
         self.backbone: Chain | None = None
         self._networks: dict[str, Network] = {}
+        self._existing: dict[str, tuple[Chain, Preprocessing | None]] = {}
+        self._places: dict[Place, Network] = {}
+
+    def adopt(self, existing: Existing, repository: Repository) -> None:
+        """Compare what will be read with the tasks of `repository`, which have been taken apart."""
+        self._existing = {name: (chain, repository.tasks[name].preprocessing) for name, chain in existing.chains.items()}
+        self._places = {place: run.network for place, run in existing.places.items()}
 
     def read(self, sources: Sources, progress: Progress) -> None:
         """Read all of `sources` and check that they belong together. Raises ExportError."""
@@ -41,40 +53,39 @@ class Analysis:
         for name, chain in chains.items():
             check_labels(name, chain, self.models[name].labels)
         progress("Reading models", len(loaders), len(loaders))
-        check_together(list(chains.values()), self.backbone)
+        check_together([*(chain for chain, _ in self._existing.values()), *chains.values()], self.backbone)
 
     def network_of(self, chain: str, block: Block) -> Network:
         """Return the network whose graph computes `block` of the chain named `chain`."""
-        return self._networks[chain]
+        return self._places.get((chain, block.index)) or self._networks[chain]
 
     def remarks(self) -> dict[str, str]:
-        """Return, by task, why it shares nothing."""
-        chains = {BACKBONE: self.backbone} if self.backbone else self.tasks
+        """Return, by task that was read, why it shares nothing."""
+        known = self._existing | {name: (chain, self.models[name].preprocessing) for name, chain in self.tasks.items()}
+        if self.backbone:
+            known = {BACKBONE: (self.backbone, self.models[BACKBONE].preprocessing)} | self._existing
         remarks = {}
         for name, chain in self.tasks.items():
-            others = {key: (other, self.models[key]) for key, other in chains.items() if key != name}
-            reason = explain_sharing(chain, self.models[name], others)
+            others = {key: other for key, other in known.items() if key != name}
+            reason = explain_sharing(chain, self.models[name].preprocessing, others)
             if reason:
                 remarks[name] = reason
         return remarks
 
     def _read_one(self, name: str, model: TaskModel) -> None:
         graph = canonicalise(model.model)
-        self.store.take_over(graph)
-        self._networks[name] = Network(name, graph)
-        self.models[name] = model
-        self.wholes[name] = self._save(name, self._networks[name])
-
-    def _save(self, name: str, network: Network) -> Path:
         try:
-            return self.store.save(network.model, f"whole-{len(self.wholes)}")
+            self.store.take_over(graph)
+            self.wholes[name] = self.store.save(graph, f"whole-{len(self.wholes)}")
         except OSError as error:
             raise ExportError(f"The weights of {name} cannot be kept in {self.store.folder} ({error.strerror}).") from error
+        self._networks[name] = Network(name, graph)
+        self.models[name] = replace(model, model=graph)
 
     def _chains(self) -> dict[str, Chain]:
         """Return the chain of every network; taps of others that are on a side way of one are taps there, too."""
         chains = {name: network.chain() for name, network in self._networks.items()}
-        taps = {name: chain.taps for name, chain in chains.items()}
+        taps = {name: chain.taps for name, chain in chains.items()} | {name: c.taps for name, (c, _) in self._existing.items()}
         for name, network in self._networks.items():
             known = frozenset[str]().union(*(other for key, other in taps.items() if key != name)) - taps[name]
             if network.has_inside(known):

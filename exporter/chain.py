@@ -101,13 +101,13 @@ def make_chain(name: str, model: ir.Model) -> Chain:
 class Network:
     """A canonical model that is being split. Its graph stays; its weights may lie in files.
 
-    sources: the addresses of its inputs, where it is a part of a network and not all of it.
+    sources: the addresses of its inputs, where it is a part of a network and not all of it. inner: whether the part begins at a tap.
     Raises UnsupportedModel when it cannot be split into rows and single tensors.
     """
 
-    def __init__(self, name: str, model: ir.Model, sources: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, model: ir.Model, sources: Sequence[str] = (), *, inner: bool = False) -> None:
         _check_splittable(name, model)
-        self.name, self.model, self._is_whole = name, model, not sources
+        self.name, self.model, self._inner = name, model, inner
         self._one, self._other = infer_shapes(model, 1), infer_shapes(model, 3)
         for value in (*model.graph.inputs, *model.graph.outputs):
             if not self._has_rows(value):
@@ -177,7 +177,7 @@ class Network:
         return joined
 
     def _is_preprocessing(self, piece: Piece) -> bool:
-        return self._is_whole and piece.inputs[0] in self.model.graph.inputs and not _has_products(piece)
+        return not self._inner and piece.inputs[0] in self.model.graph.inputs and not _has_products(piece)
 
     def _preprocessing_digest(self) -> str:
         before = list(takewhile(lambda piece: not _has_products(piece), self._split((), lambda pieces: pieces)))

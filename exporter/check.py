@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from exporter.chain import Chain
 from exporter.errors import AnotherArchitecture, BadTaskName, DifferentInput, ExportError, NoTasks
 from exporter.planning import common_blocks
-from exporter.task_model import TaskModel
+from serving.preprocessing import Preprocessing
 from serving.repository import ALL_TASKS, Task
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -57,15 +57,17 @@ def check_together(tasks: Sequence[Chain], backbone: Chain | None) -> None:
             raise AnotherArchitecture(chain.name, len(chain.blocks), len(backbone.blocks))
 
 
-def explain_sharing(chain: Chain, model: TaskModel, others: Mapping[str, tuple[Chain, TaskModel]]) -> str | None:
+def explain_sharing(
+    chain: Chain, preprocessing: Preprocessing | None, others: Mapping[str, tuple[Chain, Preprocessing | None]]
+) -> str | None:
     """Return why the task shares no computation with any of `others`, or None if it does."""
     if not others or any(common_blocks(chain, other) for other, _ in others.values()):
         return None
-    name, (other, other_model) = next(iter(others.items()))
+    name, (other, others_preprocessing) = next(iter(others.items()))
     stored = sum(block.digest in {b.digest for o, _ in others.values() for b in o.blocks} for block in chain.blocks)
     weights = f"; the weights of {stored} of its {len(chain.blocks)} blocks are still stored once" if stored else ""
     if chain.preprocessing != other.preprocessing:
-        reason = f"its preprocessing is not that of {name}{_describe(model, other_model)}"
+        reason = f"its preprocessing is not that of {name}{_describe(preprocessing, others_preprocessing)}"
     elif chain.blocks[0].structure == other.blocks[0].structure:
         reason = "the weights of its first block were changed"
     else:
@@ -84,10 +86,9 @@ def _describe_input(chain: Chain) -> str:
     )
 
 
-def _describe(model: TaskModel, other: TaskModel) -> str:
-    if model.preprocessing is None or other.preprocessing is None:
+def _describe(ours: Preprocessing | None, theirs: Preprocessing | None) -> str:
+    if ours is None or theirs is None:
         return ""  # a foreign ONNX model: its constants are in the graph, their meaning is not recorded
-    ours, theirs = model.preprocessing, other.preprocessing
     return f" (mean {ours.mean}, std {ours.std} instead of mean {theirs.mean}, std {theirs.std})"
 
 

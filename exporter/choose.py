@@ -6,7 +6,7 @@ way), a merge to after it (its weights are then stored for each way). The steps 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,12 +25,14 @@ class CutOptions:
     rule: "cheap" leaves out cuts that cost more than they save; "exact" makes every cut that sharing can use; "stages" cuts where a
     stage ends (the shape of the tap changes) and nowhere else, but at every such place, so that tasks added later find their fork.
     max_segments: then leave out further cuts, those that cost least first. also_cut: addresses of taps to cut at in any case.
+    copies: blocks that are not to be shared with equal ones elsewhere (see `find_segments`).
     """
 
     rule: CutRule = "cheap"
     max_segments: int | None = None
     costs: CutCosts = field(default_factory=CutCosts)
     also_cut: frozenset[str] = frozenset()
+    copies: Mapping[Place, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ class _Chooser:
     def __init__(self, chains: Sequence[Chain], options: CutOptions) -> None:
         self._chains, self._costs, self._fixed = chains, options.costs, options.also_cut
         self._also_cut = options.also_cut | (_stage_ends(chains) if options.rule == "stages" else frozenset())
-        self._copies: dict[Place, str] = {}
-        self.layout = find_segments(chains, also_cut=self._also_cut)
+        self._copies: dict[Place, str] = dict(options.copies)
+        self.layout = find_segments(chains, self._copies, self._also_cut)
         self.left_out: list[CutLeftOut] = []
 
     def leave_out(self, allowed: Allowed) -> None:

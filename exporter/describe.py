@@ -37,11 +37,10 @@ def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
 
 def describe_task(chain: Chain, steps: Sequence[PlannedStep], model: TaskModel, max_batch_rows: int) -> Task:
     """Return the task of `chain` with what a person wants to know of it from `model`."""
-    inputs, outputs = input_names(chain), _output_names(chain)
-    names = inputs | outputs
+    inputs, outputs = _input_names(chain), _output_names(chain)
     return Task(
         name=chain.name,
-        steps=tuple(Step(step.segment, _names(step.inputs, names), _names(step.outputs, names)) for step in steps),
+        steps=describe_steps(chain, steps),
         inputs=tuple(_spec(inputs[tap.address], tap) for tap in chain.inputs),
         outputs=tuple(_spec(outputs[tap.address], tap) for tap in chain.outputs),
         max_batch_rows=max_batch_rows,
@@ -51,7 +50,13 @@ def describe_task(chain: Chain, steps: Sequence[PlannedStep], model: TaskModel, 
     )
 
 
-def input_names(chain: Chain) -> dict[str, str]:
+def describe_steps(chain: Chain, steps: Sequence[PlannedStep]) -> tuple[Step, ...]:
+    """Return the steps of the task of `chain`, its tensors named by how they are computed."""
+    names = _input_names(chain) | _output_names(chain)
+    return tuple(Step(step.segment, _names(step.inputs, names), _names(step.outputs, names)) for step in steps)
+
+
+def _input_names(chain: Chain) -> dict[str, str]:
     """Return what clients call the inputs, by address."""
     if len(chain.inputs) == 1:
         return {chain.inputs[0].address: INPUT}
@@ -61,7 +66,8 @@ def input_names(chain: Chain) -> dict[str, str]:
 def _output_names(chain: Chain) -> dict[str, str]:
     if len(chain.outputs) == 1:
         return {chain.outputs[0].address: chain.name}
-    return {tap.address: f"{chain.name}.{re.sub(r'[^A-Za-z0-9_.-]', '_', tap.name)}" for tap in chain.outputs}
+    prefix = f"{chain.name}."  # which the outputs of a task that is read back from a repository have already
+    return {tap.address: prefix + re.sub(r"[^A-Za-z0-9_.-]", "_", tap.name.removeprefix(prefix)) for tap in chain.outputs}
 
 
 def _names(taps: Iterable[Tap], names: dict[str, str]) -> tuple[str, ...]:

@@ -28,8 +28,7 @@ def addresses(graph: ir.Graph, opsets: Mapping[str, int], sources: Sequence[str]
     `graph` is a part of a network.
     """
     known: Hashes = {None: _hash(b"absent input")}
-    given = [bytes.fromhex(source) for source in sources] or [_source_hash(graph, index) for index in range(len(graph.inputs))]
-    known.update(zip(graph.inputs, given, strict=True))
+    known.update(zip(graph.inputs, map(bytes.fromhex, sources or _sources(graph)), strict=True))
     _hash_nodes(graph, known, opsets, weight_digest)
     values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
     return {value: known[value].hex() for value in values}
@@ -84,12 +83,24 @@ def tensor_content(tensor: ir.TensorProtocol) -> bytes | memoryview:
     return array.reshape(-1).view(np.uint8).data if plain and array.size else tensor.tobytes()
 
 
-def _source_hash(graph: ir.Graph, index: int) -> bytes:
-    """Hash an input by what may be put there; where there are several, by its name, too."""
-    value = graph.inputs[index]
-    shape = tuple(value.shape)[1:] if value.shape is not None else ()
-    name = str(value.name) if len(graph.inputs) > 1 else ""
-    return _hash(b"source", str(value.dtype).encode(), repr(shape).encode(), name.encode())
+def source_address(dtype: str, shape: Sequence[int], name: str = "") -> str:
+    """Return the address of an input: what may be put there (dtype in ONNX's words, shape without the batch axis).
+
+    name: told apart by it, where a network has several inputs.
+    """
+    return _hash(b"source", dtype.encode(), repr(list(shape)).encode(), name.encode()).hex()
+
+
+def _sources(graph: ir.Graph) -> list[str]:
+    named = len(graph.inputs) > 1
+    return [
+        source_address(
+            value.dtype.name if value.dtype is not None else "",
+            [int(dim) for dim in tuple(value.shape or ())[1:] if isinstance(dim, int)],
+            str(value.name) if named else "",
+        )
+        for value in graph.inputs
+    ]
 
 
 def _shape_digest(value: ir.Value) -> bytes:

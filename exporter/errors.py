@@ -108,3 +108,20 @@ class TooFewSegments(ExportError):
 
     def __init__(self, limit: int, possible: int) -> None:
         super().__init__(f"The tasks cannot be exported as {limit} segments; {possible} is the fewest that was found.")
+
+
+class DamagedSegment(ExportError):
+    """A segment does not compute what its configuration says."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Segment {name!r} does not compute what its config.pbtxt says (another digest): its model.onnx was changed, or written by "
+            "another version of espalier; export the repository again."
+        )
+
+
+class TaskExists(ExportError):
+    """A task of that name is in the repository."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Task {name!r} is in the repository already; choose another name, or replace it with --replace.")
