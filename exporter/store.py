@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from exporter.digests import tensor_content, weight_digest
 
-# Smaller ones stay in the graph: a file each would cost more than it saves.
-_SMALLEST = 4096
+SMALLEST_STORED = 4096  # bytes; smaller weights stay in the graph, a file each would cost more than it saves
+LARGEST_PROTOBUF = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB
 
 
 class WeightStore:
@@ -21,7 +22,7 @@ class WeightStore:
     def take_over(self, model: ir.Model) -> None:
         """Move the large initializers of `model` to files; their tensors are then read on demand."""
         for value in model.graph.initializers.values():
-            if value.const_value is not None and value.const_value.nbytes >= _SMALLEST:
+            if value.const_value is not None and value.const_value.nbytes >= SMALLEST_STORED:
                 value.const_value = self._stored(value, value.const_value)
 
     def save(self, model: ir.Model, name: str) -> Path:
@@ -42,15 +43,15 @@ class WeightStore:
 
 def save_with_weights(model: ir.Model, path: Path) -> None:
     """Write `model` as one file, or, beyond what one protobuf may hold, with its weights in a file beside it."""
-    stored = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value = ir.Tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=value.name)
-    large = sum(tensor.nbytes for tensor in stored) > LARGEST_PROTOBUF
-    ir.save(model, path, external_data=f"{path.name}.data" if large else None)
-    for tensor in stored:
-        if isinstance(tensor, ir.ExternalTensor):
-            tensor.release()  # the pages that were read are not needed again
+            value.const_value = _in_memory(value.const_value)
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    ir.save(model, path, external_data=f"{path.name}.data" if size > LARGEST_PROTOBUF else None)
 
 
-LARGEST_PROTOBUF = 1_900_000_000  # bytes of weights; protobuf ends at 2 GiB
+def _in_memory(stored: ir.ExternalTensor) -> ir.TensorProtocol:
+    """Return a copy, and let go of the file: a network's weights are needed segment by segment."""
+    copied = ir.Tensor(np.array(stored.numpy()), dtype=stored.dtype, name=stored.name)
+    stored.release()
+    return copied

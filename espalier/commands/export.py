@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from espalier.commands.cuts import Cuts, MaxSegments, cut_options
 from espalier.console import console, progress_bars
 
 
@@ -35,6 +36,8 @@ def export(
         ),
     ] = "in-graph",
     max_batch_rows: Annotated[int, typer.Option(min=1, help="The most rows that one run of a model takes.")] = 64,
+    cuts: Cuts = "cheap",
+    max_segments: MaxSegments = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a repository that is there.")] = False,
 ) -> None:
     """Find what the tasks share and write one frozen trunk and their branches as a Triton model repository.
@@ -43,7 +46,7 @@ def export(
     """
     if preprocess not in ("in-graph", "none"):
         raise typer.BadParameter(f"must be in-graph or none, not {preprocess!r}.", param_hint="--preprocess")
-    files = parse_tasks(task or [])
+    files, where = parse_tasks(task or []), cut_options(cuts, max_segments)
 
     from espalier.tree import repository_tree
     from exporter.export import ExportOptions, export_repository
@@ -51,7 +54,7 @@ def export(
 
     with progress_bars() as report:
         sources = open_sources(backbone, files, "in-graph" if preprocess == "in-graph" else "none")
-        result = export_repository(sources, ExportOptions(out, max_batch_rows, force), report)
+        result = export_repository(sources, ExportOptions(out, max_batch_rows, force, cuts=where), report)
     console.print(repository_tree(result.repository))
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")

@@ -52,7 +52,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def repository(networks: Path) -> Path:
     tasks = [word for name in FAMILY for word in ("--task", f"{name}={networks / name}.onnx")]
-    run = espalier("export", "--backbone", networks / "backbone.onnx", *tasks, "--out", networks / "repo")
+    run = espalier("export", "--backbone", networks / "backbone.onnx", *tasks, "--cuts", "exact", "--out", networks / "repo")
     assert run.returncode == 0, run.stderr
     assert "espalier serve" in run.stdout
     return networks / "repo"

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.synthetic import random_backbone, random_task
 from exporter.chain import make_chain
+from exporter.choose import CutOptions
 from exporter.export import ExportOptions, export_repository
 from exporter.passes import canonicalise
 from exporter.runtime import open_session
@@ -58,7 +59,7 @@ def test_the_fork_is_found_where_the_block_was_tuned(resnet: Backbone, tmp_path:
     for index, (name, subset) in enumerate(subsets.items()):
         save_task(random_task(resnet, subset, 3, seed=index), tmp_path / f"{name}.safetensors")
     sources = open_sources(str(tmp_path / "backbone.safetensors"), {name: tmp_path / f"{name}.safetensors" for name in subsets})
-    report = export_repository(sources, ExportOptions(tmp_path / "repo"))
+    report = export_repository(sources, ExportOptions(tmp_path / "repo", cuts=CutOptions("exact")))
     assert report.plan.forks == {"probe": 9, "late": 8, "middle": 4, "early": 1}
     tuned_modules = {
         segment.modules for segment in report.repository.segments.values() if segment.name.startswith(("middle-", "early-"))
