@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 from rich.markup import escape
 
-from espalier.commands import demo, export, infer, inspect, serve, tune
+from espalier.commands import demo, export, gc, infer, inspect, remove, serve, tune
 from espalier.console import errors
 
 # What only the offline half needs.
@@ -28,6 +28,8 @@ app.command()(demo.demo)
 app.add_typer(tune.app, name="tune")
 app.command()(export.export)
 app.command()(inspect.inspect)
+app.command()(remove.remove)
+app.command()(gc.gc)
 app.command()(serve.serve)
 app.command()(infer.infer)
 

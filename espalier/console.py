@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 console = Console()
@@ -27,6 +28,11 @@ def progress_bars() -> Iterator[Report]:
             progress.update(bars[what], completed=done, total=total)
 
         yield report
+
+
+def say(sentence: str) -> None:
+    """Print what a command waits for."""
+    errors.print(escape(sentence), soft_wrap=True)
 
 
 def human_bytes(count: int) -> str:

@@ -84,6 +84,57 @@ class ForeignFiles(ExportError):
         )
 
 
+class ChangedMeanwhile(ExportError):
+    """Somebody else wrote into the repository while its next state was built."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} was changed by another program while this one worked; nothing was changed by this one, try again."
+        )
+
+
+class NotOurs(ExportError):
+    """The hidden folder's name is taken by something that espalier did not make."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is in the way: espalier works in a folder of that name, but did not make this one; move it away."
+        )
+
+
+class MountPoint(ExportError):
+    """No folder can take the place of one that is, or holds, a mounted file system."""
+
+    def __init__(self, path: Path, mount: Path) -> None:
+        super().__init__(
+            f"{path} cannot be replaced as a whole, because another file system is mounted on {mount}; "
+            "give a folder inside it, or unmount that; nothing was changed."
+        )
+
+
+class NotDurable(ExportError):
+    """The change is made, but the disk does not confirm that it has it."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} was changed, but the disk does not confirm that the change would survive a power cut ({reason})."
+        )
+
+
+class NameTaken(ExportError):
+    """A model cannot be written where something else stands."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The repository holds something else under the name {name!r}; choose another name, or move that away.")
+
+
+class LastTask(ExportError):
+    """A repository without a task is none."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} would hold no task any more; delete the folder if you want none of its tasks.")
+
+
 class ParityError(ExportError):
     """The composed segments do not compute what the whole task model computes."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from exporter.analysis import Analysis, Progress
+from exporter.aside import Waiting, recover, silent
 from exporter.chain import Chain
 from exporter.check import check_names, check_output_names
 from exporter.choose import CutOptions
@@ -53,14 +54,19 @@ class ExportReport:
 
 
 def export_repository(
-    sources: Sources, options: ExportOptions, progress: Progress = lambda what, done, total: None
+    sources: Sources,
+    options: ExportOptions,
+    progress: Progress = lambda what, done, total: None,
+    waiting: Waiting = silent,
 ) -> ExportReport:
-    """Write the model repository of `sources`. `progress(what, done, total)` is called as work gets done.
+    """Write the model repository of `sources`. `progress(what, done, total)` is called as work gets done, `waiting`
+    when another writer has the repository.
 
     Raises ExportError, one of the errors of `exporter.errors` or of tuning's; then nothing has been written.
     """
     check_names(sources.tasks)
-    check_output(options.out, options.force)
+    recover(options.out, waiting)
+    check_output(options.out, options.force)  # before hours of work; and again when it is this writer's turn
     with tempfile.TemporaryDirectory(prefix="espalier-") as scratch:
         analysis = Analysis(Path(scratch))
         analysis.read(sources, progress)
@@ -71,7 +77,7 @@ def export_repository(
             for name, chain in analysis.tasks.items()
         }
         check_output_names(tasks.values())
-        with written_whole(options.out, options.force) as folder:
+        with written_whole(options.out, options.force, waiting) as folder:
             write_segments(plan.segments.values(), analysis, folder, progress)
             repository = write_configs(folder, segments, tasks, plan.cuts_left_out)
             errors = check_parity(repository, analysis, list(analysis.tasks), options.parity_limit, progress)

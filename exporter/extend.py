@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.analysis import Analysis, Progress
+from exporter.aside import Waiting, silent
 from exporter.check import check_names, check_output_names
 from exporter.choose import CutOptions
 from exporter.describe import describe_segment, describe_steps, describe_task
@@ -18,7 +19,7 @@ from exporter.parity import ParityChecker, relative_error, sample_rows
 from exporter.planning import SharingPlan, make_sharing_plan
 from exporter.reuse import Missed, keep_segments, missed_sharing
 from exporter.sources import Sources
-from exporter.write import Change, changed_whole, write_all_tasks, write_segment_config, write_task
+from exporter.write import Change, changed_whole, write_all_tasks, write_models
 from serving.repository import Repository, Task
 
 
@@ -52,7 +53,11 @@ class AddReport:
 
 
 def add_tasks(
-    path: Path, sources: Sources, options: AddOptions, progress: Progress = lambda what, done, total: None
+    path: Path,
+    sources: Sources,
+    options: AddOptions,
+    progress: Progress = lambda what, done, total: None,
+    waiting: Waiting = silent,
 ) -> AddReport:
     """Add the tasks of `sources` to the repository at `path`. `progress(what, done, total)` is called as work gets done.
 
@@ -60,7 +65,7 @@ def add_tasks(
     otherwise; then the repository is as it was.
     """
     check_names(sources.tasks)
-    with changed_whole(path) as change, tempfile.TemporaryDirectory(prefix="espalier-") as scratch:
+    with changed_whole(path, waiting) as change, tempfile.TemporaryDirectory(prefix="espalier-") as scratch:
         old = _without(change.repository, sources.tasks, options.replace)
         analysis = Analysis(Path(scratch))
         existing = read_existing(old, analysis.store)
@@ -102,13 +107,11 @@ def _write(change: Change, tasks: Sequence[Task], plan: SharingPlan, analysis: A
         change.keep(name)
     coming = [planned for name, planned in plan.segments.items() if name not in before.segments]
     write_segments(coming, analysis, change.folder, progress)
-    for planned in coming:
-        write_segment_config(change.folder, describe_segment(planned, _rows(before)))
-    for task in tasks:
-        if task == before.tasks.get(task.name):
-            change.keep(task.name)
-        else:
-            write_task(change.folder, task)
+    unchanged = [task.name for task in tasks if task == before.tasks.get(task.name)]
+    for name in unchanged:
+        change.keep(name)
+    changed = {task.name: task for task in tasks if task.name not in unchanged}
+    write_models(change.folder, {planned.name: describe_segment(planned, _rows(before)) for planned in coming}, changed)
     return write_all_tasks(change.folder, tasks, plan.cuts_left_out or before.cuts_left_out)
 
 

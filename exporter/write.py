@@ -1,23 +1,47 @@
-"""Writes a model repository: whole or not at all."""
+"""Writes a model repository: whole or not at all (`exporter.aside` says what that promises)."""
 
 from __future__ import annotations
 
+import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.errors import ExportError, ForeignFiles, NotARepository, OutputExists
+from exporter.aside import Aside, Waiting, aside, reason, recover, silent
+from exporter.errors import ExportError, ForeignFiles, NameTaken, NotARepository, OutputExists
+from exporter.link import link_tree
 from serving.errors import RepositoryError
 from serving.repository import ALL_TASKS, Repository, Segment, Task, read_repository
 from serving.repository.config import LABELS_FILE, all_tasks_config, segment_config, task_config, to_text
 from serving.repository.read import CONFIG_FILE
 
 
+@dataclass(frozen=True)
+class Change:
+    """A change of a repository under way.
+
+    repository: its state until now, to be read. folder: where its next state is built; what espalier did not write is there already.
+    """
+
+    repository: Repository
+    folder: Path
+
+    def keep(self, model: str) -> None:
+        """Take the folder of `model` over as it is: the same files, by hard links, or copies where the file system has no links.
+
+        What is kept must not be written to, only replaced or deleted: it still is the old state's file, too.
+        Raises NameTaken when `folder` holds something of that name.
+        """
+        if os.path.lexists(self.folder / model):
+            raise NameTaken(model)
+        link_tree(self.repository.path / model, self.folder / model)
+
+
 def check_output(out: Path, force: bool) -> None:
     """Raise OutputExists, NotARepository or ForeignFiles unless `out` may be written."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if _is_free(out):
         return
     if not force:
         raise OutputExists(out)
@@ -25,76 +49,126 @@ def check_output(out: Path, force: bool) -> None:
         repository = read_repository(out)
     except RepositoryError as error:
         raise NotARepository(out) from error
-    ours = {*repository.segments, *repository.tasks, ALL_TASKS}
-    foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in ours)
+    foreign = foreign_entries(repository)
     if foreign:
         raise ForeignFiles(out, foreign)
 
 
+def _is_free(out: Path) -> bool:
+    try:
+        return not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    except OSError as error:
+        raise ExportError(f"{out} cannot be read ({reason(error)}).") from error
+
+
+def foreign_entries(repository: Repository) -> list[str]:
+    """Return the names of what stands in the repository's folder beside the models of espalier."""
+    ours = {*repository.segments, *repository.tasks, ALL_TASKS}
+    return sorted(entry.name for entry in repository.path.iterdir() if entry.name not in ours)
+
+
 @contextmanager
-def written_whole(out: Path, force: bool) -> Iterator[Path]:
-    """Yield an empty folder beside `out` that takes its place when the block ends well, and vanishes when it does not.
+def written_whole(out: Path, force: bool, waiting: Waiting = silent) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `out` in one step when the block ends well, and vanishes when it does not.
 
-    Raises ExportError when the folder cannot be written.
+    There is one writer at a time: another one is waited for, which `waiting` is told, and `out` is looked at only then.
+    Raises what `check_output` does, and ExportError when the folder cannot be written; then nothing was changed.
     """
-    check_output(out, force)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise ExportError(f"{out} cannot be written: {error.strerror}.") from error
-    try:
-        aside.chmod(0o755)  # mkdtemp's folders are private, a repository is for other processes
-        yield aside
-        _replace(aside, out)
-    except OSError as error:
-        raise ExportError(f"{out} could not be written ({error.strerror}); nothing was changed.") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with _writing(out, waiting) as place:
+        check_output(out, force)
+        place.begin()
+        yield place.new
+        place.publish()
 
 
-def _replace(new: Path, out: Path) -> None:
-    if not out.exists():
-        new.rename(out)
-        return
-    old = new.with_name(new.name + ".old")
-    out.rename(old)
+@contextmanager
+def changed_whole(repo: Path, waiting: Waiting = silent) -> Iterator[Change]:
+    """Yield the change of the repository at `repo`: what is built in its folder takes the place of `repo` in one step at the end.
+
+    Models are kept by name, or written anew; what espalier did not write is kept without a word. One writer at a time, as above.
+    Raises RepositoryError when `repo` is no repository, and ExportError when it cannot be written; then nothing was changed.
+    """
+    recover(repo, waiting)
+    read_repository(repo)  # before anything is made beside what is no repository
+    with _writing(repo, waiting) as place:
+        repository = read_repository(repo)
+        place.begin()
+        change = Change(repository, place.new)
+        for name in foreign_entries(repository):
+            change.keep(name)
+        yield change
+        place.publish()
+
+
+@contextmanager
+def _writing(repo: Path, waiting: Waiting) -> Iterator[Aside]:
     try:
-        new.rename(out)
-    except OSError:
-        old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        with aside(repo, waiting) as place:
+            yield place
+    except OSError as error:
+        raise ExportError(f"{repo} could not be written ({reason(error)}); nothing was changed.") from error
 
 
 def write_configs(
     folder: Path, segments: Mapping[str, Segment], tasks: Mapping[str, Task], cuts_left_out: Sequence[str] = ()
 ) -> Repository:
-    """Write the configurations of `segments` (whose models are there already) and the ensembles of `tasks` into `folder`."""
+    """Write the configurations of `segments` (whose models are there already), `tasks` and all_tasks; return what is there now.
+
+    Raises NameTaken when the folder of a task is there already.
+    """
+    write_models(folder, segments, tasks)
+    return write_all_tasks(folder, tasks.values(), cuts_left_out)
+
+
+def write_models(folder: Path, segments: Mapping[str, Segment], tasks: Mapping[str, Task]) -> None:
+    """Write the configurations of `segments` (whose models are there already) and the ensembles of `tasks` into `folder`.
+
+    Raises NameTaken when the folder of a task is there already.
+    """
     for segment in segments.values():
-        (folder / segment.name / CONFIG_FILE).write_text(to_text(segment_config(segment)))
+        _write_new(folder / segment.name / CONFIG_FILE, to_text(segment_config(segment)))
     for task in tasks.values():
         _ensemble_folder(folder, task.name, to_text(task_config(task)))
         _write_labels(folder / task.name / LABELS_FILE, task)
-    _ensemble_folder(folder, ALL_TASKS, to_text(all_tasks_config(tasks.values(), cuts_left_out)))
-    for task in tasks.values():
+
+
+def write_all_tasks(folder: Path, tasks: Iterable[Task], cuts_left_out: Sequence[str] = ()) -> Repository:
+    """Write the ensemble of all `tasks`, whose own folders and segments are in `folder` already; return what is there now.
+
+    An ensemble of that name that is there is replaced.
+    """
+    tasks = list(tasks)
+    if (folder / ALL_TASKS).exists():
+        shutil.rmtree(folder / ALL_TASKS)
+    _ensemble_folder(folder, ALL_TASKS, to_text(all_tasks_config(tasks, cuts_left_out)))
+    for task in tasks:
         _write_labels(folder / ALL_TASKS / f"{task.name}.{LABELS_FILE}", task)
     return read_repository(folder)
 
 
 def model_path(folder: Path, segment: str) -> Path:
-    """Return where the model of `segment` belongs, its folder made."""
+    """Return where the model of `segment` belongs, its folder made, and nothing there that the old state also holds."""
     path = folder / segment / "1" / "model.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     return path
 
 
 def _ensemble_folder(folder: Path, name: str, config: str) -> None:
-    # Triton wants a version folder even of an ensemble, which keeps nothing in it.
-    (folder / name / "1").mkdir(parents=True)
-    (folder / name / CONFIG_FILE).write_text(config)
+    try:
+        (folder / name).mkdir(parents=True)
+    except FileExistsError:
+        raise NameTaken(name) from None
+    (folder / name / "1").mkdir()  # Triton wants a version folder even of an ensemble, which keeps nothing in it
+    _write_new(folder / name / CONFIG_FILE, config)
 
 
 def _write_labels(file: Path, task: Task) -> None:
     if task.labels:
-        file.write_text("".join(f"{label}\n" for label in task.labels))
+        _write_new(file, "".join(f"{label}\n" for label in task.labels))
+
+
+def _write_new(file: Path, text: str) -> None:
+    """Write a file of its own: what stands there may be a link to the old state's, which must not change."""
+    file.unlink(missing_ok=True)
+    file.write_text(text, encoding="utf-8")

@@ -18,8 +18,10 @@ def inspect(
 ) -> None:
     """Show a repository: the tree of trunk and branches, each segment's cost, and what sharing saves."""
     from espalier.tree import repository_tree, savings_table, segments_table
+    from exporter.aside import recover
     from serving.repository import read_repository
 
+    recover(repo)
     repository = read_repository(repo)
     if as_json:
         print(json.dumps(_as_data(repository), indent=2))

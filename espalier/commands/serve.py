@@ -24,6 +24,8 @@ def serve(
     Every task is a model that any v2 client can call; `all_tasks` answers several at once and runs the trunk once.
     Images go to POST /predict; the API is described at /docs.
     """
+    from exporter.aside import recover
     from serving.server import run
 
+    recover(repo)
     run(repo, host=host, http_port=http_port, grpc_port=grpc_port, threads=threads)

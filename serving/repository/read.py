@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,56 @@ from serving.repository.config import ALL_TASKS, LABELS_FILE, kind_of, parse_cut
 from serving.repository.model import Repository, Segment, Task
 
 CONFIG_FILE = "config.pbtxt"
+# Each attempt but the last met a writer that replaced the repository in these very milliseconds.
+_ATTEMPTS = 100
 
 
 def read_repository(path: str | Path) -> Repository:
     """Return what the model repository at `path` holds. Models that espalier did not write are passed over.
 
+    A repository that is replaced as a whole meanwhile is read again: what is returned was one of its states, never a mixture.
     Raises RepositoryError when `path` is not a folder, holds no task, or its models do not fit together.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise RepositoryError(f"{path} is not a folder; give the folder that `espalier export --out` wrote.")
+    for _ in range(_ATTEMPTS):
+        with _pinned(path) as is_same:
+            try:
+                repository = _read(path)
+            except (RepositoryError, FileNotFoundError):
+                if is_same():
+                    raise
+                continue
+            if is_same():
+                return repository
+    raise RepositoryError(f"{path} is replaced again and again while it is read; read it when nobody writes.")
+
+
+@contextmanager
+def _pinned(folder: Path) -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether `folder` is still the folder that it is now.
+
+    It is held open, because the inode number of a folder that is deleted may be that of the next one.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RepositoryError(f"{folder} is not a folder; give the folder that `espalier export --out` wrote.") from error
+    except OSError as error:
+        raise RepositoryError(f"{folder} cannot be read ({error.strerror}).") from error
+
+    def is_same() -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), folder.stat())
+        except FileNotFoundError:
+            return False
+
+    try:
+        yield is_same
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> Repository:
     segments: dict[str, Segment] = {}
     tasks: dict[str, Task] = {}
     cuts_left_out: tuple[str, ...] = ()
