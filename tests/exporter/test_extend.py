@@ -116,7 +116,7 @@ def test_a_siamese_head_is_added_to_what_is_there(tmp_path: Path) -> None:
     twin = Sources({"twin": lambda: TaskModel(siamese({"b4": 44}, head=22, fork="b3"))})
     report = add_tasks(tmp_path / "repo", twin, AddOptions())
     assert report.missed["twin"].blocks == 0
-    assert len(report.new) == 2  # the tuned block, and the head
+    assert len(report.new) == 1  # the tuned block and the head, which takes the frozen features, too
     assert report.parity_errors["twin"] < 1e-5
 
 
