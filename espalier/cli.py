@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 from rich.markup import escape
 
-from espalier.commands import demo, export, gc, infer, inspect, remove, serve, tune
+from espalier.commands import add, demo, export, gc, infer, inspect, remove, serve, tune
 from espalier.console import errors
 
 # What only the offline half needs.
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.command()(demo.demo)
 app.add_typer(tune.app, name="tune")
 app.command()(export.export)
+app.command()(add.add)
 app.command()(inspect.inspect)
 app.command()(remove.remove)
 app.command()(gc.gc)

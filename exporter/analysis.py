@@ -10,7 +10,7 @@ from exporter.chain import Block, Chain, Network
 from exporter.check import check_labels, check_together, explain_sharing
 from exporter.errors import ExportError
 from exporter.existing import Existing
-from exporter.passes import canonicalise
+from exporter.guard import canonical_form, guarded
 from exporter.segments import Place
 from exporter.sources import LoadTaskModel, Sources
 from exporter.store import WeightStore
@@ -73,13 +73,14 @@ class Analysis:
         return remarks
 
     def _read_one(self, name: str, model: TaskModel) -> None:
-        graph = canonicalise(model.model)
+        graph = canonical_form(name, model.model)
         try:
             self.store.take_over(graph)
             self.wholes[name] = self.store.save(graph, f"whole-{len(self.wholes)}")
         except OSError as error:
             raise ExportError(f"The weights of {name} cannot be kept in {self.store.folder} ({error.strerror}).") from error
-        self._networks[name] = Network(name, graph)
+        with guarded(name):
+            self._networks[name] = Network(name, graph)
         self.models[name] = replace(model, model=graph)
 
     def _chains(self) -> dict[str, Chain]:

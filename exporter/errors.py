@@ -176,3 +176,49 @@ class TaskExists(ExportError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"Task {name!r} is in the repository already; choose another name, or replace it with --replace.")
+
+
+class NonFiniteWeights(ExportError):
+    """A weight of a model is NaN or infinite: its training diverged, or the file is damaged."""
+
+    def __init__(self, where: str, tensor: str) -> None:
+        super().__init__(
+            f"{where}: the tensor {tensor!r} holds NaN or infinite values; a network with such weights answers nothing."
+        )
+
+
+class BadCode(ExportError):
+    """A Python callable that was to return a network does not."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(
+            f"{name}: {reason.rstrip('.')}; name a callable that returns a torch.nn.Module as package.module:callable."
+        )
+
+
+class UnknownInput(ExportError):
+    """A network whose images are described nowhere."""
+
+    def __init__(self, name: str, options: Iterable[str]) -> None:
+        super().__init__(f"{name} does not say what images it takes; give {' and '.join(options)}.")
+
+
+class NeedsBackbone(ExportError):
+    """A task of weights alone, without the network that they belong to."""
+
+    def __init__(self, task: str, file: Path) -> None:
+        super().__init__(
+            f"Task {task!r} is a checkpoint, {file.name}, and needs its network: give the one that it was tuned on with --backbone, as "
+            f"a name or a backbone file, or for a whole state dict its own, as --task {task}=NETWORK@{file}."
+        )
+
+
+class LabelsDoNotFit(ExportError):
+    """A task with more or fewer labels than outputs."""
+
+    def __init__(self, task: str, labels: int, outputs: int) -> None:
+        super().__init__(f"Task {task!r} has {labels} labels for {outputs} outputs.")
+
+
+class RefusedModel(ExportError):
+    """A model that was refused when it was tried out in a process of its own, in the words that were said there."""

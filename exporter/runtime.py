@@ -6,12 +6,19 @@ from pathlib import Path
 
 import onnx_ir as ir
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+from exporter.errors import ExportError
+from exporter.load import first_line
 
 
 def open_session(model: Path | ir.Model) -> ort.InferenceSession:
-    """Return a CPU session of `model` that does not spin while it is idle."""
+    """Return a CPU session of `model` that does not spin while it is idle. Raises ExportError when ONNX Runtime cannot run it."""
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, too
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     content = str(model) if isinstance(model, Path) else ir.to_proto(model).SerializeToString()
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except (errors.Fail, errors.InvalidGraph, errors.InvalidArgument, errors.NotImplemented, errors.RuntimeException) as error:
+        raise ExportError(f"ONNX Runtime cannot run the model ({first_line(error)}).") from error

@@ -1,20 +1,24 @@
-"""Where task models come from: ONNX files of any producer, and our task checkpoints. torch is imported only when it is needed."""
+"""Where task models come from: ONNX files of any producer, and torch networks. torch is imported only when it is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from exporter.errors import BadModel, ExportError
+from exporter.labels import read_labels
 from exporter.load import load_onnx
+from exporter.preflight import preflight
+from exporter.references import InputOptions, Preprocess, Reference, parse_reference
 from exporter.task_model import TaskModel
 
 if TYPE_CHECKING:
-    from exporter.torch_export import BackboneExporter
+    from exporter.torch_sources import TorchSources
 
-Preprocess = Literal["in-graph", "none"]
+__all__ = ["InputOptions", "LoadTaskModel", "Preprocess", "Sources", "open_sources"]
+
 LoadTaskModel = Callable[[], TaskModel]
 
 
@@ -26,51 +30,46 @@ class Sources:
     backbone: LoadTaskModel | None = None
 
 
-def open_sources(backbone: str | None, tasks: Mapping[str, Path], preprocess: Preprocess = "in-graph") -> Sources:
-    """Return how to load `tasks` (ONNX files or task checkpoints) and `backbone` (an ONNX file, a backbone file, or a network's name).
+def open_sources(
+    backbone: str | Path | None, tasks: Mapping[str, str | Path], options: InputOptions | Preprocess = "in-graph"
+) -> Sources:
+    """Return how to load `tasks` and `backbone`, each named as `exporter.references.parse_reference` reads it.
 
-    Raises BadModel for a file that is missing or of no known kind, ExportError when checkpoints come without a backbone to put them on.
+    A file of weights alone belongs to the backbone: a task checkpoint of ours, or a whole state dict of the backbone's architecture,
+    whose head may have a size of its own. Every file is checked now, before anything is traced: ONNX files are tried out in a process
+    of their own, state dicts must fit their network. Raises ExportError or, for networks and checkpoints, TuningError.
     """
-    kinds = {name: _kind(path) for name, path in tasks.items()}
-    exporter = None
-    if backbone is not None and not backbone.endswith(".onnx"):
-        exporter = _torch_exporter(backbone, preprocess)
-    loaders = {name: _task_loader(name, path, kinds[name], exporter) for name, path in tasks.items()}
-    if backbone is None:
-        return Sources(loaders)
-    return Sources(loaders, exporter.export_backbone if exporter else lambda: TaskModel(load_onnx(Path(backbone))))
+    options = InputOptions(options) if isinstance(options, str) else options
+    base = parse_reference(backbone) if backbone is not None else None
+    named = {name: parse_reference(text) for name, text in tasks.items()}
+    references = [reference for reference in (base, *named.values()) if reference is not None]
+    preflight([file for reference in references if (file := reference.onnx_file) is not None])
+    opener = _Opener(options)
+    load_base = opener.open_backbone(base) if base is not None else None
+    return Sources({name: opener.open_task(name, reference) for name, reference in named.items()}, load_base)
 
 
-def _kind(path: Path) -> str:
-    if not path.is_file():
-        raise BadModel(path, "there is no such file.")
-    if path.suffix == ".onnx":
-        return "onnx"
-    if path.suffix == ".safetensors":
-        return "checkpoint"
-    raise BadModel(path, "is neither an ONNX model (.onnx) nor a task checkpoint (.safetensors).")
+class _Opener:
+    """Opens ONNX files itself and leaves the rest to TorchSources, which comes into being when it is needed."""
 
+    def __init__(self, options: InputOptions) -> None:
+        self._options = options
 
-def _task_loader(name: str, path: Path, kind: str, exporter: BackboneExporter | None) -> LoadTaskModel:
-    if kind == "onnx":
-        return lambda: TaskModel(load_onnx(path), provenance={"file": path.name})
-    if exporter is None:
-        raise ExportError(
-            f"Task {name!r} is a checkpoint of tuned blocks; give the network that it was tuned on with --backbone, "
-            "as a name or a backbone file."
-        )
-    checkpoint = _load_checkpoint(path)  # now, so that a broken file is refused before anything is traced
-    return lambda: exporter.export_task(checkpoint)
+    def open_backbone(self, reference: Reference) -> LoadTaskModel:
+        file = reference.onnx_file
+        if file is None:
+            return self._torch.open_backbone(reference)
+        return lambda: TaskModel(load_onnx(file))
 
+    def open_task(self, name: str, reference: Reference) -> LoadTaskModel:
+        file = reference.onnx_file
+        if file is None:
+            return self._torch.open_task(name, reference)
+        labels = read_labels(name, file)
+        return lambda: TaskModel(load_onnx(file), labels, provenance={"file": file.name})
 
-def _torch_exporter(backbone: str, preprocess: Preprocess) -> BackboneExporter:
-    from exporter.torch_export import BackboneExporter
-    from tuning.backbone import load_backbone
+    @cached_property
+    def _torch(self) -> TorchSources:
+        from exporter.torch_sources import TorchSources
 
-    return BackboneExporter(load_backbone(backbone), preprocess)
-
-
-def _load_checkpoint(path: Path) -> Any:
-    from tuning.checkpoint import load_task
-
-    return load_task(path)
+        return TorchSources(self._options)

@@ -14,7 +14,8 @@ from serving.preprocessing import Preprocessing
 class TaskModel:
     """An ONNX model from the image (or tensor) to one vector per row.
 
-    labels: one per entry of the output, or empty. preprocessing: how an image becomes a row, None when that is the client's business.
+    labels: one per entry of the output, or empty. preprocessing: how an image becomes a row, None when nobody said; for a model that takes
+    float32, also the normalisation that is left to the client.
     """
 
     model: ir.Model

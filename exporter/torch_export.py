@@ -1,6 +1,6 @@
-"""torch networks -> ONNX. The one module of the exporter that imports torch.
+"""torch networks -> ONNX.
 
-Tracing a network takes seconds, and all tasks of one backbone have the same architecture. So a backbone is traced once, without any
+Tracing a network takes seconds, and all tasks of one backbone have the same architecture. So an architecture is traced once, without any
 optimisation, and each task's weights are put into a copy of that graph; folding (BatchNorm into convolutions, say) comes after. What
 comes out is compared with torch's own result before it is used.
 """
@@ -16,11 +16,16 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from torch import nn
 
-from exporter.errors import ExportError
+from exporter.errors import ExportError, NonFiniteWeights
+from exporter.load import first_line
 from exporter.runtime import open_session
 from exporter.task_model import TaskModel
+from exporter.tensors import is_finite
+from serving.preprocessing import Preprocessing
 from tuning.backbone import Backbone
 from tuning.checkpoint import TaskCheckpoint, build_network
 from tuning.normalise import Normalise
@@ -42,21 +47,58 @@ class _Wrapped(nn.Module):
         return self.network(image if self.normalise is None else self.normalise(image))  # type: ignore[no-any-return]
 
 
-class BackboneExporter:
-    """Exports a backbone and tasks on it as task models.
+class NetworkExporter:
+    """Exports networks of one architecture and input size: the first is traced, and the weights of the others are bound into its trace.
 
-    preprocess: "in-graph" (input uint8, shape (batch, height, width, 3), normalised inside) or "none" (float32,
-    (batch, 3, height, width), normalised by the client).
+    height, width: pixels of the input. preprocess: "in-graph" (input uint8, shape (batch, height, width, 3), normalised inside) or
+    "none" (float32, (batch, 3, height, width), normalised by the client).
     """
 
-    def __init__(self, backbone: Backbone, preprocess: str = "in-graph") -> None:
-        self._backbone = backbone
+    def __init__(self, height: int, width: int, preprocess: str = "in-graph") -> None:
+        self._size = (height, width)
         self._in_graph = preprocess == "in-graph"
-        self._traced: ir.Model | None = None
+        self._traces: list[ir.Model] = []
+
+    def export(self, network: nn.Module, preprocessing: Preprocessing | None) -> ir.Model:
+        """Return `network` as an ONNX model. preprocessing: its normalisation, which "in-graph" needs.
+
+        Raises NonFiniteWeights, or ExportError when torch cannot export the network or ONNX computes something else.
+        """
+        refuse_non_finite("the network", network.state_dict())
+        normalise = Normalise(preprocessing) if self._in_graph and preprocessing is not None else None
+        wrapped = _Wrapped(network, normalise).eval()
+        weights, images = wrapped.state_dict(), self._example(3)
+        with torch.inference_mode():
+            expected = wrapped(images).numpy()
+        for traced in self._traces:
+            model = bind(traced, weights)
+            if _computes(model, images, expected):
+                return model
+        # The first of its kind, or a head whose size is written into the graph, as in the Reshape after a convolution.
+        self._traces.append(trace(_with_distinct_weights(wrapped), self._example(2)))
+        model = bind(self._traces[-1], weights)
+        if not _computes(model, images, expected):
+            raise ExportError("The exported ONNX graph does not compute what the torch network computes; nothing was written.")
+        return model
+
+    def _example(self, rows: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        if self._in_graph:
+            return torch.randint(0, 256, (rows, *self._size, 3), dtype=torch.uint8, generator=generator)
+        return torch.randn((rows, 3, *self._size), generator=generator)
+
+
+class BackboneExporter:
+    """Exports a backbone and tasks on it as task models. preprocess: as in NetworkExporter; `exporter`: one to share a trace with."""
+
+    def __init__(self, backbone: Backbone, preprocess: str = "in-graph", exporter: NetworkExporter | None = None) -> None:
+        size = backbone.spec.preprocessing
+        self._backbone = backbone
+        self._exporter = exporter or NetworkExporter(size.height, size.width, preprocess)
 
     def export_backbone(self) -> TaskModel:
         """Return the backbone as a whole task model, its own head included."""
-        return TaskModel(self._export(self._backbone.network))
+        return TaskModel(self._export(self._backbone.network), preprocessing=self._backbone.spec.preprocessing)
 
     def export_task(self, checkpoint: TaskCheckpoint) -> TaskModel:
         """Return the whole network of the task, with labels, preprocessing and provenance.
@@ -64,40 +106,26 @@ class BackboneExporter:
         Raises tuning's BackboneMismatch when the checkpoint belongs to another backbone.
         """
         model = self._export(build_network(self._backbone, checkpoint))
-        preprocessing = self._backbone.spec.preprocessing if self._in_graph else None
+        preprocessing = self._backbone.spec.preprocessing
         return TaskModel(model, checkpoint.labels, preprocessing, _provenance(self._backbone, checkpoint))
 
     def _export(self, network: nn.Module) -> ir.Model:
-        wrapped = _Wrapped(network, Normalise(self._backbone.spec.preprocessing) if self._in_graph else None).eval()
-        if self._traced is None:
-            self._traced = trace(_with_distinct_weights(wrapped), self._example(2))
-        model = bind(self._traced, wrapped.state_dict())
-        self._check(model, wrapped)
-        return model
+        return self._exporter.export(network, self._backbone.spec.preprocessing)
 
-    def _example(self, rows: int) -> torch.Tensor:
-        preprocessing = self._backbone.spec.preprocessing
-        generator = torch.Generator().manual_seed(0)
-        if self._in_graph:
-            size = (rows, preprocessing.height, preprocessing.width, 3)
-            return torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
-        return torch.randn((rows, 3, preprocessing.height, preprocessing.width), generator=generator)
 
-    def _check(self, model: ir.Model, wrapped: nn.Module) -> None:
-        images = self._example(3)
-        with torch.inference_mode():
-            expected = wrapped(images).numpy()
-        found = open_session(model).run(None, {"image": images.numpy()})[0]
-        if np.abs(found - expected).max() > _TOLERANCE * max(float(np.abs(expected).max()), 1e-6):
-            raise ExportError("The exported ONNX graph does not compute what the torch network computes; nothing was written.")
+def refuse_non_finite(where: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise NonFiniteWeights for the first of `tensors` that holds NaN, or infinity beside other values than zero."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all() and not is_finite(tensor.detach().float().numpy()):
+            raise NonFiniteWeights(where, name)
 
 
 def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:
     """Return `module` as an unoptimised ONNX model with dynamic batch size; initializers are named like the module's state dict."""
     try:
         program = _export(module.eval(), example)
-    except RuntimeError as error:  # torch's own exporter errors are among them
-        raise ExportError(f"torch cannot export the network to ONNX ({str(error).strip().splitlines()[0]}).") from error
+    except Exception as error:  # whatever the network's own code raises, and torch's exporter about it
+        raise ExportError(f"torch cannot export the network to ONNX ({first_line(error)}).") from error
     if program is None:
         raise ExportError("torch returned no ONNX program for the network.")
     return program.model
@@ -126,14 +154,36 @@ def bind(traced: ir.Model, weights: Mapping[str, torch.Tensor]) -> ir.Model:
     for name, value in model.graph.initializers.items():
         if name in weights:
             value.const_value = ir.tensor(weights[name].detach().contiguous().numpy(), name=name)
-            value.shape = ir.Shape(list(weights[name].shape))
-    for value in model.graph.outputs:  # a task's head has a size of its own
-        value.shape = None
+            shape = ir.Shape(list(weights[name].shape))
+            if value.shape != shape:  # a task's head has a size of its own
+                _forget_shapes(value)
+            value.shape = shape
     program = torch.onnx.ONNXProgram(model, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program.optimize()
     return program.model
+
+
+def _computes(model: ir.Model, images: torch.Tensor, expected: NDArray[np.float32]) -> bool:
+    """Return whether `model` gives `expected` for `images`. It may fail to run: when it was traced for a head of another size."""
+    try:
+        found = open_session(model).run(None, {"image": images.numpy()})[0]
+    except (ExportError, ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.RuntimeException):
+        return False
+    # `<=` is false where NaN is on either side.
+    limit = _TOLERANCE * max(float(np.abs(expected).max()), 1e-6)
+    return found.shape == expected.shape and bool(np.abs(found - expected).max() <= limit)
+
+
+def _forget_shapes(value: ir.Value) -> None:
+    """Drop the traced shapes of everything that is computed from `value`."""
+    open_values = [value]
+    while open_values:
+        for node, _ in open_values.pop().uses():
+            for output in node.outputs:
+                output.shape = None
+                open_values.append(output)
 
 
 def _with_distinct_weights(module: nn.Module) -> nn.Module:

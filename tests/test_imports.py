@@ -20,8 +20,8 @@ ALLOWED = {
     "benchmarks": ("benchmarks", "serving", "exporter", "tuning"),
     "espalier": PACKAGES,
 }
-# The exporter's door to torch and tuning: one module, and the function that opens it when it is needed.
-TORCH_MODULES = ("exporter/torch_export.py", "exporter/sources.py")
+# The exporter's door to torch and tuning; exporter/sources.py opens it when it is needed.
+TORCH_MODULES = ("exporter/torch_export.py", "exporter/torch_networks.py", "exporter/torch_sources.py")
 
 
 def imports(file: Path) -> Iterator[str]:

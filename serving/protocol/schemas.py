@@ -72,7 +72,9 @@ class TaskBody(BaseModel):
     labels: list[str]
     inputs: list[TensorBody]
     outputs: list[TensorBody]
-    preprocessing: PreprocessingBody | None = Field(description="None: the task takes tensors, not images.")
+    preprocessing: PreprocessingBody | None = Field(
+        description="How an image becomes a row; the client does it where the input is not UINT8."
+    )
     segments: list[str] = Field(description="What runs for the task, in order.")
     macs: int = Field(description="Multiply-accumulates per row of the task alone; GFLOPs = 2 x GMACs.")
 

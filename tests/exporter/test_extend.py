@@ -87,7 +87,7 @@ def test_a_task_is_replaced_only_when_asked_to(tmp_path: Path) -> None:
     export(tmp_path / "repo", FAMILY)
     other = Net(blocks=(1, 2, 3, 44), head=7, classes=5)
     before = contents(tmp_path / "repo")
-    with pytest.raises(TaskExists, match="'late' is in the repository already.*--replace"):
+    with pytest.raises(TaskExists, match=r"'late' is in the repository already.*--replace"):
         add(tmp_path / "repo", {"late": other})
     assert contents(tmp_path / "repo") == before
     add(tmp_path / "repo", {"late": other}, replace=True)
@@ -101,8 +101,8 @@ def test_what_does_not_belong_is_refused_and_changes_nothing(tmp_path: Path) -> 
         add(tmp_path / "repo", {"stranger": Net(blocks=(7, 8), head=9, stem=9)})
     with pytest.raises(DifferentInput, match=r"'plain' takes FLOAT rows"):
         add_tasks(tmp_path / "repo", Sources({"plain": lambda: TaskModel(plain(FROZEN, 9))}), AddOptions())
+    loader = {"new": lambda: TaskModel(Net(blocks=(1, 2, 3, 41)).model())}
     with pytest.raises(ParityError):
-        loader = {"new": lambda: TaskModel(Net(blocks=(1, 2, 3, 41)).model())}
         add_tasks(tmp_path / "repo", Sources(loader), AddOptions(parity_limit=-1.0))
     assert contents(tmp_path / "repo") == before
     assert [path.name for path in tmp_path.iterdir()] == ["repo"]
