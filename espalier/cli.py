@@ -11,8 +11,8 @@ from rich.markup import escape
 from espalier.commands import add, demo, export, gc, infer, inspect, remove, serve, tune
 from espalier.console import errors
 
-# What only the offline half needs.
-_EXPORT_EXTRA = ("torch", "torchvision", "timm", "onnxscript", "sklearn")
+# What only some commands need, and the extra that brings it.
+_EXTRAS = {**dict.fromkeys(("torch", "torchvision", "timm", "onnxscript", "sklearn"), "export"), "matplotlib": "plot"}
 
 app = typer.Typer(
     name="espalier",
@@ -45,19 +45,22 @@ def version() -> None:
 
 def main() -> None:
     """Run the CLI."""
+    from espalier.plot.errors import PlotError
     from exporter.errors import ExportError
     from serving.errors import ServingError
     from tuning.errors import TuningError
 
     try:
         app()
-    except (ServingError, ExportError, TuningError) as error:
+    except (ServingError, ExportError, TuningError, PlotError) as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        if error.name not in _EXPORT_EXTRA:
+        missing = (error.name or "").split(".")[0]
+        if missing not in _EXTRAS:
             raise
         _fail(
-            f"This command needs {error.name}, which is not installed; install espalier with its extra: pip install 'espalier[export]'."
+            f"This command needs {missing}, which is not installed; "
+            f"install espalier with its extra: pip install 'espalier[{_EXTRAS[missing]}]'."
         )
 
 

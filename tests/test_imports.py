@@ -16,7 +16,7 @@ PACKAGES = ("espalier", "benchmarks", "tuning", "exporter", "serving")
 ALLOWED = {
     "serving": ("serving",),
     "tuning": ("tuning", "serving.preprocessing"),
-    "exporter": ("exporter", "serving.repository", "serving.preprocessing", "serving.errors"),
+    "exporter": ("exporter", "serving.repository", "serving.preprocessing", "serving.dtypes", "serving.errors"),
     "benchmarks": ("benchmarks", "serving", "exporter", "tuning"),
     "espalier": PACKAGES,
 }

@@ -6,6 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from exporter.passes.constants import FoldConstants
+from exporter.passes.inputs import UsedInputs
 from exporter.passes.outputs import OwnOutputs
 from exporter.passes.reshape import StaticReshape
 
@@ -26,6 +27,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
         OwnOutputs(),
         common.AddDefaultAttributesPass(),
         common.RemoveUnusedNodesPass(),
+        UsedInputs(),
         common.TopologicalSortPass(),
     )
     result: ir.Model = passes(model).model

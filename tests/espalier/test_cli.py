@@ -79,7 +79,7 @@ def test_inspect_as_json_counts_the_trunk_once(repository: Path) -> None:
     ("arguments", "words"),
     [
         (["export"], "at least one with --task NAME=FILE"),
-        (["export", "--task", "p"], "not of the form NAME=FILE"),
+        (["export", "--task", "p"], "not of the form NAME=MODEL"),
         (["export", "--task", "p=missing.onnx"], "no such file"),
         (["export", "--task", "p=truncated.onnx"], "truncated"),
         (["export", "--task", "p=late.onnx", "--task", "p=late.onnx"], "given twice"),

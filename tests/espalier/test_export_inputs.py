@@ -43,7 +43,7 @@ def test_a_folder_of_tasks_beside_a_single_one(networks: Path) -> None:
         (["--task", "cars=cars.onnx", "--image-size", "0"], "greater than or equal to 1"),
         (["--task", "cars=empty"], "is a folder; give a file"),
         (["--task", "pets=cycle.onnx"], "its graph has a cycle through"),
-        (["--task", "two=two_labels.onnx"], "2 labels for 3 outputs"),
+        (["--task", "two=two_labels.onnx"], "2 labels for outputs of shape [3]"),
         (["--task", "pets=no_such_module:make"], "no_such_module:make: cannot be loaded"),
         (["--task", "pets=weights.pth"], "needs its network"),
         (["--backbone", "cars.onnx", "--task", "pets=weights.pth"], "needs its network"),

@@ -63,12 +63,12 @@ def test_a_model_that_crashes_the_library_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_refused_is_refused_in_the_same_words(tmp_path: Path) -> None:
     proto = Net(blocks=(1,)).proto()
-    proto.graph.input.add().CopyFrom(helper.make_tensor_value_info("more", TensorProto.FLOAT, ["batch"]))
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     path = tmp_path / "a name\nof two lines.onnx"
     path.write_bytes(proto.SerializeToString())
-    with pytest.raises(RefusedModel, match="has 2 inputs"):
+    with pytest.raises(RefusedModel, match="the batch size is fixed to 2"):
         preflight([path])
-    with pytest.raises(UnsupportedModel, match="net: has 2 inputs"):
+    with pytest.raises(UnsupportedModel, match="net: the batch size is fixed to 2"):
         analyse("net", load_onnx(path))
 
 

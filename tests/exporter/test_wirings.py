@@ -190,3 +190,9 @@ def test_an_output_that_is_no_function_of_an_input_is_refused() -> None:
     model.graph.outputs.append(model.graph.inputs[0])
     with pytest.raises(UnsupportedModel, match="the output 'image' is not computed from an input"):
         make_chain("net", canonicalise(model))
+
+
+def test_an_input_that_nothing_uses_is_left_out() -> None:
+    model = plain(FROZEN, 1)
+    model.graph.inputs.append(ir.Value(name="unused", shape=ir.Shape(["batch", 2]), type=ir.TensorType(ir.DataType.FLOAT)))
+    assert [tap.name for tap in make_chain("net", canonicalise(model)).inputs] == ["image"]

@@ -1,0 +1,1 @@
+"""A picture of a repository: the tree of trunk and branches in which width is cost."""
