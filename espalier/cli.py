@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 from rich.markup import escape
 
-from espalier.commands import add, demo, export, gc, infer, inspect, remove, serve, tune
+from espalier.commands import add, demo, diff, export, gc, infer, inspect, remove, serve, tune
 from espalier.console import errors
 
 # What only some commands need, and the extra that brings it.
@@ -28,9 +28,10 @@ app.command()(demo.demo)
 app.add_typer(tune.app, name="tune")
 app.command()(export.export)
 app.command()(add.add)
-app.command()(inspect.inspect)
 app.command()(remove.remove)
 app.command()(gc.gc)
+app.command()(inspect.inspect)
+app.command()(diff.diff)
 app.command()(serve.serve)
 app.command()(infer.infer)
 

@@ -235,13 +235,13 @@ def _modules(nodes: Sequence[ir.Node]) -> tuple[str, ...]:
     """Return the modules that `nodes` come from: per top-level module, the deepest path that covers all of its nodes."""
     grouped: dict[str, list[str]] = {}
     for node in nodes:
-        for path in _module_path(node):
+        for path in module_path(node):
             parts = path.split(".")
             grouped[parts[0]] = _common_prefix(grouped.get(parts[0], parts), parts)
     return tuple(".".join(parts) for parts in grouped.values())
 
 
-def _module_path(node: ir.Node) -> list[str]:
+def module_path(node: ir.Node) -> list[str]:
     """Return the node's module path below the exporter's wrapper, in a list that is empty if unknown."""
     try:
         scopes = [str(scope) for scope in ast.literal_eval(node.metadata_props.get(_NAME_SCOPES, "[]"))]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 from exporter.chain import Chain, Tap
 from exporter.costs import CutCosts
 from exporter.errors import TooFewSegments
-from exporter.segments import Key, Layout, Occurrence, Place, find_segments
+from exporter.segments import Key, Layout, Occurrence, Place, SegmentFinder
 
 CutRule = Literal["exact", "cheap", "stages"]
 
@@ -57,6 +58,7 @@ class _Step:
 
     cut: CutLeftOut
     copies: dict[Place, str]
+    most: float  # seconds that it can gain
 
 
 Allowed = Callable[[_Step, float, Layout], bool]
@@ -72,7 +74,7 @@ def choose_cuts(chains: Sequence[Chain], wanted: Collection[str], options: CutOp
     if options.rule == "stages":
         chooser.leave_out(lambda step, gain, layout: True)
     elif options.rule == "cheap":
-        chooser.leave_out(lambda step, gain, layout: gain > 0)
+        chooser.leave_out(lambda step, gain, layout: gain > 0, above=0.0)
     if options.max_segments is not None:
         chooser.shrink(wanted, options.max_segments)
     return chooser.layout, tuple(chooser.left_out)
@@ -83,28 +85,31 @@ class _Chooser:
         self._chains, self._costs, self._fixed = chains, options.costs, options.also_cut
         self._also_cut = options.also_cut | (_stage_ends(chains) if options.rule == "stages" else frozenset())
         self._copies: dict[Place, str] = dict(options.copies)
-        self.layout = find_segments(chains, self._copies, self._also_cut)
+        self._find = SegmentFinder(chains).find
+        self.layout = self._find(self._copies, self._also_cut)
         self.left_out: list[CutLeftOut] = []
 
-    def leave_out(self, allowed: Allowed) -> None:
-        """Leave out cuts as long as a step is `allowed(step, seconds gained, layout after it)`."""
-        while self._leave_out_one(allowed):
+    def leave_out(self, allowed: Allowed, above: float = -inf) -> None:
+        """Leave out cuts as long as a step is `allowed(step, seconds gained, layout after it)`; none that gains `above` or less is."""
+        while self._leave_out_one(allowed, above):
             pass
 
     def shrink(self, wanted: Collection[str], limit: int) -> None:
         """Leave out cuts until the chains `wanted` have at most `limit` segments together."""
         if _count(self.layout, wanted) > limit:
             self._also_cut = self._fixed
-            self.layout = find_segments(self._chains, self._copies, self._also_cut)
+            self.layout = self._find(self._copies, self._also_cut)
         while (count := _count(self.layout, wanted)) > limit:
             if not self._leave_out_one(lambda step, gain, layout, count=count: _count(layout, wanted) < count):  # type: ignore[misc]
                 raise TooFewSegments(limit, count)
 
-    def _leave_out_one(self, allowed: Allowed) -> bool:
+    def _leave_out_one(self, allowed: Allowed, above: float = -inf) -> bool:
         before = self._costs.total(self.layout.values())
         best: tuple[float, _Step, Layout] | None = None
-        for step in self._steps():
-            layout = find_segments(self._chains, self._copies | step.copies, self._also_cut)
+        for step in sorted(self._steps(), key=lambda step: -step.most):
+            if step.most <= (above if best is None else best[0]):
+                break  # neither this nor a later one can gain more
+            layout = self._find(self._copies | step.copies, self._also_cut)
             gain = before - self._costs.total(layout.values())
             if allowed(step, gain, layout) and (best is None or gain > best[0]):
                 best = gain, step, layout
@@ -142,7 +147,10 @@ class _Chooser:
         blocks = occurrences[0].blocks
         macs, weight_bytes = sum(block.macs for block in blocks), sum(block.weight_bytes for block in blocks)
         modules = blocks[-1].modules[-1:] if kind == "fork" else blocks[0].modules[:1]
-        yield _Step(CutLeftOut(kind, tap, modules, len(set(ways)), macs, weight_bytes), copies)
+        before = {occurrence.inputs for occurrence in occurrences}
+        after = {(name, occurrence.inputs) for occurrence, name in zip(occurrences, ways, strict=True)}
+        most = self._costs.most_saved(blocks, len(set(ways)), len(occurrences), len(after) - len(before))
+        yield _Step(CutLeftOut(kind, tap, modules, len(set(ways)), macs, weight_bytes), copies, most)
 
     def _way_on(self, occurrence: Occurrence) -> str | None:
         """Return what follows `occurrence` in its chain; None if that is not one segment."""

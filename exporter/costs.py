@@ -34,6 +34,16 @@ class CutCosts:
         """Return the seconds that one more cut costs: another run, and what crosses is written and read."""
         return self.seconds_per_run + 2 * sum(tap.row_bytes for tap in taps) / self.bytes_per_second
 
+    def most_saved(self, run: Run, copies: int, networks: int, streams: int) -> float:
+        """Return the most seconds that `copies` copies of `run` instead of one can save, if `streams` streams more are then computed.
+
+        At best every copy joins its neighbours on both sides in each of the `networks` that have it.
+        """
+        crossing = 2 * sum(tap.row_bytes for tap in (*run[0].inputs, *run[-1].outputs)) / self.bytes_per_second
+        saved = (2 * copies + 1) * self.seconds_per_run + networks * crossing
+        macs, weight_bytes = sum(block.macs for block in run), sum(block.weight_bytes for block in run)
+        return saved - streams * macs / self.macs_per_second - (copies - 1) * weight_bytes / self.bytes_per_second
+
     def _segment(self, run: Run, streams: int) -> float:
         crossing = sum(tap.row_bytes for tap in (*run[0].inputs, *run[-1].outputs))
         per_stream = sum(block.macs for block in run) / self.macs_per_second + crossing / self.bytes_per_second

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from exporter.chain import Block, Chain
 
@@ -24,8 +25,7 @@ Place = tuple[str, int]  # a chain's name, and a block's index in it
 Copies = Mapping[Place, str]
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """What tells blocks apart. depth: how many equal blocks precede it on its way. copy: "", or which copy of it this one is."""
 
     digest: str
@@ -66,22 +66,40 @@ def find_segments(chains: Sequence[Chain], copies: Copies | None = None, also_cu
     copies: blocks that count as copies of their own, although an equal block occurs elsewhere (weights are then stored again).
     also_cut: addresses of taps that become cuts although no sharing needs them.
     """
-    keys = {chain.name: _keys(chain, copies or {}) for chain in chains}
-    starts = _starts(chains, keys, also_cut)
-    return {chain.name: list(_occurrences(chain, keys[chain.name], starts)) for chain in chains}
+    return SegmentFinder(chains).find(copies or {}, also_cut)
 
 
-def _keys(chain: Chain, copies: Copies) -> list[Key]:
+class SegmentFinder:
+    """Finds the segments of the same chains again and again, with other copies and cuts."""
+
+    def __init__(self, chains: Sequence[Chain]) -> None:
+        self._chains = chains
+        self._depths = {chain.name: _depths(chain) for chain in chains}
+
+    def find(self, copies: Copies, also_cut: Collection[str] = ()) -> Layout:
+        """Return what `find_segments` returns."""
+        keys = {chain.name: self._keys(chain, copies) for chain in self._chains}
+        starts = _starts(self._chains, keys, also_cut)
+        return {chain.name: list(_occurrences(chain, keys[chain.name], starts)) for chain in self._chains}
+
+    def _keys(self, chain: Chain, copies: Copies) -> list[Key]:
+        depths = self._depths[chain.name]
+        return [
+            Key(block.digest, depth, copies.get((chain.name, block.index), ""))
+            for block, depth in zip(chain.blocks, depths, strict=True)
+        ]
+
+
+def _depths(chain: Chain) -> list[int]:
+    """Return for each block how many equal ones precede it on its way, at most."""
     producers = {tap.address: block.index for block in chain.blocks for tap in block.outputs}
     ahead: list[Counter[str]] = []  # per block: how often each digest occurs on the way to it, at most
-    keys = []
     for block in chain.blocks:
         before: Counter[str] = Counter()
         for index in {producers[tap.address] for tap in block.inputs if tap.address in producers}:
             before |= ahead[index] | Counter({chain.blocks[index].digest: ahead[index][chain.blocks[index].digest] + 1})
         ahead.append(before)
-        keys.append(Key(block.digest, before[block.digest], copies.get((chain.name, block.index), "")))
-    return keys
+    return [before[block.digest] for before, block in zip(ahead, chain.blocks, strict=True)]
 
 
 def _starts(chains: Sequence[Chain], keys: Mapping[str, Sequence[Key]], also_cut: Collection[str]) -> set[Key]:

@@ -20,10 +20,17 @@ class WeightStore:
         self.folder = folder
 
     def take_over(self, model: ir.Model) -> None:
-        """Move the large initializers of `model` to files; their tensors are then read on demand."""
+        """Move the large initializers of `model` to files; their tensors are then read on demand.
+
+        The small ones are copied: a tensor of a protobuf message would keep the whole file that it was read from in memory.
+        """
         for value in model.graph.initializers.values():
-            if value.const_value is not None and value.const_value.nbytes >= SMALLEST_STORED:
+            if value.const_value is None:
+                continue
+            if value.const_value.nbytes >= SMALLEST_STORED:
                 value.const_value = self._stored(value, value.const_value)
+            elif isinstance(value.const_value, ir.serde.TensorProtoTensor):
+                value.const_value = _copied(value.const_value)
 
     def save(self, model: ir.Model, name: str) -> Path:
         """Write `model`, whose weights have been taken over, as `name`.onnx; return the file."""
@@ -52,6 +59,10 @@ def save_with_weights(model: ir.Model, path: Path) -> None:
 
 def _in_memory(stored: ir.ExternalTensor) -> ir.TensorProtocol:
     """Return a copy, and let go of the file: a network's weights are needed segment by segment."""
-    copied = ir.Tensor(np.array(stored.numpy()), dtype=stored.dtype, name=stored.name)
+    copied = _copied(stored)
     stored.release()
     return copied
+
+
+def _copied(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    return ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=tensor.name)

@@ -103,7 +103,9 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(repository: Path, networks:
     assert sorted(networks.rglob("*")) == before
 
 
-@pytest.mark.parametrize("command", [[], ["tune"], ["tune", "fit"], ["export"], ["inspect"], ["serve"], ["infer"], ["demo"]])
+@pytest.mark.parametrize(
+    "command", [[], *([name] for name in "tune export add remove gc inspect diff serve infer demo".split()), ["tune", "fit"]]
+)
 def test_every_command_has_help(command: list[str]) -> None:
     run = espalier(*command, "--help")
     assert run.returncode == 0

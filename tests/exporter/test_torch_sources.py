@@ -62,7 +62,7 @@ def test_tasks_of_every_kind_on_one_backbone_share_one_trace_and_one_trunk(tmp_p
     assert len(traces) == 1
     assert report.plan.forks == {"early": 1, "late": 8, "probe": 9}
     tasks = report.repository.tasks
-    assert [(task.labels[:2], task.output.shape) for task in tasks.values()] == [
+    assert [(task.labels[:2], task.outputs[0].shape) for task in tasks.values()] == [
         (("a", "b"), (4,)),
         ((), (7,)),
         (("class 0", "class 1"), (3,)),
@@ -85,7 +85,7 @@ def test_networks_by_name_without_preprocessing(tmp_path: Path, traces: list[nn.
     repository = export_repository(open_sources(None, tasks, options), ExportOptions(tmp_path / "repo")).repository
     assert len(traces) == 1
     task = repository.tasks["three"]
-    assert (task.input.dtype, task.input.shape, task.output.shape) == ("FP32", (3, 32, 32), (3,))
+    assert (task.inputs[0].dtype, task.inputs[0].shape, task.outputs[0].shape) == ("FP32", (3, 32, 32), (3,))
     assert task.preprocessing is not None
     assert (task.preprocessing.width, task.preprocessing.mean) == (32, (0.1, 0.2, 0.3))
 

@@ -1,0 +1,54 @@
+"""`espalier diff`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from espalier.console import console
+
+
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="An ONNX model or a task checkpoint.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="What to compare it with.")],
+    backbone: Annotated[
+        str | None,
+        typer.Option(metavar="FILE_OR_NAME", help="The network that checkpoints were tuned on, as for `espalier export`."),
+    ] = None,
+    preprocess: Annotated[
+        str, typer.Option(metavar="in-graph|none", help="As for `espalier export`, for checkpoints.")
+    ] = "in-graph",
+    show_all: Annotated[bool, typer.Option("--all", help="List the equal blocks, too.")] = False,
+    weights: Annotated[bool, typer.Option("--weights", help="List every weight of the blocks that differ.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
+) -> None:
+    """Show which blocks differ between two networks, and by how much (relative norm of their weights, ||b - a|| / ||a||).
+
+    Both may come from anywhere: blocks are compared by content, not by name. BatchNorm is folded into the convolutions of torch networks,
+    so that the norms are of the folded weights.
+
+    [dim]espalier diff --backbone resnet50.a1_in1k flowers.safetensors pets.safetensors[/]
+    """
+    if preprocess not in ("in-graph", "none"):
+        raise typer.BadParameter(f"must be in-graph or none, not {preprocess!r}.", param_hint="--preprocess")
+
+    from espalier.diff_table import as_data, diff_table, summary
+    from exporter.diff import diff_models
+    from exporter.sources import open_sources
+
+    sources = open_sources(backbone, {str(a): a, str(b): b}, "in-graph" if preprocess == "in-graph" else "none")
+    left, right = (sources.tasks[str(path)]() for path in (a, b))
+    found = diff_models(str(a), left, str(b), right)
+    if as_json:
+        print(json.dumps(as_data(found), indent=2, allow_nan=False))
+        return
+    shown = found.blocks if show_all else found.differing
+    if shown:
+        console.print(diff_table(found, shown, weights))
+    for remark in found.remarks:
+        console.print(f"[yellow]{escape(remark)}[/]")
+    console.print(escape(summary(found)))
