@@ -135,7 +135,7 @@ class Network:
     def _has_rows(self, value: ir.Value) -> bool:
         """Whether `value` has the batch on its first axis and nothing else depends on it: only then can rows be split and stacked."""
         first, second = self._one.get(name_of(value), ()), self._other.get(name_of(value), ())
-        return first[:1] == (1,) and second[:1] == (3,) and first[1:] == second[1:]
+        return len(first) > 1 and first[0] == 1 and second[:1] == (3,) and first[1:] == second[1:]
 
     def _blocks(self, pieces: Sequence[Piece]) -> Iterator[Block]:
         opsets = self.model.opset_imports

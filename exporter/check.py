@@ -41,6 +41,8 @@ def check_output_names(tasks: Iterable[Task]) -> None:
     """Raise BadTaskName when an output of one task has the name of another task or of its output."""
     seen: dict[str, str] = {}
     for task in tasks:
+        if task.name in {spec.name for spec in task.inputs}:
+            raise BadTaskName(task.name, "the network has an input of that name")
         for name in {task.name, *(output.name for output in task.outputs)}:
             other = seen.setdefault(name, task.name)
             if other != task.name:

@@ -19,7 +19,7 @@ from exporter.choose import CutOptions
 from exporter.describe import describe_segment, describe_task
 from exporter.errors import ParityError
 from exporter.extract import extract_segment
-from exporter.parity import ParityChecker
+from exporter.parity import ParityChecker, limit_of
 from exporter.planning import PlannedSegment, SharingPlan, make_sharing_plan
 from exporter.sources import Sources
 from exporter.store import save_with_weights
@@ -32,7 +32,8 @@ class ExportOptions:
     """Where and how to write.
 
     max_batch_rows: the most rows that one run of a model takes. force: replace a repository that is there.
-    parity_limit: the largest difference between composed and whole, in units of the output's spread. cuts: how to choose them.
+    parity_limit: the largest difference between composed and whole, in units of the output's spread, for float32.
+    cuts: how to choose them.
     """
 
     out: Path
@@ -104,8 +105,9 @@ def check_parity(
     for index, name in enumerate(tasks):
         progress("Checking composed against whole", index, len(tasks))
         errors[name] = checker.error(name, analysis.wholes[name])
-        if not errors[name] <= limit:  # NaN is an error, too
-            raise ParityError(name, errors[name], limit)
+        allowed = limit_of(repository, name, limit)
+        if not errors[name] <= allowed:  # NaN is an error, too
+            raise ParityError(name, errors[name], allowed)
         checker.keep_only(tasks[index + 1 :])
     progress("Checking composed against whole", len(tasks), len(tasks))
     return errors

@@ -15,7 +15,7 @@ from exporter.describe import describe_segment, describe_steps, describe_task
 from exporter.errors import ParityError, TaskExists
 from exporter.existing import Existing, read_existing
 from exporter.export import check_parity, write_segments
-from exporter.parity import ParityChecker, relative_error, sample_rows
+from exporter.parity import ParityChecker, limit_of, relative_error, sample_rows
 from exporter.planning import SharingPlan, make_sharing_plan
 from exporter.reuse import Missed, keep_segments, missed_sharing
 from exporter.sources import Sources
@@ -134,6 +134,7 @@ def _check_recut(old: Repository, new: Repository, limit: float) -> dict[str, fl
         inputs = [sample_rows(spec, 4, seed) for seed, spec in enumerate(task.inputs)]
         pairs = zip(after.compose(name, inputs), before.compose(name, inputs), strict=True)
         errors[name] = max(relative_error(found, expected) for found, expected in pairs)
-        if not errors[name] <= limit:
-            raise ParityError(name, errors[name], limit)
+        allowed = limit_of(new, name, limit)
+        if not errors[name] <= allowed:
+            raise ParityError(name, errors[name], allowed)
     return errors

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from exporter.runtime import open_session
+from exporter.runtime import open_session, run_session
 from serving.dtypes import NUMPY_DTYPES
 from serving.repository import Repository, TensorSpec
 from serving.repository.model import SEGMENT_INPUT, segment_tensor
@@ -48,7 +48,7 @@ class ParityChecker:
         inputs = [sample_rows(spec, rows, seed) for seed, spec in enumerate(self._repository.tasks[task].inputs)]
         session = open_session(whole)
         names = [value.name for value in session.get_inputs()]
-        expected = session.run(None, dict(zip(names, inputs, strict=True)))
+        expected = run_session(session, dict(zip(names, inputs, strict=True)), f"the whole network of {task}")
         found = self.compose(task, inputs)
         return max(relative_error(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
@@ -69,8 +69,14 @@ class ParityChecker:
     def _run(self, segment: str, inputs: Mapping[str, Array]) -> Sequence[Array]:
         if segment not in self._sessions:
             self._sessions[segment] = open_session(self._repository.model_file(segment))
-        results: Sequence[Array] = self._sessions[segment].run(None, dict(inputs))
-        return results
+        return run_session(self._sessions[segment], inputs, segment)
+
+
+def limit_of(repository: Repository, task: str, limit: float) -> float:
+    """Return `limit`, which is meant for float32, for the precision of `task`: half precision rounds some thousand times as coarsely."""
+    segments = [repository.segments[step.segment] for step in repository.tasks[task].steps]
+    half = any(spec.dtype in ("FP16", "BF16") for segment in segments for spec in (*segment.inputs, *segment.outputs))
+    return limit * 500 if half else limit
 
 
 def relative_error(found: Array, expected: Array) -> float:

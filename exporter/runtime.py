@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from exporter.errors import ExportError
 from exporter.load import first_line
+
+Array = NDArray[np.generic]
 
 
 def open_session(model: Path | ir.Model) -> ort.InferenceSession:
@@ -22,3 +27,14 @@ def open_session(model: Path | ir.Model) -> ort.InferenceSession:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except (errors.Fail, errors.InvalidGraph, errors.InvalidArgument, errors.NotImplemented, errors.RuntimeException) as error:
         raise ExportError(f"ONNX Runtime cannot run the model ({first_line(error)}).") from error
+
+
+def run_session(session: ort.InferenceSession, inputs: Mapping[str, Array], what: str) -> Sequence[Array]:
+    """Return all outputs of `session` for `inputs`. Raises ExportError, naming `what` fails, when ONNX Runtime cannot."""
+    try:
+        results: Sequence[Array] = session.run(None, dict(inputs))
+    except (
+        Exception
+    ) as error:  # ONNX Runtime's exceptions have no common base; bfloat16, which numpy lacks, is a plain RuntimeError
+        raise ExportError(f"ONNX Runtime cannot run {what} ({first_line(error)}).") from error
+    return results

@@ -9,6 +9,7 @@ from exporter.passes.constants import FoldConstants
 from exporter.passes.inputs import UsedInputs
 from exporter.passes.outputs import OwnOutputs
 from exporter.passes.reshape import StaticReshape
+from exporter.passes.rows import RowsAsVectors
 
 
 def canonicalise(model: ir.Model) -> ir.Model:
@@ -25,6 +26,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
         StaticReshape(),
         common.IdentityEliminationPass(),
         OwnOutputs(),
+        RowsAsVectors(),
         common.AddDefaultAttributesPass(),
         common.RemoveUnusedNodesPass(),
         UsedInputs(),

@@ -30,6 +30,7 @@ def segment_config(segment: Segment) -> Any:
     config.default_model_filename = "model.onnx"
     _add_tensors(config.input, segment.inputs)
     _add_tensors(config.output, segment.outputs)
+    config.instance_group.add(count=1)  # Triton's own choice on a CPU is two sessions, with the weights in memory twice
     config.dynamic_batching.SetInParent()
     _add_warmup(config, segment)
     _set_parameters(

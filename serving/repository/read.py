@@ -110,7 +110,7 @@ def _labels(folder: Path) -> tuple[str, ...]:
     if not file.is_file():
         return ()
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_bytes().decode("utf-8")  # not read_text: only "\n" ends a line
     except (OSError, UnicodeDecodeError) as error:
         raise RepositoryError(f"{folder.name}/{LABELS_FILE} cannot be read as UTF-8 text.") from error
     return tuple(text.removesuffix("\n").split("\n")) if text else ()

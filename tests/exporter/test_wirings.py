@@ -24,7 +24,16 @@ from serving.engines.embedded import EmbeddedEngine
 from serving.plan import make_plan
 from serving.repository import Repository
 from serving.server import BackgroundServer
-from tests.exporter.wired import FROZEN, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head
+from tests.exporter.wired import (
+    FROZEN,
+    plain,
+    siamese,
+    with_embedding,
+    with_joint_end,
+    with_metadata,
+    with_numbers,
+    with_side_head,
+)
 
 Make = Callable[[], ir.Model]
 BACKBONE: Make = lambda: plain(FROZEN, head=9)  # noqa: E731
@@ -196,3 +205,29 @@ def test_an_input_that_nothing_uses_is_left_out() -> None:
     model = plain(FROZEN, 1)
     model.graph.inputs.append(ir.Value(name="unused", shape=ir.Shape(["batch", 2]), type=ir.TensorType(ir.DataType.FLOAT)))
     assert [tap.name for tap in make_chain("net", canonicalise(model)).inputs] == ["image"]
+
+
+def test_one_number_per_row_gets_an_axis_of_its_own(tmp_path: Path) -> None:
+    report = export(tmp_path / "repo", {"one": lambda: with_numbers(20), "two": lambda: with_numbers(21)}, backbone=None)
+    task = report.repository.tasks["one"]
+    assert {spec.name: spec.shape for spec in (*task.inputs, *task.outputs)} == {
+        "image": (6,), "age": (2,), "site": (1,), "one.shifted": (3,), "one.total": (1,)
+    }  # fmt: skip
+    inputs = rows(3, image=6, age=2, site=1)
+    found, _ = answers(report.repository, ["one"], inputs)
+    expected = whole(lambda: with_numbers(20), {**inputs, "site": inputs["site"][:, 0]})
+    np.testing.assert_allclose(found["one.shifted"], expected["shifted"], atol=1e-6)
+    np.testing.assert_allclose(found["one.total"][:, 0], expected["total"], atol=1e-5)
+
+
+def test_no_step_takes_what_is_an_output_of_the_repository(tmp_path: Path) -> None:
+    # Triton's ensembles leave out a step whose outputs nobody requests, even where another step still needs them.
+    tasks = {"embed": lambda: with_embedding(20), "side": lambda: with_side_head(21), "joint": lambda: with_joint_end(22)}
+    repository = export(tmp_path / "repo", {**tasks, "probe": lambda: plain(FROZEN, head=23)}).repository
+    outputs = {output.name for task in repository.tasks.values() for output in task.outputs}
+    assert not outputs & {name for task in repository.tasks.values() for step in task.steps for name in step.inputs}
+
+
+def test_a_task_named_like_an_input_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadTaskName, match="'age' cannot name a task: the network has an input of that name"):
+        export(tmp_path / "repo", {"age": lambda: with_metadata(20)}, backbone=None)

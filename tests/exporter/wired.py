@@ -108,3 +108,21 @@ def with_joint_end(head: int) -> ir.Model:
     net.layer(net.add(left, right, "sum"), "logits", head + 2, 3)
     net.layer(left, "boxes", head + 3, 4)
     return net.model("logits", "boxes")
+
+
+def with_numbers(head: int) -> ir.Model:
+    """One number per row goes in beside the image, and one comes out beside the logits."""
+    model = with_metadata(head)
+    graph = model.graph
+    axes = ir.Value(name="axes", const_value=ir.tensor(np.array([1], np.int64), name="axes"))
+    graph.register_initializer(axes)
+    site = ir.Value(name="site", shape=ir.Shape(["batch"]), type=ir.TensorType(ir.DataType.FLOAT))
+    column, total = ir.node("Unsqueeze", [site, axes]), ir.node("ReduceSum", [graph.outputs[0], axes], {"keepdims": 0})
+    shifted = ir.node("Add", [graph.outputs[0], column.outputs[0]])
+    graph.inputs.append(site)
+    graph.extend([column, shifted, total])
+    for value, name, shape in ((shifted.outputs[0], "shifted", ["batch", 3]), (total.outputs[0], "total", ["batch"])):
+        value.name, value.shape, value.type = name, ir.Shape(shape), ir.TensorType(ir.DataType.FLOAT)
+    column.outputs[0].name = "column"
+    graph.outputs[:] = [shifted.outputs[0], total.outputs[0]]
+    return model
