@@ -13,6 +13,8 @@ from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
 from tests.exporter.wired import siamese
 
+pytestmark = pytest.mark.slow  # each command tries its ONNX files out in a process of its own
+
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -11,6 +11,8 @@ from serving.repository import read_repository
 from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
 
+pytestmark = pytest.mark.slow  # each command tries its ONNX files out in a process of its own
+
 
 @pytest.fixture
 def networks(tmp_path: Path) -> Path:

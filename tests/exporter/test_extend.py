@@ -120,6 +120,7 @@ def test_a_siamese_head_is_added_to_what_is_there(tmp_path: Path) -> None:
     assert report.parity_errors["twin"] < 1e-5
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.sets(st.integers(0, 3)), st.booleans(), st.booleans()), min_size=1, max_size=4),

@@ -24,6 +24,8 @@ from tests.espalier.test_cli import espalier
 from tests.exporter.states import is_whole, keep_all, names_in, replace_with, rewrite, state
 from tests.exporter.test_export import FAMILY, export
 
+pytestmark = pytest.mark.slow  # real processes that wait, and are killed
+
 Start = Callable[..., subprocess.Popen[str]]
 
 

@@ -123,6 +123,8 @@ CODE = """
 import torch
 from torch import nn
 
+pytestmark = pytest.mark.slow  # imports torch and builds networks
+
 class Net(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Flatten(), nn.Linear(3 * 8 * 8, 4))

@@ -18,6 +18,8 @@ from serving.repository import Repository
 from tests.exporter.faults import Killed, faults_at
 from tests.exporter.states import State, names_in, replace_with, state
 
+pytestmark = pytest.mark.slow  # a sweep over every step at which a writer can die
+
 Operation = Callable[[Path, Repository], object]
 OPERATIONS: dict[str, Operation] = {
     "create": replace_with,
