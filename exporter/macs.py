@@ -79,10 +79,34 @@ def _gemm(node: ir.Node, shapes: Shapes) -> int:
     return prod(shape_of(node.outputs[0], shapes)) * inner
 
 
+def _einsum(node: ir.Node, shapes: Shapes) -> int:
+    """Count one multiply-add per combination of all indices; nothing for an equation that only moves or multiplies element by element."""
+    attribute = node.attributes.get_string("equation", "")
+    equation = "".join(str(attribute).split())
+    inputs, arrow, output = equation.partition("->")
+    if not arrow:
+        raise KeyError(f"the output of {equation!r}")
+    dims: dict[str, int] = {}
+    for term, value in zip(inputs.split(","), node.inputs, strict=True):
+        dims |= _indices(term, shape_of(value, shapes))
+    kept = set(_indices(output, shape_of(node.outputs[0], shapes)))
+    contracted = any(index not in kept for index in dims)
+    return prod(dims.values()) if len(node.inputs) > 1 and contracted else 0
+
+
+def _indices(term: str, shape: tuple[int, ...]) -> dict[str, int]:
+    """Return the sizes of the indices of a term; those of its ellipsis are named by their place from its end."""
+    before, ellipsis, after = term.partition("...")
+    hidden = len(shape) - len(before) - len(after) if ellipsis else 0
+    names = [*before, *(f"...{index}" for index in range(hidden, 0, -1)), *after]
+    return dict(zip(names, shape, strict=True))
+
+
 _COUNTERS: dict[str, Callable[[ir.Node, Shapes], int]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "MatMul": _matmul,
     "Gemm": _gemm,
+    "Einsum": _einsum,
 }
 PRODUCTS = frozenset(_COUNTERS)  # the operator types that count

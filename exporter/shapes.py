@@ -1,27 +1,59 @@
-"""Concrete shapes of all tensors of a model at a given batch size, by ONNX shape inference."""
+"""Concrete shapes of all tensors of a model at a given batch size, by ONNX shape inference.
+
+ONNX follows the contents of integer tensors only so far, and a Reshape to a computed shape then has an unknown one. So what is computed
+from shapes alone is run, and inference repeated with the results in place, until nothing more comes out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import onnx
 import onnx_ir as ir
-from onnx_ir.passes import common
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 Shapes = Mapping[str, tuple[int, ...]]
+Array = NDArray[np.generic]
+SHAPE_READERS = frozenset(("Shape", "Size"))
+RANDOM = frozenset(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"))
+_LARGEST = 64  # entries of a tensor whose contents are followed: enough for shapes
+_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """Shapes of a model's tensors by name, and the contents of those that are computed from shapes alone, where they are small."""
+
+    shapes: dict[str, tuple[int, ...]]
+    contents: dict[str, Array]
 
 
 def infer_shapes(model: ir.Model, batch: int) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor whose shape is known when the input has `batch` rows. `model` is left as it is."""
-    clone = model.clone()
-    for value in clone.graph.inputs:
-        value.shape = ir.Shape([batch, *(value.shape or ())[1:]])
-    for node in clone.graph:
-        for value in node.outputs:
-            value.shape = None
-    inferred = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(clone).model
-    values = [*inferred.graph.inputs, *inferred.graph.initializers.values()]
-    values += [value for node in inferred.graph for value in node.outputs]
-    return {name_of(value): shape for value in values if (shape := _concrete(value.shape)) is not None}
+    return infer(model, batch).shapes
+
+
+def infer(model: ir.Model, batch: int) -> Inferred:
+    """Return what is known of the tensors of `model` when its input has `batch` rows. `model` is left as it is."""
+    proto = _skeleton(model, batch)
+    contents: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    shapes = {name: array.shape for name, array in contents.items()}
+    computed: dict[str, Array] = {}
+    for _ in range(_ROUNDS):
+        inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+        shapes |= _concrete_shapes(inferred.graph)
+        found = _run_size_arithmetic(proto, shapes, contents)
+        if not found:
+            break
+        contents |= found
+        computed |= found
+        shapes |= {name: array.shape for name, array in found.items()}
+    return Inferred(shapes, computed)
 
 
 def shape_of(value: ir.Value | None, shapes: Shapes) -> tuple[int, ...]:
@@ -34,7 +66,70 @@ def name_of(value: ir.Value | None) -> str:
     return str(value.name) if value is not None else ""
 
 
-def _concrete(shape: ir.Shape | None) -> tuple[int, ...] | None:
-    if shape is None or not all(isinstance(dim, int) for dim in shape):
+def _skeleton(model: ir.Model, batch: int) -> onnx.ModelProto:
+    """Return `model` at a batch size, without what shapes do not depend on: large weights become inputs, recorded shapes go."""
+    graph = onnx.GraphProto(name="shapes")
+    graph.node.extend(ir.to_proto(node) for node in model.graph)
+    for value in model.graph.inputs:
+        graph.input.append(_info(value, [batch, *_dims(value)[1:]]))
+    for value in model.graph.initializers.values():
+        if value.const_value is not None and value.const_value.size <= _LARGEST:
+            graph.initializer.append(numpy_helper.from_array(value.const_value.numpy(), name_of(value)))
+        else:
+            graph.input.append(_info(value, _dims(value)))
+    graph.output.extend(_info(value, None) for value in model.graph.outputs)
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+    return onnx.helper.make_model(graph, ir_version=model.ir_version, opset_imports=opsets)
+
+
+def _info(value: ir.Value, dims: Sequence[int | None] | None) -> onnx.ValueInfoProto:
+    dtype = value.dtype if value.dtype is not None else ir.DataType.UNDEFINED
+    return onnx.helper.make_tensor_value_info(name_of(value), dtype.value, dims)
+
+
+def _dims(value: ir.Value) -> list[int | None]:
+    return [dim if isinstance(dim, int) else None for dim in value.shape or ()]
+
+
+def _concrete_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        tensor = info.type.tensor_type
+        if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+            shapes[info.name] = tuple(dim.dim_value for dim in tensor.shape.dim)
+    return shapes
+
+
+def _run_size_arithmetic(proto: onnx.ModelProto, shapes: Shapes, contents: dict[str, Array]) -> dict[str, Array]:
+    """Put what is computed from known shapes and `contents` in place as constants, and return it by name."""
+    opsets = {opset.domain: opset.version for opset in proto.opset_import}
+    found: dict[str, Array] = {}
+    kept = onnx.GraphProto()
+    for node in proto.graph.node:
+        inputs = _known_inputs(node, shapes, ChainMap(found, contents))
+        outputs = _run(node, inputs, opsets) if inputs is not None else None
+        if outputs is None or any(output.size > _LARGEST for output in outputs):
+            kept.node.append(node)
+        else:
+            found |= dict(zip(node.output, outputs, strict=False))
+    del proto.graph.node[:]
+    proto.graph.node.extend(kept.node)
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in found.items())
+    return found
+
+
+def _known_inputs(node: onnx.NodeProto, shapes: Shapes, contents: Mapping[str, Array]) -> dict[str, Array] | None:
+    """Return the contents of the inputs of `node`, or empty tensors of their shapes for a reader of shapes; None if one is unknown."""
+    names = [name for name in node.input if name]
+    if node.op_type in RANDOM:
         return None
-    return tuple(int(str(dim)) for dim in shape)
+    if node.op_type in SHAPE_READERS:
+        return {name: np.broadcast_to(np.float32(0), shapes[name]) for name in names if name in shapes} or None
+    return {name: contents[name] for name in names} if all(name in contents for name in names) else None
+
+
+def _run(node: onnx.NodeProto, inputs: dict[str, Array], opsets: dict[str, int]) -> list[Array] | None:
+    try:
+        return [np.asarray(output) for output in ReferenceEvaluator(node, opsets=opsets).run(None, inputs)]
+    except Exception:  # what the evaluator cannot run is unknown, whatever the reason
+        return None

@@ -22,6 +22,8 @@ from torch import nn
 
 from exporter.errors import ExportError, NonFiniteWeights
 from exporter.load import first_line
+from exporter.passes.head import adapt_head
+from exporter.passes.optimise import optimise
 from exporter.runtime import open_session
 from exporter.task_model import TaskModel
 from exporter.tensors import is_finite
@@ -151,18 +153,21 @@ def _export(module: nn.Module, example: torch.Tensor) -> torch.onnx.ONNXProgram 
 def bind(traced: ir.Model, weights: Mapping[str, torch.Tensor]) -> ir.Model:
     """Return a copy of `traced` with `weights` in place of the initializers of the same names, optimised."""
     model = traced.clone()
+    heads: dict[ir.Value, tuple[int, int]] = {}
     for name, value in model.graph.initializers.items():
         if name in weights:
+            old, new = list(value.shape or ()), list(weights[name].shape)
+            if old != new:
+                heads[value] = int(str(old[0])), new[0]
             value.const_value = ir.tensor(weights[name].detach().contiguous().numpy(), name=name)
-            shape = ir.Shape(list(weights[name].shape))
-            if value.shape != shape:  # a task's head has a size of its own
-                _forget_shapes(value)
-            value.shape = shape
-    program = torch.onnx.ONNXProgram(model, None)
+            value.shape = ir.Shape(new)
+    adapt_head(model.graph, heads)
+    for value in model.graph.outputs:  # a task's head has a size of its own
+        value.shape = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program.optimize()
-    return program.model
+        optimise(model)
+    return model
 
 
 def _computes(model: ir.Model, images: torch.Tensor, expected: NDArray[np.float32]) -> bool:
@@ -174,16 +179,6 @@ def _computes(model: ir.Model, images: torch.Tensor, expected: NDArray[np.float3
     # `<=` is false where NaN is on either side.
     limit = _TOLERANCE * max(float(np.abs(expected).max()), 1e-6)
     return found.shape == expected.shape and bool(np.abs(found - expected).max() <= limit)
-
-
-def _forget_shapes(value: ir.Value) -> None:
-    """Drop the traced shapes of everything that is computed from `value`."""
-    open_values = [value]
-    while open_values:
-        for node, _ in open_values.pop().uses():
-            for output in node.outputs:
-                output.shape = None
-                open_values.append(output)
 
 
 def _with_distinct_weights(module: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from exporter.passes.batch import LocalBatchSize
 from exporter.passes.constants import FoldConstants
 from exporter.passes.inputs import UsedInputs
 from exporter.passes.outputs import OwnOutputs
@@ -24,6 +25,8 @@ def canonicalise(model: ir.Model) -> ir.Model:
         FoldConstants(),
         common.ShapeInferencePass(check_type=False, strict_mode=False),  # producers may leave shapes and dtypes out
         StaticReshape(),
+        common.RemoveUnusedNodesPass(),
+        LocalBatchSize(),
         common.IdentityEliminationPass(),
         OwnOutputs(),
         RowsAsVectors(),

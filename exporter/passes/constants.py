@@ -7,9 +7,16 @@ from onnxscript import optimizer
 
 
 class FoldConstants(ir.passes.InPlacePass):
-    """Constant folding by onnxscript's optimizer; weights stay as they are, only arithmetic on constants goes."""
+    """Constant folding by onnxscript's optimizer; weights stay as they are, only arithmetic on constants goes.
+
+    infer_shapes: infer each node's shapes on the way, which lets more be folded and takes its time.
+    """
+
+    def __init__(self, infer_shapes: bool = False) -> None:
+        super().__init__()
+        self._infer_shapes = infer_shapes
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fold in place."""
-        result = optimizer.fold_constants_ir(model, onnx_shape_inference=False)
+        result = optimizer.fold_constants_ir(model, onnx_shape_inference=self._infer_shapes)
         return ir.passes.PassResult(model, modified=bool(result.modified))

@@ -20,6 +20,8 @@ from tuning.backbone import save_backbone
 from tuning.blocks import replace_head
 from tuning.errors import BadCheckpoint, TuningError, UnknownBackbone
 
+pytestmark = pytest.mark.slow  # imports torch and builds networks
+
 BACKBONE = tiny_resnet()
 
 
@@ -122,8 +124,6 @@ def test_an_unknown_network(tmp_path: Path) -> None:
 CODE = """
 import torch
 from torch import nn
-
-pytestmark = pytest.mark.slow  # imports torch and builds networks
 
 class Net(nn.Sequential):
     def __init__(self):

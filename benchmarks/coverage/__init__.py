@@ -1,0 +1,1 @@
+"""Runs the exporter over timm, one network per model family, and reports where it finds the right fork."""
