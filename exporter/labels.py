@@ -15,7 +15,7 @@ def read_labels(task: str, model: Path) -> tuple[str, ...]:
     One label a line, UTF-8; what follows the last one may be blank. Raises BadModel for a file that is not that.
     """
     for name in (task, model.stem):
-        path = model.with_name(name + SUFFIX)
+        path = model.parent / f"{name}{SUFFIX}"
         if path.is_file():
             return _read(path)
     return ()

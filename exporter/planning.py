@@ -140,13 +140,11 @@ class _Describer:
         users = self._users[occurrence.key]
         if len(self._inputs[occurrence.key]) > 1:
             return "shared"
-        first = occurrence.blocks[0]
-        frozen = first.digest in self._backbone_digests
-        if frozen and first.start.address in self._backbone_taps:
+        if all(block.end.address in self._backbone_taps for block in occurrence.blocks):
             return "trunk"
         if len(users) > 1:
             return "trunk" if self._backbone is None else "shared"
-        return "shared" if frozen else min(users)
+        return "shared" if all(block.digest in self._backbone_digests for block in occurrence.blocks) else min(users)
 
 
 def _concerns(cut: CutLeftOut, tasks: Collection[Chain]) -> bool:

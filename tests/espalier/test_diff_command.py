@@ -44,6 +44,11 @@ def test_equal_networks_get_one_sentence(networks: Path) -> None:
     assert "first.onnx -> renamed.onnx" in espalier("diff", "first.onnx", "renamed.onnx", "--all", cwd=networks).stdout
 
 
+def test_models_may_lie_anywhere(networks: Path) -> None:
+    run = espalier("diff", f"{networks.name}/first.onnx", networks / "renamed.onnx", cwd=networks.parent)
+    assert (run.returncode, run.stdout) == (0, "All 6 blocks are equal; the networks compute the same.\n")
+
+
 def test_the_blocks_that_differ_are_listed_and_summed_up(networks: Path) -> None:
     run = espalier("diff", "first.onnx", "tuned.onnx", cwd=networks)
     rows = [row.split() for row in run.stdout.splitlines() if "2 of 2" in row]

@@ -50,6 +50,7 @@ def test_a_cut_that_costs_more_than_it_saves_is_left_out_and_said_so() -> None:
     cheap = plan(tasks)
     assert words(cheap, "p") == [["a"], ["tiny", "P"]]
     assert words(cheap, "q") == [["a"], ["tiny", "Q"]]
+    assert sorted(segment.role for segment in cheap.segments.values()) == ["p", "q", "r", "trunk"]
     (sentence,) = cheap.cuts_left_out
     assert sentence.startswith(
         "2 ways part after tiny without a cut: each computes 1.0 MMACs before it, which is cheaper by 0.08 ms"
