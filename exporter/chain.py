@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -13,10 +12,9 @@ import onnx_ir as ir
 from exporter.digests import addresses, block_digest
 from exporter.errors import UnsupportedModel
 from exporter.macs import PRODUCTS, count_macs
+from exporter.modules import modules_of
 from exporter.pieces import Piece, Splitter
 from exporter.shapes import infer_shapes, name_of, shape_of
-
-_NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # module paths, as torch's exporter records them on each node
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ class Network:
                 macs=counted.total,
                 parameters=sum(int(tensor.size) for dtype, tensor in weights if dtype.is_floating_point()),
                 weight_bytes=sum(int(tensor.nbytes) for _, tensor in weights),
-                modules=_modules(piece.nodes),
+                modules=modules_of(piece.nodes),
                 uncounted=counted.uncounted,
             )
 
@@ -229,28 +227,3 @@ def _weights(piece: Piece) -> list[ir.Value]:
 
 def _dtype(value: ir.Value) -> ir.DataType:
     return value.dtype if value.dtype is not None else ir.DataType.UNDEFINED
-
-
-def _modules(nodes: Sequence[ir.Node]) -> tuple[str, ...]:
-    """Return the modules that `nodes` come from: per top-level module, the deepest path that covers all of its nodes."""
-    grouped: dict[str, list[str]] = {}
-    for node in nodes:
-        for path in module_path(node):
-            parts = path.split(".")
-            grouped[parts[0]] = _common_prefix(grouped.get(parts[0], parts), parts)
-    return tuple(".".join(parts) for parts in grouped.values())
-
-
-def module_path(node: ir.Node) -> list[str]:
-    """Return the node's module path below the exporter's wrapper, in a list that is empty if unknown."""
-    try:
-        scopes = [str(scope) for scope in ast.literal_eval(node.metadata_props.get(_NAME_SCOPES, "[]"))]
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # somebody else's metadata under that name
-        return []
-    # The scopes go from the root to the operator; the wrapper's own child is called "network".
-    paths = [scope.removeprefix("network.") for scope in scopes[1:-1] if scope not in ("", "network")]
-    return paths[-1:]
-
-
-def _common_prefix(left: list[str], right: list[str]) -> list[str]:
-    return [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False))]

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from exporter.chain import module_path
 from exporter.digests import weight_digest
+from exporter.modules import module_path
 from exporter.pairs import WeightPair
 from exporter.shapes import name_of
 
