@@ -70,6 +70,8 @@ def explain_sharing(
     weights = f"; the weights of {stored} of its {len(chain.blocks)} blocks are still stored once" if stored else ""
     if chain.preprocessing != other.preprocessing:
         reason = f"its preprocessing is not that of {name}{_describe(preprocessing, others_preprocessing)}"
+    elif len(chain.blocks) == 1:
+        reason = "it cannot be split: between its inputs and outputs there is no single tensor through which everything flows"
     elif chain.blocks[0].structure == other.blocks[0].structure:
         reason = "the weights of its first block were changed"
     else:

@@ -26,6 +26,7 @@ from serving.repository import Repository
 from serving.server import BackgroundServer
 from tests.exporter.wired import (
     FROZEN,
+    Wired,
     plain,
     siamese,
     with_embedding,
@@ -231,3 +232,14 @@ def test_no_step_takes_what_is_an_output_of_the_repository(tmp_path: Path) -> No
 def test_a_task_named_like_an_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadTaskName, match="'age' cannot name a task: the network has an input of that name"):
         export(tmp_path / "repo", {"age": lambda: with_metadata(20)}, backbone=None)
+
+
+def test_a_network_that_cannot_be_split_is_one_segment_and_the_reason_is_said(tmp_path: Path) -> None:
+    def two_ways(seed: int) -> ir.Model:
+        net = Wired()
+        net.add(net.layers("image", {"a": seed, "b": 2}), net.layers("image", {"c": 3, "d": 4}), "logits")
+        return net.model("logits")
+
+    report = export(tmp_path / "repo", {"one": lambda: two_ways(1), "two": lambda: two_ways(10)}, backbone=None)
+    assert [len(chain.blocks) for chain in report.chains.values()] == [1, 1]
+    assert "no single tensor through which everything flows" in report.remarks["one"]
