@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,10 +85,14 @@ class Analysis:
 
     def _chains(self) -> dict[str, Chain]:
         """Return the chain of every network; taps of others that are on a side way of one are taps there, too."""
-        chains = {name: network.chain() for name, network in self._networks.items()}
+        chains = {name: self._chain(name) for name in self._networks}
         taps = {name: chain.taps for name, chain in chains.items()} | {name: c.taps for name, (c, _) in self._existing.items()}
         for name, network in self._networks.items():
             known = frozenset[str]().union(*(other for key, other in taps.items() if key != name)) - taps[name]
             if network.has_inside(known):
-                chains[name] = network.chain(known)
+                chains[name] = self._chain(name, known)
         return chains
+
+    def _chain(self, name: str, known: Collection[str] = ()) -> Chain:
+        with guarded(name):
+            return self._networks[name].chain(known)

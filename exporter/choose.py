@@ -7,7 +7,7 @@ way), a merge to after it (its weights are then stored for each way). The steps 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Literal
 
@@ -26,7 +26,7 @@ class CutOptions:
     rule: "cheap" leaves out cuts that cost more than they save; "exact" makes every cut that sharing can use; "stages" cuts where a
     stage ends (the shape of the tap changes) and nowhere else, but at every such place, so that tasks added later find their fork.
     max_segments: then leave out further cuts, those that cost least first. also_cut: addresses of taps to cut at in any case.
-    copies: blocks that are not to be shared with equal ones elsewhere (see `find_segments`).
+    copies: blocks that are not to be shared with equal ones elsewhere (see `SegmentFinder.find`).
     """
 
     rule: CutRule = "cheap"
@@ -117,8 +117,7 @@ class _Chooser:
             return False
         gain, step, self.layout = best
         self._copies |= step.copies
-        cut = step.cut
-        self.left_out.append(CutLeftOut(cut.kind, cut.tap, cut.modules, cut.ways, cut.macs, cut.weight_bytes, gain))
+        self.left_out.append(replace(step.cut, seconds=gain))
         return True
 
     def _steps(self) -> Iterator[_Step]:

@@ -17,9 +17,8 @@ from exporter.chain import Chain
 from exporter.check import check_names, check_output_names
 from exporter.choose import CutOptions
 from exporter.describe import describe_segment, describe_task
-from exporter.errors import ParityError
 from exporter.extract import extract_segment
-from exporter.parity import ParityChecker, limit_of
+from exporter.parity import ParityChecker, check_error
 from exporter.planning import PlannedSegment, SharingPlan, make_sharing_plan
 from exporter.sources import Sources
 from exporter.store import save_with_weights
@@ -105,9 +104,7 @@ def check_parity(
     for index, name in enumerate(tasks):
         progress("Checking composed against whole", index, len(tasks))
         errors[name] = checker.error(name, analysis.wholes[name])
-        allowed = limit_of(repository, name, limit)
-        if not errors[name] <= allowed:  # NaN is an error, too
-            raise ParityError(name, errors[name], allowed)
+        check_error(repository, name, errors[name], limit)
         checker.keep_only(tasks[index + 1 :])
     progress("Checking composed against whole", len(tasks), len(tasks))
     return errors

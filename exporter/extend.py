@@ -12,10 +12,10 @@ from exporter.aside import Waiting, silent
 from exporter.check import check_names, check_output_names
 from exporter.choose import CutOptions
 from exporter.describe import describe_segment, describe_steps, describe_task
-from exporter.errors import ParityError, TaskExists
+from exporter.errors import TaskExists
 from exporter.existing import Existing, read_existing
 from exporter.export import check_parity, write_segments
-from exporter.parity import ParityChecker, limit_of, relative_error, sample_rows
+from exporter.parity import ParityChecker, check_error, relative_error, sample_rows
 from exporter.planning import SharingPlan, make_sharing_plan
 from exporter.reuse import Missed, keep_segments, missed_sharing
 from exporter.sources import Sources
@@ -134,7 +134,5 @@ def _check_recut(old: Repository, new: Repository, limit: float) -> dict[str, fl
         inputs = [sample_rows(spec, 4, seed) for seed, spec in enumerate(task.inputs)]
         pairs = zip(after.compose(name, inputs), before.compose(name, inputs), strict=True)
         errors[name] = max(relative_error(found, expected) for found, expected in pairs)
-        allowed = limit_of(new, name, limit)
-        if not errors[name] <= allowed:
-            raise ParityError(name, errors[name], allowed)
+        check_error(new, name, errors[name], limit)
     return errors

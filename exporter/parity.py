@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from exporter.errors import ParityError
 from exporter.runtime import open_session, run_session
 from serving.dtypes import NUMPY_DTYPES
 from serving.repository import Repository, TensorSpec
@@ -72,11 +73,16 @@ class ParityChecker:
         return run_session(self._sessions[segment], inputs, segment)
 
 
-def limit_of(repository: Repository, task: str, limit: float) -> float:
-    """Return `limit`, which is meant for float32, for the precision of `task`: half precision rounds some thousand times as coarsely."""
+def check_error(repository: Repository, task: str, error: float, limit: float) -> None:
+    """Raise ParityError when `error` is over `limit`, which is meant for float32.
+
+    Half precision rounds some thousand times as coarsely, and gets a limit that much wider.
+    """
     segments = [repository.segments[step.segment] for step in repository.tasks[task].steps]
     half = any(spec.dtype in ("FP16", "BF16") for segment in segments for spec in (*segment.inputs, *segment.outputs))
-    return limit * 500 if half else limit
+    allowed = limit * 500 if half else limit
+    if not error <= allowed:  # NaN is an error, too
+        raise ParityError(task, error, allowed)
 
 
 def relative_error(found: Array, expected: Array) -> float:

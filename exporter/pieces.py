@@ -70,23 +70,23 @@ class Splitter:
         cuts = [value for value in find_cut_points(nodes, source, targets, others) if value is source or self._usable(value)]
         ends = [(cut,) for cut in cuts if cut not in targets] + [tuple(targets)]
         raw = [self._piece(start, end, given) for start, end in pairwise(ends)] if len(ends) > 1 else []
-        return [part for piece in self._join(raw) for part in self._refine(piece, given)]
+        return [part for piece in self._join(raw) for part in self._refine(piece)]
 
     def _piece(self, start: Sequence[ir.Value], end: Sequence[ir.Value], given: Sequence[ir.Value]) -> Piece:
         needed, taken = self._walk(end, [*start, *given])
         side = [value for value in given if value in taken and value not in start]
         return Piece(self._sorted(needed), (*start, *side), tuple(end))
 
-    def _refine(self, piece: Piece, given: Sequence[ir.Value]) -> list[Piece]:
+    def _refine(self, piece: Piece) -> list[Piece]:
         """Return `piece`, or its parts if taps of other networks are inside it."""
         inside = {value for node in piece.nodes for value in node.outputs if value not in piece.outputs and self._known(value)}
         _, taken = self._walk(piece.outputs, [*piece.inputs, *inside])
         found = [value for value in self._by_order(inside & taken) if self._usable(value)]
+        if not found:
+            return [piece]
         parts: list[Piece] = []
         for tap in found:
             parts += self._way([tap], [*piece.inputs, *(value for part in parts for value in part.outputs)])
-        if not found:
-            return [piece]
         rest = self._way(piece.outputs, [*piece.inputs, *found])
         return [piece] if self._repeats(rest, parts) else [*parts, *rest]
 

@@ -60,15 +60,6 @@ class Occurrence:
 Layout = dict[str, list[Occurrence]]  # the segments of each chain by its name
 
 
-def find_segments(chains: Sequence[Chain], copies: Copies | None = None, also_cut: Collection[str] = ()) -> Layout:
-    """Return the segments of each chain by its name, each after those whose outputs it takes.
-
-    copies: blocks that count as copies of their own, although an equal block occurs elsewhere (weights are then stored again).
-    also_cut: addresses of taps that become cuts although no sharing needs them.
-    """
-    return SegmentFinder(chains).find(copies or {}, also_cut)
-
-
 class SegmentFinder:
     """Finds the segments of the same chains again and again, with other copies and cuts."""
 
@@ -77,7 +68,11 @@ class SegmentFinder:
         self._depths = {chain.name: _depths(chain) for chain in chains}
 
     def find(self, copies: Copies, also_cut: Collection[str] = ()) -> Layout:
-        """Return what `find_segments` returns."""
+        """Return the segments of each chain by its name, each after those whose outputs it takes.
+
+        copies: blocks that count as copies of their own, although an equal block occurs elsewhere (weights are then stored again).
+        also_cut: addresses of taps that become cuts although no sharing needs them.
+        """
         keys = {chain.name: self._keys(chain, copies) for chain in self._chains}
         starts = _starts(self._chains, keys, also_cut)
         return {chain.name: list(_occurrences(chain, keys[chain.name], starts)) for chain in self._chains}

@@ -9,7 +9,6 @@ from exporter.passes.batch import LocalBatchSize
 from exporter.passes.constants import FoldConstants
 from exporter.passes.inputs import UsedInputs
 from exporter.passes.outputs import OwnOutputs
-from exporter.passes.reshape import StaticReshape
 from exporter.passes.rows import RowsAsVectors
 
 
@@ -24,7 +23,6 @@ def canonicalise(model: ir.Model) -> ir.Model:
         common.RemoveInitializersFromInputsPass(),
         FoldConstants(),
         common.ShapeInferencePass(check_type=False, strict_mode=False),  # producers may leave shapes and dtypes out
-        StaticReshape(),
         common.RemoveUnusedNodesPass(),
         LocalBatchSize(),
         common.IdentityEliminationPass(),
