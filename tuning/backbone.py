@@ -80,6 +80,11 @@ class Backbone:
         return find_blocks(self.network)
 
     @property
+    def paths(self) -> frozenset[str]:
+        """Paths of everything that a task may own: modules and parameters."""
+        return frozenset(path for path, _ in (*self.network.named_modules(), *self.network.named_parameters()))
+
+    @property
     def head(self) -> tuple[str, ...]:
         """Module paths of the classifier."""
         return find_head(self.network)

@@ -69,6 +69,11 @@ def replace_head(network: nn.Module, num_classes: int, seed: int) -> tuple[str, 
     return paths
 
 
+def new_linear(inputs: int, outputs: int, seed: int) -> nn.Linear:
+    """Return a new head that is a Linear, initialised as `replace_head` does."""
+    return _linear(inputs, outputs, True, torch.Generator().manual_seed(seed))
+
+
 def is_under(name: str, paths: Iterable[str]) -> bool:
     """Return whether the module or tensor `name` is one of `paths` or inside one."""
     return any(name == path or name.startswith(path + ".") for path in paths)
@@ -76,19 +81,25 @@ def is_under(name: str, paths: Iterable[str]) -> bool:
 
 def _new_head(old: nn.Module, num_classes: int, generator: torch.Generator) -> nn.Module:
     bias = getattr(old, "bias", None) is not None
-    new: nn.Linear | nn.Conv2d
     if isinstance(old, nn.Linear):  # timm derives from it, with the same arithmetic
-        new = nn.Linear(old.in_features, num_classes, bias)
-        inputs = old.in_features
-    elif isinstance(old, nn.Conv2d) and old.groups == 1:
+        return _linear(old.in_features, num_classes, bias, generator)
+    if isinstance(old, nn.Conv2d) and old.groups == 1:
         size = (old.kernel_size[0], old.kernel_size[1])
         new = nn.Conv2d(old.in_channels, num_classes, size, (old.stride[0], old.stride[1]), bias=bias)
-        inputs = old.in_channels * size[0] * size[1]
-    else:
-        raise UnsupportedNetwork(f"A classifier of type {type(old).__name__} cannot be replaced by a new head.")
-    for parameter in new.parameters():
-        _uniform(parameter, inputs**-0.5, generator)
+        _initialise(new, old.in_channels * size[0] * size[1], generator)
+        return new
+    raise UnsupportedNetwork(f"A classifier of type {type(old).__name__} cannot be replaced by a new head.")
+
+
+def _linear(inputs: int, outputs: int, bias: bool, generator: torch.Generator) -> nn.Linear:
+    new = nn.Linear(inputs, outputs, bias)
+    _initialise(new, inputs, generator)
     return new
+
+
+def _initialise(layer: nn.Module, inputs: int, generator: torch.Generator) -> None:
+    for parameter in layer.parameters():
+        _uniform(parameter, inputs**-0.5, generator)
 
 
 @torch.no_grad()

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from tuning.backbone import BACKBONE_FORMAT, Backbone, BackboneSpec
 from tuning.blocks import is_under, replace_head
 from tuning.errors import BackboneMismatch, BadCheckpoint, UnknownBlock
 from tuning.files import read_metadata, read_tensors, write_tensors
+from tuning.siamese import make_siamese
 from tuning.weights import check_tensors
 
 TASK_FORMAT = "espalier-task/1"
@@ -27,9 +29,10 @@ class TaskCheckpoint:
     """One tuned task.
 
     tensors: every parameter and buffer under the tuned blocks and the head, by state-dict name; all of them when `all_weights`.
-    backbone: what it was tuned on. subset: the tuned blocks in forward order, () for a linear probe.
+    backbone: what it was tuned on. subset: the tuned blocks (or other modules, or parameters) in forward order, () for a linear probe.
     labels: class names, one per output. scores: name to value, e.g. "test_accuracy" in [0, 1].
     provenance: method, options and library versions, for people.
+    siamese: the network is a `tuning.siamese.Siamese`, and the names in `tensors` are its.
     """
 
     tensors: Mapping[str, Tensor]
@@ -40,6 +43,7 @@ class TaskCheckpoint:
     seed: int
     provenance: Provenance
     all_weights: bool = False
+    siamese: bool = False
 
 
 def save_task(checkpoint: TaskCheckpoint, path: Path) -> None:
@@ -75,15 +79,20 @@ def build_network(backbone: Backbone, checkpoint: TaskCheckpoint) -> nn.Module:
     Raises BackboneMismatch for another backbone than the one tuned on, WrongTensors when tensors are missing or too many.
     """
     check_backbone(backbone.spec, checkpoint.backbone)
+    known = backbone.paths
+    for path in checkpoint.subset:
+        if path not in known:
+            raise UnknownBlock(path, backbone.blocks)
     network = copy.deepcopy(backbone.network)
-    replace_head(network, len(checkpoint.labels), checkpoint.seed)
-    known = backbone.blocks
-    for block in checkpoint.subset:
-        if block not in known:
-            raise UnknownBlock(block, known)
+    if checkpoint.siamese:
+        image = torch.zeros(1, 3, backbone.spec.preprocessing.height, backbone.spec.preprocessing.width)
+        network = make_siamese(network, backbone.network, len(checkpoint.labels), checkpoint.seed, image)
+        paths: tuple[str, ...] = (*(f"tuned.{path}" for path in checkpoint.subset), "head")
+    else:
+        replace_head(network, len(checkpoint.labels), checkpoint.seed)
+        paths = checkpoint.subset + backbone.head
     state = network.state_dict()
-    needed = {name: state[name] for name in tuned_names(backbone, checkpoint.subset, checkpoint.all_weights)}
-    check_tensors(needed, checkpoint.tensors)
+    check_tensors({name: t for name, t in state.items() if checkpoint.all_weights or is_under(name, paths)}, checkpoint.tensors)
     network.load_state_dict({**state, **checkpoint.tensors})
     return network.eval().requires_grad_(False)
 
@@ -113,6 +122,7 @@ def _to_json(checkpoint: TaskCheckpoint) -> str:
         "seed": checkpoint.seed,
         "provenance": dict(checkpoint.provenance),
         "all_weights": checkpoint.all_weights,
+        "siamese": checkpoint.siamese,
     }
     return json.dumps(fields, sort_keys=True)
 
@@ -128,4 +138,5 @@ def _from_json(text: str, tensors: Mapping[str, Tensor]) -> TaskCheckpoint:
         seed=int(fields["seed"]),
         provenance=dict(fields["provenance"]),
         all_weights=bool(fields["all_weights"]),
+        siamese=bool(fields.get("siamese", False)),
     )

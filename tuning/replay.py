@@ -9,6 +9,7 @@ or prefix and suffix together do not equal the network, there is no replay and t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -25,10 +26,15 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Replay:
-    """A network in two halves that share its modules. prefix: images to features, a tuple of (n, ...). suffix: features to logits."""
+    """A network in two halves that share its modules.
+
+    prefix: images to features, a tuple of (n, ...). suffix: features to logits. key: what the prefix computes, in terms of the
+    network's modules: splits of one network (or of copies with the same weights there) with equal keys have equal features.
+    """
 
     prefix: nn.Module
     suffix: nn.Module
+    key: str
 
 
 class _Part(Enum):
@@ -113,7 +119,11 @@ def _split_graph(wrapper: nn.Module, graph: fx.Graph, parts: dict[fx.Node, _Part
     for node in graph.nodes:
         if parts[node] is not _Part.PREFIX:
             replayed[node] = suffix.node_copy(node, replayed.__getitem__)
-    return Replay(fx.GraphModule(wrapper, prefix), fx.GraphModule(wrapper, suffix))
+    halves = [fx.GraphModule(wrapper, half) for half in (prefix, suffix)]
+    for half in halves:
+        half.graph.eliminate_dead_code()
+        half.recompile()
+    return Replay(halves[0], halves[1], hashlib.sha256(str(halves[0].graph).encode()).hexdigest())
 
 
 @torch.no_grad()

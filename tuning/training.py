@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from serving.preprocessing import Preprocessing
+from tuning.compute import Compute, Precision
 from tuning.data import Split
 from tuning.errors import BadOptions, NonFiniteLoss, UnsupportedNetwork
 from tuning.normalise import Normalise
 
 OnEpoch = Callable[[int, int], None]  # (epochs done, epochs in all)
 
+_RGN_BATCHES = 5  # batches over which relative gradient norms are averaged
+
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How to train: AdamW, the learning rate falling to zero along a cosine, no augmentation.
+    """How to train: AdamW, the learning rate falling to zero along a cosine.
 
     lr None: 1e-2 for a linear probe, 1e-3 for everything else. batch_size: images; the last batches are evened out.
     weight_decay: of weights with two dimensions or more; biases and norms have none.
-    cache_bytes: the most memory for features that are computed once; with more than that the whole network runs every time.
+    views: so many augmented views are drawn of every training image beforehand, and epochs go through them in turn; 0: no augmentation.
+    flip: views may be mirrored. cache_bytes: the most memory for features that are computed once; 0 turns that off.
+    cache_folder: where features beyond that go, as memory-mapped files; None: the whole network runs every time instead.
+    device, precision: as `find_compute` takes them.
     """
 
     epochs: int = 20
@@ -31,7 +38,12 @@ class FitOptions:
     weight_decay: float = 1e-2
     batch_size: int = 64
     seed: int = 0
+    views: int = 0
+    flip: bool = False
     cache_bytes: int = 2 * 1024**3
+    cache_folder: Path | None = None
+    device: str = "auto"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -42,35 +54,78 @@ class FitOptions:
             raise BadOptions(f"weight_decay must not be negative, not {self.weight_decay}.")
         if not 0 <= self.seed < 2**63:
             raise BadOptions(f"seed must be between 0 and 2**63 - 1, not {self.seed}.")
+        if self.views < 0 or self.cache_bytes < 0:
+            raise BadOptions(f"views and cache_bytes must not be negative, not {self.views} and {self.cache_bytes}.")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is trained on.
+
+    inputs: tensors of views * n rows each, view after view, which the module takes as its arguments. targets: int64 (n,).
+    rows: int64, indices below n: the examples that take part.
+    """
+
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
+    rows: Tensor
+    views: int = 1
+
+    def batch(self, rows: Tensor, epoch: int, compute: Compute) -> tuple[list[Tensor], Tensor]:
+        """Return the inputs and targets of `rows` in the view of this epoch, on the device."""
+        shown = rows + (epoch % self.views) * len(self.targets)
+        return [compute.put(t[shown]) for t in self.inputs], compute.put(self.targets[rows])
+
+
+@dataclass(frozen=True)
+class Course:
+    """The learning rate over a stretch of training: `peak` times a cosine from 1 to 0 over `epochs_in_all`, of which `epochs` are run
+    from `first_epoch` on. relative_gradients: scaled per parameter by its gradient's norm over its own (see `train`).
+    """
+
+    peak: float
+    epochs: int
+    first_epoch: int = 0
+    epochs_in_all: int = 0
+    relative_gradients: bool = False
+
+    def lr(self, epoch: int, progress: float) -> float:
+        """Return the rate at `progress` (0 to 1) through `epoch`, counted from the stretch's first."""
+        return (
+            self.peak * (1 + math.cos(math.pi * (self.first_epoch + epoch + progress) / (self.epochs_in_all or self.epochs))) / 2
+        )
 
 
 def train(
-    module: nn.Module, inputs: Sequence[Tensor], targets: Tensor, options: FitOptions, lr: float, on_epoch: OnEpoch | None
+    module: nn.Module, examples: Examples, options: FitOptions, course: Course, compute: Compute, on_epoch: OnEpoch | None = None
 ) -> float:
     """Train the parameters of `module` that require gradients; return the mean loss over the last epoch.
 
-    inputs: tensors of n rows each, which `module` takes as its arguments. targets: int64 (n,). The caller has set the modes
-    (train or eval) of the module's parts. The global random state is as before afterwards. Raises NonFiniteLoss.
+    The caller has set the modes (train or eval) of the module's parts, and torch's global random state, which dropout uses.
+    With `course.relative_gradients`, each parameter's rate is scaled at the start of every epoch by the norm of its gradient over the
+    norm of its values, relative to the largest (Auto-RGN of surgical finetuning, arXiv 2210.11466). Raises NonFiniteLoss.
     """
-    with torch.random.fork_rng(devices=[]):  # for dropout and the like
-        torch.manual_seed(options.seed)
-        shuffle = torch.Generator().manual_seed(options.seed)
-        steps_per_epoch = _count_batches(len(targets), options.batch_size)
-        optimiser = torch.optim.AdamW(_parameter_groups(module, options.weight_decay), lr=lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.epochs * steps_per_epoch)
-        loss = math.inf
-        for epoch in range(options.epochs):
-            total = 0.0
-            rows = torch.randperm(len(targets), generator=shuffle)
-            for index, batch in enumerate(torch.tensor_split(rows, steps_per_epoch)):
-                value = _step(module, [t[batch] for t in inputs], targets[batch], optimiser)
-                schedule.step()
-                if not math.isfinite(value):
-                    raise NonFiniteLoss(epoch * steps_per_epoch + index + 1, lr)
-                total += value * len(batch)
-            loss = total / len(targets)
-            if on_epoch:
-                on_epoch(epoch + 1, options.epochs)
+    shuffle = torch.Generator().manual_seed(options.seed)
+    count = len(examples.rows)
+    steps = _count_batches(count, options.batch_size)
+    optimiser = torch.optim.AdamW(_parameter_groups(module, options.weight_decay, course.relative_gradients), lr=course.peak)
+    loss = math.inf
+    for epoch in range(course.epochs):
+        order = examples.rows[torch.randperm(count, generator=shuffle)]
+        batches = torch.tensor_split(order, steps)
+        if course.relative_gradients:
+            _weigh_groups(module, examples, batches[:_RGN_BATCHES], epoch, optimiser, compute)
+        losses = []
+        for index, rows in enumerate(batches):
+            _set_lr(optimiser, course.lr(epoch, index / steps))
+            losses.append(
+                _step(module, *examples.batch(rows, course.first_epoch + epoch, compute), optimiser, compute) * len(rows)
+            )
+            if not math.isfinite(losses[-1]):
+                raise NonFiniteLoss(epoch * steps + index + 1, course.peak)
+        loss = sum(losses) / count
+        if on_epoch:
+            on_epoch(epoch + 1, course.epochs)
     return loss
 
 
@@ -82,35 +137,48 @@ def evaluate(network: nn.Module, split: Split, preprocessing: Preprocessing, bat
     module = nn.Sequential(Normalise(preprocessing), network)
     was_training = network.training
     try:
-        return accuracy(module.eval(), (torch.from_numpy(split.images),), torch.from_numpy(split.targets), batch_size)
+        images, targets = torch.from_numpy(split.images), torch.from_numpy(split.targets)
+        return accuracy(module.eval(), (images,), targets, batch_size, Compute("cpu", channels_last=False))
     finally:
         network.train(was_training)
 
 
-@torch.inference_mode()
-def accuracy(module: nn.Module, inputs: Sequence[Tensor], targets: Tensor, batch_size: int) -> float:
+def accuracy(module: nn.Module, inputs: Sequence[Tensor], targets: Tensor, batch_size: int, compute: Compute) -> float:
     """Return the share of rows that `module` puts into the right class; the modes of its parts are the caller's."""
-    right = 0
-    for start in range(0, len(targets), batch_size):
-        rows = slice(start, start + batch_size)
-        right += int((module(*(t[rows] for t in inputs)).argmax(1) == targets[rows]).sum())
-    return right / len(targets)
+    predicted = logits(module, inputs, batch_size, compute).argmax(1)
+    return int((predicted == targets).sum()) / len(targets)
 
 
-def _step(module: nn.Module, inputs: Iterable[Tensor], targets: Tensor, optimiser: torch.optim.Optimizer) -> float:
+@torch.inference_mode()
+def logits(module: nn.Module, inputs: Sequence[Tensor], batch_size: int, compute: Compute) -> Tensor:
+    """Return what `module` gives for all rows, float32 (n, classes) on the CPU, computed in batches."""
+    parts = []
+    for start in range(0, len(inputs[0]), batch_size):
+        with compute.autocast():
+            part = module(*(compute.put(t[start : start + batch_size]) for t in inputs))
+        parts.append(part.float().cpu())
+    return torch.cat(parts)
+
+
+def _step(module: nn.Module, inputs: list[Tensor], targets: Tensor, optimiser: torch.optim.Optimizer, compute: Compute) -> float:
     """Take one step; return the loss before it. A loss that is not finite is not stepped on."""
-    logits = module(*inputs)
-    if not isinstance(logits, Tensor):
-        raise UnsupportedNetwork(
-            "In training this network returns more than class scores (auxiliary heads, say); build it without."
-        )
-    loss = nn.functional.cross_entropy(logits, targets)
+    optimiser.zero_grad(set_to_none=True)
+    loss = _loss(module, inputs, targets, compute)
     value = float(loss.detach())
     if math.isfinite(value):
-        optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return value
+
+
+def _loss(module: nn.Module, inputs: list[Tensor], targets: Tensor, compute: Compute) -> Tensor:
+    with compute.autocast():
+        scores = module(*inputs)
+    if not isinstance(scores, Tensor):
+        raise UnsupportedNetwork(
+            "In training this network returns more than class scores (auxiliary heads, say); build it without."
+        )
+    return nn.functional.cross_entropy(scores.float(), targets)
 
 
 def _count_batches(rows: int, batch_size: int) -> int:
@@ -118,12 +186,48 @@ def _count_batches(rows: int, batch_size: int) -> int:
     return max(1, min(math.ceil(rows / batch_size), rows // 2))
 
 
-def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def _parameter_groups(module: nn.Module, weight_decay: float, one_each: bool) -> list[dict[str, object]]:
+    """Return the optimiser's groups: by whether they decay, or a group for each parameter. `weight` scales a group's learning rate."""
     parameters = list(_trainable(module))
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    if one_each:
+        return [{"params": [p], "weight_decay": weight_decay if p.ndim >= 2 else 0.0, "weight": 1.0} for p in parameters]
+    groups = (
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay, "weight": 1.0},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "weight": 1.0},
+    )
+    return [group for group in groups if group["params"]]
+
+
+def _set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = lr * group["weight"]
+
+
+def _weigh_groups(
+    module: nn.Module,
+    examples: Examples,
+    batches: Sequence[Tensor],
+    epoch: int,
+    optimiser: torch.optim.Optimizer,
+    compute: Compute,
+) -> None:
+    """Set each group's weight to its relative gradient norm over the largest, averaged over `batches`."""
+    norms = torch.zeros(len(optimiser.param_groups))
+    for rows in batches:
+        optimiser.zero_grad(set_to_none=True)
+        _loss(module, *examples.batch(rows, epoch, compute), compute).backward()  # type: ignore[no-untyped-call]
+        norms += torch.tensor([_relative_gradient(group["params"][0]) for group in optimiser.param_groups])
+    optimiser.zero_grad(set_to_none=True)
+    largest = float(norms.max())
+    for group, norm in zip(optimiser.param_groups, norms.tolist(), strict=True):
+        group["weight"] = norm / largest if largest > 0 else 1.0
+
+
+def _relative_gradient(parameter: nn.Parameter) -> float:
+    if parameter.grad is None:
+        return 0.0
+    size = float(parameter.detach().norm())
+    return float(parameter.grad.norm()) / size if size > 0 else 0.0
 
 
 def _trainable(module: nn.Module) -> Iterator[nn.Parameter]:

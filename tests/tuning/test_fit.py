@@ -131,11 +131,11 @@ def test_unknown_block_lists_the_known() -> None:
 
 
 def test_subsets_are_put_into_forward_order_once() -> None:
-    known = ("a", "b", "c")
-    assert find_subset(known, ["c", "a", "c"]) == ("a", "c")
-    assert find_subset(known, "none") == ()
-    assert find_subset(known, "all") == known
-    assert find_subset(known, "b") == ("b",)
+    backbone = tiny_vit()
+    assert find_subset(backbone, ["blocks.2", "blocks.0", "blocks.2"]) == ("blocks.0", "blocks.2")
+    assert find_subset(backbone, "none") == ()
+    assert find_subset(backbone, "all") == backbone.blocks
+    assert find_subset(backbone, "blocks.1") == ("blocks.1",)
 
 
 def test_images_of_another_size_are_refused() -> None:
