@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +46,7 @@ class TaskData:
     train: Split
     test: Split
     skipped: tuple[str, ...] = ()
+    validation: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2:
@@ -60,6 +63,16 @@ class _Listing:
     folder: Path
     classes: tuple[str, ...]
     files: tuple[tuple[Path, ...], ...]
+
+
+def fingerprint(data: TaskData) -> str:
+    """Return the SHA-256 (hex) of what `data` is: images, targets, labels and validation rows. Its name does not count."""
+    digest = hashlib.sha256(json.dumps(data.labels).encode())
+    fixed = () if data.validation is None else (data.validation,)
+    for array in (data.train.images, data.train.targets, data.test.images, data.test.targets, *fixed):
+        digest.update(json.dumps(array.shape).encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def folder_task(path: Path, preprocessing: Preprocessing, test_fraction: float = 0.2, seed: int = 0) -> TaskData:

@@ -120,7 +120,7 @@ class Trainer:
         loss, done, lr = 0.0, 0, 0.0
         for phase, stage in zip(method.phases, stages, strict=True):
             self._set_modes(network, stage)
-            lr = phase.lr or options.lr or (TUNING_LR if stage.everything or phase.paths or method.siamese else PROBE_LR)
+            lr = _lr(method, phase, options)
             course = Course(
                 peak=lr,
                 epochs=phase.epochs,
@@ -134,6 +134,22 @@ class Trainer:
             done += phase.epochs
         network.eval()
         return Trained(network, stages[-1], loss, lr, time.perf_counter() - start)
+
+    def lr(self, method: Method) -> float:
+        """Return the peak learning rate of the method's last phase."""
+        return _lr(method, method.phases[-1], self.options)
+
+    def sample(self, stage: Stage, rows: int) -> tuple[Tensor, ...]:
+        """Return what the stage's module takes for the first `rows` training images, on the device."""
+        images = self.compute.put(self._images["training"][:rows])
+        with torch.no_grad():
+            return tuple(self.compute.put(t) for t in stage.prefix(images)) if stage.prefix else (images,)
+
+    def fresh(self, prepared: Prepared, phase: int) -> Stage:
+        """Return the stage of `phase` with an untrained copy of the network, in training mode."""
+        network, stages = _fresh(prepared)
+        self._set_modes(network, stages[phase])
+        return stages[phase]
 
     def accuracy(self, trained: Trained, what: str = "test", rows: Rows | None = None) -> float:
         """Return the share of "test" or "training" images (or of `rows` among them) that are put into the right class."""
@@ -156,8 +172,7 @@ class Trainer:
             for stage in stages:
                 self._set_modes(network, stage)
                 before = torch.get_rng_state()
-                images = self.compute.put(self._images["training"][:2])
-                stage.module(*(stage.prefix(images) if stage.prefix else (images,)))
+                stage.module(*self.sample(stage, 2))
                 if not torch.equal(before, torch.get_rng_state()):
                     return True
         return False
@@ -231,6 +246,10 @@ def _trained(method: Method, phase: Phase) -> tuple[str, ...]:
     if method.rank:
         return tuple(f"{path}.{part}" for path in phase.paths for part in ("down", "up"))
     return owned_paths(phase.paths, (), method.siamese)
+
+
+def _lr(method: Method, phase: Phase, options: FitOptions) -> float:
+    return phase.lr or options.lr or (TUNING_LR if phase.everything or phase.paths or method.siamese else PROBE_LR)
 
 
 def _fresh(prepared: Prepared) -> tuple[nn.Module, tuple[Stage, ...]]:

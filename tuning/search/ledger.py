@@ -1,0 +1,272 @@
+"""The ledger of a search: every training that was done, one JSON line each, in a file that is only ever appended to.
+
+So a search may be killed at any moment and go on where it was, other stopping rules are answered without training, and plots need
+nothing else. The first line says what was searched: a ledger of another backbone, data set or training is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from tuning.errors import CannotWrite, TuningError
+from tuning.search.score import Cost, Score, Subset
+
+FORMAT = "espalier-ledger/1"
+
+
+class BadLedger(TuningError):
+    """A file is no ledger, or damaged."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason.rstrip('.')}.")
+
+
+class LedgerMismatch(TuningError):
+    """A ledger belongs to another search."""
+
+    def __init__(self, path: Path, what: str, there: object, here: object) -> None:
+        super().__init__(
+            f"The ledger {path} is of another {what}: it has {there}, this search has {here}; give another file, or the same {what}."
+        )
+
+
+class LedgerInUse(TuningError):
+    """Another process writes this ledger."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"Another search is writing the ledger {path}; wait for it, or give another file.")
+
+
+@dataclass(frozen=True)
+class BlockFacts:
+    """name: module path. parameters: values. macs: multiply-accumulates per image."""
+
+    name: str
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a ledger is about.
+
+    backbone: architecture. weights: where they came from. weights_sha256: what they are. data: name. data_sha256: what they are.
+    train_images: in all. folds: their number; 0 where trainings are measured on the test split (a comparison of methods).
+    seed: of folds and trainings. training: options that decide about results, by name. blocks: in forward order.
+    macs: of the whole backbone for one image. versions: of libraries, for people.
+    """
+
+    backbone: str
+    weights: str
+    weights_sha256: str
+    data: str
+    data_sha256: str
+    train_images: int
+    classes: int
+    folds: int
+    seed: int
+    training: Mapping[str, Any]
+    blocks: tuple[BlockFacts, ...]
+    macs: int
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def difference(self, other: Header) -> tuple[str, object, object] | None:
+        """Return (what, own, other's) of the first thing that makes trainings incomparable; None if they belong together."""
+        if (self.backbone, self.weights_sha256) != (other.backbone, other.weights_sha256):
+            return "backbone", self._backbone_in_words, other._backbone_in_words
+        if self.data_sha256 != other.data_sha256:
+            return "data set", self._data_in_words, other._data_in_words
+        if (self.folds, self.seed) != (other.folds, other.seed):
+            return "split", f"{self.folds} folds of seed {self.seed}", f"{other.folds} folds of seed {other.seed}"
+        for name in sorted(self.training.keys() | other.training.keys()):
+            if self.training.get(name) != other.training.get(name):
+                return "training", f"{name} {self.training.get(name)}", f"{name} {other.training.get(name)}"
+        return None
+
+    @property
+    def _backbone_in_words(self) -> str:
+        return f"{self.backbone} with weights {self.weights_sha256[:12]} ({self.weights})"
+
+    @property
+    def _data_in_words(self) -> str:
+        return f"{self.data} ({self.train_images} training images, {self.data_sha256[:12]})"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training.
+
+    method: as `tuning.methods` names it. variant: what else tells it from others of the method ("rank 8"), or "". subset: what was tuned.
+    fold: which one it was scored on, None: the test split. seed: of head and order. train_images: how many it learnt from.
+    accuracy: in [0, 1]. loss: mean training loss of the last epoch. lr: peak. seconds: of training and scoring, features that several
+    trainings share not counted. macs: multiply-accumulates that the training took, forward and backward.
+    """
+
+    method: str
+    subset: Subset
+    fold: int | None
+    seed: int
+    train_images: int
+    accuracy: float
+    loss: float
+    epochs: int
+    lr: float
+    seconds: float
+    macs: int
+    variant: str = ""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What the training was: equal keys, equal result."""
+        return (self.method, self.variant, self.subset, self.fold, self.seed, self.train_images, self.lr)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is in a ledger. costs: what serving subsets would cost. notes: further lines, such as selections that were made."""
+
+    header: Header
+    trials: tuple[Trial, ...] = ()
+    costs: Mapping[Subset, Cost] = field(default_factory=dict)
+    notes: tuple[Mapping[str, Any], ...] = ()
+
+    def scores(self, method: str = "subtuning") -> dict[Subset, Score]:
+        """Return the cross-validated scores by subset. The empty subset is the linear probe."""
+        folds: dict[Subset, dict[int, float]] = {}
+        for trial in self.trials:
+            if trial.fold is not None and (trial.method == method or not trial.subset):
+                folds.setdefault(trial.subset, {})[trial.fold] = trial.accuracy
+        return {subset: Score(tuple(found[f] for f in sorted(found)), self.header.folds) for subset, found in folds.items()}
+
+
+class Ledger:
+    """A ledger that is open for writing."""
+
+    def __init__(self, path: Path, file: IO[str], contents: Contents) -> None:
+        self.path = path
+        self.header = contents.header
+        self._file = file
+        self._trials = {trial.key: trial for trial in contents.trials}
+        self._costs = dict(contents.costs)
+        self._notes = list(contents.notes)
+
+    @property
+    def contents(self) -> Contents:
+        """What is in it now."""
+        return Contents(self.header, tuple(self._trials.values()), dict(self._costs), tuple(self._notes))
+
+    def find(self, key: tuple[object, ...]) -> Trial | None:
+        """Return the training of that key, if it was done."""
+        return self._trials.get(key)
+
+    def add(self, trial: Trial) -> None:
+        """Write a training down; it is on the disk when this returns."""
+        self._trials[trial.key] = trial
+        self._write({"trial": asdict(trial)})
+
+    def add_cost(self, subset: Subset, cost: Cost) -> None:
+        """Write down what serving `subset` would cost, if that is news."""
+        if self._costs.get(subset) != cost:
+            self._costs[subset] = cost
+            self._write({"cost": {"subset": subset, **asdict(cost)}})
+
+    def note(self, note: Mapping[str, Any]) -> None:
+        """Write a further line."""
+        self._notes.append(note)
+        self._write({"note": note})
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise CannotWrite(self.path, str(error)) from error
+
+
+@contextmanager
+def open_ledger(path: Path, header: Header) -> Iterator[Ledger]:
+    """Open the ledger at `path`, or begin it. Raises LedgerMismatch, LedgerInUse, BadLedger, CannotWrite."""
+    if not path.parent.is_dir():
+        raise CannotWrite(path, f"the folder {path.parent} does not exist")
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise CannotWrite(path, str(error)) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LedgerInUse(path) from error
+        yield _opened(path, file, header)
+
+
+def read_ledger(path: Path) -> Contents:
+    """Return what is in the ledger at `path`. Raises BadLedger."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadLedger(path, f"cannot be read as a ledger ({error})") from error
+    return _parse(path, text)
+
+
+def _opened(path: Path, file: IO[str], header: Header) -> Ledger:
+    file.seek(0)
+    text = file.read()
+    if not text.strip():
+        ledger = Ledger(path, file, Contents(header))
+        ledger._write({"format": FORMAT, "header": asdict(header)})
+        return ledger
+    contents = _parse(path, text)
+    found = contents.header.difference(header)
+    if found is not None:
+        raise LedgerMismatch(path, *found)
+    if not text.endswith("\n"):  # a line that a kill cut off: what comes next begins a line of its own
+        file.write("\n")
+    return Ledger(path, file, contents)
+
+
+def _parse(path: Path, text: str) -> Contents:
+    lines = text.split("\n")
+    first = _loaded(lines[0])
+    if not isinstance(first, dict) or first.get("format") != FORMAT:
+        raise BadLedger(path, f"is no ledger of espalier (its first line does not say {FORMAT})")
+    trials: dict[tuple[object, ...], Trial] = {}
+    costs: dict[Subset, Cost] = {}
+    notes: list[Mapping[str, Any]] = []
+    try:
+        header = _header(first["header"])
+        for line in lines[1:]:
+            entry = _loaded(line)
+            if entry is None:
+                continue  # an empty line, or one that a kill cut off
+            if "trial" in entry:
+                trial = Trial(**{**entry["trial"], "subset": tuple(entry["trial"]["subset"])})
+                trials[trial.key] = trial
+            elif "cost" in entry:
+                fields = dict(entry["cost"])
+                costs[tuple(fields.pop("subset"))] = Cost(**fields)
+            elif "note" in entry:
+                notes.append(entry["note"])
+    except (TypeError, KeyError, AttributeError) as error:
+        raise BadLedger(path, f"it is damaged, or of another version ({error})") from error
+    return Contents(header, tuple(trials.values()), costs, tuple(notes))
+
+
+def _loaded(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _header(fields: Mapping[str, Any]) -> Header:
+    blocks: Sequence[Mapping[str, Any]] = fields["blocks"]
+    return Header(**{**fields, "blocks": tuple(BlockFacts(**block) for block in blocks)})

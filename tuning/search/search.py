@@ -1,0 +1,230 @@
+"""A search over one backbone and one data set: what the commands profile and greedy do, on one ledger."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tuning.backbone import Backbone
+from tuning.data import TaskData, fingerprint
+from tuning.errors import BadOptions
+from tuning.features import FeatureStore
+from tuning.folds import make_folds
+from tuning.libraries import versions
+from tuning.macs import block_macs
+from tuning.methods import subtuning
+from tuning.search.evaluate import Evaluator
+from tuning.search.greedy import Direction, Preference, Selection, StopRule, select
+from tuning.search.ledger import BlockFacts, Contents, Header, Ledger, open_ledger
+from tuning.search.score import Cost, CostOf, Objective, Score, Subset
+from tuning.trainer import Trainer
+from tuning.training import FitOptions, OnEpoch
+
+# What decides about a training's result, beside the seed.
+_DECISIVE = ("epochs", "lr", "weight_decay", "batch_size", "views", "flip", "precision")
+
+
+class MissingScores(BadOptions):
+    """A ledger was asked about subsets that were never evaluated."""
+
+    def __init__(self, subsets: Sequence[Subset]) -> None:
+        first = ", ".join(subsets[0]) or "the head alone"
+        more = f" and {len(subsets) - 1} more" if len(subsets) > 1 else ""
+        super().__init__(
+            f"The ledger does not say how {first}{more} scored; run tune greedy with these options, which goes on from it."
+        )
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """folds: of the training images. blocks: candidates, None: all. workers: trainings side by side, None: as many as make sense.
+
+    siamese: heads see the frozen features, too. race: candidates that cannot win any more are given up.
+    """
+
+    folds: int = 5
+    blocks: Subset | None = None
+    workers: int | None = None
+    siamese: bool = False
+    race: bool = True
+
+
+class Search:
+    """An open search. cost: what serving a subset would cost, if the objective or the plots want it."""
+
+    def __init__(
+        self, evaluator: Evaluator, ledger: Ledger, blocks: Subset, options: SearchOptions, cost: CostOf | None = None
+    ) -> None:
+        self._evaluator = evaluator
+        self._ledger = ledger
+        self._options = options
+        self._cost = cost
+        self.blocks = blocks
+
+    def profile(self, pairs: bool = False) -> dict[Subset, Score]:
+        """Return the finetuning profile: the score of the head alone, of each single block and, with `pairs`, of each two."""
+        subsets: list[Subset] = [(), *((block,) for block in self.blocks)]
+        if pairs:
+            subsets += list(itertools.combinations(self.blocks, 2))
+        self._price(subsets)
+        return self._evaluator(subsets)
+
+    def select(self, direction: Direction, rule: StopRule, objective: Objective) -> Selection:
+        """Return the greedy selection, and note it in the ledger. Raises BadOptions when nothing is within the latency budget."""
+        preference = make_preference(objective, self._cost_of)
+
+        def evaluate(subsets: Sequence[Subset]) -> Mapping[Subset, Score]:
+            self._price(subsets)
+            if len(subsets) > 1 and self._options.race:
+                return self._evaluator.race(subsets, preference.value)
+            return self._evaluator(subsets)
+
+        if objective.latency_budget_ms is not None and not preference.allowed(()):
+            least, budget = self._cost_of(()).latency_ms, objective.latency_budget_ms
+            raise BadOptions(f"Even the head alone adds {least:.2f} ms, more than the budget of {budget:g} ms.")
+        found = select(direction, self.blocks, evaluate, rule, preference)
+        self._ledger.note(describe_selection(found, rule, objective))
+        return found
+
+    @property
+    def contents(self) -> Contents:
+        """What is in the ledger now."""
+        return self._ledger.contents
+
+    def _cost_of(self, subset: Subset) -> Cost:
+        if self._cost is None:
+            raise BadOptions("Costs were asked for, but nothing says what serving a subset costs.")
+        return self._cost(subset)
+
+    def _price(self, subsets: Sequence[Subset]) -> None:
+        if self._cost is not None:
+            for subset in subsets:
+                self._ledger.add_cost(subset, self._cost(subset))
+
+
+@contextmanager
+def open_search(
+    backbone: Backbone,
+    data: TaskData,
+    fit_options: FitOptions,
+    options: SearchOptions,
+    ledger: Path,
+    *,
+    cost: CostOf | None = None,
+    on_epoch: OnEpoch | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Iterator[Search]:
+    """Open a search whose trainings go to the file `ledger`, or go on with it.
+
+    say: is told the size of the frozen features before they are computed. Raises BadData (too few images for the folds), UnknownBlock,
+    LedgerMismatch, LedgerInUse, BadLedger, CannotWrite.
+    """
+    folds = make_folds(data.train.targets, options.folds, fit_options.seed, data.validation, data.labels)
+    blocks = backbone.blocks if options.blocks is None else options.blocks
+    header = make_header(backbone, data, fit_options, len(folds), options.siamese)
+    store = FeatureStore(fit_options.cache_bytes, fit_options.cache_folder, say)
+    try:
+        with open_ledger(ledger, header) as opened:
+            trainer = Trainer(backbone, data, fit_options, store)
+            evaluator = Evaluator(
+                trainer,
+                lambda subset: subtuning(subset, fit_options.epochs, siamese=options.siamese),
+                folds,
+                opened,
+                options.workers,
+                on_epoch,
+            )
+            yield Search(evaluator, opened, blocks, options, cost)
+    finally:
+        store.close()
+
+
+def replay(contents: Contents, direction: Direction, rule: StopRule, objective: Objective) -> Selection:
+    """Return the selection that a search would make, from its ledger alone. Raises MissingScores where the ledger ends."""
+    scores, costs = contents.scores(), contents.costs
+
+    def cost(subset: Subset) -> Cost:
+        if subset not in costs:
+            raise MissingScores([subset])
+        return costs[subset]
+
+    preference = make_preference(objective, cost)
+
+    def evaluate(subsets: Sequence[Subset]) -> Mapping[Subset, Score]:
+        found = {subset: scores[subset] for subset in subsets if subset in scores}
+        best = max((preference.value(s, score.mean) for s, score in found.items() if score.complete), default=float("-inf"))
+        # What a race gave up could not win then; by another objective it might.
+        open_ = [s for s in subsets if s not in found or (not found[s].complete and preference.value(s, found[s].bound) >= best)]
+        if open_:
+            raise MissingScores(open_)
+        return found
+
+    return select(direction, _searched_blocks(contents), evaluate, rule, preference)
+
+
+def make_preference(objective: Objective, cost: CostOf) -> Preference:
+    """Return what the search needs to know of an objective."""
+    if not objective.needs_cost:
+        return Preference()
+    return Preference(
+        value=lambda subset, accuracy: objective.value(accuracy, cost(subset)),
+        allowed=lambda subset: objective.allows(cost(subset)),
+        cost=lambda subset: cost(subset).macs_share + cost(subset).bytes_share,
+    )
+
+
+def make_header(backbone: Backbone, data: TaskData, options: FitOptions, folds: int, siamese: bool = False) -> Header:
+    """Return the first line of a ledger. folds: 0 for a comparison on the test split."""
+    total, by_block = block_macs(backbone)
+    fields = {name: value for name, value in asdict(options).items() if name in _DECISIVE}
+    return Header(
+        backbone=backbone.spec.architecture,
+        weights=backbone.spec.weights,
+        weights_sha256=backbone.spec.weights_sha256,
+        data=data.name,
+        data_sha256=fingerprint(data),
+        train_images=len(data.train),
+        classes=len(data.labels),
+        folds=folds,
+        seed=options.seed,
+        training={**fields, "siamese": siamese},
+        blocks=tuple(BlockFacts(block, _parameters(backbone, block), by_block[block]) for block in backbone.blocks),
+        macs=total,
+        versions=versions(),
+    )
+
+
+def describe_selection(selection: Selection, rule: StopRule, objective: Objective) -> dict[str, object]:
+    """Return a selection as plain JSON."""
+    return {
+        "selection": {
+            "direction": selection.direction,
+            "rule": asdict(rule),
+            "objective": asdict(objective),
+            "chosen": list(selection.chosen.subset),
+            "why": selection.why,
+            "steps": [
+                {
+                    "subset": list(s.subset),
+                    "block": s.block,
+                    "accuracy": s.score.mean,
+                    "deviation": s.score.deviation,
+                    "value": s.value,
+                }
+                for s in selection.steps
+            ],
+        }
+    }
+
+
+def _searched_blocks(contents: Contents) -> Subset:
+    """Return the candidates of the search: the blocks that occur in any evaluated subset."""
+    used = {block for subset in contents.scores() for block in subset}
+    return tuple(block.name for block in contents.header.blocks if block.name in used)
+
+
+def _parameters(backbone: Backbone, path: str) -> int:
+    return sum(parameter.numel() for parameter in backbone.network.get_submodule(path).parameters())
