@@ -38,7 +38,8 @@ class Phase:
 class Method:
     """What is trained, when and how.
 
-    name: for people and ledgers. phases: one after the other, each on the paths of the last and more.
+    name, variant: for people and ledgers, the variant telling it from others of the name. phases: one after the other, each on the
+    paths of the last and more.
     siamese: the head sees the frozen features, too. rank: of LoRA around the layers in `paths`; 0: the layers themselves are trained.
     relative_gradients: Auto-RGN. one_cosine: the learning rate falls once over all phases, not in each.
     """
@@ -49,6 +50,7 @@ class Method:
     rank: int = 0
     relative_gradients: bool = False
     one_cosine: bool = False
+    variant: str = ""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -96,7 +98,7 @@ def lp_ft(epochs: int) -> Method:
 
 def surgical(group: Sequence[str], epochs: int) -> Method:
     """One contiguous group of blocks (arXiv 2210.11466)."""
-    return Method("surgical", (Phase(tuple(group), epochs),))
+    return Method("surgical", (Phase(tuple(group), epochs),), variant=f"{group[0]} to {group[-1]}")
 
 
 def auto_rgn(epochs: int) -> Method:
@@ -117,7 +119,7 @@ def gradual_unfreezing(blocks: Sequence[str], epochs: int) -> Method:
 
 def lora(layers: Sequence[str], rank: int, epochs: int) -> Method:
     """Low-rank updates of the attention layers (arXiv 2106.09685), merged before the task is saved."""
-    return Method("lora", (Phase(tuple(layers), epochs),), rank=rank)
+    return Method("lora", (Phase(tuple(layers), epochs),), rank=rank, variant=f"rank {rank}")
 
 
 def norm_only(network: nn.Module, epochs: int) -> Method:

@@ -1,4 +1,4 @@
-"""Scores subsets by cross-validation on the training images: several trainings side by side, each once, all of them in the ledger.
+"""Scores methods by cross-validation on the training images: several trainings side by side, each once, all of them in the ledger.
 
 Racing: in a step of a greedy search only the best candidate matters. One fold of each candidate is run, then the leader's other folds;
 after that a candidate is given up as soon as it could not win even if all its remaining folds scored 1. The outcome is the same.
@@ -11,129 +11,129 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tuning.errors import NonFiniteLoss, TuningError
-from tuning.folds import Fold
+from tuning.folds import Fold, Rows
 from tuning.macs import training_macs
 from tuning.methods import Method
 from tuning.search.ledger import Ledger, Trial
 from tuning.search.pool import Cancelled, find_workers, run_all
-from tuning.search.score import Score, Subset
+from tuning.search.score import Score
 from tuning.trainer import Prepared, Trainer
 from tuning.training import OnEpoch
-
-MakeMethod = Callable[[Subset], Method]
 
 
 class TrialDiverged(TuningError):
     """A training of a search diverged."""
 
-    def __init__(self, subset: Subset, fold: int, error: NonFiniteLoss, kept: int) -> None:
-        where = ", ".join(subset) or "the head alone"
-        super().__init__(f"Tuning {where}, fold {fold + 1}: {error} The ledger keeps the {kept} trainings that were done.")
+    def __init__(self, job: Job, error: NonFiniteLoss, kept: int) -> None:
+        where = ", ".join(job.method.paths) or job.method.name
+        fold = "" if job.fold is None else f", fold {job.fold + 1}"
+        super().__init__(f"Tuning {where}{fold}: {error} The ledger keeps the {kept} trainings that were done.")
 
 
-@dataclass(frozen=True)
-class _Job:
-    subset: Subset
-    fold: int
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A training. rows: of the training images. scored_on: further such rows, None: the test images. fold: its number, if it is one's."""
+
+    method: Method
+    rows: Rows
+    scored_on: Rows | None
+    fold: int | None
+    seed: int
 
 
 class Evaluator:
-    """Scores subsets with one trainer.
+    """Runs trainings with one trainer and one ledger. workers: side by side; None: as `find_workers` says."""
 
-    make_method: what a subset means. folds: of the trainer's training rows. workers: trainings side by side; None: as `find_workers` says.
-    """
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        make_method: MakeMethod,
-        folds: Sequence[Fold],
-        ledger: Ledger,
-        workers: int | None = None,
-        on_epoch: OnEpoch | None = None,
-    ) -> None:
-        self._trainer = trainer
-        self._make_method = make_method
-        self._folds = folds
-        self._ledger = ledger
+    def __init__(self, trainer: Trainer, ledger: Ledger, workers: int | None = None, on_epoch: OnEpoch | None = None) -> None:
+        self.trainer = trainer
+        self.ledger = ledger
         self._workers = workers or find_workers(trainer.compute.device)
         self._on_epoch = on_epoch or (lambda done, total: None)
         self._order = {block: index for index, block in enumerate(trainer.backbone.blocks)}
 
-    def __call__(self, subsets: Sequence[Subset]) -> dict[Subset, Score]:
-        """Return the score of every subset, all folds run. Raises TrialDiverged, BadData; KeyboardInterrupt leaves a usable ledger."""
-        self._run([_Job(subset, fold) for subset in self._sorted(subsets) for fold in range(len(self._folds))])
-        return self._scores(subsets)
+    def cross_validate(self, methods: Iterable[Method], folds: Sequence[Fold], seed: int) -> dict[Method, Score]:
+        """Return the score of every method, all folds run.
 
-    def race(self, subsets: Sequence[Subset], value: Callable[[Subset, float], float]) -> dict[Subset, Score]:
-        """Return scores of which that of the best subset, by `value` of subset and accuracy, is complete; hopeless ones are not."""
-        ordered = self._sorted(subsets)
-        self._run([_Job(subset, 0) for subset in ordered])
-        scores = self._scores(ordered)
-        leader = max(ordered, key=lambda subset: value(subset, scores[subset].mean))
-        self._run([_Job(leader, fold) for fold in range(1, len(self._folds))])
-        for fold in range(1, len(self._folds)):
-            scores = self._scores(ordered)
-            best = max(value(subset, score.mean) for subset, score in scores.items() if score.complete)
-            hopeful = [s for s in ordered if not scores[s].complete and value(s, scores[s].bound) >= best]
-            self._run([_Job(subset, fold) for subset in hopeful])
-        return self._scores(ordered)
+        Raises TrialDiverged, BadData. KeyboardInterrupt leaves a usable ledger, as every error does.
+        """
+        ordered = self._sorted(methods)
+        self.run([_job(method, folds, fold, seed) for method in ordered for fold in range(len(folds))])
+        return self._scores(ordered, folds, seed)
 
-    def _sorted(self, subsets: Iterable[Subset]) -> list[Subset]:
-        """Return the subsets by their first block: those that share features come together."""
-        return sorted(set(subsets), key=lambda subset: [self._order.get(block, 0) for block in subset] or [len(self._order)])
+    def race(
+        self, methods: Iterable[Method], folds: Sequence[Fold], seed: int, value: Callable[[Method, float], float]
+    ) -> dict[Method, Score]:
+        """Return scores of which that of the best method, by `value` of method and accuracy, is complete; hopeless ones are not."""
+        ordered = self._sorted(methods)
+        self.run([_job(method, folds, 0, seed) for method in ordered])
+        scores = self._scores(ordered, folds, seed)
+        leader = max(ordered, key=lambda method: value(method, scores[method].mean))
+        self.run([_job(leader, folds, fold, seed) for fold in range(len(folds))])
+        for fold in range(1, len(folds)):
+            scores = self._scores(ordered, folds, seed)
+            best = max(value(method, score.mean) for method, score in scores.items() if score.complete)
+            hopeful = [m for m in ordered if not scores[m].complete and value(m, scores[m].bound) >= best]
+            self.run([_job(method, folds, fold, seed) for method in hopeful])
+        return self._scores(ordered, folds, seed)
 
-    def _scores(self, subsets: Iterable[Subset]) -> dict[Subset, Score]:
-        found: dict[Subset, Score] = {}
-        for subset in subsets:
-            trials = [self._done(_Job(subset, fold)) for fold in range(len(self._folds))]
-            found[subset] = Score(tuple(trial.accuracy for trial in trials if trial is not None), len(self._folds))
-        return found
+    def run(self, jobs: Sequence[Job]) -> list[Trial]:
+        """Return the outcome of each job; those that the ledger lacks are done now."""
+        missing = [job for job in jobs if self._find(job) is None]
+        if missing:
+            self._do(missing)
+        return [trial for trial in map(self._find, jobs) if trial is not None]
 
-    def _done(self, job: _Job) -> Trial | None:
-        return self._ledger.find(self._key(job))
-
-    def _key(self, job: _Job) -> tuple[object, ...]:
-        method, options = self._make_method(job.subset), self._trainer.options
-        rows = len(self._folds[job.fold].train)
-        return (method.name, "", job.subset, job.fold, options.seed, rows, self._trainer.lr(method))
-
-    def _run(self, jobs: Sequence[_Job]) -> None:
-        """Do the trainings that the ledger lacks."""
-        missing = [job for job in jobs if self._done(job) is None]
-        if not missing:
-            return
+    def _do(self, jobs: Sequence[Job]) -> None:
         # Tracing is for one thread alone, so everything is prepared before the threads start.
-        subsets = dict.fromkeys(job.subset for job in missing)
-        prepared = {subset: self._trainer.prepare(self._make_method(subset)) for subset in subsets}
-        macs = {subset: training_macs(self._trainer, ready) for subset, ready in prepared.items()}
-        workers = 1 if any(self._trainer.draws_randomly(ready) for ready in prepared.values()) else self._workers
-        progress = _Progress(self._on_epoch, sum(prepared[job.subset].method.epochs for job in missing))
+        wanted = dict.fromkeys((job.method, job.seed) for job in jobs)
+        prepared = {(method, seed): self.trainer.prepare(method, seed) for method, seed in wanted}
+        macs = {key: training_macs(self.trainer, ready) for key, ready in prepared.items()}
+        workers = 1 if any(self.trainer.draws_randomly(ready) for ready in prepared.values()) else self._workers
+        progress = _Progress(self._on_epoch, sum(job.method.epochs for job in jobs))
 
-        def train(job: _Job) -> Trial:
-            return self._train(job, prepared[job.subset], macs[job.subset], progress)
+        def train(job: Job) -> Trial:
+            key = (job.method, job.seed)
+            return self._train(job, prepared[key], macs[key], progress)
 
-        run_all(missing, train, self._ledger.add, workers, progress.stop)
+        run_all(jobs, train, self.ledger.add, workers, progress.stop)
 
-    def _train(self, job: _Job, prepared: Prepared, macs_per_image: int, progress: _Progress) -> Trial:
-        fold, method = self._folds[job.fold], prepared.method
+    def _train(self, job: Job, prepared: Prepared, macs_per_image: int, progress: _Progress) -> Trial:
         try:
-            trained = self._trainer.run(prepared, fold.train, on_epoch=progress)
+            trained = self.trainer.run(prepared, job.rows, job.seed, on_epoch=progress)
         except NonFiniteLoss as error:
-            raise TrialDiverged(job.subset, job.fold, error, len(self._ledger.contents.trials)) from error
+            raise TrialDiverged(job, error, len(self.ledger.contents.trials)) from error
+        method, what = job.method, "test" if job.scored_on is None else "training"
         return Trial(
             method=method.name,
-            subset=job.subset,
+            variant=method.variant,
+            subset=method.paths,
             fold=job.fold,
-            seed=self._trainer.options.seed,
-            train_images=len(fold.train),
-            accuracy=self._trainer.accuracy(trained, "training", fold.validation),
+            seed=job.seed,
+            train_images=len(job.rows),
+            accuracy=self.trainer.accuracy(trained, what, job.scored_on),
             loss=trained.loss,
             epochs=method.epochs,
-            lr=self._trainer.lr(method),
+            lr=self.trainer.lr(method),
             seconds=round(trained.seconds, 4),
-            macs=macs_per_image * len(fold.train) * method.epochs,
+            macs=macs_per_image * len(job.rows) * method.epochs,
         )
+
+    def _find(self, job: Job) -> Trial | None:
+        method = job.method
+        lr = self.trainer.lr(method)
+        return self.ledger.find((method.name, method.variant, method.paths, job.fold, job.seed, len(job.rows), lr))
+
+    def _scores(self, methods: Iterable[Method], folds: Sequence[Fold], seed: int) -> dict[Method, Score]:
+        found: dict[Method, Score] = {}
+        for method in methods:
+            trials = [self._find(_job(method, folds, fold, seed)) for fold in range(len(folds))]
+            found[method] = Score(tuple(trial.accuracy for trial in trials if trial is not None), len(folds))
+        return found
+
+    def _sorted(self, methods: Iterable[Method]) -> list[Method]:
+        """Return the methods, each once, by the first block that they tune: those that share features come together."""
+        last = len(self._order)
+        return sorted(dict.fromkeys(methods), key=lambda method: [self._order.get(path, 0) for path in method.paths] or [last])
 
 
 class _Progress:
@@ -152,3 +152,7 @@ class _Progress:
         with self._lock:
             self._done += 1
             self._tell(self._done, self._total)
+
+
+def _job(method: Method, folds: Sequence[Fold], fold: int, seed: int) -> Job:
+    return Job(method, folds[fold].train, folds[fold].validation, fold, seed)

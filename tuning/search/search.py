@@ -12,13 +12,13 @@ from tuning.backbone import Backbone
 from tuning.data import TaskData, fingerprint
 from tuning.errors import BadOptions
 from tuning.features import FeatureStore
-from tuning.folds import make_folds
+from tuning.folds import Fold, make_folds
 from tuning.libraries import versions
 from tuning.macs import block_macs
 from tuning.methods import subtuning
 from tuning.search.evaluate import Evaluator
 from tuning.search.greedy import Direction, Preference, Selection, StopRule, select
-from tuning.search.ledger import BlockFacts, Contents, Header, Ledger, open_ledger
+from tuning.search.ledger import BlockFacts, Contents, Header, open_ledger
 from tuning.search.score import Cost, CostOf, Objective, Score, Subset
 from tuning.trainer import Trainer
 from tuning.training import FitOptions, OnEpoch
@@ -56,10 +56,10 @@ class Search:
     """An open search. cost: what serving a subset would cost, if the objective or the plots want it."""
 
     def __init__(
-        self, evaluator: Evaluator, ledger: Ledger, blocks: Subset, options: SearchOptions, cost: CostOf | None = None
+        self, evaluator: Evaluator, folds: Sequence[Fold], blocks: Subset, options: SearchOptions, cost: CostOf | None = None
     ) -> None:
         self._evaluator = evaluator
-        self._ledger = ledger
+        self._folds = folds
         self._options = options
         self._cost = cost
         self.blocks = blocks
@@ -69,40 +69,44 @@ class Search:
         subsets: list[Subset] = [(), *((block,) for block in self.blocks)]
         if pairs:
             subsets += list(itertools.combinations(self.blocks, 2))
-        self._price(subsets)
-        return self._evaluator(subsets)
+        return self._score(subsets)
 
     def select(self, direction: Direction, rule: StopRule, objective: Objective) -> Selection:
         """Return the greedy selection, and note it in the ledger. Raises BadOptions when nothing is within the latency budget."""
         preference = make_preference(objective, self._cost_of)
 
         def evaluate(subsets: Sequence[Subset]) -> Mapping[Subset, Score]:
-            self._price(subsets)
-            if len(subsets) > 1 and self._options.race:
-                return self._evaluator.race(subsets, preference.value)
-            return self._evaluator(subsets)
+            return self._score(subsets, preference.value if self._options.race else None)
 
         if objective.latency_budget_ms is not None and not preference.allowed(()):
             least, budget = self._cost_of(()).latency_ms, objective.latency_budget_ms
             raise BadOptions(f"Even the head alone adds {least:.2f} ms, more than the budget of {budget:g} ms.")
         found = select(direction, self.blocks, evaluate, rule, preference)
-        self._ledger.note(describe_selection(found, rule, objective))
+        self._evaluator.ledger.note(describe_selection(found, rule, objective))
         return found
 
     @property
     def contents(self) -> Contents:
         """What is in the ledger now."""
-        return self._ledger.contents
+        return self._evaluator.ledger.contents
 
     def _cost_of(self, subset: Subset) -> Cost:
         if self._cost is None:
             raise BadOptions("Costs were asked for, but nothing says what serving a subset costs.")
         return self._cost(subset)
 
-    def _price(self, subsets: Sequence[Subset]) -> None:
+    def _score(self, subsets: Sequence[Subset], value: Callable[[Subset, float], float] | None = None) -> dict[Subset, Score]:
+        """Return the scores of `subsets`; with a `value` to race for, complete only for those that may be the best."""
         if self._cost is not None:
             for subset in subsets:
-                self._ledger.add_cost(subset, self._cost(subset))
+                self._evaluator.ledger.add_cost(subset, self._cost(subset))
+        options = self._evaluator.trainer.options
+        methods = {subtuning(subset, options.epochs, siamese=self._options.siamese): subset for subset in subsets}
+        if value is None or len(subsets) < 2:
+            scores = self._evaluator.cross_validate(methods, self._folds, options.seed)
+        else:
+            scores = self._evaluator.race(methods, self._folds, options.seed, lambda m, accuracy: value(methods[m], accuracy))
+        return {methods[method]: score for method, score in scores.items()}
 
 
 @contextmanager
@@ -128,16 +132,8 @@ def open_search(
     store = FeatureStore(fit_options.cache_bytes, fit_options.cache_folder, say)
     try:
         with open_ledger(ledger, header) as opened:
-            trainer = Trainer(backbone, data, fit_options, store)
-            evaluator = Evaluator(
-                trainer,
-                lambda subset: subtuning(subset, fit_options.epochs, siamese=options.siamese),
-                folds,
-                opened,
-                options.workers,
-                on_epoch,
-            )
-            yield Search(evaluator, opened, blocks, options, cost)
+            evaluator = Evaluator(Trainer(backbone, data, fit_options, store), opened, options.workers, on_epoch)
+            yield Search(evaluator, folds, blocks, options, cost)
     finally:
         store.close()
 
