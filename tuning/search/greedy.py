@@ -22,7 +22,7 @@ Meaning = Literal["gain", "drop"]
 
 @dataclass(frozen=True)
 class StopRule:
-    """epsilon: in units of accuracy. meaning: see the module. max_blocks: the most blocks of an answer."""
+    """epsilon: in units of accuracy; a gain of exactly 0 is none. meaning: see the module. max_blocks: the most blocks of an answer."""
 
     epsilon: float = 0.005
     meaning: Meaning = "gain"
@@ -83,7 +83,7 @@ def _forward(blocks: Subset, evaluate: Evaluate, rule: StopRule, preference: Pre
         if step is None:
             return _answer("forward", steps, rule, preference, "every other subset is over the budget")
         gain = step.value - here.value
-        if rule.meaning == "gain" and (gain < rule.epsilon or gain <= 0):
+        if rule.meaning == "gain" and (gain < rule.epsilon or gain == rule.epsilon == 0):
             return _answer("forward", steps, rule, preference, f"the best addition, {step.block}, gains {gain:+.4f}")
         if rule.meaning == "drop" and step.value < max(s.value for s in steps) - rule.epsilon:
             return _answer("forward", steps, rule, preference, f"adding {step.block} ends more than epsilon below the best")

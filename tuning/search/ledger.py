@@ -252,7 +252,8 @@ def _parse(path: Path, text: str) -> Contents:
                 trials[trial.key] = trial
             elif "cost" in entry:
                 fields = dict(entry["cost"])
-                costs[tuple(fields.pop("subset"))] = Cost(**fields)
+                subset = tuple(fields.pop("subset"))
+                costs[subset] = Cost(**fields)
             elif "note" in entry:
                 notes.append(entry["note"])
     except (TypeError, KeyError, AttributeError) as error:

@@ -5,8 +5,16 @@ from __future__ import annotations
 import typer
 
 from espalier.commands.tune.blocks import blocks
+from espalier.commands.tune.compare import compare
 from espalier.commands.tune.fit import fit
+from espalier.commands.tune.greedy import greedy
+from espalier.commands.tune.pretrain import pretrain
+from espalier.commands.tune.profile import profile
 
 app = typer.Typer(help="Tune tasks: a few blocks of a backbone per task, the rest stays bit-identical.", no_args_is_help=True)
 app.command()(blocks)
+app.command()(profile)
+app.command()(greedy)
 app.command()(fit)
+app.command()(compare)
+app.command()(pretrain)

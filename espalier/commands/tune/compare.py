@@ -1,0 +1,143 @@
+"""`espalier tune compare`."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from espalier.commands.tune.options import BackboneOption, CheckpointOption, DataOption, ImageSizeOption, open_backbone, open_data
+from espalier.commands.tune.search_options import LedgerOption, WorkersOption
+from espalier.commands.tune.training_options import (
+    BatchSizeOption,
+    Cache,
+    CacheOption,
+    DeviceOption,
+    EpochsOption,
+    FlipOption,
+    PrecisionName,
+    PrecisionOption,
+    ViewsOption,
+    WeightDecayOption,
+    make_fit_options,
+)
+from espalier.console import console, progress_bars, say
+
+if TYPE_CHECKING:
+    from tuning.search.ledger import Trial
+
+Number = TypeVar("Number", int, float)
+
+
+def compare(
+    backbone: BackboneOption,
+    data: DataOption,
+    ledger: LedgerOption,
+    methods: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES|all",
+            help="Separated by commas: linear-probe, subtuning, siamese-subtuning, full-finetuning, all-blocks, lp-ft, surgical, "
+            "auto-rgn, gradual-unfreezing, lora, norm-only.",
+        ),
+    ] = "linear-probe,subtuning,full-finetuning",
+    sizes: Annotated[
+        str | None, typer.Option(metavar="NUMBERS", help="Numbers of training images, separated by commas; default: all of them.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="So many draws of images, heads and orders.")] = 5,
+    lrs: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="Learning rates to choose from; a linear probe takes ten times these.")
+    ] = "1e-4,1e-3,1e-2",
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the training images, by which every method makes its choices.")] = 5,
+    blocks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SUBSETS", help="What subtuning chooses from, as layer4.1,layer3.0+layer4.1; default: any single block."
+        ),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    image_size: ImageSizeOption = None,
+    epochs: EpochsOption = 10,
+    weight_decay: WeightDecayOption = 1e-2,
+    batch_size: BatchSizeOption = 64,
+    views: ViewsOption = 0,
+    flip: FlipOption = False,
+    workers: WorkersOption = None,
+    cache: CacheOption = Cache.AUTO,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = PrecisionName.AUTO,
+) -> None:
+    """Compare SubTuning with its baselines under one budget: the same images and epochs, every choice by cross-validation on them.
+
+    Only the final training of each method is measured on the test images, once per size and seed.
+
+    [dim]espalier tune compare --backbone resnet50.a1_in1k --data flowers/ --sizes 100,200,400 --ledger flowers-methods.jsonl[/]
+    """
+    from tuning.search.compare import METHODS, Comparison
+    from tuning.search.compare import compare as run
+
+    loaded = open_backbone(backbone, checkpoint, image_size)
+    task_data = open_data(data, loaded.spec.preprocessing)
+    comparison = Comparison(
+        methods=tuple(METHODS) if methods == "all" else tuple(_method(name, METHODS) for name in methods.split(",")),
+        sizes=tuple(_numbers(sizes, int, "--sizes")) if sizes else (),
+        seeds=tuple(range(seeds)),
+        lrs=tuple(_numbers(lrs, float, "--lrs")),
+        folds=folds,
+        blocks=tuple(name.strip() for name in blocks.split(",")) if blocks else (),
+        workers=workers,
+    )
+    fit_options = make_fit_options(
+        epochs=epochs,
+        lr=None,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        seed=0,
+        views=views,
+        flip=flip,
+        cache=cache,
+        device=device,
+        precision=precision,
+    )
+    try:
+        with progress_bars() as report:
+            trials = run(loaded, task_data, fit_options, comparison, ledger, on_run=report, say=say)
+    except KeyboardInterrupt:
+        say(f"Stopped. What was done is in {ledger}; the same command goes on from there.")
+        raise typer.Exit(130) from None
+    console.print(_table(trials, comparison.methods))
+
+
+def _table(trials: Sequence[Trial], methods: Sequence[str]) -> Table:
+    sizes = sorted({trial.train_images for trial in trials})
+    table = Table(
+        title="Test accuracy, %: mean and standard deviation over seeds", box=SIMPLE_HEAD, pad_edge=False, title_justify="left"
+    )
+    table.add_column("method", no_wrap=True)
+    for size in sizes:
+        table.add_column(f"{size} images", justify="right", no_wrap=True)
+    for method in methods:
+        cells = []
+        for size in sizes:
+            values = [100 * t.accuracy for t in trials if t.method == method and t.train_images == size]
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.fmean(values):.1f}{spread}" if values else "")
+        table.add_row(escape(method), *cells)
+    return table
+
+
+def _method(text: str, known: Iterable[str]) -> str:
+    """Return the method of that name, written with dashes or with spaces; other names as they are."""
+    return next((name for name in known if name.replace(" ", "-") == text.strip().replace(" ", "-")), text.strip())
+
+
+def _numbers(text: str, kind: Callable[[str], Number], option: str) -> list[Number]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} must be numbers, separated by commas.", param_hint=option) from error

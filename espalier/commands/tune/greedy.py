@@ -1,0 +1,190 @@
+"""`espalier tune greedy`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from espalier.commands.tune.options import BackboneOption, CheckpointOption, DataOption, ImageSizeOption, open_backbone, open_data
+from espalier.commands.tune.search_options import (
+    CandidatesOption,
+    FoldsOption,
+    GivenOption,
+    LedgerOption,
+    SiameseOption,
+    WorkersOption,
+    describe_effort,
+    names,
+    search_options,
+    searching,
+    show,
+)
+from espalier.commands.tune.training_options import (
+    BatchSizeOption,
+    Cache,
+    CacheOption,
+    DeviceOption,
+    EpochsOption,
+    FlipOption,
+    LrOption,
+    PrecisionName,
+    PrecisionOption,
+    SeedOption,
+    ViewsOption,
+    WeightDecayOption,
+    make_fit_options,
+)
+from espalier.console import console, human_bytes, human_macs
+
+if TYPE_CHECKING:
+    from tuning.search.greedy import Selection
+    from tuning.search.ledger import Contents
+
+
+class Direction(StrEnum):
+    """From which end the search goes."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    BOTH = "both"
+
+
+class Meaning(StrEnum):
+    """What epsilon means."""
+
+    GAIN = "gain"
+    DROP = "drop"
+
+
+def greedy(
+    backbone: BackboneOption,
+    data: DataOption,
+    ledger: LedgerOption,
+    direction: Annotated[
+        Direction,
+        typer.Option(help="forward: from the head alone, adding; backward: from all blocks, removing; both: the better."),
+    ] = Direction.FORWARD,
+    epsilon: Annotated[float, typer.Option(help="In units of accuracy (0.005 is half a point).")] = 0.005,
+    meaning: Annotated[
+        Meaning,
+        typer.Option(
+            help="gain: a block must be worth at least epsilon. drop: the smallest subset at most epsilon below the best on the way."
+        ),
+    ] = Meaning.GAIN,
+    max_blocks: Annotated[int | None, typer.Option(min=1, help="The most blocks to tune.")] = None,
+    cost_weight: Annotated[
+        float, typer.Option(min=0, help="Accuracy that the whole backbone's MACs are worth: 0.05 weighs them as five points.")
+    ] = 0.0,
+    bytes_weight: Annotated[float, typer.Option(min=0, help="Accuracy that the whole backbone's weight bytes are worth.")] = 0.0,
+    latency_budget_ms: Annotated[
+        float | None, typer.Option(min=0, help="Only subsets that add at most so much to a request, measured here, batch 1.")
+    ] = None,
+    given: GivenOption = None,
+    race: Annotated[
+        bool, typer.Option("--race/--no-race", help="Give up candidates that cannot win any more; the outcome is the same.")
+    ] = True,
+    folds: FoldsOption = 5,
+    blocks: CandidatesOption = None,
+    siamese: SiameseOption = False,
+    checkpoint: CheckpointOption = None,
+    image_size: ImageSizeOption = None,
+    epochs: EpochsOption = 10,
+    lr: LrOption = None,
+    weight_decay: WeightDecayOption = 1e-2,
+    batch_size: BatchSizeOption = 64,
+    seed: SeedOption = 0,
+    views: ViewsOption = 0,
+    flip: FlipOption = False,
+    workers: WorkersOption = None,
+    cache: CacheOption = Cache.AUTO,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = PrecisionName.AUTO,
+) -> None:
+    """Choose the blocks to tune, one after the other, by cross-validation on the training images (Algorithm 1 of SubTuning).
+
+    With costs, a block that serves cheaper wins over one that is hardly better; --given prices it as a task more in a repository.
+
+    [dim]espalier tune greedy --backbone resnet50.a1_in1k --data flowers/ --ledger flowers.jsonl --cost-weight 0.02 --given repo[/]
+    """
+    from tuning.search.greedy import StopRule
+    from tuning.search.score import Objective
+
+    loaded = open_backbone(backbone, checkpoint, image_size)
+    task_data = open_data(data, loaded.spec.preprocessing)
+    options = search_options(loaded, folds, blocks, workers, siamese, race)
+    objective = Objective(cost_weight, bytes_weight, latency_budget_ms)
+    cost = None
+    if objective.needs_cost or given is not None:
+        from espalier.commands.tune.subset_costs import open_costs
+
+        cost = open_costs(loaded, given, len(task_data.labels), latency=latency_budget_ms is not None)
+    fit_options = make_fit_options(
+        epochs=epochs,
+        lr=lr,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        seed=seed,
+        views=views,
+        flip=flip,
+        cache=cache,
+        device=device,
+        precision=precision,
+    )
+    rule = StopRule(epsilon, meaning.value, max_blocks)
+    with searching(loaded, task_data, fit_options, options, ledger, cost) as search:
+        found = search.select(direction.value, rule, objective)
+        contents, effort = search.contents, describe_effort(search)
+    console.print(_path(found, contents))
+    show(f"Chosen: [bold]{names(found.chosen.subset)}[/]. The search stopped because {escape(found.why)}.")
+    if contents.costs:
+        console.print(_front(contents))
+    show(effort)
+
+
+def _path(found: Selection, contents: Contents) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(found.direction)
+    for column in ("accuracy, %", "deviation", *(["value, %", "added MACs"] if contents.costs else [])):
+        table.add_column(column, justify="right", no_wrap=True)
+    for step in found.steps:
+        sign = "+ " if found.direction == "forward" else "- "
+        start = "(head only)" if found.direction == "forward" else "(all blocks)"
+        cost = contents.costs.get(step.subset)
+        table.add_row(
+            (sign + escape(step.block) if step.block else start) + (" [bold]*[/]" if step is found.chosen else ""),
+            f"{100 * step.score.mean:.2f}",
+            f"{100 * step.score.deviation:.2f}",
+            *([f"{100 * step.value:.2f}", human_macs(cost.macs) if cost else ""] if contents.costs else []),
+        )
+    return table
+
+
+def _front(contents: Contents) -> Table:
+    """Return the subsets among all that were evaluated which no other beats in accuracy and MACs."""
+    from tuning.search.score import pareto_front
+
+    scores = {subset: score for subset, score in contents.scores().items() if score.complete and subset in contents.costs}
+    front = pareto_front({subset: (contents.costs[subset].macs, score.mean) for subset, score in scores.items()})
+    table = Table(
+        title="Accuracy against serving cost: what no other subset beats", box=SIMPLE_HEAD, pad_edge=False, title_justify="left"
+    )
+    table.add_column("tuned")
+    for column in ("accuracy, %", "added MACs", "share", "added weights", "ms"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for subset in front:
+        cost, score = contents.costs[subset], scores[subset]
+        latency = "" if cost.latency_ms is None else f"{cost.latency_ms:.2f}"
+        table.add_row(
+            names(subset),
+            f"{100 * score.mean:.2f}",
+            human_macs(cost.macs),
+            f"{cost.macs_share:.1%}",
+            human_bytes(cost.weight_bytes),
+            latency,
+        )
+    return table

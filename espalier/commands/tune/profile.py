@@ -1,0 +1,137 @@
+"""`espalier tune profile`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from espalier.commands.tune.options import BackboneOption, CheckpointOption, DataOption, ImageSizeOption, open_backbone, open_data
+from espalier.commands.tune.search_options import (
+    CandidatesOption,
+    FoldsOption,
+    GivenOption,
+    LedgerOption,
+    SiameseOption,
+    WorkersOption,
+    describe_effort,
+    names,
+    search_options,
+    searching,
+    show,
+)
+from espalier.commands.tune.training_options import (
+    BatchSizeOption,
+    Cache,
+    CacheOption,
+    DeviceOption,
+    EpochsOption,
+    FlipOption,
+    LrOption,
+    PrecisionName,
+    PrecisionOption,
+    SeedOption,
+    ViewsOption,
+    WeightDecayOption,
+    make_fit_options,
+)
+from espalier.console import console, human_macs
+
+if TYPE_CHECKING:
+    from tuning.search.ledger import Contents
+    from tuning.search.score import Score, Subset
+
+_SHOWN_PAIRS = 10
+
+
+def profile(
+    backbone: BackboneOption,
+    data: DataOption,
+    ledger: LedgerOption,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Each two blocks together, too.")] = False,
+    folds: FoldsOption = 5,
+    blocks: CandidatesOption = None,
+    siamese: SiameseOption = False,
+    given: GivenOption = None,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Also what serving each subset would cost (implied by --given).")
+    ] = False,
+    checkpoint: CheckpointOption = None,
+    image_size: ImageSizeOption = None,
+    epochs: EpochsOption = 10,
+    lr: LrOption = None,
+    weight_decay: WeightDecayOption = 1e-2,
+    batch_size: BatchSizeOption = 64,
+    seed: SeedOption = 0,
+    views: ViewsOption = 0,
+    flip: FlipOption = False,
+    workers: WorkersOption = None,
+    cache: CacheOption = Cache.AUTO,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = PrecisionName.AUTO,
+) -> None:
+    """Score each single block by cross-validation on the training images: which part of the network does this task want tuned?
+
+    [dim]espalier tune profile --backbone resnet50.a1_in1k --data flowers/ --ledger flowers.jsonl[/]
+    """
+    loaded = open_backbone(backbone, checkpoint, image_size)
+    task_data = open_data(data, loaded.spec.preprocessing)
+    options = search_options(loaded, folds, blocks, workers, siamese)
+    cost = None
+    if costs or given is not None:
+        from espalier.commands.tune.subset_costs import open_costs
+
+        cost = open_costs(loaded, given, len(task_data.labels), latency=False)
+    fit_options = make_fit_options(
+        epochs=epochs,
+        lr=lr,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        seed=seed,
+        views=views,
+        flip=flip,
+        cache=cache,
+        device=device,
+        precision=precision,
+    )
+    with searching(loaded, task_data, fit_options, options, ledger, cost) as search:
+        scores = search.profile(pairs)
+        contents, effort = search.contents, describe_effort(search)
+    console.print(_singles(scores, contents))
+    if pairs:
+        console.print(_best_pairs(scores))
+    show(effort)
+
+
+def _singles(scores: Mapping[Subset, Score], contents: Contents) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("tuned", no_wrap=True)
+    for column in ("accuracy, %", "deviation", "parameters", "MACs", *(["added MACs"] if contents.costs else [])):
+        table.add_column(column, justify="right", no_wrap=True)
+    facts = {block.name: block for block in contents.header.blocks}
+    best = max(score.mean for subset, score in scores.items() if len(subset) < 2)
+    for subset, score in sorted(scores.items(), key=lambda item: [list(facts).index(block) for block in item[0]]):
+        if len(subset) > 1:
+            continue
+        block = facts.get(subset[0]) if subset else None
+        accuracy = f"{100 * score.mean:.2f}"
+        table.add_row(
+            names(subset),
+            f"[bold]{accuracy}[/]" if score.mean == best else accuracy,
+            f"{100 * score.deviation:.2f}",
+            f"{block.parameters:,}" if block else "",
+            human_macs(block.macs) if block else "",
+            *([human_macs(contents.costs[subset].macs)] if contents.costs else []),
+        )
+    return table
+
+
+def _best_pairs(scores: Mapping[Subset, Score]) -> Table:
+    table = Table("best pairs", "accuracy, %", "deviation", box=SIMPLE_HEAD, pad_edge=False)
+    pairs = sorted(((score, subset) for subset, score in scores.items() if len(subset) == 2), key=lambda p: -p[0].mean)
+    for score, subset in pairs[:_SHOWN_PAIRS]:
+        table.add_row(names(subset), f"{100 * score.mean:.2f}", f"{100 * score.deviation:.2f}")
+    return table
