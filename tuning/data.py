@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.preprocessing import Preprocessing
+from tuning.decode import Item, decode, require_memory
 from tuning.errors import BadData
+from tuning.folds import draw_rows
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 
-_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises on bytes that are no image
-_TEST_FOLDERS = ("test", "val", "valid", "validation")
+_VALIDATION_FOLDERS = ("val", "valid", "validation")
+_NAMED = 5  # how many classes a sentence names at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +43,11 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class TaskData:
-    """The data of one task. skipped: files that were left out because they are no readable images."""
+    """The data of one task.
+
+    skipped: files that were left out because they are no readable images.
+    validation: int64, (m,), rows of `train` that are the set's fixed validation split; None where folds have to be made.
+    """
 
     name: str
     labels: tuple[str, ...]
@@ -54,15 +62,26 @@ class TaskData:
         for split in (self.train, self.test):
             if len(split) and not 0 <= int(split.targets.min()) <= int(split.targets.max()) < len(self.labels):
                 raise BadData(f"Data {self.name!r} has targets outside its {len(self.labels)} labels.")
+        if self.validation is not None:
+            self._check_validation(self.validation)
+
+    def _check_validation(self, rows: NDArray[np.int64]) -> None:
+        if rows.dtype != np.int64 or rows.ndim != 1:
+            raise BadData(f"Validation rows must be int64 of shape (m,), not {rows.dtype} {rows.shape}.")
+        others = len(self.train) - len(rows)
+        if not len(rows) or others < 1:
+            raise BadData(f"Data {self.name!r} has {len(rows)} readable validation images, and {others} others to learn from.")
+        if len(np.unique(rows)) < len(rows) or rows.min() < 0 or rows.max() >= len(self.train):
+            raise BadData(f"Data {self.name!r} has validation rows twice or outside its {len(self.train)} training images.")
 
 
 @dataclass(frozen=True)
-class _Listing:
-    """Image files of each class, in the order of the classes."""
+class Draw:
+    """How much of the data to use: stratified draws of so many training and test images, fixed by the seed; None: all."""
 
-    folder: Path
-    classes: tuple[str, ...]
-    files: tuple[tuple[Path, ...], ...]
+    train_images: int | None = None
+    test_images: int | None = None
+    seed: int = 0
 
 
 def fingerprint(data: TaskData) -> str:
@@ -75,36 +94,107 @@ def fingerprint(data: TaskData) -> str:
     return digest.hexdigest()
 
 
-def folder_task(path: Path, preprocessing: Preprocessing, test_fraction: float = 0.2, seed: int = 0) -> TaskData:
+def draw_task(data: TaskData, draw: Draw) -> TaskData:
+    """Return the part of `data` that `draw` asks for. With `train_images`, a fixed validation split is given up.
+
+    Few images are better used by cross-validation than cut in two again. Raises BadData for impossible numbers.
+    """
+    test = _draw_split(data.test, draw.test_images, draw.seed, "test")
+    if draw.train_images is None:
+        return replace(data, test=test)
+    train = _draw_split(data.train, draw.train_images, draw.seed, "training")
+    return replace(data, train=train, test=test, validation=None)
+
+
+def read_task(
+    name: str,
+    labels: Sequence[str],
+    train: Sequence[Item],
+    test: Sequence[Item],
+    preprocessing: Preprocessing,
+    draw: Draw,
+    validation: Sequence[Item] = (),
+) -> TaskData:
+    """Decode what `draw` asks for, as `draw_task` does it, and nothing else; `validation` is put behind `train`.
+
+    Unreadable images are skipped and named. Raises BadData for impossible draws and for more images than memory should hold.
+    """
+    fixed = draw.train_images is None and len(validation) > 0
+    train_items = _draw_items([*train, *validation], draw.train_images, draw.seed, "training")
+    test_items = _draw_items(test, draw.test_images, draw.seed, "test")
+    require_memory(len(train_items) + len(test_items), preprocessing)
+    train_split, rows, skipped = _read(train_items, preprocessing)
+    test_split, _, skipped_test = _read(test_items, preprocessing)
+    validation_rows = np.flatnonzero(rows >= len(train)) if fixed else None
+    return TaskData(name, tuple(labels), train_split, test_split, skipped + skipped_test, validation_rows)
+
+
+def require_all_classes(data: TaskData, where: str) -> None:
+    """Raise BadData unless there are a test image and an image of every class to learn from (validation rows do not count)."""
+    kept_back = () if data.validation is None else data.validation
+    counts = np.bincount(np.delete(data.train.targets, kept_back), minlength=len(data.labels))
+    empty = ", ".join(data.labels[target] for target in np.flatnonzero(counts == 0)[:_NAMED])
+    if empty:
+        raise BadData(f"{where} has no readable training image of class {empty}.")
+    if not len(data.test):
+        raise BadData(f"{where} leaves no readable image to test on; add images.")
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """Image files of each class, in the order of the classes."""
+
+    folder: Path
+    classes: tuple[str, ...]
+    files: tuple[tuple[Path, ...], ...]
+
+    def items(self, root: Path) -> list[Item]:
+        """Return the images, named by their paths under `root`."""
+        numbered = ((file, target) for target, files in enumerate(self.files) for file in files)
+        return [Item(str(file.relative_to(root)), target, partial(Image.open, file)) for file, target in numbered]
+
+
+def folder_task(
+    path: Path,
+    preprocessing: Preprocessing,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    train_images: int | None = None,
+    test_images: int | None = None,
+) -> TaskData:
     """Return the data in a folder of class folders of images (ImageFolder layout); classes are the sorted folder names.
 
-    Where there are train/ and test/ (or val/) folders of class folders, those are the splits; else `test_fraction` of every
-    class is held out, chosen by `seed`. Files that are no readable images are skipped and listed in `skipped`.
-    Raises BadData: not a folder, fewer than 2 classes, a class without images, test classes that training lacks.
+    Where there are train/ and test/ folders of class folders, those are the splits, and val/ (valid/, validation/) beside them
+    is the fixed validation split, put behind the images of train/. Without test/, val/ is what is tested on; without both,
+    `test_fraction` of every class is held out, chosen by `seed`. train_images, test_images: only so many, drawn by `seed`
+    before anything is decoded. Files that are no readable images are skipped and listed in `skipped`.
+    Raises BadData: not a folder, fewer than 2 classes, a class without images, classes that training lacks.
     """
     if not 0 < test_fraction < 1:
         raise BadData(f"test_fraction must be between 0 and 1, not {test_fraction}.")
     if not path.is_dir():
         raise BadData(f"{path} is not a folder; give one that has a folder of images per class.")
-    train_folder, test_folder = _find_splits(path)
+    train_folder, validation_folder, test_folder = _find_splits(path)
     train = _list_classes(train_folder)
+    validation = _matched_to(train, _list_classes(validation_folder)).items(path) if validation_folder else []
     if test_folder is None:
         train, test = _hold_out(train, test_fraction, seed)
     else:
         test = _matched_to(train, _list_classes(test_folder))
-    train_split, skipped_train = _read(train, preprocessing)
-    test_split, skipped_test = _read(test, preprocessing)
-    _require_all_classes(train, train_split)
-    if not len(test_split):
-        raise BadData(f"{path} leaves no image to test on; add images, or raise test_fraction.")
-    return TaskData(path.resolve().name, train.classes, train_split, test_split, skipped_train + skipped_test)
+    draw, name = Draw(train_images, test_images, seed), path.resolve().name
+    data = read_task(name, train.classes, train.items(path), test.items(path), preprocessing, draw, validation)
+    require_all_classes(data, str(path))
+    return data
 
 
-def _find_splits(path: Path) -> tuple[Path, Path | None]:
-    """Return (training folder, test folder or None when training data must be split)."""
+def _find_splits(path: Path) -> tuple[Path, Path | None, Path | None]:
+    """Return the folders of (training, validation or None, test or None when training data must be split)."""
     if not (path / "train").is_dir():
-        return path, None
-    return path / "train", next((path / name for name in _TEST_FOLDERS if (path / name).is_dir()), None)
+        return path, None, None
+    validation = next((path / name for name in _VALIDATION_FOLDERS if (path / name).is_dir()), None)
+    if (path / "test").is_dir():
+        return path / "train", validation, path / "test"
+    return path / "train", None, validation
 
 
 def _list_classes(folder: Path) -> _Listing:
@@ -144,24 +234,17 @@ def _matched_to(train: _Listing, test: _Listing) -> _Listing:
     return _Listing(test.folder, train.classes, tuple(files.get(name, ()) for name in train.classes))
 
 
-def _read(listing: _Listing, preprocessing: Preprocessing) -> tuple[Split, tuple[str, ...]]:
-    """Return the readable images, and the names of the others."""
-    numbered = [(file, target) for target, files in enumerate(listing.files) for file in files]
-    images = np.empty((len(numbered), preprocessing.height, preprocessing.width, 3), dtype=np.uint8)
-    targets: list[int] = []
-    skipped: list[str] = []
-    for file, target in numbered:
-        try:
-            with Image.open(file) as image:
-                images[len(targets)] = preprocessing(image)
-            targets.append(target)
-        except _BROKEN:
-            skipped.append(str(file.relative_to(listing.folder)))
-    return Split(images[: len(targets)], np.array(targets, dtype=np.int64)), tuple(skipped)
+def _read(items: Sequence[Item], preprocessing: Preprocessing) -> tuple[Split, NDArray[np.int64], tuple[str, ...]]:
+    """Return the readable images, which rows of `items` they are, and the names of the others."""
+    images, rows, skipped = decode(items, preprocessing)
+    return Split(images, np.array([items[row].target for row in rows], dtype=np.int64)), rows, skipped
 
 
-def _require_all_classes(listing: _Listing, split: Split) -> None:
-    present = set(split.targets.tolist())
-    empty = [name for index, name in enumerate(listing.classes) if index not in present]
-    if empty:
-        raise BadData(f"{listing.folder} has no readable training image of class {', '.join(empty)}.")
+def _draw_items(items: Sequence[Item], count: int | None, seed: int, what: str) -> Sequence[Item]:
+    targets = np.array([item.target for item in items], dtype=np.int64)
+    return items if count is None else [items[row] for row in draw_rows(targets, count, seed, what)]
+
+
+def _draw_split(split: Split, count: int | None, seed: int, what: str) -> Split:
+    rows = slice(None) if count is None else draw_rows(split.targets, count, seed, what)
+    return Split(split.images[rows], split.targets[rows])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from serving.preprocessing import Preprocessing
 from tests.nets import tiny_preprocessing
-from tuning.data import Split, TaskData, folder_task
+from tuning.data import Draw, Split, TaskData, draw_task, fingerprint, folder_task
 from tuning.digits import DIGIT_TASKS, digit_parts, digit_task
 from tuning.errors import BadData
 from tuning.normalise import Normalise
@@ -54,6 +55,83 @@ def test_given_splits_are_used(tmp_path: Path) -> None:
         _write_images(tmp_path / name / "b", count, 200)
     data = folder_task(tmp_path, SIZE)
     assert (len(data.train), len(data.test)) == (8, 4)
+
+
+def _three_parts(path: Path) -> None:
+    for part, count in (("train", 4), ("val", 2), ("test", 3)):
+        _write_images(path / part / "a", count, 100)
+        _write_images(path / part / "b", count, 200)
+
+
+def test_val_beside_test_is_the_fixed_validation_split(tmp_path: Path) -> None:
+    _three_parts(tmp_path)
+    (tmp_path / "train" / "a" / "0.png").write_bytes(b"")
+    data = folder_task(tmp_path, SIZE)
+    assert (len(data.train), len(data.test)) == (11, 6)
+    assert data.skipped == ("train/a/0.png",)
+    assert data.validation is not None
+    assert data.validation.tolist() == [7, 8, 9, 10]
+    assert data.train.targets[data.validation].tolist() == [0, 0, 1, 1]
+
+
+def test_validation_images_do_not_make_up_for_training_images(tmp_path: Path) -> None:
+    _three_parts(tmp_path)
+    for file in (tmp_path / "train" / "b").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(BadData, match="no readable training image of class b"):
+        folder_task(tmp_path, SIZE)
+    for file in (tmp_path / "val").rglob("*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(BadData, match="has 0 readable validation images, and 4 others to learn from"):
+        folder_task(tmp_path, SIZE)
+    for name in "abcdefgh":
+        _write_images(tmp_path / "val" / f"c{name}", 1, 0)
+    with pytest.raises(BadData, match=r"val has classes that .*train lacks: ca, cb"):
+        folder_task(tmp_path, SIZE)
+
+
+def test_the_fingerprint_is_of_the_content_and_not_of_the_name() -> None:
+    images, targets = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3), np.array([0, 1])
+    data = TaskData("x", ("a", "b"), Split(images, targets), Split(images, targets))
+    assert len(fingerprint(data)) == 64
+    assert fingerprint(data) == fingerprint(replace(data, name="y", skipped=("z",)))
+    flipped = np.asfortranarray(images)
+    assert fingerprint(data) == fingerprint(replace(data, test=Split(flipped, targets)))
+    others = [
+        replace(data, labels=("a", "c")),
+        replace(data, validation=np.array([0])),
+        replace(data, validation=np.array([1])),
+        replace(data, train=Split(images + 1, targets)),
+        replace(data, test=Split(images, 1 - targets)),
+        replace(data, train=Split(images.reshape(2, 4, 16, 3), targets)),
+    ]
+    assert len({fingerprint(other) for other in (data, *others)}) == 7
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.array([], np.int64), "has 0 readable validation images, and 3 others"),
+        (np.array([0, 1, 2]), "has 3 readable validation images, and 0 others"),
+        (np.array([1, 1]), "twice or outside its 3 training images"),
+        (np.array([3]), "twice or outside"),
+        (np.array([-1]), "twice or outside"),
+        (np.array([1.0]), "int64 of shape"),
+    ],
+)
+def test_validation_rows_are_checked(rows: np.ndarray, message: str) -> None:
+    split = Split(np.zeros((3, 8, 8, 3), np.uint8), np.array([0, 1, 1]))
+    with pytest.raises(BadData, match=message):
+        TaskData("x", ("a", "b"), split, split, validation=rows)
+
+
+def test_a_draw_of_test_images_leaves_the_fixed_validation_split() -> None:
+    split = Split(np.zeros((6, 8, 8, 3), np.uint8), np.array([0, 1, 0, 1, 0, 1]))
+    data = TaskData("x", ("a", "b"), split, split, validation=np.array([0, 1]))
+    drawn = draw_task(data, Draw(test_images=2))
+    assert (len(drawn.train), len(drawn.test)) == (6, 2)
+    assert drawn.validation is data.validation
+    assert draw_task(data, Draw(train_images=4)).validation is None
 
 
 def test_the_held_out_images_depend_on_the_seed(tmp_path: Path) -> None:

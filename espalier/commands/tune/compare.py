@@ -11,7 +11,17 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import BackboneOption, CheckpointOption, DataOption, ImageSizeOption, open_backbone, open_data
+from espalier.commands.tune.options import (
+    BackboneOption,
+    CheckpointOption,
+    CorruptionOption,
+    DataFolderOption,
+    DataOption,
+    DownloadOption,
+    ImageSizeOption,
+    open_backbone,
+    open_data,
+)
 from espalier.commands.tune.search_options import LedgerOption, WorkersOption
 from espalier.commands.tune.training_options import (
     BatchSizeOption,
@@ -60,6 +70,9 @@ def compare(
             metavar="SUBSETS", help="What subtuning chooses from, as layer4.1,layer3.0+layer4.1; default: any single block."
         ),
     ] = None,
+    data_folder: DataFolderOption = None,
+    download: DownloadOption = False,
+    corruption: CorruptionOption = None,
     checkpoint: CheckpointOption = None,
     image_size: ImageSizeOption = None,
     epochs: EpochsOption = 10,
@@ -82,7 +95,7 @@ def compare(
     from tuning.search.compare import compare as run
 
     loaded = open_backbone(backbone, checkpoint, image_size)
-    task_data = open_data(data, loaded.spec.preprocessing)
+    task_data = open_data(data, loaded.spec.preprocessing, folder=data_folder, download=download, corruption=corruption)
     comparison = Comparison(
         methods=tuple(METHODS) if methods == "all" else tuple(_method(name, METHODS) for name in methods.split(",")),
         sizes=tuple(_numbers(sizes, int, "--sizes")) if sizes else (),

@@ -10,7 +10,18 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import BackboneOption, CheckpointOption, DataOption, ImageSizeOption, open_backbone, open_data
+from espalier.commands.tune.options import (
+    BackboneOption,
+    CheckpointOption,
+    CorruptionOption,
+    DataFolderOption,
+    DataOption,
+    DownloadOption,
+    ImageSizeOption,
+    TrainImagesOption,
+    open_backbone,
+    open_data,
+)
 from espalier.commands.tune.search_options import (
     CandidatesOption,
     FoldsOption,
@@ -91,6 +102,10 @@ def greedy(
     folds: FoldsOption = 5,
     blocks: CandidatesOption = None,
     siamese: SiameseOption = False,
+    data_folder: DataFolderOption = None,
+    download: DownloadOption = False,
+    corruption: CorruptionOption = None,
+    train_images: TrainImagesOption = None,
     checkpoint: CheckpointOption = None,
     image_size: ImageSizeOption = None,
     epochs: EpochsOption = 10,
@@ -115,7 +130,9 @@ def greedy(
     from tuning.search.score import Objective
 
     loaded = open_backbone(backbone, checkpoint, image_size)
-    task_data = open_data(data, loaded.spec.preprocessing)
+    task_data = open_data(
+        data, loaded.spec.preprocessing, folder=data_folder, download=download, corruption=corruption, train_images=train_images
+    )
     options = search_options(loaded, folds, blocks, workers, siamese, race)
     objective = Objective(cost_weight, bytes_weight, latency_budget_ms)
     cost = None

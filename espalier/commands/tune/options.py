@@ -30,11 +30,23 @@ ImageSizeOption = Annotated[int | None, typer.Option(min=1, help="Pixels of the 
 DataOption = Annotated[
     str,
     typer.Option(
-        metavar="FOLDER|digits:TASK",
-        help="Images in one folder per class (optionally under train/ and val/ or test/), or a task on scikit-learn's digits, "
-        "which needs no download: digits:parity, digits:inverted, ...",
+        metavar="FOLDER|KIND:NAME",
+        help="Images in one folder per class (optionally under train/ and val/ or test/); torchvision:NAME (cifar10, flowers102, ...); "
+        "vtab:FOLDER; or, without a download, digits:TASK and glyphs:TASK (digits:parity, glyphs:font, ...).",
     ),
 ]
+DataFolderOption = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Where torchvision's data sets are; default: the user's cache folder.")
+]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch a torchvision data set that is not there.")]
+CorruptionOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME:SEVERITY",
+        help="Disturb all images, as an input shift: gaussian_noise:3, motion_blur:5, ... (severity 1 to 5).",
+    ),
+]
+TrainImagesOption = Annotated[int | None, typer.Option(min=2, help="Learn from so many images only, drawn from every class.")]
 
 
 def open_backbone(name: str, checkpoint: Path | None, image_size: int | None) -> Backbone:
@@ -45,14 +57,20 @@ def open_backbone(name: str, checkpoint: Path | None, image_size: int | None) ->
         return load_backbone(name, checkpoint, image_size=image_size)
 
 
-def open_data(source: str, preprocessing: Preprocessing) -> TaskData:
-    """Return the data that `--data` names, and say which images were left out."""
-    from tuning.data import folder_task
-    from tuning.digits import digit_task
+def open_data(
+    source: str,
+    preprocessing: Preprocessing,
+    *,
+    folder: Path | None = None,
+    download: bool = False,
+    corruption: str | None = None,
+    train_images: int | None = None,
+) -> TaskData:
+    """Return the data that the options name, and say which images were left out."""
+    from tuning.sources import DataOptions, load_data
 
-    if source.startswith("digits:"):
-        return digit_task(source.removeprefix("digits:"), preprocessing)
-    data = folder_task(Path(source), preprocessing)
+    with console.status("Loading the data"):
+        data = load_data(source, preprocessing, DataOptions(folder, download, corruption, train_images))
     if data.skipped:
         console.print(f"[yellow]Skipped {len(data.skipped)} unreadable images:[/] {escape(', '.join(data.skipped[:5]))}")
     return data

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.tune.options import DataOption, check_writable, open_data
+from espalier.commands.tune.options import DataFolderOption, DataOption, DownloadOption, check_writable, open_data
 from espalier.commands.tune.training_options import (
     BatchSizeOption,
     EpochsOption,
@@ -24,6 +24,8 @@ def pretrain(
     network: Annotated[str, typer.Option(metavar="NAME", help="A timm name (resnet18), or torchvision/NAME.")],
     data: DataOption,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The backbone file to write (.safetensors).")],
+    data_folder: DataFolderOption = None,
+    download: DownloadOption = False,
     image_size: Annotated[int, typer.Option(min=8, help="Pixels of the network's input.")] = 64,
     channels: Annotated[
         str | None, typer.Option(metavar="NUMBERS", help="Widths of a ResNet's stages, separated by commas: 24,48,96,192.")
@@ -45,7 +47,7 @@ def pretrain(
 
     check_writable(out)
     how = Preprocessing(image_size, image_size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
-    task_data = open_data(data, how)
+    task_data = open_data(data, how, folder=data_folder, download=download)
     options = make_fit_options(epochs=epochs, lr=lr, weight_decay=weight_decay, batch_size=batch_size, seed=seed)
     widths = {} if channels is None else {"channels": _numbers(channels)}
     with progress_bars() as report:

@@ -9,7 +9,18 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from espalier.commands.tune.options import BackboneOption, CheckpointOption, DataOption, ImageSizeOption, open_backbone, open_data
+from espalier.commands.tune.options import (
+    BackboneOption,
+    CheckpointOption,
+    CorruptionOption,
+    DataFolderOption,
+    DataOption,
+    DownloadOption,
+    ImageSizeOption,
+    TrainImagesOption,
+    open_backbone,
+    open_data,
+)
 from espalier.commands.tune.search_options import (
     CandidatesOption,
     FoldsOption,
@@ -59,6 +70,10 @@ def profile(
     costs: Annotated[
         bool, typer.Option("--costs", help="Also what serving each subset would cost (implied by --given).")
     ] = False,
+    data_folder: DataFolderOption = None,
+    download: DownloadOption = False,
+    corruption: CorruptionOption = None,
+    train_images: TrainImagesOption = None,
     checkpoint: CheckpointOption = None,
     image_size: ImageSizeOption = None,
     epochs: EpochsOption = 10,
@@ -78,7 +93,9 @@ def profile(
     [dim]espalier tune profile --backbone resnet50.a1_in1k --data flowers/ --ledger flowers.jsonl[/]
     """
     loaded = open_backbone(backbone, checkpoint, image_size)
-    task_data = open_data(data, loaded.spec.preprocessing)
+    task_data = open_data(
+        data, loaded.spec.preprocessing, folder=data_folder, download=download, corruption=corruption, train_images=train_images
+    )
     options = search_options(loaded, folds, blocks, workers, siamese)
     cost = None
     if costs or given is not None:
