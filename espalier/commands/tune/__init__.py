@@ -10,6 +10,7 @@ from espalier.commands.tune.fit import fit
 from espalier.commands.tune.greedy import greedy
 from espalier.commands.tune.pretrain import pretrain
 from espalier.commands.tune.profile import profile
+from espalier.commands.tune.transfer import transfer
 
 app = typer.Typer(help="Tune tasks: a few blocks of a backbone per task, the rest stays bit-identical.", no_args_is_help=True)
 app.command()(blocks)
@@ -17,4 +18,5 @@ app.command()(profile)
 app.command()(greedy)
 app.command()(fit)
 app.command()(compare)
+app.command()(transfer)
 app.command()(pretrain)

@@ -1,0 +1,147 @@
+"""`espalier tune transfer`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from espalier.commands.tune.options import DataOption, ImageSizeOption, check_writable, open_backbone, open_data
+from espalier.console import console, progress_bars
+
+if TYPE_CHECKING:
+    from serving.preprocessing import Preprocessing
+    from tuning.data import TaskData
+    from tuning.transfer.compare import Run
+    from tuning.transfer.features import TeacherFeatures
+    from tuning.transfer.transfer import Method
+
+_ALL: tuple[Method, ...] = ("aft", "plain", "distillation")  # tuning.transfer.transfer.METHODS, which would import torch
+
+
+def transfer(
+    student: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME_OR_FILE",
+            help="The network to train, from its pretrained weights: a timm name, torchvision/NAME, or a file.",
+        ),
+    ],
+    data: DataOption,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="The task checkpoint to write (.safetensors): of --method, of aft where that is all; always of the first seed.",
+        ),
+    ],
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NAME_OR_FILE", help="A network to learn from, and what to call it. Repeat it for each teacher."
+        ),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="aft|plain|distillation|all",
+            help="aft: match the kernels of features, with learned weights of the teachers'. distillation: predict the teachers' features. "
+            "plain: no teachers. all: the three beside each other.",
+        ),
+    ] = "aft",
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights of the student (.safetensors or .pth) instead of the published.")
+    ] = None,
+    image_size: ImageSizeOption = None,
+    steps: Annotated[int, typer.Option(min=1, help="Batches to train on.")] = 5000,
+    beta: Annotated[float, typer.Option(help="What the teachers count beside the labels (aft: try 3 to 30).")] = 10.0,
+    lr: Annotated[float, typer.Option(help="Peak learning rate of the student (Adam, cosine).")] = 1e-4,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="For aft with several teachers: bring their features to one scale first.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=3, help="Images per step.")] = 128,
+    seed: Annotated[int, typer.Option(help="Fixes the head's first weights and the order of the data.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per method, with seeds from --seed on.")] = 1,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every number as JSON.")] = None,
+) -> None:
+    """Train a small network with what larger ones know (Adaptive Feature Transfer), and write it as a task checkpoint.
+
+    The teachers are needed here only. Export the result with --backbone STUDENT, as any other task.
+
+    [dim]espalier tune transfer --student resnet18.a1_in1k --teacher big=resnet50.a1_in1k --data flowers/ --out flowers.safetensors[/]
+    """
+    methods, teachers = _parse_method(method), _parse_teachers(teacher or [])
+    if not teachers and methods != ("plain",):
+        raise typer.BadParameter(f"the method {method} learns from teachers; name at least one.", param_hint="--teacher")
+    check_writable(out)
+    if report is not None:
+        check_writable(report, ".json")
+
+    from espalier.transfer_table import as_data, methods_table, weights_table
+    from tuning.checkpoint import save_task
+    from tuning.transfer.compare import mean_weights, run_methods
+    from tuning.transfer.features import compute_features
+    from tuning.transfer.training import TransferOptions
+
+    options = TransferOptions(steps=steps, lr=lr, beta=beta, batch_size=batch_size, seed=seed, balanced=balanced)
+    pupil = open_backbone(student, checkpoint, image_size)
+    task_data = open_data(data, pupil.spec.preprocessing)
+
+    def data_for(preprocessing: Preprocessing) -> TaskData:
+        return task_data if preprocessing == pupil.spec.preprocessing else open_data(data, preprocessing)
+
+    features: dict[str, TeacherFeatures] = {}
+    for name, model in teachers.items() if methods != ("plain",) else ():
+        backbone = open_backbone(model, None, None)
+        with console.status(f"Asking the teacher {escape(name)}"):
+            features |= compute_features({name: backbone}, data_for, task_data)
+    runs: list[Run] = []
+    with progress_bars() as progress:
+        for run, result in run_methods(pupil, features, task_data, methods, options, seeds, on_step=progress):
+            if not runs:
+                save_task(result.checkpoint, out)
+            runs.append(run)
+    console.print(methods_table(runs))
+    if learned := mean_weights(runs):
+        console.print(weights_table(learned))
+    if report is not None:
+        about = {"student": student, "teachers": teachers, "data": data, "options": asdict(options), "seeds": seeds}
+        _write(report, {**about, **as_data(runs)})
+    console.print(f"Wrote {escape(str(out))}: {methods[0]}, seed {seed}.", soft_wrap=True)
+
+
+def _parse_method(method: str) -> tuple[Method, ...]:
+    """Return the methods that `--method` names, the one to write first."""
+    if method == "all":
+        return _ALL
+    for known in _ALL:
+        if method == known:
+            return (known,)
+    raise typer.BadParameter(f"must be {', '.join(_ALL)} or all, not {method!r}.", param_hint="--method")
+
+
+def _parse_teachers(pairs: list[str]) -> dict[str, str]:
+    """Return NAME=NAME_OR_FILE pairs as a mapping."""
+    teachers: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, model = pair.partition("=")
+        if not separator or not name or not model:
+            raise typer.BadParameter(f"{pair!r} is not of the form NAME=NAME_OR_FILE.", param_hint="--teacher")
+        if name in teachers:
+            raise typer.BadParameter(f"the name {name!r} is given twice.", param_hint="--teacher")
+        teachers[name] = model
+    return teachers
+
+
+def _write(report: Path, content: Mapping[str, Any]) -> None:
+    from tuning.errors import CannotWrite
+
+    try:
+        report.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    except OSError as error:
+        raise CannotWrite(report, str(error)) from error
