@@ -32,7 +32,7 @@ from tuning.data import TaskData
 from tuning.digits import digit_task
 from tuning.fit import FitOptions, pretrain
 from tuning.folds import Fold, make_folds
-from tuning.methods import PROBE_LR, TUNING_LR
+from tuning.methods import PROBE_FACTOR, TUNING_LR
 from tuning.normalise import Normalise
 from tuning.search.greedy import Selection, StopRule, select
 from tuning.search.score import Objective, Score, Subset
@@ -104,7 +104,7 @@ class Straightforward:
         for path in tuned:
             network.get_submodule(path).train()
         module = nn.Sequential(Normalise(self._backbone.spec.preprocessing), network)
-        course = Course(self._options.lr or (TUNING_LR if subset else PROBE_LR), self._options.epochs)
+        course = Course((self._options.lr or TUNING_LR) * (1.0 if subset else PROBE_FACTOR), self._options.epochs)
         train(module, Examples((self._images,), self._targets, torch.from_numpy(fold.train)), self._options, course, _PLAIN)
         rows = torch.from_numpy(fold.validation)
         return accuracy(module.eval(), (self._images[rows],), self._targets[rows], 2 * self._options.batch_size, _PLAIN)

@@ -14,8 +14,9 @@ from tuning.errors import BadOptions
 from tuning.low_rank import adaptable_layers
 from tuning.paths import norm_paths
 
-PROBE_LR = 1e-2
 TUNING_LR = 1e-3
+PROBE_FACTOR = 10.0  # a head alone takes so many times larger steps: nothing pretrained can be lost
+PROBE_LR = PROBE_FACTOR * TUNING_LR
 LORA_RANKS = (2, 8)
 GROUPS = 4  # contiguous groups of blocks that surgical finetuning chooses from, as many as a ResNet has stages
 
@@ -68,9 +69,9 @@ class Method:
         return sum(phase.epochs for phase in self.phases)
 
 
-def linear_probe(epochs: int) -> Method:
-    """Only a new head."""
-    return Method("linear probe", (Phase((), epochs),))
+def linear_probe(epochs: int, lr: float | None = None) -> Method:
+    """Only a new head. lr: peak, if neither that of the options nor the default."""
+    return Method("linear probe", (Phase((), epochs, lr),))
 
 
 def subtuning(paths: Sequence[str], epochs: int, *, siamese: bool = False, warm_head: bool = False) -> Method:

@@ -20,14 +20,12 @@ from tuning.data import TaskData
 from tuning.errors import BadOptions
 from tuning.features import FeatureStore
 from tuning.folds import Fold, Rows, draw_rows, make_folds
-from tuning.methods import BASELINES, Method, Variants, subtuning
+from tuning.methods import BASELINES, PROBE_FACTOR, Method, Variants, subtuning
 from tuning.search.evaluate import Evaluator, Job
 from tuning.search.ledger import Ledger, Trial, open_ledger
 from tuning.search.search import make_header
 from tuning.trainer import Trainer
 from tuning.training import FitOptions, OnEpoch
-
-_PROBE_LRS = 10.0  # a head alone takes larger steps: its learning rates are these many times the others'
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ def _candidates(name: str, trainer: Trainer, comparison: Comparison) -> list[Met
     if comparison.blocks and "subtuning" in name:
         siamese = name.startswith("siamese")
         variants = tuple(subtuning(b.split("+"), trainer.options.epochs, siamese=siamese) for b in comparison.blocks)
-    factor = _PROBE_LRS if name == "linear probe" else 1.0
+    factor = PROBE_FACTOR if name == "linear probe" else 1.0
     return [_with_lr(method, lr * factor) for method in variants for lr in comparison.lrs]
 
 

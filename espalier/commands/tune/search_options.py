@@ -33,6 +33,10 @@ CandidatesOption = Annotated[
 ]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Trainings side by side; default: by the machine's cores.")]
 SiameseOption = Annotated[bool, typer.Option("--siamese", help="Heads see the frozen features beside the tuned ones.")]
+SearchLrOption = Annotated[
+    float | None,
+    typer.Option("--lr", help="Peak learning rate (AdamW, cosine), default 1e-3; a head alone takes ten times that."),
+]
 GivenOption = Annotated[
     Path | None, typer.Option(metavar="REPO", help="Price subsets as tasks that are added to this model repository.")
 ]
