@@ -17,25 +17,15 @@ from tuning.libraries import versions
 from tuning.macs import block_macs
 from tuning.methods import PROBE_FACTOR, Method, linear_probe, subtuning
 from tuning.search.evaluate import Evaluator
-from tuning.search.greedy import Direction, Preference, Selection, StopRule, select
+from tuning.search.greedy import Direction, Selection, StopRule, select
 from tuning.search.ledger import BlockFacts, Contents, Header, open_ledger
+from tuning.search.replay import check_budget, describe_selection, make_preference
 from tuning.search.score import Cost, CostOf, Objective, Score, Subset
 from tuning.trainer import Trainer
 from tuning.training import FitOptions, OnEpoch
 
 # What decides about a training's result, beside the seed.
 _DECISIVE = ("epochs", "lr", "weight_decay", "batch_size", "views", "flip", "precision")
-
-
-class MissingScores(BadOptions):
-    """A ledger was asked about subsets that were never evaluated."""
-
-    def __init__(self, subsets: Sequence[Subset]) -> None:
-        first = ", ".join(subsets[0]) or "the head alone"
-        more = f" and {len(subsets) - 1} more" if len(subsets) > 1 else ""
-        super().__init__(
-            f"The ledger does not say how {first}{more} scored; run tune greedy with these options, which goes on from it."
-        )
 
 
 @dataclass(frozen=True)
@@ -78,9 +68,7 @@ class Search:
         def evaluate(subsets: Sequence[Subset]) -> Mapping[Subset, Score]:
             return self._score(subsets, preference.value if self._options.race else None)
 
-        if objective.latency_budget_ms is not None and not preference.allowed(()):
-            least, budget = self._cost_of(()).latency_ms, objective.latency_budget_ms
-            raise BadOptions(f"Even the head alone adds {least:.2f} ms, more than the budget of {budget:g} ms.")
+        check_budget(objective, self._cost_of)
         found = select(direction, self.blocks, evaluate, rule, preference)
         self._evaluator.ledger.note(describe_selection(found, rule, objective))
         return found
@@ -138,45 +126,11 @@ def open_search(
         store.close()
 
 
-def replay(contents: Contents, direction: Direction, rule: StopRule, objective: Objective) -> Selection:
-    """Return the selection that a search would make, from its ledger alone. Raises MissingScores where the ledger ends."""
-    scores, costs = contents.scores(), contents.costs
-
-    def cost(subset: Subset) -> Cost:
-        if subset not in costs:
-            raise MissingScores([subset])
-        return costs[subset]
-
-    preference = make_preference(objective, cost)
-
-    def evaluate(subsets: Sequence[Subset]) -> Mapping[Subset, Score]:
-        found = {subset: scores[subset] for subset in subsets if subset in scores}
-        best = max((preference.value(s, score.mean) for s, score in found.items() if score.complete), default=float("-inf"))
-        # What a race gave up could not win then; by another objective it might.
-        open_ = [s for s in subsets if s not in found or (not found[s].complete and preference.value(s, found[s].bound) >= best)]
-        if open_:
-            raise MissingScores(open_)
-        return found
-
-    return select(direction, _searched_blocks(contents), evaluate, rule, preference)
-
-
 def make_method(subset: Subset, options: FitOptions, siamese: bool = False) -> Method:
     """Return how a search tunes `subset`. A head alone takes ten times the learning rate of the options."""
     if subset or siamese or options.lr is None:
         return subtuning(subset, options.epochs, siamese=siamese)
     return linear_probe(options.epochs, PROBE_FACTOR * options.lr)
-
-
-def make_preference(objective: Objective, cost: CostOf) -> Preference:
-    """Return what the search needs to know of an objective."""
-    if not objective.needs_cost:
-        return Preference()
-    return Preference(
-        value=lambda subset, accuracy: objective.value(accuracy, cost(subset)),
-        allowed=lambda subset: objective.allows(cost(subset)),
-        cost=lambda subset: cost(subset).macs_share + cost(subset).bytes_share,
-    )
 
 
 def make_header(backbone: Backbone, data: TaskData, options: FitOptions, folds: int, siamese: bool = False) -> Header:
@@ -198,35 +152,6 @@ def make_header(backbone: Backbone, data: TaskData, options: FitOptions, folds: 
         macs=total,
         versions=versions(),
     )
-
-
-def describe_selection(selection: Selection, rule: StopRule, objective: Objective) -> dict[str, object]:
-    """Return a selection as plain JSON."""
-    return {
-        "selection": {
-            "direction": selection.direction,
-            "rule": asdict(rule),
-            "objective": asdict(objective),
-            "chosen": list(selection.chosen.subset),
-            "why": selection.why,
-            "steps": [
-                {
-                    "subset": list(s.subset),
-                    "block": s.block,
-                    "accuracy": s.score.mean,
-                    "deviation": s.score.deviation,
-                    "value": s.value,
-                }
-                for s in selection.steps
-            ],
-        }
-    }
-
-
-def _searched_blocks(contents: Contents) -> Subset:
-    """Return the candidates of the search: the blocks that occur in any evaluated subset."""
-    used = {block for subset in contents.scores() for block in subset}
-    return tuple(block.name for block in contents.header.blocks if block.name in used)
 
 
 def _parameters(backbone: Backbone, path: str) -> int:

@@ -8,8 +8,10 @@ from espalier.commands.tune.blocks import blocks
 from espalier.commands.tune.compare import compare
 from espalier.commands.tune.fit import fit
 from espalier.commands.tune.greedy import greedy
+from espalier.commands.tune.plot import plot
 from espalier.commands.tune.pretrain import pretrain
 from espalier.commands.tune.profile import profile
+from espalier.commands.tune.replay import replay
 from espalier.commands.tune.transfer import transfer
 
 app = typer.Typer(help="Tune tasks: a few blocks of a backbone per task, the rest stays bit-identical.", no_args_is_help=True)
@@ -18,5 +20,7 @@ app.command()(profile)
 app.command()(greedy)
 app.command()(fit)
 app.command()(compare)
+app.command()(plot)
+app.command()(replay)
 app.command()(transfer)
 app.command()(pretrain)

@@ -183,9 +183,10 @@ def _path(found: Selection, contents: Contents) -> Table:
 
 def _front(contents: Contents) -> Table:
     """Return the subsets among all that were evaluated which no other beats in accuracy and MACs."""
+    from tuning.search.replay import search_scores
     from tuning.search.score import pareto_front
 
-    scores = {subset: score for subset, score in contents.scores().items() if score.complete and subset in contents.costs}
+    scores = {subset: score for subset, score in search_scores(contents).items() if score.complete and subset in contents.costs}
     front = pareto_front({subset: (contents.costs[subset].macs, score.mean) for subset, score in scores.items()})
     table = Table(
         title="Accuracy against serving cost: what no other subset beats", box=SIMPLE_HEAD, pad_edge=False, title_justify="left"

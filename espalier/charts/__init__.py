@@ -1,0 +1,1 @@
+"""Charts of ledgers: what a search or a comparison of methods found, from its file alone. None of it needs torch."""
