@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from tuning.backbone import BACKBONE_FORMAT, Backbone, BackboneSpec
 from tuning.blocks import is_under, replace_head
-from tuning.errors import BackboneMismatch, BadCheckpoint, UnknownBlock
+from tuning.errors import BackboneMismatch, BadCheckpoint, UnknownBlock, WrongTensors
 from tuning.files import read_metadata, read_tensors, write_tensors
+from tuning.resize import resize_layers
 from tuning.siamese import make_siamese
 from tuning.weights import check_tensors
 
@@ -33,6 +34,7 @@ class TaskCheckpoint:
     labels: class names, one per output. scores: name to value, e.g. "test_accuracy" in [0, 1].
     provenance: method, options and library versions, for people.
     siamese: the network is a `tuning.siamese.Siamese`, and the names in `tensors` are its.
+    pruned: layers inside the tuned blocks have fewer channels than the backbone's, as many as their tensors say.
     """
 
     tensors: Mapping[str, Tensor]
@@ -44,6 +46,7 @@ class TaskCheckpoint:
     provenance: Provenance
     all_weights: bool = False
     siamese: bool = False
+    pruned: bool = False
 
 
 def save_task(checkpoint: TaskCheckpoint, path: Path) -> None:
@@ -76,7 +79,7 @@ def read_kind(path: Path) -> Literal["backbone", "task"] | None:
 def build_network(backbone: Backbone, checkpoint: TaskCheckpoint) -> nn.Module:
     """Return the whole network of the task in eval mode: a fresh copy of the backbone's, with the checkpoint's tensors in place.
 
-    Raises BackboneMismatch for another backbone than the one tuned on, WrongTensors when tensors are missing or too many.
+    Raises BackboneMismatch for another backbone than the one tuned on, WrongTensors when tensors are missing, too many, or do not fit.
     """
     check_backbone(backbone.spec, checkpoint.backbone)
     known = backbone.paths
@@ -84,17 +87,29 @@ def build_network(backbone: Backbone, checkpoint: TaskCheckpoint) -> nn.Module:
         if path not in known:
             raise UnknownBlock(path, backbone.blocks)
     network = copy.deepcopy(backbone.network)
+    image = torch.zeros(1, 3, backbone.spec.preprocessing.height, backbone.spec.preprocessing.width)
     if checkpoint.siamese:
-        image = torch.zeros(1, 3, backbone.spec.preprocessing.height, backbone.spec.preprocessing.width)
         network = make_siamese(network, backbone.network, len(checkpoint.labels), checkpoint.seed, image)
         paths: tuple[str, ...] = (*(f"tuned.{path}" for path in checkpoint.subset), "head")
     else:
         replace_head(network, len(checkpoint.labels), checkpoint.seed)
         paths = checkpoint.subset + backbone.head
+    narrowed = resize_layers(network, checkpoint.tensors, inner_parts(backbone, checkpoint)) if checkpoint.pruned else ()
     state = network.state_dict()
     check_tensors({name: t for name, t in state.items() if checkpoint.all_weights or is_under(name, paths)}, checkpoint.tensors)
     network.load_state_dict({**state, **checkpoint.tensors})
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
+    if narrowed:
+        _check_runs(network, image, narrowed)
+    return network
+
+
+def inner_parts(backbone: Backbone, checkpoint: TaskCheckpoint) -> tuple[str, ...]:
+    """Return the paths, in the task's network, of the blocks or parts of blocks that it owns: what may have fewer channels inside."""
+    blocks, subset = backbone.blocks, checkpoint.subset
+    parts = [block for block in blocks if checkpoint.all_weights or is_under(block, subset)]
+    parts += [path for path in subset if path not in parts and is_under(path, blocks)]
+    return tuple(f"tuned.{part}" for part in parts) if checkpoint.siamese else tuple(parts)
 
 
 def tuned_names(backbone: Backbone, subset: tuple[str, ...], all_weights: bool) -> tuple[str, ...]:
@@ -113,6 +128,15 @@ def check_backbone(given: BackboneSpec, wanted: BackboneSpec) -> None:
         )
 
 
+@torch.no_grad()
+def _check_runs(network: nn.Module, image: Tensor, narrowed: tuple[str, ...]) -> None:
+    """Raise WrongTensors when layers that became narrower do not fit each other."""
+    try:
+        network(image)
+    except RuntimeError as error:
+        raise WrongTensors((), (), [f"{path}.weight" for path in narrowed]) from error
+
+
 def _to_json(checkpoint: TaskCheckpoint) -> str:
     fields = {
         "backbone": json.loads(checkpoint.backbone.to_json()),
@@ -123,6 +147,7 @@ def _to_json(checkpoint: TaskCheckpoint) -> str:
         "provenance": dict(checkpoint.provenance),
         "all_weights": checkpoint.all_weights,
         "siamese": checkpoint.siamese,
+        "pruned": checkpoint.pruned,
     }
     return json.dumps(fields, sort_keys=True)
 
@@ -139,4 +164,5 @@ def _from_json(text: str, tensors: Mapping[str, Tensor]) -> TaskCheckpoint:
         provenance=dict(fields["provenance"]),
         all_weights=bool(fields["all_weights"]),
         siamese=bool(fields.get("siamese", False)),
+        pruned=bool(fields.get("pruned", False)),
     )

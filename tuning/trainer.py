@@ -102,10 +102,18 @@ class Trainer:
             views = draw_views(data.train.images, options.views, options.seed, flip=options.flip)
             self._images["augmented"] = torch.from_numpy(views.reshape(-1, *views.shape[2:]))
 
-    def prepare(self, method: Method, seed: int | None = None) -> Prepared:
-        """Return `method` ready to run. seed: of the new head; the options' if None."""
+    def prepare(self, method: Method, seed: int | None = None, network: nn.Module | None = None) -> Prepared:
+        """Return `method` ready to run. seed: of the new head; the options' if None.
+
+        network: where to go on from instead of the backbone's weights and a new head (a task's network, from `build_network`); it is
+        copied. Outside of what the method trains it must hold the backbone's weights, and LoRA cannot go on.
+        """
         seed = self.options.seed if seed is None else seed
-        network, head = self._build(method, seed)
+        if network is None:
+            network, head = self._build(method, seed)
+        else:
+            network = self.compute.place(copy.deepcopy(network)).eval()
+            head = ("head",) if method.siamese else self.backbone.head
         stages = tuple(self._stage(network, _trained(method, phase) + head, phase.everything) for phase in method.phases)
         return Prepared(method, network, stages, owned_paths(method.paths, head, method.siamese))
 

@@ -54,7 +54,8 @@ def _title(profiles: Sequence[Profile]) -> str:
     if len(profiles) == 1:
         return f"Finetuning profile of {first.about}"
     backbones = {profile.source.contents.header.backbone for profile in profiles}
-    return f"Finetuning profiles of {first.contents.header.backbone if len(backbones) == 1 else 'several backbones'}"
+    shared = first.contents.header.backbone.partition(" ")[0] if len(backbones) == 1 else "several backbones"
+    return f"Finetuning profiles of {shared}"
 
 
 def _details(profiles: Sequence[Profile]) -> list[str]:

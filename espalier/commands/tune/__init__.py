@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from espalier.commands.tune.active import active
 from espalier.commands.tune.blocks import blocks
 from espalier.commands.tune.compare import compare
 from espalier.commands.tune.fit import fit
@@ -11,6 +12,7 @@ from espalier.commands.tune.greedy import greedy
 from espalier.commands.tune.plot import plot
 from espalier.commands.tune.pretrain import pretrain
 from espalier.commands.tune.profile import profile
+from espalier.commands.tune.prune import prune
 from espalier.commands.tune.replay import replay
 from espalier.commands.tune.transfer import transfer
 
@@ -19,6 +21,8 @@ app.command()(blocks)
 app.command()(profile)
 app.command()(greedy)
 app.command()(fit)
+app.command()(active)
+app.command()(prune)
 app.command()(compare)
 app.command()(plot)
 app.command()(replay)

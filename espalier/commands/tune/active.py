@@ -1,0 +1,179 @@
+"""`espalier tune active`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from espalier.commands.tune.options import (
+    BackboneOption,
+    CheckpointOption,
+    CorruptionOption,
+    DataFolderOption,
+    DataOption,
+    DownloadOption,
+    ImageSizeOption,
+    check_writable,
+    open_backbone,
+    open_data,
+    parse_subset,
+)
+from espalier.commands.tune.training_options import (
+    BatchSizeOption,
+    Cache,
+    CacheOption,
+    DeviceOption,
+    EpochsOption,
+    FlipOption,
+    LrOption,
+    PrecisionName,
+    PrecisionOption,
+    SeedOption,
+    ViewsOption,
+    WeightDecayOption,
+    make_fit_options,
+)
+from espalier.console import console, progress_bars
+
+
+def active(
+    backbone: BackboneOption,
+    pool: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Images without labels: write which to label next. Needs --task and --out."),
+    ] = None,
+    task: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --pool: the task checkpoint that is to improve.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="With --pool: so many files to label next.")] = 100,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --pool: where they are written (.csv), the least certain first.")
+    ] = None,
+    data: DataOption = "",
+    blocks: Annotated[str, typer.Option(metavar="NAMES|none|all", help="Blocks to tune, as in `tune fit`.")] = "none",
+    sizes: Annotated[str, typer.Option(metavar="N,N,...", help="Labels in all, round by round.")] = "100,400,500,1500",
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions, with the seeds from --seed on.")] = 3,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all rounds as JSON.")] = None,
+    data_folder: DataFolderOption = None,
+    download: DownloadOption = False,
+    corruption: CorruptionOption = None,
+    checkpoint: CheckpointOption = None,
+    image_size: ImageSizeOption = None,
+    epochs: EpochsOption = 10,
+    lr: LrOption = None,
+    weight_decay: WeightDecayOption = 1e-2,
+    batch_size: BatchSizeOption = 64,
+    seed: SeedOption = 0,
+    views: ViewsOption = 0,
+    flip: FlipOption = False,
+    cache: CacheOption = Cache.AUTO,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = PrecisionName.AUTO,
+) -> None:
+    """Choose what to label next: the images that a task is least sure of.
+
+    With --pool, the next files to label in a folder of images without labels. With --data, a simulation on labelled data: how much is
+    won over choosing at random.
+
+    [dim]espalier tune active --backbone resnet50.a1_in1k --pool new/ --task flowers.safetensors --count 100 --out next.csv[/]
+    [dim]espalier tune active --backbone resnet50.a1_in1k --data flowers/ --blocks layer4.2 --sizes 100,400,500 --report active.json[/]
+    """
+    if (pool is None) == (not data):
+        raise typer.BadParameter("give either --pool, to choose what to label next, or --data, to simulate that.")
+    if pool is not None:
+        if task is None or out is None:
+            raise typer.BadParameter("--pool needs the task checkpoint (--task) and where to write the files to label (--out).")
+        _choose(backbone, checkpoint, image_size, pool, task, count, out, device)
+        return
+
+    from tuning.active import check_sizes, compare, summarise
+    from tuning.features import FeatureStore
+    from tuning.fit import find_subset
+    from tuning.methods import subtuning
+    from tuning.trainer import Trainer
+
+    if report is not None:
+        check_writable(report, ".json")
+    wanted = _parse_sizes(sizes)
+    loaded = open_backbone(backbone, checkpoint, image_size)
+    task_data = open_data(data, loaded.spec.preprocessing, folder=data_folder, download=download, corruption=corruption)
+    check_sizes(wanted, len(task_data.train))
+    options = make_fit_options(
+        epochs=epochs,
+        lr=lr,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        seed=seed,
+        views=views,
+        flip=flip,
+        cache=cache,
+        device=device,
+        precision=precision,
+    )
+    method = subtuning(find_subset(loaded, parse_subset(blocks)), epochs)
+    all_seeds = range(seed, seed + seeds)
+    with progress_bars() as show, closing(FeatureStore(options.cache_bytes, options.cache_folder)) as store:
+        trainer = Trainer(loaded, task_data, options, store)
+        found = compare(trainer, method, wanted, all_seeds, on_round=lambda done, total: show("Rounds", done, total))
+    summary = summarise(found)
+    _print(summary)
+    if report is not None:
+        about = {"backbone": loaded.spec.name, "data": task_data.name, "method": method.name, "subset": list(method.paths)}
+        _write(report, {**about, "epochs": epochs, "seeds": list(all_seeds), "strategies": summary})
+
+
+def _choose(
+    backbone: str, checkpoint: Path | None, image_size: int | None, pool: Path, task: Path, count: int, out: Path, device: str
+) -> None:
+    from tuning.checkpoint import load_task
+    from tuning.compute import find_compute
+    from tuning.pool import rank_pool, write_candidates
+
+    check_writable(out, ".csv")
+    tuned = load_task(task)
+    loaded = open_backbone(backbone, checkpoint, image_size)
+    with progress_bars() as show:
+        ranking = rank_pool(
+            loaded, tuned, pool, find_compute(device), on_image=lambda done, total: show("Looking at images", done, total)
+        )
+    if ranking.skipped:
+        console.print(f"[yellow]Skipped {len(ranking.skipped)} unreadable images:[/] {escape(', '.join(ranking.skipped[:5]))}")
+    chosen = ranking.candidates[:count]
+    write_candidates(chosen, out)
+    console.print(
+        f"Wrote {escape(str(out))}: {len(chosen)} of {len(ranking.candidates)} images to label next, "
+        f"margins {chosen[0].margin:.3f} to {chosen[-1].margin:.3f}.",
+        soft_wrap=True,
+    )
+
+
+def _parse_sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no list of numbers, as 100,400,500.", param_hint="--sizes") from error
+
+
+def _write(report: Path, content: Mapping[str, Any]) -> None:
+    from tuning.errors import CannotWrite
+
+    try:
+        report.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise CannotWrite(report, str(error)) from error
+    console.print(f"Wrote {escape(str(report))}.", soft_wrap=True)
+
+
+def _print(summary: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    table = Table("labels", *(f"accuracy, %: {strategy}" for strategy in summary), box=SIMPLE_HEAD, pad_edge=False)
+    for rounds in zip(*summary.values(), strict=True):
+        table.add_row(str(rounds[0]["labels"]), *(f"{100 * r['mean']:.1f} ± {100 * r['deviation']:.1f}" for r in rounds))
+    console.print(table)

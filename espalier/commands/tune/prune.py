@@ -1,0 +1,100 @@
+"""`espalier tune prune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from espalier.commands.tune.options import (
+    BackboneOption,
+    CheckpointOption,
+    CorruptionOption,
+    DataFolderOption,
+    DataOption,
+    DownloadOption,
+    ImageSizeOption,
+    check_writable,
+    open_backbone,
+    open_data,
+)
+from espalier.commands.tune.training_options import (
+    BatchSizeOption,
+    Cache,
+    CacheOption,
+    DeviceOption,
+    EpochsOption,
+    FlipOption,
+    LrOption,
+    PrecisionName,
+    PrecisionOption,
+    SeedOption,
+    ViewsOption,
+    WeightDecayOption,
+    make_fit_options,
+)
+from espalier.console import console, human_bytes, human_macs, progress_bars
+
+
+def prune(
+    backbone: BackboneOption,
+    task: Annotated[Path, typer.Option(metavar="FILE", help="The task checkpoint to prune, as `tune fit` wrote it.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The task checkpoint to write (.safetensors).")],
+    ratio: Annotated[float, typer.Option(help="Share of the channels inside the tuned blocks to cut.")] = 0.5,
+    data_folder: DataFolderOption = None,
+    download: DownloadOption = False,
+    corruption: CorruptionOption = None,
+    checkpoint: CheckpointOption = None,
+    image_size: ImageSizeOption = None,
+    epochs: EpochsOption = 10,
+    lr: LrOption = None,
+    weight_decay: WeightDecayOption = 1e-2,
+    batch_size: BatchSizeOption = 64,
+    seed: SeedOption = 0,
+    views: ViewsOption = 0,
+    flip: FlipOption = False,
+    cache: CacheOption = Cache.AUTO,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = PrecisionName.AUTO,
+) -> None:
+    """Cut channels inside the tuned blocks of a task, and tune what is left of them, and the head, again.
+
+    The frozen part stays as it is: the pruned task shares it with the others, and its own part becomes smaller.
+
+    [dim]espalier tune prune --backbone resnet50.a1_in1k --task flowers.safetensors --data flowers/ --out flowers-small.safetensors[/]
+    """
+    from tuning.checkpoint import load_task, save_task
+    from tuning.prune import prune_task
+
+    check_writable(out)
+    options = make_fit_options(
+        epochs=epochs,
+        lr=lr,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        seed=seed,
+        views=views,
+        flip=flip,
+        cache=cache,
+        device=device,
+        precision=precision,
+    )
+    tuned = load_task(task)
+    loaded = open_backbone(backbone, checkpoint, image_size)
+    task_data = open_data(data, loaded.spec.preprocessing, folder=data_folder, download=download, corruption=corruption)
+    with progress_bars() as report:
+        result = prune_task(
+            loaded, tuned, task_data, options, ratio, on_epoch=lambda done, total: report("Tuning what is left", done, total)
+        )
+    save_task(result.checkpoint, out)
+    table = Table("", "test accuracy, %", "MACs after the fork", "bytes of its own", box=SIMPLE_HEAD, pad_edge=False)
+    for name, found in (("before", result.before), ("cut", result.untrained), ("cut and tuned again", result.after)):
+        table.add_row(name, f"{100 * found.test_accuracy:.1f}", human_macs(found.macs), human_bytes(found.weight_bytes))
+    console.print(table)
+    cut = ", ".join(f"{cut.layer} {cut.channels} to {cut.kept}" for cut in result.cuts)
+    console.print(f"Wrote {escape(str(out))}; outputs of layers: {escape(cut)}.", soft_wrap=True)
