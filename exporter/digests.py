@@ -138,7 +138,16 @@ def _attribute_hash(node: ir.Node, attribute: ir.Attr) -> bytes:
         )
     if attribute.type == ir.AttributeType.TENSOR:
         return tensor_digest(attribute.value)
-    return _hash(attribute.type.name.encode(), repr(attribute.value).encode())
+    return _hash(attribute.type.name.encode(), repr(_as_written(attribute)).encode())
+
+
+def _as_written(attribute: ir.Attr) -> object:
+    """Return the value as a file holds it: a float is a float32 there, while torch's exporter keeps Python's in memory."""
+    if attribute.type == ir.AttributeType.FLOAT:
+        return float(np.float32(attribute.value))
+    if attribute.type == ir.AttributeType.FLOATS:
+        return tuple(float(np.float32(number)) for number in attribute.value)
+    return attribute.value
 
 
 def _hash(*parts: bytes | memoryview) -> bytes:

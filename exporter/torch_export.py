@@ -67,8 +67,7 @@ class NetworkExporter:
         Raises NonFiniteWeights, or ExportError when torch cannot export the network or ONNX computes something else.
         """
         refuse_non_finite("the network", network.state_dict())
-        normalise = Normalise(preprocessing) if self._in_graph and preprocessing is not None else None
-        wrapped = _Wrapped(network, normalise).eval()
+        wrapped = self._wrapped(network, preprocessing)
         weights, images = wrapped.state_dict(), self._example(3)
         with torch.inference_mode():
             expected = wrapped(images).numpy()
@@ -82,6 +81,17 @@ class NetworkExporter:
         if not _computes(model, images, expected):
             raise ExportError("The exported ONNX graph does not compute what the torch network computes; nothing was written.")
         return model
+
+    def export_again(self, network: nn.Module, preprocessing: Preprocessing | None) -> ir.Model:
+        """Return `network`, which differs from the one exported last in the values of its weights alone, without comparing results.
+
+        For models that are never run.
+        """
+        return bind(self._traces[-1], self._wrapped(network, preprocessing).state_dict())
+
+    def _wrapped(self, network: nn.Module, preprocessing: Preprocessing | None) -> _Wrapped:
+        normalise = Normalise(preprocessing) if self._in_graph and preprocessing is not None else None
+        return _Wrapped(network, normalise).eval()
 
     def _example(self, rows: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)

@@ -21,7 +21,7 @@ ALLOWED = {
     "espalier": PACKAGES,
 }
 # The exporter's door to torch and tuning; exporter/sources.py opens it when it is needed.
-TORCH_MODULES = ("exporter/torch_export.py", "exporter/torch_networks.py", "exporter/torch_sources.py")
+TORCH_MODULES = tuple(f"exporter/torch_{name}.py" for name in ("export", "networks", "pricing", "sources"))
 
 
 def imports(file: Path) -> Iterator[str]:

@@ -7,6 +7,7 @@ import typer
 from espalier.commands.tune.active import active
 from espalier.commands.tune.blocks import blocks
 from espalier.commands.tune.compare import compare
+from espalier.commands.tune.costs import costs
 from espalier.commands.tune.fit import fit
 from espalier.commands.tune.greedy import greedy
 from espalier.commands.tune.plot import plot
@@ -18,6 +19,7 @@ from espalier.commands.tune.transfer import transfer
 
 app = typer.Typer(help="Tune tasks: a few blocks of a backbone per task, the rest stays bit-identical.", no_args_is_help=True)
 app.command()(blocks)
+app.command()(costs)
 app.command()(profile)
 app.command()(greedy)
 app.command()(fit)

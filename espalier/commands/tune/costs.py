@@ -1,0 +1,131 @@
+"""`espalier tune costs`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from espalier.commands.tune.options import BackboneOption, CheckpointOption, ImageSizeOption, open_backbone
+from espalier.console import Report, console, human_bytes, human_macs, progress_bars
+
+if TYPE_CHECKING:
+    from exporter.pricing import AddedCost, Pricing
+    from tuning.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Row:
+    """What tuning one block costs. block: None for a new head alone. macs: of the block itself, None where it is not told apart."""
+
+    block: str | None
+    parameters: int
+    macs: int | None
+    added: AddedCost
+
+
+def costs(
+    backbone: BackboneOption,
+    checkpoint: CheckpointOption = None,
+    image_size: ImageSizeOption = None,
+    given: Annotated[
+        Path | None,
+        typer.Option(
+            "--given",
+            metavar="REPO",
+            help="A repository of tasks on this backbone: what a task more costs beside them, added to it.",
+        ),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Outputs of the new head; by default as many as the backbone's own has.")
+    ] = None,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Measure how long the part after the fork takes here, for one image.")
+    ] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON, too.")] = None,
+) -> None:
+    """Show what serving a task would cost, by the block that is tuned for it. Nothing is trained.
+
+    A task is served from its fork on: everything behind the first tuned block is computed for it alone. The new head always is.
+
+    [dim]espalier tune costs --backbone resnet50.a1_in1k --given repo --classes 37[/]
+    """
+    from espalier.commands.tune.latency import measure_ms
+    from exporter.torch_pricing import open_pricing
+
+    if json_file is not None and not json_file.parent.is_dir():
+        raise typer.BadParameter(f"the folder {json_file.parent} does not exist.", param_hint="--json")
+    loaded = open_backbone(backbone, checkpoint, image_size)
+    with console.status("Exporting the backbone"):
+        pricing = open_pricing(loaded, given, classes=classes, measure=measure_ms if latency else None)
+    with progress_bars() as report:
+        rows = list(_rows(loaded, pricing, classes or loaded.spec.num_classes, report))
+    console.print(_table(rows, pricing.macs, latency))
+    beside = f"the tasks of {given}" if given else "the backbone alone"
+    console.print(
+        f"What a task adds to one request for all and to the stored weights, beside {escape(beside)}; share: of the whole network's "
+        f"{human_macs(pricing.macs)}; one multiply-add is one MAC.",
+        soft_wrap=True,
+    )
+    if json_file is not None:
+        _write_json(json_file, loaded, given, pricing.macs, rows)
+
+
+def _rows(backbone: Backbone, pricing: Pricing, classes: int, report: Report) -> Iterator[Row]:
+    blocks = backbone.blocks
+    yield Row(None, _parameters(backbone, backbone.head) // backbone.spec.num_classes * classes, None, pricing.price())
+    for index, block in enumerate(blocks):
+        report("Pricing blocks", index, len(blocks))
+        yield Row(block, _parameters(backbone, [block]), pricing.own_macs(block), pricing.price([block]))
+    report("Pricing blocks", len(blocks), len(blocks))
+
+
+def _parameters(backbone: Backbone, modules: Sequence[str]) -> int:
+    return sum(tensor.numel() for module in modules for tensor in backbone.network.get_submodule(module).parameters())
+
+
+def _table(rows: Sequence[Row], whole_macs: int, latency: bool) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in ("tuned", "forks after"):
+        table.add_column(column, no_wrap=True)
+    for column in ("parameters", "MACs", "added\nMACs", "share", "added\nweights", *(["added\nms"] if latency else [])):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        added = row.added
+        table.add_row(
+            escape(row.block or "(head only)"),
+            escape(added.fork or "(nothing)"),
+            f"{row.parameters:,}",
+            _count(row.macs) if row.macs is not None else "",
+            _count(added.macs),
+            f"{added.macs / whole_macs:.1%}",
+            human_bytes(added.weight_bytes),
+            *([f"{added.latency_ms:.2f}"] if added.latency_ms is not None else []),
+        )
+    return table
+
+
+def _count(macs: int) -> str:
+    return human_macs(macs).removesuffix("MACs").strip()
+
+
+def _write_json(file: Path, backbone: Backbone, given: Path | None, whole_macs: int, rows: Sequence[Row]) -> None:
+    from tuning.errors import CannotWrite
+
+    data: dict[str, Any] = {
+        "backbone": backbone.spec.name,
+        "given": None if given is None else str(given),
+        "macs": whole_macs,
+        "rows": [asdict(row) for row in rows],
+    }
+    try:
+        file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CannotWrite(file, str(error.strerror or error)) from error
