@@ -104,7 +104,15 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(repository: Path, networks:
 
 
 @pytest.mark.parametrize(
-    "command", [[], *([name] for name in "tune export add remove gc inspect diff serve infer demo".split()), ["tune", "fit"]]
+    "command",
+    [
+        [],
+        *([name] for name in "tune export add remove gc inspect diff serve infer demo".split()),
+        *(
+            ["tune", name]
+            for name in "blocks profile costs greedy replay fit active prune compare transfer pretrain plot".split()
+        ),
+    ],
 )
 def test_every_command_has_help(command: list[str]) -> None:
     run = espalier(*command, "--help")

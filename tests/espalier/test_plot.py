@@ -80,6 +80,7 @@ def test_a_box_is_as_thick_as_its_segment_costs(repository: Repository, unit: st
         assert box.height == pytest.approx(max(MIN_THICKNESS, box.cost * layout.scale))
 
 
+@pytest.mark.slow
 @given(families(), UNITS)
 @settings(max_examples=60)
 def test_everything_is_on_the_canvas_and_every_output_ends_on_the_right(repository: Repository, unit: str) -> None:
@@ -118,6 +119,7 @@ def test_a_tree_has_no_crossings(repository: Repository) -> None:
     assert count_crossings(graph, find_order(graph)) == 0
 
 
+@pytest.mark.slow
 @given(families())
 @settings(max_examples=60)
 def test_every_column_keeps_its_nodes_and_every_node_its_streams(repository: Repository) -> None:

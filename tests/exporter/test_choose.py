@@ -115,6 +115,7 @@ def test_the_number_of_segments_can_be_limited() -> None:
         plan(tasks, max_segments=2)
 
 
+@pytest.mark.slow
 @given(families(), st.sampled_from(["exact", "cheap", "stages"]), st.sampled_from([None, 8]))
 def test_whatever_is_cut_the_segments_compose_to_every_task(
     family: tuple[list[Chain], Chain | None], rule: str, limit: int | None

@@ -42,6 +42,7 @@ def without_names(blocks: tuple) -> tuple:
     return tuple(dataclasses.replace(block, modules=()) for block in blocks)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sets(st.integers(0, 3)), st.sets(st.integers(0, 3)), st.sampled_from(["exact", "stages"]))
 def test_whatever_was_tuned_the_chains_are_read_back(

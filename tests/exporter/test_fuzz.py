@@ -28,6 +28,7 @@ CONTENT = Net(blocks=(1,)).proto().SerializeToString()
 SEEDS = st.lists(st.integers(0, 2**32 - 1), min_size=100, max_size=100, unique=True)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=2)
 @given(seeds=SEEDS)
 def test_damaged_models_are_refused_in_one_sentence_or_split(tmp_path: Path, seeds: list[int]) -> None:
@@ -61,6 +62,7 @@ def test_a_model_that_crashes_the_library_is_refused(tmp_path: Path) -> None:
     assert answers[1] is None
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_refused_in_the_same_words(tmp_path: Path) -> None:
     proto = Net(blocks=(1,)).proto()
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2

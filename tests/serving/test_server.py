@@ -192,6 +192,7 @@ def test_an_open_stream_is_told_that_the_server_is_leaving(repository: Repositor
     assert not leaving.is_alive()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_process_with_0(repository: Repository, number: signal.Signals) -> None:
     code = f"from serving.server import run; run({str(repository.path)!r}, http_port=0, grpc_port=0, threads=1)"

@@ -39,6 +39,8 @@ from tuning.search.score import Objective
 
 HEADER = make_header(RESNET18, folds=3)
 
+pytestmark = pytest.mark.slow  # most of the time goes into drawing
+
 
 def shown(figure: Figure) -> list[Text]:
     """What is written on a figure, laid out. Ticks beyond the ends of an axis are kept by matplotlib, but not drawn."""

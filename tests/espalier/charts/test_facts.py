@@ -181,6 +181,7 @@ def test_subsets_in_words() -> None:
     )
 
 
+@pytest.mark.slow
 def test_reading_and_drawing_ledgers_imports_no_torch() -> None:
     modules = "tuning.search.ledger, tuning.search.replay, espalier.charts.draw, espalier.ledger_report"
     command = [sys.executable, "-c", f"import {modules}, sys; print(*sys.modules)"]
