@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from espalier.commands.tune.options import DataOption, ImageSizeOption, check_writable, open_backbone, open_data
+from espalier.commands.tune.options import (
+    CorruptionOption,
+    DataFolderOption,
+    DataOption,
+    DownloadOption,
+    ImageSizeOption,
+    TrainImagesOption,
+    check_writable,
+    open_backbone,
+    open_data,
+)
 from espalier.console import console, progress_bars
 
 if TYPE_CHECKING:
@@ -58,6 +68,10 @@ def transfer(
         Path | None, typer.Option(metavar="FILE", help="Weights of the student (.safetensors or .pth) instead of the published.")
     ] = None,
     image_size: ImageSizeOption = None,
+    data_folder: DataFolderOption = None,
+    download: DownloadOption = False,
+    corruption: CorruptionOption = None,
+    train_images: TrainImagesOption = None,
     steps: Annotated[int, typer.Option(min=1, help="Batches to train on.")] = 5000,
     beta: Annotated[float, typer.Option(help="What the teachers count beside the labels (aft: try 3 to 30).")] = 10.0,
     lr: Annotated[float, typer.Option(help="Peak learning rate of the student (Adam, cosine).")] = 1e-4,
@@ -90,10 +104,16 @@ def transfer(
 
     options = TransferOptions(steps=steps, lr=lr, beta=beta, batch_size=batch_size, seed=seed, balanced=balanced)
     pupil = open_backbone(student, checkpoint, image_size)
-    task_data = open_data(data, pupil.spec.preprocessing)
+
+    def read(preprocessing: Preprocessing) -> TaskData:
+        return open_data(
+            data, preprocessing, folder=data_folder, download=download, corruption=corruption, train_images=train_images
+        )
+
+    task_data = read(pupil.spec.preprocessing)
 
     def data_for(preprocessing: Preprocessing) -> TaskData:
-        return task_data if preprocessing == pupil.spec.preprocessing else open_data(data, preprocessing)
+        return task_data if preprocessing == pupil.spec.preprocessing else read(preprocessing)
 
     features: dict[str, TeacherFeatures] = {}
     for name, model in teachers.items() if methods != ("plain",) else ():
