@@ -107,7 +107,7 @@ class Straightforward:
         course = Course((self._options.lr or TUNING_LR) * (1.0 if subset else PROBE_FACTOR), self._options.epochs)
         train(module, Examples((self._images,), self._targets, torch.from_numpy(fold.train)), self._options, course, _PLAIN)
         rows = torch.from_numpy(fold.validation)
-        return accuracy(module.eval(), (self._images[rows],), self._targets[rows], 2 * self._options.batch_size, _PLAIN)
+        return accuracy(module.eval(), (self._images,), self._targets, rows, 2 * self._options.batch_size, _PLAIN)
 
 
 def measure(

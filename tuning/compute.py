@@ -63,7 +63,7 @@ def _find_device() -> str:
 
 def _check_device(device: str) -> None:
     try:
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         here = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "no GPU"
         raise BadOptions(

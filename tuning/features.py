@@ -10,8 +10,10 @@ import itertools
 import shutil
 import tempfile
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tuning.compute import Compute
+from tuning.errors import BadOptions
 
 _BATCH = 128  # images per run of a prefix
 _DISK_SHARE = 0.5  # of the free space that files may take
@@ -27,81 +30,87 @@ Features = tuple[Tensor, ...]
 OnCached = Callable[[str], None]
 
 
-class FeatureStore:
-    """Features by prefix and images; may be used by several threads.
+@dataclass(frozen=True)
+class _Entry:
+    """images: whose features these are; kept, so that their id stays theirs. held_bytes: of memory, 0 for files."""
 
-    limit_bytes: of memory; 0 holds nothing. folder: where files may go, None for nowhere; they are gone when the store is closed.
-    say: is told the size of an entry before it is computed.
+    images: Tensor
+    features: Features
+    held_bytes: int
+
+
+class FeatureStore:
+    """Features by prefix and images; may be used by several threads, and by several trainers: they hold different image tensors.
+
+    limit_bytes: of memory; 0 holds nothing. folder: where files may go, None for nowhere; they are gone when the store is closed or
+    no longer used. say: is told the size of an entry before it is computed. Raises BadOptions when `folder` is not there.
     """
 
     def __init__(self, limit_bytes: int, folder: Path | None = None, say: OnCached | None = None) -> None:
+        if folder is not None and not folder.is_dir():
+            raise BadOptions(f"The folder for frozen features, {folder}, does not exist.")
         self.enabled = limit_bytes > 0 or folder is not None
         self._limit = limit_bytes
         self._say = say or (lambda sentence: None)
-        self._files = tempfile.TemporaryDirectory(prefix="espalier-features-", dir=folder) if folder is not None else None
-        self._entries: OrderedDict[tuple[str, str], Features] = OrderedDict()
-        self._in_memory: dict[tuple[str, str], int] = {}
+        self._files = Path(tempfile.mkdtemp(prefix="espalier-features-", dir=folder)) if folder is not None else None
+        self._remove = weakref.finalize(self, shutil.rmtree, self._files, ignore_errors=True) if self._files else None
+        self._entries: OrderedDict[tuple[str, int], _Entry] = OrderedDict()
         self._numbers = itertools.count()
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Forget everything, and remove the files."""
         self._entries.clear()
-        self._in_memory.clear()
-        if self._files is not None:
-            self._files.cleanup()
+        if self._remove is not None:
+            self._remove()
 
     def has_room(self, prefix: nn.Module, images: Tensor, rows: int, compute: Compute) -> bool:
         """Return whether the features of `rows` images can be held at all; `images`: some of them, uint8."""
         size = sum(sample.nbytes for sample in _run(prefix, images[:1], compute)) * rows
-        return size <= self._limit or (self._files is not None and size <= _DISK_SHARE * _free_bytes(Path(self._files.name)))
+        return size <= self._limit or (self._files is not None and size <= _DISK_SHARE * shutil.disk_usage(self._files).free)
 
     def get(self, key: str, what: str, prefix: nn.Module, images: Tensor, compute: Compute) -> Features:
-        """Return the features of `images` (uint8, n of them): tensors of n rows on the CPU.
+        """Return the features of `images` (uint8, n of them): tensors of n rows on the CPU. Nobody may write to them.
 
-        prefix: maps a batch of images to a tuple of tensors; it is what `key` names. what: names `images`.
+        prefix: maps a batch of images to a tuple of tensors; it is what `key` names. what: `images` in a word, for people.
         """
+        name = (key, id(images))
         with self._lock:
-            if (key, what) not in self._entries:
-                self._entries[key, what] = self._compute((key, what), prefix, images, compute)
-            self._entries.move_to_end((key, what))
-            return self._entries[key, what]
+            if name not in self._entries:
+                self._entries[name] = self._compute(prefix, images, what, compute)
+            self._entries.move_to_end(name)
+            return self._entries[name].features
 
-    def _compute(self, name: tuple[str, str], prefix: nn.Module, images: Tensor, compute: Compute) -> Features:
+    def _compute(self, prefix: nn.Module, images: Tensor, what: str, compute: Compute) -> _Entry:
         samples = _run(prefix, images[:1], compute)
         size = sum(sample.nbytes for sample in samples) * len(images)
         in_memory = self._files is None or size <= self._limit
-        where = "in memory" if in_memory else "in a file"
-        self._say(f"{size / 1e6:,.0f} MB of frozen features of {len(images):,} {name[1]} images, {where}")
+        self._say(
+            f"{size / 1e6:,.0f} MB of frozen features of {len(images):,} {what} images, {'in memory' if in_memory else 'in a file'}"
+        )
         if in_memory:
-            self._in_memory[name] = size
-            while len(self._in_memory) > 1 and sum(self._in_memory.values()) > self._limit:
-                oldest = next(entry for entry in self._entries if entry in self._in_memory)
-                del self._entries[oldest], self._in_memory[oldest]
+            self._make_room(size)
         place = _empty if in_memory else self._mapped
         room = tuple(place((len(images), *sample.shape[1:]), sample) for sample in samples)
         _fill(room, prefix, images, compute)
-        return room
+        return _Entry(images, room, size if in_memory else 0)
+
+    def _make_room(self, size: int) -> None:
+        """Forget entries in memory, the least recently used first, until `size` bytes fit or none are left."""
+        for name in [name for name, entry in self._entries.items() if entry.held_bytes]:
+            if sum(entry.held_bytes for entry in self._entries.values()) + size <= self._limit:
+                return
+            del self._entries[name]
 
     def _mapped(self, shape: tuple[int, ...], sample: Tensor) -> Tensor:
         assert self._files is not None
-        file = Path(self._files.name) / f"{next(self._numbers)}.bin"
+        file = self._files / f"{next(self._numbers)}.bin"
         # Channels last in the file where they are in memory: a batch is then read in one piece either way.
         last = _is_channels_last(sample)
         stored = (shape[0], *shape[2:], shape[1]) if last else shape
-        array = np.memmap(file, dtype=_NUMPY[sample.dtype], mode="w+", shape=stored)
+        array = np.memmap(file, dtype=sample.numpy().dtype, mode="w+", shape=stored)
         tensor = torch.from_numpy(array)
         return tensor.movedim(-1, 1) if last else tensor
-
-
-_NUMPY: dict[torch.dtype, type[np.generic]] = {
-    torch.float32: np.float32,
-    torch.float16: np.float16,
-    torch.float64: np.float64,
-    torch.int64: np.int64,
-    torch.uint8: np.uint8,
-    torch.bool: np.bool_,
-}
 
 
 def _empty(shape: tuple[int, ...], sample: Tensor) -> Tensor:
@@ -113,13 +122,9 @@ def _is_channels_last(sample: Tensor) -> bool:
     return sample.ndim == 4 and sample.is_contiguous(memory_format=torch.channels_last)
 
 
-def _free_bytes(folder: Path) -> int:
-    return shutil.disk_usage(folder).free
-
-
 @torch.no_grad()
 def _run(prefix: nn.Module, images: Tensor, compute: Compute) -> Features:
-    """Return the features of a batch, float32: what is stored must not depend on the precision that trainings run in."""
+    """Return the features of a batch on the CPU, float32 whatever the precision: numpy's files know no bfloat16."""
     with compute.autocast():
         found = prefix(compute.put(images))
     return tuple(f.float().cpu() if f.is_floating_point() else f.cpu() for f in found)

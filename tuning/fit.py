@@ -7,6 +7,7 @@ bit-identical afterwards, BatchNorm's running statistics included. Tuned blocks 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any, Literal
 
 import torch
@@ -18,15 +19,16 @@ from tuning.checkpoint import Provenance, TaskCheckpoint
 from tuning.compute import Compute
 from tuning.data import TaskData
 from tuning.errors import BadOptions
+from tuning.features import FeatureStore
 from tuning.libraries import check_forward, create_network, split_name, versions
-from tuning.methods import TUNING_LR, Method, all_blocks, full_finetuning, linear_probe, lp_ft, subtuning
+from tuning.methods import TUNING_LR, Method, all_blocks, full_finetuning, lp_ft, subtuning
 from tuning.normalise import Normalise
 from tuning.paths import find_paths
 from tuning.trainer import Prepared, Trained, Trainer, check_data, own_tensors
 from tuning.training import Course, Examples, FitOptions, OnEpoch, evaluate, train
 from tuning.weights import hash_weights
 
-__all__ = ["FitOptions", "Subset", "evaluate", "find_subset", "fit", "fit_method", "pretrain"]
+__all__ = ["FitOptions", "Subset", "choose_method", "evaluate", "find_subset", "fit", "fit_method", "make_checkpoint", "pretrain"]
 
 Subset = Sequence[str] | Literal["none", "all"]
 
@@ -52,23 +54,35 @@ def fit(
     Raises UnknownBlock, BadData, BadOptions, NonFiniteLoss.
     """
     options = options or FitOptions()
+    method = choose_method(backbone, subset, options.epochs, all_weights=all_weights, siamese=siamese, warm_head=warm_head)
+    return fit_method(backbone, data, method, options, on_epoch)
+
+
+def choose_method(
+    backbone: Backbone, subset: Subset, epochs: int, *, all_weights: bool = False, siamese: bool = False, warm_head: bool = False
+) -> Method:
+    """Return the method that `fit` carries out for these arguments. Raises UnknownBlock, BadOptions."""
     paths = find_subset(backbone, subset)
     if all_weights and subset != "all":
         raise BadOptions('all_weights tunes the whole network; use it with the subset "all".')
     if all_weights and siamese:
         raise BadOptions("A Siamese head is for a few tuned blocks beside the frozen ones; use it without all_weights.")
-    method = _find_method(paths, subset, options.epochs, all_weights, siamese, warm_head)
-    return fit_method(backbone, data, method, options, on_epoch)
+    if all_weights:
+        return lp_ft(epochs) if warm_head else full_finetuning(epochs)
+    if subset == "all" and not siamese:
+        return all_blocks(paths, epochs, warm_head=warm_head)
+    return subtuning(paths, epochs, siamese=siamese, warm_head=warm_head)
 
 
 def fit_method(
     backbone: Backbone, data: TaskData, method: Method, options: FitOptions, on_epoch: OnEpoch | None = None
 ) -> TaskCheckpoint:
     """Carry out `method` on `data`; the backbone is left as it was. Raises BadData, NonFiniteLoss, UnsupportedNetwork."""
-    trainer = Trainer(backbone, data, options)
-    prepared = trainer.prepare(method)
-    trained = trainer.run(prepared, on_epoch=on_epoch)
-    return make_checkpoint(trainer, prepared, trained)
+    with closing(FeatureStore(options.cache_bytes, options.cache_folder)) as store:
+        trainer = Trainer(backbone, data, options, store)
+        prepared = trainer.prepare(method)
+        trained = trainer.run(prepared, on_epoch=on_epoch)
+        return make_checkpoint(trainer, prepared, trained)
 
 
 def make_checkpoint(trainer: Trainer, prepared: Prepared, trained: Trained) -> TaskCheckpoint:
@@ -138,18 +152,6 @@ def find_subset(backbone: Backbone, subset: Subset) -> tuple[str, ...]:
         return backbone.blocks
     wanted = () if subset == "none" else (subset,) if isinstance(subset, str) else tuple(subset)
     return find_paths(backbone.network, wanted)
-
-
-def _find_method(
-    paths: tuple[str, ...], subset: Subset, epochs: int, all_weights: bool, siamese: bool, warm_head: bool
-) -> Method:
-    if all_weights:
-        return lp_ft(epochs) if warm_head else full_finetuning(epochs)
-    if subset == "all" and not siamese:
-        return all_blocks(paths, epochs, warm_head=warm_head)
-    if not paths and not siamese:
-        return linear_probe(epochs)
-    return subtuning(paths, epochs, siamese=siamese, warm_head=warm_head)
 
 
 def _provenance(data: TaskData, method: Method, options: FitOptions, lr: float, replayed: bool) -> Provenance:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 
 import torch
@@ -29,7 +30,7 @@ class LowRank(nn.Module):
             inputs = base.in_features
         else:
             size, stride, padding, dilation = base.kernel_size, base.stride, base.padding, base.dilation
-            self.down = nn.Conv2d(base.in_channels, rank, size, stride, padding, dilation, bias=False)  # type: ignore[arg-type]
+            self.down = nn.Conv2d(base.in_channels, rank, size, stride, padding, dilation, 1, False, base.padding_mode)  # type: ignore[arg-type]
             self.up = nn.Conv2d(rank, base.out_channels, 1, bias=False)
             inputs = base.in_channels * size[0] * size[1]
         with torch.no_grad():
@@ -40,12 +41,23 @@ class LowRank(nn.Module):
         """Return what the merged layer gives."""
         return self.base(x) + self.up(self.down(x))  # type: ignore[no-any-return]
 
+    @property
+    def weight(self) -> Tensor:
+        """The merged weight, for networks that take a layer's weight instead of calling the layer."""
+        product = self.up.weight.flatten(1) @ self.down.weight.flatten(1)
+        return self.base.weight + product.view_as(self.base.weight)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The base's."""
+        return self.base.bias
+
     @torch.no_grad()
     def merged(self) -> nn.Module:
-        """Return the base with the product added to its weight, in place."""
-        product = torch.einsum("or,ri->oi", self.up.weight.flatten(1), self.down.weight.flatten(1))
-        self.base.weight += product.view_as(self.base.weight)
-        return self.base
+        """Return one layer that computes the same. The base stays as it was: a replayed half of the network may still call it."""
+        layer = copy.deepcopy(self.base)
+        layer.weight.copy_(self.weight)
+        return layer
 
 
 def adaptable_layers(network: nn.Module) -> tuple[str, ...]:
@@ -85,4 +97,7 @@ def merge_layers(network: nn.Module) -> None:
 
 
 def _fits(module: nn.Module, linear: bool) -> bool:
-    return isinstance(module, nn.Linear) if linear else isinstance(module, nn.Conv2d) and module.groups == 1
+    """Return whether a product of two thin layers can be merged into `module`: it must compute as its class does, no variant of it."""
+    if linear:
+        return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+    return isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward and module.groups == 1

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from tuning.blocks import find_blocks
+from tuning.blocks import find_blocks, is_under
 from tuning.errors import BadOptions
 from tuning.low_rank import adaptable_layers
 from tuning.paths import norm_paths
@@ -52,6 +52,18 @@ class Method:
     relative_gradients: bool = False
     one_cosine: bool = False
     variant: str = ""
+
+    def __post_init__(self) -> None:
+        for before, after in itertools.pairwise(self.phases):
+            kept = after.everything or (not before.everything and all(is_under(path, after.paths) for path in before.paths))
+            if not kept:
+                raise BadOptions(
+                    f"In the method {self.name!r}, a phase must train what the phase before it trains, and may train more."
+                )
+        if self.rank and (self.siamese or self.all_weights):
+            raise BadOptions(
+                "LoRA is for single layers of one network: not for Siamese heads, and not together with all weights."
+            )
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -108,7 +120,12 @@ def auto_rgn(epochs: int) -> Method:
 
 
 def gradual_unfreezing(blocks: Sequence[str], epochs: int) -> Method:
-    """The head first, then block after block from the last one on (arXiv 1801.06146), evenly over the epochs."""
+    """The head first, then block after block from the last one on (arXiv 1801.06146), evenly over the epochs.
+
+    Raises BadOptions for a single epoch.
+    """
+    if epochs < 2:
+        raise BadOptions("Gradual unfreezing needs at least 2 epochs, one for the head and one for the blocks.")
     stages = min(epochs, len(blocks) + 1)
     phases = []
     for stage in range(stages):
@@ -129,9 +146,9 @@ def norm_only(network: nn.Module, epochs: int) -> Method:
 
 
 def contiguous_groups(blocks: Sequence[str], count: int = GROUPS) -> tuple[tuple[str, ...], ...]:
-    """Return the blocks in `count` contiguous groups of about equal length, in order."""
+    """Return the blocks in `count` contiguous groups of about equal length, in order; in fewer if there are fewer blocks."""
     count = min(count, len(blocks))
-    bounds = [len(blocks) * i // count for i in range(count + 1)]
+    bounds = [len(blocks) * i // max(count, 1) for i in range(count + 1)]
     return tuple(tuple(blocks[a:b]) for a, b in itertools.pairwise(bounds))
 
 

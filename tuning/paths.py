@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from torch import nn
 
 from tuning.blocks import find_blocks, find_head, is_under
+from tuning.copying import ancestors
 from tuning.errors import UnknownBlock
 
 _PATTERN = frozenset("*?[")
@@ -20,9 +21,12 @@ def find_paths(network: nn.Module, names: Iterable[str]) -> tuple[str, ...]:
 
     A name is a module or parameter path (layer4.1, blocks.3.attn.qkv, cls_token), a pattern of such (blocks.*.attn), or "norm" or
     "attention": all normalisation layers, all attention modules; PATH:norm and PATH:attention are those under a path or pattern.
+    A path always means itself: where a network has a part called "norm" (a ViT's last one), all norms are "*:norm".
     Raises UnknownBlock.
     """
-    known = [path for path in _all_paths(network) if not is_under(path, find_head(network))]
+    head = find_head(network)
+    around = {part for path in head for part in ancestors(path)}
+    known = [path for path in _all_paths(network) if path not in around and not is_under(path, head)]
     found = {path for name in names for path in _meant(network, name, known)}
     return tuple(path for path in known if path in found and not is_under(path, found - {path}))
 

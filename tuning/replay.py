@@ -5,12 +5,13 @@ a trainable module's ancestors are traced through, so control flow inside blocks
 In the traced graph, what depends on a trainable module is the suffix; what depends on the image alone is the prefix. The values
 that pass from one to the other are the features, computed once. Where tracing fails, or the features are not one row per image,
 or prefix and suffix together do not equal the network, there is no replay and the caller runs the whole network.
+What depends on a feature's size alone (the B, N, C = x.shape of an attention) is no feature: each half works it out for itself.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -40,6 +41,7 @@ class Replay:
 class _Part(Enum):
     CONSTANT = auto()  # depends neither on the image nor on anything trainable: recomputed where it is used
     PREFIX = auto()
+    SIZE = auto()  # depends on the shape of the prefix's tensors, not on their values: recomputed where it is used
     SUFFIX = auto()
 
 
@@ -95,18 +97,21 @@ def _find_parts(graph: fx.Graph, trainable: tuple[str, ...]) -> dict[fx.Node, _P
         tuned = node.op in ("call_module", "get_attr") and is_under(str(node.target), trainable)
         if tuned or _Part.SUFFIX in before or node.op == "output":
             parts[node] = _Part.SUFFIX
+        elif _Part.PREFIX in before and _is_size(node):
+            parts[node] = _Part.SIZE
         elif node.op == "placeholder" or _Part.PREFIX in before:
             parts[node] = _Part.PREFIX
+        elif _Part.SIZE in before:
+            parts[node] = _Part.SIZE
         else:
             parts[node] = _Part.CONSTANT
     return parts
 
 
 def _split_graph(wrapper: nn.Module, graph: fx.Graph, parts: dict[fx.Node, _Part]) -> Replay:
-    """Return the two halves; constants are copied into both."""
-    features = [
-        node for node in graph.nodes if parts[node] is _Part.PREFIX and any(parts[user] is _Part.SUFFIX for user in node.users)
-    ]
+    """Return the two halves; constants and sizes are copied into both."""
+    again = _find_replayed(graph, parts)
+    features = [node for node in graph.nodes if parts[node] is _Part.PREFIX and not again.isdisjoint(node.users)]
     prefix, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in graph.nodes:
         if parts[node] is not _Part.SUFFIX:
@@ -117,13 +122,29 @@ def _split_graph(wrapper: nn.Module, graph: fx.Graph, parts: dict[fx.Node, _Part
     for index, node in enumerate(features):
         replayed[node] = suffix.placeholder(f"feature_{index}")
     for node in graph.nodes:
-        if parts[node] is not _Part.PREFIX:
+        if parts[node] is _Part.CONSTANT or node in again:
             replayed[node] = suffix.node_copy(node, replayed.__getitem__)
     halves = [fx.GraphModule(wrapper, half) for half in (prefix, suffix)]
     for half in halves:
         half.graph.eliminate_dead_code()
         half.recompile()
     return Replay(halves[0], halves[1], hashlib.sha256(str(halves[0].graph).encode()).hexdigest())
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Return whether `node` asks a tensor for its shape."""
+    return (node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim")) or (
+        node.op == "call_method" and node.target in ("size", "dim")
+    )
+
+
+def _find_replayed(graph: fx.Graph, parts: dict[fx.Node, _Part]) -> Set[fx.Node]:
+    """Return the nodes that run in every step: the suffix and the sizes that it needs."""
+    found: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if parts[node] is _Part.SUFFIX or (parts[node] is _Part.SIZE and not found.isdisjoint(node.users)):
+            found.add(node)
+    return found
 
 
 @torch.no_grad()

@@ -126,20 +126,20 @@ class Trainer:
         method, options = prepared.method, self.options if seed is None else replace(self.options, seed=seed)
         chosen = torch.arange(len(self.targets)) if rows is None else torch.from_numpy(rows)
         loss, done, lr = 0.0, 0, 0.0
-        for phase, stage in zip(method.phases, stages, strict=True):
-            self._set_modes(network, stage)
-            lr = _lr(method, phase, options)
-            course = Course(
-                peak=lr,
-                epochs=phase.epochs,
-                first_epoch=done if method.one_cosine else 0,
-                epochs_in_all=method.epochs if method.one_cosine else phase.epochs,
-                relative_gradients=method.relative_gradients,
-            )
-            told = _counted_from(done, method.epochs, on_epoch)
-            with _seeded(options.seed, self.compute):
+        with _seeded(options.seed, self.compute):
+            for phase, stage in zip(method.phases, stages, strict=True):
+                self._set_modes(network, stage)
+                lr = _lr(method, phase, options)
+                course = Course(
+                    peak=lr,
+                    epochs=phase.epochs,
+                    first_epoch=done if method.one_cosine else 0,
+                    epochs_in_all=method.epochs if method.one_cosine else phase.epochs,
+                    relative_gradients=method.relative_gradients,
+                )
+                told = _counted_from(done, method.epochs, on_epoch)
                 loss = train(stage.module, self._examples(stage, chosen), options, course, self.compute, told)
-            done += phase.epochs
+                done += phase.epochs
         network.eval()
         return Trained(network, stages[-1], loss, lr, time.perf_counter() - start)
 
@@ -162,16 +162,14 @@ class Trainer:
     def accuracy(self, trained: Trained, what: str = "test", rows: Rows | None = None) -> float:
         """Return the share of "test" or "training" images (or of `rows` among them) that are put into the right class."""
         split = self.data.test if what == "test" else self.data.train
-        chosen = np.arange(len(split)) if rows is None else rows
-        predicted = self.logits(trained, what, chosen).argmax(1)
-        return int((predicted == torch.from_numpy(split.targets[chosen])).sum()) / len(chosen)
+        predicted = self.logits(trained, what, rows).argmax(1).numpy()
+        return float((predicted == (split.targets if rows is None else split.targets[rows])).mean())
 
     def logits(self, trained: Trained, what: str, rows: Rows | None = None) -> Tensor:
         """Return the class scores of "test" or "training" images, float32 (n, classes) on the CPU."""
         inputs = self._inputs(trained.stage, what)
-        if rows is not None:
-            inputs = tuple(t[torch.from_numpy(rows)] for t in inputs)
-        return logits(trained.stage.module.eval(), inputs, 2 * self.options.batch_size, self.compute)
+        chosen = torch.arange(len(inputs[0])) if rows is None else torch.from_numpy(rows)
+        return logits(trained.stage.module.eval(), inputs, chosen, 2 * self.options.batch_size, self.compute)
 
     def draws_randomly(self, prepared: Prepared) -> bool:
         """Return whether training steps use torch's random numbers (dropout, say), which threads would take from each other."""
@@ -179,9 +177,9 @@ class Trainer:
         with _seeded(0, self.compute), torch.no_grad():
             for stage in stages:
                 self._set_modes(network, stage)
-                before = torch.get_rng_state()
+                before = _random_state(self.compute)
                 stage.module(*self.sample(stage, 2))
-                if not torch.equal(before, torch.get_rng_state()):
+                if not torch.equal(before, _random_state(self.compute)):
                     return True
         return False
 
@@ -273,6 +271,12 @@ def _seeded(seed: int, compute: Compute) -> Iterator[None]:
     with torch.random.fork_rng(devices=[compute.device] if compute.device.startswith("cuda") else []):
         torch.manual_seed(seed)
         yield
+
+
+def _random_state(compute: Compute) -> Tensor:
+    """Return the state of the generators that dropout on the device draws from."""
+    state = torch.get_rng_state()
+    return torch.cat([state, torch.cuda.get_rng_state(compute.device)]) if compute.device.startswith("cuda") else state
 
 
 def _counted_from(done: int, total: int, on_epoch: OnEpoch | None) -> OnEpoch | None:

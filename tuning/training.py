@@ -105,8 +105,10 @@ def train(
     With `course.relative_gradients`, each parameter's rate is scaled at the start of every epoch by the norm of its gradient over the
     norm of its values, relative to the largest (Auto-RGN of surgical finetuning, arXiv 2210.11466). Raises NonFiniteLoss.
     """
-    shuffle = torch.Generator().manual_seed(options.seed)
     count = len(examples.rows)
+    shuffle = torch.Generator().manual_seed(options.seed)
+    for _ in range(course.first_epoch):  # go on where the stretch before has stopped: no two epochs in one order
+        torch.randperm(count, generator=shuffle)
     steps = _count_batches(count, options.batch_size)
     optimiser = torch.optim.AdamW(_parameter_groups(module, options.weight_decay, course.relative_gradients), lr=course.peak)
     loss = math.inf
@@ -114,7 +116,7 @@ def train(
         order = examples.rows[torch.randperm(count, generator=shuffle)]
         batches = torch.tensor_split(order, steps)
         if course.relative_gradients:
-            _weigh_groups(module, examples, batches[:_RGN_BATCHES], epoch, optimiser, compute)
+            _weigh_groups(module, examples, batches[:_RGN_BATCHES], course.first_epoch + epoch, optimiser, compute)
         losses = []
         for index, rows in enumerate(batches):
             _set_lr(optimiser, course.lr(epoch, index / steps))
@@ -138,24 +140,28 @@ def evaluate(network: nn.Module, split: Split, preprocessing: Preprocessing, bat
     was_training = network.training
     try:
         images, targets = torch.from_numpy(split.images), torch.from_numpy(split.targets)
-        return accuracy(module.eval(), (images,), targets, batch_size, Compute("cpu", channels_last=False))
+        rows = torch.arange(len(targets))
+        return accuracy(module.eval(), (images,), targets, rows, batch_size, Compute("cpu", channels_last=False))
     finally:
         network.train(was_training)
 
 
-def accuracy(module: nn.Module, inputs: Sequence[Tensor], targets: Tensor, batch_size: int, compute: Compute) -> float:
-    """Return the share of rows that `module` puts into the right class; the modes of its parts are the caller's."""
-    predicted = logits(module, inputs, batch_size, compute).argmax(1)
-    return int((predicted == targets).sum()) / len(targets)
+def accuracy(
+    module: nn.Module, inputs: Sequence[Tensor], targets: Tensor, rows: Tensor, batch_size: int, compute: Compute
+) -> float:
+    """Return the share of `rows` that `module` puts into the right class; the modes of its parts are the caller's."""
+    predicted = logits(module, inputs, rows, batch_size, compute).argmax(1)
+    return int((predicted == targets[rows]).sum()) / len(rows)
 
 
 @torch.inference_mode()
-def logits(module: nn.Module, inputs: Sequence[Tensor], batch_size: int, compute: Compute) -> Tensor:
-    """Return what `module` gives for all rows, float32 (n, classes) on the CPU, computed in batches."""
+def logits(module: nn.Module, inputs: Sequence[Tensor], rows: Tensor, batch_size: int, compute: Compute) -> Tensor:
+    """Return what `module` gives for `rows` of the inputs, float32 (rows, classes) on the CPU, computed in batches."""
     parts = []
-    for start in range(0, len(inputs[0]), batch_size):
+    for batch in torch.split(rows, batch_size):
+        # Taken by index, so copied: a module may work in place (`x += shortcut`), and inputs may be kept features.
         with compute.autocast():
-            part = module(*(compute.put(t[start : start + batch_size]) for t in inputs))
+            part = module(*(compute.put(t[batch]) for t in inputs))
         parts.append(part.float().cpu())
     return torch.cat(parts)
 

@@ -7,6 +7,7 @@ from onnx_ir.passes import common
 
 from exporter.passes.batch import LocalBatchSize
 from exporter.passes.constants import FoldConstants
+from exporter.passes.equal import MergeEqual
 from exporter.passes.inputs import UsedInputs
 from exporter.passes.outputs import OwnOutputs
 from exporter.passes.rows import RowsAsVectors
@@ -30,8 +31,10 @@ def canonicalise(model: ir.Model) -> ir.Model:
         RowsAsVectors(),
         common.AddDefaultAttributesPass(),
         common.RemoveUnusedNodesPass(),
-        UsedInputs(),
         common.TopologicalSortPass(),
+        MergeEqual(),
+        common.RemoveUnusedNodesPass(),
+        UsedInputs(),
     )
     result: ir.Model = passes(model).model
     return result

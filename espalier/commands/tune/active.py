@@ -34,7 +34,7 @@ from espalier.commands.tune.training_options import (
     EpochsOption,
     FlipOption,
     LrOption,
-    PrecisionName,
+    Precision,
     PrecisionOption,
     SeedOption,
     ViewsOption,
@@ -76,7 +76,7 @@ def active(
     flip: FlipOption = False,
     cache: CacheOption = Cache.AUTO,
     device: DeviceOption = "auto",
-    precision: PrecisionOption = PrecisionName.AUTO,
+    precision: PrecisionOption = Precision.AUTO,
 ) -> None:
     """Choose what to label next: the images that a task is least sure of.
 

@@ -30,7 +30,7 @@ from espalier.commands.tune.training_options import (
     DeviceOption,
     EpochsOption,
     FlipOption,
-    PrecisionName,
+    Precision,
     PrecisionOption,
     ViewsOption,
     WeightDecayOption,
@@ -83,7 +83,7 @@ def compare(
     workers: WorkersOption = None,
     cache: CacheOption = Cache.AUTO,
     device: DeviceOption = "auto",
-    precision: PrecisionOption = PrecisionName.AUTO,
+    precision: PrecisionOption = Precision.AUTO,
 ) -> None:
     """Compare SubTuning with its baselines under one budget: the same images and epochs, every choice by cross-validation on them.
 

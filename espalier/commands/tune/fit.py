@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from espalier.commands.tune.methods import LORA_RANK, MethodOptions, check_method, find_method
 from espalier.commands.tune.options import (
     BackboneOption,
     CheckpointOption,
+    CorruptionOption,
+    DataFolderOption,
     DataOption,
+    DownloadOption,
     ImageSizeOption,
+    TrainImagesOption,
     check_writable,
     open_backbone,
     open_data,
-    parse_subset,
+)
+from espalier.commands.tune.seeds import report, run_seeds, seeds_table
+from espalier.commands.tune.training_options import (
+    BatchSizeOption,
+    Cache,
+    CacheOption,
+    DeviceOption,
+    EpochsOption,
+    FlipOption,
+    LrOption,
+    Precision,
+    PrecisionOption,
+    SeedOption,
+    ViewsOption,
+    WeightDecayOption,
+    make_fit_options,
+    open_store,
 )
 from espalier.console import console, progress_bars
+
+_METHODS = (
+    "linear-probe, all-blocks, full-finetuning, lp-ft, gradual-unfreezing, auto-rgn, norm-only, surgical (with --group), "
+    "lora (with --rank)"
+)
 
 
 def fit(
@@ -28,40 +56,108 @@ def fit(
     blocks: Annotated[
         str,
         typer.Option(
-            metavar="NAMES|none|all", help="Blocks to tune, separated by commas; none: only a new head; all: every block."
+            metavar="NAMES|none|all",
+            help="What to tune, separated by commas: blocks or other modules and parameters, by name or pattern (layer4.1, "
+            "blocks.*.attn, cls_token); norm, attention: all normalisation layers, all attention modules; PATH:norm: those under a "
+            "path or pattern (layer4.*:norm; *:norm where a part itself is called norm). none: only a new head; all: every block.",
         ),
     ] = "none",
     all_weights: Annotated[bool, typer.Option("--all-weights", help="With --blocks all: the stem and outer norms, too.")] = False,
+    siamese: Annotated[
+        bool, typer.Option("--siamese", help="The head sees the frozen features beside the tuned ones, from the shared trunk.")
+    ] = False,
+    warm_head: Annotated[
+        bool, typer.Option("--warm-head", help="Half of the epochs go to the head alone first (as LP-FT does).")
+    ] = False,
+    method: Annotated[
+        str | None, typer.Option(metavar="NAME", help=f"Instead of --blocks, a method to compare with: {_METHODS}.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help=f"Of --method lora (default {LORA_RANK}).")] = None,
+    group: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Of --method surgical: which of the (up to four) contiguous groups of blocks, 1 next to the input."
+        ),
+    ] = None,
+    data_folder: DataFolderOption = None,
+    download: DownloadOption = False,
+    corruption: CorruptionOption = None,
+    train_images: TrainImagesOption = None,
     checkpoint: CheckpointOption = None,
     image_size: ImageSizeOption = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 10,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate (AdamW, cosine); default 1e-3, 1e-2 for a linear probe.")
+    epochs: EpochsOption = 10,
+    lr: LrOption = None,
+    weight_decay: WeightDecayOption = 1e-2,
+    batch_size: BatchSizeOption = 64,
+    seed: SeedOption = 0,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Train so many times, with this seed and those after it, and report mean and standard deviation. The checkpoint "
+            "written is the first seed's: to pick the best by its test accuracy would be cheating.",
+        ),
+    ] = 1,
+    report_file: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.json", help="Write all numbers, options and versions there.")
     ] = None,
-    weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = 1e-2,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 64,
-    seed: Annotated[int, typer.Option(help="Fixes the head's first weights and the order of the data.")] = 0,
+    views: ViewsOption = 0,
+    flip: FlipOption = False,
+    cache: CacheOption = Cache.AUTO,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = Precision.AUTO,
 ) -> None:
     """Fine-tune some blocks and a new head on a task, and write them as a task checkpoint.
 
     [dim]espalier tune fit --backbone resnet50.a1_in1k --data flowers/ --blocks layer4.2 --out flowers.safetensors[/]
     """
-    from tuning.checkpoint import save_task
-    from tuning.fit import FitOptions, fit
-
     check_writable(out)
+    if report_file is not None:
+        check_writable(report_file, ".json", "--report")
+    wanted = MethodOptions(blocks, all_weights, siamese, warm_head, method, rank, group)
+    check_method(wanted)
+
+    from tuning.checkpoint import save_task
+    from tuning.trainer import Trainer
+
+    options = make_fit_options(
+        epochs=epochs,
+        lr=lr,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        seed=seed,
+        views=views,
+        flip=flip,
+        cache=cache,
+        device=device,
+        precision=precision,
+    )
     loaded = open_backbone(backbone, checkpoint, image_size)
-    task_data = open_data(data, loaded.spec.preprocessing)
-    options = FitOptions(epochs=epochs, lr=lr, weight_decay=weight_decay, batch_size=batch_size, seed=seed)
-    with progress_bars() as report:
-        result = fit(
-            loaded,
-            task_data,
-            parse_subset(blocks),
-            options,
-            all_weights=all_weights,
-            on_epoch=lambda done, total: report("Tuning", done, total),
+    plan = find_method(wanted, loaded, epochs)
+    task_data = open_data(
+        data,
+        loaded.spec.preprocessing,
+        folder=data_folder,
+        download=download,
+        corruption=corruption,
+        train_images=train_images,
+    )
+    with progress_bars() as bar, closing(open_store(options)) as store:
+        trainer = Trainer(loaded, task_data, options, store)
+        results = run_seeds(
+            trainer,
+            plan,
+            range(seed, seed + seeds),
+            lambda number, done, total: bar("Tuning" if seeds == 1 else f"Tuning, seed {number}", done, total),
+            lambda tuned: save_task(tuned, out),
         )
-    save_task(result, out)
-    scores = ", ".join(f"{name} {value:.3f}" for name, value in result.scores.items())
-    console.print(f"Wrote {escape(str(out))}: {scores}.", soft_wrap=True)
+    if seeds > 1:
+        console.print(seeds_table(results))
+    if report_file is not None:
+        report_file.write_text(json.dumps(report(trainer, plan, results, out), indent=2) + "\n")
+    first = results[0]
+    whose = f" (seed {first.seed})" if seeds > 1 else ""
+    scores = (
+        f"test_accuracy {first.test_accuracy:.3f}, train_accuracy {first.train_accuracy:.3f}, train_loss {first.train_loss:.3f}"
+    )
+    console.print(f"Wrote {escape(str(out))}{whose}: {plan.name}, {scores}.", soft_wrap=True)

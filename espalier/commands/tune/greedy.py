@@ -43,7 +43,7 @@ from espalier.commands.tune.training_options import (
     DeviceOption,
     EpochsOption,
     FlipOption,
-    PrecisionName,
+    Precision,
     PrecisionOption,
     SeedOption,
     ViewsOption,
@@ -118,7 +118,7 @@ def greedy(
     workers: WorkersOption = None,
     cache: CacheOption = Cache.AUTO,
     device: DeviceOption = "auto",
-    precision: PrecisionOption = PrecisionName.AUTO,
+    precision: PrecisionOption = Precision.AUTO,
 ) -> None:
     """Choose the blocks to tune, one after the other, by cross-validation on the training images (Algorithm 1 of SubTuning).
 

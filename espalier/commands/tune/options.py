@@ -83,9 +83,9 @@ def parse_subset(blocks: str) -> Subset:
     return [name.strip() for name in blocks.split(",") if name.strip()]
 
 
-def check_writable(out: Path, suffix: str = ".safetensors") -> None:
+def check_writable(out: Path, suffix: str = ".safetensors", option: str = "--out") -> None:
     """Refuse before the training and not after it."""
     if out.suffix != suffix:
-        raise typer.BadParameter(f"{out} must end in {suffix}.", param_hint="--out")
+        raise typer.BadParameter(f"{out} must end in {suffix}.", param_hint=option)
     if not out.parent.is_dir():
-        raise typer.BadParameter(f"the folder {out.parent} does not exist.", param_hint="--out")
+        raise typer.BadParameter(f"the folder {out.parent} does not exist.", param_hint=option)

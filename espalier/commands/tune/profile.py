@@ -42,7 +42,7 @@ from espalier.commands.tune.training_options import (
     DeviceOption,
     EpochsOption,
     FlipOption,
-    PrecisionName,
+    Precision,
     PrecisionOption,
     SeedOption,
     ViewsOption,
@@ -86,7 +86,7 @@ def profile(
     workers: WorkersOption = None,
     cache: CacheOption = Cache.AUTO,
     device: DeviceOption = "auto",
-    precision: PrecisionOption = PrecisionName.AUTO,
+    precision: PrecisionOption = Precision.AUTO,
 ) -> None:
     """Score each single block by cross-validation on the training images: which part of the network does this task want tuned?
 

@@ -30,7 +30,7 @@ from espalier.commands.tune.training_options import (
     EpochsOption,
     FlipOption,
     LrOption,
-    PrecisionName,
+    Precision,
     PrecisionOption,
     SeedOption,
     ViewsOption,
@@ -60,7 +60,7 @@ def prune(
     flip: FlipOption = False,
     cache: CacheOption = Cache.AUTO,
     device: DeviceOption = "auto",
-    precision: PrecisionOption = PrecisionName.AUTO,
+    precision: PrecisionOption = Precision.AUTO,
 ) -> None:
     """Cut channels inside the tuned blocks of a task, and tune what is left of them, and the head, again.
 

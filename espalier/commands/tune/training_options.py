@@ -1,7 +1,8 @@
-"""The options of all commands that train, and what becomes of them."""
+"""Options of every command that trains, and what becomes of them."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from tuning.features import FeatureStore
     from tuning.training import FitOptions
 
-_MEMORY_BYTES = 2 * 1024**3
+AUTO_BYTES = 2 * 1024**3  # of memory for kept features, with --cache auto
 
 
 class Cache(StrEnum):
-    """Where features of the frozen part are kept."""
+    """Where frozen features are kept."""
 
     AUTO = "auto"
     MEMORY = "memory"
@@ -24,8 +26,8 @@ class Cache(StrEnum):
     OFF = "off"
 
 
-class PrecisionName(StrEnum):
-    """What trainings compute in."""
+class Precision(StrEnum):
+    """What forward passes compute in."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
@@ -38,18 +40,27 @@ LrOption = Annotated[
 ]
 WeightDecayOption = Annotated[float, typer.Option(help="Weight decay.")]
 BatchSizeOption = Annotated[int, typer.Option(min=2, help="Images per step.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Fixes the head's first weights, the order of the data, and the folds.")]
-ViewsOption = Annotated[int, typer.Option(min=0, help="Augmented views drawn of every image beforehand; 0: no augmentation.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Fixes the head's first weights, the order of the data, and folds.")]
+ViewsOption = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Augmented views drawn of each training image beforehand; epochs take them in turn. 0: no augmentation."
+    ),
+]
 FlipOption = Annotated[bool, typer.Option("--flip", help="With --views: views may be mirrored.")]
 CacheOption = Annotated[
     Cache,
     typer.Option(
-        help="Where features of the frozen part are kept, which are computed once: 2 GiB of memory and files beyond that (auto), only "
-        "memory, only files, or nowhere (off: the whole network runs in every epoch)."
+        help="Where features that no training changes are kept, so that they are computed once. auto: up to 2 GiB in memory, what is "
+        "larger in files in the temporary folder (TMPDIR), deleted at the end. memory: up to half of the machine's. disk: in files. "
+        "off: nowhere; the whole network runs in every step."
     ),
 ]
-DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda|...", help="auto: the first GPU, if there is one.")]
-PrecisionOption = Annotated[PrecisionName, typer.Option(help="auto: bfloat16 on GPUs that have it, float32 elsewhere.")]
+DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="auto: the first GPU, otherwise the CPU.")]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(help="auto: bfloat16 on GPUs that have it, float32 elsewhere. Weights and scores are float32 in any case."),
+]
 
 
 def make_fit_options(
@@ -63,11 +74,14 @@ def make_fit_options(
     flip: bool = False,
     cache: Cache = Cache.AUTO,
     device: str = "auto",
-    precision: PrecisionName = PrecisionName.AUTO,
+    precision: Precision = Precision.AUTO,
 ) -> FitOptions:
-    """Return the options as the trainer takes them. Raises BadOptions."""
+    """Return the options as training takes them. Raises BadParameter or tuning's BadOptions."""
     from tuning.training import FitOptions
 
+    if flip and not views:
+        raise typer.BadParameter("without --views nothing is augmented; give --views 10, say.", param_hint="--flip")
+    cache_bytes, folder = cache_limits(cache)
     return FitOptions(
         epochs=epochs,
         lr=lr,
@@ -76,8 +90,34 @@ def make_fit_options(
         seed=seed,
         views=views,
         flip=flip,
-        cache_bytes=_MEMORY_BYTES if cache in (Cache.AUTO, Cache.MEMORY) else 0,
-        cache_folder=Path(tempfile.gettempdir()) if cache in (Cache.AUTO, Cache.DISK) else None,
+        cache_bytes=cache_bytes,
+        cache_folder=folder,
         device=device,
         precision=precision.value,
     )
+
+
+def cache_limits(cache: Cache) -> tuple[int, Path | None]:
+    """Return how many bytes of memory kept features may take, and the folder for those beyond, None for nowhere."""
+    folder = Path(tempfile.gettempdir())
+    limits = {
+        Cache.AUTO: (AUTO_BYTES, folder),
+        Cache.MEMORY: (_memory_bytes() // 2, None),
+        Cache.DISK: (0, folder),
+        Cache.OFF: (0, None),
+    }
+    return limits[cache]
+
+
+def open_store(options: FitOptions) -> FeatureStore:
+    """Return a store for frozen features that says how much it is going to keep. To be closed."""
+    from espalier.console import say
+    from tuning.features import FeatureStore
+
+    return FeatureStore(options.cache_bytes, options.cache_folder, lambda sentence: say(f"Keeping {sentence}."))
+
+
+def _memory_bytes() -> int:
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 2 * AUTO_BYTES

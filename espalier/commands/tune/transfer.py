@@ -94,7 +94,7 @@ def transfer(
         raise typer.BadParameter(f"the method {method} learns from teachers; name at least one.", param_hint="--teacher")
     check_writable(out)
     if report is not None:
-        check_writable(report, ".json")
+        check_writable(report, ".json", "--report")
 
     from espalier.transfer_table import as_data, methods_table, weights_table
     from tuning.checkpoint import save_task
