@@ -54,7 +54,7 @@ def _title(profiles: Sequence[Profile]) -> str:
     if len(profiles) == 1:
         return f"Finetuning profile of {first.about}"
     backbones = {profile.source.contents.header.backbone for profile in profiles}
-    shared = first.contents.header.backbone.partition(" ")[0] if len(backbones) == 1 else "several backbones"
+    shared = first.backbone if len(backbones) == 1 else "several backbones"
     return f"Finetuning profiles of {shared}"
 
 
@@ -132,7 +132,7 @@ def _write_heading(axes: Axes, profile: Profile, share: float, alone: bool) -> N
         color=DIM_COLOUR,
     )
     if not alone:
-        name = shorten(profile.source.contents.header.data, _NAME_CHARACTERS)
+        name = shorten(profile.source.data, _NAME_CHARACTERS)
         axes.set_title(name, loc="left", fontsize=LABEL_SIZE + 1, weight="bold", pad=18)
 
 

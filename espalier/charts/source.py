@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,17 @@ class Source:
     @property
     def about(self) -> str:
         """Backbone and data, for titles."""
-        return f"{self.contents.header.backbone} on {self.contents.header.data}"
+        return f"{self.backbone} on {self.data}"
+
+    @property
+    def backbone(self) -> str:
+        """The network's name, without the options that it was built with."""
+        return self.contents.header.backbone.partition(" ")[0]
+
+    @property
+    def data(self) -> str:
+        """The data's name, without what stands in brackets (which fonts drew the glyphs)."""
+        return re.sub(r" \([^)]*\)", "", self.contents.header.data)
 
     @property
     def folds(self) -> str:

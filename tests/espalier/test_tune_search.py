@@ -79,7 +79,7 @@ def test_a_pretrained_backbone_can_be_tuned(tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "test accuracy" in run.stdout
-    assert load_backbone(file).spec.weights == "pretrained on digits, 1 epochs, seed 0"
+    assert load_backbone(file).spec.weights == "pretrained on digits:digits, 1 epochs, seed 0"
 
 
 def refused(*arguments: str | Path) -> str:
