@@ -45,13 +45,14 @@ def _draw_lines(title: str, lines: Sequence[Line], counts: Sequence[int]) -> Fig
     plot = figure.subplots()
     clean(plot, grid="y", keep=("bottom",))
     plot.set_xscale("log")
-    ratio = counts[-1] / counts[0]
-    low, high = counts[0] * ratio**-0.06, counts[-1] * ratio**0.06
-    plot.set_xlim(low, high)
     look = looks([(line.method, line.name) for line in lines])
     bars = any(len(values) > 1 for line in lines for values in line.accuracies.values())
     narrowest = min(log(after / before) for before, after in pairwise(counts))
-    step = min(_DODGE * log(high / low), narrowest / 2 / len(lines)) if bars else 0.0
+    span = log(counts[-1] / counts[0])
+    step = min(_DODGE * span, narrowest / 2 / len(lines)) if bars else 0.0
+    margin = max(0.06 * span, 0.6 * step * len(lines))  # room for the outermost bars
+    low, high = counts[0] * exp(-margin), counts[-1] * exp(margin)
+    plot.set_xlim(low, high)
     for index, line in enumerate(lines):
         _draw_line(plot, line, look[line.name], exp(step * (index - (len(lines) - 1) / 2)), bars)
     plot.xaxis.set_major_locator(FixedLocator(_spaced(counts, low, high)))
