@@ -41,6 +41,15 @@ class Job:
     seed: int
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A prepared method. macs_per_image: of its training. random: whether that draws random numbers."""
+
+    prepared: Prepared
+    macs_per_image: int
+    random: bool
+
+
 class Evaluator:
     """Runs trainings with one trainer and one ledger. workers: side by side; None: as `find_workers` says."""
 
@@ -49,6 +58,7 @@ class Evaluator:
         self.ledger = ledger
         self._workers = workers or find_workers(trainer.compute.device)
         self._on_epoch = on_epoch or (lambda done, total: None)
+        self._ready: dict[tuple[Method, int], _Ready] = {}  # what several folds of one evaluation have in common
         self._order = {block: index for index, block in enumerate(trainer.backbone.blocks)}
 
     def cross_validate(self, methods: Iterable[Method], folds: Sequence[Fold], seed: int) -> dict[Method, Score]:
@@ -56,6 +66,7 @@ class Evaluator:
 
         Raises TrialDiverged, BadData. KeyboardInterrupt leaves a usable ledger, as every error does.
         """
+        self._ready.clear()
         ordered = self._sorted(methods)
         self.run([_job(method, folds, fold, seed) for method in ordered for fold in range(len(folds))])
         return self._scores(ordered, folds, seed)
@@ -64,6 +75,7 @@ class Evaluator:
         self, methods: Iterable[Method], folds: Sequence[Fold], seed: int, value: Callable[[Method, float], float]
     ) -> dict[Method, Score]:
         """Return scores of which that of the best method, by `value` of method and accuracy, is complete; hopeless ones are not."""
+        self._ready.clear()
         ordered = self._sorted(methods)
         self.run([_job(method, folds, 0, seed) for method in ordered])
         scores = self._scores(ordered, folds, seed)
@@ -85,17 +97,22 @@ class Evaluator:
 
     def _do(self, jobs: Sequence[Job]) -> None:
         # Tracing is for one thread alone, so everything is prepared before the threads start.
-        wanted = dict.fromkeys((job.method, job.seed) for job in jobs)
-        prepared = {(method, seed): self.trainer.prepare(method, seed) for method, seed in wanted}
-        macs = {key: training_macs(self.trainer, ready) for key, ready in prepared.items()}
-        workers = 1 if any(self.trainer.draws_randomly(ready) for ready in prepared.values()) else self._workers
+        for job in jobs:
+            self._make_ready(job)
+        workers = 1 if any(self._ready[job.method, job.seed].random for job in jobs) else self._workers
         progress = _Progress(self._on_epoch, sum(job.method.epochs for job in jobs))
 
         def train(job: Job) -> Trial:
-            key = (job.method, job.seed)
-            return self._train(job, prepared[key], macs[key], progress)
+            ready = self._ready[job.method, job.seed]
+            return self._train(job, ready.prepared, ready.macs_per_image, progress)
 
         run_all(jobs, train, self.ledger.add, workers, progress.stop)
+
+    def _make_ready(self, job: Job) -> None:
+        if (job.method, job.seed) not in self._ready:
+            prepared = self.trainer.prepare(job.method, job.seed)
+            macs, random = training_macs(self.trainer, prepared), self.trainer.draws_randomly(prepared)
+            self._ready[job.method, job.seed] = _Ready(prepared, macs, random)
 
     def _train(self, job: Job, prepared: Prepared, macs_per_image: int, progress: _Progress) -> Trial:
         try:
