@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from tuning.errors import BadOptions
-from tuning.folds import draw_rows
+from tuning.folds import Rows, draw_rows
 from tuning.methods import Method
-from tuning.trainer import Rows, Trained, Trainer
+from tuning.trainer import Trained, Trainer
 
 Strategy = Literal["margin", "random"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -37,6 +38,14 @@ class Compute:
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context in which forward passes run."""
         return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.bfloat16)
+
+
+@contextmanager
+def seeded(seed: int, compute: Compute) -> Iterator[None]:
+    """Seed torch's global generators, which dropout uses, for a while."""
+    with torch.random.fork_rng(devices=[compute.device] if compute.device.startswith("cuda") else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def find_compute(device: str = "auto", precision: Precision = "auto") -> Compute:

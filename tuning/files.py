@@ -13,6 +13,12 @@ from torch import Tensor
 from tuning.errors import BadCheckpoint, CannotWrite
 
 
+def cache_folder() -> Path:
+    """Return the user's cache folder for espalier."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "espalier"
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write `tensors` and `metadata` to `path`, replacing a file that is there. Raises CannotWrite."""
     if not path.parent.is_dir():

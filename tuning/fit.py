@@ -121,7 +121,7 @@ def pretrain(
     Raises UnknownBackbone, BackboneOptions, UnsupportedNetwork, BadData, NonFiniteLoss.
     """
     options = options or FitOptions()
-    check_data(data, (preprocessing.height, preprocessing.width))
+    check_data(data, preprocessing, "network")
     library, bare_name = split_name(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)

@@ -19,8 +19,8 @@ from tuning.data import TaskData
 from tuning.errors import BadData, BadOptions
 from tuning.features import FeatureStore
 from tuning.fit import make_checkpoint
+from tuning.halves import split_network
 from tuning.methods import Method, Phase
-from tuning.replay import split_network
 from tuning.trainer import Trained, Trainer
 from tuning.training import FitOptions, OnEpoch
 
@@ -94,9 +94,9 @@ def branch_macs(network: nn.Module, owned: tuple[str, ...], image: Tensor) -> in
 
     image: one normalised image. Those of the whole network where it cannot be split before `owned`, or nothing is named.
     """
-    replay = split_network(network, owned, image.expand(3, -1, -1, -1)) if owned else None
+    halves = split_network(network, owned, image.expand(3, -1, -1, -1)) if owned else None
     with torch.no_grad():
-        module, inputs = (replay.suffix, replay.prefix(image)) if replay else (network, (image,))
+        module, inputs = (halves.suffix, halves.prefix(image)) if halves else (network, (image,))
         with FlopCounterMode(display=False) as counter:  # it counts a multiply-add as two
             module(*inputs)
     return int(counter.get_total_flops()) // 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from tuning.corruptions import corrupt, parse_corruption
 from tuning.data import Draw, Split, TaskData, draw_task, folder_task
 from tuning.digits import digit_task
 from tuning.errors import BadData, BadOptions
+from tuning.files import cache_folder
 from tuning.glyphs import glyph_task
 from tuning.public import public_task
 from tuning.vtab import vtab_task
@@ -64,8 +64,7 @@ def load_data(source: str, preprocessing: Preprocessing, options: DataOptions | 
 
 def data_folder() -> Path:
     """Return where downloaded sets are kept by default."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "espalier" / "data"
+    return cache_folder() / "data"
 
 
 def _load(source: str, preprocessing: Preprocessing, options: DataOptions) -> TaskData:

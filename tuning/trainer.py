@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from serving.preprocessing import Preprocessing
 from tuning.augment import draw_views
 from tuning.backbone import Backbone
 from tuning.blocks import is_under, replace_head
-from tuning.compute import Compute, find_compute
+from tuning.compute import Compute, find_compute, seeded
 from tuning.copying import copy_sharing, shared_memo
 from tuning.data import TaskData
 from tuning.errors import BadData
 from tuning.features import FeatureStore
+from tuning.folds import Rows
+from tuning.halves import split_network
 from tuning.low_rank import merge_layers, wrap_layers
 from tuning.methods import PROBE_LR, TUNING_LR, Method, Phase
 from tuning.normalise import Normalise
-from tuning.replay import split_network
 from tuning.siamese import make_siamese
 from tuning.training import Course, Examples, FitOptions, OnEpoch, logits, train
-
-Rows = NDArray[np.int64]
 
 _PROBE_ROWS = 3  # images to try a split of the network on
 
@@ -84,11 +80,11 @@ class Trainer:
     """Trains methods on a backbone's copy. `store`: where frozen features are kept; the trainer's own if None.
 
     Preparing is not safe in several threads (torch.fx replaces what modules do while it traces); running what was prepared is, unless
-    it draws random numbers (`draws_randomly`).
+    it draws random numbers (`tuning.rehearsal`).
     """
 
     def __init__(self, backbone: Backbone, data: TaskData, options: FitOptions, store: FeatureStore | None = None) -> None:
-        check_data(data, (backbone.spec.preprocessing.height, backbone.spec.preprocessing.width))
+        check_data(data, backbone.spec.preprocessing, "backbone")
         self.backbone = backbone
         self.data = data
         self.options = options
@@ -126,7 +122,7 @@ class Trainer:
         method, options = prepared.method, self.options if seed is None else replace(self.options, seed=seed)
         chosen = torch.arange(len(self.targets)) if rows is None else torch.from_numpy(rows)
         loss, done, lr = 0.0, 0, 0.0
-        with _seeded(options.seed, self.compute):
+        with seeded(options.seed, self.compute):
             for phase, stage in zip(method.phases, stages, strict=True):
                 self._set_modes(network, stage)
                 lr = _lr(method, phase, options)
@@ -171,18 +167,6 @@ class Trainer:
         chosen = torch.arange(len(inputs[0])) if rows is None else torch.from_numpy(rows)
         return logits(trained.stage.module.eval(), inputs, chosen, 2 * self.options.batch_size, self.compute)
 
-    def draws_randomly(self, prepared: Prepared) -> bool:
-        """Return whether training steps use torch's random numbers (dropout, say), which threads would take from each other."""
-        network, stages = _fresh(prepared)
-        with _seeded(0, self.compute), torch.no_grad():
-            for stage in stages:
-                self._set_modes(network, stage)
-                before = _random_state(self.compute)
-                stage.module(*self.sample(stage, 2))
-                if not torch.equal(before, _random_state(self.compute)):
-                    return True
-        return False
-
     def _build(self, method: Method, seed: int) -> tuple[nn.Module, tuple[str, ...]]:
         """Return the network to train, and the paths of its head."""
         classes, head = len(self.data.labels), self.backbone.head
@@ -203,14 +187,14 @@ class Trainer:
             return whole
         images = self._images["training"]
         probe = self.compute.put(images[torch.arange(_PROBE_ROWS) % len(images)])
-        replay = split_network(network, trained, self._normalise(probe))
-        if replay is None:
+        halves = split_network(network, trained, self._normalise(probe))
+        if halves is None:
             return whole
-        prefix = nn.Sequential(self._normalise, replay.prefix)
+        prefix = nn.Sequential(self._normalise, halves.prefix)
         rows = max(len(images) for images in self._images.values())
         if not self._store.has_room(prefix, images, rows, self.compute):
             return whole
-        return Stage(replay.suffix, replay.key, prefix, trained, everything)
+        return Stage(halves.suffix, halves.key, prefix, trained, everything)
 
     def _examples(self, stage: Stage, rows: Tensor) -> Examples:
         what = "augmented" if self.options.views else "training"
@@ -265,31 +249,18 @@ def _fresh(prepared: Prepared) -> tuple[nn.Module, tuple[Stage, ...]]:
     return network, tuple(replace(stage, module=module) for stage, module in zip(prepared.stages, modules, strict=True))
 
 
-@contextmanager
-def _seeded(seed: int, compute: Compute) -> Iterator[None]:
-    """Seed torch's global generator, which dropout uses, for a while."""
-    with torch.random.fork_rng(devices=[compute.device] if compute.device.startswith("cuda") else []):
-        torch.manual_seed(seed)
-        yield
-
-
-def _random_state(compute: Compute) -> Tensor:
-    """Return the state of the generators that dropout on the device draws from."""
-    state = torch.get_rng_state()
-    return torch.cat([state, torch.cuda.get_rng_state(compute.device)]) if compute.device.startswith("cuda") else state
-
-
 def _counted_from(done: int, total: int, on_epoch: OnEpoch | None) -> OnEpoch | None:
     return None if on_epoch is None else lambda epoch, epochs: on_epoch(done + epoch, total)
 
 
-def check_data(data: TaskData, size: tuple[int, int]) -> None:
-    """Raise BadData unless the images are of `size` (height, width) and enough to train and test on."""
-    if len(data.train) < 2 or not len(data.test):
-        raise BadData(f"Data {data.name!r} needs at least 2 training images and 1 test image.")
+def check_data(data: TaskData, preprocessing: Preprocessing, network: str, least: int = 2) -> None:
+    """Raise BadData unless there are `least` images to train on, one to test on, all of the size that `network` (a word) takes."""
+    if len(data.train) < least or not len(data.test):
+        raise BadData(f"Data {data.name!r} needs at least {least} training images and 1 test image.")
+    size = (preprocessing.height, preprocessing.width)
     for split in (data.train, data.test):
         if split.images.shape[1:3] != size:
             raise BadData(
-                f"Data {data.name!r} has images of {split.images.shape[1:3]} pixels, but the backbone takes {size}; "
-                "make the data with the backbone's preprocessing."
+                f"Data {data.name!r} has images of {split.images.shape[1:3]} pixels, but the {network} takes {size}; "
+                f"make the data with the {network}'s preprocessing."
             )

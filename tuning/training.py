@@ -110,7 +110,8 @@ def train(
     for _ in range(course.first_epoch):  # go on where the stretch before has stopped: no two epochs in one order
         torch.randperm(count, generator=shuffle)
     steps = _count_batches(count, options.batch_size)
-    optimiser = torch.optim.AdamW(_parameter_groups(module, options.weight_decay, course.relative_gradients), lr=course.peak)
+    groups = _parameter_groups(module, options.weight_decay, course.relative_gradients)
+    optimiser = torch.optim.AdamW(groups, lr=course.peak, fused=True)
     loss = math.inf
     for epoch in range(course.epochs):
         order = examples.rows[torch.randperm(count, generator=shuffle)]

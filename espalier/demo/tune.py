@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from tuning.backbone import Backbone, load_backbone, save_backbone
 from tuning.checkpoint import TaskCheckpoint, load_task, save_task
 from tuning.digits import digit_task
 from tuning.errors import TuningError
+from tuning.files import cache_folder
 from tuning.fit import FitOptions, Subset, fit, pretrain
 
 # A narrow ResNet-18 at 64 pixels: 32 million MACs, as much as two minutes on two cores can train for all tasks and baselines.
@@ -93,12 +93,6 @@ def _tune_one(task: DemoTask, backbone: Backbone, file: Path, epochs: int, progr
 def sample_images(backbone: Backbone, count: int) -> Array:
     """Return test images of the source task, uint8 of shape (count, height, width, 3)."""
     return digit_task("digits", backbone.spec.preprocessing).test.images[:count]
-
-
-def cache_folder() -> Path:
-    """Return the user's cache folder for espalier."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "espalier"
 
 
 def _settings_key() -> str:

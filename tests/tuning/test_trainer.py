@@ -18,6 +18,7 @@ from tuning.features import FeatureStore
 from tuning.low_rank import adaptable_layers
 from tuning.methods import Method, gradual_unfreezing, linear_probe, lora, lp_ft, norm_only, subtuning
 from tuning.paths import find_paths
+from tuning.rehearsal import rehearse
 from tuning.trainer import Trainer, own_tensors
 from tuning.training import FitOptions
 
@@ -186,7 +187,7 @@ def test_threads_give_the_result_of_one_after_the_other(net: str, one_thread: Th
     prepared = [
         trainer.prepare(method) for name, (_, method) in METHODS.items() if name.startswith(net) and any(n in name for n in names)
     ]
-    assert not any(trainer.draws_randomly(one) for one in prepared)
+    assert not any(rehearse(trainer, one).random for one in prepared)
 
     def run(index: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
         trained = trainer.run(prepared[index], seed=seed)
@@ -219,14 +220,14 @@ def test_random_numbers_are_noticed_where_dropout_is_tuned(
     before = torch.get_rng_state()
     prepared = trainer.prepare(_parts(backbone, *names))
     state = torch.get_rng_state()
-    assert trainer.draws_randomly(prepared) == expected
+    assert rehearse(trainer, prepared).random == expected
     assert torch.equal(torch.get_rng_state(), state)
     torch.set_rng_state(before)
 
 
 def test_random_numbers_are_noticed_in_a_later_phase() -> None:
     trainer = Trainer(DROPPING, tiny_data(), SHORT)
-    assert trainer.draws_randomly(trainer.prepare(lp_ft(2)))
+    assert rehearse(trainer, trainer.prepare(lp_ft(2))).random
 
 
 @pytest.mark.slow

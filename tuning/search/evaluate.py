@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuning.errors import NonFiniteLoss, TuningError
 from tuning.folds import Fold, Rows
-from tuning.macs import training_macs
 from tuning.methods import Method
+from tuning.rehearsal import Rehearsal, rehearse
 from tuning.search.ledger import Ledger, Trial
-from tuning.search.pool import Cancelled, find_workers, run_all
 from tuning.search.score import Score
+from tuning.search.workers import Cancelled, find_workers, run_all
 from tuning.trainer import Prepared, Trainer
 from tuning.training import OnEpoch
 
@@ -41,15 +41,6 @@ class Job:
     seed: int
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """A prepared method. macs_per_image: of its training. random: whether that draws random numbers."""
-
-    prepared: Prepared
-    macs_per_image: int
-    random: bool
-
-
 class Evaluator:
     """Runs trainings with one trainer and one ledger. workers: side by side; None: as `find_workers` says."""
 
@@ -58,7 +49,8 @@ class Evaluator:
         self.ledger = ledger
         self._workers = workers or find_workers(trainer.compute.device)
         self._on_epoch = on_epoch or (lambda done, total: None)
-        self._ready: dict[tuple[Method, int], _Ready] = {}  # what several folds of one evaluation have in common
+        self._prepared: dict[tuple[Method, int], Prepared] = {}  # by method without learning rates, and seed; of one evaluation
+        self._rehearsals: dict[Method, Rehearsal] = {}  # by method without learning rates
         self._order = {block: index for index, block in enumerate(trainer.backbone.blocks)}
 
     def cross_validate(self, methods: Iterable[Method], folds: Sequence[Fold], seed: int) -> dict[Method, Score]:
@@ -66,7 +58,7 @@ class Evaluator:
 
         Raises TrialDiverged, BadData. KeyboardInterrupt leaves a usable ledger, as every error does.
         """
-        self._ready.clear()
+        self._prepared.clear()
         ordered = self._sorted(methods)
         self.run([_job(method, folds, fold, seed) for method in ordered for fold in range(len(folds))])
         return self._scores(ordered, folds, seed)
@@ -75,7 +67,7 @@ class Evaluator:
         self, methods: Iterable[Method], folds: Sequence[Fold], seed: int, value: Callable[[Method, float], float]
     ) -> dict[Method, Score]:
         """Return scores of which that of the best method, by `value` of method and accuracy, is complete; hopeless ones are not."""
-        self._ready.clear()
+        self._prepared.clear()
         ordered = self._sorted(methods)
         self.run([_job(method, folds, 0, seed) for method in ordered])
         scores = self._scores(ordered, folds, seed)
@@ -97,24 +89,25 @@ class Evaluator:
 
     def _do(self, jobs: Sequence[Job]) -> None:
         # Tracing is for one thread alone, so everything is prepared before the threads start.
-        for job in jobs:
-            self._make_ready(job)
-        workers = 1 if any(self._ready[job.method, job.seed].random for job in jobs) else self._workers
+        random = [self._rehearse(job).random for job in jobs]
         progress = _Progress(self._on_epoch, sum(job.method.epochs for job in jobs))
 
         def train(job: Job) -> Trial:
-            ready = self._ready[job.method, job.seed]
-            return self._train(job, ready.prepared, ready.macs_per_image, progress)
+            return self._train(job, progress)
 
-        run_all(jobs, train, self.ledger.add, workers, progress.stop)
+        run_all(jobs, train, self.ledger.add, 1 if any(random) else self._workers, progress.stop)
 
-    def _make_ready(self, job: Job) -> None:
-        if (job.method, job.seed) not in self._ready:
-            prepared = self.trainer.prepare(job.method, job.seed)
-            macs, random = training_macs(self.trainer, prepared), self.trainer.draws_randomly(prepared)
-            self._ready[job.method, job.seed] = _Ready(prepared, macs, random)
+    def _rehearse(self, job: Job) -> Rehearsal:
+        same = _without_rates(job.method)
+        if (same, job.seed) not in self._prepared:
+            self._prepared[same, job.seed] = self.trainer.prepare(same, job.seed)
+        if same not in self._rehearsals:
+            self._rehearsals[same] = rehearse(self.trainer, self._prepared[same, job.seed])
+        return self._rehearsals[same]
 
-    def _train(self, job: Job, prepared: Prepared, macs_per_image: int, progress: _Progress) -> Trial:
+    def _train(self, job: Job, progress: _Progress) -> Trial:
+        same = _without_rates(job.method)
+        prepared = replace(self._prepared[same, job.seed], method=job.method)
         try:
             trained = self.trainer.run(prepared, job.rows, job.seed, on_epoch=progress)
         except NonFiniteLoss as error:
@@ -132,7 +125,7 @@ class Evaluator:
             epochs=method.epochs,
             lr=self.trainer.lr(method),
             seconds=round(trained.seconds, 4),
-            macs=macs_per_image * len(job.rows) * method.epochs,
+            macs=self._rehearsals[same].macs_per_image * len(job.rows) * method.epochs,
         )
 
     def _find(self, job: Job) -> Trial | None:
@@ -173,3 +166,8 @@ class _Progress:
 
 def _job(method: Method, folds: Sequence[Fold], fold: int, seed: int) -> Job:
     return Job(method, folds[fold].train, folds[fold].validation, fold, seed)
+
+
+def _without_rates(method: Method) -> Method:
+    """Return what is the same in methods that differ in learning rates and in what they are called."""
+    return replace(method, name="", variant="", phases=tuple(replace(phase, lr=None) for phase in method.phases))

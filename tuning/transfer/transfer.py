@@ -24,6 +24,7 @@ from tuning.errors import BadData, BadOptions
 from tuning.fit import evaluate
 from tuning.libraries import versions
 from tuning.normalise import Normalise
+from tuning.trainer import check_data
 from tuning.transfer.features import DataFor, TeacherFeatures, balance, compute_features, find_single_head, run_with_features
 from tuning.transfer.guides import FeatureRegression, KernelMatch
 from tuning.transfer.training import Guidance, OnStep, Student, TransferOptions, train_guided
@@ -99,15 +100,7 @@ def _check(student: Backbone, features: Mapping[str, TeacherFeatures], data: Tas
         raise BadOptions(f"The method must be one of {', '.join(METHODS)}, not {method!r}.")
     if method != "plain" and not features:
         raise BadOptions(f"The method {method} learns from teachers; give at least one.")
-    if len(data.train) < _LEAST_IMAGES or not len(data.test):
-        raise BadData(f"Data {data.name!r} needs at least {_LEAST_IMAGES} training images and 1 test image.")
-    wanted = (student.spec.preprocessing.height, student.spec.preprocessing.width)
-    for split in (data.train, data.test):
-        if split.images.shape[1:3] != wanted:
-            raise BadData(
-                f"Data {data.name!r} has images of {split.images.shape[1:3]} pixels, but the student takes {wanted}; "
-                "make the data with the student's preprocessing."
-            )
+    check_data(data, student.spec.preprocessing, "student", _LEAST_IMAGES)
     for name, teacher in features.items():
         if teacher.rows.ndim != 2 or len(teacher.rows) != len(data.train):
             raise BadData(

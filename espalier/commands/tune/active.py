@@ -135,7 +135,7 @@ def _choose(
 ) -> None:
     from tuning.checkpoint import load_task
     from tuning.compute import find_compute
-    from tuning.pool import rank_pool, write_candidates
+    from tuning.unlabelled import rank_pool, write_candidates
 
     check_writable(out, ".csv")
     tuned = load_task(task)

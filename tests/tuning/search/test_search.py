@@ -12,10 +12,10 @@ from tuning.search.compare import Comparison, compare
 from tuning.search.evaluate import TrialDiverged
 from tuning.search.greedy import StopRule
 from tuning.search.ledger import LedgerMismatch, read_ledger
-from tuning.search.pool import run_all
 from tuning.search.replay import MissingScores, replay
 from tuning.search.score import Cost, Objective, Subset
 from tuning.search.search import SearchOptions, open_search
+from tuning.search.workers import run_all
 from tuning.training import FitOptions
 
 OPTIONS = FitOptions(epochs=2, batch_size=12, lr=1e-2)

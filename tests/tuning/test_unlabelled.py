@@ -13,7 +13,7 @@ from tuning.active import margins
 from tuning.checkpoint import build_network
 from tuning.errors import BackboneMismatch, BadData, CannotWrite
 from tuning.normalise import Normalise
-from tuning.pool import Candidate, rank_pool, write_candidates
+from tuning.unlabelled import Candidate, rank_pool, write_candidates
 
 
 def _fill(folder: Path, count: int) -> np.ndarray:

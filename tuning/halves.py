@@ -4,7 +4,7 @@ The network is traced with torch.fx, whose finest grain here is a module without
 a trainable module's ancestors are traced through, so control flow inside blocks, BatchNorm's two modes and the like stay untouched.
 In the traced graph, what depends on a trainable module is the suffix; what depends on the image alone is the prefix. The values
 that pass from one to the other are the features, computed once. Where tracing fails, or the features are not one row per image,
-or prefix and suffix together do not equal the network, there is no replay and the caller runs the whole network.
+or prefix and suffix together do not equal the network, there are no halves and the caller runs the whole network.
 What depends on a feature's size alone (the B, N, C = x.shape of an attention) is no feature: each half works it out for itself.
 """
 
@@ -26,7 +26,7 @@ _TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Replay:
+class Halves:
     """A network in two halves that share its modules.
 
     prefix: images to features, a tuple of (n, ...). suffix: features to logits. key: what the prefix computes, in terms of the
@@ -67,7 +67,7 @@ class _AncestorTracer(fx.Tracer):
         return module_qualified_name not in self._ancestors
 
 
-def split_network(network: nn.Module, trainable: Iterable[str], images: Tensor) -> Replay | None:
+def split_network(network: nn.Module, trainable: Iterable[str], images: Tensor) -> Halves | None:
     """Return `network` (eval mode) split before the modules `trainable` (paths), or None when it cannot be split soundly.
 
     images: normalised, (n, 3, height, width) with n >= 3, to try the split on.
@@ -76,8 +76,8 @@ def split_network(network: nn.Module, trainable: Iterable[str], images: Tensor) 
     paths = tuple(f"{_PROBED}.{path}" for path in trainable)
     try:
         graph = _AncestorTracer(paths).trace(wrapper)
-        replay = _split_graph(wrapper, graph, _find_parts(graph, paths))
-        return replay if _agrees(network, replay, images) else None
+        halves = _split_graph(wrapper, graph, _find_parts(graph, paths))
+        return halves if _agrees(network, halves, images) else None
     except (
         Exception
     ):  # tracing runs the network's own Python on stand-ins and fails in ways of its own; the whole network is always right
@@ -108,9 +108,9 @@ def _find_parts(graph: fx.Graph, trainable: tuple[str, ...]) -> dict[fx.Node, _P
     return parts
 
 
-def _split_graph(wrapper: nn.Module, graph: fx.Graph, parts: dict[fx.Node, _Part]) -> Replay:
+def _split_graph(wrapper: nn.Module, graph: fx.Graph, parts: dict[fx.Node, _Part]) -> Halves:
     """Return the two halves; constants and sizes are copied into both."""
-    again = _find_replayed(graph, parts)
+    again = _find_repeated(graph, parts)
     features = [node for node in graph.nodes if parts[node] is _Part.PREFIX and not again.isdisjoint(node.users)]
     prefix, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in graph.nodes:
@@ -118,17 +118,17 @@ def _split_graph(wrapper: nn.Module, graph: fx.Graph, parts: dict[fx.Node, _Part
             copies[node] = prefix.node_copy(node, copies.__getitem__)
     prefix.output(tuple(copies[node] for node in features))
 
-    suffix, replayed = fx.Graph(), dict[fx.Node, fx.Node]()
+    suffix, repeated = fx.Graph(), dict[fx.Node, fx.Node]()
     for index, node in enumerate(features):
-        replayed[node] = suffix.placeholder(f"feature_{index}")
+        repeated[node] = suffix.placeholder(f"feature_{index}")
     for node in graph.nodes:
         if parts[node] is _Part.CONSTANT or node in again:
-            replayed[node] = suffix.node_copy(node, replayed.__getitem__)
+            repeated[node] = suffix.node_copy(node, repeated.__getitem__)
     halves = [fx.GraphModule(wrapper, half) for half in (prefix, suffix)]
     for half in halves:
         half.graph.eliminate_dead_code()
         half.recompile()
-    return Replay(halves[0], halves[1], hashlib.sha256(str(halves[0].graph).encode()).hexdigest())
+    return Halves(halves[0], halves[1], hashlib.sha256(str(halves[0].graph).encode()).hexdigest())
 
 
 def _is_size(node: fx.Node) -> bool:
@@ -138,7 +138,7 @@ def _is_size(node: fx.Node) -> bool:
     )
 
 
-def _find_replayed(graph: fx.Graph, parts: dict[fx.Node, _Part]) -> Set[fx.Node]:
+def _find_repeated(graph: fx.Graph, parts: dict[fx.Node, _Part]) -> Set[fx.Node]:
     """Return the nodes that run in every step: the suffix and the sizes that it needs."""
     found: set[fx.Node] = set()
     for node in reversed(graph.nodes):
@@ -148,14 +148,14 @@ def _find_replayed(graph: fx.Graph, parts: dict[fx.Node, _Part]) -> Set[fx.Node]
 
 
 @torch.no_grad()
-def _agrees(network: nn.Module, replay: Replay, images: Tensor) -> bool:
+def _agrees(network: nn.Module, halves: Halves, images: Tensor) -> bool:
     """Return whether the halves together equal the network, and an image's features and logits do not depend on its batch."""
-    features, fewer = replay.prefix(images), replay.prefix(images[:-1])
+    features, fewer = halves.prefix(images), halves.prefix(images[:-1])
     if not all(isinstance(f, Tensor) and f.ndim and f.shape[0] == len(images) for f in features):
         return False
     logits = network(images)
     pairs = [(fewer[index], f[:-1]) for index, f in enumerate(features)]
-    pairs += [(replay.suffix(*features), logits), (replay.suffix(*fewer), logits[:-1])]
+    pairs += [(halves.suffix(*features), logits), (halves.suffix(*fewer), logits[:-1])]
     return all(_close(found, expected) for found, expected in pairs)
 
 
