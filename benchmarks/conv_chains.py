@@ -13,8 +13,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from serving.engines.base import Call, SegmentRun
 from serving.engines.embedded import PROVIDERS, session_options
-from serving.engines.execution import execute
+from serving.engines.flow import Flow
 from serving.plan import ExecutionPlan, PlanStep
 
 Kernel = NDArray[np.float32]
@@ -49,7 +50,12 @@ class ConvChain:
             return results
 
         def run() -> None:
-            execute(plan, {"tap-0": rows}, run_segment)
+            flow = Flow(plan, {"tap-0": rows}, Call(), 0)
+            waiting = flow.start()
+            while waiting:
+                work = waiting.pop()
+                results = run_segment(work.step.segment, work.inputs())
+                waiting += flow.finish(work, results, SegmentRun(work.step.segment, work.rows, 0.0))
 
         return run
 

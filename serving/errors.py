@@ -67,6 +67,27 @@ class NotReady(ServingError):
     """The server is starting, draining, or its engine is down."""
 
 
+class QueueFull(ServingError):
+    """So much waits that one more request would only wait in vain."""
+
+    def __init__(self, rows: int, limit: int) -> None:
+        super().__init__(f"{rows} rows are waiting and {limit} is the limit; try again later.")
+
+
+class DeadlineExceeded(ServingError):
+    """The client's time is up."""
+
+    def __init__(self) -> None:
+        super().__init__("The request's deadline has passed; what had not begun was not computed.")
+
+
+class TaskFailed(ServingError):
+    """A task of a request could not be computed."""
+
+    def __init__(self, task: str, reason: ServingError) -> None:
+        super().__init__(f"Task {task!r} could not be computed: {reason}")
+
+
 class EngineError(ServingError):
     """A segment failed while it ran: ours to mend, not the client's."""
 

@@ -18,7 +18,12 @@ class RequestedOutput:
 
 @dataclass(frozen=True)
 class InferRequest:
-    """Tensors for a model. No `outputs` means all of them; an empty `version` means the one there is."""
+    """Tensors for a model. No `outputs` means all of them; an empty `version` means the one there is.
+
+    parameters: as the client sent them; the router knows `timeout` (microseconds), `priority` (1 first, 0: as if 2) and
+    `partial_results` (true: outputs that fail are left out and named in the answer's errors).
+    deadline: of the connection, in time.monotonic seconds; None: none.
+    """
 
     model: str
     inputs: Mapping[str, Array]
@@ -26,17 +31,24 @@ class InferRequest:
     version: str = ""
     id: str = ""
     parameters: Mapping[str, object] = field(default_factory=dict)
+    deadline: float | None = None
 
 
 @dataclass(frozen=True)
 class InferResponse:
-    """The outputs in the order in which they were requested, and the segment runs that made them."""
+    """The outputs in the order in which they were requested, and the segment runs that made them.
+
+    errors: of outputs that were requested and failed, a sentence each; only when the request allowed it.
+    queue_seconds: that it waited.
+    """
 
     model: str
     version: str
     id: str
     outputs: Mapping[str, Array]
     runs: tuple[SegmentRun, ...]
+    errors: Mapping[str, str] = field(default_factory=dict)
+    queue_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,12 @@ class ScoredLabel:
 
 @dataclass(frozen=True)
 class Prediction:
-    """For each task, for each image, the best classes, best first; and the segment runs that it took."""
+    """For each task, for each image, the best classes, best first; the segment runs that it took, and the seconds that it waited.
+
+    errors: of tasks that failed, a sentence each; only when the request allowed it.
+    """
 
     tasks: Mapping[str, tuple[tuple[ScoredLabel, ...], ...]]
     runs: tuple[SegmentRun, ...]
+    errors: Mapping[str, str] = field(default_factory=dict)
+    queue_seconds: float = 0.0

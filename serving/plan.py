@@ -9,8 +9,10 @@ same segment to the same tensors.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from serving.errors import DifferentInputs, NoTask, UnknownTask
 from serving.repository.model import Repository, Step, Task
@@ -40,6 +42,23 @@ class ExecutionPlan:
     inputs: Tensors
     steps: tuple[PlanStep, ...]
     outputs: Mapping[str, str]
+
+    @cached_property
+    def needs(self) -> tuple[frozenset[str], ...]:
+        """Return, for each step, the tensors that it takes."""
+        return tuple(frozenset(name for names in step.inputs for name in names) for step in self.steps)
+
+    @cached_property
+    def followers(self) -> Mapping[str, tuple[int, ...]]:
+        """Return, for each tensor, the steps that take it."""
+        names = {name for needed in self.needs for name in needed}
+        return {name: tuple(index for index, needed in enumerate(self.needs) if name in needed) for name in names}
+
+    @cached_property
+    def uses(self) -> Mapping[str, int]:
+        """Return how often each tensor is taken, by streams of steps and as an output."""
+        taken = Counter(name for step in self.steps for stream in step.inputs for name in stream)
+        return taken + Counter(self.outputs.values())
 
 
 def make_plan(repository: Repository, names: Sequence[str]) -> ExecutionPlan:

@@ -13,17 +13,20 @@ from PIL import Image
 
 from serving.catalog import Catalog, Model
 from serving.classify import best, classification_strings, label_of, softmax
-from serving.engines.base import Answer, Array, Engine, SegmentRun, SegmentStatistics
-from serving.errors import InvalidRequest, NotAnImage, NoTask, NotReady, UnknownTask
+from serving.engines.base import Answer, Array, Call, Engine, SegmentRun, SegmentStatistics
+from serving.errors import InvalidRequest, NotAnImage, NoTask, NotReady, TaskFailed, UnknownTask
 from serving.messages import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
 from serving.preprocessing import Preprocessing
+from serving.repository.config import ALL_TASKS
 from serving.repository.model import Repository, Task, TensorSpec
 from serving.statistics import ModelStatistics, RequestCounter
-from serving.validate import checked_inputs, checked_outputs
+from serving.terms import Terms, read_terms
+from serving.validate import checked_inputs, checked_outputs, known_outputs
 
 AnyImage = Image.Image | NDArray[np.uint8]
 # Tasks of one group see the same array, and therefore share what they have in common.
 _Group = tuple[tuple[TensorSpec, ...], Preprocessing]
+_NO_TERMS = Terms()
 
 
 class Router:
@@ -56,39 +59,54 @@ class Router:
         await self._engine.aclose()
 
     async def infer(self, request: InferRequest) -> InferResponse:
-        """Answer `request`. Raises UnknownModel, InvalidRequest, NotReady, EngineError."""
+        """Answer `request`. Raises UnknownModel, InvalidRequest, NotReady, QueueFull, DeadlineExceeded, TaskFailed, EngineError."""
         self.check_ready()
         model = self.catalog.find(request.model, request.version)
         with self._requests.counting(model.name, rows=_row_count(request)):
-            outputs = checked_outputs(model, request.outputs)
+            terms = read_terms(request.parameters, request.deadline)
+            known, errors = known_outputs(model, request.outputs, terms.partial)
+            outputs = checked_outputs(model, known)
             inputs = checked_inputs(model, request)
-            answer = await self._compute(model, [output.name for output in outputs], inputs)
-        values = {output.name: _as_requested(model, output, answer.outputs[output.name]) for output in outputs}
-        return InferResponse(model.name, model.version, request.id, values, answer.runs)
+            answer = await self._compute(model, [output.name for output in outputs], inputs, terms)
+        errors |= {name: str(error) for name, error in answer.errors.items()}
+        values = {
+            output.name: _as_requested(model, output, answer.outputs[output.name])
+            for output in outputs
+            if output.name not in errors
+        }
+        return InferResponse(model.name, model.version, request.id, values, answer.runs, errors, answer.queue_seconds)
 
-    async def predict(self, images: Sequence[AnyImage], tasks: Sequence[str], top_k: int = 5) -> Prediction:
+    async def predict(
+        self, images: Sequence[AnyImage], tasks: Sequence[str], top_k: int = 5, terms: Terms = _NO_TERMS
+    ) -> Prediction:
         """Return the `top_k` best classes of each of `images` for each of `tasks`.
 
         images: PIL images, or uint8 RGB arrays of shape (height, width, 3), each of any size. Every task's own preprocessing is
-        applied; tasks with equal preprocessing share the trunk. Raises NoTask, UnknownTask, NotAnImage, InvalidRequest, EngineError.
+        applied; tasks with equal preprocessing share the trunk.
+        Raises NoTask, UnknownTask, NotAnImage, InvalidRequest, QueueFull, DeadlineExceeded, TaskFailed.
         """
         self.check_ready()
-        groups = self._groups(tasks, top_k)
+        errors = self._missing(tasks) if terms.partial else {}
+        groups = self._groups([name for name in tasks if name not in errors], top_k)
         pictures = [_as_image(image) for image in images]
         if not pictures:
             raise InvalidRequest("No image was given; give at least one.")
         tables: dict[str, tuple[tuple[ScoredLabel, ...], ...]] = {}
         runs: list[SegmentRun] = []
+        queue_seconds = 0.0
         with ExitStack() as counting:
-            for name in dict.fromkeys(tasks):
+            for name in dict.fromkeys(name for members in groups.values() for name in members):
                 counting.enter_context(self._requests.counting(name, rows=len(pictures)))
             for (_, preprocessing), members in groups.items():
                 rows = await asyncio.to_thread(_stack, preprocessing, pictures)
                 model = self.catalog.find(members[0])
-                answer = await self._compute(model, members, {model.inputs[0].name: rows})
-                tables.update({name: self._table(name, answer.outputs[name], top_k) for name in members})
+                answer = await self._compute(model, members, {model.inputs[0].name: rows}, terms)
+                tables.update({name: self._table(name, values, top_k) for name, values in answer.outputs.items()})
+                errors |= {name: str(error) for name, error in answer.errors.items()}
                 runs.extend(answer.runs)
-        return Prediction({name: tables[name] for name in dict.fromkeys(tasks)}, tuple(runs))
+                queue_seconds += answer.queue_seconds
+        answered = {name: tables[name] for name in dict.fromkeys(tasks) if name in tables}
+        return Prediction(answered, tuple(runs), errors, queue_seconds)
 
     def statistics(self, model: str) -> ModelStatistics:
         """Return the requests that `model` has had; for a segment, those that named it, not its runs for tasks."""
@@ -103,19 +121,20 @@ class Router:
         if not self._ready:
             raise NotReady("The server is not ready: it is loading its models or shutting down.")
 
-    async def _compute(self, model: Model, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Answer:
-        """Run the plan for `outputs`, as often as its limit of rows demands."""
+    async def _compute(self, model: Model, outputs: Sequence[str], inputs: Mapping[str, Array], terms: Terms) -> Answer:
+        """Run the plan for `outputs`. Raises TaskFailed for the first that failed, unless the terms allow it and others did not."""
         plan = self.catalog.plan(model, outputs)
-        limit = self.catalog.rows_per_run(plan, model)
-        rows = min(len(values) for values in inputs.values())
-        parts = [
-            await self._engine.infer(plan, {name: values[start : start + limit] for name, values in inputs.items()})
-            for start in range(0, rows, limit)
-        ]
-        if len(parts) == 1:
-            return parts[0]
-        joined = {name: np.concatenate([part.outputs[name] for part in parts]) for name in outputs}
-        return Answer(joined, tuple(run for part in parts for run in part.runs))
+        # Tasks that are asked for together are accounted to nobody in particular.
+        tenant = model.name if set(outputs) <= model.outputs.keys() else ALL_TASKS
+        call = Call(tenant, terms.deadline, terms.priority, self.catalog.rows_per_run(plan, model))
+        answer = await self._engine.infer(plan, inputs, call)
+        if answer.errors and not (terms.partial and answer.outputs):
+            name, reason = next(iter(answer.errors.items()))
+            raise TaskFailed(name, reason)
+        return answer
+
+    def _missing(self, names: Sequence[str]) -> dict[str, str]:
+        return {name: str(UnknownTask(name, self.repository.tasks)) for name in names if name not in self.repository.tasks}
 
     def _groups(self, names: Sequence[str], top_k: int) -> Mapping[_Group, list[str]]:
         if top_k < 1:

@@ -41,6 +41,17 @@ def _check_input(model: Model, spec: TensorSpec, rows: Array | None) -> None:
         raise InvalidRequest(f"{which} has no rows; {takes} with at least one.")
 
 
+def known_outputs(
+    model: Model, requested: tuple[RequestedOutput, ...], partial: bool
+) -> tuple[tuple[RequestedOutput, ...], dict[str, str]]:
+    """Return what can be checked further, and a sentence for each output that is missing; with `partial` only, and if not all are."""
+    missing = [output for output in requested if output.name not in model.outputs]
+    if not partial or len(missing) == len(requested):
+        return requested, {}
+    errors = {output.name: str(_unknown_output(model, output.name)) for output in missing}
+    return tuple(output for output in requested if output.name not in errors), errors
+
+
 def checked_outputs(model: Model, requested: tuple[RequestedOutput, ...]) -> tuple[RequestedOutput, ...]:
     """Return the outputs to compute, all of them when none was requested. Raises InvalidRequest, UnknownTask."""
     if not requested:
@@ -55,14 +66,18 @@ def checked_outputs(model: Model, requested: tuple[RequestedOutput, ...]) -> tup
 
 def _check_output(model: Model, output: RequestedOutput) -> None:
     if output.name not in model.outputs:
-        if model.name == ALL_TASKS:
-            raise UnknownTask(output.name, model.outputs)
-        names = ", ".join(repr(name) for name in model.outputs)
-        raise InvalidRequest(f"Model {model.name!r} has no output {output.name!r}; it gives {names}.")
+        raise _unknown_output(model, output.name)
     if output.classes < 0:
         raise InvalidRequest(f"Output {output.name!r} asks for {output.classes} classes; ask for at least 1.")
     if output.classes and len(model.outputs[output.name].spec.shape) != 1:
         raise InvalidRequest(f"Output {output.name!r} of model {model.name!r} is no vector of classes; request it as values.")
+
+
+def _unknown_output(model: Model, name: str) -> InvalidRequest:
+    if model.name == ALL_TASKS:
+        return UnknownTask(name, model.outputs)
+    names = ", ".join(repr(known) for known in model.outputs)
+    return InvalidRequest(f"Model {model.name!r} has no output {name!r}; it gives {names}.")
 
 
 def _describe_inputs(model: Model) -> str:

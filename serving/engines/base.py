@@ -3,32 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.errors import ServingError
 from serving.plan import ExecutionPlan
 
 Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True)
+class Call:
+    """How a plan is to be run.
+
+    tenant: who it is accounted to, the model that was called; tenants share the machine fairly.
+    deadline: in time.monotonic seconds; None: none. priority: smaller goes first. rows_per_run: the most rows of the request that go
+    through the plan at once, 0: any number.
+    """
+
+    tenant: str = ""
+    deadline: float | None = None
+    priority: int = 0
+    rows_per_run: int = 0
+
+
+@dataclass(frozen=True)
 class SegmentRun:
-    """One run of a segment, as it happened: how many rows, and how long it computed."""
+    """One run of a segment, as it happened. rows: of the request. seconds: of the run. batch_rows: of all requests in it, 0: `rows`."""
 
     segment: str
     rows: int
     seconds: float
+    batch_rows: int = 0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The outputs of a plan by name, each of shape (rows, ...), and the runs that produced them in order."""
+    """The outputs of a plan by name, each of shape (rows, ...), and the runs that produced them in order.
+
+    errors: of outputs that could not be computed. queue_seconds: that the request waited for its first run.
+    """
 
     outputs: Mapping[str, Array]
     runs: tuple[SegmentRun, ...]
+    errors: Mapping[str, ServingError] = field(default_factory=dict)
+    queue_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,9 +72,10 @@ class Engine(Protocol):
     async def aclose(self) -> None:
         """Finish what is running and release the models. Does nothing on an engine that is not started."""
 
-    async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array]) -> Answer:
-        """Run `plan` on `inputs` (by name, each of shape (n, ...), n >= 1). Raises EngineError when a
-        segment fails, NotReady before `start`.
+    async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:
+        """Run `plan` on `inputs` (by name, each of shape (n, ...), n >= 1).
+
+        Segments that fail make errors in the answer. Raises NotReady before `start`, QueueFull, DeadlineExceeded.
         """
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import onnxruntime as ort
 
 from serving.dtypes import NUMPY_DTYPES
-from serving.engines.base import Answer, Array, SegmentRun, SegmentStatistics
+from serving.engines.base import Answer, Array, Call, SegmentRun, SegmentStatistics
 from serving.engines.cores import available_cores
 from serving.engines.counting import RunCounter
-from serving.engines.execution import execute
-from serving.errors import EngineError, NotReady, RepositoryError
+from serving.engines.flow import Work
+from serving.engines.scheduler import MAX_QUEUE_ROWS, Scheduler
+from serving.errors import RepositoryError
 from serving.plan import ExecutionPlan
 from serving.repository.model import SEGMENT_INPUT, Repository, Segment, segment_tensor
 
 # Said explicitly: builds for GPUs would try CUDA and TensorRT first and warn where there is no GPU.
 PROVIDERS = ("CPUExecutionProvider",)
-Result = TypeVar("Result")
 
 
 def session_options(threads: int | None = None) -> ort.SessionOptions:
@@ -45,46 +43,57 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
 
 
 class EmbeddedEngine:
-    """Runs the segments of `repository` on the CPU with `threads` threads (None: the cores of this process).
+    """Runs the segments of `repository` on the CPU.
 
-    One plan runs at a time, in a thread of its own, because every session uses all threads.
+    threads: of a run (None: the cores of this process, divided by `instances`). instances: runs at a time. max_queue_rows: rows of waiting
+    requests beyond which more are refused. max_batch_rows: the most rows of a run; None: as many as the segment takes.
     """
 
-    def __init__(self, repository: Repository, *, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads must be at least 1, not {threads}.")
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        threads: int | None = None,
+        instances: int = 1,
+        max_queue_rows: int = MAX_QUEUE_ROWS,
+        max_batch_rows: int | None = None,
+    ) -> None:
+        for name, number in (("threads", threads), ("instances", instances), ("max_batch_rows", max_batch_rows)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, not {number}.")
         self._repository = repository
-        self._threads = threads
+        self._threads = threads or max(1, available_cores() // instances)
+        self._max_batch_rows = max_batch_rows
         self._sessions: dict[str, ort.InferenceSession] = {}
-        self._worker: ThreadPoolExecutor | None = None
         self._counter = RunCounter(repository.segments)
+        self._scheduler = Scheduler(
+            self._run_segment, self._limit, workers=instances, max_queue_rows=max_queue_rows, on_run=self._count
+        )
 
     async def start(self) -> None:
         """Load every segment and run it once with one row. Raises RepositoryError naming the segment that cannot be used."""
-        worker = ThreadPoolExecutor(1, thread_name_prefix="segments")
-        try:
-            self._sessions = await _in_thread(worker, self._load)
-        except BaseException:
-            worker.shutdown(wait=False, cancel_futures=True)
-            raise
-        self._worker = worker
+        self._sessions = await asyncio.to_thread(self._load)
+        self._scheduler.start()
 
     async def aclose(self) -> None:
-        """Wait for the plan that runs, then let go of the sessions."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            await asyncio.to_thread(worker.shutdown)
+        """Finish what was asked for, then let go of the sessions."""
+        await self._scheduler.aclose()
         self._sessions = {}
 
-    async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array]) -> Answer:
-        """Run `plan` on `inputs`, each of shape (n, ...). Raises EngineError naming the segment that failed."""
-        if self._worker is None:
-            raise NotReady("The engine is not started.")
-        return await _in_thread(self._worker, lambda: execute(plan, inputs, self._run_segment))
+    async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
+        """Run `plan` on `inputs`, each of shape (n, ...). A segment that fails is named in the answer's errors."""
+        return await self._scheduler.infer(plan, inputs, call)
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each segment has done for requests so far."""
         return self._counter.totals()
+
+    def _limit(self, name: str) -> int:
+        most = self._repository.segments[name].max_batch_rows
+        return most if self._max_batch_rows is None else min(most, self._max_batch_rows)
+
+    def _count(self, run: SegmentRun, works: Sequence[Work]) -> None:
+        self._counter.add(run)
 
     def _load(self) -> dict[str, ort.InferenceSession]:
         options = session_options(self._threads)
@@ -104,13 +113,7 @@ class EmbeddedEngine:
         return session
 
     def _run_segment(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
-        started = time.perf_counter()
-        try:
-            results = _run(self._sessions[name], inputs)
-        except Exception as error:  # see above; the message may hold paths, which clients must not see
-            raise EngineError(f"Segment {name!r} failed on {len(inputs[0])} rows.") from error
-        self._counter.add(SegmentRun(name, len(inputs[0]), time.perf_counter() - started))
-        return results
+        return _run(self._sessions[name], inputs)
 
 
 def _run(session: ort.InferenceSession, inputs: Sequence[Array]) -> Sequence[Array]:
@@ -130,7 +133,3 @@ def _check_outputs(segment: Segment, results: Sequence[Array]) -> None:
                 f"Segment {segment.name!r} gives {result.dtype} rows of shape {list(result.shape[1:])}, "
                 f"but its config.pbtxt says {expected.dtype} {list(expected.shape)}; export the repository again."
             )
-
-
-async def _in_thread(worker: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
-    return await asyncio.get_running_loop().run_in_executor(worker, cast(Any, work))

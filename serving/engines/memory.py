@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engines.base import Answer, Array, SegmentRun, SegmentStatistics
+from serving.engines.base import Answer, Array, Call, SegmentRun, SegmentStatistics
 from serving.engines.counting import RunCounter
-from serving.engines.execution import execute
-from serving.errors import EngineError, NotReady
+from serving.engines.flow import Work
+from serving.engines.scheduler import MAX_QUEUE_ROWS, Scheduler
+from serving.errors import EngineError
 from serving.plan import ExecutionPlan
 
 
@@ -19,35 +20,47 @@ class InMemoryEngine:
     """Runs segments as functions, and records every run in `runs`.
 
     A function takes the segment's inputs, arrays of shape (n, ...), and returns its output of shape (n, ...), or a tuple of several.
+    max_batch_rows: the most rows of a run. workers: runs at a time.
     """
 
-    def __init__(self, functions: Mapping[str, Callable[..., NDArray[Any] | tuple[NDArray[Any], ...]]]) -> None:
+    def __init__(
+        self,
+        functions: Mapping[str, Callable[..., NDArray[Any] | tuple[NDArray[Any], ...]]],
+        *,
+        max_batch_rows: int = 1 << 30,
+        max_queue_rows: int = MAX_QUEUE_ROWS,
+        workers: int = 1,
+    ) -> None:
         self.runs: list[SegmentRun] = []
         self._functions = dict(functions)
         self._counter = RunCounter(functions)
-        self._ready = False
+        self._scheduler = Scheduler(
+            self._run_segment,
+            lambda name: max_batch_rows,
+            workers=workers,
+            max_queue_rows=max_queue_rows,
+            on_run=self._record,
+        )
 
     async def start(self) -> None:
         """Be ready; there is nothing to load."""
-        self._ready = True
+        self._scheduler.start()
 
     async def aclose(self) -> None:
-        """Stop being ready."""
-        self._ready = False
+        """Finish what was asked for; stop being ready."""
+        await self._scheduler.aclose()
 
-    async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array]) -> Answer:
-        """Run `plan` on `inputs` in the caller's thread. Raises EngineError when a function is missing or fails."""
-        if not self._ready:
-            raise NotReady("The engine is not started.")
-        answer = execute(plan, inputs, self._run_segment)
-        self.runs.extend(answer.runs)
-        for run in answer.runs:
-            self._counter.add(run)
-        return answer
+    async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
+        """Run `plan` on `inputs`. A function that is missing or fails is named in the answer's errors."""
+        return await self._scheduler.infer(plan, inputs, call)
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each function has done so far."""
         return self._counter.totals()
+
+    def _record(self, run: SegmentRun, works: Sequence[Work]) -> None:
+        self.runs.append(run)
+        self._counter.add(run)
 
     def _run_segment(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
         if name not in self._functions:

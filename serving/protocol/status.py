@@ -8,9 +8,12 @@ import grpc
 
 from serving.errors import (
     BodyTooLarge,
+    DeadlineExceeded,
     InvalidRequest,
     NotReady,
+    QueueFull,
     ServingError,
+    TaskFailed,
     UnknownModel,
     Unsupported,
 )
@@ -31,6 +34,9 @@ _TABLE: dict[type[ServingError], WireCodes] = {
     UnknownModel: WireCodes(404, grpc.StatusCode.NOT_FOUND),
     BodyTooLarge: WireCodes(413, grpc.StatusCode.RESOURCE_EXHAUSTED),
     Unsupported: WireCodes(501, grpc.StatusCode.UNIMPLEMENTED),
+    QueueFull: WireCodes(429, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    DeadlineExceeded: WireCodes(504, grpc.StatusCode.DEADLINE_EXCEEDED),
+    TaskFailed: WireCodes(503, grpc.StatusCode.UNAVAILABLE),
     NotReady: WireCodes(503, grpc.StatusCode.UNAVAILABLE),
 }
 

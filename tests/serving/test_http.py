@@ -147,7 +147,7 @@ def test_the_limit_holds_while_reading_and_while_decompressing(repository: Repos
 
 def test_unexpected_failures_say_nothing_of_the_inside(repository: Repository, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(InMemoryEngine):
-        async def infer(self, plan: Any, rows: Any) -> Any:
+        async def infer(self, plan: Any, rows: Any, call: Any = None) -> Any:
             raise RuntimeError("secret at /some/path")
 
     with BackgroundServer(repository, Broken(LAYERS), http_port=0, grpc_port=0) as server:
@@ -158,13 +158,13 @@ def test_unexpected_failures_say_nothing_of_the_inside(repository: Repository, c
     assert "secret at /some/path" in caplog.text
 
 
-def test_a_failing_segment_is_ours_and_named(repository: Repository, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_segment_is_logged_and_its_task_named(repository: Repository, caplog: pytest.LogCaptureFixture) -> None:
     engine = InMemoryEngine({**LAYERS, "branch-late": lambda rows: rows @ "x"})
     with BackgroundServer(repository, engine, http_port=0, grpc_port=0) as server:
         ask = Http(server)
         status, answer = ask("POST", "/predict/late", PICTURE)
-        assert status == 500
-        assert "Segment 'branch-late' failed" in answer["error"]
+        assert status == 503
+        assert "Task 'late' could not be computed: Segment 'branch-late' failed" in answer["error"]
         assert ask("POST", "/predict/probe", PICTURE)[0] == 200  # the other tasks go on
         ask.connection.close()
     assert "Segment 'branch-late' failed" in caplog.text

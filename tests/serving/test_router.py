@@ -16,7 +16,7 @@ from PIL import Image
 
 from serving.classify import best, classification_strings, softmax
 from serving.engines.memory import InMemoryEngine
-from serving.errors import EngineError, InvalidRequest, NotAnImage, NoTask, NotReady, UnknownModel, UnknownTask
+from serving.errors import InvalidRequest, NotAnImage, NoTask, NotReady, TaskFailed, UnknownModel, UnknownTask
 from serving.messages import InferRequest, RequestedOutput
 from serving.preprocessing import Preprocessing
 from serving.repository import ALL_TASKS, Repository, Task, TensorSpec
@@ -45,7 +45,7 @@ def request(model: str, rows: int = 2, outputs: tuple[RequestedOutput, ...] = ()
 @settings(max_examples=20)
 @given(st.lists(st.sampled_from(TASK_NAMES), min_size=1, unique=True), st.integers(1, 15))
 def test_the_outputs_asked_for_choose_what_runs_and_rows_are_split_at_the_limit(tasks: list[str], rows: int) -> None:
-    engine = InMemoryEngine(LAYERS)
+    engine = InMemoryEngine(LAYERS, max_batch_rows=MAX_ROWS)
     outputs = tuple(RequestedOutput(task) for task in tasks)
     response = ask(lambda router: router.infer(request(ALL_TASKS, rows, outputs)), engine=engine)
     assert list(response.outputs) == tasks
@@ -54,9 +54,10 @@ def test_the_outputs_asked_for_choose_what_runs_and_rows_are_split_at_the_limit(
     # The suffix takes the rows of each of its streams; nothing takes more than its limit.
     assert {run.segment for run in engine.runs} == {segment for task in tasks for segment in CHAINS[task]}
     assert max(run.rows for run in engine.runs) <= MAX_ROWS
-    streams = max(1, sum("suffix" in CHAINS[task] for task in tasks))
-    assert Counter(run.segment for run in engine.runs)["trunk"] == -(-rows // (MAX_ROWS // streams))
-    assert response.runs == tuple(engine.runs)
+    done = Counter({name: sum(run.rows for run in engine.runs if run.segment == name) for name in LAYERS})
+    streams = Counter(segment for task in tasks for segment in CHAINS[task])
+    assert all(done[name] == rows * (streams[name] if name == "suffix" else 1) for name in streams)
+    assert sum(run.rows for run in response.runs) == sum(done.values())
 
 
 def test_no_outputs_means_all_of_them() -> None:
@@ -198,7 +199,7 @@ def test_predict_refuses_what_it_cannot_do() -> None:
 
 def test_an_engine_that_fails_is_reported_and_counted() -> None:
     async def work(router: Router) -> int:
-        with pytest.raises(EngineError, match="no function for segment 'trunk'"):
+        with pytest.raises(TaskFailed, match="Task 'probe' could not be computed: There is no function for segment 'trunk'"):
             await router.predict(images(1), ["probe", "late"])
         return router.statistics("late").failures
 

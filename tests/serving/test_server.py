@@ -56,7 +56,7 @@ class SlowEngine(InMemoryEngine):
         self.busy = threading.Event()
         self.go_on = threading.Event()
 
-    async def infer(self, plan: Any, inputs: Any) -> Any:
+    async def infer(self, plan: Any, inputs: Any, call: Any = None) -> Any:
         self.busy.set()
         await asyncio.to_thread(self.go_on.wait, 20)
         return await super().infer(plan, inputs)

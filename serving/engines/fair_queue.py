@@ -1,0 +1,98 @@
+"""Which waiting work runs next, and together with which other: fair between tenants, one segment per run. No threads, no clocks.
+
+Start-time fair queuing (Goyal, Vin, Cheng, SIGCOMM 1996): every tenant has a virtual time, the compute seconds it was charged. The tenant
+with the smallest goes first; one that was idle starts where the others are, so that idleness earns nothing. A tenant is the model that
+clients call: one that floods the server waits for itself. Within a tenant the oldest request goes first, and a request that has begun
+before one that has not; a smaller priority number goes before a larger one, whoever asks.
+What a run has room for is filled with other work for the same segment, in the same order, whoever's it is.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from serving.engines.flow import Work
+
+_Entry = tuple[int, int, int, Work]  # priority, number of the flow, index of the step: no two are alike
+
+
+class FairQueue:
+    """Work that waits for a worker. limit: the most rows that a segment takes in one run. is_wanted: what is not is forgotten."""
+
+    def __init__(self, limit: Callable[[str], int], is_wanted: Callable[[Work], bool] = lambda work: True) -> None:
+        self._limit = limit
+        self._is_wanted = is_wanted
+        self._by_tenant: dict[str, list[_Entry]] = {}
+        self._by_segment: dict[str, dict[str, list[_Entry]]] = {}
+        self._waiting: set[Work] = set()
+        self._clock: dict[str, float] = {}  # virtual time of each tenant
+        self._now = 0.0  # virtual time of the tenant that was served last
+        self._seconds_per_row: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def push(self, work: Work) -> None:
+        """Let `work` wait."""
+        tenant, segment = work.flow.call.tenant, work.step.segment
+        if not self._by_tenant.get(tenant):
+            self._clock[tenant] = max(self._clock.get(tenant, 0.0), self._now)
+        entry = (work.flow.call.priority, work.flow.number, work.index, work)
+        heapq.heappush(self._by_tenant.setdefault(tenant, []), entry)
+        heapq.heappush(self._by_segment.setdefault(segment, {}).setdefault(tenant, []), entry)
+        self._waiting.add(work)
+
+    def take(self) -> list[Work]:
+        """Return the work of the next run, all of one segment; none when nothing waits.
+
+        The first may have more rows than the segment's limit: the worker runs it in pieces.
+        """
+        first = self._first(self._by_tenant)
+        if first is None:
+            return []
+        segment = first.step.segment
+        self._now = max(self._now, self._clock[first.flow.call.tenant])
+        batch = [first]
+        self._count(first)
+        room = self._limit(segment) - first.rows
+        # The next in order, or none: a smaller one behind it must not overtake it again and again.
+        while (found := self._first(self._by_segment[segment])) is not None and found.rows <= room:
+            batch.append(found)
+            self._count(found)
+            room -= found.rows
+        return batch
+
+    def charge(self, batch: list[Work], seconds: float) -> None:
+        """Correct what the tenants of `batch` were charged by what its run has cost."""
+        rows = sum(work.rows for work in batch)
+        segment = batch[0].step.segment
+        expected = self._seconds_per_row.get(segment, 0.0)
+        for work in batch:
+            self._clock[work.flow.call.tenant] += work.rows * (seconds / rows - expected)
+        self._seconds_per_row[segment] = seconds / rows if not expected else 0.8 * expected + 0.2 * seconds / rows
+
+    def _first(self, heaps: dict[str, list[_Entry]]) -> Work | None:
+        """Return what comes first among the heaps of tenants; what is not waiting any more is dropped on the way."""
+        best: tuple[int, float, int, str] | None = None
+        for tenant in list(heaps):
+            heap = heaps[tenant]
+            while heap and not self._is_waiting(heap[0][3]):
+                heapq.heappop(heap)
+            if not heap:
+                del heaps[tenant]
+                continue
+            rank = (heap[0][0], self._clock[tenant], heap[0][1], tenant)
+            if best is None or rank < best:
+                best = rank
+        return heaps[best[3]][0][3] if best else None
+
+    def _is_waiting(self, work: Work) -> bool:
+        if work in self._waiting and not self._is_wanted(work):
+            self._waiting.discard(work)
+        return work in self._waiting
+
+    def _count(self, work: Work) -> None:
+        """Take `work` out, and charge its tenant what it is expected to cost."""
+        self._waiting.discard(work)
+        self._clock[work.flow.call.tenant] += work.rows * self._seconds_per_row.get(work.step.segment, 0.0)

@@ -1,0 +1,362 @@
+"""The scheduler: what is batched with what, who goes first, and what becomes of work that fails, expires or is taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.engines.base import Answer, Array, Call, SegmentRun
+from serving.engines.fair_queue import FairQueue
+from serving.engines.flow import Flow, Work
+from serving.engines.scheduler import Scheduler
+from serving.errors import DeadlineExceeded, EngineError, NotReady, QueueFull
+from serving.plan import ExecutionPlan, PlanStep, make_plan
+from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images, make_repository, whole
+
+REPOSITORY = make_repository()
+Result = TypeVar("Result")
+
+
+class Segments:
+    """The family of nets.py as segments that can be held up, and that note what ran."""
+
+    def __init__(self, **broken: Callable[..., Any]) -> None:
+        self.runs: list[tuple[str, int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self._broken = {name.replace("_", "-"): function for name, function in broken.items()}
+
+    def __call__(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
+        self.entered.set()
+        self.gate.wait()
+        self.runs.append((name, len(inputs[0])))
+        return [self._broken.get(name, LAYERS[name])(*inputs)]
+
+
+def work_with(
+    action: Callable[[Scheduler], Awaitable[Result]], segments: Segments | None = None, limit: int = 6, **options: Any
+) -> Result:
+    async def go() -> Result:
+        scheduler = Scheduler(segments or Segments(), lambda name: limit, **options)
+        scheduler.start()
+        try:
+            return await asyncio.wait_for(action(scheduler), 30)
+        finally:
+            await scheduler.aclose()
+
+    return asyncio.run(go())
+
+
+def infer(scheduler: Scheduler, tasks: Sequence[str], rows: int = 1, seed: int = 0, **call: Any) -> Awaitable[Answer]:
+    call.setdefault("tenant", tasks[0])
+    return scheduler.infer(make_plan(REPOSITORY, tasks), {"image": images(rows, seed)}, Call(**call))
+
+
+async def behind_the_gate(segments: Segments, scheduler: Scheduler) -> asyncio.Task[Answer]:
+    """Return a request whose first run is being held up."""
+    segments.gate.clear()
+    segments.entered.clear()
+    first = asyncio.ensure_future(infer(scheduler, ["late"], tenant="first"))
+    await asyncio.to_thread(segments.entered.wait)
+    return first
+
+
+requests = st.lists(
+    st.tuples(st.lists(st.sampled_from(TASK_NAMES), min_size=1, unique=True), st.integers(1, 5), st.integers(0, 9)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(requests, st.integers(1, 3), st.integers(1, 7))
+def test_every_request_gets_its_own_answer_whatever_it_was_batched_with(
+    asked: list[tuple[list[str], int, int]], workers: int, limit: int
+) -> None:
+    async def go(scheduler: Scheduler) -> list[Answer]:
+        return await asyncio.gather(
+            *(infer(scheduler, tasks, rows, seed, rows_per_run=max(1, limit // 3)) for tasks, rows, seed in asked)
+        )
+
+    segments = Segments()
+    for (tasks, rows, seed), answer in zip(asked, work_with(go, segments, limit=limit, workers=workers), strict=True):
+        assert set(answer.outputs) == set(tasks)
+        for task in tasks:
+            np.testing.assert_allclose(answer.outputs[task], whole(task, images(rows, seed)), rtol=1e-4, atol=1e-5)
+    assert max(rows for _, rows in segments.runs) <= max(limit, 3)
+    wanted = Counter[str]()
+    for tasks, rows, _ in asked:
+        streams = Counter(segment for task in tasks for segment in CHAINS[task])
+        wanted.update({name: rows * (count if name == "suffix" else 1) for name, count in streams.items()})
+    done = Counter[str]()
+    for name, rows in segments.runs:
+        done[name] += rows
+    assert done == wanted  # everything once, nothing that nobody asked for
+
+
+def test_what_waits_is_batched_per_segment_across_tasks() -> None:
+    segments = Segments()
+
+    async def go(scheduler: Scheduler) -> None:
+        first = await behind_the_gate(segments, scheduler)
+        others = [asyncio.ensure_future(infer(scheduler, [task])) for task in ("probe", "colour", "late")]
+        await asyncio.sleep(0)
+        segments.gate.set()
+        answers = await asyncio.gather(first, *others)
+        assert [run.batch_rows for run in answers[1].runs] == [3, 1, 2, 1]
+        assert all(answer.queue_seconds >= 0 for answer in answers)
+
+    work_with(go, segments)
+    assert segments.runs[0] == ("trunk", 1)
+    rest = [("trunk", 3), ("mid", 1), ("tuned-a", 1), ("suffix", 2), ("head-probe", 1), ("head-colour", 1), ("branch-late", 2)]
+    assert Counter(segments.runs[1:]) == Counter(rest)
+
+
+def test_a_run_takes_no_more_rows_than_the_limit_and_no_request_is_overtaken_for_being_large() -> None:
+    segments = Segments()
+
+    async def go(scheduler: Scheduler) -> None:
+        first = await behind_the_gate(segments, scheduler)
+        others = [asyncio.ensure_future(infer(scheduler, ["late"], rows, tenant=str(rows))) for rows in (3, 4, 1)]
+        await asyncio.sleep(0)
+        segments.gate.set()
+        await asyncio.gather(first, *others)
+
+    work_with(go, segments, limit=6)
+    trunk = [rows for name, rows in segments.runs if name == "trunk"]
+    assert trunk == [1, 3, 5]  # 3 + 4 is too much; 1 waits behind 4
+
+
+def test_the_flood_of_one_tenant_does_not_starve_another() -> None:
+    segments = Segments()
+    finished: list[str] = []
+
+    async def go(scheduler: Scheduler) -> None:
+        first = await behind_the_gate(segments, scheduler)
+        floods = [asyncio.ensure_future(infer(scheduler, ["late"], tenant="flood")) for _ in range(30)]
+        await asyncio.sleep(0)
+        quiet = asyncio.ensure_future(infer(scheduler, ["late"], tenant="quiet"))
+        await asyncio.sleep(0)
+        for name, task in [*(("flood", flood) for flood in floods), ("quiet", quiet)]:
+            task.add_done_callback(lambda _, name=name: finished.append(name))
+        segments.gate.set()
+        await asyncio.gather(first, quiet, *floods)
+
+    work_with(go, segments, limit=1)
+    assert finished.index("quiet") <= 3
+
+
+def test_a_tenant_that_was_idle_has_earned_nothing() -> None:
+    queue = FairQueue(lambda name: 1)
+    plan = make_plan(REPOSITORY, ["late"])
+    flows = iter(range(1000))
+
+    def push(tenant: str) -> None:
+        queue.push(Flow(plan, {"image": images(1)}, Call(tenant), next(flows)).start()[0])
+
+    def serve() -> str:
+        batch = queue.take()
+        queue.charge(batch, 1.0)
+        return batch[0].flow.call.tenant
+
+    for _ in range(10):
+        push("busy")
+        serve()
+    for tenant in ("busy", "late", "busy", "late", "busy", "late"):
+        push(tenant)
+    served = [serve() for _ in range(6)]
+    assert served.count("busy") == 3
+    assert (
+        max(len(run) for run in "".join(name[0] for name in served).replace("b", " ").split()) <= 2
+    )  # in turns, not all at once
+
+
+def test_a_smaller_priority_number_goes_first() -> None:
+    segments = Segments()
+    finished: list[int] = []
+
+    async def go(scheduler: Scheduler) -> None:
+        first = await behind_the_gate(segments, scheduler)
+        others = []
+        for priority in (2, 3, 1, 2):
+            others.append(asyncio.ensure_future(infer(scheduler, ["late"], priority=priority)))
+            others[-1].add_done_callback(lambda _, priority=priority: finished.append(priority))
+            await asyncio.sleep(0)
+        segments.gate.set()
+        await asyncio.gather(first, *others)
+
+    work_with(go, segments, limit=1)
+    assert finished == [1, 2, 2, 3]
+
+
+def test_a_full_queue_refuses_and_an_empty_one_takes_anything() -> None:
+    segments = Segments()
+
+    async def go(scheduler: Scheduler) -> None:
+        first = await behind_the_gate(segments, scheduler)
+        large = asyncio.ensure_future(infer(scheduler, ["late"], rows=9, rows_per_run=2))
+        await asyncio.sleep(0)
+        assert scheduler.queued_rows == 9
+        with pytest.raises(QueueFull, match="9 rows are waiting and 4 is the limit; try again later"):
+            await infer(scheduler, ["late"])
+        segments.gate.set()
+        assert len((await large).outputs["late"]) == 9
+        await first
+        assert scheduler.queued_rows == 0
+        await infer(scheduler, ["late"], rows=3)
+
+    work_with(go, segments, max_queue_rows=4)
+
+
+@pytest.mark.parametrize("how", ["deadline", "cancelled"])
+def test_what_nobody_waits_for_any_more_is_not_started(how: str) -> None:
+    segments = Segments()
+
+    async def go(scheduler: Scheduler) -> None:
+        first = await behind_the_gate(segments, scheduler)
+        deadline = time.monotonic() + 0.02 if how == "deadline" else None
+        gone = asyncio.ensure_future(infer(scheduler, ["probe"], 2, deadline=deadline))
+        await asyncio.sleep(0)
+        if how == "cancelled":
+            gone.cancel()
+        with pytest.raises(DeadlineExceeded if how == "deadline" else asyncio.CancelledError):
+            await gone
+        assert scheduler.queued_rows == 0
+        segments.gate.set()
+        await first
+        await infer(scheduler, ["late"])
+
+    work_with(go, segments)
+    assert Counter(segments.runs) == {("trunk", 1): 2, ("branch-late", 1): 2}
+
+
+def test_what_is_taken_back_half_way_goes_no_further() -> None:
+    segments = Segments()
+
+    async def go(scheduler: Scheduler) -> None:
+        first = await behind_the_gate(segments, scheduler)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        segments.gate.set()
+
+    work_with(go, segments)
+    assert segments.runs == [("trunk", 1)]
+
+
+def fail(rows: Array) -> Array:
+    raise EngineError("It broke.")
+
+
+def test_a_segment_that_fails_takes_only_what_depends_on_it() -> None:
+    async def go(scheduler: Scheduler) -> Answer:
+        return await infer(scheduler, TASK_NAMES, 2)
+
+    for broken, failed in {
+        "tuned_a": {"colour"},  # the other streams go through the suffix all the same
+        "suffix": {"probe", "colour", "parity"},
+        "head_colour": {"colour"},
+        "mid": {"probe"},
+        "trunk": set(TASK_NAMES),
+    }.items():
+        answer = work_with(go, Segments(**{broken: fail}), workers=2)
+        assert {name: str(error) for name, error in answer.errors.items()} == dict.fromkeys(failed, "It broke.")
+        assert set(answer.outputs) == set(TASK_NAMES) - failed
+        for name, values in answer.outputs.items():
+            np.testing.assert_allclose(values, whole(name, images(2)), rtol=1e-4, atol=1e-5)
+
+
+def refuse_seven(rows: Array) -> Array:
+    if (rows == 7).any():
+        raise ValueError("7")
+    return LAYERS["trunk"](rows)
+
+
+def test_a_request_that_breaks_a_run_breaks_it_for_itself_only() -> None:
+    segments = Segments(trunk=refuse_seven)
+    plan = make_plan(REPOSITORY, ["late"])
+
+    async def go(scheduler: Scheduler) -> None:
+        segments.gate.clear()
+        segments.entered.clear()
+        first = asyncio.ensure_future(scheduler.infer(plan, {"image": np.zeros((1, 8, 8, 3), np.uint8)}, Call()))
+        await asyncio.to_thread(segments.entered.wait)
+        calls = [
+            scheduler.infer(plan, {"image": np.full((2, 8, 8, 3), value, np.uint8)}, Call(str(value))) for value in (1, 7, 3)
+        ]
+        others = [asyncio.ensure_future(call) for call in calls]
+        await asyncio.sleep(0)
+        segments.gate.set()
+        answers = await asyncio.gather(first, *others)
+        assert [sorted(answer.errors) for answer in answers] == [[], [], ["late"], []]
+        assert str(answers[2].errors["late"]) == "Segment 'trunk' failed on 2 rows."
+
+    work_with(go, segments)
+
+
+def test_a_worker_outlives_whatever_a_segment_raises() -> None:
+    def end(rows: Array) -> Array:
+        raise SystemExit("a thread's end")
+
+    async def go(scheduler: Scheduler) -> None:
+        for _ in range(3):
+            assert "late" in (await infer(scheduler, ["late"])).errors
+        assert not (await infer(scheduler, ["probe"])).errors
+
+    work_with(go, Segments(branch_late=end))
+
+
+def test_closing_finishes_what_was_asked_for_and_refuses_what_comes() -> None:
+    segments = Segments()
+
+    async def go() -> None:
+        scheduler = Scheduler(segments, lambda name: 6)
+        scheduler.start()
+        first = await behind_the_gate(segments, scheduler)
+        second = asyncio.ensure_future(infer(scheduler, ["probe"]))
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(scheduler.aclose())
+        await asyncio.sleep(0.01)
+        with pytest.raises(NotReady):
+            await infer(scheduler, ["late"])
+        segments.gate.set()
+        await asyncio.gather(first, second, closing)
+        assert not second.result().errors
+
+    asyncio.run(go())
+
+
+def test_a_tensor_is_dropped_after_its_last_use() -> None:
+    steps = (PlanStep("a", (("x",),), (("y",),)), PlanStep("b", (("y",),), (("z",),)))
+    flow = Flow(ExecutionPlan(("x",), steps, {"z": "z"}), {"x": np.ones((2, 1))}, Call(), 0)
+    (first,) = flow.start()
+    (second,) = flow.finish(first, [np.ones((2, 1))], SegmentRun("a", 2, 0.0))
+    with pytest.raises(KeyError):
+        flow.stacked(steps[0], (0,))
+    flow.finish(second, [np.ones((2, 1))], SegmentRun("b", 2, 0.0))
+    assert flow.done
+    assert set(flow.answer().outputs) == {"z"}
+
+
+def test_the_queue_forgets_what_it_gave_away() -> None:
+    queue = FairQueue(lambda name: 3)
+    plan = make_plan(REPOSITORY, ["late"])
+    kept: list[Work] = []
+    for number in range(200):
+        queue.push(Flow(plan, {"image": images(1)}, Call(str(number % 3)), number).start()[0])
+        if number % 3 == 2:
+            kept += queue.take()
+    assert len(kept) == 200 - 200 % 3
+    assert len(queue) == 200 % 3
+    heaps = [*queue._by_tenant.values(), *(heap for heaps in queue._by_segment.values() for heap in heaps.values())]
+    assert sum(map(len, heaps)) < 20
