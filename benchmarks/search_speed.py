@@ -82,7 +82,7 @@ class Straightforward:
 
     def __init__(self, backbone: Backbone, data: TaskData, folds: Sequence[Fold], options: FitOptions) -> None:
         self._backbone = backbone
-        self._folds = folds
+        self.folds = folds
         self._options = options
         self._images, self._targets = torch.from_numpy(data.train.images), torch.from_numpy(data.train.targets)
         self._classes = len(data.labels)
@@ -92,10 +92,11 @@ class Straightforward:
         """Return the scores of `subsets`; each is trained once."""
         for subset in subsets:
             if subset not in self.scores:
-                self.scores[subset] = Score(tuple(self._train(subset, fold) for fold in self._folds), len(self._folds))
+                self.scores[subset] = Score(tuple(self.train(subset, fold) for fold in self.folds), len(self.folds))
         return {subset: self.scores[subset] for subset in subsets}
 
-    def _train(self, subset: Subset, fold: Fold) -> float:
+    def train(self, subset: Subset, fold: Fold) -> float:
+        """Return the accuracy on the fold of a network whose `subset` was tuned on it."""
         network = copy.deepcopy(self._backbone.network)
         tuned = (*subset, *replace_head(network, self._classes, self._options.seed))
         for name, parameter in network.named_parameters():
