@@ -88,6 +88,41 @@ class TaskFailed(ServingError):
         super().__init__(f"Task {task!r} could not be computed: {reason}")
 
 
+class LoadFailed(ServingError):
+    """A model could not be loaded while serving; what was served before is served still."""
+
+    def __init__(self, name: str, reason: ServingError) -> None:
+        super().__init__(f"Model {name!r} was not loaded, and nothing has changed: {reason}")
+
+
+class NotATask(InvalidRequest):
+    """Model control was asked for a model that comes and goes with others."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Model {name!r} is no task; it comes and goes with the tasks, so load or unload one of those.")
+
+
+class LastModel(InvalidRequest):
+    """The last task of a server cannot be unloaded."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Task {name!r} is the last one that is served; load another one first, or stop the server.")
+
+
+class Unauthenticated(ServingError):
+    """Model control without a token."""
+
+    def __init__(self) -> None:
+        super().__init__("Loading and unloading models needs the token of this server, as `Authorization: Bearer TOKEN`.")
+
+
+class Forbidden(ServingError):
+    """Model control with a wrong token."""
+
+    def __init__(self) -> None:
+        super().__init__("The token is not this server's.")
+
+
 class EngineError(ServingError):
     """A segment failed while it ran: ours to mend, not the client's."""
 

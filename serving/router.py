@@ -15,6 +15,7 @@ from serving.catalog import Catalog, Model
 from serving.classify import best, classification_strings, label_of, softmax
 from serving.engines.base import Answer, Array, Call, Engine, SegmentRun, SegmentStatistics
 from serving.errors import InvalidRequest, NotAnImage, NoTask, NotReady, TaskFailed, UnknownTask
+from serving.lifecycle import Lifecycle
 from serving.messages import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
 from serving.preprocessing import Preprocessing
 from serving.repository.config import ALL_TASKS
@@ -33,11 +34,20 @@ class Router:
     """Answers requests for the models of `repository` with `engine`, which it starts and closes."""
 
     def __init__(self, repository: Repository, engine: Engine) -> None:
-        self.repository = repository
-        self.catalog = Catalog(repository)
         self._engine = engine
+        self.lifecycle = Lifecycle(repository, engine)
         self._requests = RequestCounter()
         self._ready = False
+
+    @property
+    def catalog(self) -> Catalog:
+        """Return the models that are served now."""
+        return self.lifecycle.catalog
+
+    @property
+    def repository(self) -> Repository:
+        """Return the segments and tasks that are served now."""
+        return self.catalog.repository
 
     @property
     def ready(self) -> bool:
@@ -56,18 +66,23 @@ class Router:
     async def aclose(self) -> None:
         """Stop answering and release the models."""
         self._ready = False
+        await self.lifecycle.settle()
         await self._engine.aclose()
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer `request`. Raises UnknownModel, InvalidRequest, NotReady, QueueFull, DeadlineExceeded, TaskFailed, EngineError."""
         self.check_ready()
-        model = self.catalog.find(request.model, request.version)
+        with self.lifecycle.use() as catalog:
+            return await self._infer(catalog, request)
+
+    async def _infer(self, catalog: Catalog, request: InferRequest) -> InferResponse:
+        model = catalog.find(request.model, request.version)
         with self._requests.counting(model.name, rows=_row_count(request)):
             terms = read_terms(request.parameters, request.deadline)
             known, errors = known_outputs(model, request.outputs, terms.partial)
             outputs = checked_outputs(model, known)
             inputs = checked_inputs(model, request)
-            answer = await self._compute(model, [output.name for output in outputs], inputs, terms)
+            answer = await self._compute(catalog, model, [output.name for output in outputs], inputs, terms)
         errors |= {name: str(error) for name, error in answer.errors.items()}
         values = {
             output.name: _as_requested(model, output, answer.outputs[output.name])
@@ -86,8 +101,15 @@ class Router:
         Raises NoTask, UnknownTask, NotAnImage, InvalidRequest, QueueFull, DeadlineExceeded, TaskFailed.
         """
         self.check_ready()
-        errors = self._missing(tasks) if terms.partial else {}
-        groups = self._groups([name for name in tasks if name not in errors], top_k)
+        with self.lifecycle.use() as catalog:
+            return await self._predict(catalog, images, tasks, top_k, terms)
+
+    async def _predict(
+        self, catalog: Catalog, images: Sequence[AnyImage], tasks: Sequence[str], top_k: int, terms: Terms
+    ) -> Prediction:
+        known = catalog.repository.tasks
+        errors = {name: str(UnknownTask(name, known)) for name in tasks if name not in known} if terms.partial else {}
+        groups = _groups(known, [name for name in tasks if name not in errors], top_k)
         pictures = [_as_image(image) for image in images]
         if not pictures:
             raise InvalidRequest("No image was given; give at least one.")
@@ -99,9 +121,9 @@ class Router:
                 counting.enter_context(self._requests.counting(name, rows=len(pictures)))
             for (_, preprocessing), members in groups.items():
                 rows = await asyncio.to_thread(_stack, preprocessing, pictures)
-                model = self.catalog.find(members[0])
-                answer = await self._compute(model, members, {model.inputs[0].name: rows}, terms)
-                tables.update({name: self._table(name, values, top_k) for name, values in answer.outputs.items()})
+                model = catalog.find(members[0])
+                answer = await self._compute(catalog, model, members, {model.inputs[0].name: rows}, terms)
+                tables.update({name: _table(known[name], values, top_k) for name, values in answer.outputs.items()})
                 errors |= {name: str(error) for name, error in answer.errors.items()}
                 runs.extend(answer.runs)
                 queue_seconds += answer.queue_seconds
@@ -121,41 +143,41 @@ class Router:
         if not self._ready:
             raise NotReady("The server is not ready: it is loading its models or shutting down.")
 
-    async def _compute(self, model: Model, outputs: Sequence[str], inputs: Mapping[str, Array], terms: Terms) -> Answer:
+    async def _compute(
+        self, catalog: Catalog, model: Model, outputs: Sequence[str], inputs: Mapping[str, Array], terms: Terms
+    ) -> Answer:
         """Run the plan for `outputs`. Raises TaskFailed for the first that failed, unless the terms allow it and others did not."""
-        plan = self.catalog.plan(model, outputs)
+        plan = catalog.plan(model, outputs)
         # Tasks that are asked for together are accounted to nobody in particular.
         tenant = model.name if set(outputs) <= model.outputs.keys() else ALL_TASKS
-        call = Call(tenant, terms.deadline, terms.priority, self.catalog.rows_per_run(plan, model))
+        call = Call(tenant, terms.deadline, terms.priority, catalog.rows_per_run(plan, model))
         answer = await self._engine.infer(plan, inputs, call)
         if answer.errors and not (terms.partial and answer.outputs):
             name, reason = next(iter(answer.errors.items()))
             raise TaskFailed(name, reason)
         return answer
 
-    def _missing(self, names: Sequence[str]) -> dict[str, str]:
-        return {name: str(UnknownTask(name, self.repository.tasks)) for name in names if name not in self.repository.tasks}
 
-    def _groups(self, names: Sequence[str], top_k: int) -> Mapping[_Group, list[str]]:
-        if top_k < 1:
-            raise InvalidRequest(f"top_k is {top_k}; ask for at least 1 class.")
-        if not names:
-            raise NoTask(self.repository.tasks)
-        groups: dict[_Group, list[str]] = {}
-        for name in dict.fromkeys(names):
-            if name not in self.repository.tasks:
-                raise UnknownTask(name, self.repository.tasks)
-            task = self.repository.tasks[name]
-            groups.setdefault((task.inputs, _image_preprocessing(task)), []).append(name)
-        return groups
+def _groups(known: Mapping[str, Task], names: Sequence[str], top_k: int) -> Mapping[_Group, list[str]]:
+    if top_k < 1:
+        raise InvalidRequest(f"top_k is {top_k}; ask for at least 1 class.")
+    if not names:
+        raise NoTask(known)
+    groups: dict[_Group, list[str]] = {}
+    for name in dict.fromkeys(names):
+        if name not in known:
+            raise UnknownTask(name, known)
+        task = known[name]
+        groups.setdefault((task.inputs, _image_preprocessing(task)), []).append(name)
+    return groups
 
-    def _table(self, name: str, logits: Array, top_k: int) -> tuple[tuple[ScoredLabel, ...], ...]:
-        labels = self.repository.tasks[name].labels
-        scores = softmax(logits)
-        return tuple(
-            tuple(ScoredLabel(label_of(labels, int(index)), float(row[index])) for index in indices)
-            for row, indices in zip(scores, best(logits, top_k), strict=True)
-        )
+
+def _table(task: Task, logits: Array, top_k: int) -> tuple[tuple[ScoredLabel, ...], ...]:
+    scores = softmax(logits)
+    return tuple(
+        tuple(ScoredLabel(label_of(task.labels, int(index)), float(row[index])) for index in indices)
+        for row, indices in zip(scores, best(logits, top_k), strict=True)
+    )
 
 
 def _row_count(request: InferRequest) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from serving.errors import ServingError
 from serving.plan import ExecutionPlan
+from serving.repository.model import Repository
 
 Array = NDArray[np.generic]
 
@@ -71,6 +72,15 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Finish what is running and release the models. Does nothing on an engine that is not started."""
+
+    async def load(self, repository: Repository) -> None:
+        """Open and try the segments of `repository` that are not open, before anybody asks for them.
+
+        Raises RepositoryError naming one that cannot be used; then none of them is open. Requests go on meanwhile.
+        """
+
+    async def release(self, segments: Collection[str]) -> None:
+        """Close these segments; nobody will ask for them, unless they are loaded again."""
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:
         """Run `plan` on `inputs` (by name, each of shape (n, ...), n >= 1).

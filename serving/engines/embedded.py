@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -64,7 +65,8 @@ class EmbeddedEngine:
         self._repository = repository
         self._threads = threads or max(1, available_cores() // instances)
         self._max_batch_rows = max_batch_rows
-        self._sessions: dict[str, ort.InferenceSession] = {}
+        self._segments: Mapping[str, Segment] = {}
+        self._sessions: Mapping[str, ort.InferenceSession] = {}
         self._counter = RunCounter(repository.segments)
         self._scheduler = Scheduler(
             self._run_segment, self._limit, workers=instances, max_queue_rows=max_queue_rows, on_run=self._count
@@ -72,13 +74,25 @@ class EmbeddedEngine:
 
     async def start(self) -> None:
         """Load every segment and run it once with one row. Raises RepositoryError naming the segment that cannot be used."""
-        self._sessions = await asyncio.to_thread(self._load)
+        await self.load(self._repository)
         self._scheduler.start()
 
     async def aclose(self) -> None:
         """Finish what was asked for, then let go of the sessions."""
         await self._scheduler.aclose()
         self._sessions = {}
+
+    async def load(self, repository: Repository) -> None:
+        """Open the segments of `repository` that are not open, and run each once. Raises RepositoryError naming one that cannot be used."""
+        missing = [segment for name, segment in repository.segments.items() if name not in self._sessions]
+        opened = await asyncio.to_thread(self._open_all, repository, missing)
+        self._segments = {**self._segments, **repository.segments}
+        self._sessions = {**self._sessions, **opened}
+
+    async def release(self, segments: Collection[str]) -> None:
+        """Let go of the sessions of these segments."""
+        self._sessions = {name: session for name, session in self._sessions.items() if name not in segments}
+        self._segments = {name: segment for name, segment in self._segments.items() if name not in segments}
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
         """Run `plan` on `inputs`, each of shape (n, ...). A segment that fails is named in the answer's errors."""
@@ -89,31 +103,31 @@ class EmbeddedEngine:
         return self._counter.totals()
 
     def _limit(self, name: str) -> int:
-        most = self._repository.segments[name].max_batch_rows
+        most = self._segments[name].max_batch_rows
         return most if self._max_batch_rows is None else min(most, self._max_batch_rows)
 
     def _count(self, run: SegmentRun, works: Sequence[Work]) -> None:
         self._counter.add(run)
 
-    def _load(self) -> dict[str, ort.InferenceSession]:
+    def _open_all(self, repository: Repository, segments: Sequence[Segment]) -> dict[str, ort.InferenceSession]:
         options = session_options(self._threads)
-        return {segment.name: self._open(segment, options) for segment in self._repository.segments.values()}
-
-    def _open(self, segment: Segment, options: ort.SessionOptions) -> ort.InferenceSession:
-        try:
-            path = self._repository.model_file(segment.name)
-            session = ort.InferenceSession(str(path), options, providers=list(PROVIDERS))
-            warm = _run(session, [np.zeros((1, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in segment.inputs])
-        except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise RepositoryError(
-                f"Segment {segment.name!r} cannot be loaded: its model.onnx is damaged or does not fit its config.pbtxt; "
-                "export the repository again."
-            ) from error
-        _check_outputs(segment, warm)
-        return session
+        return {segment.name: _open(repository.model_file(segment.name), segment, options) for segment in segments}
 
     def _run_segment(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
         return _run(self._sessions[name], inputs)
+
+
+def _open(file: Path, segment: Segment, options: ort.SessionOptions) -> ort.InferenceSession:
+    try:
+        session = ort.InferenceSession(str(file), options, providers=list(PROVIDERS))
+        warm = _run(session, [np.zeros((1, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in segment.inputs])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise RepositoryError(
+            f"Segment {segment.name!r} cannot be loaded: its model.onnx is damaged or does not fit its config.pbtxt; "
+            "export the repository again."
+        ) from error
+    _check_outputs(segment, warm)
+    return session
 
 
 def _run(session: ort.InferenceSession, inputs: Sequence[Array]) -> Sequence[Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from serving.engines.base import Answer, Array, Call, SegmentRun, SegmentStatist
 from serving.engines.counting import RunCounter
 from serving.engines.flow import Work
 from serving.engines.scheduler import MAX_QUEUE_ROWS, Scheduler
-from serving.errors import EngineError
+from serving.errors import EngineError, RepositoryError
 from serving.plan import ExecutionPlan
+from serving.repository.model import Repository
 
 
 class InMemoryEngine:
@@ -32,6 +33,7 @@ class InMemoryEngine:
         workers: int = 1,
     ) -> None:
         self.runs: list[SegmentRun] = []
+        self.released: set[str] = set()
         self._functions = dict(functions)
         self._counter = RunCounter(functions)
         self._scheduler = Scheduler(
@@ -49,6 +51,16 @@ class InMemoryEngine:
     async def aclose(self) -> None:
         """Finish what was asked for; stop being ready."""
         await self._scheduler.aclose()
+
+    async def load(self, repository: Repository) -> None:
+        """Raise RepositoryError when there is no function for a segment of `repository`."""
+        missing = sorted(repository.segments.keys() - self._functions.keys())
+        if missing:
+            raise RepositoryError(f"There is no function for segment {missing[0]!r}.")
+
+    async def release(self, segments: Collection[str]) -> None:
+        """Note in `released` that nobody will ask for these."""
+        self.released.update(segments)
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
         """Run `plan` on `inputs`. A function that is missing or fails is named in the answer's errors."""

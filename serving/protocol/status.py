@@ -9,11 +9,14 @@ import grpc
 from serving.errors import (
     BodyTooLarge,
     DeadlineExceeded,
+    Forbidden,
     InvalidRequest,
+    LoadFailed,
     NotReady,
     QueueFull,
     ServingError,
     TaskFailed,
+    Unauthenticated,
     UnknownModel,
     Unsupported,
 )
@@ -37,6 +40,9 @@ _TABLE: dict[type[ServingError], WireCodes] = {
     QueueFull: WireCodes(429, grpc.StatusCode.RESOURCE_EXHAUSTED),
     DeadlineExceeded: WireCodes(504, grpc.StatusCode.DEADLINE_EXCEEDED),
     TaskFailed: WireCodes(503, grpc.StatusCode.UNAVAILABLE),
+    LoadFailed: WireCodes(400, grpc.StatusCode.INVALID_ARGUMENT),
+    Unauthenticated: WireCodes(401, grpc.StatusCode.UNAUTHENTICATED),
+    Forbidden: WireCodes(403, grpc.StatusCode.PERMISSION_DENIED),
     NotReady: WireCodes(503, grpc.StatusCode.UNAVAILABLE),
 }
 

@@ -1,0 +1,125 @@
+"""Which tasks are served, and how that changes while requests run.
+
+What is served at a moment is a catalogue that never changes. A load or unload makes the next one: its new segments are opened and tried
+first, then it takes the place of the old one at once. Requests finish on the catalogue that they started on; segments that only old
+catalogues know are closed when their last request is done. Segments are named by content, so that states mix without harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+from serving.catalog import Catalog
+from serving.engines.base import Engine
+from serving.errors import EngineError, LastModel, LoadFailed, NotATask, RepositoryError, UnknownModel
+from serving.repository.config import ALL_TASKS
+from serving.repository.model import Repository, Segment, Task
+from serving.repository.read import read_repository
+
+
+class _Generation:
+    """A catalogue and how many requests are on it."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.users = 0
+
+
+class Lifecycle:
+    """The catalogue of `repository` on `engine`, and its changes from the repository's folder. Used from one event loop."""
+
+    def __init__(self, repository: Repository, engine: Engine) -> None:
+        self._engine = engine
+        self._path = repository.path
+        self._current = _Generation(Catalog(repository))
+        self._old: list[_Generation] = []
+        self._changing = asyncio.Lock()
+        self._releases: set[asyncio.Task[None]] = set()
+
+    @property
+    def catalog(self) -> Catalog:
+        """Return what is served now."""
+        return self._current.catalog
+
+    @contextmanager
+    def use(self) -> Iterator[Catalog]:
+        """Yield the catalogue of this moment; what it needs stays open until the block ends."""
+        generation = self._current
+        generation.users += 1
+        try:
+            yield generation.catalog
+        finally:
+            generation.users -= 1
+            self._release_soon()
+
+    async def load(self, name: str) -> None:
+        """Serve the task `name` as it is on disk now, or, for all_tasks, exactly the tasks that are there.
+
+        Raises UnknownModel, NotATask, LoadFailed; then nothing has changed.
+        """
+        async with self._changing:
+            disk = await self._read(name)
+            if name == ALL_TASKS:
+                tasks = disk.tasks
+            elif name in disk.tasks:
+                tasks = {**self.catalog.repository.tasks, name: disk.tasks[name]}
+            elif name in disk.segments:
+                raise NotATask(name)
+            else:
+                raise UnknownModel(name, disk.tasks)
+            await self._serve(name, tasks, {**self.catalog.repository.segments, **disk.segments})
+
+    async def unload(self, name: str) -> None:
+        """Serve the task `name` no longer. Raises UnknownModel, NotATask, LastModel; then nothing has changed."""
+        async with self._changing:
+            repository = self.catalog.repository
+            if name in repository.segments or name == ALL_TASKS:
+                raise NotATask(name)
+            if name not in repository.tasks:
+                raise UnknownModel(name, repository.tasks)
+            rest = {known: task for known, task in repository.tasks.items() if known != name}
+            if not rest:
+                raise LastModel(name)
+            await self._serve(name, rest, repository.segments)
+
+    async def settle(self) -> None:
+        """Wait until what has been let go of is closed."""
+        while self._releases:
+            await asyncio.gather(*self._releases)
+
+    async def _read(self, name: str) -> Repository:
+        try:
+            return await asyncio.to_thread(read_repository, self._path)
+        except RepositoryError as error:
+            raise LoadFailed(name, error) from error
+
+    async def _serve(self, name: str, tasks: Mapping[str, Task], segments: Mapping[str, Segment]) -> None:
+        needed = {step.segment for task in tasks.values() for step in task.steps}
+        chosen = {segment: segments[segment] for segment in segments if segment in needed}
+        repository = replace(self.catalog.repository, tasks=tasks, segments=chosen)
+        catalog = Catalog(repository)
+        try:
+            await self._engine.load(repository)
+        except (RepositoryError, EngineError) as error:
+            self._release_soon()  # what was opened before the failure
+            raise LoadFailed(name, error) from error
+        self._old.append(self._current)
+        self._current = _Generation(catalog)
+        self._release_soon()
+
+    def _release_soon(self) -> None:
+        """Let go of the segments that nobody can ask for any more."""
+        finished = [generation for generation in self._old if not generation.users]
+        if not finished:
+            return
+        self._old = [generation for generation in self._old if generation.users]
+        live = [self._current, *self._old]
+        kept = {segment for generation in live for segment in generation.catalog.repository.segments}
+        gone = {segment for generation in finished for segment in generation.catalog.repository.segments} - kept
+        if gone:
+            release = asyncio.ensure_future(self._engine.release(gone))
+            self._releases.add(release)
+            release.add_done_callback(self._releases.discard)

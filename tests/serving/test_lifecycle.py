@@ -1,0 +1,218 @@
+"""Tasks come and go while requests run: what is served, what is opened and closed, and what a failure changes."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+
+from serving.engines.embedded import EmbeddedEngine
+from serving.engines.memory import InMemoryEngine
+from serving.errors import InvalidRequest, LastModel, LoadFailed, NotATask, UnknownModel
+from serving.messages import InferRequest
+from serving.repository import ALL_TASKS, read_repository
+from serving.repository.config import all_tasks_config, to_text
+from serving.router import Router
+from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images, make_repository, make_task, whole, write_repository
+
+Result = TypeVar("Result")
+
+
+def ask(path: Path, action: Callable[[Router], Awaitable[Result]], engine: InMemoryEngine | None = None) -> Result:
+    async def answer() -> Result:
+        repository = read_repository(path)
+        router = Router(repository, engine or EmbeddedEngine(repository, threads=1))
+        await router.start()
+        try:
+            return await action(router)
+        finally:
+            await router.aclose()
+
+    return asyncio.run(answer())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    """The family without the task `colour`, whose folder stands beside, to be put in later."""
+    write_repository(tmp_path / "repo")
+    take_out(tmp_path / "repo", "colour")
+    return tmp_path / "repo"
+
+
+def take_out(repo: Path, task: str) -> None:
+    (repo / task).rename(repo.parent / task)
+    write_all_tasks(repo)
+
+
+def put_in(repo: Path, task: str) -> None:
+    (repo.parent / task).rename(repo / task)
+    write_all_tasks(repo)
+
+
+def write_all_tasks(repo: Path) -> None:
+    there = [make_task(name) for name in TASK_NAMES if (repo / name).is_dir()]
+    (repo / ALL_TASKS / "config.pbtxt").write_text(to_text(all_tasks_config(there)))
+
+
+async def infer(router: Router, task: str, rows: int = 2) -> np.ndarray:
+    response = await router.infer(InferRequest(task, {"image": images(rows)}))
+    np.testing.assert_allclose(response.outputs[task], whole(task, images(rows)), rtol=1e-4, atol=1e-5)
+    return response.outputs[task]  # type: ignore[return-value]
+
+
+def test_a_task_that_is_put_on_disk_is_served_when_it_is_loaded_and_the_others_go_on_to_the_bit(repo: Path) -> None:
+    async def work(router: Router) -> None:
+        before = {task: await infer(router, task) for task in ("probe", "parity", "late")}
+        put_in(repo, "colour")
+        with pytest.raises(UnknownModel):
+            await infer(router, "colour")
+        await router.lifecycle.load("colour")
+        await infer(router, "colour")
+        assert list(router.catalog.find(ALL_TASKS).outputs) == sorted(TASK_NAMES)
+        for task, values in before.items():
+            np.testing.assert_array_equal(await infer(router, task), values)
+
+    ask(repo, work)
+
+
+def test_only_what_is_new_is_opened_and_what_nobody_needs_is_closed(repo: Path) -> None:
+    engine = InMemoryEngine(LAYERS)
+
+    async def work(router: Router) -> None:
+        await router.lifecycle.unload("late")
+        await router.lifecycle.settle()
+        # tuned-a and head-colour stand on disk without a task; what no task needs goes with the first change
+        assert engine.released == {"branch-late", "tuned-a", "head-colour"}
+        with pytest.raises(UnknownModel):
+            await infer(router, "late")
+        with pytest.raises(UnknownModel):
+            router.catalog.find("branch-late")
+        await infer(router, "probe")
+        await router.lifecycle.load("late")  # it is on disk still
+        await infer(router, "late")
+
+    ask(repo, work, engine)
+
+
+def test_a_request_ends_on_what_it_began_with_and_holds_it_open(repo: Path) -> None:
+    engine = InMemoryEngine(LAYERS)
+
+    async def work(router: Router) -> None:
+        with router.lifecycle.use() as catalog, router.lifecycle.use():
+            await router.lifecycle.unload("late")
+            await router.lifecycle.unload("parity")
+            assert "late" in catalog.models
+            assert not engine.released & {"branch-late", "tuned-b"}
+        await router.lifecycle.settle()
+        assert engine.released >= {"branch-late", "tuned-b", "head-parity"}
+
+    ask(repo, work, engine)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no config", "other shape"])
+def test_a_load_that_fails_changes_nothing_and_says_why(repo: Path, damage: str) -> None:
+    async def work(router: Router) -> None:
+        await router.lifecycle.unload("late")
+        await router.lifecycle.settle()
+        model = repo / "branch-late/1/model.onnx"
+        good = model.read_bytes()
+        if damage == "truncated":
+            model.write_bytes(good[:150])
+        elif damage == "other shape":
+            model.write_bytes((repo / "suffix/1/model.onnx").read_bytes())
+        else:
+            (repo / "branch-late/config.pbtxt").rename(repo / "kept")
+        before = router.catalog
+        with pytest.raises(LoadFailed, match=r"^Model 'late' was not loaded, and nothing has changed: .*branch-late"):
+            await router.lifecycle.load("late")
+        assert router.catalog is before
+        await infer(router, "probe")
+        model.write_bytes(good)
+        if damage == "no config":
+            (repo / "kept").rename(repo / "branch-late/config.pbtxt")
+        await router.lifecycle.load("late")
+        await infer(router, "late")
+
+    ask(repo, work)
+
+
+def test_a_repository_that_is_gone_fails_the_load_only(repo: Path) -> None:
+    async def work(router: Router) -> None:
+        shutil.rmtree(repo)
+        with pytest.raises(LoadFailed, match="is not a folder"):
+            await router.lifecycle.load("late")
+        for task in ("probe", "parity", "late"):
+            await infer(router, task)
+
+    ask(repo, work)
+
+
+def test_names_that_cannot_be_loaded(repo: Path) -> None:
+    async def work(router: Router) -> None:
+        for name, kind in (("nothing", UnknownModel), ("trunk", NotATask)):
+            with pytest.raises(kind):
+                await router.lifecycle.load(name)
+            with pytest.raises(kind):
+                await router.lifecycle.unload(name)
+        with pytest.raises(NotATask):
+            await router.lifecycle.unload(ALL_TASKS)
+        await router.lifecycle.unload("probe")
+        await router.lifecycle.unload("parity")
+        with pytest.raises(LastModel, match="Task 'late' is the last one"):
+            await router.lifecycle.unload("late")
+        await router.lifecycle.load(ALL_TASKS)
+        assert set(router.repository.tasks) == {"probe", "parity", "late"}
+
+    ask(repo, work)
+
+
+def test_loads_at_the_same_time_end_as_if_one_after_the_other(repo: Path) -> None:
+    async def work(router: Router) -> None:
+        put_in(repo, "colour")
+        await asyncio.gather(
+            router.lifecycle.load("colour"),
+            router.lifecycle.unload("late"),
+            router.lifecycle.load("colour"),
+            router.lifecycle.unload("parity"),
+        )
+        assert set(router.repository.tasks) == {"probe", "colour"}
+
+    ask(repo, work)
+
+
+@pytest.mark.slow
+def test_under_load_no_request_fails_while_tasks_come_and_go(repo: Path) -> None:
+    async def work(router: Router) -> int:
+        answers = 0
+        stop = False
+
+        async def client(task: str) -> None:
+            nonlocal answers
+            first = await infer(router, task, 1)
+            while not stop:
+                np.testing.assert_allclose(await infer(router, task, 1), first, rtol=1e-5)
+                answers += 1
+
+        clients = [asyncio.ensure_future(client(task)) for task in ("probe", "parity") for _ in range(3)]
+        for _ in range(100):
+            await router.lifecycle.unload("late")
+            with pytest.raises((UnknownModel, InvalidRequest)):
+                await infer(router, "late")
+            await router.lifecycle.load("late")
+            await infer(router, "late", 1)
+        stop = True
+        await asyncio.gather(*clients)
+        await router.lifecycle.settle()
+        assert set(router._engine._sessions) == {name for task in ("probe", "parity", "late") for name in CHAINS[task]}  # type: ignore[attr-defined]
+        return answers
+
+    assert ask(repo, work) > 100
+
+
+def test_the_family_is_what_these_tests_take_it_for() -> None:
+    assert set(make_repository().tasks) == {"probe", "colour", "parity", "late"}
