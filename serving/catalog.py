@@ -37,11 +37,13 @@ class Model:
 
 
 class Catalog:
-    """The models of one repository."""
+    """The models of one repository. most_plans: how many execution plans are remembered."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, most_plans: int = 4096) -> None:
+        self._most_plans = most_plans
         self.repository = repository
         self.models: Mapping[str, Model] = {model.name: model for model in _models(repository)}
+        self._plans: dict[tuple[str, tuple[str, ...]], ExecutionPlan] = {}
 
     def find(self, name: str, version: str = "") -> Model:
         """Return a model; an empty version means the only one there is. Raises UnknownModel."""
@@ -54,6 +56,14 @@ class Catalog:
 
     def plan(self, model: Model, outputs: Sequence[str]) -> ExecutionPlan:
         """Return how to compute `outputs` of `model`. The plan's outputs bear the names of the model's outputs."""
+        asked = (model.name, tuple(outputs))
+        if asked not in self._plans:
+            if len(self._plans) >= self._most_plans:  # clients that ask for ever other combinations must not fill the memory
+                self._plans.clear()
+            self._plans[asked] = self._make_plan(model, outputs)
+        return self._plans[asked]
+
+    def _make_plan(self, model: Model, outputs: Sequence[str]) -> ExecutionPlan:
         if model.name in self.repository.segments:
             inputs = tuple(spec.name for spec in model.inputs)
             step = PlanStep(model.name, (inputs,), (tuple(model.outputs),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving.catalog import Catalog
 from serving.engines.base import Answer
 from serving.engines.memory import InMemoryEngine
 from serving.errors import DifferentInputs, NoTask, UnknownTask
@@ -130,3 +132,14 @@ def test_tasks_with_different_inputs_are_refused_together() -> None:
     repository = Repository(Path(), REPOSITORY.segments, {**REPOSITORY.tasks, "other": other})
     with pytest.raises(DifferentInputs, match="'late' and 'other' take different inputs"):
         make_plan(repository, ["late", "other"])
+
+
+def test_a_catalogue_remembers_plans_and_forgets_before_there_are_many() -> None:
+    catalog = Catalog(REPOSITORY, most_plans=3)
+    model = catalog.find("all_tasks")
+    first = catalog.plan(model, ["late", "probe"])
+    assert catalog.plan(model, ("late", "probe")) is first
+    for names in itertools.permutations(TASK_NAMES):
+        assert list(catalog.plan(model, names).outputs) == list(names)
+        assert len(catalog._plans) <= 3
+    assert catalog.plan(model, ["late", "probe"]) == first
