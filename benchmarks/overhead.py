@@ -1,0 +1,241 @@
+"""What the server adds to its engine, and how many requests of a tiny network it answers: `python -m benchmarks.overhead REPOSITORY`.
+
+Added latency: one client, one request after the other, uint8 input of one row, tritonclient over binary HTTP and gRPC against a server in a
+process of its own; the bare engine in this process runs the same segments; they take turns. Throughput: `--clients` connections, each one
+request at a time, with clients that do as little as can be done (prepared bytes), server and clients on the same cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from tritonclient.grpc import aio as grpc_client
+from tritonclient.grpc import service_pb2
+from tritonclient.http import aio as http_client
+
+from benchmarks.machine import describe_machine
+from benchmarks.timing import Timing, interleave
+from serving.dtypes import NUMPY_DTYPES
+from serving.engines.base import Array
+from serving.engines.embedded import EmbeddedEngine
+from serving.plan import make_plan
+from serving.repository import Repository, Task, read_repository
+
+_pb: Any = service_pb2
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Latencies of one request, and requests per second of `clients` connections; 0: not measured."""
+
+    task: str
+    bare: Timing
+    http: Timing
+    grpc: Timing
+    clients: int = 0
+    http_per_s: float = 0.0
+    grpc_per_s: float = 0.0
+
+    @property
+    def http_adds_ms(self) -> float:
+        """Return the difference of the medians."""
+        return self.http.median_ms - self.bare.median_ms
+
+    @property
+    def grpc_adds_ms(self) -> float:
+        """Return the difference of the medians."""
+        return self.grpc.median_ms - self.bare.median_ms
+
+
+@contextlib.contextmanager
+def served(repository: Path, *options: str) -> Iterator[tuple[str, str]]:
+    """Yield host:port of HTTP and of gRPC of an `espalier serve` in a process of its own."""
+    command = [sys.executable, "-m", "espalier.cli", "serve", str(repository), "--http-port", "0", "--grpc-port", "0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = next((text for text in process.stdout if "Serving on" in text), "")
+            found = re.search(r"http://(\S+).*grpc://([\w.:\[\]]+\d)", line)
+            if found is None:
+                raise RuntimeError("The server did not start.")
+            yield found.group(1), found.group(2)
+        finally:
+            process.terminate()
+
+
+def measure(path: Path, task: str, *, threads: int | None, rounds: int, seconds: float, clients: int) -> Overhead:
+    """Return what serving `task` of the repository at `path` costs beyond the engine. seconds: of each throughput measurement, 0: none."""
+    repository = read_repository(path)
+    options = ["--threads", str(threads)] if threads else []
+    with served(path, *options) as (http_address, grpc_address):
+        return asyncio.run(_measure(repository, task, threads, rounds, seconds, clients, http_address, grpc_address))
+
+
+async def _measure(
+    repository: Repository,
+    name: str,
+    threads: int | None,
+    rounds: int,
+    seconds: float,
+    clients: int,
+    http_address: str,
+    grpc_address: str,
+) -> Overhead:
+    task = repository.tasks[name]
+    plan = make_plan(repository, [name])
+    rows = _rows(task)
+    engine = EmbeddedEngine(repository, threads=threads)
+    await engine.start()
+    async with _tritonclients(http_address, grpc_address) as (http, rpc):
+        timings = await interleave(
+            {
+                "bare": lambda: engine.infer(plan, rows),
+                "http": lambda: http.infer(name, _inputs(http_client, rows), outputs=[http_client.InferRequestedOutput(name)]),
+                "grpc": lambda: rpc.infer(name, _inputs(grpc_client, rows)),
+            },
+            rounds,
+        )
+    await engine.aclose()
+    http_per_s = grpc_per_s = 0.0
+    if seconds:
+        body = _http_request(name, task, rows, http_address)
+        http_per_s = await _throughput(lambda: _http_caller(http_address, body), clients, seconds)
+        message = _grpc_request(name, task, rows)
+        grpc_per_s = await _throughput(lambda: _grpc_caller(grpc_address, message), clients, seconds)
+    return Overhead(name, timings["bare"], timings["http"], timings["grpc"], clients, http_per_s, grpc_per_s)
+
+
+def _rows(task: Task) -> dict[str, Array]:
+    generator = np.random.default_rng(0)
+    return {
+        spec.name: generator.integers(0, 256, (1, *spec.shape)).astype(NUMPY_DTYPES[spec.dtype])  # bytes, or numbers like them
+        for spec in task.inputs
+    }
+
+
+@contextlib.asynccontextmanager
+async def _tritonclients(http_address: str, grpc_address: str) -> AsyncIterator[tuple[Any, Any]]:
+    async with (
+        http_client.InferenceServerClient(http_address) as http,
+        grpc_client.InferenceServerClient(grpc_address) as rpc,
+    ):
+        yield http, rpc
+
+
+def _inputs(client: Any, rows: dict[str, Array]) -> list[Any]:
+    from tritonclient.utils import np_to_triton_dtype
+
+    inputs = []
+    for name, values in rows.items():
+        tensor = client.InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype))
+        tensor.set_data_from_numpy(values)
+        inputs.append(tensor)
+    return inputs
+
+
+async def _throughput(connect: Callable[[], Any], clients: int, seconds: float) -> float:
+    """Return requests per second of `clients` callers, after a tenth of the time to warm up."""
+    counted = 0
+    begin = time.perf_counter() + seconds / 10
+    end = begin + seconds
+
+    async def client() -> None:
+        nonlocal counted
+        async with connect() as call:
+            while (now := time.perf_counter()) < end:
+                await call()
+                counted += now >= begin
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return counted / seconds
+
+
+@contextlib.asynccontextmanager
+async def _http_caller(address: str, request: bytes) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+
+    async def call() -> None:
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(head.decode("latin-1"))
+        length = re.search(rb"\ncontent-length: (\d+)", head.lower())
+        await reader.readexactly(int(length.group(1)) if length else 0)
+
+    try:
+        yield call
+    finally:
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def _grpc_caller(address: str, request: bytes) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+    async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        method = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # bytes in, bytes out
+        yield lambda: method(request)
+
+
+def _http_request(name: str, task: Task, rows: dict[str, Array], address: str) -> bytes:
+    inputs = []
+    for spec in task.inputs:
+        values = rows[spec.name]
+        size = {"binary_data_size": values.nbytes}
+        inputs.append({"name": spec.name, "shape": list(values.shape), "datatype": spec.dtype, "parameters": size})
+    header = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    body = header + b"".join(rows[spec.name].tobytes() for spec in task.inputs)
+    head = (
+        f"POST /v2/models/{name}/infer HTTP/1.1\r\nHost: {address}\r\nInference-Header-Content-Length: {len(header)}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _grpc_request(name: str, task: Task, rows: dict[str, Array]) -> bytes:
+    message = _pb.ModelInferRequest(model_name=name)
+    for spec in task.inputs:
+        message.inputs.add(name=spec.name, datatype=spec.dtype, shape=rows[spec.name].shape)
+        message.raw_input_contents.append(rows[spec.name].tobytes())
+    return bytes(message.SerializeToString())
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("repository", type=Path)
+    parser.add_argument("--task", help="default: the first")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each throughput measurement; 0: none")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    given = parser.parse_args()
+    task = given.task or next(iter(read_repository(given.repository).tasks))
+    found = measure(
+        given.repository, task, threads=given.threads, rounds=given.rounds, seconds=given.seconds, clients=given.clients
+    )
+    print(f"{task}; {describe_machine()}")
+    print(f"bare engine  {found.bare}")
+    print(f"binary HTTP  {found.http}   adds {found.http_adds_ms:.2f} ms")
+    print(f"gRPC         {found.grpc}   adds {found.grpc_adds_ms:.2f} ms")
+    if given.seconds:
+        print(f"{given.clients} clients: binary HTTP {found.http_per_s:,.0f} requests/s, gRPC {found.grpc_per_s:,.0f} requests/s")
+    if given.json:
+        given.json.write_text(json.dumps({"machine": describe_machine(), **asdict(found)}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
