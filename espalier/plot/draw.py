@@ -1,46 +1,27 @@
-"""Draws a layout with matplotlib's object API: no window, no global figure, and the same bytes for the same layout."""
+"""Draws a layout."""
 
 from __future__ import annotations
 
-import warnings
-from io import BytesIO
+from functools import partial
 from itertools import pairwise
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.patches import Rectangle as RectanglePatch
 from matplotlib.path import Path as Outline
 
+from espalier.drawing import render_figure
 from espalier.plot.palette import ink_on, paint_colour
 from espalier.plot.shapes import Box, Layout, Rectangle, Ribbon, Text
 
 _POINTS_PER_INCH = 72
 _PNG_DPI = 2 * _POINTS_PER_INCH
-_FONTS = ["DejaVu Sans", "Verdana", "Arial", "Helvetica"]
 
 
 def render(layout: Layout, kind: str) -> bytes:
-    """Return the picture as a file of `kind`, "svg" (text stays text) or "png" (two pixels a point). The background is white.
-
-    Letters that DejaVu Sans lacks (as in Chinese labels) are boxes in a PNG; in an SVG the viewer's fonts show them.
-    """
-    file = BytesIO()
-    with mpl.rc_context(), warnings.catch_warnings():
-        mpl.rcdefaults()  # a user's style would change the picture
-        mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "espalier", "font.sans-serif": _FONTS})
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure = _figure(layout)
-        if kind == "svg":
-            metadata = {"Title": layout.title, "Creator": "espalier", "Date": None}
-            FigureCanvasSVG(figure).print_figure(file, format="svg", metadata=metadata)
-        else:
-            metadata = {"Title": layout.title, "Software": "espalier"}
-            FigureCanvasAgg(figure).print_figure(file, format="png", dpi=_PNG_DPI, metadata=metadata)
-    return file.getvalue()
+    """Return the picture as a file of `kind`, "svg" (text stays text) or "png" (two pixels a point). The background is white."""
+    return render_figure(partial(_figure, layout), kind, png_dpi=_PNG_DPI, title=layout.title)
 
 
 def _figure(layout: Layout) -> Figure:

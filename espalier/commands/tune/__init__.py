@@ -10,6 +10,7 @@ from espalier.commands.tune.compare import compare
 from espalier.commands.tune.costs import costs
 from espalier.commands.tune.fit import fit
 from espalier.commands.tune.greedy import greedy
+from espalier.commands.tune.option_groups import ungroup
 from espalier.commands.tune.plot import plot
 from espalier.commands.tune.pretrain import pretrain
 from espalier.commands.tune.profile import profile
@@ -18,15 +19,5 @@ from espalier.commands.tune.replay import replay
 from espalier.commands.tune.transfer import transfer
 
 app = typer.Typer(help="Tune tasks: a few blocks of a backbone per task, the rest stays bit-identical.", no_args_is_help=True)
-app.command()(blocks)
-app.command()(costs)
-app.command()(profile)
-app.command()(greedy)
-app.command()(fit)
-app.command()(active)
-app.command()(prune)
-app.command()(compare)
-app.command()(plot)
-app.command()(replay)
-app.command()(transfer)
-app.command()(pretrain)
+for _command in (blocks, costs, profile, greedy, fit, active, prune, compare, plot, replay, transfer, pretrain):
+    app.command()(ungroup(_command))

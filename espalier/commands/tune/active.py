@@ -13,38 +13,13 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import (
-    BackboneOption,
-    CheckpointOption,
-    CorruptionOption,
-    DataFolderOption,
-    DataOption,
-    DownloadOption,
-    ImageSizeOption,
-    check_writable,
-    open_backbone,
-    open_data,
-    parse_subset,
-)
-from espalier.commands.tune.training_options import (
-    BatchSizeOption,
-    Cache,
-    CacheOption,
-    DeviceOption,
-    EpochsOption,
-    FlipOption,
-    LrOption,
-    Precision,
-    PrecisionOption,
-    SeedOption,
-    ViewsOption,
-    WeightDecayOption,
-    make_fit_options,
-)
+from espalier.commands.tune.options import AllImages, BackboneOption, DataOption, Weights, check_writable, parse_subset
+from espalier.commands.tune.training_options import Augmentation, Learning, Machine, make_fit_options
 from espalier.console import console, progress_bars
 
 
 def active(
+    *,
     backbone: BackboneOption,
     pool: Annotated[
         Path | None,
@@ -62,21 +37,11 @@ def active(
     sizes: Annotated[str, typer.Option(metavar="N,N,...", help="Labels in all, round by round.")] = "100,400,500,1500",
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions, with the seeds from --seed on.")] = 3,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all rounds as JSON.")] = None,
-    data_folder: DataFolderOption = None,
-    download: DownloadOption = False,
-    corruption: CorruptionOption = None,
-    checkpoint: CheckpointOption = None,
-    image_size: ImageSizeOption = None,
-    epochs: EpochsOption = 10,
-    lr: LrOption = None,
-    weight_decay: WeightDecayOption = 1e-2,
-    batch_size: BatchSizeOption = 64,
-    seed: SeedOption = 0,
-    views: ViewsOption = 0,
-    flip: FlipOption = False,
-    cache: CacheOption = Cache.AUTO,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = Precision.AUTO,
+    images: AllImages,
+    weights: Weights,
+    learning: Learning,
+    augmentation: Augmentation,
+    machine: Machine,
 ) -> None:
     """Choose what to label next: the images that a task is least sure of.
 
@@ -91,7 +56,7 @@ def active(
     if pool is not None:
         if task is None or out is None:
             raise typer.BadParameter("--pool needs the task checkpoint (--task) and where to write the files to label (--out).")
-        _choose(backbone, checkpoint, image_size, pool, task, count, out, device)
+        _choose(backbone, weights, pool, task, count, out, machine.device)
         return
 
     from tuning.active import check_sizes, compare, summarise
@@ -103,23 +68,12 @@ def active(
     if report is not None:
         check_writable(report, ".json")
     wanted = _parse_sizes(sizes)
-    loaded = open_backbone(backbone, checkpoint, image_size)
-    task_data = open_data(data, loaded.spec.preprocessing, folder=data_folder, download=download, corruption=corruption)
+    loaded = weights.open(backbone)
+    task_data = images.open(data, loaded.spec.preprocessing)
     check_sizes(wanted, len(task_data.train))
-    options = make_fit_options(
-        epochs=epochs,
-        lr=lr,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        seed=seed,
-        views=views,
-        flip=flip,
-        cache=cache,
-        device=device,
-        precision=precision,
-    )
-    method = subtuning(find_subset(loaded, parse_subset(blocks)), epochs)
-    all_seeds = range(seed, seed + seeds)
+    options = make_fit_options(learning, augmentation, machine)
+    method = subtuning(find_subset(loaded, parse_subset(blocks)), learning.epochs)
+    all_seeds = range(learning.seed, learning.seed + seeds)
     with progress_bars() as show, closing(FeatureStore(options.cache_bytes, options.cache_folder)) as store:
         trainer = Trainer(loaded, task_data, options, store)
         found = compare(trainer, method, wanted, all_seeds, on_round=lambda done, total: show("Rounds", done, total))
@@ -127,19 +81,17 @@ def active(
     _print(summary)
     if report is not None:
         about = {"backbone": loaded.spec.name, "data": task_data.name, "method": method.name, "subset": list(method.paths)}
-        _write(report, {**about, "epochs": epochs, "seeds": list(all_seeds), "strategies": summary})
+        _write(report, {**about, "epochs": learning.epochs, "seeds": list(all_seeds), "strategies": summary})
 
 
-def _choose(
-    backbone: str, checkpoint: Path | None, image_size: int | None, pool: Path, task: Path, count: int, out: Path, device: str
-) -> None:
+def _choose(backbone: str, weights: Weights, pool: Path, task: Path, count: int, out: Path, device: str) -> None:
     from tuning.checkpoint import load_task
     from tuning.compute import find_compute
     from tuning.unlabelled import rank_pool, write_candidates
 
     check_writable(out, ".csv")
     tuned = load_task(task)
-    loaded = open_backbone(backbone, checkpoint, image_size)
+    loaded = weights.open(backbone)
     with progress_bars() as show:
         ranking = rank_pool(
             loaded, tuned, pool, find_compute(device), on_image=lambda done, total: show("Looking at images", done, total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -11,31 +12,9 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import (
-    BackboneOption,
-    CheckpointOption,
-    CorruptionOption,
-    DataFolderOption,
-    DataOption,
-    DownloadOption,
-    ImageSizeOption,
-    open_backbone,
-    open_data,
-)
+from espalier.commands.tune.options import AllImages, BackboneOption, DataOption, Weights
 from espalier.commands.tune.search_options import LedgerOption, WorkersOption
-from espalier.commands.tune.training_options import (
-    BatchSizeOption,
-    Cache,
-    CacheOption,
-    DeviceOption,
-    EpochsOption,
-    FlipOption,
-    Precision,
-    PrecisionOption,
-    ViewsOption,
-    WeightDecayOption,
-    make_fit_options,
-)
+from espalier.commands.tune.training_options import Augmentation, Learning, Machine, make_fit_options
 from espalier.console import console, progress_bars, say
 
 if TYPE_CHECKING:
@@ -44,7 +23,14 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 
+@dataclass(frozen=True)
+class _Learning(Learning):
+    lr: float | None = field(default=None, init=False)  # --lrs
+    seed: int = field(default=0, init=False)  # --seeds
+
+
 def compare(
+    *,
     backbone: BackboneOption,
     data: DataOption,
     ledger: LedgerOption,
@@ -70,20 +56,12 @@ def compare(
             metavar="SUBSETS", help="What subtuning chooses from, as layer4.1,layer3.0+layer4.1; default: any single block."
         ),
     ] = None,
-    data_folder: DataFolderOption = None,
-    download: DownloadOption = False,
-    corruption: CorruptionOption = None,
-    checkpoint: CheckpointOption = None,
-    image_size: ImageSizeOption = None,
-    epochs: EpochsOption = 10,
-    weight_decay: WeightDecayOption = 1e-2,
-    batch_size: BatchSizeOption = 64,
-    views: ViewsOption = 0,
-    flip: FlipOption = False,
+    images: AllImages,
+    weights: Weights,
+    learning: _Learning,
+    augmentation: Augmentation,
     workers: WorkersOption = None,
-    cache: CacheOption = Cache.AUTO,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = Precision.AUTO,
+    machine: Machine,
 ) -> None:
     """Compare SubTuning with its baselines under one budget: the same images and epochs, every choice by cross-validation on them.
 
@@ -94,8 +72,8 @@ def compare(
     from tuning.search.compare import METHODS, Comparison
     from tuning.search.compare import compare as run
 
-    loaded = open_backbone(backbone, checkpoint, image_size)
-    task_data = open_data(data, loaded.spec.preprocessing, folder=data_folder, download=download, corruption=corruption)
+    loaded = weights.open(backbone)
+    task_data = images.open(data, loaded.spec.preprocessing)
     comparison = Comparison(
         methods=tuple(METHODS) if methods == "all" else tuple(_method(name, METHODS) for name in methods.split(",")),
         sizes=tuple(_numbers(sizes, int, "--sizes")) if sizes else (),
@@ -105,18 +83,7 @@ def compare(
         blocks=tuple(name.strip() for name in blocks.split(",")) if blocks else (),
         workers=workers,
     )
-    fit_options = make_fit_options(
-        epochs=epochs,
-        lr=None,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        seed=0,
-        views=views,
-        flip=flip,
-        cache=cache,
-        device=device,
-        precision=precision,
-    )
+    fit_options = make_fit_options(learning, augmentation, machine)
     try:
         with progress_bars() as report:
             trials = run(loaded, task_data, fit_options, comparison, ledger, on_run=report, say=say)

@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import BackboneOption, CheckpointOption, ImageSizeOption, open_backbone
+from espalier.commands.tune.options import BackboneOption, Weights
 from espalier.console import Report, console, human_bytes, human_macs, progress_bars
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class Row:
 
 
 def costs(
+    *,
     backbone: BackboneOption,
-    checkpoint: CheckpointOption = None,
-    image_size: ImageSizeOption = None,
+    weights: Weights,
     given: Annotated[
         Path | None,
         typer.Option(
@@ -62,7 +62,7 @@ def costs(
 
     if json_file is not None and not json_file.parent.is_dir():
         raise typer.BadParameter(f"the folder {json_file.parent} does not exist.", param_hint="--json")
-    loaded = open_backbone(backbone, checkpoint, image_size)
+    loaded = weights.open(backbone)
     with console.status("Exporting the backbone"):
         pricing = open_pricing(loaded, given, classes=classes, measure=measure_ms if latency else None)
     with progress_bars() as report:

@@ -11,36 +11,9 @@ import typer
 from rich.markup import escape
 
 from espalier.commands.tune.methods import LORA_RANK, MethodOptions, check_method, find_method
-from espalier.commands.tune.options import (
-    BackboneOption,
-    CheckpointOption,
-    CorruptionOption,
-    DataFolderOption,
-    DataOption,
-    DownloadOption,
-    ImageSizeOption,
-    TrainImagesOption,
-    check_writable,
-    open_backbone,
-    open_data,
-)
+from espalier.commands.tune.options import BackboneOption, DataOption, Images, Weights, check_writable
 from espalier.commands.tune.seeds import report, run_seeds, seeds_table
-from espalier.commands.tune.training_options import (
-    BatchSizeOption,
-    Cache,
-    CacheOption,
-    DeviceOption,
-    EpochsOption,
-    FlipOption,
-    LrOption,
-    Precision,
-    PrecisionOption,
-    SeedOption,
-    ViewsOption,
-    WeightDecayOption,
-    make_fit_options,
-    open_store,
-)
+from espalier.commands.tune.training_options import Augmentation, Learning, Machine, make_fit_options, open_store
 from espalier.console import console, progress_bars
 
 _METHODS = (
@@ -50,6 +23,7 @@ _METHODS = (
 
 
 def fit(
+    *,
     backbone: BackboneOption,
     data: DataOption,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The task checkpoint to write (.safetensors).")],
@@ -79,17 +53,9 @@ def fit(
             min=1, help="Of --method surgical: which of the (up to four) contiguous groups of blocks, 1 next to the input."
         ),
     ] = None,
-    data_folder: DataFolderOption = None,
-    download: DownloadOption = False,
-    corruption: CorruptionOption = None,
-    train_images: TrainImagesOption = None,
-    checkpoint: CheckpointOption = None,
-    image_size: ImageSizeOption = None,
-    epochs: EpochsOption = 10,
-    lr: LrOption = None,
-    weight_decay: WeightDecayOption = 1e-2,
-    batch_size: BatchSizeOption = 64,
-    seed: SeedOption = 0,
+    images: Images,
+    weights: Weights,
+    learning: Learning,
     seeds: Annotated[
         int,
         typer.Option(
@@ -101,11 +67,8 @@ def fit(
     report_file: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.json", help="Write all numbers, options and versions there.")
     ] = None,
-    views: ViewsOption = 0,
-    flip: FlipOption = False,
-    cache: CacheOption = Cache.AUTO,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = Precision.AUTO,
+    augmentation: Augmentation,
+    machine: Machine,
 ) -> None:
     """Fine-tune some blocks and a new head on a task, and write them as a task checkpoint.
 
@@ -120,34 +83,16 @@ def fit(
     from tuning.checkpoint import save_task
     from tuning.trainer import Trainer
 
-    options = make_fit_options(
-        epochs=epochs,
-        lr=lr,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        seed=seed,
-        views=views,
-        flip=flip,
-        cache=cache,
-        device=device,
-        precision=precision,
-    )
-    loaded = open_backbone(backbone, checkpoint, image_size)
-    plan = find_method(wanted, loaded, epochs)
-    task_data = open_data(
-        data,
-        loaded.spec.preprocessing,
-        folder=data_folder,
-        download=download,
-        corruption=corruption,
-        train_images=train_images,
-    )
+    options = make_fit_options(learning, augmentation, machine)
+    loaded = weights.open(backbone)
+    plan = find_method(wanted, loaded, learning.epochs)
+    task_data = images.open(data, loaded.spec.preprocessing)
     with progress_bars() as bar, closing(open_store(options)) as store:
         trainer = Trainer(loaded, task_data, options, store)
         results = run_seeds(
             trainer,
             plan,
-            range(seed, seed + seeds),
+            range(learning.seed, learning.seed + seeds),
             lambda number, done, total: bar("Tuning" if seeds == 1 else f"Tuning, seed {number}", done, total),
             lambda tuned: save_task(tuned, out),
         )

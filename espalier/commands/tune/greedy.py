@@ -10,25 +10,12 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import (
-    BackboneOption,
-    CheckpointOption,
-    CorruptionOption,
-    DataFolderOption,
-    DataOption,
-    DownloadOption,
-    ImageSizeOption,
-    TrainImagesOption,
-    open_backbone,
-    open_data,
-)
+from espalier.commands.tune.options import BackboneOption, DataOption, Images, Weights
 from espalier.commands.tune.search_options import (
-    CandidatesOption,
-    FoldsOption,
+    Candidates,
     GivenOption,
     LedgerOption,
-    SearchLrOption,
-    SiameseOption,
+    SearchLearning,
     WorkersOption,
     describe_effort,
     names,
@@ -36,20 +23,7 @@ from espalier.commands.tune.search_options import (
     searching,
     show,
 )
-from espalier.commands.tune.training_options import (
-    BatchSizeOption,
-    Cache,
-    CacheOption,
-    DeviceOption,
-    EpochsOption,
-    FlipOption,
-    Precision,
-    PrecisionOption,
-    SeedOption,
-    ViewsOption,
-    WeightDecayOption,
-    make_fit_options,
-)
+from espalier.commands.tune.training_options import Augmentation, Machine, make_fit_options
 from espalier.console import console, human_bytes, human_macs
 
 if TYPE_CHECKING:
@@ -73,6 +47,7 @@ class Meaning(StrEnum):
 
 
 def greedy(
+    *,
     backbone: BackboneOption,
     data: DataOption,
     ledger: LedgerOption,
@@ -99,26 +74,13 @@ def greedy(
     race: Annotated[
         bool, typer.Option("--race/--no-race", help="Give up candidates that cannot win any more; the outcome is the same.")
     ] = True,
-    folds: FoldsOption = 5,
-    blocks: CandidatesOption = None,
-    siamese: SiameseOption = False,
-    data_folder: DataFolderOption = None,
-    download: DownloadOption = False,
-    corruption: CorruptionOption = None,
-    train_images: TrainImagesOption = None,
-    checkpoint: CheckpointOption = None,
-    image_size: ImageSizeOption = None,
-    epochs: EpochsOption = 10,
-    lr: SearchLrOption = None,
-    weight_decay: WeightDecayOption = 1e-2,
-    batch_size: BatchSizeOption = 64,
-    seed: SeedOption = 0,
-    views: ViewsOption = 0,
-    flip: FlipOption = False,
+    candidates: Candidates,
+    images: Images,
+    weights: Weights,
+    learning: SearchLearning,
+    augmentation: Augmentation,
     workers: WorkersOption = None,
-    cache: CacheOption = Cache.AUTO,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = Precision.AUTO,
+    machine: Machine,
 ) -> None:
     """Choose the blocks to tune, one after the other, by cross-validation on the training images (Algorithm 1 of SubTuning).
 
@@ -129,29 +91,16 @@ def greedy(
     from tuning.search.greedy import StopRule
     from tuning.search.score import Objective
 
-    loaded = open_backbone(backbone, checkpoint, image_size)
-    task_data = open_data(
-        data, loaded.spec.preprocessing, folder=data_folder, download=download, corruption=corruption, train_images=train_images
-    )
-    options = search_options(loaded, folds, blocks, workers, siamese, race)
+    loaded = weights.open(backbone)
+    task_data = images.open(data, loaded.spec.preprocessing)
+    options = search_options(loaded, candidates, workers, race)
     objective = Objective(cost_weight, bytes_weight, latency_budget_ms)
     cost = None
     if objective.needs_cost or given is not None:
         from espalier.commands.tune.subset_costs import open_costs
 
         cost = open_costs(loaded, given, len(task_data.labels), latency=latency_budget_ms is not None)
-    fit_options = make_fit_options(
-        epochs=epochs,
-        lr=lr,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        seed=seed,
-        views=views,
-        flip=flip,
-        cache=cache,
-        device=device,
-        precision=precision,
-    )
+    fit_options = make_fit_options(learning, augmentation, machine)
     rule = StopRule(epsilon, meaning.value, max_blocks)
     with searching(loaded, task_data, fit_options, options, ledger, cost) as search:
         found = search.select(direction.value, rule, objective)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,6 @@ CheckpointOption = Annotated[
         metavar="FILE", help="Weights of the backbone (.safetensors, or .pth without pickled code) instead of the published."
     ),
 ]
-ImageSizeOption = Annotated[int | None, typer.Option(min=1, help="Pixels of the network's input, if not the backbone's own.")]
 DataOption = Annotated[
     str,
     typer.Option(
@@ -35,45 +35,61 @@ DataOption = Annotated[
         "vtab:FOLDER; or, without a download, digits:TASK and glyphs:TASK (digits:parity, glyphs:font, ...).",
     ),
 ]
-DataFolderOption = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Where torchvision's data sets are; default: the user's cache folder.")
-]
-DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch a torchvision data set that is not there.")]
-CorruptionOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME:SEVERITY",
-        help="Disturb all images, as an input shift: gaussian_noise:3, motion_blur:5, ... (severity 1 to 5).",
-    ),
-]
-TrainImagesOption = Annotated[int | None, typer.Option(min=2, help="Learn from so many images only, drawn from every class.")]
 
 
-def open_backbone(name: str, checkpoint: Path | None, image_size: int | None) -> Backbone:
-    """Return the backbone that the options name."""
-    from tuning.backbone import load_backbone
+@dataclass(frozen=True)
+class Weights:
+    """Options of a network: what it starts from."""
 
-    with console.status("Loading the backbone"):
-        return load_backbone(name, checkpoint, image_size=image_size)
+    checkpoint: CheckpointOption = None
+    image_size: Annotated[int | None, typer.Option(min=1, help="Pixels of the network's input, if not the backbone's own.")] = (
+        None
+    )
+
+    def open(self, name: str) -> Backbone:
+        """Return the backbone of that name."""
+        from tuning.backbone import load_backbone
+
+        with console.status("Loading the backbone"):
+            return load_backbone(name, self.checkpoint, image_size=self.image_size)
 
 
-def open_data(
-    source: str,
-    preprocessing: Preprocessing,
-    *,
-    folder: Path | None = None,
-    download: bool = False,
-    corruption: str | None = None,
-    train_images: int | None = None,
-) -> TaskData:
-    """Return the data that the options name, and say which images were left out."""
-    from tuning.sources import DataOptions, load_data
+@dataclass(frozen=True)
+class Images:
+    """Options of the data: where it is, how much of it is used, and what happens to it."""
 
-    with console.status("Loading the data"):
-        data = load_data(source, preprocessing, DataOptions(folder, download, corruption, train_images))
-    if data.skipped:
-        console.print(f"[yellow]Skipped {len(data.skipped)} unreadable images:[/] {escape(', '.join(data.skipped[:5]))}")
-    return data
+    data_folder: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where torchvision's data sets are; default: the user's cache folder.")
+    ] = None
+    download: Annotated[bool, typer.Option("--download", help="Fetch a torchvision data set that is not there.")] = False
+    corruption: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME:SEVERITY",
+            help="Disturb all images, as an input shift: gaussian_noise:3, motion_blur:5, ... (severity 1 to 5).",
+        ),
+    ] = None
+    train_images: Annotated[int | None, typer.Option(min=2, help="Learn from so many images only, drawn from every class.")] = (
+        None
+    )
+
+    def open(self, source: str, preprocessing: Preprocessing) -> TaskData:
+        """Return the data that `source` names, and say which images were left out."""
+        from tuning.sources import DataOptions, load_data
+
+        options = DataOptions(self.data_folder, self.download, self.corruption, self.train_images)
+        with console.status("Loading the data"):
+            data = load_data(source, preprocessing, options)
+        if data.skipped:
+            console.print(f"[yellow]Skipped {len(data.skipped)} unreadable images:[/] {escape(', '.join(data.skipped[:5]))}")
+        return data
+
+
+@dataclass(frozen=True)
+class AllImages(Images):
+    """Options of data that is used as a whole."""
+
+    train_images: int | None = field(default=None, init=False)
 
 
 def parse_subset(blocks: str) -> Subset:

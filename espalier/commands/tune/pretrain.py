@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from espalier.commands.tune.options import DataFolderOption, DataOption, DownloadOption, check_writable, open_data
-from espalier.commands.tune.training_options import (
-    BatchSizeOption,
-    EpochsOption,
-    LrOption,
-    SeedOption,
-    WeightDecayOption,
-    make_fit_options,
-)
+from espalier.commands.tune.options import AllImages, DataOption, check_writable
+from espalier.commands.tune.training_options import Augmentation, BatchSizeOption, Learning, LrOption, Machine, make_fit_options
 from espalier.console import console, progress_bars
 
 
+@dataclass(frozen=True)
+class _Images(AllImages):
+    corruption: str | None = field(default=None, init=False)
+
+
+@dataclass(frozen=True)
+class _Learning(Learning):
+    lr: LrOption = 2e-3
+    batch_size: BatchSizeOption = 32
+
+
 def pretrain(
+    *,
     network: Annotated[str, typer.Option(metavar="NAME", help="A timm name (resnet18), or torchvision/NAME.")],
     data: DataOption,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The backbone file to write (.safetensors).")],
-    data_folder: DataFolderOption = None,
-    download: DownloadOption = False,
+    images: _Images,
     image_size: Annotated[int, typer.Option(min=8, help="Pixels of the network's input.")] = 64,
     channels: Annotated[
         str | None, typer.Option(metavar="NUMBERS", help="Widths of a ResNet's stages, separated by commas: 24,48,96,192.")
     ] = None,
-    epochs: EpochsOption = 10,
-    lr: LrOption = 2e-3,
-    weight_decay: WeightDecayOption = 1e-2,
-    batch_size: BatchSizeOption = 32,
-    seed: SeedOption = 0,
+    learning: _Learning,
 ) -> None:
     """Train a small network from nothing, as a backbone to try things on where no published weights are at hand.
 
@@ -47,8 +48,8 @@ def pretrain(
 
     check_writable(out)
     how = Preprocessing(image_size, image_size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
-    task_data = open_data(data, how, folder=data_folder, download=download)
-    options = make_fit_options(epochs=epochs, lr=lr, weight_decay=weight_decay, batch_size=batch_size, seed=seed)
+    task_data = images.open(data, how)
+    options = make_fit_options(learning, Augmentation(), Machine())
     widths = {} if channels is None else {"channels": _numbers(channels)}
     with progress_bars() as report:
         backbone = run(

@@ -9,25 +9,12 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from espalier.commands.tune.options import (
-    BackboneOption,
-    CheckpointOption,
-    CorruptionOption,
-    DataFolderOption,
-    DataOption,
-    DownloadOption,
-    ImageSizeOption,
-    TrainImagesOption,
-    open_backbone,
-    open_data,
-)
+from espalier.commands.tune.options import BackboneOption, DataOption, Images, Weights
 from espalier.commands.tune.search_options import (
-    CandidatesOption,
-    FoldsOption,
+    Candidates,
     GivenOption,
     LedgerOption,
-    SearchLrOption,
-    SiameseOption,
+    SearchLearning,
     WorkersOption,
     describe_effort,
     names,
@@ -35,20 +22,7 @@ from espalier.commands.tune.search_options import (
     searching,
     show,
 )
-from espalier.commands.tune.training_options import (
-    BatchSizeOption,
-    Cache,
-    CacheOption,
-    DeviceOption,
-    EpochsOption,
-    FlipOption,
-    Precision,
-    PrecisionOption,
-    SeedOption,
-    ViewsOption,
-    WeightDecayOption,
-    make_fit_options,
-)
+from espalier.commands.tune.training_options import Augmentation, Machine, make_fit_options
 from espalier.console import console, human_macs
 
 if TYPE_CHECKING:
@@ -59,61 +33,36 @@ _SHOWN_PAIRS = 10
 
 
 def profile(
+    *,
     backbone: BackboneOption,
     data: DataOption,
     ledger: LedgerOption,
     pairs: Annotated[bool, typer.Option("--pairs", help="Each two blocks together, too.")] = False,
-    folds: FoldsOption = 5,
-    blocks: CandidatesOption = None,
-    siamese: SiameseOption = False,
+    candidates: Candidates,
     given: GivenOption = None,
     costs: Annotated[
         bool, typer.Option("--costs", help="Also what serving each subset would cost (implied by --given).")
     ] = False,
-    data_folder: DataFolderOption = None,
-    download: DownloadOption = False,
-    corruption: CorruptionOption = None,
-    train_images: TrainImagesOption = None,
-    checkpoint: CheckpointOption = None,
-    image_size: ImageSizeOption = None,
-    epochs: EpochsOption = 10,
-    lr: SearchLrOption = None,
-    weight_decay: WeightDecayOption = 1e-2,
-    batch_size: BatchSizeOption = 64,
-    seed: SeedOption = 0,
-    views: ViewsOption = 0,
-    flip: FlipOption = False,
+    images: Images,
+    weights: Weights,
+    learning: SearchLearning,
+    augmentation: Augmentation,
     workers: WorkersOption = None,
-    cache: CacheOption = Cache.AUTO,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = Precision.AUTO,
+    machine: Machine,
 ) -> None:
     """Score each single block by cross-validation on the training images: which part of the network does this task want tuned?
 
     [dim]espalier tune profile --backbone resnet50.a1_in1k --data flowers/ --ledger flowers.jsonl[/]
     """
-    loaded = open_backbone(backbone, checkpoint, image_size)
-    task_data = open_data(
-        data, loaded.spec.preprocessing, folder=data_folder, download=download, corruption=corruption, train_images=train_images
-    )
-    options = search_options(loaded, folds, blocks, workers, siamese)
+    loaded = weights.open(backbone)
+    task_data = images.open(data, loaded.spec.preprocessing)
+    options = search_options(loaded, candidates, workers)
     cost = None
     if costs or given is not None:
         from espalier.commands.tune.subset_costs import open_costs
 
         cost = open_costs(loaded, given, len(task_data.labels), latency=False)
-    fit_options = make_fit_options(
-        epochs=epochs,
-        lr=lr,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        seed=seed,
-        views=views,
-        flip=flip,
-        cache=cache,
-        device=device,
-        precision=precision,
-    )
+    fit_options = make_fit_options(learning, augmentation, machine)
     with searching(loaded, task_data, fit_options, options, ledger, cost) as search:
         scores = search.profile(pairs)
         contents, effort = search.contents, describe_effort(search)

@@ -10,57 +10,23 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import (
-    BackboneOption,
-    CheckpointOption,
-    CorruptionOption,
-    DataFolderOption,
-    DataOption,
-    DownloadOption,
-    ImageSizeOption,
-    check_writable,
-    open_backbone,
-    open_data,
-)
-from espalier.commands.tune.training_options import (
-    BatchSizeOption,
-    Cache,
-    CacheOption,
-    DeviceOption,
-    EpochsOption,
-    FlipOption,
-    LrOption,
-    Precision,
-    PrecisionOption,
-    SeedOption,
-    ViewsOption,
-    WeightDecayOption,
-    make_fit_options,
-)
+from espalier.commands.tune.options import AllImages, BackboneOption, DataOption, Weights, check_writable
+from espalier.commands.tune.training_options import Augmentation, Learning, Machine, make_fit_options
 from espalier.console import console, human_bytes, human_macs, progress_bars
 
 
 def prune(
+    *,
     backbone: BackboneOption,
     task: Annotated[Path, typer.Option(metavar="FILE", help="The task checkpoint to prune, as `tune fit` wrote it.")],
     data: DataOption,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The task checkpoint to write (.safetensors).")],
     ratio: Annotated[float, typer.Option(help="Share of the channels inside the tuned blocks to cut.")] = 0.5,
-    data_folder: DataFolderOption = None,
-    download: DownloadOption = False,
-    corruption: CorruptionOption = None,
-    checkpoint: CheckpointOption = None,
-    image_size: ImageSizeOption = None,
-    epochs: EpochsOption = 10,
-    lr: LrOption = None,
-    weight_decay: WeightDecayOption = 1e-2,
-    batch_size: BatchSizeOption = 64,
-    seed: SeedOption = 0,
-    views: ViewsOption = 0,
-    flip: FlipOption = False,
-    cache: CacheOption = Cache.AUTO,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = Precision.AUTO,
+    images: AllImages,
+    weights: Weights,
+    learning: Learning,
+    augmentation: Augmentation,
+    machine: Machine,
 ) -> None:
     """Cut channels inside the tuned blocks of a task, and tune what is left of them, and the head, again.
 
@@ -72,21 +38,10 @@ def prune(
     from tuning.prune import prune_task
 
     check_writable(out)
-    options = make_fit_options(
-        epochs=epochs,
-        lr=lr,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        seed=seed,
-        views=views,
-        flip=flip,
-        cache=cache,
-        device=device,
-        precision=precision,
-    )
+    options = make_fit_options(learning, augmentation, machine)
     tuned = load_task(task)
-    loaded = open_backbone(backbone, checkpoint, image_size)
-    task_data = open_data(data, loaded.spec.preprocessing, folder=data_folder, download=download, corruption=corruption)
+    loaded = weights.open(backbone)
+    task_data = images.open(data, loaded.spec.preprocessing)
     with progress_bars() as report:
         result = prune_task(
             loaded, tuned, task_data, options, ratio, on_epoch=lambda done, total: report("Tuning what is left", done, total)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
+from espalier.commands.tune.training_options import Learning
 from espalier.console import console, progress_bars, say
 
 if TYPE_CHECKING:
@@ -25,36 +27,46 @@ LedgerOption = Annotated[
         metavar="FILE.jsonl", help="Every training is written down here, and not done again: a search that was stopped goes on."
     ),
 ]
-FoldsOption = Annotated[
-    int, typer.Option(min=2, help="Folds of the training images to score on; the test images are never looked at.")
-]
-CandidatesOption = Annotated[
-    str | None, typer.Option("--blocks", metavar="NAMES", help="Candidates, separated by commas; default: every block.")
-]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Trainings side by side; default: by the machine's cores.")]
-SiameseOption = Annotated[bool, typer.Option("--siamese", help="Heads see the frozen features beside the tuned ones.")]
-SearchLrOption = Annotated[
-    float | None,
-    typer.Option("--lr", help="Peak learning rate (AdamW, cosine), default 1e-3; a head alone takes ten times that."),
-]
 GivenOption = Annotated[
     Path | None, typer.Option(metavar="REPO", help="Price subsets as tasks that are added to this model repository.")
 ]
 
 
-def search_options(
-    backbone: Backbone, folds: int, blocks: str | None, workers: int | None, siamese: bool, race: bool = True
-) -> SearchOptions:
+@dataclass(frozen=True)
+class Candidates:
+    """Options of what a search scores, and on what."""
+
+    folds: Annotated[
+        int, typer.Option(min=2, help="Folds of the training images to score on; the test images are never looked at.")
+    ] = 5
+    blocks: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Candidates, separated by commas; default: every block.")
+    ] = None
+    siamese: Annotated[bool, typer.Option("--siamese", help="Heads see the frozen features beside the tuned ones.")] = False
+
+
+@dataclass(frozen=True)
+class SearchLearning(Learning):
+    """Options of what each training of a search does."""
+
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate (AdamW, cosine), default 1e-3; a head alone takes ten times that.")
+    ] = None
+
+
+def search_options(backbone: Backbone, candidates: Candidates, workers: int | None, race: bool = True) -> SearchOptions:
     """Return the options as the search takes them. Raises UnknownBlock."""
     from tuning.errors import UnknownBlock
     from tuning.search.search import SearchOptions
 
+    blocks = candidates.blocks
     names = None if blocks is None else tuple(name.strip() for name in blocks.split(",") if name.strip())
     for name in names or ():
         if name not in backbone.blocks:
             raise UnknownBlock(name, backbone.blocks)
     chosen = None if names is None else tuple(block for block in backbone.blocks if block in names)
-    return SearchOptions(folds, chosen, workers, siamese, race)
+    return SearchOptions(candidates.folds, chosen, workers, candidates.siamese, race)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,66 +35,72 @@ class Precision(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
-EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the training data.")]
 LrOption = Annotated[
     float | None, typer.Option(help="Peak learning rate (AdamW, cosine); default 1e-3, 1e-2 for a linear probe.")
 ]
-WeightDecayOption = Annotated[float, typer.Option(help="Weight decay.")]
 BatchSizeOption = Annotated[int, typer.Option(min=2, help="Images per step.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Fixes the head's first weights, the order of the data, and folds.")]
-ViewsOption = Annotated[
-    int,
-    typer.Option(
-        min=0, help="Augmented views drawn of each training image beforehand; epochs take them in turn. 0: no augmentation."
-    ),
-]
-FlipOption = Annotated[bool, typer.Option("--flip", help="With --views: views may be mirrored.")]
-CacheOption = Annotated[
-    Cache,
-    typer.Option(
-        help="Where features that no training changes are kept, so that they are computed once. auto: up to 2 GiB in memory, what is "
-        "larger in files in the temporary folder (TMPDIR), deleted at the end. memory: up to half of the machine's. disk: in files. "
-        "off: nowhere; the whole network runs in every step."
-    ),
-]
-DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="auto: the first GPU, otherwise the CPU.")]
-PrecisionOption = Annotated[
-    Precision,
-    typer.Option(help="auto: bfloat16 on GPUs that have it, float32 elsewhere. Weights and scores are float32 in any case."),
-]
 
 
-def make_fit_options(
-    *,
-    epochs: int,
-    lr: float | None,
-    weight_decay: float,
-    batch_size: int,
-    seed: int,
-    views: int = 0,
-    flip: bool = False,
-    cache: Cache = Cache.AUTO,
-    device: str = "auto",
-    precision: Precision = Precision.AUTO,
-) -> FitOptions:
+@dataclass(frozen=True)
+class Learning:
+    """Options of what a training does."""
+
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 10
+    lr: LrOption = None
+    weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = 1e-2
+    batch_size: BatchSizeOption = 64
+    seed: Annotated[int, typer.Option(min=0, help="Fixes the head's first weights, the order of the data, and folds.")] = 0
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Options of what becomes of training images."""
+
+    views: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Augmented views drawn of each training image beforehand; epochs take them in turn. 0: no augmentation."
+        ),
+    ] = 0
+    flip: Annotated[bool, typer.Option("--flip", help="With --views: views may be mirrored.")] = False
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Options of where a training runs, and what it may use."""
+
+    cache: Annotated[
+        Cache,
+        typer.Option(
+            help="Where features that no training changes are kept, so that they are computed once. auto: up to 2 GiB in memory, "
+            "what is larger in files in the temporary folder (TMPDIR), deleted at the end. memory: up to half of the machine's. "
+            "disk: in files. off: nowhere; the whole network runs in every step."
+        ),
+    ] = Cache.AUTO
+    device: Annotated[
+        str,
+        typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="auto: the first GPU, otherwise the CPU."),
+    ] = "auto"
+    precision: Annotated[
+        Precision,
+        typer.Option(help="auto: bfloat16 on GPUs that have it, float32 elsewhere. Weights and scores are float32 in any case."),
+    ] = Precision.AUTO
+
+
+def make_fit_options(learning: Learning, augmentation: Augmentation, machine: Machine) -> FitOptions:
     """Return the options as training takes them. Raises BadParameter or tuning's BadOptions."""
     from tuning.training import FitOptions
 
-    if flip and not views:
+    if augmentation.flip and not augmentation.views:
         raise typer.BadParameter("without --views nothing is augmented; give --views 10, say.", param_hint="--flip")
-    cache_bytes, folder = cache_limits(cache)
+    cache_bytes, folder = cache_limits(machine.cache)
     return FitOptions(
-        epochs=epochs,
-        lr=lr,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        seed=seed,
-        views=views,
-        flip=flip,
+        **asdict(learning),
+        **asdict(augmentation),
         cache_bytes=cache_bytes,
         cache_folder=folder,
-        device=device,
-        precision=precision.value,
+        device=machine.device,
+        precision=machine.precision.value,
     )
 
 

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from espalier.commands.tune.options import (
-    CorruptionOption,
-    DataFolderOption,
-    DataOption,
-    DownloadOption,
-    ImageSizeOption,
-    TrainImagesOption,
-    check_writable,
-    open_backbone,
-    open_data,
-)
+from espalier.commands.tune.options import DataOption, Images, Weights, check_writable
 from espalier.console import console, progress_bars
 
 if TYPE_CHECKING:
@@ -34,7 +24,15 @@ if TYPE_CHECKING:
 _ALL: tuple[Method, ...] = ("aft", "plain", "distillation")  # tuning.transfer.transfer.METHODS, which would import torch
 
 
+@dataclass(frozen=True)
+class _Weights(Weights):
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights of the student (.safetensors or .pth) instead of the published.")
+    ] = None
+
+
 def transfer(
+    *,
     student: Annotated[
         str,
         typer.Option(
@@ -64,14 +62,8 @@ def transfer(
             "plain: no teachers. all: the three beside each other.",
         ),
     ] = "aft",
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights of the student (.safetensors or .pth) instead of the published.")
-    ] = None,
-    image_size: ImageSizeOption = None,
-    data_folder: DataFolderOption = None,
-    download: DownloadOption = False,
-    corruption: CorruptionOption = None,
-    train_images: TrainImagesOption = None,
+    weights: _Weights,
+    images: Images,
     steps: Annotated[int, typer.Option(min=1, help="Batches to train on.")] = 5000,
     beta: Annotated[float, typer.Option(help="What the teachers count beside the labels (aft: try 3 to 30).")] = 10.0,
     lr: Annotated[float, typer.Option(help="Peak learning rate of the student (Adam, cosine).")] = 1e-4,
@@ -103,21 +95,15 @@ def transfer(
     from tuning.transfer.training import TransferOptions
 
     options = TransferOptions(steps=steps, lr=lr, beta=beta, batch_size=batch_size, seed=seed, balanced=balanced)
-    pupil = open_backbone(student, checkpoint, image_size)
-
-    def read(preprocessing: Preprocessing) -> TaskData:
-        return open_data(
-            data, preprocessing, folder=data_folder, download=download, corruption=corruption, train_images=train_images
-        )
-
-    task_data = read(pupil.spec.preprocessing)
+    pupil = weights.open(student)
+    task_data = images.open(data, pupil.spec.preprocessing)
 
     def data_for(preprocessing: Preprocessing) -> TaskData:
-        return task_data if preprocessing == pupil.spec.preprocessing else read(preprocessing)
+        return task_data if preprocessing == pupil.spec.preprocessing else images.open(data, preprocessing)
 
     features: dict[str, TeacherFeatures] = {}
     for name, model in teachers.items() if methods != ("plain",) else ():
-        backbone = open_backbone(model, None, None)
+        backbone = Weights().open(model)
         with console.status(f"Asking the teacher {escape(name)}"):
             features |= compute_features({name: backbone}, data_for, task_data)
     runs: list[Run] = []
