@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,23 +12,17 @@ from serving.errors import ServingError
 from serving.plan import ExecutionPlan, PlanStep
 
 
-@dataclass(frozen=True, eq=False)
 class Work:
     """A step of a flow, ready to run. streams: those of the step whose inputs are there; rows: theirs together."""
 
-    flow: Flow
-    index: int
-    streams: tuple[int, ...]
+    __slots__ = ("flow", "index", "rows", "step", "streams")
 
-    @property
-    def rows(self) -> int:
-        """Return the rows of the run."""
-        return len(self.streams) * self.flow.rows
-
-    @property
-    def step(self) -> PlanStep:
-        """Return the step of the plan."""
-        return self.flow.plan.steps[self.index]
+    def __init__(self, flow: Flow, index: int, streams: tuple[int, ...]) -> None:
+        self.flow = flow
+        self.index = index
+        self.streams = streams
+        self.step: PlanStep = flow.plan.steps[index]
+        self.rows = len(streams) * flow.rows
 
     def inputs(self) -> list[Array]:
         """Return the segment's inputs, its streams stacked on the batch axis."""
@@ -88,11 +81,11 @@ class Flow:
             self._errors.update(dict.fromkeys(work.step.outputs[stream], error))
         return self._close(work)
 
-    def answer(self) -> Answer:
+    def answer(self, queue_seconds: float = 0.0) -> Answer:
         """Return what was reached, when the flow is done."""
         reached = {output: self._tensors[name] for output, name in self.plan.outputs.items() if name not in self._errors}
         errors = {output: self._errors[name] for output, name in self.plan.outputs.items() if name in self._errors}
-        return Answer(reached, tuple(self._runs), errors)
+        return Answer(reached, tuple(self._runs), errors, queue_seconds)
 
     def _close(self, work: Work) -> list[Work]:
         """Note that `work` is over; return what waited for nothing else."""

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -134,10 +134,11 @@ class Scheduler:
             outcomes = self._run(batch)
             with self._changed:
                 self._queue.charge(batch, time.perf_counter() - started)
-                for work, outcome, run in outcomes:
-                    self._advance(work, outcome, run)
+                done = [flow for work, outcome, run in outcomes if (flow := self._advance(work, outcome, run)) is not None]
+                answered = [(opened, flow.answer(opened.queued_s or 0.0)) for flow in done if (opened := self._close(flow))]
                 if len(self._queue) > 1 or self._stopping:
                     self._changed.notify_all()
+            _settle(answered)
 
     def _next(self) -> list[Work] | None:
         """Wait for work and take it; None: there will be no more."""
@@ -174,7 +175,7 @@ class Scheduler:
         self._on_run(run, batch)
         ends = list(itertools.accumulate(work.rows for work in batch))
         return [
-            (work, [result[end - work.rows : end] for result in results], replace(run, rows=work.rows, batch_rows=rows))
+            (work, [result[end - work.rows : end] for result in results], SegmentRun(segment, work.rows, run.seconds, rows))
             for work, end in zip(batch, ends, strict=True)
         ]
 
@@ -185,15 +186,14 @@ class Scheduler:
         pieces = [self._run_segment(segment, [i[start : start + limit] for i in inputs]) for start in range(0, rows, limit)]
         return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
 
-    def _advance(self, work: Work, outcome: Sequence[Array] | ServingError, run: SegmentRun) -> None:
-        """Note how `work` went; what can follow now waits, and a flow that is done is answered."""
+    def _advance(self, work: Work, outcome: Sequence[Array] | ServingError, run: SegmentRun) -> Flow | None:
+        """Note how `work` went; what can follow now waits. Return the flow when it is done."""
         flow = work.flow
         if flow not in self._open:
-            return
+            return None
         for following in flow.fail(work, outcome) if isinstance(outcome, ServingError) else flow.finish(work, outcome, run):
             self._queue.push(following)
-        if flow.done and (closed := self._close(flow)) is not None:
-            closed.settle(replace(flow.answer(), queue_seconds=closed.queued_s or 0.0))
+        return flow if flow.done else None
 
 
 @dataclass(eq=False)
@@ -205,15 +205,19 @@ class _Open:
     arrived: float
     queued_s: float | None = None
 
-    def settle(self, answer: Answer) -> None:
-        """Give the answer to whoever waits, from any thread."""
+
+def _settle(answered: Sequence[tuple[_Open, Answer]]) -> None:
+    """Give the answers to whoever waits, from any thread: one call for each event loop, because each wakes it up."""
+    for loop in {opened.loop for opened, _ in answered}:
+        pairs = [(opened.future, answer) for opened, answer in answered if opened.loop is loop]
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self.loop.call_soon_threadsafe(_set_result, self.future, answer)
+            loop.call_soon_threadsafe(_set_results, pairs)
 
 
-def _set_result(future: asyncio.Future[Answer], answer: Answer) -> None:
-    if not future.done():
-        future.set_result(answer)
+def _set_results(pairs: Sequence[tuple[asyncio.Future[Answer], Answer]]) -> None:
+    for future, answer in pairs:
+        if not future.done():
+            future.set_result(answer)
 
 
 def _loop_time(deadline: float | None) -> float | None:
