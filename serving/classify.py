@@ -7,20 +7,26 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+# The element types that Triton ranks.
+CLASS_DTYPES = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64")
+
 
 def softmax(logits: NDArray[np.generic]) -> NDArray[np.float64]:
     """Return the probabilities of `logits`, shape (rows, classes), stable for values of any size."""
     values = logits.astype(np.float64)
-    shifted = np.exp(values - values.max(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # a row that is not finite has no probabilities: NaN, and no warning
+        shifted = np.exp(values - values.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
 def best(values: NDArray[np.generic], k: int) -> NDArray[np.intp]:
     """Return the indices of the `k` largest of each row of `values` (rows, classes), largest first, ties by index.
 
-    All classes when there are fewer than `k`.
+    All classes when there are fewer than `k`; NaN comes last.
     """
-    return np.asarray(np.argsort(-values.astype(np.float64), axis=1, kind="stable")[:, :k])
+    # Turned round without rounding: large integers are no floats, and the smallest has no negative.
+    turned = -values.astype(np.float64) if values.dtype.kind == "f" else np.invert(values)
+    return np.asarray(np.argsort(turned, axis=1, kind="stable")[:, :k])
 
 
 def label_of(labels: Sequence[str], index: int) -> str:
@@ -29,10 +35,17 @@ def label_of(labels: Sequence[str], index: int) -> str:
 
 
 def classification_strings(values: NDArray[np.generic], labels: Sequence[str], k: int) -> NDArray[np.object_]:
-    """Return the best `k` of each row as Triton writes them: bytes "value:index" or "value:index:label", shape (rows, k)."""
+    """Return the best `k` of each row as Triton writes them: bytes "value:index" or "value:index:label", shape (rows, k).
+
+    values: of a type in CLASS_DTYPES; floats with six digits, integers without any. An empty label is none.
+    """
     indices = best(values, k)
     strings = np.empty(indices.shape, dtype=object)
     for (row, place), index in np.ndenumerate(indices):
-        suffix = f":{labels[int(index)]}" if index < len(labels) else ""
-        strings[row, place] = f"{float(values[row, index]):f}:{index}{suffix}".encode()
+        label = labels[int(index)] if index < len(labels) else ""
+        strings[row, place] = f"{_number(values[row, index])}:{index}{label and f':{label}'}".encode()
     return strings
+
+
+def _number(value: np.generic) -> str:
+    return f"{value:f}" if value.dtype.kind == "f" else f"{value}"

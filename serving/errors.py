@@ -26,6 +26,13 @@ class UnknownModel(ServingError):
         self.name = name
 
 
+class UnknownRegion(ServingError):
+    """No shared memory region of that name. The sentence names none: other clients' regions are not for everybody."""
+
+    def __init__(self) -> None:
+        super().__init__("The shared memory region is not registered; register it first.")
+
+
 class UnknownTask(InvalidRequest):
     """A requested task is not in the repository."""
 

@@ -38,6 +38,12 @@ class Router:
         self.lifecycle = Lifecycle(repository, engine)
         self._requests = RequestCounter()
         self._ready = False
+        self._draining = False
+
+    @property
+    def draining(self) -> bool:
+        """Whether somebody has asked to stop."""
+        return self._draining
 
     @property
     def catalog(self) -> Catalog:
@@ -62,6 +68,7 @@ class Router:
     def drain(self) -> None:
         """Refuse new requests from now on; those in flight go on."""
         self._ready = False
+        self._draining = True
 
     async def aclose(self) -> None:
         """Stop answering and release the models."""

@@ -16,6 +16,7 @@ from serving.engines.embedded import EmbeddedEngine
 from serving.protocol.grpc import add_service, create_grpc_server
 from serving.protocol.http import MAX_BODY_BYTES, create_app
 from serving.protocol.http_server import HttpServer
+from serving.protocol.shared_memory import SharedMemory
 from serving.repository.model import Repository
 from serving.repository.read import read_repository
 from serving.router import Router
@@ -30,6 +31,7 @@ class Server:
 
     repository: a folder, or what was read from one. engine: by default the embedded one with `threads` threads (None: all cores).
     http_port, grpc_port: 0 means any free port; after `start` they are the real ones. grace_s: how long `aclose` waits for requests.
+    shared_memory: whether clients may have their tensors in shared memory objects of this machine, whichever this process may open.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Server:
         threads: int | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
         grace_s: float = GRACE_S,
+        shared_memory: bool = False,
     ) -> None:
         self.host = host
         self.http_port = http_port
@@ -52,6 +55,7 @@ class Server:
         self._threads = threads
         self._max_body_bytes = max_body_bytes
         self._grace_s = grace_s
+        self._shared_memory = shared_memory
         self._closing = contextlib.AsyncExitStack()
 
     @property
@@ -72,14 +76,16 @@ class Server:
         async with contextlib.AsyncExitStack() as stack:
             repository = _read(self._repository)
             router = Router(repository, self._engine or EmbeddedEngine(repository, threads=self._threads))
+            memory = SharedMemory(self._max_body_bytes) if self._shared_memory else None
             listener = stack.enter_context(contextlib.closing(listening_socket(self.host, self.http_port)))
             self.http_port = listener.getsockname()[1]
             grpc_server = create_grpc_server(self._max_body_bytes)
             stack.push_async_callback(grpc_server.stop, 0)
             self.grpc_port = add_grpc_port(grpc_server, self.host, self.grpc_port)
-            add_service(grpc_server, router)
+            add_service(grpc_server, router, memory)
             await grpc_server.start()
-            http_server = HttpServer(create_app(router, max_body_bytes=self._max_body_bytes), listener, self._grace_s)
+            app = create_app(router, max_body_bytes=self._max_body_bytes, memory=memory)
+            http_server = HttpServer(app, listener, self._grace_s)
             await http_server.start()
             stack.push_async_callback(self._shut_down, router, http_server, grpc_server)
             await router.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from serving.catalog import Model
+from serving.classify import CLASS_DTYPES
 from serving.dtypes import dtype_name
 from serving.engines.base import Array
 from serving.errors import InvalidRequest, UnknownTask
@@ -71,6 +72,9 @@ def _check_output(model: Model, output: RequestedOutput) -> None:
         raise InvalidRequest(f"Output {output.name!r} asks for {output.classes} classes; ask for at least 1.")
     if output.classes and len(model.outputs[output.name].spec.shape) != 1:
         raise InvalidRequest(f"Output {output.name!r} of model {model.name!r} is no vector of classes; request it as values.")
+    if output.classes and model.outputs[output.name].spec.dtype not in CLASS_DTYPES:
+        dtype = model.outputs[output.name].spec.dtype
+        raise InvalidRequest(f"Output {output.name!r} is {dtype}, which has no classes as on Triton; request it as values.")
 
 
 def _unknown_output(model: Model, name: str) -> InvalidRequest:

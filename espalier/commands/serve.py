@@ -18,6 +18,10 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the engine; by default as many as this process has cores.")
     ] = None,
+    shared_memory: Annotated[
+        bool,
+        typer.Option("--shared-memory", help="Let clients on this machine pass tensors in system shared memory (v2 extension)."),
+    ] = False,
 ) -> None:
     """Serve a repository over HTTP and gRPC (v2 protocol) with the embedded engine, until SIGTERM or Ctrl-C.
 
@@ -28,4 +32,4 @@ def serve(
     from serving.server import run
 
     recover(repo)
-    run(repo, host=host, http_port=http_port, grpc_port=grpc_port, threads=threads)
+    run(repo, host=host, http_port=http_port, grpc_port=grpc_port, threads=threads, shared_memory=shared_memory)

@@ -9,6 +9,7 @@ import zlib
 from starlette.requests import Request
 
 from serving.errors import BodyTooLarge, InvalidRequest
+from serving.protocol.fields import decimal
 
 _MIN_COMPRESSED_BYTES = 1024  # below, compression costs more than it saves
 _AUTODETECT = zlib.MAX_WBITS | 32  # gzip or zlib, by their headers; "deflate" means zlib in HTTP
@@ -19,8 +20,8 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "deflate"):
         raise InvalidRequest(f"Content-Encoding {encoding!r} is not supported; use gzip, deflate or none.")
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit_bytes:
+    declared = decimal(request.headers.get("content-length", ""))
+    if declared is not None and declared > limit_bytes:
         raise BodyTooLarge(limit_bytes)
     data = await _read(request, limit_bytes)
     if encoding == "identity":

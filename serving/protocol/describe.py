@@ -17,9 +17,10 @@ EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "mo
 _pb: Any = service_pb2
 
 
-def server_metadata() -> Any:
+def server_metadata(*, shared_memory: bool = False) -> Any:
     """Return the ServerMetadataResponse."""
-    return _pb.ServerMetadataResponse(name=SERVER_NAME, version=_own_version(), extensions=EXTENSIONS)
+    extensions = (*EXTENSIONS, *(("system_shared_memory",) if shared_memory else ()))
+    return _pb.ServerMetadataResponse(name=SERVER_NAME, version=_own_version(), extensions=extensions)
 
 
 def model_metadata(model: Model) -> Any:

@@ -25,6 +25,11 @@ def optional(holder: Mapping[str, Any], key: str, kind: type, where: str, defaul
     return value
 
 
+def decimal(text: str) -> int | None:
+    """Return the number that a header's value `text` writes in at most 19 ASCII digits, or None."""
+    return int(text) if len(text) < 20 and text.isascii() and text.isdigit() else None
+
+
 def objects(holder: Mapping[str, Any], key: str, where: str) -> list[dict[str, Any]]:
     """Return the list of objects `holder[key]`, empty where it is missing."""
     values: list[dict[str, Any]] = optional(holder, key, list, where, [])

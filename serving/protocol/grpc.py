@@ -15,8 +15,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving.catalog import Model
 from serving.errors import Unsupported
-from serving.protocol import describe
-from serving.protocol.grpc_codec import decode_request, encode_response
+from serving.protocol import describe, grpc_extensions
+from serving.protocol.grpc_codec import decode_request, encode_response, output_slots
+from serving.protocol.grpc_health import HEALTH_SERVICE, Health
+from serving.protocol.grpc_service import add_servicer
+from serving.protocol.shared_memory import SharedMemory
 from serving.protocol.status import sentence, wire_codes
 from serving.router import Router
 
@@ -55,8 +58,9 @@ def _refuse(what: str) -> Handler:
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Translates between messages and the router. The methods' names are the protocol's."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, memory: SharedMemory | None = None) -> None:
         self._router = router
+        self._memory = memory
 
     @_translated
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -77,7 +81,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     @_translated
     async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Name, version and extensions."""
-        return describe.server_metadata()
+        return describe.server_metadata(shared_memory=self._memory is not None)
 
     @_translated
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -103,7 +107,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     @_translated
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Run a model on tensors."""
-        return encode_response(await self._router.infer(decode_request(request)))
+        return await self._infer(request)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """Answer each request of a stream in order; one that fails is answered by its error_message and the stream goes on."""
@@ -112,26 +116,50 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
     async def _stream_answer(self, request: Any) -> Any:
         try:
-            return _pb.ModelStreamInferResponse(infer_response=encode_response(await self._router.infer(decode_request(request))))
+            return _pb.ModelStreamInferResponse(infer_response=await self._infer(request))
         except Exception as error:
             # The id tells the client which of its requests it was.
             failed = _pb.ModelInferResponse(model_name=request.model_name, id=request.id)
             return _pb.ModelStreamInferResponse(error_message=sentence(_logged(error)), infer_response=failed)
 
+    async def _infer(self, request: Any) -> Any:
+        decoded, slots = decode_request(request, self._memory), output_slots(request, self._memory)
+        return encode_response(await self._router.infer(decoded), slots)
+
     def _find(self, request: Any) -> Model:
         """Return the model of a request whose fields are `name` and `version`."""
         return self._router.catalog.find(request.name, request.version)
 
+    @_translated
+    async def SystemSharedMemoryStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """The regions that clients have registered."""
+        return grpc_extensions.shared_memory_status(self._memory, request)
+
+    @_translated
+    async def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Register a region."""
+        return grpc_extensions.shared_memory_register(self._memory, request)
+
+    @_translated
+    async def SystemSharedMemoryUnregister(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Unregister a region, or all."""
+        return grpc_extensions.shared_memory_unregister(self._memory, request)
+
+    @_translated
+    async def TraceSetting(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """The trace settings, which are fixed."""
+        return grpc_extensions.trace_setting(self._router, request)
+
+    @_translated
+    async def LogSettings(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """The log settings, which are fixed."""
+        return grpc_extensions.log_settings(request)
+
     RepositoryModelLoad = _refuse("Loading models while serving")
     RepositoryModelUnload = _refuse("Unloading models while serving")
-    SystemSharedMemoryStatus = _refuse("Shared memory")
-    SystemSharedMemoryRegister = _refuse("Shared memory")
-    SystemSharedMemoryUnregister = _refuse("Shared memory")
-    CudaSharedMemoryStatus = _refuse("Shared memory")
-    CudaSharedMemoryRegister = _refuse("Shared memory")
-    CudaSharedMemoryUnregister = _refuse("Shared memory")
-    TraceSetting = _refuse("Tracing")
-    LogSettings = _refuse("Changing the log settings")
+    CudaSharedMemoryStatus = _refuse("CUDA shared memory")
+    CudaSharedMemoryRegister = _refuse("CUDA shared memory")
+    CudaSharedMemoryUnregister = _refuse("CUDA shared memory")
 
 
 def create_grpc_server(max_message_bytes: int) -> Any:
@@ -145,6 +173,7 @@ def create_grpc_server(max_message_bytes: int) -> Any:
     )
 
 
-def add_service(server: Any, router: Router) -> None:
-    """Let `server` answer for `router`."""
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(router), server)
+def add_service(server: Any, router: Router, memory: SharedMemory | None = None) -> None:
+    """Let `server` answer for `router`, with system shared memory unless `memory` is None, and say how it is."""
+    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], Servicer(router, memory))
+    add_servicer(server, HEALTH_SERVICE, Health(router))

@@ -9,8 +9,9 @@ from tritonclient.grpc import service_pb2
 
 from serving.dtypes import dtype_name
 from serving.engines.base import Array
-from serving.errors import InvalidRequest, Unsupported
+from serving.errors import InvalidRequest
 from serving.messages import InferRequest, InferResponse, RequestedOutput
+from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot, is_shared
 from serving.protocol.tensors import from_bytes, from_values, to_bytes
 
 _pb: Any = service_pb2
@@ -27,18 +28,22 @@ _CONTENTS = {
 }
 
 
-def decode_request(message: Any) -> InferRequest:
-    """Return the request that a ModelInferRequest holds. Raises InvalidRequest, Unsupported."""
+def decode_request(message: Any, memory: SharedMemory | None = None) -> InferRequest:
+    """Return the request that a ModelInferRequest holds. Raises InvalidRequest, Unsupported, UnknownRegion.
+
+    The raw contents belong to the inputs in their order, without those that are in shared memory.
+    """
     raw = message.raw_input_contents
-    if raw and len(raw) != len(message.inputs):
-        raise InvalidRequest(
-            f"The request has {len(message.inputs)} inputs, but {len(raw)} raw_input_contents; give one for each."
-        )
+    sent = [tensor for tensor in message.inputs if not is_shared(tensor.parameters)]
+    if raw and len(raw) != len(sent):
+        raise InvalidRequest(f"The request has {len(sent)} inputs, but {len(raw)} raw_input_contents; give one for each.")
+    remaining, shared = iter(raw), RequestMemory(memory)
     inputs: dict[str, Array] = {}
-    for position, tensor in enumerate(message.inputs):
+    for tensor in message.inputs:
         if tensor.name in inputs:
             raise InvalidRequest(f"Input {tensor.name!r} is given twice.")
-        inputs[tensor.name] = _input(tensor, raw[position] if raw else None)
+        data = shared.read(_parameters(tensor.parameters), f"Input {tensor.name!r}")
+        inputs[tensor.name] = _input(tensor, next(remaining, None) if data is None else data)
     return InferRequest(
         model=message.model_name,
         version=message.model_version,
@@ -49,17 +54,27 @@ def decode_request(message: Any) -> InferRequest:
     )
 
 
-def encode_response(response: InferResponse) -> Any:
-    """Return the ModelInferResponse, the outputs raw and in order."""
+def output_slots(message: Any, memory: SharedMemory | None) -> Mapping[str, Slot]:
+    """Return where the outputs go that the client wants in shared memory. Raises InvalidRequest, Unsupported, UnknownRegion."""
+    shared = RequestMemory(memory)
+    slots = {output.name: shared.find(_parameters(output.parameters), f"Output {output.name!r}") for output in message.outputs}
+    return {name: slot for name, slot in slots.items() if slot is not None}
+
+
+def encode_response(response: InferResponse, slots: Mapping[str, Slot] | None = None) -> Any:
+    """Return the ModelInferResponse, the outputs raw and in order; those with a slot go there, and leave an empty place."""
     message = _pb.ModelInferResponse(model_name=response.model, model_version=response.version, id=response.id)
     for name, array in response.outputs.items():
-        message.outputs.add(name=name, datatype=dtype_name(array), shape=array.shape)
-        message.raw_output_contents.append(to_bytes(array))
+        output = message.outputs.add(name=name, datatype=dtype_name(array), shape=array.shape)
+        data = to_bytes(array)
+        if slots and name in slots:
+            _set_parameters(output.parameters, slots[name].write(name, data))
+            data = b""  # clients find the others by position
+        message.raw_output_contents.append(data)
     return message
 
 
 def _input(tensor: Any, raw: bytes | None) -> Array:
-    _refuse_shared_memory(tensor)
     shape = list(tensor.shape)
     if raw is None:
         return from_values(tensor.name, tensor.datatype, shape, _typed_values(tensor))
@@ -78,7 +93,6 @@ def _typed_values(tensor: Any) -> list[Any]:
 
 
 def _output(output: Any) -> RequestedOutput:
-    _refuse_shared_memory(output)
     return RequestedOutput(output.name, output.parameters["classification"].int64_param if _is_classified(output) else 0)
 
 
@@ -91,6 +105,6 @@ def _parameters(parameters: Any) -> Mapping[str, object]:
     return {key: getattr(parameters[key], field) for key, field in chosen.items() if field is not None}
 
 
-def _refuse_shared_memory(tensor: Any) -> None:
-    if "shared_memory_region" in tensor.parameters:
-        raise Unsupported(f"Tensor {tensor.name!r} is in shared memory, which this server does not offer; send the data.")
+def _set_parameters(parameters: Any, values: Mapping[str, str | int]) -> None:
+    for key, value in values.items():
+        setattr(parameters[key], "string_param" if isinstance(value, str) else "int64_param", value)

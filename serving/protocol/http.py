@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from serving.protocol.api_docs import document
 from serving.protocol.describe import server_metadata
 from serving.protocol.http_errors import install_error_handlers
 from serving.protocol.http_predict import predict_routes
 from serving.protocol.http_v2 import v2_routes
 from serving.protocol.images import ImageLimits
+from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -16,13 +18,20 @@ _DESCRIPTION = """Many tasks on one trunk: a request runs what the tasks share o
 `POST /predict` takes an image; everything below `/v2` speaks the v2 inference protocol (tritonclient)."""
 
 
-def create_app(router: Router, *, max_body_bytes: int = MAX_BODY_BYTES, image_limits: ImageLimits | None = None) -> FastAPI:
+def create_app(
+    router: Router,
+    *,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    image_limits: ImageLimits | None = None,
+    memory: SharedMemory | None = None,
+) -> FastAPI:
     """Return the application that answers for `router`, which somebody else starts and closes.
 
-    max_body_bytes: the largest request, counted after decompression.
+    max_body_bytes: the largest request, counted after decompression. memory: system shared memory; None: not offered.
     """
     app = FastAPI(title="espalier", version=server_metadata().version, description=_DESCRIPTION)
-    app.include_router(v2_routes(router, max_body_bytes))
+    app.include_router(v2_routes(router, max_body_bytes, memory))
     app.include_router(predict_routes(router, image_limits or ImageLimits()))
     install_error_handlers(app)
+    document(app, router)
     return app

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
+from PIL import Image
 
-from serving.errors import InvalidRequest
+from serving.protocol.api_docs import image_docs
 from serving.protocol.body import read_body
 from serving.protocol.http_v2 import ERRORS
-from serving.protocol.images import ImageLimits, decode_image
-from serving.protocol.schemas import PredictBody, TasksBody, predict_body, tasks_body
+from serving.protocol.images import ImageLimits, decode_files, decode_image
+from serving.protocol.multipart import is_form, read_files
+from serving.protocol.schemas import PredictBody, PredictFilesBody, TasksBody, predict_body, predict_files_body, tasks_body
 from serving.router import Router
 
 TopK = Annotated[int, Query(ge=1, description="How many classes per task, best first.")]
 TaskList = Annotated[str | None, Query(description="Task names, separated by commas. Left out: all tasks.")]
-_IMAGE_DOCS: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "The bytes of a PNG, JPEG, WebP, GIF or BMP file.",
-        "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
+Answer = PredictBody | PredictFilesBody
 
 
 def predict_routes(router: Router, limits: ImageLimits) -> APIRouter:
@@ -35,28 +31,41 @@ def predict_routes(router: Router, limits: ImageLimits) -> APIRouter:
         """All tasks: labels, preprocessing, and what runs for them."""
         return tasks_body(router.repository)
 
-    @routes.post("/predict", openapi_extra=_IMAGE_DOCS)
-    async def predict(request: Request, tasks: TaskList = None, top_k: TopK = 5) -> PredictBody:
-        """Classify an image for several tasks at once; what they share is computed once."""
+    @routes.post("/predict", openapi_extra=image_docs("/predict?top_k=3"))
+    async def predict(request: Request, tasks: TaskList = None, top_k: TopK = 5) -> Answer:
+        """Classify an image, or the files of a form, for several tasks at once; what they share is computed once."""
         names = list(router.repository.tasks) if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]
         return await _predict(router, request, limits, names, top_k)
 
-    @routes.post("/predict/{task}", openapi_extra=_IMAGE_DOCS)
+    @routes.post("/predict/{task}", openapi_extra=image_docs("/predict/{task}?top_k=3"))
     async def predict_task(
         request: Request, task: Annotated[str, Path(description="A task's name; GET /tasks lists them.")], top_k: TopK = 5
-    ) -> PredictBody:
-        """Classify an image for one task."""
+    ) -> Answer:
+        """Classify an image, or the files of a form, for one task."""
         return await _predict(router, request, limits, [task], top_k)
 
     return routes
 
 
-async def _predict(router: Router, request: Request, limits: ImageLimits, names: list[str], top_k: int) -> PredictBody:
+async def _predict(router: Router, request: Request, limits: ImageLimits, names: list[str], top_k: int) -> Answer:
     router.check_ready()
-    if request.headers.get("content-type", "").startswith("multipart/"):
-        raise InvalidRequest("Send the image's bytes themselves as the body (curl --data-binary @FILE), not a form.")
-    body = await read_body(request, limits.max_bytes)
+    content_type = request.headers.get("content-type", "")
+    as_form = is_form(content_type)
+    body = await read_body(request, limits.max_total_bytes if as_form else limits.max_bytes)
     started = time.perf_counter()
-    image = await asyncio.to_thread(decode_image, body, limits)
-    prediction = await router.predict([image], names, top_k)
-    return predict_body(prediction, (time.perf_counter() - started) * 1000)
+    files, images = await asyncio.to_thread(_decode, body, content_type, limits)
+    decode_s = time.perf_counter() - started
+    prediction = await router.predict(images, names, top_k)
+    total_s = time.perf_counter() - started
+    versions = {name: router.catalog.find(name).version for name in prediction.tasks}
+    if as_form:
+        return predict_files_body(prediction, versions, files, decode_s, total_s)
+    return predict_body(prediction, versions, decode_s, total_s)
+
+
+def _decode(body: bytes, content_type: str, limits: ImageLimits) -> tuple[list[str], list[Image.Image]]:
+    """Return the names of the files, none for an image that is sent as such, and the images."""
+    if not is_form(content_type):
+        return [], [decode_image(body, limits)]
+    files = read_files(body, content_type, limits.max_files, limits.max_bytes)
+    return [file.name for file in files], decode_files(files, limits)

@@ -11,16 +11,19 @@ from fastapi.responses import JSONResponse, Response
 from serving.catalog import Model
 from serving.errors import Unsupported
 from serving.protocol import describe
+from serving.protocol.api_docs import INFER_SCHEMA
 from serving.protocol.body import accepted_compression, compress, read_body
+from serving.protocol.http_extensions import add_settings, add_shared_memory
 from serving.protocol.json_codec import EncodedResponse, decode_request, encode_response
 from serving.protocol.schemas import ErrorBody
+from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
 ModelName = Annotated[str, Path(description="A task, `all_tasks` (one output per task), or a segment.")]
 Version = Annotated[str, Path(description="The model's version; there is one.")]
 
 _TENSORS = {
-    "application/json": {"schema": {"type": "object"}},
+    "application/json": {"schema": INFER_SCHEMA},
     "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
 }
 _INFER_DOCS: dict[str, Any] = {
@@ -39,24 +42,17 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 _NOT_OFFERED = (
     ("repository/models/{model}/load", "Loading models while serving"),
     ("repository/models/{model}/unload", "Unloading models while serving"),
-    ("trace/setting", "Tracing"),
-    ("models/{model}/trace/setting", "Tracing"),
-    ("logging", "Changing the log settings"),
-    *((f"{kind}sharedmemory/{action}", "Shared memory") for kind in ("system", "cuda") for action in ("status", "unregister")),
-    *(
-        (f"{kind}sharedmemory/region/{{region}}/{action}", "Shared memory")
-        for kind in ("system", "cuda")
-        for action in ("status", "register", "unregister")
-    ),
 )
 
 
-def v2_routes(router: Router, max_body_bytes: int) -> APIRouter:
-    """Return the routes below /v2 that answer for `router`."""
+def v2_routes(router: Router, max_body_bytes: int, memory: SharedMemory | None = None) -> APIRouter:
+    """Return the routes below /v2 that answer for `router`, with system shared memory unless `memory` is None."""
     routes = APIRouter(prefix="/v2", responses=ERRORS)
     _add_health(routes, router)
-    _add_descriptions(routes, router)
-    _add_inference(routes, router, max_body_bytes)
+    _add_descriptions(routes, router, memory is not None)
+    _add_inference(routes, router, max_body_bytes, memory)
+    add_settings(routes, router)
+    add_shared_memory(routes, memory)
     _add_not_offered(routes)
     return routes
 
@@ -64,45 +60,55 @@ def v2_routes(router: Router, max_body_bytes: int) -> APIRouter:
 def _add_health(routes: APIRouter, router: Router) -> None:
     @routes.get("/health/live", tags=["health"], summary="Does the process answer?")
     async def live() -> JSONResponse:
+        """Answer as long as the process lives, also while it loads its models or shuts down."""
         return JSONResponse({"live": True})
 
     @routes.get("/health/ready", tags=["health"], summary="Are the models loaded?")
     async def ready() -> JSONResponse:
+        """Answer 200 when every model is loaded and warm, and 503 before that and while shutting down."""
         router.check_ready()
         return JSONResponse({"ready": True})
 
     @routes.get("/models/{model}/versions/{version}/ready", tags=["health"], summary="Is this version loaded?")
     async def version_ready(model: ModelName, version: Version) -> JSONResponse:
+        """Answer 200 when this version of the model answers requests."""
         found = router.catalog.find(model, version)
         router.check_ready()
         return JSONResponse({"name": found.name, "ready": True})
 
     @routes.get("/models/{model}/ready", tags=["health"], summary="Is this model loaded?")
     async def model_ready(model: ModelName) -> JSONResponse:
+        """Answer 200 when the model answers requests."""
         return await version_ready(model, "")
 
 
-def _add_descriptions(routes: APIRouter, router: Router) -> None:
+def _add_descriptions(routes: APIRouter, router: Router, shared_memory: bool) -> None:
     @routes.get("", tags=["metadata"], summary="The server's name, version and extensions")
     async def server_metadata() -> JSONResponse:
-        return JSONResponse(describe.to_json(describe.server_metadata()))
+        """Return what the server is called, its version, and which extensions of the v2 protocol it offers."""
+        return JSONResponse(describe.to_json(describe.server_metadata(shared_memory=shared_memory)))
 
     # Before the routes of one model, which would take "stats" for a name.
     @routes.get("/models/stats", tags=["statistics"], summary="Statistics of all models")
     async def all_statistics() -> JSONResponse:
+        """Return, of every task, its requests, and of every segment, its runs for whatever task."""
         return JSONResponse(describe.to_json(describe.model_statistics(router, router.catalog.models.values())))
 
     @routes.post("/repository/index", tags=["metadata"], summary="All models")
     async def repository_index() -> JSONResponse:
+        """Return the name, version and state of every model: tasks, `all_tasks` and segments."""
         return JSONResponse(describe.to_json(describe.repository_index(router))["models"])
 
     def metadata(model: Model) -> Any:
+        """Return names, types and shapes of a model's inputs and outputs; -1 stands for the rows."""
         return describe.model_metadata(model)
 
     def config(model: Model) -> Any:
+        """Return the model's config.pbtxt as JSON."""
         return describe.model_config(router, model)
 
     def statistics(model: Model) -> Any:
+        """Return the requests that a task has had, or the runs of a segment for whatever task."""
         return describe.model_statistics(router, [model])
 
     for suffix, tag, summary, message in (
@@ -114,21 +120,21 @@ def _add_descriptions(routes: APIRouter, router: Router) -> None:
 
 
 def _add_description(routes: APIRouter, router: Router, suffix: str, tag: str, summary: str, message: Any) -> None:
-    @routes.get(f"/models/{{model}}/versions/{{version}}{suffix}", tags=[tag], summary=summary)
+    @routes.get(f"/models/{{model}}/versions/{{version}}{suffix}", tags=[tag], summary=summary, description=message.__doc__)
     async def of_version(model: ModelName, version: Version) -> JSONResponse:
         return JSONResponse(describe.to_json(message(router.catalog.find(model, version))))
 
-    @routes.get(f"/models/{{model}}{suffix}", tags=[tag], summary=summary)
+    @routes.get(f"/models/{{model}}{suffix}", tags=[tag], summary=summary, description=message.__doc__)
     async def of_model(model: ModelName) -> JSONResponse:
         return await of_version(model, "")
 
 
-def _add_inference(routes: APIRouter, router: Router, max_body_bytes: int) -> None:
+def _add_inference(routes: APIRouter, router: Router, max_body_bytes: int, memory: SharedMemory | None) -> None:
     @routes.post("/models/{model}/versions/{version}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
     async def infer_version(request: Request, model: ModelName, version: Version) -> Response:
         """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
         body = await read_body(request, max_body_bytes)
-        decoded, wanted = decode_request(model, version, body, request.headers.get("inference-header-content-length"))
+        decoded, wanted = decode_request(model, version, body, request.headers.get("inference-header-content-length"), memory)
         encoded = encode_response(await router.infer(decoded), wanted)
         return await _respond(encoded, request.headers.get("accept-encoding", ""))
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from serving.dtypes import dtype_name
 from serving.engines.base import Array
-from serving.errors import InvalidRequest, Unsupported
+from serving.errors import InvalidRequest
 from serving.messages import InferRequest, InferResponse, RequestedOutput
-from serving.protocol.fields import objects, optional, required
+from serving.protocol.fields import decimal, objects, optional, required
+from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot
 from serving.protocol.tensors import from_bytes, from_values, to_bytes, to_values
 
 _WHERE = "The request"
@@ -23,14 +24,15 @@ _WHERE = "The request"
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """Which outputs the client wants in binary: by name, and `default` for those that it did not name."""
+    """Which outputs the client wants in binary: by name, and `default` for those that it did not name; and which in shared memory."""
 
     binary: Mapping[str, bool]
     default: bool = False
+    slots: Mapping[str, Slot] = field(default_factory=dict)
 
     def is_binary(self, output: str) -> bool:
         """Whether `output` goes into the binary part."""
-        return self.binary.get(output, self.default)
+        return output not in self.slots and self.binary.get(output, self.default)
 
 
 @dataclass(frozen=True)
@@ -41,32 +43,42 @@ class EncodedResponse:
     json_bytes: int | None
 
 
-def decode_request(model: str, version: str, body: bytes, header_length: str | None) -> tuple[InferRequest, OutputFormat]:
-    """Return the request in `body` and how its outputs are to be written. Raises InvalidRequest, Unsupported."""
+def decode_request(
+    model: str, version: str, body: bytes, header_length: str | None, memory: SharedMemory | None = None
+) -> tuple[InferRequest, OutputFormat]:
+    """Return the request in `body` and how its outputs are to be written. Raises InvalidRequest, Unsupported, UnknownRegion."""
     size = _json_size(body, header_length)
     header = _parse(body[:size])
     parameters = optional(header, "parameters", dict, _WHERE, {})
     wanted = objects(header, "outputs", _WHERE)
+    shared = RequestMemory(memory)
     request = InferRequest(
         model=model,
         version=version,
         id=optional(header, "id", str, _WHERE, ""),
-        inputs=_inputs(objects(header, "inputs", _WHERE), memoryview(body)[size:]),
+        inputs=_inputs(objects(header, "inputs", _WHERE), memoryview(body)[size:], shared),
         outputs=tuple(_output(output) for output in wanted),
         parameters=parameters,
     )
     default = optional(parameters, "binary_data_output", bool, _WHERE, False)
     binary = {output["name"]: _parameter(output, "binary_data", bool, default) for output in wanted}
-    return request, OutputFormat(binary, default)
+    slots = {output["name"]: shared.find(_parameters(output), f"Output {output['name']!r}") for output in wanted}
+    return request, OutputFormat(binary, default, {name: slot for name, slot in slots.items() if slot is not None})
 
 
 def encode_response(response: InferResponse, wanted: OutputFormat) -> EncodedResponse:
-    """Return the body of `response`."""
+    """Return the body of `response`.
+
+    JSON has no word for floats that are not finite. As Triton does, and Python's json reads, they are written NaN, Infinity and
+    -Infinity; a client whose parser is stricter asks for binary data.
+    """
     header: dict[str, Any] = {"model_name": response.model, "model_version": response.version}
     if response.id:
         header["id"] = response.id
     blobs = {name: to_bytes(array) for name, array in response.outputs.items() if wanted.is_binary(name)}
-    header["outputs"] = [_describe(name, array, blobs.get(name)) for name, array in response.outputs.items()]
+    header["outputs"] = [
+        _describe(name, array, blobs.get(name), wanted.slots.get(name)) for name, array in response.outputs.items()
+    ]
     head = json.dumps(header, separators=(",", ":")).encode()
     return EncodedResponse(b"".join([head, *blobs.values()]), len(head) if blobs else None)
 
@@ -74,9 +86,10 @@ def encode_response(response: InferResponse, wanted: OutputFormat) -> EncodedRes
 def _json_size(body: bytes, header_length: str | None) -> int:
     if header_length is None:
         return len(body)
-    if not (header_length.isascii() and header_length.isdigit()) or int(header_length) > len(body):
+    size = decimal(header_length)
+    if size is None or size > len(body):
         raise InvalidRequest(f"Inference-Header-Content-Length is {header_length!r}, but the body has {len(body)} bytes.")
-    return int(header_length)
+    return size
 
 
 def _parse(text: bytes) -> dict[str, Any]:
@@ -89,7 +102,7 @@ def _parse(text: bytes) -> dict[str, Any]:
     return header
 
 
-def _inputs(entries: list[dict[str, Any]], blob: memoryview) -> dict[str, Array]:
+def _inputs(entries: list[dict[str, Any]], blob: memoryview, shared: RequestMemory) -> dict[str, Array]:
     inputs: dict[str, Array] = {}
     used = 0
     for entry in entries:
@@ -97,17 +110,21 @@ def _inputs(entries: list[dict[str, Any]], blob: memoryview) -> dict[str, Array]
         if name in inputs:
             raise InvalidRequest(f"Input {name!r} is given twice.")
         size = _parameter(entry, "binary_data_size", int, None)
-        inputs[name] = _input(name, entry, size, blob[used:])
+        inputs[name] = _input(name, entry, size, blob[used:], shared)
         used += size or 0
     if used != len(blob):
         raise InvalidRequest(f"The inputs declare {used} bytes of binary data, but {len(blob)} follow the JSON.")
     return inputs
 
 
-def _input(name: str, entry: dict[str, Any], size: int | None, rest: memoryview) -> Array:
+def _input(name: str, entry: dict[str, Any], size: int | None, rest: memoryview, shared: RequestMemory) -> Array:
     where = f"Input {name!r}"
-    _refuse_shared_memory(entry, where)
     datatype, shape = required(entry, "datatype", str, where), required(entry, "shape", list, where)
+    data = shared.read(_parameters(entry), where)
+    if data is not None:
+        if size is not None or "data" in entry:
+            raise InvalidRequest(f"{where} is in shared memory and comes with the request, too; give one of them.")
+        return from_bytes(name, datatype, shape, memoryview(data))
     if size is None:
         return from_values(name, datatype, shape, required(entry, "data", list, where))
     if not 0 <= size <= len(rest):
@@ -117,22 +134,22 @@ def _input(name: str, entry: dict[str, Any], size: int | None, rest: memoryview)
 
 def _output(entry: dict[str, Any]) -> RequestedOutput:
     name = required(entry, "name", str, "A requested output")
-    _refuse_shared_memory(entry, f"Output {name!r}")
     return RequestedOutput(name, _parameter(entry, "classification", int, 0))
 
 
 def _parameter(entry: dict[str, Any], key: str, kind: type, default: Any) -> Any:
-    where = f"Tensor {entry.get('name')!r}"
-    return optional(optional(entry, "parameters", dict, where, {}), key, kind, where, default)
+    return optional(_parameters(entry), key, kind, f"Tensor {entry.get('name')!r}", default)
 
 
-def _refuse_shared_memory(entry: dict[str, Any], where: str) -> None:
-    if "shared_memory_region" in optional(entry, "parameters", dict, where, {}):
-        raise Unsupported(f"{where} is in shared memory, which this server does not offer; send the data with the request.")
+def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
+    parameters: dict[str, Any] = optional(entry, "parameters", dict, f"Tensor {entry.get('name')!r}", {})
+    return parameters
 
 
-def _describe(name: str, array: Array, blob: bytes | None) -> dict[str, Any]:
+def _describe(name: str, array: Array, blob: bytes | None, slot: Slot | None) -> dict[str, Any]:
     description: dict[str, Any] = {"name": name, "datatype": dtype_name(array), "shape": list(array.shape)}
+    if slot is not None:
+        return description | {"parameters": slot.write(name, to_bytes(array))}
     if blob is None:
         return description | {"data": to_values(name, array)}
     return description | {"parameters": {"binary_data_size": len(blob)}}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from pydantic import BaseModel, Field
 
 from serving.engines.base import SegmentRun
@@ -20,12 +23,15 @@ class LabelScore(BaseModel):
     """One class of a task."""
 
     label: str
-    score: float = Field(description="Softmax probability among all classes of the task.")
+    score: float | None = Field(
+        description="Softmax probability among all classes of the task; null where the network answers values that are not finite."
+    )
 
 
 class TaskPrediction(BaseModel):
     """The best classes of one task, best first."""
 
+    version: str = Field(description="Of the task's model.")
     labels: list[LabelScore]
 
 
@@ -37,12 +43,37 @@ class Run(BaseModel):
     milliseconds: float
 
 
+class Timings(BaseModel):
+    """Where the time went, in milliseconds."""
+
+    decode_ms: float = Field(description="Decoding the image files.")
+    compute_ms: float = Field(description="The runs of the segments; one that other requests shared counts in full.")
+    total_ms: float = Field(description="From the whole body received to the answer ready, waiting for the engine included.")
+
+
 class PredictBody(BaseModel):
     """The answer to an image: every task that was asked for, and what was computed for it."""
 
     tasks: dict[str, TaskPrediction]
     segments: list[Run] = Field(description="What ran, in order: the trunk once, however many tasks there are.")
     milliseconds: float = Field(description="From the whole body received to the answer ready.")
+    timings: Timings
+
+
+class FilePrediction(BaseModel):
+    """The answer to one file of a form."""
+
+    filename: str
+    tasks: dict[str, TaskPrediction]
+
+
+class PredictFilesBody(BaseModel):
+    """The answer to a form: one entry for each file, in their order, and what was computed for all of them together."""
+
+    images: list[FilePrediction]
+    segments: list[Run] = Field(description="What ran, in order; the rows are images.")
+    milliseconds: float = Field(description="From the whole body received to the answer ready.")
+    timings: Timings
 
 
 class TensorBody(BaseModel):
@@ -85,13 +116,17 @@ class TasksBody(BaseModel):
     tasks: list[TaskBody]
 
 
-def predict_body(prediction: Prediction, milliseconds: float) -> PredictBody:
-    """Return the answer to one image."""
-    tasks = {
-        name: TaskPrediction(labels=[LabelScore(label=item.label, score=item.score) for item in images[0]])
-        for name, images in prediction.tasks.items()
-    }
-    return PredictBody(tasks=tasks, segments=[_run(run) for run in prediction.runs], milliseconds=round(milliseconds, 3))
+def predict_body(prediction: Prediction, versions: Mapping[str, str], decode_s: float, total_s: float) -> PredictBody:
+    """Return the answer to one image. versions: of the tasks' models, by name."""
+    return PredictBody(tasks=_image(prediction, versions, 0), **_computed(prediction, decode_s, total_s))
+
+
+def predict_files_body(
+    prediction: Prediction, versions: Mapping[str, str], files: Sequence[str], decode_s: float, total_s: float
+) -> PredictFilesBody:
+    """Return the answer to the images of `files`, which are named in their order."""
+    images = [FilePrediction(filename=name, tasks=_image(prediction, versions, position)) for position, name in enumerate(files)]
+    return PredictFilesBody(images=images, **_computed(prediction, decode_s, total_s))
 
 
 def tasks_body(repository: Repository) -> TasksBody:
@@ -99,8 +134,27 @@ def tasks_body(repository: Repository) -> TasksBody:
     return TasksBody(tasks=[_task(repository, task) for task in repository.tasks.values()])
 
 
+def _image(prediction: Prediction, versions: Mapping[str, str], position: int) -> dict[str, TaskPrediction]:
+    return {
+        name: TaskPrediction(
+            version=versions[name], labels=[LabelScore(label=item.label, score=item.score) for item in images[position]]
+        )
+        for name, images in prediction.tasks.items()
+    }
+
+
+def _computed(prediction: Prediction, decode_s: float, total_s: float) -> dict[str, Any]:
+    compute_s = sum(run.seconds for run in prediction.runs)
+    timings = Timings(decode_ms=_milliseconds(decode_s), compute_ms=_milliseconds(compute_s), total_ms=_milliseconds(total_s))
+    return {"segments": [_run(run) for run in prediction.runs], "milliseconds": timings.total_ms, "timings": timings}
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
 def _run(run: SegmentRun) -> Run:
-    return Run(segment=run.segment, rows=run.rows, milliseconds=round(run.seconds * 1000, 3))
+    return Run(segment=run.segment, rows=run.rows, milliseconds=_milliseconds(run.seconds))
 
 
 def _task(repository: Repository, task: Task) -> TaskBody:

@@ -18,6 +18,7 @@ from serving.errors import (
     TaskFailed,
     Unauthenticated,
     UnknownModel,
+    UnknownRegion,
     Unsupported,
 )
 
@@ -30,11 +31,13 @@ class WireCodes:
     grpc: grpc.StatusCode
 
 
+_MAX_CHARS = 1000  # a sentence may quote what a client sent; gRPC's clients refuse trailers of more than 8 KiB
 _INTERNAL = WireCodes(500, grpc.StatusCode.INTERNAL)
 # A class stands for its subclasses; what is not in the table is ours to mend.
 _TABLE: dict[type[ServingError], WireCodes] = {
     InvalidRequest: WireCodes(400, grpc.StatusCode.INVALID_ARGUMENT),
     UnknownModel: WireCodes(404, grpc.StatusCode.NOT_FOUND),
+    UnknownRegion: WireCodes(404, grpc.StatusCode.NOT_FOUND),
     BodyTooLarge: WireCodes(413, grpc.StatusCode.RESOURCE_EXHAUSTED),
     Unsupported: WireCodes(501, grpc.StatusCode.UNIMPLEMENTED),
     QueueFull: WireCodes(429, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -54,4 +57,7 @@ def wire_codes(error: BaseException) -> WireCodes:
 
 def sentence(error: BaseException) -> str:
     """Return what clients may read of `error`. Only our own errors are written for them; others may hold paths."""
-    return str(error) if isinstance(error, ServingError) else "Internal error; the server's log says more."
+    if not isinstance(error, ServingError):
+        return "Internal error; the server's log says more."
+    text = str(error)
+    return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS // 2]} [...] {text[-_MAX_CHARS // 2 :]}"

@@ -17,6 +17,8 @@ from serving.engines.base import Array
 from serving.errors import InvalidRequest
 
 _LENGTH_BYTES = 4  # BYTES elements are preceded by their length, little-endian
+_MAX_AXES = 32  # numpy stops at 64
+_MAX_ELEMENTS = 2**48  # more than any memory holds, and far from the overflows of 64 bits
 _JSON_KINDS = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}  # numpy kind of the dtype: kinds that JSON values may have
 
 
@@ -30,9 +32,11 @@ def checked_dtype(name: str, datatype: object) -> np.dtype[np.generic]:
 
 
 def checked_shape(name: str, shape: object) -> tuple[int, ...]:
-    """Return `shape` as a tuple of non-negative integers."""
+    """Return `shape` as a tuple of non-negative integers, few enough for numpy even where one of them is 0."""
     if not isinstance(shape, Sequence) or not all(type(size) is int and size >= 0 for size in shape):
         raise InvalidRequest(f"Tensor {name!r} has shape {shape!r}; a shape is a list of non-negative integers.")
+    if len(shape) > _MAX_AXES or math.prod(size or 1 for size in shape) > _MAX_ELEMENTS:
+        raise InvalidRequest(f"Tensor {name!r} has a shape of more than {_MAX_AXES} axes or more elements than any memory holds.")
     return tuple(shape)
 
 
@@ -122,7 +126,10 @@ def _number_array(name: str, datatype: object, dtype: np.dtype[np.generic], flat
 def _bytes_array(name: str, flat: list[Any]) -> NDArray[np.object_]:
     if not all(isinstance(value, str | bytes) for value in flat):
         raise InvalidRequest(f"Tensor {name!r} is BYTES; its values are strings.")
-    return _objects([value.encode() if isinstance(value, str) else value for value in flat])
+    try:
+        return _objects([value.encode() if isinstance(value, str) else value for value in flat])
+    except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair
+        raise InvalidRequest(f"Tensor {name!r} has strings that are not Unicode text.") from error
 
 
 def _objects(elements: list[bytes]) -> NDArray[np.object_]:

@@ -107,7 +107,7 @@ def test_the_interface_is_described(ask: Http) -> None:
         ("POST", "/predict?tasks=", PICTURE, {}, 400, "No task was asked for; name at least one of"),
         ("POST", "/predict?top_k=0", PICTURE, {}, 400, "Parameter 'top_k': Input should be greater than or equal to 1"),
         ("POST", "/predict?top_k=many", PICTURE, {}, 400, "Parameter 'top_k': Input should be a valid integer"),
-        ("POST", "/predict", b"--x", {"Content_Type": "multipart/form-data; boundary=x"}, 400, "curl --data-binary @FILE"),
+        ("POST", "/predict", b"--x", {"Content_Type": "multipart/form-data; boundary=x"}, 400, "The form is truncated: its last"),
         ("POST", "/predict", PICTURE, {"Content_Encoding": "gzip"}, 400, "does not decompress"),
         ("POST", "/predict", PICTURE, {"Content_Encoding": "br"}, 400, "'br' is not supported; use gzip, deflate or none"),
         ("GET", "/predict", None, {}, 405, "GET is not offered on /predict; use POST"),

@@ -180,9 +180,6 @@ def test_what_is_not_offered_says_so(client: Client) -> None:
     for method, arguments in (
         ("load_model", ("probe",)),
         ("unload_model", ("probe",)),
-        ("get_trace_settings", ()),
-        ("get_log_settings", ()),
-        ("update_log_settings", ({},)),
         ("get_system_shared_memory_status", ()),
         ("get_cuda_shared_memory_status", ("region",)),
         ("register_system_shared_memory", ("region", "/key", 10)),

@@ -1,0 +1,129 @@
+"""What /docs and /openapi.json say beyond the endpoints' own words: bodies, examples that work, and the errors that there are."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from serving.catalog import Model
+from serving.dtypes import BYTES, NUMPY_DTYPES
+from serving.router import Router
+
+_HOST = "http://127.0.0.1:8000"
+_MAX_EXAMPLE_VALUES = 20_000  # a longer example helps nobody
+_PARAMETERS = {"type": "object", "description": "Of the v2 protocol and its extensions."}
+_VALUE = {"type": ["number", "string", "boolean", "array"]}
+_NAMED = {"name": {"type": "string"}, "parameters": _PARAMETERS}
+INFER_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string", "description": "Comes back with the answer."},
+        "parameters": _PARAMETERS,
+        "inputs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "datatype", "shape"],
+                "properties": {
+                    **_NAMED,
+                    "datatype": {"type": "string", "enum": list(NUMPY_DTYPES)},
+                    "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "description": "First the rows."},
+                    "data": {"type": "array", "description": "The values in row-major order, flat or nested.", "items": _VALUE},
+                },
+            },
+        },
+        "outputs": {
+            "type": "array",
+            "description": "Which outputs to compute; left out: all.",
+            "items": {"type": "object", "required": ["name"], "properties": _NAMED},
+        },
+    },
+}
+_BINARY = {"type": "string", "format": "binary"}
+
+
+def image_docs(path: str) -> dict[str, Any]:
+    """Return what OpenAPI says about the body of an endpoint that takes images, and how to call it as `path`."""
+    one = f"curl --data-binary @photo.jpg '{_HOST}{path}'"
+    several = f"curl -F files=@photo.jpg -F files=@other.png '{_HOST}{path}'"
+    return {
+        "requestBody": {
+            "required": True,
+            "description": "The bytes of a PNG, JPEG, WebP, GIF or BMP file, or a form with several such files, whatever its fields "
+            f"are called.\n\n    {one}\n    {several}",
+            "content": {
+                "image/*": {"schema": _BINARY},
+                "multipart/form-data": {
+                    "schema": {"type": "object", "properties": {"files": {"type": "array", "items": _BINARY, "minItems": 1}}}
+                },
+            },
+        },
+        "x-codeSamples": [
+            {"lang": "Shell", "label": "one image", "source": one},
+            {"lang": "Shell", "label": "several images", "source": several},
+        ],
+    }
+
+
+def document(app: FastAPI, router: Router) -> None:
+    """Let `app` describe itself with an example for the models of `router`, and without answers that it never gives."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            app.openapi_schema = _completed(schema, router)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
+
+
+def _completed(schema: dict[str, Any], router: Router) -> dict[str, Any]:
+    example = min(router.catalog.models.values(), key=_input_values, default=None)
+    values = {} if example is None else {"model": example.name, "version": example.version}
+    if router.repository.tasks:
+        values["task"] = next(iter(router.repository.tasks))
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)  # FastAPI's own; ours is 400
+            if example is not None and path.endswith("/infer"):
+                _add_infer_example(operation, example)
+            _add_parameter_examples(operation, values)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(unused, None)
+    return schema
+
+
+def _add_parameter_examples(operation: dict[str, Any], values: dict[str, str]) -> None:
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "path" and parameter["name"] in values:
+            parameter["example"] = values[parameter["name"]]
+
+
+def _add_infer_example(operation: dict[str, Any], model: Model) -> None:
+    if _input_values(model) <= _MAX_EXAMPLE_VALUES:
+        operation["requestBody"]["content"]["application/json"]["example"] = _infer_example(model)
+
+
+def _infer_example(model: Model) -> dict[str, Any]:
+    """Return a request of one row for `model`."""
+    inputs = [
+        {
+            "name": spec.name,
+            "datatype": spec.dtype,
+            "shape": [1, *spec.shape],
+            "data": [_ZEROS.get(spec.dtype, 0)] * math.prod(spec.shape),
+        }
+        for spec in model.inputs
+    ]
+    return {"id": "42", "inputs": inputs, "outputs": [{"name": name} for name in model.outputs]}
+
+
+_ZEROS: dict[str, object] = {BYTES: "", "BOOL": False}
+
+
+def _input_values(model: Model) -> int:
+    return sum(math.prod(spec.shape) for spec in model.inputs)
