@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.errors import UnknownModel
+from serving.observe.saved import SavedSteps
 from serving.plan import ExecutionPlan, PlanStep, make_plan
 from serving.repository.config import ALL_TASKS, all_tasks_config, segment_config, task_config
 from serving.repository.model import Repository, Segment, Task, TensorSpec
@@ -42,6 +43,7 @@ class Catalog:
     def __init__(self, repository: Repository, most_plans: int = 4096) -> None:
         self._most_plans = most_plans
         self.repository = repository
+        self.saved_steps = SavedSteps(repository)
         self.models: Mapping[str, Model] = {model.name: model for model in _models(repository)}
         self._plans: dict[tuple[str, tuple[str, ...]], ExecutionPlan] = {}
 

@@ -134,6 +134,13 @@ class EngineError(ServingError):
     """A segment failed while it ran: ours to mend, not the client's."""
 
 
+class ExtraNeeded(ServingError):
+    """Something was asked for that needs a package which is not installed."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} need the package {package!r}, which is not installed; run: pip install 'espalier[{extra}]'.")
+
+
 class AddressInUse(ServingError):
     """Another process listens on the port."""
 

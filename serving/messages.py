@@ -51,6 +51,11 @@ class InferResponse:
     queue_seconds: float = 0.0
 
 
+def error_parameters(response: InferResponse) -> dict[str, str]:
+    """Return the parameters that tell a client of outputs that failed: `error.OUTPUT`, a sentence."""
+    return {f"error.{name}": sentence for name, sentence in response.errors.items()}
+
+
 @dataclass(frozen=True)
 class ScoredLabel:
     """One class of a task: its label (its number as text when the task has no labels) and its softmax probability."""

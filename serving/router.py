@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,6 +18,8 @@ from serving.engines.base import Answer, Array, Call, Engine, SegmentRun, Segmen
 from serving.errors import InvalidRequest, NotAnImage, NoTask, NotReady, TaskFailed, UnknownTask
 from serving.lifecycle import Lifecycle
 from serving.messages import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
+from serving.observe.events import Observer, Silent
+from serving.observe.request import note_work
 from serving.preprocessing import Preprocessing
 from serving.repository.config import ALL_TASKS
 from serving.repository.model import Repository, Task, TensorSpec
@@ -31,10 +34,11 @@ _NO_TERMS = Terms()
 
 
 class Router:
-    """Answers requests for the models of `repository` with `engine`, which it starts and closes."""
+    """Answers requests for the models of `repository` with `engine`, which it starts and closes. `observer` is told what happens."""
 
-    def __init__(self, repository: Repository, engine: Engine) -> None:
+    def __init__(self, repository: Repository, engine: Engine, observer: Observer | None = None) -> None:
         self._engine = engine
+        self.observer = observer or Silent()
         self.lifecycle = Lifecycle(repository, engine)
         self._requests = RequestCounter()
         self._ready = False
@@ -76,6 +80,24 @@ class Router:
         await self.lifecycle.settle()
         await self._engine.aclose()
 
+    async def load(self, name: str) -> None:
+        """Serve a task as it is on disk now; see `Lifecycle.load`. Raises NotReady, too."""
+        await self._change(name, self.lifecycle.load)
+
+    async def unload(self, name: str) -> None:
+        """Serve a task no longer; see `Lifecycle.unload`. Raises NotReady, too."""
+        await self._change(name, self.lifecycle.unload)
+
+    async def _change(self, name: str, change: Callable[[str], Awaitable[None]]) -> None:
+        self.check_ready()
+        started = time.perf_counter()
+        try:
+            await change(name)
+        except BaseException:
+            self.observer.deployed(name, time.perf_counter() - started, ok=False)
+            raise
+        self.observer.deployed(name, time.perf_counter() - started, ok=True)
+
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer `request`. Raises UnknownModel, InvalidRequest, NotReady, QueueFull, DeadlineExceeded, TaskFailed, EngineError."""
         self.check_ready()
@@ -84,12 +106,15 @@ class Router:
 
     async def _infer(self, catalog: Catalog, request: InferRequest) -> InferResponse:
         model = catalog.find(request.model, request.version)
-        with self._requests.counting(model.name, rows=_row_count(request)):
+        rows = _row_count(request)
+        note_work(model.name, rows)
+        with self._requests.counting(model.name, rows=rows) as tally:
             terms = read_terms(request.parameters, request.deadline)
             known, errors = known_outputs(model, request.outputs, terms.partial)
             outputs = checked_outputs(model, known)
             inputs = checked_inputs(model, request)
             answer = await self._compute(catalog, model, [output.name for output in outputs], inputs, terms)
+            tally.ran(answer.runs)
         errors |= {name: str(error) for name, error in answer.errors.items()}
         values = {
             output.name: _as_requested(model, output, answer.outputs[output.name])
@@ -123,19 +148,29 @@ class Router:
         tables: dict[str, tuple[tuple[ScoredLabel, ...], ...]] = {}
         runs: list[SegmentRun] = []
         queue_seconds = 0.0
+        note_work(",".join(dict.fromkeys(tasks)), len(pictures))
         with ExitStack() as counting:
-            for name in dict.fromkeys(name for members in groups.values() for name in members):
-                counting.enter_context(self._requests.counting(name, rows=len(pictures)))
+            tallies = {
+                name: counting.enter_context(self._requests.counting(name, rows=len(pictures)))
+                for members in groups.values()
+                for name in members
+            }
             for (_, preprocessing), members in groups.items():
                 rows = await asyncio.to_thread(_stack, preprocessing, pictures)
                 model = catalog.find(members[0])
                 answer = await self._compute(catalog, model, members, {model.inputs[0].name: rows}, terms)
+                for name in members:
+                    tallies[name].ran(_runs_of(known[name], answer.runs))
                 tables.update({name: _table(known[name], values, top_k) for name, values in answer.outputs.items()})
                 errors |= {name: str(error) for name, error in answer.errors.items()}
                 runs.extend(answer.runs)
                 queue_seconds += answer.queue_seconds
         answered = {name: tables[name] for name in dict.fromkeys(tasks) if name in tables}
         return Prediction(answered, tuple(runs), errors, queue_seconds)
+
+    def all_statistics(self) -> Mapping[str, ModelStatistics]:
+        """Return `statistics` of every model that was asked for."""
+        return self._requests.totals()
 
     def statistics(self, model: str) -> ModelStatistics:
         """Return the requests that `model` has had; for a segment, those that named it, not its runs for tasks."""
@@ -159,6 +194,8 @@ class Router:
         tenant = model.name if set(outputs) <= model.outputs.keys() else ALL_TASKS
         call = Call(tenant, terms.deadline, terms.priority, catalog.rows_per_run(plan, model))
         answer = await self._engine.infer(plan, inputs, call)
+        parts = -(-len(next(iter(inputs.values()))) // call.rows_per_run)
+        self.observer.plan_done(answer.runs, catalog.saved_steps.of(plan) * parts)
         if answer.errors and not (terms.partial and answer.outputs):
             name, reason = next(iter(answer.errors.items()))
             raise TaskFailed(name, reason)
@@ -190,6 +227,12 @@ def _table(task: Task, logits: Array, top_k: int) -> tuple[tuple[ScoredLabel, ..
 def _row_count(request: InferRequest) -> int:
     shapes = [array.shape for array in request.inputs.values()]
     return shapes[0][0] if shapes and shapes[0] else 0
+
+
+def _runs_of(task: Task, runs: Sequence[SegmentRun]) -> Iterator[SegmentRun]:
+    """Yield those of `runs`, made for several tasks, that `task` needed."""
+    segments = {step.segment for step in task.steps}
+    return (run for run in runs if run.segment in segments)
 
 
 def _as_requested(model: Model, output: RequestedOutput, values: Array) -> Array:

@@ -6,15 +6,21 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from serving.engines.base import Engine
 from serving.engines.embedded import EmbeddedEngine
+from serving.observe.asgi import RequestMiddleware
+from serving.observe.events import Observer
+from serving.observe.interceptor import RequestInterceptor
+from serving.observe.setup import make_observation, model_bytes
+from serving.protocol.admin import Admin
 from serving.protocol.grpc import add_service, create_grpc_server
 from serving.protocol.http import MAX_BODY_BYTES, create_app
+from serving.protocol.http_infer import InferFront
 from serving.protocol.http_server import HttpServer
 from serving.protocol.shared_memory import SharedMemory
 from serving.repository.model import Repository
@@ -32,6 +38,8 @@ class Server:
     repository: a folder, or what was read from one. engine: by default the embedded one with `threads` threads (None: all cores).
     http_port, grpc_port: 0 means any free port; after `start` they are the real ones. grace_s: how long `aclose` waits for requests.
     shared_memory: whether clients may have their tensors in shared memory objects of this machine, whichever this process may open.
+    admin_token: whoever knows it may load and unload models; None: nobody. access_log: a log line per request.
+    observers: who else hears what happens, beside metrics, log and traces.
     """
 
     def __init__(
@@ -46,6 +54,9 @@ class Server:
         max_body_bytes: int = MAX_BODY_BYTES,
         grace_s: float = GRACE_S,
         shared_memory: bool = False,
+        access_log: bool = False,
+        observers: Sequence[Observer] = (),
+        admin_token: str | None = None,
     ) -> None:
         self.host = host
         self.http_port = http_port
@@ -56,6 +67,9 @@ class Server:
         self._max_body_bytes = max_body_bytes
         self._grace_s = grace_s
         self._shared_memory = shared_memory
+        self._access_log = access_log
+        self._observers = observers
+        self._admin = Admin(admin_token)
         self._closing = contextlib.AsyncExitStack()
 
     @property
@@ -71,24 +85,31 @@ class Server:
     async def start(self) -> None:
         """Read the repository, take the ports, answer "not ready" on them, load the models, be ready.
 
-        Raises RepositoryError, AddressInUse, InvalidAddress; then nothing stays behind.
+        Raises RepositoryError, AddressInUse, InvalidAddress, ExtraNeeded; then nothing stays behind.
         """
         async with contextlib.AsyncExitStack() as stack:
             repository = _read(self._repository)
-            router = Router(repository, self._engine or EmbeddedEngine(repository, threads=self._threads))
+            observation = make_observation(access_log=self._access_log, others=self._observers)
+            stack.push_async_callback(observation.aclose)
+            observer = observation.observer
+            router = Router(repository, self._engine or EmbeddedEngine(repository, threads=self._threads), observer)
+            observation.metrics.watch(router)
             memory = SharedMemory(self._max_body_bytes) if self._shared_memory else None
             listener = stack.enter_context(contextlib.closing(listening_socket(self.host, self.http_port)))
             self.http_port = listener.getsockname()[1]
-            grpc_server = create_grpc_server(self._max_body_bytes)
+            grpc_server = create_grpc_server(self._max_body_bytes, [RequestInterceptor(observer)])
             stack.push_async_callback(grpc_server.stop, 0)
             self.grpc_port = add_grpc_port(grpc_server, self.host, self.grpc_port)
-            add_service(grpc_server, router, memory)
+            add_service(grpc_server, router, memory, self._admin)
             await grpc_server.start()
-            app = create_app(router, max_body_bytes=self._max_body_bytes, memory=memory)
-            http_server = HttpServer(app, listener, self._grace_s)
+            limit = self._max_body_bytes
+            app = create_app(router, max_body_bytes=limit, memory=memory, metrics=observation.metrics, admin=self._admin)
+            front = InferFront(app, router, limit, memory)
+            http_server = HttpServer(RequestMiddleware(front, observer), listener, self._grace_s)
             await http_server.start()
             stack.push_async_callback(self._shut_down, router, http_server, grpc_server)
             await router.start()
+            observer.segments_loaded(len(repository.segments), model_bytes(repository))
             self._closing = stack.pop_all()
 
     async def aclose(self) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import ServingError
+from serving.observe.histogram import EMPTY, Histogram
 from serving.plan import ExecutionPlan
 from serving.repository.model import Repository
 
@@ -33,12 +34,18 @@ class Call:
 
 @dataclass(frozen=True)
 class SegmentRun:
-    """One run of a segment, as it happened. rows: of the request. seconds: of the run. batch_rows: of all requests in it, 0: `rows`."""
+    """One run of a segment, as it happened, for one request.
+
+    rows: of the request. seconds: of the run. batch_rows: of all requests in it, 0: `rows`. queue_seconds: how long the request waited
+    for it, 0 where nobody measured. started_ns: nanoseconds since 1970; 0: not known.
+    """
 
     segment: str
     rows: int
     seconds: float
     batch_rows: int = 0
+    queue_seconds: float = 0.0
+    started_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,27 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class BatchStatistics:
+    """Runs with the same number of rows, and their time added up."""
+
+    runs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class SegmentStatistics:
-    """What a segment has done since the engine started. `last_run_ms`: when it last ran, milliseconds since 1970; 0: never."""
+    """What a segment has done since the engine started. `last_run_ms`: when it last ran, milliseconds since 1970; 0: never.
+
+    compute: of runs. queue: of requests, of which a run serves one or several. batches: under the rows of a run.
+    """
 
     runs: int = 0
     rows: int = 0
     seconds: float = 0.0
     last_run_ms: int = 0
+    compute: Histogram = EMPTY
+    queue: Histogram = EMPTY
+    batches: Mapping[int, BatchStatistics] = field(default_factory=dict)
 
 
 class Engine(Protocol):

@@ -4,28 +4,59 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from serving.engines.base import SegmentRun, SegmentStatistics
+from serving.engines.base import BatchStatistics, SegmentRun, SegmentStatistics
+from serving.observe.histogram import DurationCounter
 
 
 class RunCounter:
     """Sums up runs by segment; safe to use from several threads."""
 
     def __init__(self, segments: Iterable[str]) -> None:
-        self._totals = dict.fromkeys(segments, SegmentStatistics())
+        self._sums = {segment: _Sums() for segment in segments}
         self._lock = threading.Lock()
 
-    def add(self, run: SegmentRun) -> None:
-        """Count `run`, which has just ended."""
+    def add(self, run: SegmentRun, waits_s: Sequence[float] | None = None) -> None:
+        """Count `run`, which has just ended. waits_s: how long each request in it waited; None: it was one request's, as `run` says."""
         now_ms = time.time_ns() // 1_000_000
         with self._lock:
-            old = self._totals.get(run.segment, SegmentStatistics())
-            self._totals[run.segment] = SegmentStatistics(
-                old.runs + 1, old.rows + run.rows, old.seconds + run.seconds, last_run_ms=now_ms
-            )
+            self._sums.setdefault(run.segment, _Sums()).add(run, (run.queue_seconds,) if waits_s is None else waits_s, now_ms)
 
     def totals(self) -> Mapping[str, SegmentStatistics]:
         """Return the sums of this moment."""
         with self._lock:
-            return dict(self._totals)
+            return {segment: sums.snapshot() for segment, sums in self._sums.items()}
+
+
+class _Sums:
+    """What becomes a SegmentStatistics; its owner holds the lock."""
+
+    __slots__ = ("batches", "compute", "last_run_ms", "queue")
+
+    def __init__(self) -> None:
+        self.compute, self.queue = DurationCounter(), DurationCounter()
+        self.batches: dict[int, list[float]] = {}  # rows -> runs, seconds
+        self.last_run_ms = 0
+
+    def add(self, run: SegmentRun, waits_s: Sequence[float], now_ms: int) -> None:
+        self.compute.add(run.seconds)
+        for wait_s in waits_s:
+            self.queue.add(wait_s)
+        batch = self.batches.setdefault(run.rows, [0, 0.0])
+        batch[0] += 1
+        batch[1] += run.seconds
+        self.last_run_ms = now_ms
+
+    def snapshot(self) -> SegmentStatistics:
+        batches = {rows: BatchStatistics(int(runs), seconds) for rows, (runs, seconds) in sorted(self.batches.items())}
+        compute = self.compute.snapshot()
+        return SegmentStatistics(
+            runs=compute.count,
+            rows=sum(rows * batch.runs for rows, batch in batches.items()),
+            seconds=compute.total,
+            last_run_ms=self.last_run_ms,
+            compute=compute,
+            queue=self.queue.snapshot(),
+            batches=batches,
+        )

@@ -11,10 +11,9 @@ import numpy as np
 import onnxruntime as ort
 
 from serving.dtypes import NUMPY_DTYPES
-from serving.engines.base import Answer, Array, Call, SegmentRun, SegmentStatistics
+from serving.engines.base import Answer, Array, Call, SegmentStatistics
 from serving.engines.cores import available_cores
 from serving.engines.counting import RunCounter
-from serving.engines.flow import Work
 from serving.engines.scheduler import MAX_QUEUE_ROWS, Scheduler
 from serving.errors import RepositoryError
 from serving.plan import ExecutionPlan
@@ -69,7 +68,7 @@ class EmbeddedEngine:
         self._sessions: Mapping[str, ort.InferenceSession] = {}
         self._counter = RunCounter(repository.segments)
         self._scheduler = Scheduler(
-            self._run_segment, self._limit, workers=instances, max_queue_rows=max_queue_rows, on_run=self._count
+            self._run_segment, self._limit, workers=instances, max_queue_rows=max_queue_rows, on_run=self._counter.add
         )
 
     async def start(self) -> None:
@@ -105,9 +104,6 @@ class EmbeddedEngine:
     def _limit(self, name: str) -> int:
         most = self._segments[name].max_batch_rows
         return most if self._max_batch_rows is None else min(most, self._max_batch_rows)
-
-    def _count(self, run: SegmentRun, works: Sequence[Work]) -> None:
-        self._counter.add(run)
 
     def _open_all(self, repository: Repository, segments: Sequence[Segment]) -> dict[str, ort.InferenceSession]:
         options = session_options(self._threads)

@@ -13,9 +13,12 @@ from serving.plan import ExecutionPlan, PlanStep
 
 
 class Work:
-    """A step of a flow, ready to run. streams: those of the step whose inputs are there; rows: theirs together."""
+    """A step of a flow, ready to run. streams: those of the step whose inputs are there; rows: theirs together.
 
-    __slots__ = ("flow", "index", "rows", "step", "streams")
+    ready_s: since when it waits, by whoever lets it wait.
+    """
+
+    __slots__ = ("flow", "index", "ready_s", "rows", "step", "streams")
 
     def __init__(self, flow: Flow, index: int, streams: tuple[int, ...]) -> None:
         self.flow = flow
@@ -23,6 +26,7 @@ class Work:
         self.streams = streams
         self.step: PlanStep = flow.plan.steps[index]
         self.rows = len(streams) * flow.rows
+        self.ready_s = 0.0
 
     def inputs(self) -> list[Array]:
         """Return the segment's inputs, its streams stacked on the batch axis."""

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from serving.engines.base import Answer, Array, Call, SegmentRun, SegmentStatistics
 from serving.engines.counting import RunCounter
-from serving.engines.flow import Work
 from serving.engines.scheduler import MAX_QUEUE_ROWS, Scheduler
 from serving.errors import EngineError, RepositoryError
 from serving.plan import ExecutionPlan
@@ -70,9 +69,9 @@ class InMemoryEngine:
         """Return what each function has done so far."""
         return self._counter.totals()
 
-    def _record(self, run: SegmentRun, works: Sequence[Work]) -> None:
+    def _record(self, run: SegmentRun, waits_s: Sequence[float]) -> None:
         self.runs.append(run)
-        self._counter.add(run)
+        self._counter.add(run, waits_s)
 
     def _run_segment(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
         if name not in self._functions:

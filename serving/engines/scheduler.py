@@ -20,7 +20,7 @@ from serving.errors import DeadlineExceeded, EngineError, NotReady, QueueFull, S
 from serving.plan import ExecutionPlan
 
 RunSegment = Callable[[str, Sequence[Array]], Sequence[Array]]
-OnRun = Callable[[SegmentRun, Sequence[Work]], None]
+OnRun = Callable[[SegmentRun, Sequence[float]], None]
 
 log = logging.getLogger(__name__)
 MAX_QUEUE_ROWS = 1024
@@ -31,7 +31,8 @@ class Scheduler:
     """Answers plans. run_segment(name, arrays of shape (n, ...)) -> arrays of shape (n, ...); raises ServingError.
 
     limit: the most rows that a segment takes in one run. workers: threads, so many runs at a time. max_queue_rows: rows of requests that
-    have not begun; beyond it requests are refused, unless nothing waits. on_run: is told every run, in its worker's thread.
+    have not begun; beyond it requests are refused, unless nothing waits. on_run: is told every run, and the seconds that each
+    request in it waited for it, in its worker's thread.
     There is no artificial delay: a worker that is free takes what is there.
     """
 
@@ -48,7 +49,7 @@ class Scheduler:
         self._limit = limit
         self._workers = workers
         self._max_queue_rows = max_queue_rows
-        self._on_run = on_run or (lambda run, works: None)
+        self._on_run = on_run or (lambda run, waits: None)
         self._threads: list[threading.Thread] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
@@ -106,10 +107,10 @@ class Scheduler:
             if self._queued_rows and self._queued_rows + rows > self._max_queue_rows:
                 raise QueueFull(self._queued_rows, self._max_queue_rows)
             self._queued_rows += rows
+            now = time.perf_counter()
             for flow, future in zip(flows, futures, strict=True):
-                self._open[flow] = _Open(loop, future, time.perf_counter())
-                for work in flow.start():
-                    self._queue.push(work)
+                self._open[flow] = _Open(loop, future, now)
+                self._push(flow.start(), now)
             self._changed.notify(len(flows))
         return futures
 
@@ -132,9 +133,10 @@ class Scheduler:
         while (batch := self._next()) is not None:
             started = time.perf_counter()
             outcomes = self._run(batch)
+            now = time.perf_counter()
             with self._changed:
-                self._queue.charge(batch, time.perf_counter() - started)
-                done = [flow for work, outcome, run in outcomes if (flow := self._advance(work, outcome, run)) is not None]
+                self._queue.charge(batch, now - started)
+                done = [flow for work, outcome, run in outcomes if (flow := self._advance(work, outcome, run, now)) is not None]
                 answered = [(opened, flow.answer(opened.queued_s or 0.0)) for flow in done if (opened := self._close(flow))]
                 if len(self._queue) > 1 or self._stopping:
                     self._changed.notify_all()
@@ -160,7 +162,7 @@ class Scheduler:
 
     def _run(self, batch: list[Work]) -> list[_Outcome]:
         """Run one segment on all of `batch`. When that fails, each is run by itself: what is wrong with one is not the others' fault."""
-        started = time.perf_counter()
+        started, started_ns = time.perf_counter(), time.time_ns()
         rows = sum(work.rows for work in batch)
         segment = batch[0].step.segment
         try:
@@ -171,11 +173,15 @@ class Scheduler:
             log.error("Segment %r failed on %d rows.", segment, rows, exc_info=error)
             known = error if isinstance(error, ServingError) else EngineError(f"Segment {segment!r} failed on {rows} rows.")
             return [(batch[0], known, SegmentRun(segment, rows, time.perf_counter() - started))]
-        run = SegmentRun(segment, rows, time.perf_counter() - started)
-        self._on_run(run, batch)
+        seconds = time.perf_counter() - started
+        self._on_run(SegmentRun(segment, rows, seconds), [started - work.ready_s for work in batch])
         ends = list(itertools.accumulate(work.rows for work in batch))
         return [
-            (work, [result[end - work.rows : end] for result in results], SegmentRun(segment, work.rows, run.seconds, rows))
+            (
+                work,
+                [result[end - work.rows : end] for result in results],
+                SegmentRun(segment, work.rows, seconds, rows, started - work.ready_s, started_ns),
+            )
             for work, end in zip(batch, ends, strict=True)
         ]
 
@@ -186,14 +192,18 @@ class Scheduler:
         pieces = [self._run_segment(segment, [i[start : start + limit] for i in inputs]) for start in range(0, rows, limit)]
         return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
 
-    def _advance(self, work: Work, outcome: Sequence[Array] | ServingError, run: SegmentRun) -> Flow | None:
+    def _advance(self, work: Work, outcome: Sequence[Array] | ServingError, run: SegmentRun, now: float) -> Flow | None:
         """Note how `work` went; what can follow now waits. Return the flow when it is done."""
         flow = work.flow
         if flow not in self._open:
             return None
-        for following in flow.fail(work, outcome) if isinstance(outcome, ServingError) else flow.finish(work, outcome, run):
-            self._queue.push(following)
+        self._push(flow.fail(work, outcome) if isinstance(outcome, ServingError) else flow.finish(work, outcome, run), now)
         return flow if flow.done else None
+
+    def _push(self, ready: Iterable[Work], now: float) -> None:
+        for work in ready:
+            work.ready_s = now
+            self._queue.push(work)
 
 
 @dataclass(eq=False)

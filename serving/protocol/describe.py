@@ -52,7 +52,8 @@ def repository_index(router: Router) -> Any:
 def model_statistics(router: Router, models: Iterable[Model]) -> Any:
     """Return the ModelStatisticsResponse of `models`.
 
-    Of a segment: its runs for whatever task, so that execution_count says how often the trunk ran. Of a task: the requests.
+    Of a segment: its runs for whatever task, so that execution_count says how often the trunk ran, and batch_stats by rows per run.
+    Of a task: the requests; queue and compute_infer add up the runs of segments that they needed.
     """
     response = _pb.ModelStatisticsResponse()
     for model in models:
@@ -81,8 +82,15 @@ def _add_runs(message: Any, router: Router, segment: str) -> None:
         return
     message.last_inference = done.last_run_ms
     message.inference_count, message.execution_count = done.rows, done.runs
-    for duration in (message.inference_stats.success, message.inference_stats.compute_infer):
+    stats = message.inference_stats
+    for duration in (stats.success, stats.compute_infer):
         duration.count, duration.ns = done.runs, round(done.seconds * 1e9)
+    stats.queue.count, stats.queue.ns = done.queue.count, round(done.queue.total * 1e9)
+    for rows, batch in done.batches.items():
+        entry = message.batch_stats.add(batch_size=rows)
+        for field in entry.DESCRIPTOR.fields[1:]:
+            getattr(entry, field.name).SetInParent()
+        entry.compute_infer.count, entry.compute_infer.ns = batch.runs, round(batch.seconds * 1e9)
 
 
 def _add_requests(message: Any, router: Router, model: str) -> None:
@@ -92,6 +100,8 @@ def _add_requests(message: Any, router: Router, model: str) -> None:
     stats = message.inference_stats
     stats.success.count, stats.success.ns = done.successes, done.success_ns
     stats.fail.count, stats.fail.ns = done.failures, done.failure_ns
+    stats.queue.count, stats.queue.ns = done.queue.count, round(done.queue.total * 1e9)
+    stats.compute_infer.count, stats.compute_infer.ns = done.compute.count, round(done.compute.total * 1e9)
 
 
 def _field_to_json(field: Any, value: Any) -> Any:

@@ -6,7 +6,8 @@ A second definition of `inference.*` in the process's descriptor pool would brea
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -14,13 +15,14 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving.catalog import Model
-from serving.errors import Unsupported
+from serving.errors import QueueFull, Unsupported
 from serving.protocol import describe, grpc_extensions
+from serving.protocol.admin import Admin
 from serving.protocol.grpc_codec import decode_request, encode_response, output_slots
 from serving.protocol.grpc_health import HEALTH_SERVICE, Health
 from serving.protocol.grpc_service import add_servicer
 from serving.protocol.shared_memory import SharedMemory
-from serving.protocol.status import sentence, wire_codes
+from serving.protocol.status import RETRY_AFTER_S, sentence, wire_codes
 from serving.router import Router
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ def _translated(handler: Handler) -> Handler:
             return await handler(self, request, context)
         except Exception as error:
             failure = _logged(error)
+        if isinstance(failure, QueueFull):
+            context.set_trailing_metadata((*context.trailing_metadata(), ("retry-after", str(RETRY_AFTER_S))))
         return await context.abort(wire_codes(failure).grpc, sentence(failure))
 
     return translated
@@ -46,6 +50,10 @@ def _logged(error: Exception) -> Exception:
     if wire_codes(error).grpc == grpc.StatusCode.INTERNAL:
         log.error("A gRPC request failed: %s", error, exc_info=error)
     return error
+
+
+def _authorization(context: Any) -> str | None:
+    return next((value for key, value in context.invocation_metadata() or () if key == "authorization"), None)
 
 
 def _refuse(what: str) -> Handler:
@@ -58,9 +66,10 @@ def _refuse(what: str) -> Handler:
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Translates between messages and the router. The methods' names are the protocol's."""
 
-    def __init__(self, router: Router, memory: SharedMemory | None = None) -> None:
+    def __init__(self, router: Router, memory: SharedMemory | None = None, admin: Admin | None = None) -> None:
         self._router = router
         self._memory = memory
+        self._admin = admin or Admin()
 
     @_translated
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -107,23 +116,26 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     @_translated
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Run a model on tensors."""
-        return await self._infer(request)
+        return await self._infer(request, context)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """Answer each request of a stream in order; one that fails is answered by its error_message and the stream goes on."""
         async for request in requests:
-            yield await self._stream_answer(request)
+            yield await self._stream_answer(request, context)
 
-    async def _stream_answer(self, request: Any) -> Any:
+    async def _stream_answer(self, request: Any, context: Any) -> Any:
         try:
-            return _pb.ModelStreamInferResponse(infer_response=await self._infer(request))
+            return _pb.ModelStreamInferResponse(infer_response=await self._infer(request, context))
         except Exception as error:
             # The id tells the client which of its requests it was.
             failed = _pb.ModelInferResponse(model_name=request.model_name, id=request.id)
             return _pb.ModelStreamInferResponse(error_message=sentence(_logged(error)), infer_response=failed)
 
-    async def _infer(self, request: Any) -> Any:
-        decoded, slots = decode_request(request, self._memory), output_slots(request, self._memory)
+    async def _infer(self, request: Any, context: Any) -> Any:
+        # A call that the client cancels, or whose deadline passes, cancels this coroutine; the deadline also orders what waits.
+        left_s = context.time_remaining()
+        deadline = None if left_s is None else time.monotonic() + left_s
+        decoded, slots = decode_request(request, self._memory, deadline), output_slots(request, self._memory)
         return encode_response(await self._router.infer(decoded), slots)
 
     def _find(self, request: Any) -> Model:
@@ -155,25 +167,41 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         """The log settings, which are fixed."""
         return grpc_extensions.log_settings(request)
 
-    RepositoryModelLoad = _refuse("Loading models while serving")
-    RepositoryModelUnload = _refuse("Unloading models while serving")
+    @_translated
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Serve a task as it is in the repository on disk now."""
+        self._admin.check(_authorization(context))
+        await self._router.load(request.model_name)
+        return _pb.RepositoryModelLoadResponse()
+
+    @_translated
+    async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Serve a task no longer."""
+        self._admin.check(_authorization(context))
+        await self._router.unload(request.model_name)
+        return _pb.RepositoryModelUnloadResponse()
+
     CudaSharedMemoryStatus = _refuse("CUDA shared memory")
     CudaSharedMemoryRegister = _refuse("CUDA shared memory")
     CudaSharedMemoryUnregister = _refuse("CUDA shared memory")
 
 
-def create_grpc_server(max_message_bytes: int) -> Any:
+def create_grpc_server(max_message_bytes: int, interceptors: Sequence[Any] = ()) -> Any:
     """Return a grpc.aio server without services, so that its port can be taken before anything is loaded."""
     return grpc.aio.server(
+        interceptors=interceptors,
         options=[
             ("grpc.so_reuseport", 0),  # else a second server would silently share the port
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", -1),
-        ]
+        ],
     )
 
 
-def add_service(server: Any, router: Router, memory: SharedMemory | None = None) -> None:
-    """Let `server` answer for `router`, with system shared memory unless `memory` is None, and say how it is."""
-    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], Servicer(router, memory))
+def add_service(server: Any, router: Router, memory: SharedMemory | None = None, admin: Admin | None = None) -> None:
+    """Let `server` answer for `router`, with system shared memory unless `memory` is None, and say how it is.
+
+    admin: who may load and unload models; None: nobody.
+    """
+    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], Servicer(router, memory, admin))
     add_servicer(server, HEALTH_SERVICE, Health(router))

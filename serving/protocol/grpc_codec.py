@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2
 from serving.dtypes import dtype_name
 from serving.engines.base import Array
 from serving.errors import InvalidRequest
-from serving.messages import InferRequest, InferResponse, RequestedOutput
+from serving.messages import InferRequest, InferResponse, RequestedOutput, error_parameters
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot, is_shared
 from serving.protocol.tensors import from_bytes, from_values, to_bytes
 
@@ -28,9 +28,10 @@ _CONTENTS = {
 }
 
 
-def decode_request(message: Any, memory: SharedMemory | None = None) -> InferRequest:
+def decode_request(message: Any, memory: SharedMemory | None = None, deadline: float | None = None) -> InferRequest:
     """Return the request that a ModelInferRequest holds. Raises InvalidRequest, Unsupported, UnknownRegion.
 
+    deadline: of the call, in time.monotonic seconds.
     The raw contents belong to the inputs in their order, without those that are in shared memory.
     """
     raw = message.raw_input_contents
@@ -51,6 +52,7 @@ def decode_request(message: Any, memory: SharedMemory | None = None) -> InferReq
         inputs=inputs,
         outputs=tuple(_output(output) for output in message.outputs),
         parameters=_parameters(message.parameters),
+        deadline=deadline,
     )
 
 
@@ -71,6 +73,7 @@ def encode_response(response: InferResponse, slots: Mapping[str, Slot] | None = 
             _set_parameters(output.parameters, slots[name].write(name, data))
             data = b""  # clients find the others by position
         message.raw_output_contents.append(data)
+    _set_parameters(message.parameters, error_parameters(response))
     return message
 
 
@@ -105,6 +108,6 @@ def _parameters(parameters: Any) -> Mapping[str, object]:
     return {key: getattr(parameters[key], field) for key, field in chosen.items() if field is not None}
 
 
-def _set_parameters(parameters: Any, values: Mapping[str, str | int]) -> None:
+def _set_parameters(parameters: Any, values: Mapping[str, str | int] | Mapping[str, str]) -> None:
     for key, value in values.items():
         setattr(parameters[key], "string_param" if isinstance(value, str) else "int64_param", value)

@@ -18,6 +18,13 @@ _SENTENCE = "The message is not the one that this method takes: it cannot be dec
 class _Malformed:
     """Stands for a message that could not be decoded."""
 
+    def __init__(self, data: bytes) -> None:
+        self._bytes = len(data)
+
+    def ByteSize(self) -> int:  # noqa: N802
+        """Return its size, as messages do: whoever counts bytes counts these, too."""
+        return self._bytes
+
 
 def add_servicer(server: Any, service: Any, servicer: Any) -> None:
     """Let `server` answer the methods of `service` (its descriptor) with the methods of `servicer` that bear their names."""
@@ -43,7 +50,7 @@ def _reader(message: Any) -> Callable[[bytes], Any]:
         try:
             return message.FromString(data)
         except DecodeError:
-            return _Malformed()
+            return _Malformed(data)
 
     return read
 

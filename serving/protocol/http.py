@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from serving.observe.endpoint import metrics_routes
+from serving.observe.prometheus import Metrics
+from serving.protocol.admin import Admin
 from serving.protocol.api_docs import document
 from serving.protocol.describe import server_metadata
+from serving.protocol.http_control import control_routes
 from serving.protocol.http_errors import install_error_handlers
 from serving.protocol.http_predict import predict_routes
 from serving.protocol.http_v2 import v2_routes
@@ -24,14 +28,20 @@ def create_app(
     max_body_bytes: int = MAX_BODY_BYTES,
     image_limits: ImageLimits | None = None,
     memory: SharedMemory | None = None,
+    metrics: Metrics | None = None,
+    admin: Admin | None = None,
 ) -> FastAPI:
     """Return the application that answers for `router`, which somebody else starts and closes.
 
     max_body_bytes: the largest request, counted after decompression. memory: system shared memory; None: not offered.
+    metrics: what GET /metrics tells; None: there is no such path. admin: who may load and unload models; None: nobody.
     """
     app = FastAPI(title="espalier", version=server_metadata().version, description=_DESCRIPTION)
     app.include_router(v2_routes(router, max_body_bytes, memory))
     app.include_router(predict_routes(router, image_limits or ImageLimits()))
+    app.include_router(control_routes(router, admin or Admin(), app))
+    if metrics is not None:
+        app.include_router(metrics_routes(metrics))
     install_error_handlers(app)
     document(app, router)
     return app

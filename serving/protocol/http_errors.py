@@ -10,15 +10,21 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from serving.errors import ServingError
-from serving.protocol.status import sentence, wire_codes
+from serving.errors import QueueFull, ServingError
+from serving.protocol.status import RETRY_AFTER_S, sentence, wire_codes
 
 log = logging.getLogger(__name__)
 
 
 def error_response(error: BaseException) -> JSONResponse:
     """Return `error` as a response."""
-    return JSONResponse({"error": sentence(error)}, wire_codes(error).http)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, QueueFull) else None
+    return JSONResponse({"error": sentence(error)}, wire_codes(error).http, headers)
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Return the response to `request` that failed with one of our errors, or whose client hung up; log it where it is ours to mend."""
+    return await (_gone if isinstance(error, ClientDisconnect) else _ours)(request, error)
 
 
 def install_error_handlers(app: FastAPI) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response
 
 from serving.catalog import Model
-from serving.errors import Unsupported
 from serving.protocol import describe
 from serving.protocol.api_docs import INFER_SCHEMA
-from serving.protocol.body import accepted_compression, compress, read_body
 from serving.protocol.http_extensions import add_settings, add_shared_memory
-from serving.protocol.json_codec import EncodedResponse, decode_request, encode_response
+from serving.protocol.http_infer import infer as answer_infer
 from serving.protocol.schemas import ErrorBody
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
@@ -33,16 +30,7 @@ _INFER_DOCS: dict[str, Any] = {
         "content": _TENSORS,
     }
 }
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorBody},
-    404: {"model": ErrorBody},
-    413: {"model": ErrorBody},
-    503: {"model": ErrorBody},
-}
-_NOT_OFFERED = (
-    ("repository/models/{model}/load", "Loading models while serving"),
-    ("repository/models/{model}/unload", "Unloading models while serving"),
-)
+ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (400, 404, 413, 429, 503, 504)}
 
 
 def v2_routes(router: Router, max_body_bytes: int, memory: SharedMemory | None = None) -> APIRouter:
@@ -53,7 +41,6 @@ def v2_routes(router: Router, max_body_bytes: int, memory: SharedMemory | None =
     _add_inference(routes, router, max_body_bytes, memory)
     add_settings(routes, router)
     add_shared_memory(routes, memory)
-    _add_not_offered(routes)
     return routes
 
 
@@ -133,37 +120,9 @@ def _add_inference(routes: APIRouter, router: Router, max_body_bytes: int, memor
     @routes.post("/models/{model}/versions/{version}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
     async def infer_version(request: Request, model: ModelName, version: Version) -> Response:
         """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
-        body = await read_body(request, max_body_bytes)
-        decoded, wanted = decode_request(model, version, body, request.headers.get("inference-header-content-length"), memory)
-        encoded = encode_response(await router.infer(decoded), wanted)
-        return await _respond(encoded, request.headers.get("accept-encoding", ""))
+        return await answer_infer(request, router, model, version, max_body_bytes, memory)
 
     @routes.post("/models/{model}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
     async def infer(request: Request, model: ModelName) -> Response:
         """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
         return await infer_version(request, model, "")
-
-
-def _add_not_offered(routes: APIRouter) -> None:
-    for path, what in _NOT_OFFERED:
-        routes.add_api_route(f"/{path}", _refuse(what), methods=["GET", "POST"], include_in_schema=False)
-
-
-def _refuse(what: str) -> Any:
-    async def refuse() -> None:
-        raise Unsupported(f"{what} is not offered by this server.")
-
-    return refuse
-
-
-async def _respond(encoded: EncodedResponse, accept_encoding: str) -> Response:
-    headers = {}
-    if encoded.json_bytes is not None:
-        headers["Inference-Header-Content-Length"] = str(encoded.json_bytes)
-    body = encoded.body
-    compression = accepted_compression(accept_encoding, len(body))
-    if compression:
-        body = await asyncio.to_thread(compress, body, compression)
-        headers |= {"Content-Encoding": compression, "Vary": "Accept-Encoding"}
-    media_type = "application/json" if encoded.json_bytes is None else "application/octet-stream"
-    return Response(body, headers=headers, media_type=media_type)

@@ -14,7 +14,7 @@ from typing import Any
 from serving.dtypes import dtype_name
 from serving.engines.base import Array
 from serving.errors import InvalidRequest
-from serving.messages import InferRequest, InferResponse, RequestedOutput
+from serving.messages import InferRequest, InferResponse, RequestedOutput, error_parameters
 from serving.protocol.fields import decimal, objects, optional, required
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot
 from serving.protocol.tensors import from_bytes, from_values, to_bytes, to_values
@@ -75,6 +75,8 @@ def encode_response(response: InferResponse, wanted: OutputFormat) -> EncodedRes
     header: dict[str, Any] = {"model_name": response.model, "model_version": response.version}
     if response.id:
         header["id"] = response.id
+    if response.errors:
+        header["parameters"] = error_parameters(response)
     blobs = {name: to_bytes(array) for name, array in response.outputs.items() if wanted.is_binary(name)}
     header["outputs"] = [
         _describe(name, array, blobs.get(name), wanted.slots.get(name)) for name, array in response.outputs.items()

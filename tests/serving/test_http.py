@@ -117,7 +117,7 @@ def test_the_interface_is_described(ask: Http) -> None:
         ("POST", "/v2/models/late/infer", b"{", {}, 400, "not JSON"),
         ("POST", "/v2/models/late/infer", b"{}", {"Inference_Header_Content_Length": "x"}, 400, "Inference-Header-Content-Length"),
         ("POST", "/v2/models/late/infer", b"{}", {}, 400, "needs input 'image' (UINT8, shape [-1, 8, 8, 3], first the rows)"),
-        ("POST", "/v2/repository/models/late/load", b"", {}, 501, "Loading models while serving is not offered"),
+        ("POST", "/v2/repository/models/late/load", b"", {}, 501, "Loading and unloading models is not offered by this server"),
         ("POST", "/v2/models/late/infer", b"x", {"Content_Length": str(2**40)}, 413, "larger than the limit of 67108864 bytes"),
     ],
 )  # fmt: skip

@@ -1,0 +1,101 @@
+"""Log lines for people or for machines, each with the id of the request that it is about."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from serving.observe.events import RequestRecord, Silent
+from serving.observe.request import current_request
+
+# Control characters would let text from outside break or repaint a line.
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+
+access = logging.getLogger("serving.access")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, request_id, what the record brings as `fields`, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "request_id": _request_id(record),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps({key: value for key, value in line.items() if value not in ("", None)}, ensure_ascii=False, default=str)
+
+
+class ConsoleFormatter(logging.Formatter):
+    """Time of day, level, message, request id; a traceback below."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
+        found = _request_id(record)
+        suffix = f" id={found}" if found else ""
+        line = f"{time} {record.levelname:<7} {record.getMessage().translate(_ESCAPES)}{suffix}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def make_handler(log_format: str, stream: TextIO) -> logging.Handler:
+    """Return a handler that writes "console" or "json" lines to `stream`."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
+    return handler
+
+
+def set_up_logging(log_format: str = "console", level: str = "info", stream: TextIO | None = None) -> None:
+    """Log everything from `level` on to `stream` (stderr), instead of what was set up before: for whoever owns the process.
+
+    The HTTP server's own lines below warnings come with "debug" only.
+    """
+    logging.basicConfig(level=level.upper(), handlers=[make_handler(log_format, stream or sys.stderr)], force=True)
+    quiet = logging.NOTSET if level == "debug" else logging.WARNING
+    for name in ("uvicorn", "uvicorn.error", "asyncio"):
+        logging.getLogger(name).setLevel(quiet)
+
+
+class AccessLog(Silent):
+    """One line per request, at INFO to the logger `serving.access`."""
+
+    def request_done(self, record: RequestRecord) -> None:
+        """Write the line."""
+        if not access.isEnabledFor(logging.INFO):
+            return
+        fields = {
+            "protocol": record.protocol,
+            "method": record.method,
+            "model": record.model,
+            "status": record.status,
+            "milliseconds": round(record.seconds * 1000, 3),
+            "rows": record.rows,
+            "received_bytes": record.received_bytes,
+            "sent_bytes": record.sent_bytes,
+            "client": record.client,
+        }
+        rest = " ".join(
+            f"{key}={fields[key]}" for key in ("model", "rows", "received_bytes", "sent_bytes", "client") if fields[key]
+        )
+        access.info(
+            "%s %s %.1f ms %s",
+            record.method,
+            record.status,
+            record.seconds * 1000,
+            rest,
+            extra={"fields": fields, "id": record.id},
+        )
+
+
+def _request_id(record: logging.LogRecord) -> str:
+    request = current_request()
+    return str(getattr(record, "id", "") or (request.id if request else ""))

@@ -1,0 +1,94 @@
+"""The metrics of one server, for Prometheus. docs/metrics.md has a row for each; a test keeps the two together.
+
+Requests pay for counting only (serving/statistics.py, serving/engines/counting.py): metrics are made when they are asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from serving.engines.base import SegmentRun
+from serving.observe.events import RequestRecord, Silent
+from serving.observe.families import duration_family, model_families, segment_families, triton_families
+from serving.observe.histogram import DurationCounter
+from serving.observe.text import render
+from serving.router import Router
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics(Silent, Collector):
+    """Counts what only observers hear of, and reads the rest from a router that it watches. Labels never hold what clients send."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._lock = threading.Lock()
+        self._responses: dict[tuple[str, str], int] = {}
+        self._steps_saved = 0
+        self._segments, self._segment_bytes = 0, 0
+        self._deploys = {True: DurationCounter(), False: DurationCounter()}
+        self._router: Router | None = None
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+
+    def watch(self, router: Router) -> None:
+        """Report the models and segments of `router` from now on."""
+        self._router = router
+
+    def text(self) -> bytes:
+        """Return all metrics in Prometheus' text format. Takes up to some tenths of a second where there are thousands of tasks."""
+        return render(self.registry.collect()).encode()
+
+    def request_done(self, record: RequestRecord) -> None:
+        """Count a response by protocol and status."""
+        key = (record.protocol, record.status)
+        with self._lock:
+            self._responses[key] = self._responses.get(key, 0) + 1
+
+    def plan_done(self, runs: Sequence[SegmentRun], steps_saved: int) -> None:
+        """Count what sharing saved."""
+        with self._lock:
+            self._steps_saved += steps_saved
+
+    def segments_loaded(self, count: int, size_bytes: int) -> None:
+        """Remember what is loaded now."""
+        with self._lock:
+            self._segments, self._segment_bytes = count, size_bytes
+
+    def deployed(self, task: str, seconds: float, ok: bool) -> None:
+        """Count a deployment; which task it was is for the logs."""
+        with self._lock:
+            self._deploys[ok].add(seconds)
+
+    def describe(self) -> Sequence[Metric]:
+        """Return nothing: the registry need not collect in order to know the names."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric as it is now."""
+        if self._router is not None:
+            models, runs = self._router.all_statistics(), self._router.segment_statistics()
+            catalog = self._router.catalog.models.values()
+            yield from triton_families(catalog, models, runs)
+            yield from model_families(catalog, models)
+            yield from segment_families(runs)
+            yield GaugeMetricFamily("espalier_ready", "1 while requests are answered.", value=int(self._router.ready))
+        with self._lock:
+            families = list(self._own())
+        yield from families
+
+    def _own(self) -> Iterator[Metric]:
+        responses = CounterMetricFamily("espalier_responses", "Answers on the wire.", labels=("protocol", "status"))
+        for key, count in self._responses.items():
+            responses.add_metric(key, count)
+        yield responses
+        yield CounterMetricFamily("espalier_steps_saved", "Segment runs that sharing saved.", value=self._steps_saved)
+        yield GaugeMetricFamily("espalier_loaded_segments", "Segments in memory.", value=self._segments)
+        yield GaugeMetricFamily("espalier_loaded_segment_bytes", "Size of their model files.", value=self._segment_bytes)
+        deploys = [({"result": "ok" if ok else "failed"}, counter.snapshot()) for ok, counter in self._deploys.items()]
+        yield duration_family("espalier_deploy_seconds", "Deployments.", deploys)

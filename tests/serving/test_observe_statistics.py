@@ -1,0 +1,181 @@
+"""What is counted: requests, runs, and the runs that sharing saved."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.engines.base import SegmentRun
+from serving.engines.counting import RunCounter
+from serving.engines.memory import InMemoryEngine
+from serving.errors import NotAnImage, UnknownTask
+from serving.messages import InferRequest, RequestedOutput
+from serving.observe.events import Silent
+from serving.observe.families import cumulative
+from serving.observe.histogram import DURATION_BOUNDS_S, DurationCounter
+from serving.observe.saved import SavedSteps
+from serving.plan import make_plan
+from serving.protocol.describe import model_statistics
+from serving.repository.config import ALL_TASKS
+from serving.repository.model import Repository, Step, Task
+from serving.router import Router
+from serving.statistics import RequestCounter, failure_reason
+from tests.serving.nets import CHAINS, IMAGE, LAYERS, MAX_ROWS, TASK_NAMES, images, make_repository, make_task
+
+
+class Savings(Silent):
+    def __init__(self) -> None:
+        self.saved: list[int] = []
+        self.runs: list[SegmentRun] = []
+
+    def plan_done(self, runs: Sequence[SegmentRun], steps_saved: int) -> None:
+        self.saved.append(steps_saved)
+        self.runs.extend(runs)
+
+
+@given(st.lists(st.one_of(st.sampled_from(DURATION_BOUNDS_S), st.floats(0, 20)), max_size=40))
+def test_a_histogram_holds_for_every_bound_how_many_are_not_above_it(values: list[float]) -> None:
+    counter = DurationCounter()
+    for value in values:
+        counter.add(value)
+    found = counter.snapshot()
+    expected = [float(sum(value <= bound for value in values)) for bound in (*DURATION_BOUNDS_S, np.inf)]
+    assert [count for _, count in cumulative(found)] == expected
+    assert [float(bound) for bound, _ in cumulative(found)] == [*DURATION_BOUNDS_S, np.inf]
+    assert (found.count, found.total) == (len(values), pytest.approx(sum(values)))
+
+
+@pytest.mark.parametrize("tasks", [names for size in (1, 2, 3, 4) for names in combinations(TASK_NAMES, size)])
+def test_saved_is_what_the_tasks_take_one_by_one_less_what_they_take_together(tasks: tuple[str, ...]) -> None:
+    engine, savings = InMemoryEngine(LAYERS), Savings()
+
+    async def work() -> None:
+        router = Router(make_repository(), engine, savings)
+        await router.start()
+        await router.infer(InferRequest(ALL_TASKS, {IMAGE.name: images(2)}, tuple(map(RequestedOutput, tasks))))
+
+    asyncio.run(work())
+    assert savings.saved == [sum(len(CHAINS[task]) for task in tasks) - len(engine.runs)]
+    assert savings.runs == engine.runs
+    assert all(run.started_ns > 10**18 for run in engine.runs)
+
+
+def test_a_request_in_parts_saves_in_each_of_them() -> None:
+    savings = Savings()
+
+    async def work() -> None:
+        router = Router(make_repository(), InMemoryEngine(LAYERS), savings)
+        await router.start()
+        outputs = (RequestedOutput("colour"), RequestedOutput("parity"))
+        await router.infer(InferRequest(ALL_TASKS, {IMAGE.name: images(MAX_ROWS)}, outputs))
+
+    asyncio.run(work())  # the suffix stacks both tasks: three rows at a time; trunk and suffix are saved
+    assert savings.saved == [2 * 2]
+
+
+def test_outputs_of_one_task_save_nothing() -> None:
+    late = make_task("late")
+    tap = Step("mid", ("tap-trunk",), ("aside",))
+    both = Task("late", (*late.steps, tap), late.inputs, (*late.outputs, type(IMAGE)("aside", "FP32", (7,))), MAX_ROWS)
+    family = make_repository()
+    repository = Repository(family.path, family.segments, {"late": both, "probe": family.tasks["probe"]})
+    saved = SavedSteps(repository)
+    assert saved.of(make_plan(repository, ["late"])) == 0
+    assert saved.of(make_plan(repository, ["late", "probe"])) == 2  # trunk and mid
+    assert saved.of(make_plan(repository, ["late", "aside", "probe"])) == 2
+    assert saved.of(make_plan(repository, ["aside", "probe"])) == 2
+
+
+def test_a_request_is_pending_until_it_is_counted_and_takes_the_time_of_its_runs() -> None:
+    counter = RequestCounter()
+    with counter.counting("late", rows=3) as tally:
+        assert (counter.of("late").pending, counter.of("late").successes) == (1, 0)
+        tally.ran([SegmentRun("trunk", 3, 0.02, queue_seconds=0.3), SegmentRun("branch-late", 3, 0.04, queue_seconds=0.1)])
+    done = counter.of("late")
+    assert (done.pending, done.successes, done.rows, done.duration.count) == (0, 1, 3, 1)
+    assert (done.compute.total, done.queue.total) == (pytest.approx(0.06), pytest.approx(0.4))
+    assert counter.of("never") == type(done)()
+
+
+def test_failures_are_counted_by_reason() -> None:
+    counter = RequestCounter()
+    for error in (NotAnImage("no"), UnknownTask("x", []), NotAnImage("no"), asyncio.CancelledError(), RuntimeError("secret")):
+        with pytest.raises(type(error)), counter.counting("late", rows=1):
+            raise error
+    done = counter.totals()["late"]
+    assert done.failures_by_reason == {"NotAnImage": 2, "UnknownTask": 1, "Cancelled": 1, "Internal": 1}
+    assert (done.failures, done.successes, done.pending, done.rows) == (5, 0, 0, 0)
+    assert failure_reason(KeyError("x")) == "Internal"
+
+
+def test_nothing_is_lost_between_threads() -> None:
+    requests, runs = RequestCounter(), RunCounter(["trunk"])
+
+    def work() -> None:
+        for _ in range(2000):
+            with requests.counting("late", rows=2):
+                runs.add(SegmentRun("trunk", 2, 0.001), [0.1, 0.2, 0.3])
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (requests.of("late").successes, requests.of("late").rows, requests.of("late").pending) == (8000, 16000, 0)
+    done = runs.totals()["trunk"]
+    assert (done.runs, done.rows, done.queue.count) == (8000, 16000, 24000)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1), st.lists(st.floats(0, 1), min_size=1, max_size=3)), max_size=20))
+def test_runs_are_summed_by_rows_and_waits_by_request(added: list[tuple[int, float, list[float]]]) -> None:
+    counter = RunCounter([])
+    for rows, seconds, waits in added:
+        counter.add(SegmentRun("s", rows, seconds), waits)
+    if not added:
+        assert counter.totals() == {}
+        return
+    done = counter.totals()["s"]
+    assert (done.runs, done.rows) == (len(added), sum(rows for rows, _, _ in added))
+    assert done.seconds == pytest.approx(sum(seconds for _, seconds, _ in added))
+    assert done.queue.count == sum(len(waits) for _, _, waits in added)
+    assert {rows: batch.runs for rows, batch in done.batches.items()} == {
+        size: sum(rows == size for rows, _, _ in added) for size in sorted({rows for rows, _, _ in added})
+    }
+
+
+def test_the_protocols_statistics_have_queue_compute_and_batches() -> None:
+    engine = InMemoryEngine(LAYERS)
+
+    async def work() -> list[Any]:
+        router = Router(make_repository(), engine)
+        await router.start()
+        for rows in (2, 5, 2):
+            await router.infer(InferRequest("late", {IMAGE.name: images(rows)}))
+        await router.predict(list(images(2)), ["late", "probe"])
+        models = [router.catalog.find(name) for name in ("trunk", "late", "probe")]
+        return list(model_statistics(router, models).model_stats)
+
+    trunk, late, probe = asyncio.run(work())
+    assert {batch.batch_size: batch.compute_infer.count for batch in trunk.batch_stats} == {2: 3, 5: 1}
+    assert sum(batch.compute_infer.ns for batch in trunk.batch_stats) == pytest.approx(
+        trunk.inference_stats.compute_infer.ns, abs=4
+    )
+    assert trunk.inference_stats.queue.count == 4
+    for task, requests in ((late, 4), (probe, 1)):
+        stats = task.inference_stats
+        assert (stats.success.count, stats.compute_infer.count, stats.queue.count) == (requests,) * 3
+        assert 0 < stats.compute_infer.ns < stats.success.ns
+        assert not task.batch_stats
+    of_probe = sum(
+        run.seconds for run in engine.runs[-5:] if run.segment in CHAINS["probe"]
+    )  # the last request; late's branch is not its
+    assert probe.inference_stats.compute_infer.ns == pytest.approx(of_probe * 1e9, abs=2)
