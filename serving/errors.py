@@ -168,3 +168,20 @@ class InvalidAddress(ServingError):
 
     def __init__(self, host: str, port: int, reason: str) -> None:
         super().__init__(f"Cannot listen on port {port} of {host!r} ({reason}); give an address of this machine.")
+
+
+class SegmentTooLarge(RepositoryError):
+    """A segment alone needs more memory than all may take."""
+
+    def __init__(self, name: str, needed_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"Segment {name!r} needs about {needed_bytes / 1e6:.1f} MB of memory, more than the limit of {limit_bytes / 1e6:.1f} MB; "
+            "raise --memory-limit."
+        )
+
+
+class ProviderUnavailable(ServingError):
+    """An execution provider that does not work on this machine."""
+
+    def __init__(self, name: str, usable: Iterable[str]) -> None:
+        super().__init__(f"Execution provider {name!r} does not work here; choose one of: {', '.join(usable)}.")

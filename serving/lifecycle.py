@@ -112,14 +112,16 @@ class Lifecycle:
 
     def _release_soon(self) -> None:
         """Let go of the segments that nobody can ask for any more."""
-        finished = [generation for generation in self._old if not generation.users]
-        if not finished:
-            return
-        self._old = [generation for generation in self._old if generation.users]
-        live = [self._current, *self._old]
-        kept = {segment for generation in live for segment in generation.catalog.repository.segments}
-        gone = {segment for generation in finished for segment in generation.catalog.repository.segments} - kept
-        if gone:
-            release = asyncio.ensure_future(self._engine.release(gone))
+        if any(not generation.users for generation in self._old):
+            release = asyncio.ensure_future(self._release())
             self._releases.add(release)
             release.add_done_callback(self._releases.discard)
+
+    async def _release(self) -> None:
+        async with self._changing:  # what is let go of here may be what a load has just asked for again
+            finished = [generation for generation in self._old if not generation.users]
+            self._old = [generation for generation in self._old if generation.users]
+            kept = {name for generation in (self._current, *self._old) for name in generation.catalog.repository.segments}
+            gone = {name for generation in finished for name in generation.catalog.repository.segments} - kept
+            if gone:
+                await self._engine.release(gone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -27,6 +28,7 @@ from serving.statistics import ModelStatistics, RequestCounter
 from serving.terms import Terms, read_terms
 from serving.validate import checked_inputs, checked_outputs, known_outputs
 
+log = logging.getLogger(__name__)
 AnyImage = Image.Image | NDArray[np.uint8]
 # Tasks of one group see the same array, and therefore share what they have in common.
 _Group = tuple[tuple[TensorSpec, ...], Preprocessing]
@@ -180,6 +182,10 @@ class Router:
         """Return what each segment has done, whoever asked."""
         return self._engine.statistics()
 
+    def loaded(self) -> Mapping[str, int]:
+        """Return the bytes that each segment takes that is in memory."""
+        return self._engine.loaded()
+
     def check_ready(self) -> None:
         """Raise NotReady while requests are not answered."""
         if not self._ready:
@@ -196,6 +202,8 @@ class Router:
         answer = await self._engine.infer(plan, inputs, call)
         parts = -(-len(next(iter(inputs.values()))) // call.rows_per_run)
         self.observer.plan_done(answer.runs, catalog.saved_steps.of(plan) * parts)
+        for failure in set(answer.errors.values()):  # here, where the log knows whose request it was
+            log.error("%s", failure, exc_info=failure)
         if answer.errors and not (terms.partial and answer.outputs):
             name, reason = next(iter(answer.errors.items()))
             raise TaskFailed(name, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -12,11 +13,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from serving.engines.base import Engine
-from serving.engines.embedded import EmbeddedEngine
+from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.observe.asgi import RequestMiddleware
 from serving.observe.events import Observer
 from serving.observe.interceptor import RequestInterceptor
-from serving.observe.setup import make_observation, model_bytes
+from serving.observe.setup import make_observation
 from serving.protocol.admin import Admin
 from serving.protocol.grpc import add_service, create_grpc_server
 from serving.protocol.http import MAX_BODY_BYTES, create_app
@@ -35,7 +36,8 @@ OnReady = Callable[[str, str], None]
 class Server:
     """A repository, served. `start` returns when it is ready; `aclose` finishes what is in flight.
 
-    repository: a folder, or what was read from one. engine: by default the embedded one with `threads` threads (None: all cores).
+    repository: a folder, or what was read from one. engine: by default the embedded one with `threads` threads (None: all cores),
+    or as `options` says.
     http_port, grpc_port: 0 means any free port; after `start` they are the real ones. grace_s: how long `aclose` waits for requests.
     shared_memory: whether clients may have their tensors in shared memory objects of this machine, whichever this process may open.
     admin_token: whoever knows it may load and unload models; None: nobody. access_log: a log line per request.
@@ -51,6 +53,7 @@ class Server:
         http_port: int = 8000,
         grpc_port: int = 8001,
         threads: int | None = None,
+        options: EngineOptions | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
         grace_s: float = GRACE_S,
         shared_memory: bool = False,
@@ -64,6 +67,7 @@ class Server:
         self._repository = repository
         self._engine = engine
         self._threads = threads
+        self._options = options
         self._max_body_bytes = max_body_bytes
         self._grace_s = grace_s
         self._shared_memory = shared_memory
@@ -92,7 +96,8 @@ class Server:
             observation = make_observation(access_log=self._access_log, others=self._observers)
             stack.push_async_callback(observation.aclose)
             observer = observation.observer
-            router = Router(repository, self._engine or EmbeddedEngine(repository, threads=self._threads), observer)
+            engine = self._engine or EmbeddedEngine(repository, threads=self._threads, options=self._options)
+            router = Router(repository, engine, observer)
             observation.metrics.watch(router)
             memory = SharedMemory(self._max_body_bytes) if self._shared_memory else None
             listener = stack.enter_context(contextlib.closing(listening_socket(self.host, self.http_port)))
@@ -109,7 +114,6 @@ class Server:
             await http_server.start()
             stack.push_async_callback(self._shut_down, router, http_server, grpc_server)
             await router.start()
-            observer.segments_loaded(len(repository.segments), model_bytes(repository))
             self._closing = stack.pop_all()
 
     async def aclose(self) -> None:
@@ -132,7 +136,7 @@ class Server:
 
 
 def run(repository: Repository | str | Path, *, on_ready: OnReady | None = None, **options: Any) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is in flight and return.
+    """Serve until SIGTERM or SIGINT, then finish what is in flight and return; a second signal ends the process at once.
 
     options: as of `Server`. on_ready(http_address, grpc_address) is called once, when requests are answered; by default the
     addresses are printed. Raises as `Server.start` does.
@@ -144,7 +148,7 @@ async def _serve_until_signal(server: Server, on_ready: OnReady) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, _stop, stop, number)
     async with contextlib.AsyncExitStack() as stack:
         starting = asyncio.create_task(server.start())
         stopping = asyncio.create_task(stop.wait())
@@ -157,6 +161,12 @@ async def _serve_until_signal(server: Server, on_ready: OnReady) -> None:
         await starting
         on_ready(server.http_address, server.grpc_address)
         await stopping
+
+
+def _stop(stop: asyncio.Event, number: int) -> None:
+    if stop.is_set():
+        os._exit(128 + number)  # as a shell reports a process that the signal has killed
+    stop.set()
 
 
 class BackgroundServer:

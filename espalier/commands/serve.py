@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from espalier.commands.sizes import parse_size
+from espalier.commands.token import read_token
+
 
 class LogFormat(StrEnum):
     """How log lines are written."""
@@ -45,6 +48,47 @@ def serve(
         bool | None,
         typer.Option("--access-log/--no-access-log", help="A log line per request. By default with --log-format json only."),
     ] = None,
+    instances: Annotated[int, typer.Option(min=1, help="Runs at a time; the threads are shared out among them.")] = 1,
+    max_batch_rows: Annotated[
+        int | None, typer.Option(min=1, help="The most rows of a run; by default as many as are best on this machine.")
+    ] = None,
+    max_queue_rows: Annotated[
+        int, typer.Option(min=1, help="Rows of waiting requests beyond which more are refused (429).")
+    ] = 1024,
+    learn_rows: Annotated[
+        bool, typer.Option("--learn-rows/--no-learn-rows", help="Find out at the start how many rows are best for each segment.")
+    ] = True,
+    provider: Annotated[
+        str, typer.Option(help="What computes: auto (a GPU if CUDA works here, else the CPU), cpu, cuda, tensorrt or openvino.")
+    ] = "auto",
+    memory_limit: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_size,
+            metavar="SIZE",
+            help="Memory for open segments, as 16GB; those unused for longest are closed for others.",
+        ),
+    ] = None,
+    cache_limit: Annotated[
+        int,
+        typer.Option(
+            parser=parse_size, metavar="SIZE", help="Disk space for segments in the form that is optimised for this machine."
+        ),
+    ] = "20GB",  # type: ignore[assignment]  # typer parses the default, too
+    segment_cache: Annotated[
+        bool,
+        typer.Option(
+            "--segment-cache/--no-segment-cache", help="Keep optimised segments, and what was learnt, in ~/.cache/espalier."
+        ),
+    ] = True,
+    admin_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Whoever knows the token in it may load and unload tasks; or the variable ESPALIER_ADMIN_TOKEN. Without: nobody.",
+        ),
+    ] = None,
+    drain_s: Annotated[float, typer.Option(min=0, help="Seconds that requests in flight get after SIGTERM.")] = 30.0,
 ) -> None:
     """Serve a repository over HTTP and gRPC (v2 protocol) with the embedded engine, until SIGTERM or Ctrl-C.
 
@@ -52,17 +96,34 @@ def serve(
     Images go to POST /predict; the API is described at /docs. GET /metrics is for Prometheus; OTEL_* variables turn on traces.
     """
     from exporter.aside import recover
+    from serving.engines.embedded import EngineOptions
+    from serving.engines.segment_cache import default_cache_folder
+    from serving.engines.sessions import SessionStoreOptions
     from serving.observe.logs import set_up_logging
     from serving.server import run
 
     set_up_logging(log_format, log_level)
+    token = read_token(admin_token_file)
     recover(repo)
+    cache = default_cache_folder() if segment_cache else None
+    sessions = SessionStoreOptions(
+        threads=threads,
+        provider=provider,
+        cache_folder=cache,
+        cache_limit_bytes=cache_limit,
+        memory_limit_bytes=memory_limit,
+    )
+    options = EngineOptions(
+        sessions, instances, max_queue_rows, max_batch_rows, learn_rows, None if cache is None else cache.with_name("rows.json")
+    )
     run(
         repo,
+        options=options,
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,
-        threads=threads,
+        grace_s=drain_s,
         shared_memory=shared_memory,
         access_log=log_format is LogFormat.json if access_log is None else access_log,
+        admin_token=token,
     )

@@ -111,3 +111,6 @@ class Engine(Protocol):
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each segment has done for requests so far; warming up does not count. Callable from any thread."""
+
+    def loaded(self) -> Mapping[str, int]:
+        """Return the bytes that each open segment takes. Callable from any thread."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,6 @@ from serving.plan import ExecutionPlan
 RunSegment = Callable[[str, Sequence[Array]], Sequence[Array]]
 OnRun = Callable[[SegmentRun, Sequence[float]], None]
 
-log = logging.getLogger(__name__)
 MAX_QUEUE_ROWS = 1024
 _Outcome = tuple[Work, Sequence[Array] | ServingError, SegmentRun]
 
@@ -170,8 +168,8 @@ class Scheduler:
         except BaseException as error:  # whatever happens in a segment, the worker lives on
             if len(batch) > 1:
                 return [outcome for work in batch for outcome in self._run([work])]
-            log.error("Segment %r failed on %d rows.", segment, rows, exc_info=error)
             known = error if isinstance(error, ServingError) else EngineError(f"Segment {segment!r} failed on {rows} rows.")
+            known.__cause__ = known.__cause__ or (None if known is error else error)
             return [(batch[0], known, SegmentRun(segment, rows, time.perf_counter() - started))]
         seconds = time.perf_counter() - started
         self._on_run(SegmentRun(segment, rows, seconds), [started - work.ready_s for work in batch])

@@ -46,9 +46,6 @@ class Observer(Protocol):
     def plan_done(self, runs: Sequence[SegmentRun], steps_saved: int) -> None:
         """Hear of the runs of segments for one execution plan, and how many more its tasks would have taken one by one."""
 
-    def segments_loaded(self, count: int, size_bytes: int) -> None:
-        """Hear how many segments are loaded now, and the size of their model files."""
-
     def deployed(self, task: str, seconds: float, ok: bool) -> None:
         """Hear that a task was deployed, or that it was tried and nothing changed."""
 
@@ -63,9 +60,6 @@ class Silent:
         """Do nothing."""
 
     def plan_done(self, runs: Sequence[SegmentRun], steps_saved: int) -> None:
-        """Do nothing."""
-
-    def segments_loaded(self, count: int, size_bytes: int) -> None:
         """Do nothing."""
 
     def deployed(self, task: str, seconds: float, ok: bool) -> None:
@@ -92,11 +86,6 @@ class Observers:
         """Tell all of them."""
         for observer in self._observers:
             observer.plan_done(runs, steps_saved)
-
-    def segments_loaded(self, count: int, size_bytes: int) -> None:
-        """Tell all of them."""
-        for observer in self._observers:
-            observer.segments_loaded(count, size_bytes)
 
     def deployed(self, task: str, seconds: float, ok: bool) -> None:
         """Tell all of them."""

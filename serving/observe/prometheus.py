@@ -30,7 +30,6 @@ class Metrics(Silent, Collector):
         self._lock = threading.Lock()
         self._responses: dict[tuple[str, str], int] = {}
         self._steps_saved = 0
-        self._segments, self._segment_bytes = 0, 0
         self._deploys = {True: DurationCounter(), False: DurationCounter()}
         self._router: Router | None = None
         self.registry.register(self)
@@ -55,11 +54,6 @@ class Metrics(Silent, Collector):
         with self._lock:
             self._steps_saved += steps_saved
 
-    def segments_loaded(self, count: int, size_bytes: int) -> None:
-        """Remember what is loaded now."""
-        with self._lock:
-            self._segments, self._segment_bytes = count, size_bytes
-
     def deployed(self, task: str, seconds: float, ok: bool) -> None:
         """Count a deployment; which task it was is for the logs."""
         with self._lock:
@@ -77,6 +71,9 @@ class Metrics(Silent, Collector):
             yield from triton_families(catalog, models, runs)
             yield from model_families(catalog, models)
             yield from segment_families(runs)
+            loaded = self._router.loaded()
+            yield GaugeMetricFamily("espalier_loaded_segments", "Segments in memory.", value=len(loaded))
+            yield GaugeMetricFamily("espalier_loaded_segment_bytes", "Memory that they take.", value=sum(loaded.values()))
             yield GaugeMetricFamily("espalier_ready", "1 while requests are answered.", value=int(self._router.ready))
         with self._lock:
             families = list(self._own())
@@ -88,7 +85,5 @@ class Metrics(Silent, Collector):
             responses.add_metric(key, count)
         yield responses
         yield CounterMetricFamily("espalier_steps_saved", "Segment runs that sharing saved.", value=self._steps_saved)
-        yield GaugeMetricFamily("espalier_loaded_segments", "Segments in memory.", value=self._segments)
-        yield GaugeMetricFamily("espalier_loaded_segment_bytes", "Size of their model files.", value=self._segment_bytes)
         deploys = [({"result": "ok" if ok else "failed"}, counter.snapshot()) for ok, counter in self._deploys.items()]
         yield duration_family("espalier_deploy_seconds", "Deployments.", deploys)

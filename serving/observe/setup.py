@@ -12,7 +12,6 @@ from serving.errors import ExtraNeeded
 from serving.observe.events import Observer, Observers
 from serving.observe.logs import AccessLog
 from serving.observe.prometheus import Metrics
-from serving.repository.model import Repository
 
 if TYPE_CHECKING:
     from serving.observe.traces import Traces
@@ -52,12 +51,6 @@ def configured(environment: Mapping[str, str]) -> bool:
     exporter = environment.get("OTEL_TRACES_EXPORTER", "")
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     return exporter != "none" and bool(exporter or any(environment.get(name) for name in endpoints))
-
-
-def model_bytes(repository: Repository) -> int:
-    """Return the size of the model files of all segments of `repository`; what is not on disk counts nothing."""
-    folders = [repository.model_file(segment).parent for segment in repository.segments]
-    return sum(file.stat().st_size for folder in folders if folder.is_dir() for file in folder.iterdir() if file.is_file())
 
 
 def _traces(environment: Mapping[str, str]) -> Traces:

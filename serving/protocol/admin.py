@@ -23,7 +23,9 @@ class Admin:
     def check(self, authorization: str | None) -> None:
         """Let the caller pass whose header, `Bearer TOKEN`, has the token. Raises Unsupported, Unauthenticated, Forbidden."""
         if not self._token:
-            raise Unsupported("Loading and unloading models is not offered by this server: it was started without an admin token.")
+            raise Unsupported(
+                "Loading and unloading models is not offered by this server: it was started without an admin token."
+            )
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != _SCHEME or not token.strip():
             raise Unauthenticated

@@ -12,7 +12,7 @@ from serving.protocol.schemas import ErrorBody
 from serving.router import Router
 
 TaskName = Annotated[str, Path(description="A task; `all_tasks` for loading exactly the tasks that are on disk.")]
-_ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (400, 401, 403, 404, 501, 503)}
+_ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (400, 401, 403, 404, 413, 501, 503)}
 
 
 def control_routes(router: Router, admin: Admin, app: FastAPI) -> APIRouter:
@@ -21,6 +21,7 @@ def control_routes(router: Router, admin: Admin, app: FastAPI) -> APIRouter:
 
     @routes.post("/{model}/load", summary="Serve a task as it is in the repository on disk now")
     async def load(request: Request, model: TaskName) -> JSONResponse:
+        """Open what is new of the task, try it, and let it take the place of what was served; after a failure nothing has changed."""
         admin.check(request.headers.get("authorization"))
         await router.load(model)
         app.openapi_schema = None  # its examples are of models that were there
@@ -28,6 +29,7 @@ def control_routes(router: Router, admin: Admin, app: FastAPI) -> APIRouter:
 
     @routes.post("/{model}/unload", summary="Serve a task no longer")
     async def unload(request: Request, model: TaskName) -> JSONResponse:
+        """Let go of the task and of the segments that no other task needs, once the requests that use them are answered."""
         admin.check(request.headers.get("authorization"))
         await router.unload(model)
         app.openapi_schema = None

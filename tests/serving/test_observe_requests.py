@@ -197,7 +197,7 @@ def test_a_line_per_request_and_the_id_in_error_lines(repository: Repository, lo
     try:
         with BackgroundServer(repository, engine, http_port=0, grpc_port=0, observers=observers) as server:
             assert ask(server, "POST", "/v2/models/probe/infer", json.dumps(BODY), x_request_id="good-1")[0] == 200
-            assert ask(server, "POST", "/v2/models/late/infer", json.dumps(BODY), x_request_id="bad-1")[0] == 500
+            assert ask(server, "POST", "/v2/models/late/infer", json.dumps(BODY), x_request_id="bad-1")[0] == 503
             with grpc.insecure_channel(server.grpc_address) as channel:
                 infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
                 with pytest.raises(grpc.RpcError):
@@ -221,7 +221,7 @@ def check_json(source: str) -> None:
     assert good["received_bytes"] == len(json.dumps(BODY))
     assert "Segment 'branch-late' failed" in lines[1]["message"]
     assert "Traceback" in lines[1]["exception"]
-    assert (lines[4]["method"], lines[4]["status"]) == ("ModelInfer", "INTERNAL")
+    assert (lines[4]["method"], lines[4]["status"]) == ("ModelInfer", "UNAVAILABLE")
 
 
 def check_console(source: str) -> None:

@@ -1,0 +1,19 @@
+"""Amounts of memory on the command line."""
+
+from __future__ import annotations
+
+import re
+
+import typer
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]I?|)B?", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of "500M", "1.5GB", "2GiB" or a plain number. Raises BadParameter for anything else, and for zero."""
+    match = _SIZE.fullmatch(text.strip())
+    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if size < 1:
+        raise typer.BadParameter(f"{text!r} is no amount of memory, such as 500M, 1.5GB or 2GiB.")
+    return size

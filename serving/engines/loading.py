@@ -1,0 +1,59 @@
+"""From a segment's file to a session that has been checked, and what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import onnxruntime as ort
+
+from serving.engines.freed import give_back_freed_memory
+from serving.engines.opening import cannot_be_loaded, check_outputs, open_session, segment_threads, session_options, warm_up
+from serving.engines.segment_cache import SegmentCache
+from serving.errors import RepositoryError
+from serving.repository.model import Segment
+
+# What a session takes beside its weights (graph, kernels, thread, padding of packed matrices): see benchmarks/session_loading.py.
+_OVERHEAD_BYTES = 250_000
+
+
+@dataclass(frozen=True)
+class SegmentFile:
+    """A segment and the ONNX file that computes it."""
+
+    segment: Segment
+    model: Path
+
+
+@dataclass(frozen=True)
+class SegmentLoader:
+    """Opens segments from the cache where they have a form there, else from their own files. threads: as of `session_options`."""
+
+    providers: Sequence[str]
+    threads: int | None = None
+    cache: SegmentCache | None = None
+
+    def load(self, file: SegmentFile) -> ort.InferenceSession:
+        """Return a session that has been checked by a run with one row. Raises RepositoryError naming the segment."""
+        make_options = partial(session_options, segment_threads(file.segment, self.threads))
+        try:
+            session = self.cache.open(file.model, make_options) if self.cache is not None else None
+            if session is None:
+                session = open_session(file.model, make_options(), self.providers)
+                give_back_freed_memory()
+            results = warm_up(file.segment, session)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise cannot_be_loaded(file.segment) from error
+        check_outputs(file.segment, results)
+        return session
+
+
+def memory_of(file: SegmentFile) -> int:
+    """Return the bytes that an open session of `file` takes: its weights, and what comes with them. Raises RepositoryError."""
+    try:
+        weights = sum(part.stat().st_size for part in file.model.parent.iterdir())  # with external data, where there is any
+    except OSError as error:
+        raise RepositoryError(f"Segment {file.segment.name!r} has no model.onnx; export the repository again.") from error
+    return _OVERHEAD_BYTES + weights

@@ -1,0 +1,217 @@
+"""The sessions of the embedded engine: opened on first use or before, closed when memory is needed, never while they run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime as ort
+
+from serving.engines.base import Array
+from serving.engines.freed import give_back_freed_memory
+from serving.engines.loading import SegmentFile, SegmentLoader, memory_of
+from serving.engines.opening import run_session
+from serving.engines.providers import CPU, choose_providers
+from serving.engines.segment_cache import DEFAULT_LIMIT_BYTES, SegmentCache
+from serving.errors import EngineError, SegmentTooLarge
+
+
+@dataclass(frozen=True)
+class SessionStoreOptions:
+    """How sessions are opened.
+
+    threads: of each session (None: the cores of this process); small segments take one. provider: see providers.PROVIDER_CHOICES.
+    cache_folder: where optimised segments are kept (None: nowhere; only for the CPU provider), cache_limit_bytes of them at most.
+    memory_limit_bytes: what open sessions may take together (None: no limit). Counted per session: the size of its model file and
+    250 kB. Not counted: features and answers of running requests, and for the moments in which ONNX Runtime optimises a segment that
+    is not in the cache, another two or three times its weights.
+    """
+
+    threads: int | None = None
+    provider: str = "auto"
+    cache_folder: Path | None = None
+    cache_limit_bytes: int = DEFAULT_LIMIT_BYTES
+    memory_limit_bytes: int | None = None
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A segment in the store. All fields but `file` change under the store's lock only."""
+
+    file: SegmentFile
+    session: ort.InferenceSession | None = None
+    bytes: int = 0  # reserved while it opens, then what it takes
+    opening: bool = False
+    runs: int = 0
+    last_use: int = 0
+
+    @property
+    def is_busy(self) -> bool:
+        return self.opening or self.runs > 0
+
+
+class SessionStore:
+    """Opens, runs and closes sessions by segment name; every method can be called from several threads at once.
+
+    A session answers several runs at a time. With a memory limit, sessions that do not run are closed, the one unused for
+    longest first, to make room for one that is needed; if all run, the opening waits for one to end.
+    Raises ValueError for threads below 1, ProviderUnavailable.
+    """
+
+    def __init__(self, options: SessionStoreOptions) -> None:
+        if options.threads is not None and options.threads < 1:
+            raise ValueError(f"threads must be at least 1, not {options.threads}.")
+        self.providers = choose_providers(options.provider)
+        self._options = options
+        cache = None
+        if options.cache_folder is not None and self.providers == (CPU,):
+            cache = SegmentCache(options.cache_folder, self.providers, options.cache_limit_bytes)
+        self._loader = SegmentLoader(self.providers, options.threads, cache)
+        self._slots: dict[str, _Slot] = {}
+        self._used_bytes = 0
+        self._clock = 0
+        self._changed = threading.Condition()
+
+    def declare(self, files: Iterable[SegmentFile]) -> None:
+        """Make segments known, to be opened on first use. One that is known already stays as it is."""
+        with self._changed:
+            for file in files:
+                self._slots.setdefault(file.segment.name, _Slot(file))
+
+    def open(self, files: Iterable[SegmentFile], *, make_room: bool = True) -> None:
+        """Make segments known and open them, each checked by a run with one row: all or none.
+
+        make_room False: rather than closing others for them, leave those that do not fit into memory for their first use.
+        Raises RepositoryError naming the segment that cannot be used.
+        """
+        files = list(files)
+        with self._changed:
+            new = [file.segment.name for file in files if file.segment.name not in self._slots]
+            self.declare(files)
+        try:
+            for file in files:
+                if make_room or self._fits(file.segment.name):
+                    self._release(self._acquire(file.segment.name))
+        except BaseException:
+            self.close(new)
+            raise
+
+    def run(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Run segment `name` on its inputs in order, each of shape (n, ...); return its outputs, each of shape (n, ...).
+
+        Opens it if need be. Raises EngineError when it fails or is unknown, RepositoryError when it cannot be opened.
+        """
+        slot = self._acquire(name)
+        try:
+            return run_session(slot.session, inputs)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base, and may hold paths
+            raise EngineError(f"Segment {name!r} failed on {len(inputs[0])} rows.") from error
+        finally:
+            self._release(slot)
+
+    def close(self, names: Iterable[str]) -> None:
+        """Forget segments: no run of theirs begins any more; return when those that run have ended. Unknown names are passed over."""
+        closed: list[ort.InferenceSession | None] = []
+        with self._changed:
+            slots = [self._slots.pop(name) for name in list(names) if name in self._slots]
+            while slots:  # those that are idle at once: one that is being opened may wait for their memory
+                closed += [self._evict(slot) for slot in slots if not slot.is_busy]
+                slots = [slot for slot in slots if slot.is_busy]
+                if slots:
+                    self._changed.wait()
+        _let_go(closed)
+
+    def close_all(self) -> None:
+        """Close every segment, as `close` does."""
+        with self._changed:
+            names = list(self._slots)
+        self.close(names)
+
+    def loaded(self) -> Mapping[str, int]:
+        """Return the memory that each open segment takes, bytes by name, counted as SessionStoreOptions says."""
+        with self._changed:
+            return {name: slot.bytes for name, slot in self._slots.items() if slot.session is not None}
+
+    def _acquire(self, name: str) -> _Slot:
+        """Return the slot of `name` with an open session and one more run; whoever comes first opens it, the others wait."""
+        with self._changed:
+            slot = self._slots.get(name)
+            while slot is not None and slot.opening:
+                self._changed.wait()
+                slot = self._slots.get(name)
+            if slot is None:
+                raise EngineError(f"Segment {name!r} is not loaded.")
+            if slot.session is not None:
+                self._use(slot)
+                return slot
+            slot.opening = True
+        try:
+            self._reserve(slot)
+            session = self._loader.load(slot.file)
+        except BaseException:
+            with self._changed:
+                slot.opening = False
+                self._evict(slot)
+            raise
+        with self._changed:
+            slot.session, slot.opening = session, False
+            self._use(slot)
+            self._changed.notify_all()
+        return slot
+
+    def _use(self, slot: _Slot) -> None:
+        self._clock += 1
+        slot.last_use = self._clock
+        slot.runs += 1
+
+    def _release(self, slot: _Slot) -> None:
+        with self._changed:
+            slot.runs -= 1
+            self._changed.notify_all()
+
+    def _reserve(self, slot: _Slot) -> None:
+        """Count the memory of `slot`, after closing what must be closed for it. Raises SegmentTooLarge."""
+        size = self._needed(slot.file)
+        limit = self._options.memory_limit_bytes
+        closed: list[ort.InferenceSession | None] = []
+        with self._changed:
+            while limit is not None and self._used_bytes + size > limit:
+                idle = [other for other in self._slots.values() if other.session is not None and not other.is_busy]
+                if idle:
+                    closed.append(self._evict(min(idle, key=lambda other: other.last_use)))
+                else:
+                    self._changed.wait()
+            slot.bytes = size
+            self._used_bytes += size
+        _let_go(closed)
+
+    def _evict(self, slot: _Slot) -> ort.InferenceSession | None:
+        session, slot.session = slot.session, None
+        self._used_bytes -= slot.bytes
+        slot.bytes = 0
+        self._changed.notify_all()
+        return session
+
+    def _fits(self, name: str) -> bool:
+        limit = self._options.memory_limit_bytes
+        with self._changed:
+            slot = self._slots.get(name)
+            size = 0 if slot is None or slot.session is not None else self._needed(slot.file)
+            return limit is None or self._used_bytes + size <= limit
+
+    def _needed(self, file: SegmentFile) -> int:
+        """Return the memory to reserve for a session. Raises SegmentTooLarge when there can never be so much."""
+        size = memory_of(file)
+        limit = self._options.memory_limit_bytes
+        if limit is not None and size > limit:
+            raise SegmentTooLarge(file.segment.name, size, limit)
+        return size
+
+
+def _let_go(sessions: list[ort.InferenceSession | None]) -> None:
+    """Drop the last references to closed sessions; it takes milliseconds, and is for outside the lock."""
+    if sessions:
+        sessions.clear()
+        give_back_freed_memory()

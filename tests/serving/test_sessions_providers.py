@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import onnxruntime as ort
+import pytest
+import typer
+
+from espalier.commands.sizes import parse_size
+from serving.engines.providers import PROVIDER_CHOICES, choose_providers, provider_works
+from serving.errors import ProviderUnavailable
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
+
+def test_automatic_is_cuda_where_it_works() -> None:
+    assert choose_providers("auto", lambda name: name == "cuda") == (CUDA, CPU)
+    assert choose_providers("auto", lambda name: name in ("tensorrt", "openvino")) == (CPU,)
+    assert choose_providers("tensorrt", lambda name: True)[0] == "TensorrtExecutionProvider"
+
+
+def test_what_does_not_work_is_refused_with_what_does() -> None:
+    with pytest.raises(ProviderUnavailable, match=r"'cuda' does not work here; choose one of: auto, cpu, openvino\."):
+        choose_providers("cuda", lambda name: name == "openvino")
+    with pytest.raises(ProviderUnavailable, match=r"'gpu' does not work here; choose one of: auto, cpu, cuda"):
+        choose_providers("gpu", lambda name: True)
+
+
+@pytest.mark.parametrize("choice", PROVIDER_CHOICES)
+def test_what_is_chosen_works_on_this_machine(choice: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """On a machine without a GPU this says nothing at all, also with a build of ONNX Runtime that has CUDA."""
+    try:
+        providers = choose_providers(choice)
+    except ProviderUnavailable:
+        assert choice not in ("auto", "cpu")
+        return
+    finally:
+        if not provider_works("cuda"):
+            assert capfd.readouterr() == ("", "")
+    assert providers[-1] == CPU
+    assert set(providers[:1]) <= set(ort.get_available_providers())
+
+
+def test_the_processor_is_tried_with_a_real_model() -> None:
+    assert provider_works("cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1000", 1000), ("500M", 500_000_000), ("1.5GB", 1_500_000_000), ("2GiB", 2 * 2**30), (" 3 kb ", 3000)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "many", "-1", "0", "1X", "G", "1e9"])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is no amount of memory"):
+        parse_size(text)
