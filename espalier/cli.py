@@ -8,7 +8,22 @@ from typing import NoReturn
 import typer
 from rich.markup import escape
 
-from espalier.commands import add, demo, diff, export, gc, infer, inspect, remove, serve, tune
+from espalier.commands import (
+    add,
+    demo,
+    deploy,
+    diff,
+    export,
+    gc,
+    infer,
+    inspect,
+    promote,
+    remove,
+    rollback,
+    serve,
+    tune,
+    undeploy,
+)
 from espalier.console import errors
 
 # What only some commands need, and the extra that brings it.
@@ -30,6 +45,10 @@ app.command()(export.export)
 app.command()(add.add)
 app.command()(remove.remove)
 app.command()(gc.gc)
+app.command()(deploy.deploy)
+app.command()(undeploy.undeploy)
+app.command()(rollback.rollback)
+app.command()(promote.promote)
 app.command()(inspect.inspect)
 app.command()(diff.diff)
 app.command()(serve.serve)

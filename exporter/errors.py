@@ -222,3 +222,41 @@ class LabelsDoNotFit(ExportError):
 
 class RefusedModel(ExportError):
     """A model that was refused when it was tried out in a process of its own, in the words that were said there."""
+
+
+class NothingToRollBackTo(ExportError):
+    """A task without an earlier version and without a canary."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(f"Task {task!r} has no earlier version and no canary, so there is nothing to roll back.")
+
+
+class NoCanary(ExportError):
+    """A task whose canary is asked for has none."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(f"Task {task!r} has no canary to promote; deploy one with --canary.")
+
+
+class NothingBesideCanary(ExportError):
+    """A canary of a task that is not there."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(f"Task {task!r} is not in the repository, so a canary would stand alone; deploy it without --canary.")
+
+
+class BadShare(ExportError):
+    """A canary that would answer all requests, or none."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__(f"A canary's share is more than 0 % and less than 100 % of the requests, not {100 * share:g} %.")
+
+
+class DifferentAnswer(ExportError):
+    """A canary whose answers have another form than those that clients were told of."""
+
+    def __init__(self, task: str, found: str, expected: str) -> None:
+        super().__init__(
+            f"The canary of task {task!r} answers {found}, but the current version {expected}; clients expect one form of answer, so "
+            "deploy it without --canary, or under another name."
+        )

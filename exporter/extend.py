@@ -9,16 +9,18 @@ from pathlib import Path
 
 from exporter.analysis import Analysis, Progress
 from exporter.aside import Waiting, silent
+from exporter.chain import Chain
 from exporter.check import check_names, check_output_names
 from exporter.choose import CutOptions
 from exporter.describe import describe_segment, describe_steps, describe_task
-from exporter.errors import TaskExists
-from exporter.existing import Existing, read_existing
+from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists
+from exporter.existing import read_existing
 from exporter.export import check_parity, write_segments
 from exporter.parity import ParityChecker, check_error, relative_error, sample_rows
-from exporter.planning import SharingPlan, make_sharing_plan
+from exporter.planning import PlannedStep, SharingPlan, make_sharing_plan
 from exporter.reuse import Missed, keep_segments, missed_sharing
 from exporter.sources import Sources
+from exporter.versions import all_versions, replaced, with_canary, with_steps
 from exporter.write import Change, changed_whole, write_all_tasks, write_models
 from serving.repository import Repository, Task
 
@@ -27,22 +29,26 @@ from serving.repository import Repository, Task
 class AddOptions:
     """recut: existing cuts may move where that lets more be shared; otherwise every segment that is there stays.
 
-    replace: tasks of the same names are replaced. parity_limit: as in ExportOptions.
+    replace: tasks of the same names are replaced, and kept as their previous versions. canary: instead, the new ones become canaries
+    of those, with that share of the requests. parity_limit: as in ExportOptions.
     """
 
     recut: bool = False
     replace: bool = False
     parity_limit: float = 1e-4
+    canary: float | None = None
 
 
 @dataclass(frozen=True)
 class AddReport:
     """What was added.
 
-    kept, new: segments that stayed, and that came. missed: per new task, what it shares but computes itself for want of a cut.
+    before: the tasks until then. kept, new: segments that stayed, and that came.
+    missed: per new task, what it shares but computes itself for want of a cut.
     parity_errors: of the new tasks against their whole models, and of recut tasks against what they were before.
     """
 
+    before: Mapping[str, Task]
     repository: Repository
     plan: SharingPlan
     kept: tuple[str, ...]
@@ -66,23 +72,30 @@ def add_tasks(
     """
     check_names(sources.tasks)
     with changed_whole(path, waiting) as change, tempfile.TemporaryDirectory(prefix="espalier-") as scratch:
-        old = _without(change.repository, sources.tasks, options.replace)
+        before = change.repository
+        _check_places(before, sources.tasks, options)
+        versions = all_versions(before.tasks, coming=sources.tasks)
+        old = replace(before, tasks={name: replace(task, name=name) for name, task in versions.items()})
         analysis = Analysis(Path(scratch))
         existing = read_existing(old, analysis.store)
         analysis.adopt(existing, old)
         analysis.read(sources, progress)
         new = [analysis.tasks[name] for name in sources.tasks]
         cuts = CutOptions("exact", also_cut=existing.cuts) if options.recut else keep_segments(existing, new)
-        names = {segment.digest: segment.name for segment in change.repository.segments.values()}
+        names = {segment.digest: segment.name for segment in before.segments.values()}
         plan = make_sharing_plan([*existing.chains.values(), *new], analysis.backbone, cuts, names)
-        tasks = [_task(name, old, existing, plan, analysis) for name in plan.tasks]
-        check_output_names(tasks)
-        repository = _write(change, tasks, plan, analysis, progress)
-        errors = check_parity(repository, analysis, list(sources.tasks), options.parity_limit, progress)
-        errors |= _check_recut(old, repository, options.parity_limit)
-    kept = tuple(name for name in plan.segments if name in change.repository.segments)
+        recut = {name: _redescribed(task, existing.chains[name], plan.tasks[name]) for name, task in versions.items()}
+        coming = {name: _described(name, plan, analysis, _rows(before)) for name in sources.tasks}
+        tasks = _together(before.tasks, recut, coming, options.canary)
+        check_output_names(version for task in tasks.values() for version in task.versions)
+        repository = _write(change, [*tasks.values()], plan, analysis, progress)
+        alone = replace(repository, tasks={**repository.tasks, **coming})
+        errors = check_parity(alone, analysis, list(sources.tasks), options.parity_limit, progress)
+        errors |= _check_recut(old, replace(repository, tasks=recut), options.parity_limit)
+    kept = tuple(name for name in plan.segments if name in before.segments)
     missed = {} if options.recut else {chain.name: missed_sharing(existing, cuts, chain) for chain in new}
     return AddReport(
+        before.tasks,
         replace(repository, path=path),
         plan,
         kept,
@@ -93,12 +106,40 @@ def add_tasks(
     )
 
 
-def _without(repository: Repository, names: Collection[str], replacing: bool) -> Repository:
-    """Return `repository` without the tasks `names`. Raises TaskExists if there are such and they must not be replaced."""
+def _check_places(repository: Repository, names: Collection[str], options: AddOptions) -> None:
+    """Raise ExportError unless tasks of the `names` may come as `options` say."""
+    if options.canary is not None and not 0 < options.canary < 1:
+        raise BadShare(options.canary)
     for name in names:
-        if name in repository.tasks and not replacing:
+        if options.canary is not None:
+            if name not in repository.tasks:
+                raise NothingBesideCanary(name)
+        elif name in repository.tasks and not options.replace:
             raise TaskExists(name)
-    return replace(repository, tasks={name: task for name, task in repository.tasks.items() if name not in names})
+
+
+def _together(
+    before: Mapping[str, Task], recut: Mapping[str, Task], coming: Mapping[str, Task], canary: float | None
+) -> dict[str, Task]:
+    """Return the tasks as they are when `coming` have come. recut: all versions of those `before`, as they are then."""
+    steps = {(task.name, task.version): task.steps for task in recut.values()}
+    tasks = {name: with_steps(task, steps) for name, task in before.items()}
+    return tasks | {name: _placed(tasks.get(name), task, canary) for name, task in coming.items()}
+
+
+def _placed(task: Task | None, new: Task, canary: float | None) -> Task:
+    """Return what becomes of `task` when `new` comes. Raises DifferentAnswer."""
+    if task is None:
+        return new
+    if canary is None:
+        return replaced(task, new)
+    if new.outputs != task.outputs:
+        raise DifferentAnswer(task.name, _answer(new), _answer(task))
+    return with_canary(task, new, canary)
+
+
+def _answer(task: Task) -> str:
+    return " and ".join(f"{spec.dtype} rows of shape {list(spec.shape)} in {spec.name!r}" for spec in task.outputs)
 
 
 def _write(change: Change, tasks: Sequence[Task], plan: SharingPlan, analysis: Analysis, progress: Progress) -> Repository:
@@ -115,10 +156,13 @@ def _write(change: Change, tasks: Sequence[Task], plan: SharingPlan, analysis: A
     return write_all_tasks(change.folder, tasks, plan.cuts_left_out or before.cuts_left_out)
 
 
-def _task(name: str, old: Repository, existing: Existing, plan: SharingPlan, analysis: Analysis) -> Task:
-    if name in old.tasks:
-        return replace(old.tasks[name], steps=describe_steps(existing.chains[name], plan.tasks[name]))
-    return describe_task(analysis.tasks[name], plan.tasks[name], analysis.models[name], _rows(old))
+def _redescribed(task: Task, chain: Chain, steps: Sequence[PlannedStep]) -> Task:
+    """Return a version of a task with the steps that the plan gives it; `chain` goes by another name, if others of it are there."""
+    return replace(task, steps=describe_steps(replace(chain, name=task.name), steps))
+
+
+def _described(name: str, plan: SharingPlan, analysis: Analysis, max_batch_rows: int) -> Task:
+    return describe_task(analysis.tasks[name], plan.tasks[name], analysis.models[name], max_batch_rows)
 
 
 def _rows(repository: Repository) -> int:

@@ -1,4 +1,4 @@
-"""Removes the segments that no task refers to any more."""
+"""Removes the segments that no task refers to any more, in any of its versions."""
 
 from __future__ import annotations
 
@@ -6,35 +6,53 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from exporter.aside import Waiting, recover, silent, tidy
-from exporter.write import Change, changed_whole
+from exporter.versions import without_previous
+from exporter.write import Change, changed_whole, write_models
 from serving.repository import ALL_TASKS, Repository, Task, read_repository
 
 
 def unused_segments(repository: Repository, tasks: Iterable[Task] | None = None) -> dict[str, int]:
-    """Return the segments that none of `tasks` (by default: the repository's) runs, by name, with the bytes of their files."""
+    """Return the segments that none of `tasks` (by default: the repository's) runs, by name, with the bytes of their files.
+
+    A version that a task keeps counts like the current one.
+    """
     tasks = repository.tasks.values() if tasks is None else tasks
-    used = {step.segment for task in tasks for step in task.steps}
+    used = {step.segment for task in tasks for version in task.versions for step in version.steps}
     return {name: _bytes_in(repository.path / name) for name in sorted(repository.segments) if name not in used}
 
 
-def collect_garbage(repo: Path, *, dry_run: bool = False, waiting: Waiting = silent) -> Mapping[str, int]:
+def collect_garbage(
+    repo: Path, *, dry_run: bool = False, drop_previous: bool = False, waiting: Waiting = silent
+) -> Mapping[str, int]:
     """Remove the segments that no task of the repository at `repo` refers to; return them with the bytes of their files.
 
     What a killed writer left beside the repository goes, too. Everything else stays the very same files, and where nothing is
-    unused, nothing of the repository is touched. dry_run: only return them.
+    unused, nothing of the repository is touched. dry_run: only return them. drop_previous: let go of the versions that are kept for
+    a rollback first, in the same step; canaries stay.
     Raises RepositoryError when `repo` is no repository, and ExportError when it cannot be written; then nothing was changed.
     """
     recover(repo, waiting)
-    unused = unused_segments(read_repository(repo))
+    repository = read_repository(repo)
+    tasks = _staying(repository, drop_previous)
+    unused = unused_segments(repository, tasks.values())
     if dry_run:
         return unused
-    if not unused:
+    if not unused and tasks == repository.tasks:
         tidy(repo, waiting)
         return unused
     with changed_whole(repo, waiting) as change:
-        unused = unused_segments(change.repository)
-        keep_but(change, {*unused})
+        tasks = _staying(change.repository, drop_previous)
+        unused = unused_segments(change.repository, tasks.values())
+        changed = {name: task for name, task in tasks.items() if task != change.repository.tasks[name]}
+        keep_but(change, {*unused, *changed})
+        write_models(change.folder, {}, changed)
     return unused
+
+
+def _staying(repository: Repository, drop_previous: bool) -> Mapping[str, Task]:
+    if not drop_previous:
+        return repository.tasks
+    return {name: without_previous(task) for name, task in repository.tasks.items()}
 
 
 def keep_but(change: Change, dropped: set[str]) -> None:

@@ -144,7 +144,9 @@ class _Describer:
             return "trunk"
         if len(users) > 1:
             return "trunk" if self._backbone is None else "shared"
-        return "shared" if all(block.digest in self._backbone_digests for block in occurrence.blocks) else min(users)
+        if all(block.digest in self._backbone_digests for block in occurrence.blocks):
+            return "shared"
+        return min(users).partition("@")[0]  # an @ tells versions of one task apart
 
 
 def _concerns(cut: CutLeftOut, tasks: Collection[Chain]) -> bool:

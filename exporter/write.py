@@ -14,8 +14,8 @@ from exporter.errors import ExportError, ForeignFiles, NameTaken, NotARepository
 from exporter.link import link_tree
 from serving.errors import RepositoryError
 from serving.repository import ALL_TASKS, Repository, Segment, Task, read_repository
-from serving.repository.config import LABELS_FILE, all_tasks_config, segment_config, task_config, to_text
-from serving.repository.read import CONFIG_FILE
+from serving.repository.config import LABELS_FILE, all_tasks_config, kept_config, segment_config, task_config, to_text
+from serving.repository.read import CANARY, CONFIG_FILE, PREVIOUS
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,17 @@ def write_configs(
 def write_models(folder: Path, segments: Mapping[str, Segment], tasks: Mapping[str, Task]) -> None:
     """Write the configurations of `segments` (whose models are there already) and the ensembles of `tasks` into `folder`.
 
-    Raises NameTaken when the folder of a task is there already.
+    The versions that a task keeps are written into its folder. Raises NameTaken when the folder of a task is there already.
     """
     for segment in segments.values():
         _write_new(folder / segment.name / CONFIG_FILE, to_text(segment_config(segment)))
     for task in tasks.values():
-        _ensemble_folder(folder, task.name, to_text(task_config(task)))
+        _ensemble_folder(folder, task.name, to_text(task_config(task)), task.version)
         _write_labels(folder / task.name / LABELS_FILE, task)
+        if task.previous is not None:
+            _write_kept(folder / task.name / PREVIOUS, task.previous, to_text(kept_config(task.previous)))
+        if task.canary is not None:
+            _write_kept(folder / task.name / CANARY, task.canary.task, to_text(kept_config(task.canary)))
 
 
 def write_all_tasks(folder: Path, tasks: Iterable[Task], cuts_left_out: Sequence[str] = ()) -> Repository:
@@ -154,12 +158,18 @@ def model_path(folder: Path, segment: str) -> Path:
     return path
 
 
-def _ensemble_folder(folder: Path, name: str, config: str) -> None:
+def _write_kept(folder: Path, task: Task, config: str) -> None:
+    folder.mkdir()
+    _write_new(folder / CONFIG_FILE, config)
+    _write_labels(folder / LABELS_FILE, task)
+
+
+def _ensemble_folder(folder: Path, name: str, config: str, version: str = "1") -> None:
     try:
         (folder / name).mkdir(parents=True)
     except FileExistsError:
         raise NameTaken(name) from None
-    (folder / name / "1").mkdir()  # Triton wants a version folder even of an ensemble, which keeps nothing in it
+    (folder / name / version).mkdir()  # Triton wants a version folder even of an ensemble, which keeps nothing in it
     _write_new(folder / name / CONFIG_FILE, config)
 
 

@@ -1,14 +1,14 @@
-"""Asks a running server about an image, with nothing but the standard library."""
+"""Asks a running server about an image, or has it load a task, with nothing but the standard library."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from http.client import HTTPException
-from typing import Any
+from typing import Any, Literal
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlencode, urlsplit
-from urllib.request import Request, urlopen
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from serving.errors import InvalidRequest, RequestRefused, ServerUnreachable
 
@@ -22,10 +22,26 @@ def predict(
     Raises ServerUnreachable, RequestRefused with the server's sentence, InvalidRequest for a `url` that is none.
     """
     query = urlencode({"top_k": top_k, **({"tasks": ",".join(tasks)} if tasks else {})})
-    request = Request(f"{_checked(url)}/predict?{query}", image_bytes, {"Content-Type": "application/octet-stream"})
+    request = Request(f"{checked_url(url)}/predict?{query}", image_bytes, {"Content-Type": "application/octet-stream"})
+    return _answer(url, _send(url, request, timeout_s))
+
+
+def control_model(url: str, model: str, action: Literal["load", "unload"], token: str, *, timeout_s: float = 600.0) -> None:
+    """Have the server `url` load `model` as its repository says now, or unload it; return when it has done so.
+
+    token: what the server was given as its `--admin-token`. Raises ServerUnreachable, RequestRefused with the server's sentence,
+    InvalidRequest for a `url` that is none.
+    """
+    address = f"{checked_url(url)}/v2/repository/models/{quote(model, safe='')}/{action}"
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    _send(url, Request(address, b"{}", headers), timeout_s)
+
+
+def _send(url: str, request: Request, timeout_s: float) -> bytes:
     try:
-        with urlopen(request, timeout=timeout_s) as response:
-            return _answer(url, response.read())
+        with build_opener(_NoRedirects).open(request, timeout=timeout_s) as response:
+            body: bytes = response.read()
+            return body
     except HTTPError as error:
         with error:
             raise RequestRefused(error.code, _sentence(error)) from error
@@ -35,7 +51,15 @@ def predict(
         raise ServerUnreachable(url, error) from error
 
 
-def _checked(url: str) -> str:
+class _NoRedirects(HTTPRedirectHandler):
+    """A redirected POST would become a GET, and take the token to wherever it is sent."""
+
+    def redirect_request(self, *arguments: Any, **options: Any) -> None:
+        """Follow nothing: the answer counts as a refusal."""
+
+
+def checked_url(url: str) -> str:
+    """Return `url` without a slash at its end. Raises InvalidRequest unless it is the address of a server."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise InvalidRequest(f"{url!r} is not the address of a server; give one like http://127.0.0.1:8000.")

@@ -24,7 +24,9 @@ def add(
     recut: Annotated[
         bool, typer.Option("--recut", help="Divide segments that are there, where that lets the new tasks share more.")
     ] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace tasks of the same names.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace tasks of the same names; the old ones are kept for a rollback.")
+    ] = False,
 ) -> None:
     """Add tasks to a repository. What is there stays as it is, down to the byte, unless --recut is given.
 

@@ -14,18 +14,23 @@ from espalier.console import console, human_bytes, say
 def gc(
     repo: Annotated[Path, typer.Argument(metavar="REPO", help="A model repository that `espalier export` wrote.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    drop_previous: Annotated[
+        bool, typer.Option("--drop-previous", help="Also let go of the versions that are kept for `espalier rollback`.")
+    ] = False,
 ) -> None:
     """Remove the segments of a repository that no task refers to, as `espalier remove` leaves them.
 
-    A server that is running goes on with what it has loaded.
+    A version that is kept for a rollback and a canary count as the task's. A server that is running goes on with what it has loaded.
     """
     from exporter.gc import collect_garbage
 
-    unused = collect_garbage(repo, dry_run=dry_run, waiting=say)
+    unused = collect_garbage(repo, dry_run=dry_run, drop_previous=drop_previous, waiting=say)
     for name, count in unused.items():
         console.print(f"{escape(name)} [dim]{human_bytes(count)}[/]", soft_wrap=True)
     segments = f"{len(unused)} {'segment' if len(unused) == 1 else 'segments'}"
     total = human_bytes(sum(unused.values()))
+    if drop_previous and not dry_run:
+        console.print("No version is kept for a rollback any more; canaries stay.")
     if not unused:
         console.print("Every segment is used by a task; there is nothing to remove.")
     elif dry_run:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from espalier.console import console, human_bytes, say
+
+if TYPE_CHECKING:
+    from exporter.remove import Removal
 
 
 def remove(
@@ -23,6 +26,11 @@ def remove(
     from exporter.remove import remove_tasks
 
     removal = remove_tasks(repo, tasks, gc=gc, waiting=say)
+    print_removal(repo, tasks, removal)
+
+
+def print_removal(repo: Path, tasks: list[str], removal: Removal) -> None:
+    """Say what a removal left, and what could be freed."""
     left = ", ".join(removal.repository.tasks)
     console.print(f"Removed {escape(', '.join(dict.fromkeys(tasks)))}; the repository holds {escape(left)}.", soft_wrap=True)
     if not removal.unused:

@@ -103,7 +103,7 @@ def serve(
     from serving.server import run
 
     set_up_logging(log_format, log_level)
-    token = read_token(admin_token_file)
+    token = read_token(admin_token_file, "--admin-token-file")
     recover(repo)
     cache = default_cache_folder() if segment_cache else None
     sessions = SessionStoreOptions(

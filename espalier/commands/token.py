@@ -1,4 +1,4 @@
-"""The token for loading and unloading tasks."""
+"""The token for loading and unloading tasks, of the server and of those who tell it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ import typer
 VARIABLE = "ESPALIER_ADMIN_TOKEN"
 
 
-def read_token(file: Path | None) -> str | None:
-    """Return the token in `file`, else that of the variable ESPALIER_ADMIN_TOKEN, else None. Raises BadParameter.
+def read_token(file: Path | None, option: str) -> str | None:
+    """Return the token in `file`, which was given by `option`, else that of the variable ESPALIER_ADMIN_TOKEN, else None.
 
-    It is never an argument of its own: other users can see the arguments of processes.
+    It is never an argument of its own: other users can see the arguments of processes. Raises BadParameter.
     """
     if file is None:
-        return os.environ.get(VARIABLE, "").strip() or None
+        hint, token = VARIABLE, os.environ.get(VARIABLE, "").strip()
+    else:
+        hint, token = option, _read(file, option)
+        if not token:
+            raise typer.BadParameter(f"{file} is empty; write the token into it.", param_hint=hint)
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise typer.BadParameter("a token is one word of ASCII characters.", param_hint=hint)
+    return token or None
+
+
+def _read(file: Path, option: str) -> str:
     try:
-        token = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"The token file {file} cannot be read as text; give a file that holds the token.") from error
-    if not token:
-        raise typer.BadParameter(f"The token file {file} is empty; write the token into it.")
-    return token
+        return file.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"{file} is not text.", param_hint=option) from error
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}.", param_hint=option) from error

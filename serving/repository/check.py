@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from serving.errors import RepositoryError
 from serving.repository.config import ALL_TASKS
 from serving.repository.model import Repository, Segment, Step, Task, TensorSpec
@@ -15,12 +17,35 @@ def check_repository(repository: Repository) -> None:
         _check_rows(segment)
     producers: dict[str, Step] = {}
     for task in repository.tasks.values():
-        _check_rows(task)
-        _check_segments(repository, task)
-        _check_output_names(task)
-        _check_wiring(repository, task)
+        _check_task(repository, task)
         _check_names(task, producers)
-        _check_labels(task)
+    for task in repository.tasks.values():
+        _check_versions(task)
+        for kept in task.versions[1:]:
+            _check_task(repository, kept)
+            _check_names(kept, producers, {output.name for output in task.outputs})
+
+
+def _check_task(repository: Repository, task: Task) -> None:
+    _check_rows(task)
+    _check_segments(repository, task)
+    _check_output_names(task)
+    _check_wiring(repository, task)
+    _check_labels(task)
+
+
+def _check_versions(task: Task) -> None:
+    """A canary answers requests that were made for the current version, so it must take and give the same tensors."""
+    numbers = [int(version.version) for version in task.versions]
+    if len({*numbers}) < len(numbers) or min(numbers) < 1:
+        listed = " and ".join(map(str, numbers))
+        raise RepositoryError(
+            f"Task {task.name!r} has versions numbered {listed}; each must have a number of its own, 1 or more."
+        )
+    if any(kept.previous or kept.canary for kept in task.versions[1:]):
+        raise RepositoryError(f"Task {task.name!r} keeps a version that keeps one itself; only the current version may.")
+    if task.canary is not None and (task.canary.task.inputs, task.canary.task.outputs) != (task.inputs, task.outputs):
+        raise RepositoryError(f"The canary of task {task.name!r} takes or gives other tensors than the current version.")
 
 
 def _check_rows(model: Segment | Task) -> None:
@@ -68,12 +93,16 @@ def _check_input(task: Task, step: Step, name: str, known: dict[str, _Type], spe
         )
 
 
-def _check_names(task: Task, producers: dict[str, Step]) -> None:
-    """Tensors are named by how they are computed: one name for two computations would mix up the tasks' answers."""
+def _check_names(task: Task, producers: dict[str, Step], own: Collection[str] = ()) -> None:
+    """Tensors are named by how they are computed: one name for two computations would mix up the tasks' answers.
+
+    own: names that this task alone gives to what it computes, as its versions do with their outputs.
+    """
     inputs = {spec.name for spec in task.inputs}
+    own_producers: dict[str, Step] = {}
     for step in task.steps:
         for name in step.outputs:
-            other = producers.setdefault(name, step)
+            other = (own_producers if name in own else producers).setdefault(name, step)
             if other != step or name in inputs:
                 raise RepositoryError(f"Task {task.name!r} computes tensor {name!r}, which is something else already.")
 

@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2
 
 from serving.errors import RepositoryError
 from serving.preprocessing import Preprocessing
-from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Segment, Step, Task, TensorSpec, segment_tensor
+from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Canary, Segment, Step, Task, TensorSpec, segment_tensor
 
 ALL_TASKS = "all_tasks"
 LABELS_FILE = "labels.txt"
@@ -56,7 +56,17 @@ def task_config(task: Task) -> Any:
     parameters = {_KIND: "task", "provenance": json.dumps(dict(task.provenance), sort_keys=True)}
     if task.preprocessing is not None:
         parameters["preprocessing"] = task.preprocessing.to_json()
+    if task.last_version:
+        parameters["last_version"] = str(task.last_version)
     return _ensemble(task.name, [task], task.steps, parameters)
+
+
+def kept_config(kept: Task | Canary) -> Any:
+    """Return the ensemble of a version that is kept beside the current one: with its number, and a canary with its share."""
+    task = kept.task if isinstance(kept, Canary) else kept
+    config = task_config(task)
+    _set_parameters(config, {"version": task.version, "share": repr(kept.share) if isinstance(kept, Canary) else ""})
+    return config
 
 
 def all_tasks_config(tasks: Iterable[Task], cuts_left_out: Sequence[str] = ()) -> Any:
@@ -136,8 +146,26 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
             preprocessing=None if described is None else Preprocessing.from_json(described),
             provenance=json.loads(parameters["provenance"]),
             version=version,
+            last_version=int(parameters.get("last_version", "0")),
         )
     except (KeyError, ValueError, IndexError) as error:
+        raise _incomplete(config.name, "task", error) from error
+
+
+def parse_kept(config: Any, labels: tuple[str, ...]) -> Task:
+    """Return the version that `kept_config` wrote. Raises RepositoryError."""
+    try:
+        version = int(_parameters(config)["version"])
+    except (KeyError, ValueError) as error:
+        raise _incomplete(config.name, "task", error) from error
+    return parse_task(config, labels, str(version))
+
+
+def parse_canary(config: Any, labels: tuple[str, ...]) -> Canary:
+    """Return the canary that `kept_config` wrote. Raises RepositoryError."""
+    try:
+        return Canary(parse_kept(config, labels), float(_parameters(config)["share"]))
+    except (KeyError, ValueError) as error:
         raise _incomplete(config.name, "task", error) from error
 
 

@@ -75,6 +75,8 @@ class Task:
     inputs: the tensors that the client sends, most often one, with a row per image. outputs: one that is named like the task, or
     several that are named `task.output`. preprocessing: how an image becomes a row (None: no image task).
     labels: one per entry of the only output, a vector, or empty. provenance: where the weights come from, for people.
+    previous: the version before this one, kept for a rollback. canary: one that is tried beside it. Neither keeps any in turn.
+    last_version: the highest version number that the task ever had, where that is higher than those it has now; otherwise 0.
     """
 
     name: str
@@ -86,6 +88,27 @@ class Task:
     preprocessing: Preprocessing | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     version: str = "1"
+    previous: Task | None = None
+    canary: Canary | None = None
+    last_version: int = 0
+
+    @property
+    def versions(self) -> tuple[Task, ...]:
+        """Return the task as it is now, and then the versions that are kept beside it."""
+        canary = None if self.canary is None else self.canary.task
+        return tuple(task for task in (self, self.previous, canary) if task is not None)
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A version of a task that answers a `share` of its requests, more than 0 and less than 1. Raises ValueError for others."""
+
+    task: Task
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"a canary's share is {self.share}; it must be more than 0 and less than 1")
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from serving.errors import RepositoryError
 from serving.repository.check import check_repository
-from serving.repository.config import ALL_TASKS, LABELS_FILE, kind_of, parse_cuts_left_out, parse_segment, parse_task, parse_text
+from serving.repository.config import (
+    ALL_TASKS,
+    LABELS_FILE,
+    kind_of,
+    parse_canary,
+    parse_cuts_left_out,
+    parse_kept,
+    parse_segment,
+    parse_task,
+    parse_text,
+)
 from serving.repository.model import Repository, Segment, Task
 
 CONFIG_FILE = "config.pbtxt"
+# Folders of a task for the versions beside the current one. Triton passes over subfolders that are not numbers.
+PREVIOUS, CANARY = "previous", "canary"
 # Each attempt but the last met a writer that replaced the repository in these very milliseconds.
 _ATTEMPTS = 100
 
@@ -72,7 +85,7 @@ def _read(path: Path) -> Repository:
         if kind == "segment":
             segments[folder.name] = parse_segment(config, _latest_version(folder))
         elif kind == "task":
-            tasks[folder.name] = parse_task(config, _labels(folder), _latest_version(folder))
+            tasks[folder.name] = _with_kept(folder, parse_task(config, _labels(folder), _latest_version(folder)))
         elif kind == ALL_TASKS:
             cuts_left_out = parse_cuts_left_out(config)
     if not tasks:
@@ -82,20 +95,30 @@ def _read(path: Path) -> Repository:
     return repository
 
 
+def _with_kept(folder: Path, task: Task) -> Task:
+    """Return `task`, whose folder is `folder`, with the versions that are kept in it."""
+    previous, canary = folder / PREVIOUS, folder / CANARY
+    if (previous / CONFIG_FILE).is_file():
+        task = replace(task, previous=parse_kept(_config(previous, of=task.name), _labels(previous, of=task.name)))
+    if (canary / CONFIG_FILE).is_file():
+        task = replace(task, canary=parse_canary(_config(canary, of=task.name), _labels(canary, of=task.name)))
+    return task
+
+
 def _configs(path: Path) -> Iterator[tuple[Path, Any]]:
     for folder in sorted(path.iterdir()):
-        file = folder / CONFIG_FILE
-        if not file.is_file():
-            continue
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RepositoryError(f"{folder.name}/{CONFIG_FILE} cannot be read as UTF-8 text.") from error
-        config = parse_text(text, f"{folder.name}/{CONFIG_FILE}")
-        if config.name not in ("", folder.name):
-            raise RepositoryError(f"{folder.name}/{CONFIG_FILE} is named {config.name!r}; it must be named like its folder.")
-        config.name = folder.name
-        yield folder, config
+        if (folder / CONFIG_FILE).is_file():
+            yield folder, _config(folder)
+
+
+def _config(folder: Path, of: str = "") -> Any:
+    """Return the configuration in `folder`, named like the folder, or like the task `of` whose folder it is in."""
+    where, text = _text(folder, CONFIG_FILE, of)
+    config = parse_text(text, where)
+    if config.name not in ("", of or folder.name):
+        raise RepositoryError(f"{where} is named {config.name!r}; it must be named like its {'task' if of else 'folder'}.")
+    config.name = of or folder.name
+    return config
 
 
 def _latest_version(folder: Path) -> str:
@@ -105,12 +128,17 @@ def _latest_version(folder: Path) -> str:
     return str(max(versions))
 
 
-def _labels(folder: Path) -> tuple[str, ...]:
-    file = folder / LABELS_FILE
-    if not file.is_file():
+def _labels(folder: Path, of: str = "") -> tuple[str, ...]:
+    if not (folder / LABELS_FILE).is_file():
         return ()
-    try:
-        text = file.read_bytes().decode("utf-8")  # not read_text: only "\n" ends a line
-    except (OSError, UnicodeDecodeError) as error:
-        raise RepositoryError(f"{folder.name}/{LABELS_FILE} cannot be read as UTF-8 text.") from error
+    _, text = _text(folder, LABELS_FILE, of)
     return tuple(text.removesuffix("\n").split("\n")) if text else ()
+
+
+def _text(folder: Path, file: str, of: str) -> tuple[str, str]:
+    """Return what to call `file` in a sentence, and its text."""
+    where = "/".join([*([of] if of else []), folder.name, file])
+    try:
+        return where, (folder / file).read_bytes().decode("utf-8")  # not read_text: only "\n" ends a line
+    except (OSError, UnicodeDecodeError) as error:
+        raise RepositoryError(f"{where} cannot be read as UTF-8 text.") from error

@@ -1,0 +1,112 @@
+"""`espalier deploy`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, input_options
+from espalier.commands.live import TokenFile, Url, find_server, tell
+from espalier.commands.versions import describe_change, describe_versions
+from espalier.console import console, human_macs, progress_bars, say
+
+if TYPE_CHECKING:
+    from exporter.deploy import Deployment, VersionChange
+
+
+def deploy(
+    task_model: Annotated[
+        str, typer.Argument(metavar="[NAME=]MODEL", help="The task's model; without a name, the task is named like its file.")
+    ],
+    repo: Annotated[Path, typer.Option("--to", metavar="REPO", help="A model repository that `espalier export` wrote.")],
+    name: Annotated[str | None, typer.Option(help="The task's name, if MODEL is given alone.")] = None,
+    backbone: Backbone = None,
+    preprocess: Preprocess = "in-graph",
+    image_size: ImageSize = None,
+    mean: Mean = None,
+    std: Std = None,
+    canary: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Keep the current version and give this one a share of the requests, such as 5%."),
+    ] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Add a task to a repository, or replace it, and have a running server switch to it.
+
+    The old version is kept: `espalier rollback` goes back to it without an export. Every segment that is there stays as it is. For
+    what MODEL may be, see `espalier export --help`. Deploying what is current already changes nothing and tells the server again.
+
+    [dim]espalier deploy birds=birds.safetensors --backbone resnet50.a1_in1k --to repo --canary 5% --url http://127.0.0.1:8000[/]
+    """
+    inputs = input_options(preprocess, image_size, mean, std)
+    share = None if canary is None else parse_share(canary)
+    task, model = parse_task_model(task_model, name)
+    server = find_server(url, token_file)
+
+    from exporter.deploy import deploy
+    from exporter.sources import open_sources
+
+    with progress_bars() as report:
+        deployment = deploy(repo, open_sources(backbone, {task: model}, inputs), canary=share, progress=report, waiting=say)
+    change = deployment.changes[task]
+    console.print(escape(describe_change(change)), soft_wrap=True)
+    _print_sharing(deployment, task)
+    tell(server, [task], "load", changed=f"{describe_versions(change.after)}.", way_back=_way_back(change, repo))
+
+
+def parse_share(text: str) -> float:
+    """Return "5%" or "0.05" as 0.05. Raises typer.BadParameter unless it is more than 0 and less than 1."""
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise typer.BadParameter(
+            f"{text!r} is no share of the requests; give more than 0% and less than 100%, such as 5%.", param_hint="--canary"
+        )
+    return share
+
+
+def parse_task_model(text: str, name: str | None) -> tuple[str, str]:
+    """Return the task's name and its model from "NAME=MODEL" or "MODEL". Raises typer.BadParameter, and BadModel for no model."""
+    from exporter.references import parse_reference
+
+    named, separator, model = text.partition("=")
+    if name is not None:
+        return name, text
+    if separator and named and model and not Path(text).exists():
+        return named, model
+    file = parse_reference(text).file
+    if file is None:
+        raise typer.BadParameter(f"{text!r} is no file that a task could be named like; give NAME={text}.", param_hint="MODEL")
+    return file.stem, text
+
+
+def _print_sharing(deployment: Deployment, task: str) -> None:
+    added = deployment.added
+    if added is None:
+        return
+    if task in added.remarks:
+        console.print(f"[yellow]{escape(task)}[/] {escape(added.remarks[task])}", soft_wrap=True)
+    missed = added.missed[task]
+    if missed.blocks:
+        console.print(
+            f"[yellow]{escape(task)}[/] computes {missed.blocks} blocks ({human_macs(missed.macs)} a request) itself that it has in "
+            "common with others, because there is no cut after them; `espalier add --recut` makes one.",
+            soft_wrap=True,
+        )
+    segments = f"{len(added.new)} new {'segment' if len(added.new) == 1 else 'segments'}"
+    console.print(f"{segments}, {len(added.kept)} kept as they were.")
+
+
+def _way_back(change: VersionChange, repo: Path) -> str:
+    if change.before == change.after:
+        return ""
+    if change.before is None:
+        return f"`espalier undeploy {change.after.name} --from {repo}` removes it."
+    return f"`espalier rollback {change.after.name} --in {repo}` goes back."

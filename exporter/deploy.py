@@ -1,0 +1,92 @@
+"""Deploys tasks in a repository: a version that comes keeps the one before it, or is tried as a canary. Each change is one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from exporter.analysis import Progress
+from exporter.aside import Waiting, silent
+from exporter.extend import AddOptions, AddReport, add_tasks
+from exporter.gc import keep_but
+from exporter.remove import Removal, remove_tasks
+from exporter.sources import Sources
+from exporter.versions import promoted, rolled_back
+from exporter.write import changed_whole, write_all_tasks, write_models
+from serving.errors import UnknownTask
+from serving.repository import ALL_TASKS, Repository, Task
+
+
+@dataclass(frozen=True)
+class VersionChange:
+    """What a task was before (None: not there) and is after a change."""
+
+    before: Task | None
+    after: Task
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a change of versions left: the repository, per task that it was about what became of it, and what was added, if any."""
+
+    repository: Repository
+    changes: Mapping[str, VersionChange]
+    added: AddReport | None = None
+
+
+def deploy(
+    repo: Path,
+    sources: Sources,
+    *,
+    canary: float | None = None,
+    progress: Progress = lambda what, done, total: None,
+    waiting: Waiting = silent,
+) -> Deployment:
+    """Let the models of `sources` be the current versions of their tasks in the repository at `repo`.
+
+    A task that is there gets the next version number, and its old version is kept for `rollback`; its canary, and the version that
+    was kept until now, go. A model that is current already changes nothing. canary: the current versions stay, and the models answer
+    that share of the requests, in (0, 1), beside them; deploying the same canary again only changes its share.
+
+    Every model is checked as `exporter.extend.add_tasks` does. Raises what that does; then nothing was changed.
+    """
+    report = add_tasks(repo, sources, AddOptions(replace=True, canary=canary), progress, waiting)
+    after = report.repository.tasks
+    return Deployment(
+        report.repository, {name: VersionChange(report.before.get(name), after[name]) for name in sources.tasks}, report
+    )
+
+
+def undeploy(repo: Path, names: Iterable[str], *, gc: bool = False, waiting: Waiting = silent) -> Removal:
+    """Remove the tasks `names` with all of their versions, as `exporter.remove.remove_tasks` does."""
+    return remove_tasks(repo, names, gc=gc, waiting=waiting)
+
+
+def rollback(repo: Path, name: str, *, waiting: Waiting = silent) -> Deployment:
+    """Take the canary of task `name` away or, if it has none, let its current and its previous version change places.
+
+    No model is written or exported. Raises UnknownTask, NothingToRollBackTo, RepositoryError when `repo` is no repository, and
+    ExportError when it cannot be written; then nothing was changed.
+    """
+    return _change(repo, name, rolled_back, waiting)
+
+
+def promote(repo: Path, name: str, *, waiting: Waiting = silent) -> Deployment:
+    """Let the canary of task `name` be its current version, and the current one the previous.
+
+    Raises UnknownTask, NoCanary, and otherwise what `rollback` does; then nothing was changed.
+    """
+    return _change(repo, name, promoted, waiting)
+
+
+def _change(repo: Path, name: str, become: Callable[[Task], Task], waiting: Waiting) -> Deployment:
+    with changed_whole(repo, waiting) as change:
+        tasks = change.repository.tasks
+        if name not in tasks:
+            raise UnknownTask(name, tasks)
+        after = become(tasks[name])
+        keep_but(change, {name, ALL_TASKS})
+        write_models(change.folder, {}, {name: after})
+        repository = write_all_tasks(change.folder, {**tasks, name: after}.values(), change.repository.cuts_left_out)
+    return Deployment(replace(repository, path=repo), {name: VersionChange(tasks[name], after)})
