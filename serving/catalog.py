@@ -7,7 +7,7 @@ choose the tasks), and every segment on its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from serving.errors import UnknownModel
@@ -15,6 +15,8 @@ from serving.observe.saved import SavedSteps
 from serving.plan import ExecutionPlan, PlanStep, make_plan
 from serving.repository.config import ALL_TASKS, all_tasks_config, segment_config, task_config
 from serving.repository.model import Repository, Segment, Task, TensorSpec
+
+_MOST_VARIANTS = 64  # several canaries at once are rare; each subset of them has a catalogue
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,24 @@ class Catalog:
         self.repository = repository
         self.saved_steps = SavedSteps(repository)
         self.models: Mapping[str, Model] = {model.name: model for model in _models(repository)}
+        self._has_canaries = any(task.canary is not None for task in repository.tasks.values())
+        self._variants: dict[frozenset[str], Catalog] = {}
         self._plans: dict[tuple[str, tuple[str, ...]], ExecutionPlan] = {}
+
+    @property
+    def has_canaries(self) -> bool:
+        """Whether any task has one."""
+        return self._has_canaries
+
+    def with_canaries(self, names: frozenset[str]) -> Catalog:
+        """Return the catalogue in which the canaries of the tasks `names` are the current versions."""
+        if names not in self._variants:
+            if len(self._variants) >= _MOST_VARIANTS:
+                self._variants.clear()
+            tasks = self.repository.tasks
+            chosen = {name: task.canary.task for name, task in tasks.items() if name in names and task.canary is not None}
+            self._variants[names] = Catalog(replace(self.repository, tasks={**tasks, **chosen}), self._most_plans)
+        return self._variants[names]
 
     def find(self, name: str, version: str = "") -> Model:
         """Return a model; an empty version means the only one there is. Raises UnknownModel."""

@@ -20,6 +20,13 @@ from serving.repository.model import Repository, Segment, Task
 from serving.repository.read import read_repository
 
 
+def served_part(repository: Repository) -> Repository:
+    """Return `repository` with the segments that requests can come to: those of the tasks and their canaries."""
+    served = [task for kept in repository.tasks.values() for task in (kept, *([kept.canary.task] if kept.canary else []))]
+    needed = {step.segment for task in served for step in task.steps}
+    return replace(repository, segments={name: repository.segments[name] for name in repository.segments if name in needed})
+
+
 class _Generation:
     """A catalogue and how many requests are on it."""
 
@@ -97,9 +104,7 @@ class Lifecycle:
             raise LoadFailed(name, error) from error
 
     async def _serve(self, name: str, tasks: Mapping[str, Task], segments: Mapping[str, Segment]) -> None:
-        needed = {step.segment for task in tasks.values() for step in task.steps}
-        chosen = {segment: segments[segment] for segment in segments if segment in needed}
-        repository = replace(self.catalog.repository, tasks=tasks, segments=chosen)
+        repository = served_part(replace(self.catalog.repository, tasks=tasks, segments=segments))
         catalog = Catalog(repository)
         try:
             await self._engine.load(repository)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from serving.canary import involved, served_by
 from serving.catalog import Catalog, Model
 from serving.classify import best, classification_strings, label_of, softmax
 from serving.engines.base import Answer, Array, Call, Engine, SegmentRun, SegmentStatistics
@@ -36,9 +38,19 @@ _NO_TERMS = Terms()
 
 
 class Router:
-    """Answers requests for the models of `repository` with `engine`, which it starts and closes. `observer` is told what happens."""
+    """Answers requests for the models of `repository` with `engine`, which it starts and closes. `observer` is told what happens.
 
-    def __init__(self, repository: Repository, engine: Engine, observer: Observer | None = None) -> None:
+    draw: returns numbers in [0, 1), which share out requests between a task and its canary.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        engine: Engine,
+        observer: Observer | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._draw = draw
         self._engine = engine
         self.observer = observer or Silent()
         self.lifecycle = Lifecycle(repository, engine)
@@ -107,6 +119,9 @@ class Router:
             return await self._infer(catalog, request)
 
     async def _infer(self, catalog: Catalog, request: InferRequest) -> InferResponse:
+        if catalog.has_canaries:
+            names = involved(catalog, request.model, [output.name for output in request.outputs])
+            catalog = served_by(catalog, names, request.version, self._draw)
         model = catalog.find(request.model, request.version)
         rows = _row_count(request)
         note_work(model.name, rows)
@@ -141,6 +156,8 @@ class Router:
     async def _predict(
         self, catalog: Catalog, images: Sequence[AnyImage], tasks: Sequence[str], top_k: int, terms: Terms
     ) -> Prediction:
+        if catalog.has_canaries:
+            catalog = served_by(catalog, tasks, "", self._draw)
         known = catalog.repository.tasks
         errors = {name: str(UnknownTask(name, known)) for name in tasks if name not in known} if terms.partial else {}
         groups = _groups(known, [name for name in tasks if name not in errors], top_k)

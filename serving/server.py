@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from serving.engines.base import Engine
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
+from serving.lifecycle import served_part
 from serving.observe.asgi import RequestMiddleware
 from serving.observe.events import Observer
 from serving.observe.interceptor import RequestInterceptor
@@ -92,7 +93,7 @@ class Server:
         Raises RepositoryError, AddressInUse, InvalidAddress, ExtraNeeded; then nothing stays behind.
         """
         async with contextlib.AsyncExitStack() as stack:
-            repository = _read(self._repository)
+            repository = served_part(_read(self._repository))
             observation = make_observation(access_log=self._access_log, others=self._observers)
             stack.push_async_callback(observation.aclose)
             observer = observation.observer

@@ -20,7 +20,7 @@ def read_token(file: Path | None, option: str) -> str | None:
     else:
         hint, token = option, _read(file, option)
         if not token:
-            raise typer.BadParameter(f"{file} is empty; write the token into it.", param_hint=hint)
+            raise typer.BadParameter(f"{file} is empty, but the server wants its admin token: write it there.", param_hint=hint)
     if not (token.isascii() and token.isprintable()) or " " in token:
         raise typer.BadParameter("a token is one word of ASCII characters.", param_hint=hint)
     return token or None
