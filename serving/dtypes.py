@@ -27,4 +27,5 @@ _NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
 
 def dtype_name(array: NDArray[np.generic]) -> str:
     """Return the protocol's word for the element type of `array`, or numpy's own where the protocol has none."""
-    return _NAMES.get(array.dtype, str(array.dtype))
+    dtype = array.dtype
+    return _NAMES[dtype] if dtype in _NAMES else str(dtype)  # str of a dtype is slow, for every request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -65,6 +66,7 @@ class EmbeddedEngine:
             replace(options.sessions, threads=options.threads) if options.instances > 1 else options.sessions
         )
         self._rows = RowLimits(options.rows_file, options.threads)
+        self._limits: Mapping[str, int] = {}
         self._counter = RunCounter(repository.segments)
         self._scheduler = Scheduler(
             self._store.run,
@@ -120,19 +122,21 @@ class EmbeddedEngine:
         new.sort(key=lambda segment: -uses[segment.name])
         self._store.open([SegmentFile(segment, repository.model_file(segment.name)) for segment in new], make_room=make_room)
         self._segments = {**self._segments, **{segment.name: segment for segment in new}}
+        self._set_limits()
+
+    def _set_limits(self) -> None:
+        most = self._options.max_batch_rows or sys.maxsize
+        self._limits = {name: min(most, self._rows.limit(segment)) for name, segment in self._segments.items()}
 
     def _limit(self, name: str) -> int:
-        segment = self._segments.get(name)
-        if segment is None:
-            return 1  # its run fails: nobody serves it any more
-        most = self._rows.limit(segment)
-        return most if self._options.max_batch_rows is None else min(most, self._options.max_batch_rows)
+        return self._limits.get(name, 1)  # of one that is gone, any: its run fails
 
     def _learn_rows(self) -> None:
         for name in self._store.loaded():
             segment = self._segments[name]
             self._rows.learn(segment, partial(self._try, segment))
         self._rows.save()
+        self._set_limits()
 
     def _try(self, segment: Segment, rows: int) -> None:
         self._store.run(segment.name, [np.zeros((rows, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in segment.inputs])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from serving.engines.flow import Work
+from serving.engines.flow import Flow, Work
 
 _Entry = tuple[int, int, int, Work]  # priority, number of the flow, index of the step: no two are alike
 
@@ -62,6 +62,15 @@ class FairQueue:
             self._count(found)
             room -= found.rows
         return batch
+
+    def expected_seconds(self, flow: Flow) -> float | None:
+        """Return how long `flow` will take by what its segments took lately; None where one has not run yet."""
+        seconds = 0.0
+        for step in flow.plan.steps:
+            if step.segment not in self._seconds_per_row:
+                return None
+            seconds += len(step.inputs) * flow.rows * self._seconds_per_row[step.segment]
+        return seconds
 
     def charge(self, batch: list[Work], seconds: float) -> None:
         """Correct what the tenants of `batch` were charged by what its run has cost."""

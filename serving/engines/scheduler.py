@@ -22,6 +22,7 @@ RunSegment = Callable[[str, Sequence[Array]], Sequence[Array]]
 OnRun = Callable[[SegmentRun, Sequence[float]], None]
 
 MAX_QUEUE_ROWS = 1024
+_SMALL_S = 0.0003  # waking a thread and being woken costs up to that on virtual machines
 _Outcome = tuple[Work, Sequence[Array] | ServingError, SegmentRun]
 
 
@@ -55,6 +56,7 @@ class Scheduler:
         self._queue = FairQueue(limit, self._is_wanted)
         self._open: dict[Flow, _Open] = {}
         self._queued_rows = 0
+        self._busy = 0  # runs that are under way
         self._stopping = False
 
     @property
@@ -96,7 +98,7 @@ class Scheduler:
             self._take_back(flows)
 
     def _submit(self, flows: Sequence[Flow], rows: int) -> list[asyncio.Future[Answer]]:
-        """Let the flows wait, all or none."""
+        """Let the flows wait, all or none; run them at once where that takes less time than waking a worker and being woken."""
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Answer]] = [loop.create_future() for _ in flows]
         with self._changed:
@@ -109,8 +111,33 @@ class Scheduler:
             for flow, future in zip(flows, futures, strict=True):
                 self._open[flow] = _Open(loop, future, now)
                 self._push(flow.start(), now)
-            self._changed.notify(len(flows))
+            here = self._is_small(flows)
+            if here:
+                self._busy += 1
+            else:
+                self._changed.notify(len(flows))
+        if here:
+            self._run_here()
         return futures
+
+    def _is_small(self, flows: Sequence[Flow]) -> bool:
+        """Return whether nothing else runs or waits, and the flow is known to be short."""
+        if self._busy or len(flows) > 1 or len(self._open) > 1:
+            return False
+        expected = self._queue.expected_seconds(flows[0])
+        return expected is not None and expected < _SMALL_S
+
+    def _run_here(self) -> None:
+        """Be a worker, in the caller's thread, until nothing waits."""
+        while True:
+            with self._changed:
+                batch = self._take()
+                if not batch:
+                    self._busy -= 1
+                    if self._stopping:
+                        self._changed.notify_all()
+                    return
+            self._carry_out(batch)
 
     def _take_back(self, flows: Iterable[Flow]) -> None:
         """Forget flows that nobody waits for any more."""
@@ -129,31 +156,43 @@ class Scheduler:
     def _work(self) -> None:
         """Run what waits until told to stop: a worker's life."""
         while (batch := self._next()) is not None:
-            started = time.perf_counter()
-            outcomes = self._run(batch)
-            now = time.perf_counter()
+            self._carry_out(batch)
             with self._changed:
-                self._queue.charge(batch, now - started)
-                done = [flow for work, outcome, run in outcomes if (flow := self._advance(work, outcome, run, now)) is not None]
-                answered = [(opened, flow.answer(opened.queued_s or 0.0)) for flow in done if (opened := self._close(flow))]
-                if len(self._queue) > 1 or self._stopping:
-                    self._changed.notify_all()
-            _settle(answered)
+                self._busy -= 1
+
+    def _carry_out(self, batch: list[Work]) -> None:
+        """Run `batch`, let wait what can follow, and give the answers that are complete."""
+        started = time.perf_counter()
+        outcomes = self._run(batch)
+        now = time.perf_counter()
+        with self._changed:
+            self._queue.charge(batch, now - started)
+            done = [flow for work, outcome, run in outcomes if (flow := self._advance(work, outcome, run, now)) is not None]
+            answered = [(opened, flow.answer(opened.queued_s or 0.0)) for flow in done if (opened := self._close(flow))]
+            if len(self._queue) > 1 or self._stopping:
+                self._changed.notify_all()
+        _settle(answered)
 
     def _next(self) -> list[Work] | None:
         """Wait for work and take it; None: there will be no more."""
         with self._changed:
-            while not (batch := self._queue.take()):
+            while not (batch := self._take()):
                 if self._stopping and not self._open:
                     return None
                 self._changed.wait()
-            now = time.perf_counter()
-            for flow in {work.flow for work in batch}:
-                begun = self._open[flow]
-                if begun.queued_s is None:
-                    begun.queued_s = now - begun.arrived
-                    self._queued_rows -= flow.rows
+            self._busy += 1
             return batch
+
+    def _take(self) -> list[Work]:
+        """Take the work of the next run, none where none waits, and note that its requests have begun."""
+        batch = self._queue.take()
+        now = time.perf_counter()
+        for flow in {work.flow for work in batch}:
+            begun = self._open[flow]
+            if begun.queued_s is None:
+                begun.queued_s = now - begun.arrived
+                self._queued_rows -= flow.rows
+        return batch
 
     def _is_wanted(self, work: Work) -> bool:
         return work.flow in self._open
@@ -216,8 +255,12 @@ class _Open:
 
 def _settle(answered: Sequence[tuple[_Open, Answer]]) -> None:
     """Give the answers to whoever waits, from any thread: one call for each event loop, because each wakes it up."""
+    here = asyncio._get_running_loop()
     for loop in {opened.loop for opened, _ in answered}:
         pairs = [(opened.future, answer) for opened, answer in answered if opened.loop is loop]
+        if loop is here:
+            _set_results(pairs)
+            continue
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(_set_results, pairs)
 

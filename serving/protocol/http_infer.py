@@ -64,6 +64,9 @@ async def while_wanted(request: Request, work: Coroutine[Any, Any, Result]) -> R
     Raises ClientDisconnect, and what `work` raises.
     """
     task = asyncio.ensure_future(work)
+    await asyncio.sleep(0)
+    if task.done():  # at once: there is nothing to watch for
+        return task.result()
     gone = asyncio.ensure_future(_hung_up(request))
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
