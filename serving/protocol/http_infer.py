@@ -64,18 +64,18 @@ async def while_wanted(request: Request, work: Coroutine[Any, Any, Result]) -> R
     Raises ClientDisconnect, and what `work` raises.
     """
     task = asyncio.ensure_future(work)
-    await asyncio.sleep(0)
-    if task.done():  # at once: there is nothing to watch for
-        return task.result()
-    gone = asyncio.ensure_future(_hung_up(request))
+    watchers = []
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.sleep(0)
+        if not task.done():  # short requests are answered by now, and need nobody to watch
+            watchers.append(asyncio.ensure_future(_hung_up(request)))
+            await asyncio.wait((task, *watchers), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientDisconnect
         return task.result()
     finally:
-        gone.cancel()
-        task.cancel()  # does nothing to one that is done
+        for pending in (task, *watchers):
+            pending.cancel()  # does nothing to one that is done
 
 
 async def _hung_up(request: Request) -> None:
