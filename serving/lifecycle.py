@@ -8,9 +8,10 @@ catalogues know are closed when their last request is done. Segments are named b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from serving.catalog import Catalog
 from serving.engines.base import Engine
@@ -44,7 +45,7 @@ class Lifecycle:
         self._current = _Generation(Catalog(repository))
         self._old: list[_Generation] = []
         self._changing = asyncio.Lock()
-        self._releases: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
 
     @property
     def catalog(self) -> Catalog:
@@ -92,16 +93,29 @@ class Lifecycle:
                 raise LastModel(name)
             await self._serve(name, rest, repository.segments)
 
+    async def finish(self, change: Coroutine[Any, Any, None]) -> None:
+        """Await `change`, which goes on to its end also when nobody waits any more: what it has half opened would belong to nobody."""
+        await asyncio.shield(self._start(change))
+
     async def settle(self) -> None:
-        """Wait until what has been let go of is closed."""
-        while self._releases:
-            await asyncio.gather(*self._releases)
+        """Wait until changes are over and what has been let go of is closed."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
     async def _read(self, name: str) -> Repository:
         try:
             return await asyncio.to_thread(read_repository, self._path)
         except RepositoryError as error:
-            raise LoadFailed(name, error) from error
+            # Clients read it, and are not to know where on this machine the repository is.
+            raise LoadFailed(name, RepositoryError(str(error).replace(str(self._path), "The repository"))) from error
+        except OSError as error:
+            raise LoadFailed(name, RepositoryError(f"The repository cannot be read ({error.strerror}).")) from error
 
     async def _serve(self, name: str, tasks: Mapping[str, Task], segments: Mapping[str, Segment]) -> None:
         repository = served_part(replace(self.catalog.repository, tasks=tasks, segments=segments))
@@ -118,9 +132,7 @@ class Lifecycle:
     def _release_soon(self) -> None:
         """Let go of the segments that nobody can ask for any more."""
         if any(not generation.users for generation in self._old):
-            release = asyncio.ensure_future(self._release())
-            self._releases.add(release)
-            release.add_done_callback(self._releases.discard)
+            self._start(self._release())
 
     async def _release(self) -> None:
         async with self._changing:  # what is let go of here may be what a load has just asked for again

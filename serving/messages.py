@@ -68,10 +68,11 @@ class ScoredLabel:
 class Prediction:
     """For each task, for each image, the best classes, best first; the segment runs that it took, and the seconds that it waited.
 
-    errors: of tasks that failed, a sentence each; only when the request allowed it.
+    errors: of tasks that failed, a sentence each; only when the request allowed it. versions: of the tasks' models that answered.
     """
 
     tasks: Mapping[str, tuple[tuple[ScoredLabel, ...], ...]]
     runs: tuple[SegmentRun, ...]
     errors: Mapping[str, str] = field(default_factory=dict)
     queue_seconds: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from serving.canary import involved, served_by
 from serving.catalog import Catalog, Model
 from serving.classify import best, classification_strings, label_of, softmax
 from serving.engines.base import Answer, Array, Call, Engine, SegmentRun, SegmentStatistics
-from serving.errors import InvalidRequest, NotAnImage, NoTask, NotReady, TaskFailed, UnknownTask
+from serving.errors import InvalidRequest, NotAnImage, NoTask, NotReady, ServingError, TaskFailed, UnknownTask
 from serving.lifecycle import Lifecycle
 from serving.messages import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
 from serving.observe.events import Observer, Silent
@@ -104,6 +104,9 @@ class Router:
 
     async def _change(self, name: str, change: Callable[[str], Awaitable[None]]) -> None:
         self.check_ready()
+        await self.lifecycle.finish(self._observed(name, change))
+
+    async def _observed(self, name: str, change: Callable[[str], Awaitable[None]]) -> None:
         started = time.perf_counter()
         try:
             await change(name)
@@ -131,6 +134,7 @@ class Router:
             outputs = checked_outputs(model, known)
             inputs = checked_inputs(model, request)
             answer = await self._compute(catalog, model, [output.name for output in outputs], inputs, terms)
+            _raise_failure(answer.errors, allowed=bool(answer.outputs))
             tally.ran(answer.runs)
         errors |= {name: str(error) for name, error in answer.errors.items()}
         values = {
@@ -141,9 +145,9 @@ class Router:
         return InferResponse(model.name, model.version, request.id, values, answer.runs, errors, answer.queue_seconds)
 
     async def predict(
-        self, images: Sequence[AnyImage], tasks: Sequence[str], top_k: int = 5, terms: Terms = _NO_TERMS
+        self, images: Sequence[AnyImage], tasks: Sequence[str] | None, top_k: int = 5, terms: Terms = _NO_TERMS
     ) -> Prediction:
-        """Return the `top_k` best classes of each of `images` for each of `tasks`.
+        """Return the `top_k` best classes of each of `images` for each of `tasks`, None: all that are served now.
 
         images: PIL images, or uint8 RGB arrays of shape (height, width, 3), each of any size. Every task's own preprocessing is
         applied; tasks with equal preprocessing share the trunk.
@@ -151,7 +155,8 @@ class Router:
         """
         self.check_ready()
         with self.lifecycle.use() as catalog:
-            return await self._predict(catalog, images, tasks, top_k, terms)
+            names = list(catalog.repository.tasks) if tasks is None else tasks
+            return await self._predict(catalog, images, names, top_k, terms)
 
     async def _predict(
         self, catalog: Catalog, images: Sequence[AnyImage], tasks: Sequence[str], top_k: int, terms: Terms
@@ -159,7 +164,9 @@ class Router:
         if catalog.has_canaries:
             catalog = served_by(catalog, tasks, "", self._draw)
         known = catalog.repository.tasks
-        errors = {name: str(UnknownTask(name, known)) for name in tasks if name not in known} if terms.partial else {}
+        some = terms.partial and any(name in known for name in tasks)
+        errors = {name: str(UnknownTask(name, known)) for name in tasks if name not in known} if some else {}
+        failures: dict[str, ServingError] = {}
         groups = _groups(known, [name for name in tasks if name not in errors], top_k)
         pictures = [_as_image(image) for image in images]
         if not pictures:
@@ -181,11 +188,13 @@ class Router:
                 for name in members:
                     tallies[name].ran(_runs_of(known[name], answer.runs))
                 tables.update({name: _table(known[name], values, top_k) for name, values in answer.outputs.items()})
-                errors |= {name: str(error) for name, error in answer.errors.items()}
+                failures |= answer.errors
                 runs.extend(answer.runs)
                 queue_seconds += answer.queue_seconds
+            _raise_failure(failures, allowed=bool(tables))
+        errors |= {name: str(error) for name, error in failures.items()}
         answered = {name: tables[name] for name in dict.fromkeys(tasks) if name in tables}
-        return Prediction(answered, tuple(runs), errors, queue_seconds)
+        return Prediction(answered, tuple(runs), errors, queue_seconds, {name: known[name].version for name in answered})
 
     def all_statistics(self) -> Mapping[str, ModelStatistics]:
         """Return `statistics` of every model that was asked for."""
@@ -211,7 +220,7 @@ class Router:
     async def _compute(
         self, catalog: Catalog, model: Model, outputs: Sequence[str], inputs: Mapping[str, Array], terms: Terms
     ) -> Answer:
-        """Run the plan for `outputs`. Raises TaskFailed for the first that failed, unless the terms allow it and others did not."""
+        """Run the plan for `outputs`. Raises TaskFailed for the first that failed, unless the terms allow it."""
         plan = catalog.plan(model, outputs)
         # Tasks that are asked for together are accounted to nobody in particular.
         tenant = model.name if set(outputs) <= model.outputs.keys() else ALL_TASKS
@@ -221,10 +230,14 @@ class Router:
         self.observer.plan_done(answer.runs, catalog.saved_steps.of(plan) * parts)
         for failure in set(answer.errors.values()):  # here, where the log knows whose request it was
             log.error("%s", failure, exc_info=failure)
-        if answer.errors and not (terms.partial and answer.outputs):
-            name, reason = next(iter(answer.errors.items()))
-            raise TaskFailed(name, reason)
+        _raise_failure(answer.errors, allowed=terms.partial)
         return answer
+
+
+def _raise_failure(failures: Mapping[str, ServingError], allowed: bool) -> None:
+    if failures and not allowed:
+        name, reason = next(iter(failures.items()))
+        raise TaskFailed(name, reason)
 
 
 def _groups(known: Mapping[str, Task], names: Sequence[str], top_k: int) -> Mapping[_Group, list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from serving.catalog import Model
+from serving.catalog import Catalog, Model
 from serving.dtypes import BYTES, NUMPY_DTYPES
 from serving.router import Router
 
@@ -71,9 +71,12 @@ def image_docs(path: str) -> dict[str, Any]:
 
 def document(app: FastAPI, router: Router) -> None:
     """Let `app` describe itself with an example for the models of `router`, and without answers that it never gives."""
+    described: Catalog | None = None
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
+        nonlocal described
+        if app.openapi_schema is None or described is not router.catalog:  # its examples are of models that are there
+            described = router.catalog
             schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             app.openapi_schema = _completed(schema, router)
         return app.openapi_schema

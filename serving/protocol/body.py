@@ -12,6 +12,8 @@ from serving.errors import BodyTooLarge, InvalidRequest
 from serving.protocol.fields import decimal
 
 _MIN_COMPRESSED_BYTES = 1024  # below, compression costs more than it saves
+_PIECE_BYTES = 64 * 1024
+_MOST_RATIO = 1032  # of what DEFLATE unpacks to, to what it packs
 _AUTODETECT = zlib.MAX_WBITS | 32  # gzip or zlib, by their headers; "deflate" means zlib in HTTP
 
 
@@ -44,15 +46,29 @@ def decompress(data: bytes, limit_bytes: int) -> bytes:
     """Return what the gzip or zlib stream `data` holds, never unpacking more than `limit_bytes`."""
     unpacker = zlib.decompressobj(_AUTODETECT)
     try:
-        # One byte more than allowed shows that there is more.
-        unpacked = unpacker.decompress(data, limit_bytes + 1)
+        if len(data) * _MOST_RATIO > limit_bytes:
+            _check_size(memoryview(data), limit_bytes)
+        unpacked = unpacker.decompress(data)
     except zlib.error as error:
         raise InvalidRequest("The body is not what its Content-Encoding says: it does not decompress.") from error
-    if len(unpacked) > limit_bytes:
-        raise BodyTooLarge(limit_bytes)
     if not unpacker.eof or unpacker.unused_data:
         raise InvalidRequest("The compressed body is truncated, or more follows after its end.")
     return unpacked
+
+
+def _check_size(data: memoryview, limit_bytes: int) -> None:
+    """Unpack `data` without keeping it: what a bomb had been unpacked to would stay with the process, freed between pieces in use."""
+    unpacker = zlib.decompressobj(_AUTODETECT)
+    size = 0
+    for start in range(0, len(data), _PIECE_BYTES):  # what is not unpacked at once is copied, so it goes in by pieces, too
+        rest: bytes | memoryview = data[start : start + _PIECE_BYTES]
+        full = True
+        while not unpacker.eof and (rest or full):  # a full piece: more may be ready
+            piece = unpacker.decompress(rest, _PIECE_BYTES)
+            rest, full = unpacker.unconsumed_tail, len(piece) == _PIECE_BYTES
+            size += len(piece)
+            if size > limit_bytes:
+                raise BodyTooLarge(limit_bytes)
 
 
 def accepted_compression(accept_encoding: str, size: int) -> str | None:

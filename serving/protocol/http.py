@@ -39,7 +39,7 @@ def create_app(
     app = FastAPI(title="espalier", version=server_metadata().version, description=_DESCRIPTION)
     app.include_router(v2_routes(router, max_body_bytes, memory))
     app.include_router(predict_routes(router, image_limits or ImageLimits()))
-    app.include_router(control_routes(router, admin or Admin(), app))
+    app.include_router(control_routes(router, admin or Admin()))
     if metrics is not None:
         app.include_router(metrics_routes(metrics))
     install_error_handlers(app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Path, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 
 from serving.protocol.admin import Admin
@@ -15,8 +15,8 @@ TaskName = Annotated[str, Path(description="A task; `all_tasks` for loading exac
 _ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (400, 401, 403, 404, 413, 501, 503)}
 
 
-def control_routes(router: Router, admin: Admin, app: FastAPI) -> APIRouter:
-    """Return the routes below /v2/repository/models of `app`. A body is ignored: what is loaded is what the repository on disk says."""
+def control_routes(router: Router, admin: Admin) -> APIRouter:
+    """Return the routes below /v2/repository/models. A body is ignored: what is loaded is what the repository on disk says."""
     routes = APIRouter(prefix="/v2/repository/models", responses=_ERRORS, tags=["control"])
 
     @routes.post("/{model}/load", summary="Serve a task as it is in the repository on disk now")
@@ -24,7 +24,6 @@ def control_routes(router: Router, admin: Admin, app: FastAPI) -> APIRouter:
         """Open what is new of the task, try it, and let it take the place of what was served; after a failure nothing has changed."""
         admin.check(request.headers.get("authorization"))
         await router.load(model)
-        app.openapi_schema = None  # its examples are of models that were there
         return JSONResponse({})
 
     @routes.post("/{model}/unload", summary="Serve a task no longer")
@@ -32,7 +31,6 @@ def control_routes(router: Router, admin: Admin, app: FastAPI) -> APIRouter:
         """Let go of the task and of the segments that no other task needs, once the requests that use them are answered."""
         admin.check(request.headers.get("authorization"))
         await router.unload(model)
-        app.openapi_schema = None
         return JSONResponse({})
 
     return routes

@@ -12,11 +12,11 @@ from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import ServingError
+from serving.errors import NotReady, ServingError
 from serving.protocol.body import accepted_compression, compress, read_body
-from serving.protocol.http_errors import answer_error
+from serving.protocol.http_errors import answer_error, error_response
 from serving.protocol.json_codec import EncodedResponse, decode_request, encode_response
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
@@ -37,13 +37,15 @@ class InferFront:
         """Answer one request."""
         named = _named_model(scope) if scope["type"] == "http" else None
         if named is None:
-            await self.app(scope, receive, send)
+            await _answer_by(self.app, scope, receive, send)
             return
         request = Request(scope, receive)
         try:
             response = await infer(request, self._router, *named, self._max_body_bytes, self._memory)
         except (ServingError, ClientDisconnect) as error:
             response = await answer_error(request, error)
+        except asyncio.CancelledError:
+            response = _cut_off()
         await response(scope, receive, send)
 
 
@@ -76,6 +78,28 @@ async def while_wanted(request: Request, work: Coroutine[Any, Any, Result]) -> R
     finally:
         for pending in (task, *watchers):
             pending.cancel()  # does nothing to one that is done
+
+
+async def _answer_by(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Let `app` answer, or say that it was cut off before it began to."""
+    begun = False
+
+    async def note(message: Message) -> None:
+        nonlocal begun
+        begun = True
+        await send(message)
+
+    try:
+        await app(scope, receive, note)
+    except asyncio.CancelledError:
+        if begun or scope["type"] != "http":
+            raise
+        await _cut_off()(scope, receive, send)
+
+
+def _cut_off() -> Response:
+    """Return what a request gets that the server cancels: it shuts down and has waited for as long as it was told to."""
+    return error_response(NotReady("The server is shutting down, and did not finish this request in time; ask another server."))
 
 
 async def _hung_up(request: Request) -> None:

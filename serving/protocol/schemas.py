@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -11,6 +11,8 @@ from serving.engines.base import SegmentRun
 from serving.messages import Prediction
 from serving.preprocessing import Preprocessing
 from serving.repository.model import Repository, Task, TensorSpec
+
+_ERRORS = "Of tasks that could not be computed, a sentence each; with `partial_results` only."
 
 
 class ErrorBody(BaseModel):
@@ -47,6 +49,7 @@ class Timings(BaseModel):
     """Where the time went, in milliseconds."""
 
     decode_ms: float = Field(description="Decoding the image files.")
+    queue_ms: float = Field(description="Waiting for the engine before the first run.")
     compute_ms: float = Field(description="The runs of the segments; one that other requests shared counts in full.")
     total_ms: float = Field(description="From the whole body received to the answer ready, waiting for the engine included.")
 
@@ -58,6 +61,7 @@ class PredictBody(BaseModel):
     segments: list[Run] = Field(description="What ran, in order: the trunk once, however many tasks there are.")
     milliseconds: float = Field(description="From the whole body received to the answer ready.")
     timings: Timings
+    errors: dict[str, str] = Field(description=_ERRORS)
 
 
 class FilePrediction(BaseModel):
@@ -74,6 +78,7 @@ class PredictFilesBody(BaseModel):
     segments: list[Run] = Field(description="What ran, in order; the rows are images.")
     milliseconds: float = Field(description="From the whole body received to the answer ready.")
     timings: Timings
+    errors: dict[str, str] = Field(description=_ERRORS)
 
 
 class TensorBody(BaseModel):
@@ -116,16 +121,14 @@ class TasksBody(BaseModel):
     tasks: list[TaskBody]
 
 
-def predict_body(prediction: Prediction, versions: Mapping[str, str], decode_s: float, total_s: float) -> PredictBody:
-    """Return the answer to one image. versions: of the tasks' models, by name."""
-    return PredictBody(tasks=_image(prediction, versions, 0), **_computed(prediction, decode_s, total_s))
+def predict_body(prediction: Prediction, decode_s: float, total_s: float) -> PredictBody:
+    """Return the answer to one image."""
+    return PredictBody(tasks=_image(prediction, 0), **_computed(prediction, decode_s, total_s))
 
 
-def predict_files_body(
-    prediction: Prediction, versions: Mapping[str, str], files: Sequence[str], decode_s: float, total_s: float
-) -> PredictFilesBody:
+def predict_files_body(prediction: Prediction, files: Sequence[str], decode_s: float, total_s: float) -> PredictFilesBody:
     """Return the answer to the images of `files`, which are named in their order."""
-    images = [FilePrediction(filename=name, tasks=_image(prediction, versions, position)) for position, name in enumerate(files)]
+    images = [FilePrediction(filename=name, tasks=_image(prediction, position)) for position, name in enumerate(files)]
     return PredictFilesBody(images=images, **_computed(prediction, decode_s, total_s))
 
 
@@ -134,10 +137,11 @@ def tasks_body(repository: Repository) -> TasksBody:
     return TasksBody(tasks=[_task(repository, task) for task in repository.tasks.values()])
 
 
-def _image(prediction: Prediction, versions: Mapping[str, str], position: int) -> dict[str, TaskPrediction]:
+def _image(prediction: Prediction, position: int) -> dict[str, TaskPrediction]:
     return {
         name: TaskPrediction(
-            version=versions[name], labels=[LabelScore(label=item.label, score=item.score) for item in images[position]]
+            version=prediction.versions[name],
+            labels=[LabelScore(label=item.label, score=item.score) for item in images[position]],
         )
         for name, images in prediction.tasks.items()
     }
@@ -145,8 +149,14 @@ def _image(prediction: Prediction, versions: Mapping[str, str], position: int) -
 
 def _computed(prediction: Prediction, decode_s: float, total_s: float) -> dict[str, Any]:
     compute_s = sum(run.seconds for run in prediction.runs)
-    timings = Timings(decode_ms=_milliseconds(decode_s), compute_ms=_milliseconds(compute_s), total_ms=_milliseconds(total_s))
-    return {"segments": [_run(run) for run in prediction.runs], "milliseconds": timings.total_ms, "timings": timings}
+    timings = Timings(
+        decode_ms=_milliseconds(decode_s),
+        queue_ms=_milliseconds(prediction.queue_seconds),
+        compute_ms=_milliseconds(compute_s),
+        total_ms=_milliseconds(total_s),
+    )
+    segments = [_run(run) for run in prediction.runs]
+    return {"segments": segments, "milliseconds": timings.total_ms, "timings": timings, "errors": prediction.errors}
 
 
 def _milliseconds(seconds: float) -> float:

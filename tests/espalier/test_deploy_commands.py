@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnxruntime as ort
 import pytest
 
 from serving.repository import Repository, read_repository
+from serving.server import BackgroundServer
 from tests.espalier.test_cli import espalier
-from tests.exporter.graphs import Net
+from tests.exporter.graphs import SIZE, Net
 from tests.exporter.states import replace_with, state
 from tests.exporter.test_export import FAMILY, export
 
@@ -185,6 +191,88 @@ def test_the_way_back_is_one_that_there_is(folder: Path, server: Server) -> None
     assert "espalier rollback" not in run.stderr
     run = espalier("undeploy", "late", "pets", "--from", "repo", *told, cwd=folder)
     assert "On disk, late, pets are removed. Only `espalier deploy` of the models brings that back." in run.stderr
+
+
+class Served:
+    """A real server on the folder's repository, asked for its answers and versions."""
+
+    def __init__(self, server: BackgroundServer) -> None:
+        self.url = f"http://{server.http_address}"
+        self._address = server.http_address
+
+    def version(self, task: str) -> str | None:
+        """Return the version of `task` that is served, None when it is not."""
+        status, answer = self._ask("GET", f"/v2/models/{task}")
+        return str(answer["versions"][0]) if status == 200 else None
+
+    def answer(self, task: str) -> np.ndarray:
+        tensor = {"name": "image", "datatype": "UINT8", "shape": ROWS.shape, "data": ROWS.ravel().tolist()}
+        status, answer = self._ask("POST", f"/v2/models/{task}/infer", json.dumps({"inputs": [tensor]}))
+        assert status == 200, answer
+        return np.array(answer["outputs"][0]["data"]).reshape(len(ROWS), -1)
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> tuple[int, Any]:
+        with closing(http.client.HTTPConnection(self._address, timeout=20)) as connection:
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+
+
+ROWS = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def own_answer(net: Net) -> np.ndarray:
+    session = ort.InferenceSession(net.proto().SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": ROWS})[0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow
+def test_a_real_server_serves_what_the_commands_say(folder: Path) -> None:
+    old = FAMILY["probe"]
+    with BackgroundServer(folder / "repo", http_port=0, grpc_port=0, threads=1, admin_token="s3cret") as running:
+        served = Served(running)
+        told = ("--url", served.url, "--token-file", "token")
+
+        def serves(task: str, version: str, net: Net) -> bool:
+            return served.version(task) == version and np.allclose(served.answer(task), own_answer(net), rtol=1e-4, atol=1e-5)
+
+        assert serves("probe", "1", old)
+        for command, version, net in (
+            (["deploy", "probe.onnx", "--to", "repo"], "2", NEW),
+            (["rollback", "probe", "--in", "repo"], "1", old),
+            (["deploy", "probe.onnx", "--to", "repo", "--canary", "5%"], "1", old),
+            (["promote", "probe", "--in", "repo"], "3", NEW),
+        ):
+            run = espalier(*command, *told, cwd=folder)
+            assert (run.returncode, f"{served.url} serves it now." in run.stdout) == (0, True), run.stderr
+            assert serves("probe", version, net), command
+            assert serves("late", "1", FAMILY["late"])
+        assert espalier("deploy", "pets=probe.onnx", "--to", "repo", *told, cwd=folder).returncode == 0
+        assert serves("pets", "1", NEW)
+        run = espalier("undeploy", "pets", "late", "--from", "repo", *told, cwd=folder)
+        assert run.returncode == 0, run.stderr
+        assert (served.version("pets"), served.version("late")) == (None, None)
+        assert serves("probe", "3", NEW)
+
+
+@pytest.mark.slow
+def test_a_real_server_that_refuses_goes_on_as_it_was(folder: Path) -> None:
+    (folder / "token").write_text("another")
+    with BackgroundServer(folder / "repo", http_port=0, grpc_port=0, threads=1, admin_token="s3cret") as running:
+        served = Served(running)
+        told = ("--url", served.url, "--token-file", "token")
+        run = espalier("deploy", "probe.onnx", "--to", "repo", *told, cwd=folder)
+        assert run.returncode == 1
+        assert "The server refused the request (403): The token is not this server's." in run.stderr
+        assert versions(folder, "probe") == ["2", "1"]
+        assert served.version("probe") == "1"
+        (folder / "token").write_text("s3cret")
+        espalier("undeploy", "late", "--from", "repo", *told, cwd=folder)
+        run = espalier("undeploy", "probe", "--from", "repo", *told, cwd=folder)
+        assert run.returncode != 0
+        assert served.version("probe") == "1"
+    with BackgroundServer(folder / "repo", http_port=0, grpc_port=0, threads=1) as running:
+        assert Served(running).version("probe") == "2"  # what starts later serves what is on disk
 
 
 @pytest.mark.slow

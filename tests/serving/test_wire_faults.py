@@ -309,7 +309,9 @@ def test_2000_generated_requests_are_never_our_fault(repository: Repository) -> 
         ask.connection.close()
     assert sum(found.values()) >= GENERATED
     assert found[200] > 100, found
-    assert not [status for status in found if status >= 500 and status not in (501, 503)], found
+    assert not [status for status in found if status >= 500 and status not in (501, 503, 504)], (
+        found
+    )  # 504: a `timeout` too short
 
 
 def _send_generated(operation: Any, count: int, server: BackgroundServer, found: Counter[int], rng: random.Random) -> None:
@@ -329,7 +331,7 @@ def _send_generated(operation: Any, count: int, server: BackgroundServer, found:
             case.path_parameters["model"] = rng.choice((*TASK_NAMES, ALL_TASKS, "trunk", "head-probe"))
         response = case.call(base_url=f"http://{server.http_address}", timeout=20, session=session)
         found[response.status_code] += 1
-        assert response.status_code < 500 or response.status_code in (501, 503), (case.as_curl_command(), response.content)
+        assert response.status_code < 500 or response.status_code in (501, 503, 504), (case.as_curl_command(), response.content)
 
     send()
     session.close()

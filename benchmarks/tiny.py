@@ -1,0 +1,57 @@
+"""A family of networks so small that what is measured is the server: built by hand, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from exporter.choose import CutOptions
+from exporter.export import ExportOptions, export_repository
+from exporter.sources import Sources
+from exporter.task_model import TaskModel
+from serving.preprocessing import Preprocessing
+from serving.repository import Repository
+
+SIZE = 8  # pixels of the square image
+_WIDTH = 16
+_CLASSES = 4
+# The seeds of each task's blocks; equal seeds are equal weights.
+TASKS: Mapping[str, tuple[int, ...]] = {"probe": (1, 2, 3), "early": (11, 2, 3), "middle": (1, 12, 3), "late": (1, 2, 13)}
+_BACKBONE = (1, 2, 3)
+
+
+def write_tiny_family(folder: Path) -> Repository:
+    """Write four tasks on one backbone of three blocks as a repository: uint8 images of 8 x 8 pixels, 4 classes each."""
+    loaders = {name: partial(_task, blocks, head) for head, (name, blocks) in enumerate(TASKS.items())}
+    sources = Sources(loaders, partial(_task, _BACKBONE, len(TASKS)))
+    return export_repository(sources, ExportOptions(folder, cuts=CutOptions("exact"))).repository
+
+
+def _task(blocks: Sequence[int], head: int) -> TaskModel:
+    labels = tuple(f"class {index}" for index in range(_CLASSES))
+    return TaskModel(ir.from_proto(_network(blocks, head)), labels, Preprocessing(height=SIZE, width=SIZE))
+
+
+def _network(blocks: Sequence[int], head: int) -> ModelProto:
+    sizes = [SIZE * SIZE * 3, *[_WIDTH] * len(blocks), _CLASSES]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["floats"], ["x0"]),
+    ]
+    weights = []
+    for place, seed in enumerate((*blocks, 100 + head)):
+        weight = np.random.default_rng(seed).normal(0, 1 / sizes[place], (sizes[place], sizes[place + 1])).astype(np.float32)
+        weights.append(numpy_helper.from_array(weight, f"w{place}"))
+        last = place == len(blocks)
+        nodes.append(helper.make_node("MatMul", [f"x{place}", f"w{place}"], ["logits" if last else f"y{place}"]))
+        if not last:
+            nodes.append(helper.make_node("Tanh", [f"y{place}"], [f"x{place + 1}"]))
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["rows", SIZE, SIZE, 3])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", _CLASSES])
+    graph = helper.make_graph(nodes, "tiny", [image], [logits], weights)
+    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)])
