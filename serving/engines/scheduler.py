@@ -117,7 +117,7 @@ class Scheduler:
             else:
                 self._changed.notify(len(flows))
         if here:
-            self._run_here()
+            self._run_here(flows[0])
         return futures
 
     def _is_small(self, flows: Sequence[Flow]) -> bool:
@@ -127,17 +127,16 @@ class Scheduler:
         expected = self._queue.expected_seconds(flows[0])
         return expected is not None and expected < _SMALL_S
 
-    def _run_here(self) -> None:
-        """Be a worker, in the caller's thread, until nothing waits."""
-        while True:
+    def _run_here(self, flow: Flow) -> None:
+        """Be a worker, in the caller's thread, until `flow` is done."""
+        while flow in self._open:
             with self._changed:
                 batch = self._take()
-                if not batch:
-                    self._busy -= 1
-                    if self._stopping:
-                        self._changed.notify_all()
-                    return
-            self._carry_out(batch)
+            if batch:
+                self._carry_out(batch)
+        with self._changed:
+            self._busy -= 1
+            self._changed.notify_all()  # of what came meanwhile, from other threads
 
     def _take_back(self, flows: Iterable[Flow]) -> None:
         """Forget flows that nobody waits for any more."""
@@ -204,6 +203,7 @@ class Scheduler:
         segment = batch[0].step.segment
         try:
             results = self._run_in_pieces(segment, _stack([work.inputs() for work in batch]), rows)
+            _check(segment, results, rows, len(batch[0].step.outputs[0]))
         except BaseException as error:  # whatever happens in a segment, the worker lives on
             if len(batch) > 1:
                 return [outcome for work in batch for outcome in self._run([work])]
@@ -253,9 +253,21 @@ class _Open:
     queued_s: float | None = None
 
 
+def _check(segment: str, results: Sequence[Array], rows: int, outputs: int) -> None:
+    """Raise EngineError unless there are `outputs` results of `rows` rows: a worker must not stumble over them later."""
+    if len(results) != outputs or any(len(result) != rows for result in results):
+        shapes = ", ".join(str(list(np.shape(result))) for result in results)
+        raise EngineError(
+            f"Segment {segment!r} gave results of shape {shapes} for {rows} rows; {outputs} of so many rows were due."
+        )
+
+
 def _settle(answered: Sequence[tuple[_Open, Answer]]) -> None:
     """Give the answers to whoever waits, from any thread: one call for each event loop, because each wakes it up."""
-    here = asyncio._get_running_loop()
+    try:
+        here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+    except RuntimeError:
+        here = None  # a worker's thread
     for loop in {opened.loop for opened, _ in answered}:
         pairs = [(opened.future, answer) for opened, answer in answered if opened.loop is loop]
         if loop is here:

@@ -316,6 +316,38 @@ def test_a_worker_outlives_whatever_a_segment_raises() -> None:
     work_with(go, Segments(branch_late=end))
 
 
+@pytest.mark.parametrize("wrong", [lambda rows: rows[:0], lambda rows: np.concatenate([rows, rows]), lambda rows: np.float32(1)])
+def test_a_worker_outlives_results_of_the_wrong_size(wrong: Callable[[Array], Array]) -> None:
+    async def go(scheduler: Scheduler) -> None:
+        assert "late" in (await infer(scheduler, ["late"], 2)).errors
+        assert not (await infer(scheduler, ["probe"], 2)).errors
+
+    work_with(go, Segments(branch_late=wrong))
+
+
+def test_what_is_known_to_be_short_runs_in_the_callers_thread_and_what_is_not_does_not() -> None:
+    threads: list[str] = []
+
+    def note(rows: Array) -> Array:
+        threads.append(threading.current_thread().name)
+        return LAYERS["branch-late"](rows)
+
+    def slow(rows: Array) -> Array:
+        time.sleep(0.002)
+        return note(rows)
+
+    async def go(scheduler: Scheduler) -> None:
+        for _ in range(60):  # until a short run, and not a hiccup, is what is known
+            await infer(scheduler, ["late"])
+
+    work_with(go, Segments(branch_late=note))
+    assert threads[0].startswith("segments-")
+    assert threading.current_thread().name in threads
+    threads.clear()
+    work_with(go, Segments(branch_late=slow))
+    assert all(name.startswith("segments-") for name in threads)
+
+
 def test_closing_finishes_what_was_asked_for_and_refuses_what_comes() -> None:
     segments = Segments()
 
