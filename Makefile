@@ -24,7 +24,7 @@ demo: env  ## the main job: tune, export, serve and query several tasks on one t
 test: env  ## every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-fast: env  ## the tests that need neither training nor a torch export
+test-fast: env  ## the part of the tests that takes less than a minute
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 lint: env  ## ruff and mypy

@@ -14,6 +14,8 @@ from espalier.cli import main
 from tests.exporter.graphs import Net
 from tests.exporter.test_export import BACKBONE, FAMILY
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 
 @dataclass(frozen=True)
 class Run:

@@ -20,6 +20,8 @@ from tests.espalier.families import families, family
 from tests.espalier.test_cli import espalier
 from tests.serving.nets import make_repository, write_repository
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 LEFT_OUT = "2 ways part after layer.0 without a cut: each computes 1.0 MMACs before it, which is cheaper."
 
 

@@ -23,6 +23,8 @@ from espalier.plot.text import MACS, WEIGHTS, module_range, shorten, text_width
 from serving.repository import Repository, Step, Task
 from tests.espalier.families import AGE, families, family, segment, trees
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 UNITS = st.sampled_from([MACS, WEIGHTS])
 TOLERANCE = 1e-6
 DEMO = family([(0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 1), (0, 0, 1, 0), (0, 1, 0, 0)], [17, 5, 8, 2])

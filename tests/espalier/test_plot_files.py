@@ -18,6 +18,8 @@ from espalier.plot.shapes import Layout
 from espalier.plot.text import WEIGHTS
 from tests.serving.nets import make_repository
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 
 def svg_texts(layout: Layout) -> list[str]:
     root = ElementTree.fromstring(render(layout, "svg"))

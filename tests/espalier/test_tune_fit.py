@@ -18,6 +18,8 @@ from tests.nets import tiny_resnet, tiny_vit
 from tuning.backbone import Backbone, load_backbone, save_backbone
 from tuning.checkpoint import build_network, load_task
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 NETS = {"resnet": tiny_resnet, "vit": tiny_vit}
 
 

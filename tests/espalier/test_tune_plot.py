@@ -14,6 +14,8 @@ from tuning.search.greedy import StopRule
 from tuning.search.ledger import Contents
 from tuning.search.score import Objective
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 HEADER = make_header(RESNET18, folds=2)
 
 

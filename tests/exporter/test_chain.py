@@ -11,6 +11,8 @@ from exporter.errors import UnsupportedModel
 from exporter.passes import canonicalise
 from tests.exporter.graphs import Net
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 BLOCKS = 6  # stem, four residual blocks (the last with the pooling), head
 
 

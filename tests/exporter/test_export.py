@@ -26,6 +26,8 @@ from serving.preprocessing import Preprocessing
 from serving.repository import Repository, read_repository
 from tests.exporter.graphs import SIZE, Net
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 BACKBONE = Net(blocks=(1, 2, 3, 4), head=0)
 FAMILY = {
     "probe": Net(blocks=(1, 2, 3, 4), head=1),

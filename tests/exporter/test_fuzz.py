@@ -23,6 +23,8 @@ from exporter.runtime import open_session
 from tests.exporter.graphs import Net
 from tests.exporter.mutations import mutated
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 CONTENT = Net(blocks=(1,)).proto().SerializeToString()
 # The seeds of one example go through one process: starting it takes a second, a model a few milliseconds.
 SEEDS = st.lists(st.integers(0, 2**32 - 1), min_size=100, max_size=100, unique=True)

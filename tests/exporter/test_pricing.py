@@ -30,6 +30,8 @@ from tests.exporter.graphs import CHANNELS, SIZE, Net
 from tests.exporter.test_export import BACKBONE, FAMILY, export
 from tests.exporter.wired import FROZEN, Wired, plain
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 MODULES = ("0", "1", "2", "3")
 # Hand counts of tests.exporter.graphs.Net.
 STEM = SIZE * SIZE * CHANNELS * 27

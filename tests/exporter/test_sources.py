@@ -13,6 +13,8 @@ from exporter.references import find_tasks, parse_reference
 from exporter.sources import open_sources
 from tests.exporter.graphs import Net
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 
 @pytest.mark.parametrize(
     ("text", "network", "file", "is_callable"),

@@ -27,6 +27,8 @@ from serving.router import Router
 from serving.server import BackgroundServer
 from tests.serving.nets import CHAINS, IMAGE, LAYERS, images, make_repository
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 DOCS = Path(__file__).parents[2] / "docs/metrics.md"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -32,6 +32,8 @@ from serving.server import BackgroundServer
 from tests.serving.nets import LAYERS, images
 from tests.serving.test_http import PICTURE
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 _pb: Any = service_pb2
 BODY = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [2, 8, 8, 3], "data": images(2).ravel().tolist()}]}
 

@@ -25,6 +25,8 @@ from tests.serving.nets import CHAINS, LAYERS
 from tests.serving.test_http import PICTURE
 from tests.serving.test_observe_requests import Records, ask, grpc_request
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
 

@@ -21,6 +21,8 @@ from serving.repository import ALL_TASKS, Repository
 from serving.server import BackgroundServer, Server
 from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images, whole
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 
 class Client:
     """One of tritonclient's two modules, and a client of it; the answers of gRPC as the dictionaries that HTTP gives."""

@@ -27,6 +27,8 @@ from tests.serving.test_http import PICTURE, Http
 from tests.serving.test_protocols import Client
 from tests.serving.test_wire_terms import wait_for
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 TOKEN = "s3cret"
 MODULES = [tritonclient.http, tritonclient.grpc]
 

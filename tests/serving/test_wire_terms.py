@@ -31,6 +31,8 @@ from tests.serving.test_http import PICTURE
 from tests.serving.test_protocols import Client
 from tests.serving.test_wire_images import FORM, form
 
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
 
 class Gated(InMemoryEngine):
     """The family of nets.py, one run at a time, whose trunk waits until the gate is open. Rows tell requests apart: none are batched."""
