@@ -1,8 +1,9 @@
 """What the server adds to its engine, and how many requests of a tiny network it answers: `python -m benchmarks.overhead REPOSITORY`.
 
-Added latency: one client, one request after the other, uint8 input of one row, tritonclient over binary HTTP and gRPC against a server in a
-process of its own; the bare engine in this process runs the same segments; they take turns. Throughput: `--clients` connections, each one
-request at a time, with clients that do as little as can be done (prepared bytes), server and clients on the same cores.
+For a task with one input. Added latency: one client, one request after the other, uint8 input of one row, tritonclient over binary HTTP
+and gRPC against a server in a process of its own; the bare engine in this process runs the same segments; they take turns. Throughput:
+`--clients` connections, each one request at a time, with clients that do as little as can be done (prepared bytes), server and clients on
+the same cores.
 """
 
 from __future__ import annotations
@@ -11,11 +12,8 @@ import argparse
 import asyncio
 import contextlib
 import json
-import re
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,9 @@ from tritonclient.grpc import aio as grpc_client
 from tritonclient.grpc import service_pb2
 from tritonclient.http import aio as http_client
 
+from benchmarks.http_wire import Connection, binary_body, infer_bytes
 from benchmarks.machine import describe_machine
+from benchmarks.served import ServerProcess, served
 from benchmarks.timing import Timing, interleave
 from serving.dtypes import NUMPY_DTYPES
 from serving.engines.base import Array
@@ -60,28 +60,12 @@ class Overhead:
         return self.grpc.median_ms - self.bare.median_ms
 
 
-@contextlib.contextmanager
-def served(repository: Path, *options: str) -> Iterator[tuple[str, str]]:
-    """Yield host:port of HTTP and of gRPC of an `espalier serve` in a process of its own."""
-    command = [sys.executable, "-m", "espalier.cli", "serve", str(repository), "--http-port", "0", "--grpc-port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = next((text for text in process.stdout if "Serving on" in text), "")
-            found = re.search(r"http://(\S+).*grpc://([\w.:\[\]]+\d)", line)
-            if found is None:
-                raise RuntimeError("The server did not start.")
-            yield found.group(1), found.group(2)
-        finally:
-            process.terminate()
-
-
 def measure(path: Path, task: str, *, threads: int | None, rounds: int, seconds: float, clients: int) -> Overhead:
     """Return what serving `task` of the repository at `path` costs beyond the engine. seconds: of each throughput measurement, 0: none."""
     repository = read_repository(path)
     options = ["--threads", str(threads)] if threads else []
-    with served(path, *options) as (http_address, grpc_address):
-        return asyncio.run(_measure(repository, task, threads, rounds, seconds, clients, http_address, grpc_address))
+    with served(path, *options) as server:
+        return asyncio.run(_measure(repository, task, threads, rounds, seconds, clients, server))
 
 
 async def _measure(
@@ -91,15 +75,14 @@ async def _measure(
     rounds: int,
     seconds: float,
     clients: int,
-    http_address: str,
-    grpc_address: str,
+    server: ServerProcess,
 ) -> Overhead:
     task = repository.tasks[name]
     plan = make_plan(repository, [name])
     rows = _rows(task)
     engine = EmbeddedEngine(repository, threads=threads)
     await engine.start()
-    async with _tritonclients(http_address, grpc_address) as (http, rpc):
+    async with _tritonclients(server.http_address, server.grpc_address) as (http, rpc):
         timings = await interleave(
             {
                 "bare": lambda: engine.infer(plan, rows),
@@ -111,10 +94,11 @@ async def _measure(
     await engine.aclose()
     http_per_s = grpc_per_s = 0.0
     if seconds:
-        body = _http_request(name, task, rows, http_address)
-        http_per_s = await _throughput(lambda: _http_caller(http_address, body), clients, seconds)
+        spec = task.inputs[0]
+        request = infer_bytes(name, *binary_body(spec, rows[spec.name]))
+        http_per_s = await _throughput(lambda: _http_caller(server.http_host_port, request), clients, seconds)
         message = _grpc_request(name, task, rows)
-        grpc_per_s = await _throughput(lambda: _grpc_caller(grpc_address, message), clients, seconds)
+        grpc_per_s = await _throughput(lambda: _grpc_caller(server.grpc_address, message), clients, seconds)
     return Overhead(name, timings["bare"], timings["http"], timings["grpc"], clients, http_per_s, grpc_per_s)
 
 
@@ -164,22 +148,18 @@ async def _throughput(connect: Callable[[], Any], clients: int, seconds: float) 
 
 
 @contextlib.asynccontextmanager
-async def _http_caller(address: str, request: bytes) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    host, _, port = address.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+async def _http_caller(address: tuple[str, int], request: bytes) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    connection = await Connection.open(address)
 
     async def call() -> None:
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(head.decode("latin-1"))
-        length = re.search(rb"\ncontent-length: (\d+)", head.lower())
-        await reader.readexactly(int(length.group(1)) if length else 0)
+        reply = await connection.ask(request)
+        if reply.status != 200:
+            raise RuntimeError(reply.body.decode("utf-8", "replace"))
 
     try:
         yield call
     finally:
-        writer.close()
+        await connection.close()
 
 
 @contextlib.asynccontextmanager
@@ -187,21 +167,6 @@ async def _grpc_caller(address: str, request: bytes) -> AsyncIterator[Callable[[
     async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         method = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # bytes in, bytes out
         yield lambda: method(request)
-
-
-def _http_request(name: str, task: Task, rows: dict[str, Array], address: str) -> bytes:
-    inputs = []
-    for spec in task.inputs:
-        values = rows[spec.name]
-        size = {"binary_data_size": values.nbytes}
-        inputs.append({"name": spec.name, "shape": list(values.shape), "datatype": spec.dtype, "parameters": size})
-    header = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
-    body = header + b"".join(rows[spec.name].tobytes() for spec in task.inputs)
-    head = (
-        f"POST /v2/models/{name}/infer HTTP/1.1\r\nHost: {address}\r\nInference-Header-Content-Length: {len(header)}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
 
 
 def _grpc_request(name: str, task: Task, rows: dict[str, Array]) -> bytes:

@@ -47,14 +47,9 @@ class Catalog:
         self.repository = repository
         self.saved_steps = SavedSteps(repository)
         self.models: Mapping[str, Model] = {model.name: model for model in _models(repository)}
-        self._has_canaries = any(task.canary is not None for task in repository.tasks.values())
+        self.has_canaries = any(task.canary is not None for task in repository.tasks.values())
         self._variants: dict[frozenset[str], Catalog] = {}
         self._plans: dict[tuple[str, tuple[str, ...]], ExecutionPlan] = {}
-
-    @property
-    def has_canaries(self) -> bool:
-        """Whether any task has one."""
-        return self._has_canaries
 
     def with_canaries(self, names: frozenset[str]) -> Catalog:
         """Return the catalogue in which the canaries of the tasks `names` are the current versions."""

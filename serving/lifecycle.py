@@ -123,7 +123,6 @@ class Lifecycle:
         try:
             await self._engine.load(repository)
         except (RepositoryError, EngineError) as error:
-            self._release_soon()  # what was opened before the failure
             raise LoadFailed(name, error) from error
         self._old.append(self._current)
         self._current = _Generation(catalog)

@@ -22,7 +22,7 @@ RunSegment = Callable[[str, Sequence[Array]], Sequence[Array]]
 OnRun = Callable[[SegmentRun, Sequence[float]], None]
 
 MAX_QUEUE_ROWS = 1024
-_SMALL_S = 0.0003  # waking a thread and being woken costs up to that on virtual machines
+_SMALL_S = 0.0003  # of the order of waking a thread and being woken
 _Outcome = tuple[Work, Sequence[Array] | ServingError, SegmentRun]
 
 
