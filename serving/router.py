@@ -8,32 +8,24 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from serving.canary import involved, served_by
 from serving.catalog import Catalog, Model
-from serving.classify import best, classification_strings, label_of, softmax
+from serving.classify import classification_strings
 from serving.engines.base import Answer, Array, Call, Engine, SegmentRun, SegmentStatistics
-from serving.errors import InvalidRequest, NotAnImage, NoTask, NotReady, ServingError, TaskFailed, UnknownTask
+from serving.errors import NotReady, ServingError, TaskFailed, UnknownTask
+from serving.image_tasks import AnyImage, as_images, group_tasks, stack, table
 from serving.lifecycle import Lifecycle
 from serving.messages import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
 from serving.observe.events import Observer, Silent
 from serving.observe.request import note_work
-from serving.preprocessing import Preprocessing
 from serving.repository.config import ALL_TASKS
-from serving.repository.model import Repository, Task, TensorSpec
+from serving.repository.model import Repository, Task
 from serving.statistics import ModelStatistics, RequestCounter
 from serving.terms import Terms, read_terms
 from serving.validate import checked_inputs, checked_outputs, known_outputs
 
 log = logging.getLogger(__name__)
-AnyImage = Image.Image | NDArray[np.uint8]
-# Tasks of one group see the same array, and therefore share what they have in common.
-_Group = tuple[tuple[TensorSpec, ...], Preprocessing]
 _NO_TERMS = Terms()
 
 
@@ -167,10 +159,8 @@ class Router:
         some = terms.partial and any(name in known for name in tasks)
         errors = {name: str(UnknownTask(name, known)) for name in tasks if name not in known} if some else {}
         failures: dict[str, ServingError] = {}
-        groups = _groups(known, [name for name in tasks if name not in errors], top_k)
-        pictures = [_as_image(image) for image in images]
-        if not pictures:
-            raise InvalidRequest("No image was given; give at least one.")
+        groups = group_tasks(known, [name for name in tasks if name not in errors], top_k)
+        pictures = as_images(images)
         tables: dict[str, tuple[tuple[ScoredLabel, ...], ...]] = {}
         runs: list[SegmentRun] = []
         queue_seconds = 0.0
@@ -182,12 +172,12 @@ class Router:
                 for name in members
             }
             for (_, preprocessing), members in groups.items():
-                rows = await asyncio.to_thread(_stack, preprocessing, pictures)
+                rows = await asyncio.to_thread(stack, preprocessing, pictures)
                 model = catalog.find(members[0])
                 answer = await self._compute(catalog, model, members, {model.inputs[0].name: rows}, terms)
                 for name in members:
                     tallies[name].ran(_runs_of(known[name], answer.runs))
-                tables.update({name: _table(known[name], values, top_k) for name, values in answer.outputs.items()})
+                tables.update({name: table(known[name], values, top_k) for name, values in answer.outputs.items()})
                 failures |= answer.errors
                 runs.extend(answer.runs)
                 queue_seconds += answer.queue_seconds
@@ -240,28 +230,6 @@ def _raise_failure(failures: Mapping[str, ServingError], allowed: bool) -> None:
         raise TaskFailed(name, reason)
 
 
-def _groups(known: Mapping[str, Task], names: Sequence[str], top_k: int) -> Mapping[_Group, list[str]]:
-    if top_k < 1:
-        raise InvalidRequest(f"top_k is {top_k}; ask for at least 1 class.")
-    if not names:
-        raise NoTask(known)
-    groups: dict[_Group, list[str]] = {}
-    for name in dict.fromkeys(names):
-        if name not in known:
-            raise UnknownTask(name, known)
-        task = known[name]
-        groups.setdefault((task.inputs, _image_preprocessing(task)), []).append(name)
-    return groups
-
-
-def _table(task: Task, logits: Array, top_k: int) -> tuple[tuple[ScoredLabel, ...], ...]:
-    scores = softmax(logits)
-    return tuple(
-        tuple(ScoredLabel(label_of(task.labels, int(index)), float(row[index])) for index in indices)
-        for row, indices in zip(scores, best(logits, top_k), strict=True)
-    )
-
-
 def _row_count(request: InferRequest) -> int:
     shapes = [array.shape for array in request.inputs.values()]
     return shapes[0][0] if shapes and shapes[0] else 0
@@ -277,26 +245,3 @@ def _as_requested(model: Model, output: RequestedOutput, values: Array) -> Array
     if not output.classes:
         return values
     return classification_strings(values, model.outputs[output.name].labels, output.classes)
-
-
-def _image_preprocessing(task: Task) -> Preprocessing:
-    """Return how `task` prepares an image. Raises InvalidRequest for tasks that take something else, or give no classes."""
-    how = task.preprocessing
-    if how is None or [(spec.dtype, spec.shape) for spec in task.inputs] != [("UINT8", (how.height, how.width, 3))]:
-        raise InvalidRequest(f"Task {task.name!r} takes no images; send it tensors through v2/models/{task.name}/infer.")
-    if len(task.outputs) != 1 or len(task.outputs[0].shape) != 1:
-        raise InvalidRequest(f"Task {task.name!r} gives no classes; ask for its values through v2/models/{task.name}/infer.")
-    return how
-
-
-def _as_image(image: Any) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image
-    array = np.asarray(image)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise NotAnImage(f"An image is a uint8 array of shape (height, width, 3), not {array.dtype} {array.shape}.")
-    return Image.fromarray(array)
-
-
-def _stack(preprocessing: Preprocessing, images: Sequence[Image.Image]) -> NDArray[np.uint8]:
-    return np.stack([preprocessing(image) for image in images])

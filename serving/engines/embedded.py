@@ -74,6 +74,7 @@ class EmbeddedEngine:
             workers=options.instances,
             max_queue_rows=options.max_queue_rows,
             on_run=self._counter.add,
+            is_open=self._store.is_open,
         )
 
     async def start(self) -> None:

@@ -12,15 +12,24 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from serving.engines.flow import Flow, Work
+from serving.engines.batches import SegmentTimes
+from serving.engines.flow import Work
 
 _Entry = tuple[int, int, int, Work]  # priority, number of the flow, index of the step: no two are alike
 
 
 class FairQueue:
-    """Work that waits for a worker. limit: the most rows that a segment takes in one run. is_wanted: what is not is forgotten."""
+    """Work that waits for a worker. limit: the most rows that a segment takes in one run. is_wanted: what is not is forgotten.
 
-    def __init__(self, limit: Callable[[str], int], is_wanted: Callable[[Work], bool] = lambda work: True) -> None:
+    times: by which tenants are charged beforehand; they learn from what is charged afterwards.
+    """
+
+    def __init__(
+        self,
+        limit: Callable[[str], int],
+        is_wanted: Callable[[Work], bool] = lambda work: True,
+        times: SegmentTimes | None = None,
+    ) -> None:
         self._limit = limit
         self._is_wanted = is_wanted
         self._by_tenant: dict[str, list[_Entry]] = {}
@@ -28,7 +37,7 @@ class FairQueue:
         self._waiting: set[Work] = set()
         self._clock: dict[str, float] = {}  # virtual time of each tenant
         self._now = 0.0  # virtual time of the tenant that was served last
-        self._seconds_per_row: dict[str, float] = {}
+        self._times = times or SegmentTimes()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -63,23 +72,14 @@ class FairQueue:
             room -= found.rows
         return batch
 
-    def expected_seconds(self, flow: Flow) -> float | None:
-        """Return how long `flow` will take by what its segments took lately; None where one has not run yet."""
-        seconds = 0.0
-        for step in flow.plan.steps:
-            if step.segment not in self._seconds_per_row:
-                return None
-            seconds += len(step.inputs) * flow.rows * self._seconds_per_row[step.segment]
-        return seconds
-
     def charge(self, batch: list[Work], seconds: float) -> None:
         """Correct what the tenants of `batch` were charged by what its run has cost."""
         rows = sum(work.rows for work in batch)
         segment = batch[0].step.segment
-        expected = self._seconds_per_row.get(segment, 0.0)
+        expected = self._times.per_row(segment)
         for work in batch:
             self._clock[work.flow.call.tenant] += work.rows * (seconds / rows - expected)
-        self._seconds_per_row[segment] = seconds / rows if not expected else 0.8 * expected + 0.2 * seconds / rows
+        self._times.note(segment, rows, seconds)
 
     def _first(self, heaps: dict[str, list[_Entry]]) -> Work | None:
         """Return what comes first among the heaps of tenants; what is not waiting any more is dropped on the way."""
@@ -104,4 +104,4 @@ class FairQueue:
     def _count(self, work: Work) -> None:
         """Take `work` out, and charge its tenant what it is expected to cost."""
         self._waiting.discard(work)
-        self._clock[work.flow.call.tenant] += work.rows * self._seconds_per_row.get(work.step.segment, 0.0)
+        self._clock[work.flow.call.tenant] += work.rows * self._times.per_row(work.step.segment)

@@ -12,18 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.engines.base import Answer, Array, Call, SegmentRun
+from serving.engines.base import Answer, Array, Call
+from serving.engines.batches import BatchRunner, OnRun, Outcome, RunSegment, SegmentTimes, advance
 from serving.engines.fair_queue import FairQueue
 from serving.engines.flow import Flow, Work
-from serving.errors import DeadlineExceeded, EngineError, NotReady, QueueFull, ServingError
+from serving.engines.short import ShortRuns
+from serving.errors import DeadlineExceeded, NotReady, QueueFull
 from serving.plan import ExecutionPlan
 
-RunSegment = Callable[[str, Sequence[Array]], Sequence[Array]]
-OnRun = Callable[[SegmentRun, Sequence[float]], None]
-
 MAX_QUEUE_ROWS = 1024
-_SMALL_S = 0.0003  # of the order of waking a thread and being woken
-_Outcome = tuple[Work, Sequence[Array] | ServingError, SegmentRun]
 
 
 class Scheduler:
@@ -31,7 +28,7 @@ class Scheduler:
 
     limit: the most rows that a segment takes in one run. workers: threads, so many runs at a time. max_queue_rows: rows of requests that
     have not begun; beyond it requests are refused, unless nothing waits. on_run: is told every run, and the seconds that each
-    request in it waited for it, in its worker's thread.
+    request in it waited for it, in the thread of the run. is_open: whether a segment can run without being opened first.
     There is no artificial delay: a worker that is free takes what is there.
     """
 
@@ -43,20 +40,20 @@ class Scheduler:
         workers: int = 1,
         max_queue_rows: int = MAX_QUEUE_ROWS,
         on_run: OnRun | None = None,
+        is_open: Callable[[str], bool] = lambda segment: True,
     ) -> None:
-        self._run_segment = run_segment
-        self._limit = limit
         self._workers = workers
         self._max_queue_rows = max_queue_rows
-        self._on_run = on_run or (lambda run, waits: None)
+        self._runner = BatchRunner(run_segment, limit, on_run or (lambda run, waits: None))
+        times = SegmentTimes()
+        self._short = ShortRuns(self._runner, times, limit, is_open)
         self._threads: list[threading.Thread] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         # What follows is guarded by `_changed`.
-        self._queue = FairQueue(limit, self._is_wanted)
+        self._queue = FairQueue(limit, self._is_wanted, times)
         self._open: dict[Flow, _Open] = {}
         self._queued_rows = 0
-        self._busy = 0  # runs that are under way
         self._stopping = False
 
     @property
@@ -88,6 +85,8 @@ class Scheduler:
         """
         rows = len(next(iter(inputs.values())))
         flows = [Flow(plan, part, call, next(self._numbers)) for part in _split(inputs, rows, call.rows_per_run or rows)]
+        if self._is_idle and len(flows) == 1 and self._short.has_room(flows[0]):
+            return await self._short.infer(flows[0])
         answers = self._submit(flows, rows)
         try:
             async with asyncio.timeout_at(_loop_time(call.deadline)):
@@ -98,7 +97,7 @@ class Scheduler:
             self._take_back(flows)
 
     def _submit(self, flows: Sequence[Flow], rows: int) -> list[asyncio.Future[Answer]]:
-        """Let the flows wait, all or none; run them at once where that takes less time than waking a worker and being woken."""
+        """Let the flows wait, all or none."""
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Answer]] = [loop.create_future() for _ in flows]
         with self._changed:
@@ -111,32 +110,13 @@ class Scheduler:
             for flow, future in zip(flows, futures, strict=True):
                 self._open[flow] = _Open(loop, future, now)
                 self._push(flow.start(), now)
-            here = self._is_small(flows)
-            if here:
-                self._busy += 1
-            else:
-                self._changed.notify(len(flows))
-        if here:
-            self._run_here(flows[0])
+            self._changed.notify(len(flows))
         return futures
 
-    def _is_small(self, flows: Sequence[Flow]) -> bool:
-        """Return whether nothing else runs or waits, and the flow is known to be short."""
-        if self._busy or len(flows) > 1 or len(self._open) > 1:
-            return False
-        expected = self._queue.expected_seconds(flows[0])
-        return expected is not None and expected < _SMALL_S
-
-    def _run_here(self, flow: Flow) -> None:
-        """Be a worker, in the caller's thread, until `flow` is done."""
-        while flow in self._open:
-            with self._changed:
-                batch = self._take()
-            if batch:
-                self._carry_out(batch)
-        with self._changed:
-            self._busy -= 1
-            self._changed.notify_all()  # of what came meanwhile, from other threads
+    @property
+    def _is_idle(self) -> bool:
+        """Whether the workers wait for work. Not under the lock: what begins at this moment is not disturbed."""
+        return not self._open and bool(self._threads) and not self._stopping
 
     def _take_back(self, flows: Iterable[Flow]) -> None:
         """Forget flows that nobody waits for any more."""
@@ -156,17 +136,15 @@ class Scheduler:
         """Run what waits until told to stop: a worker's life."""
         while (batch := self._next()) is not None:
             self._carry_out(batch)
-            with self._changed:
-                self._busy -= 1
 
     def _carry_out(self, batch: list[Work]) -> None:
         """Run `batch`, let wait what can follow, and give the answers that are complete."""
         started = time.perf_counter()
-        outcomes = self._run(batch)
+        outcomes = self._runner.run(batch)
         now = time.perf_counter()
         with self._changed:
             self._queue.charge(batch, now - started)
-            done = [flow for work, outcome, run in outcomes if (flow := self._advance(work, outcome, run, now)) is not None]
+            done = [flow for outcome in outcomes if (flow := self._advance(outcome, now)) is not None]
             answered = [(opened, flow.answer(opened.queued_s or 0.0)) for flow in done if (opened := self._close(flow))]
             if len(self._queue) > 1 or self._stopping:
                 self._changed.notify_all()
@@ -179,7 +157,6 @@ class Scheduler:
                 if self._stopping and not self._open:
                     return None
                 self._changed.wait()
-            self._busy += 1
             return batch
 
     def _take(self) -> list[Work]:
@@ -196,45 +173,12 @@ class Scheduler:
     def _is_wanted(self, work: Work) -> bool:
         return work.flow in self._open
 
-    def _run(self, batch: list[Work]) -> list[_Outcome]:
-        """Run one segment on all of `batch`. When that fails, each is run by itself: what is wrong with one is not the others' fault."""
-        started, started_ns = time.perf_counter(), time.time_ns()
-        rows = sum(work.rows for work in batch)
-        segment = batch[0].step.segment
-        try:
-            results = self._run_in_pieces(segment, _stack([work.inputs() for work in batch]), rows)
-            _check(segment, results, rows, len(batch[0].step.outputs[0]))
-        except BaseException as error:  # whatever happens in a segment, the worker lives on
-            if len(batch) > 1:
-                return [outcome for work in batch for outcome in self._run([work])]
-            known = error if isinstance(error, ServingError) else EngineError(f"Segment {segment!r} failed on {rows} rows.")
-            known.__cause__ = known.__cause__ or (None if known is error else error)
-            return [(batch[0], known, SegmentRun(segment, rows, time.perf_counter() - started))]
-        seconds = time.perf_counter() - started
-        self._on_run(SegmentRun(segment, rows, seconds), [started - work.ready_s for work in batch])
-        ends = list(itertools.accumulate(work.rows for work in batch))
-        return [
-            (
-                work,
-                [result[end - work.rows : end] for result in results],
-                SegmentRun(segment, work.rows, seconds, rows, started - work.ready_s, started_ns),
-            )
-            for work, end in zip(batch, ends, strict=True)
-        ]
-
-    def _run_in_pieces(self, segment: str, inputs: Sequence[Array], rows: int) -> Sequence[Array]:
-        limit = self._limit(segment)
-        if rows <= limit:
-            return self._run_segment(segment, inputs)
-        pieces = [self._run_segment(segment, [i[start : start + limit] for i in inputs]) for start in range(0, rows, limit)]
-        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
-
-    def _advance(self, work: Work, outcome: Sequence[Array] | ServingError, run: SegmentRun, now: float) -> Flow | None:
-        """Note how `work` went; what can follow now waits. Return the flow when it is done."""
-        flow = work.flow
+    def _advance(self, outcome: Outcome, now: float) -> Flow | None:
+        """Note how work went; what can follow now waits. Return the flow when it is done."""
+        flow = outcome[0].flow
         if flow not in self._open:
             return None
-        self._push(flow.fail(work, outcome) if isinstance(outcome, ServingError) else flow.finish(work, outcome, run), now)
+        self._push(advance(*outcome), now)
         return flow if flow.done else None
 
     def _push(self, ready: Iterable[Work], now: float) -> None:
@@ -253,26 +197,10 @@ class _Open:
     queued_s: float | None = None
 
 
-def _check(segment: str, results: Sequence[Array], rows: int, outputs: int) -> None:
-    """Raise EngineError unless there are `outputs` results of `rows` rows: a worker must not stumble over them later."""
-    if len(results) != outputs or any(len(result) != rows for result in results):
-        shapes = ", ".join(str(list(np.shape(result))) for result in results)
-        raise EngineError(
-            f"Segment {segment!r} gave results of shape {shapes} for {rows} rows; {outputs} of so many rows were due."
-        )
-
-
 def _settle(answered: Sequence[tuple[_Open, Answer]]) -> None:
-    """Give the answers to whoever waits, from any thread: one call for each event loop, because each wakes it up."""
-    try:
-        here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-    except RuntimeError:
-        here = None  # a worker's thread
+    """Give the answers to whoever waits: one call for each event loop, because each wakes it up."""
     for loop in {opened.loop for opened, _ in answered}:
         pairs = [(opened.future, answer) for opened, answer in answered if opened.loop is loop]
-        if loop is here:
-            _set_results(pairs)
-            continue
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(_set_results, pairs)
 
@@ -292,10 +220,6 @@ def _split(inputs: Mapping[str, Array], rows: int, limit: int) -> Iterator[Mappi
     if rows <= limit:
         return iter([inputs])
     return ({name: values[start : start + limit] for name, values in inputs.items()} for start in range(0, rows, limit))
-
-
-def _stack(inputs: Sequence[Sequence[Array]]) -> Sequence[Array]:
-    return inputs[0] if len(inputs) == 1 else [np.concatenate(arrays) for arrays in zip(*inputs, strict=True)]
 
 
 def _join(plan: ExecutionPlan, answers: Sequence[Answer]) -> Answer:

@@ -134,6 +134,11 @@ class SessionStore:
         with self._changed:
             return {name: slot.bytes for name, slot in self._slots.items() if slot.session is not None}
 
+    def is_open(self, name: str) -> bool:
+        """Return whether `name` has a session at this moment, which a run would not have to wait for."""
+        slot = self._slots.get(name)
+        return slot is not None and slot.session is not None
+
     def _acquire(self, name: str) -> _Slot:
         """Return the slot of `name` with an open session and one more run; whoever comes first opens it, the others wait."""
         with self._changed:

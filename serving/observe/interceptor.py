@@ -29,34 +29,42 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
+        self._wrapped: dict[str, tuple[Any, Any]] = {}  # by method: a handler as it came, and wrapped
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         """Return the handler of the RPC, wrapped; unknown and synchronous ones (which only refuse) as they are."""
         handler = await continuation(details)
         if handler is None:
             return None
+        method = details.method
+        known = self._wrapped.get(method)
+        if known is None or known[0] is not handler:
+            known = self._wrapped[method] = handler, self._wrap(handler, method.rpartition("/")[2])
+        return known[1]
+
+    def _wrap(self, handler: Any, name: str) -> Any:
         attribute, make = _KINDS[handler.request_streaming, handler.response_streaming]
         work: _Handler = getattr(handler, attribute)
         if inspect.isasyncgenfunction(work):
-            wrapped: _Handler = self._around_stream(work, details)
+            wrapped: _Handler = self._around_stream(work, name)
         elif inspect.iscoroutinefunction(work):
-            wrapped = self._around_call(work, details)
+            wrapped = self._around_call(work, name)
         else:
             return handler
         return make(wrapped, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer)
 
-    def _around_call(self, work: _Handler, details: Any) -> _Handler:
+    def _around_call(self, work: _Handler, name: str) -> _Handler:
         async def call(request: Any, context: Any) -> Any:
-            with _Rpc(self._observer, details, context) as record:
+            with _Rpc(self._observer, name, context) as record:
                 response = await work(_counted(request, record), context)
                 record.sent_bytes = _size(response)
                 return response
 
         return call
 
-    def _around_stream(self, work: _Handler, details: Any) -> _Handler:
+    def _around_stream(self, work: _Handler, name: str) -> _Handler:
         async def stream(requests: Any, context: Any) -> AsyncIterator[Any]:
-            with _Rpc(self._observer, details, context) as record:
+            with _Rpc(self._observer, name, context) as record:
                 async for response in work(_counted(requests, record), context):
                     record.sent_bytes += _size(response)
                     yield response
@@ -67,10 +75,10 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 class _Rpc:
     """One RPC as a context manager: it begins as the task's request, and ends with a status."""
 
-    def __init__(self, observer: Observer, details: Any, context: Any) -> None:
+    def __init__(self, observer: Observer, method: str, context: Any) -> None:
         self._observer = observer
         self._context = context
-        self._record = _record(details, context)
+        self._record = _record(method, context)
         self._started = 0.0
 
     def __enter__(self) -> RequestRecord:
@@ -86,11 +94,11 @@ class _Rpc:
         self._observer.request_done(self._record)
 
 
-def _record(details: Any, context: Any) -> RequestRecord:
-    metadata = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
+def _record(method: str, context: Any) -> RequestRecord:
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     return RequestRecord(
         protocol="grpc",
-        method=details.method.rpartition("/")[2],
+        method=method,
         id=request_id(metadata.get("x-request-id", "")),
         client=context.peer(),
         traceparent=metadata.get("traceparent", ""),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
+from collections.abc import Mapping
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from serving.errors import BodyTooLarge, InvalidRequest
 from serving.protocol.fields import decimal
@@ -17,28 +19,36 @@ _MOST_RATIO = 1032  # of what DEFLATE unpacks to, to what it packs
 _AUTODETECT = zlib.MAX_WBITS | 32  # gzip or zlib, by their headers; "deflate" means zlib in HTTP
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """Return the body of `request`, decompressed. Raises BodyTooLarge as soon as it is over the limit, InvalidRequest."""
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+async def read_body(headers: Mapping[str, str], receive: Receive, limit_bytes: int) -> bytes:
+    """Return the body of a request with these headers (names in lower case), decompressed.
+
+    Raises BodyTooLarge as soon as it is over the limit, InvalidRequest, ClientDisconnect.
+    """
+    encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "deflate"):
         raise InvalidRequest(f"Content-Encoding {encoding!r} is not supported; use gzip, deflate or none.")
-    declared = decimal(request.headers.get("content-length", ""))
+    declared = decimal(headers.get("content-length", ""))
     if declared is not None and declared > limit_bytes:
         raise BodyTooLarge(limit_bytes)
-    data = await _read(request, limit_bytes)
+    data = await _read(receive, limit_bytes)
     if encoding == "identity":
         return data
     return await asyncio.to_thread(decompress, data, limit_bytes)
 
 
-async def _read(request: Request, limit_bytes: int) -> bytes:
-    chunks = []
+async def _read(receive: Receive, limit_bytes: int) -> bytes:
+    chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        more = message.get("more_body", False)
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
         if size > limit_bytes:
             raise BodyTooLarge(limit_bytes)
-        chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

@@ -154,7 +154,7 @@ def _add_refusal(routes: APIRouter, path: str) -> None:
 async def _object(request: Request) -> dict[str, Any]:
     """Return the JSON object in the body of `request`; none where it is empty."""
     try:
-        value = json.loads(await read_body(request, _MAX_BODY_BYTES) or b"{}")
+        value = json.loads(await read_body(request.headers, request.receive, _MAX_BODY_BYTES) or b"{}")
     except (ValueError, RecursionError) as error:
         raise InvalidRequest("The request's body is not JSON.") from error
     if not isinstance(value, dict):

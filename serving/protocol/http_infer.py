@@ -6,8 +6,7 @@ Measured with a tiny network, the framework costs several times what decoding a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Mapping
 from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect, Request
@@ -16,12 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import NotReady, ServingError
 from serving.protocol.body import accepted_compression, compress, read_body
+from serving.protocol.hang_up import while_wanted
 from serving.protocol.http_errors import answer_error, error_response
 from serving.protocol.json_codec import EncodedResponse, decode_request, encode_response
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
-Result = TypeVar("Result")
+_Headers = list[tuple[bytes, bytes]]
 
 
 class InferFront:
@@ -39,45 +39,35 @@ class InferFront:
         if named is None:
             await _answer_by(self.app, scope, receive, send)
             return
-        request = Request(scope, receive)
         try:
-            response = await infer(request, self._router, *named, self._max_body_bytes, self._memory)
+            head, body = await infer(_headers(scope), receive, self._router, named, self._max_body_bytes, self._memory)
         except (ServingError, ClientDisconnect) as error:
-            response = await answer_error(request, error)
+            response = await answer_error(Request(scope), error)
         except asyncio.CancelledError:
             response = _cut_off()
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": head})
+            await send({"type": "http.response.body", "body": body})
+            return
         await response(scope, receive, send)
 
 
 async def infer(
-    request: Request, router: Router, model: str, version: str, max_body_bytes: int, memory: SharedMemory | None
-) -> Response:
-    """Return the answer to an inference request. Raises what the router raises, and ClientDisconnect when nobody waits any more."""
-    body = await read_body(request, max_body_bytes)
-    headers = request.headers
-    decoded, wanted = decode_request(model, version, body, headers.get("inference-header-content-length"), memory)
-    encoded = encode_response(await while_wanted(request, router.infer(decoded)), wanted)
+    headers: Mapping[str, str], receive: Receive, router: Router, named: tuple[str, str], limit: int, memory: SharedMemory | None
+) -> tuple[_Headers, bytes]:
+    """Return headers and body of the answer to an inference request. headers: names in lower case. named: the model and its version.
+
+    limit: bytes of the body. Raises what the router raises, and ClientDisconnect when nobody waits any more.
+    """
+    body = await read_body(headers, receive, limit)
+    decoded, wanted = decode_request(*named, body, headers.get("inference-header-content-length"), memory)
+    encoded = encode_response(await while_wanted(receive, router.infer(decoded)), wanted)
     return await _respond(encoded, headers.get("accept-encoding", ""))
 
 
-async def while_wanted(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """Return the result of `work`; cancel it when the client hangs up. The request's body has been read.
-
-    Raises ClientDisconnect, and what `work` raises.
-    """
-    task = asyncio.ensure_future(work)
-    watchers = []
-    try:
-        await asyncio.sleep(0)
-        if not task.done():  # short requests are answered by now, and need nobody to watch
-            watchers.append(asyncio.ensure_future(_hung_up(request)))
-            await asyncio.wait((task, *watchers), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        for pending in (task, *watchers):
-            pending.cancel()  # does nothing to one that is done
+def _headers(scope: Scope) -> Mapping[str, str]:
+    """Return the headers; of one that is sent twice, the first, as the framework does."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
 
 
 async def _answer_by(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,11 +92,6 @@ def _cut_off() -> Response:
     return error_response(NotReady("The server is shutting down, and did not finish this request in time; ask another server."))
 
 
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 def _named_model(scope: Scope) -> tuple[str, str] | None:
     """Return the model and version that an inference request names; None for other requests."""
     if scope["method"] != "POST" or not scope["path"].endswith("/infer"):
@@ -121,14 +106,15 @@ def _named_model(scope: Scope) -> tuple[str, str] | None:
     return (unquote(parts[3]), unquote(parts[5])) if len(parts) == 7 and parts[4] == "versions" else None
 
 
-async def _respond(encoded: EncodedResponse, accept_encoding: str) -> Response:
-    headers = {}
-    if encoded.json_bytes is not None:
-        headers["Inference-Header-Content-Length"] = str(encoded.json_bytes)
+async def _respond(encoded: EncodedResponse, accept_encoding: str) -> tuple[_Headers, bytes]:
     body = encoded.body
+    media_type = b"application/json" if encoded.json_bytes is None else b"application/octet-stream"
+    headers = [(b"content-type", media_type)]
+    if encoded.json_bytes is not None:
+        headers.append((b"inference-header-content-length", str(encoded.json_bytes).encode()))
     compression = accepted_compression(accept_encoding, len(body))
     if compression:
         body = await asyncio.to_thread(compress, body, compression)
-        headers |= {"Content-Encoding": compression, "Vary": "Accept-Encoding"}
-    media_type = "application/json" if encoded.json_bytes is None else "application/octet-stream"
-    return Response(body, headers=headers, media_type=media_type)
+        headers += [(b"content-encoding", compression.encode()), (b"vary", b"Accept-Encoding")]
+    headers.append((b"content-length", str(len(body)).encode()))
+    return headers, body

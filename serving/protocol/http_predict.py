@@ -12,7 +12,7 @@ from PIL import Image
 
 from serving.protocol.api_docs import image_docs
 from serving.protocol.body import read_body
-from serving.protocol.http_infer import while_wanted
+from serving.protocol.hang_up import while_wanted
 from serving.protocol.http_v2 import ERRORS
 from serving.protocol.images import ImageLimits, decode_files, decode_image
 from serving.protocol.multipart import is_form, read_files
@@ -76,9 +76,9 @@ async def _predict(
     router.check_ready()
     content_type = request.headers.get("content-type", "")
     as_form = is_form(content_type)
-    body = await read_body(request, limits.max_total_bytes if as_form else limits.max_bytes)
+    body = await read_body(request.headers, request.receive, limits.max_total_bytes if as_form else limits.max_bytes)
     terms = read_terms(parameters)
-    return await while_wanted(request, _answer(router, body, content_type, limits, names, top_k, terms))
+    return await while_wanted(request.receive, _answer(router, body, content_type, limits, names, top_k, terms))
 
 
 async def _answer(

@@ -120,7 +120,8 @@ def _add_inference(routes: APIRouter, router: Router, max_body_bytes: int, memor
     @routes.post("/models/{model}/versions/{version}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
     async def infer_version(request: Request, model: ModelName, version: Version) -> Response:
         """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
-        return await answer_infer(request, router, model, version, max_body_bytes, memory)
+        headers, body = await answer_infer(request.headers, request.receive, router, (model, version), max_body_bytes, memory)
+        return Response(body, headers={name.decode(): value.decode() for name, value in headers})
 
     @routes.post("/models/{model}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
     async def infer(request: Request, model: ModelName) -> Response:
