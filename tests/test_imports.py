@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,3 +58,12 @@ def test_importing_all_of_serving_imports_no_torch() -> None:
 def test_the_command_line_starts_without_heavy_imports() -> None:
     loaded = _loaded_after("import espalier.cli")
     assert not loaded & {"torch", "onnxruntime", "onnx", "tritonclient", "fastapi"}
+
+
+@pytest.mark.parametrize("package", ["serving", "exporter", "espalier", "benchmarks"])
+def test_onnx_runtime_is_told_to_report_nothing_before_it_is_loaded(package: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    code = f"import {package}, os, sys; print(os.environ['ORT_DISABLE_TELEMETRY'], 'onnxruntime' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+    assert found.stdout.split() == ["1", "False"]
