@@ -12,12 +12,15 @@ import onnxruntime as ort
 from benchmarks.machine import describe_machine
 from benchmarks.open_loop import Request
 
-Action = Literal["load", "unload"]
+Action = Literal["load", "unload", "ask"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """task: that comes and goes. rate: requests per second of the others, 0: `share` of what the server can answer."""
+    """task: that comes and goes. rate: requests per second of the others, 0: `share` of what the server can answer.
+
+    pause_s: before and after each change.
+    """
 
     task: str
     deploys: int = 200
@@ -25,22 +28,35 @@ class Options:
     share: float = 0.5
     connections: int = 8
     quiet_s: float = 30.0
-    pause_s: float = 0.1
+    pause_s: float = 0.5
     threads: int | None = None
     cached: bool = True
 
 
 @dataclass(frozen=True)
 class Change:
-    """A load or unload. start_s: since the load began. seconds: until the server said that it was done.
+    """A load or unload; "ask": neither, only a request for the task, as there is one after each load.
 
-    first_answer_s: after a load, from the call to the first answer of the task.
+    start_s: since the requests of the others began. seconds: until the server said that it was done. first_answer_s: from the call to
+    the first answer of the task.
     """
 
     action: Action
     start_s: float
     seconds: float
     first_answer_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """A stretch of time, in seconds since the requests of the others began, in which the task was asked once.
+
+    deploys: whether it was unloaded and loaded before.
+    """
+
+    deploys: bool
+    start_s: float
+    end_s: float
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,7 @@ class Timeline:
     rate: float
     requests: tuple[Request, ...]
     changes: tuple[Change, ...]
+    rounds: tuple[Round, ...]
 
     @property
     def deploys(self) -> tuple[float, float]:
@@ -63,15 +80,20 @@ class Timeline:
         begin, end = self.deploys
         return [request.latency_ms for request in self.requests if _end(request) < begin or request.due_s > end]
 
-    def deploying_ms(self) -> list[float]:
-        """Return the latencies of requests that were due from the first change to the last."""
-        begin, end = self.deploys
-        return [request.latency_ms for request in self.requests if begin <= request.due_s <= end]
+    def rounds_ms(self, deploys: bool) -> list[float]:
+        """Return the latencies of requests that were due in rounds with a deploy, or in those without."""
+        rounds = [found for found in self.rounds if found.deploys == deploys]
+        return [
+            request.latency_ms
+            for request in self.requests
+            if any(found.start_s <= request.due_s < found.end_s for found in rounds)
+        ]
 
     def during_changes_ms(self) -> list[float]:
         """Return the latencies of requests that were under way together with a change."""
-        starts = np.array([change.start_s for change in self.changes])
-        ends = starts + np.array([change.seconds for change in self.changes])
+        changes = [change for change in self.changes if change.action != "ask"]
+        starts = np.array([change.start_s for change in changes])
+        ends = starts + np.array([change.seconds for change in changes])
         # Changes come one after the other: the last that began before the request ended is the only one to look at.
         places = [int(np.searchsorted(starts, _end(request), "right")) - 1 for request in self.requests]
         pairs = zip(self.requests, places, strict=True)
@@ -106,14 +128,26 @@ def describe(timeline: Timeline) -> list[str]:
             f"{name:16} {_percentiles(values)}" + (f"   p99 {np.percentile(values, 99) / p99:.2f} x quiet" if values else "")
             for name, values in (
                 ("quiet", quiet),
-                ("deploys", timeline.deploying_ms()),
+                ("asked only", timeline.rounds_ms(deploys=False)),
+                ("deploys", timeline.rounds_ms(deploys=True)),
                 ("during a change", timeline.during_changes_ms()),
             )
         ),
+        _ratio(timeline),
         f"{'load':16} {_percentiles(_milliseconds(timeline.changes, 'load'))}",
         f"{'to first answer':16} {_percentiles([1000 * c.first_answer_s for c in timeline.changes if c.action == 'load'])}",
+        f"{'asked only':16} {_percentiles([1000 * c.first_answer_s for c in timeline.changes if c.action == 'ask'])}",
         f"{'unload':16} {_percentiles(_milliseconds(timeline.changes, 'unload'))}",
     ]
+
+
+def _ratio(timeline: Timeline) -> str:
+    """Return what a deploy itself adds: rounds with one and without take turns, so that the machine's drift meets both."""
+    with_one, without = timeline.rounds_ms(deploys=True), timeline.rounds_ms(deploys=False)
+    if not with_one or not without:
+        return "deploys / asked only: none"
+    ratios = [np.percentile(with_one, share) / np.percentile(without, share) for share in (50, 99)]
+    return f"deploys / asked only: p50 {ratios[0]:.2f}, p99 {ratios[1]:.2f}"
 
 
 def _milliseconds(changes: Iterable[Change], action: Action) -> list[float]:

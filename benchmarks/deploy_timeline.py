@@ -1,10 +1,12 @@
 """What deploys do to the requests of other tasks: `python -m benchmarks.deploy_timeline REPOSITORY`.
 
 An `espalier serve` in a process of its own gets steady load on all tasks but one: an open loop, requests at a fixed rate over connections
-that are kept alive, latencies counted from when each was due. After a quiet time the one task is unloaded and loaded again, `--deploys`
-times, through model control, and asked once after each load; then it is quiet again. Client and server share the machine.
-Quiet are the requests of both quiet times; "deploys" are all requests from the first change to the last; "during a change" are those that
-were due or unanswered while a load or an unload was under way. Exit code 1 where a request failed or an answer changed.
+that are kept alive, latencies counted from when each was due. After a quiet time rounds of two kinds take turns, `--deploys` of each: in
+the one the task is unloaded and loaded again through model control, and asked once; in the other it is only asked, at the same moment.
+Then it is quiet again. Client and server share the machine.
+Quiet are the requests of both quiet times; "deploys" and "asked only" are all requests that were due in rounds of that kind; "during a
+change" are those that were due or unanswered while a load or an unload was under way. Exit code 1 where a request failed or an answer
+changed.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.deploy_results import Action, Change, Options, Timeline, describe
+from benchmarks.deploy_results import Action, Change, Options, Round, Timeline, describe
 from benchmarks.http_wire import Connection, binary_body, infer_bytes
 from benchmarks.machine import describe_machine
 from benchmarks.open_loop import Ask, OpenLoop, find_capacity
@@ -47,7 +49,7 @@ def measure(repository: Repository, options: Options) -> Timeline:
 
 async def _measure(repository: Repository, options: Options, server: ServerProcess, token: str) -> Timeline:
     address = server.http_host_port
-    asks = {name: await _ask(address, task) for name, task in repository.tasks.items()}
+    asks = {name: await make_ask(address, task) for name, task in repository.tasks.items()}
     others = [ask for name, ask in asks.items() if name != options.task]
     rate = options.rate or options.share * await find_capacity(address, others, options.connections, _CALIBRATION_S)
     await asyncio.sleep(_SETTLE_S)
@@ -55,17 +57,23 @@ async def _measure(repository: Repository, options: Options, server: ServerProce
     running = asyncio.create_task(load.run())
     await asyncio.sleep(options.quiet_s)
     changes: list[Change] = []
-    for _ in range(options.deploys):
-        for action in ("unload", "load"):
-            changes.append(await _change(load, server, asks[options.task], action, token))
+    rounds: list[Round] = []
+    for number in range(2 * options.deploys):
+        start_s = load.now_s
+        actions: tuple[Action | None, ...] = (None, "ask") if number % 2 else ("unload", "load")
+        for action in actions:
+            if action is not None:
+                changes.append(await _change(load, server, asks[options.task], action, token))
             await asyncio.sleep(options.pause_s)
+        rounds.append(Round(not number % 2, start_s, load.now_s))
     await asyncio.sleep(options.quiet_s)
     load.stop()
     await running
-    return Timeline(options, rate, tuple(sorted(load.requests, key=lambda request: request.due_s)), tuple(changes))
+    requests = tuple(sorted(load.requests, key=lambda request: request.due_s))
+    return Timeline(options, rate, requests, tuple(changes), tuple(rounds))
 
 
-async def _ask(address: tuple[str, int], task: Task) -> Ask:
+async def make_ask(address: tuple[str, int], task: Task) -> Ask:
     """Return a request of one row for `task`, and the answer to it."""
     (spec,) = task.inputs
     rows = np.random.default_rng(0).integers(0, 256, (1, *spec.shape)).astype(NUMPY_DTYPES[spec.dtype])
@@ -80,17 +88,22 @@ async def _ask(address: tuple[str, int], task: Task) -> Ask:
 
 async def _change(load: OpenLoop, server: ServerProcess, ask: Ask, action: Action, token: str) -> Change:
     start_s, started = load.now_s, time.perf_counter()
-    await asyncio.to_thread(control_model, f"http://{server.http_address}", ask.task, action, token)
+    if action != "ask":
+        await asyncio.to_thread(control_model, f"http://{server.http_address}", ask.task, action, token)
     seconds = time.perf_counter() - started
     if action == "unload":
         return Change(action, start_s, seconds)
+    await check_answer(server, ask)
+    return Change(action, start_s, seconds, time.perf_counter() - started)
+
+
+async def check_answer(server: ServerProcess, ask: Ask) -> None:
+    """Ask over a new connection. Raises RuntimeError when the answer is another than expected."""
     connection = await Connection.open(server.http_host_port)
     reply = await connection.ask(ask.request)
-    first_answer_s = time.perf_counter() - started
     await connection.close()
     if reply.status != 200 or not ask.is_right(reply.tensors):
         raise RuntimeError(f"Task {ask.task!r} does not answer as before after it was loaded: {reply.status}")
-    return Change(action, start_s, seconds, first_answer_s)
 
 
 def main() -> None:
@@ -109,7 +122,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--no-cache", action="store_true", help="load every time as if the segments had never been seen")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help=".svg or .png")
+    parser.add_argument("--plot", type=Path, metavar="FILE", action="append", default=[], help=".svg or .png; again for more")
     given = parser.parse_args()
     repository = read_repository(given.repository)
     options = Options(
@@ -132,7 +145,8 @@ def main() -> None:
     if given.plot:
         from benchmarks.deploy_plot import write_plot
 
-        write_plot(timeline, given.plot)
+        for file in given.plot:
+            write_plot(timeline, file)
     raise SystemExit(1 if timeline.failed or timeline.changed else 0)
 
 

@@ -18,7 +18,7 @@ from serving.engines.base import Engine
 from serving.errors import EngineError, LastModel, LoadFailed, NotATask, RepositoryError, UnknownModel
 from serving.repository.config import ALL_TASKS
 from serving.repository.model import Repository, Segment, Task
-from serving.repository.read import read_repository
+from serving.repository.read import RepositoryReader
 
 
 def served_part(repository: Repository) -> Repository:
@@ -37,11 +37,15 @@ class _Generation:
 
 
 class Lifecycle:
-    """The catalogue of `repository` on `engine`, and its changes from the repository's folder. Used from one event loop."""
+    """The catalogue of `repository` on `engine`, and its changes from the repository's folder. Used from one event loop.
 
-    def __init__(self, repository: Repository, engine: Engine) -> None:
+    reader: who has read `repository` and remembers; None: nobody, so that the first change takes as long as reading all anew.
+    """
+
+    def __init__(self, repository: Repository, engine: Engine, reader: RepositoryReader | None = None) -> None:
         self._engine = engine
         self._path = repository.path
+        self._reader = reader or RepositoryReader(repository.path)
         self._current = _Generation(Catalog(repository))
         self._old: list[_Generation] = []
         self._changing = asyncio.Lock()
@@ -110,7 +114,7 @@ class Lifecycle:
 
     async def _read(self, name: str) -> Repository:
         try:
-            return await asyncio.to_thread(read_repository, self._path)
+            return await asyncio.to_thread(self._reader.read)
         except RepositoryError as error:
             # Clients read it, and are not to know where on this machine the repository is.
             raise LoadFailed(name, RepositoryError(str(error).replace(str(self._path), "The repository"))) from error

@@ -21,6 +21,7 @@ from serving.observe.events import Observer, Silent
 from serving.observe.request import note_work
 from serving.repository.config import ALL_TASKS
 from serving.repository.model import Repository, Task
+from serving.repository.read import RepositoryReader
 from serving.statistics import ModelStatistics, RequestCounter
 from serving.terms import Terms, read_terms
 from serving.validate import checked_inputs, checked_outputs, known_outputs
@@ -32,7 +33,7 @@ _NO_TERMS = Terms()
 class Router:
     """Answers requests for the models of `repository` with `engine`, which it starts and closes. `observer` is told what happens.
 
-    draw: returns numbers in [0, 1), which share out requests between a task and its canary.
+    draw: returns numbers in [0, 1), which share out requests between a task and its canary. reader: see `Lifecycle`.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class Router:
         engine: Engine,
         observer: Observer | None = None,
         draw: Callable[[], float] = random.random,
+        reader: RepositoryReader | None = None,
     ) -> None:
         self._draw = draw
         self._engine = engine
         self.observer = observer or Silent()
-        self.lifecycle = Lifecycle(repository, engine)
+        self.lifecycle = Lifecycle(repository, engine, reader)
         self._requests = RequestCounter()
         self._ready = False
         self._draining = False

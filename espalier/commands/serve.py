@@ -81,6 +81,14 @@ def serve(
             "--segment-cache/--no-segment-cache", help="Keep optimised segments, and what was learnt, in ~/.cache/espalier."
         ),
     ] = True,
+    verify_segments: Annotated[
+        bool,
+        typer.Option(
+            "--verify-segments",
+            help="Hash each segment and its optimised form when this process first opens them, even where an earlier one has since "
+            "the machine started.",
+        ),
+    ] = False,
     admin_token_file: Annotated[
         Path | None,
         typer.Option(
@@ -111,6 +119,7 @@ def serve(
         provider=provider,
         cache_folder=cache,
         cache_limit_bytes=cache_limit,
+        record_hashes=not verify_segments,
         memory_limit_bytes=memory_limit,
     )
     options = EngineOptions(

@@ -24,6 +24,7 @@ class SessionStoreOptions:
 
     threads: of each session (None: the cores of this process); small segments take one. provider: see providers.PROVIDER_CHOICES.
     cache_folder: where optimised segments are kept (None: nowhere; only for the CPU provider), cache_limit_bytes of them at most.
+    record_hashes: whether files that were hashed since the machine started are believed to be the same while they are not written.
     memory_limit_bytes: what open sessions may take together (None: no limit). Counted per session: the size of its model file and
     250 kB. Not counted: features and answers of running requests, and for the moments in which ONNX Runtime optimises a segment that
     is not in the cache, another two or three times its weights.
@@ -33,6 +34,7 @@ class SessionStoreOptions:
     provider: str = "auto"
     cache_folder: Path | None = None
     cache_limit_bytes: int = DEFAULT_LIMIT_BYTES
+    record_hashes: bool = True
     memory_limit_bytes: int | None = None
 
 
@@ -67,7 +69,8 @@ class SessionStore:
         self._options = options
         cache = None
         if options.cache_folder is not None and self.providers == (CPU,):
-            cache = SegmentCache(options.cache_folder, self.providers, options.cache_limit_bytes)
+            limit, record = options.cache_limit_bytes, options.record_hashes
+            cache = SegmentCache(options.cache_folder, self.providers, limit, record_hashes=record)
         self._loader = SegmentLoader(self.providers, options.threads, cache)
         self._slots: dict[str, _Slot] = {}
         self._used_bytes = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,24 @@ from serving.repository.config import (
     parse_task,
     parse_text,
 )
+from serving.repository.files import CANARY as CANARY
+from serving.repository.files import CONFIG_FILE as CONFIG_FILE
+from serving.repository.files import PREVIOUS as PREVIOUS
+from serving.repository.files import ModelFiles, Texts, decode, read_files
 from serving.repository.model import Repository, Segment, Task
 
-CONFIG_FILE = "config.pbtxt"
-# Folders of a task for the versions beside the current one. Triton passes over subfolders that are not numbers.
-PREVIOUS, CANARY = "previous", "canary"
 # Each attempt but the last met a writer that replaced the repository in these very milliseconds.
 _ATTEMPTS = 100
+
+
+@dataclass(frozen=True)
+class _AllTasks:
+    """What is asked of the ensemble of all tasks; the rest follows from the tasks."""
+
+    cuts_left_out: tuple[str, ...]
+
+
+_Model = Segment | Task | _AllTasks | None  # None: a model that espalier did not write
 
 
 def read_repository(path: str | Path) -> Repository:
@@ -37,18 +48,52 @@ def read_repository(path: str | Path) -> Repository:
     A repository that is replaced as a whole meanwhile is read again: what is returned was one of its states, never a mixture.
     Raises RepositoryError when `path` is not a folder, holds no task, or its models do not fit together.
     """
-    path = Path(path)
-    for _ in range(_ATTEMPTS):
-        with _pinned(path) as is_same:
-            try:
-                repository = _read(path)
-            except (RepositoryError, FileNotFoundError):
+    return RepositoryReader(path).read()
+
+
+class RepositoryReader:
+    """Reads the repository at `path` as often as it is asked. Not to be used from several threads at once.
+
+    A model whose files say what they said the last time is not parsed again: that takes 2 ms, in which no other thread can run Python.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._parsed: dict[ModelFiles, _Model] = {}
+        self._all_tasks: _AllTasks | None = None
+
+    def read(self) -> Repository:
+        """Return what is there now, as `read_repository` does; `cuts_left_out` are those of the first time."""
+        for _ in range(_ATTEMPTS):
+            with _pinned(self._path) as is_same:
+                try:
+                    repository = self._read()
+                except (RepositoryError, FileNotFoundError):
+                    if is_same():
+                        raise
+                    continue
                 if is_same():
-                    raise
-                continue
-            if is_same():
-                return repository
-    raise RepositoryError(f"{path} is replaced again and again while it is read; read it when nobody writes.")
+                    return repository
+        raise RepositoryError(f"{self._path} is replaced again and again while it is read; read it when nobody writes.")
+
+    def _read(self) -> Repository:
+        parsed: dict[ModelFiles, _Model] = {}
+        for folder in sorted(self._path.iterdir()):
+            # With a thousand tasks their ensemble, which every deploy changes, takes a second; no answer depends on it.
+            files = None if folder.name == ALL_TASKS and self._all_tasks else read_files(folder)
+            if files is not None:
+                parsed[files] = self._parsed[files] if files in self._parsed else _parse(files)
+        self._parsed = parsed
+        models = {files.name: model for files, model in parsed.items()}
+        segments = {name: model for name, model in models.items() if isinstance(model, Segment)}
+        tasks = {name: model for name, model in models.items() if isinstance(model, Task)}
+        self._all_tasks = next((model for model in models.values() if isinstance(model, _AllTasks)), self._all_tasks)
+        if not tasks:
+            raise RepositoryError(f"{self._path} holds no task of espalier; give the folder that `espalier export --out` wrote.")
+        cuts = self._all_tasks.cuts_left_out if self._all_tasks else ()
+        repository = Repository(self._path, segments, tasks, cuts)
+        check_repository(repository)
+        return repository
 
 
 @contextmanager
@@ -76,69 +121,39 @@ def _pinned(folder: Path) -> Iterator[Callable[[], bool]]:
         os.close(descriptor)
 
 
-def _read(path: Path) -> Repository:
-    segments: dict[str, Segment] = {}
-    tasks: dict[str, Task] = {}
-    cuts_left_out: tuple[str, ...] = ()
-    for folder, config in _configs(path):
-        kind = kind_of(config)
-        if kind == "segment":
-            segments[folder.name] = parse_segment(config, _latest_version(folder))
-        elif kind == "task":
-            tasks[folder.name] = _with_kept(folder, parse_task(config, _labels(folder), _latest_version(folder)))
-        elif kind == ALL_TASKS:
-            cuts_left_out = parse_cuts_left_out(config)
-    if not tasks:
-        raise RepositoryError(f"{path} holds no task of espalier; give the folder that `espalier export --out` wrote.")
-    repository = Repository(path, segments, tasks, cuts_left_out)
-    check_repository(repository)
-    return repository
+def _parse(files: ModelFiles) -> _Model:
+    """Return what `files` describe. Raises RepositoryError."""
+    config = _config(files.current, files.name)
+    kind = kind_of(config)
+    if kind == "segment":
+        return parse_segment(config, _version(files))
+    if kind == "task":
+        task = parse_task(config, _labels(files.current), _version(files))
+        if files.previous is not None:
+            task = replace(task, previous=parse_kept(_config(files.previous, task.name), _labels(files.previous)))
+        if files.canary is not None:
+            task = replace(task, canary=parse_canary(_config(files.canary, task.name), _labels(files.canary)))
+        return task
+    return _AllTasks(parse_cuts_left_out(config)) if kind == ALL_TASKS else None
 
 
-def _with_kept(folder: Path, task: Task) -> Task:
-    """Return `task`, whose folder is `folder`, with the versions that are kept in it."""
-    previous, canary = folder / PREVIOUS, folder / CANARY
-    if (previous / CONFIG_FILE).is_file():
-        task = replace(task, previous=parse_kept(_config(previous, of=task.name), _labels(previous, of=task.name)))
-    if (canary / CONFIG_FILE).is_file():
-        task = replace(task, canary=parse_canary(_config(canary, of=task.name), _labels(canary, of=task.name)))
-    return task
-
-
-def _configs(path: Path) -> Iterator[tuple[Path, Any]]:
-    for folder in sorted(path.iterdir()):
-        if (folder / CONFIG_FILE).is_file():
-            yield folder, _config(folder)
-
-
-def _config(folder: Path, of: str = "") -> Any:
-    """Return the configuration in `folder`, named like the folder, or like the task `of` whose folder it is in."""
-    where, text = _text(folder, CONFIG_FILE, of)
-    config = parse_text(text, where)
-    if config.name not in ("", of or folder.name):
-        raise RepositoryError(f"{where} is named {config.name!r}; it must be named like its {'task' if of else 'folder'}.")
-    config.name = of or folder.name
+def _config(texts: Texts, name: str) -> Any:
+    """Return the configuration in `texts`, that of a model in the folder `name`, after which it must be named, if at all."""
+    where = f"{texts.where}/{CONFIG_FILE}"
+    config = parse_text(decode(texts.config, where), where)
+    if config.name not in ("", name):
+        owner = "folder" if texts.where == name else "task"
+        raise RepositoryError(f"{where} is named {config.name!r}; it must be named like its {owner}.")
+    config.name = name
     return config
 
 
-def _latest_version(folder: Path) -> str:
-    versions = [int(child.name) for child in folder.iterdir() if child.is_dir() and child.name.isdigit()]
-    if not versions:
-        raise RepositoryError(f"{folder.name} has no version folder (such as {folder.name}/1).")
-    return str(max(versions))
+def _version(files: ModelFiles) -> str:
+    if not files.version:
+        raise RepositoryError(f"{files.name} has no version folder (such as {files.name}/1).")
+    return files.version
 
 
-def _labels(folder: Path, of: str = "") -> tuple[str, ...]:
-    if not (folder / LABELS_FILE).is_file():
-        return ()
-    _, text = _text(folder, LABELS_FILE, of)
+def _labels(texts: Texts) -> tuple[str, ...]:
+    text = decode(texts.labels or b"", f"{texts.where}/{LABELS_FILE}")
     return tuple(text.removesuffix("\n").split("\n")) if text else ()
-
-
-def _text(folder: Path, file: str, of: str) -> tuple[str, str]:
-    """Return what to call `file` in a sentence, and its text."""
-    where = "/".join([*([of] if of else []), folder.name, file])
-    try:
-        return where, (folder / file).read_bytes().decode("utf-8")  # not read_text: only "\n" ends a line
-    except (OSError, UnicodeDecodeError) as error:
-        raise RepositoryError(f"{where} cannot be read as UTF-8 text.") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.deploy_results import Change, Options, Timeline, describe
+from benchmarks.deploy_results import Change, Options, Round, Timeline, describe
 from benchmarks.deploy_timeline import main
 from benchmarks.open_loop import Ask, OpenLoop, Request
 from benchmarks.tiny import write_tiny_family
@@ -29,16 +29,19 @@ TIMELINE = Timeline(
         request(14.1, 4, right=False),
         request(30, 5),
     ),
-    (Change("unload", 10, 1), Change("load", 14, 0.2, 0.5)),
+    (Change("unload", 10, 1), Change("ask", 11.5, 0, 0.6), Change("load", 14, 0.2, 0.5)),
+    (Round(True, 10, 11.4), Round(False, 11.4, 13), Round(True, 13, 14.6)),
 )
 
 
 def test_requests_are_told_apart_by_what_went_on_meanwhile() -> None:
     assert TIMELINE.deploys == (10, 14.5)
     assert TIMELINE.quiet_ms() == [1, 5]
-    assert TIMELINE.deploying_ms() == [2, 3, 4]
+    assert TIMELINE.rounds_ms(deploys=True) == [2, 4]
+    assert TIMELINE.rounds_ms(deploys=False) == [3]
     assert TIMELINE.during_changes_ms() == [200, 2, 4]
     assert (TIMELINE.failed, TIMELINE.changed) == (1, 1)
+    assert "deploys / asked only: p50 1.00, p99 1.33" in "\n".join(describe(TIMELINE))
     assert "failed 1, changed answers 1; the same to the bit 5" in "\n".join(describe(TIMELINE))
 
 
@@ -79,8 +82,9 @@ def test_a_short_timeline_is_measured_written_and_drawn(
 ) -> None:
     repository = write_tiny_family(tmp_path / "repository")
     json_file, plot = tmp_path / "timeline.json", tmp_path / "timeline.png"
-    options = ["--deploys", "5", "--rate", "100", "--quiet-s", "0.5", "--pause-s", "0", "--threads", "1"]
-    arguments = [str(repository.path), "--task", "late", *options, "--json", str(json_file), "--plot", str(plot)]
+    options = ["--deploys", "5", "--rate", "100", "--quiet-s", "0.5", "--pause-s", "0.01", "--threads", "1"]
+    plots = [f"--plot={plot}", f"--plot={plot.with_suffix('.svg')}"]
+    arguments = [str(repository.path), "--task", "late", *options, "--json", str(json_file), *plots]
     monkeypatch.setattr(sys, "argv", ["deploy_timeline", *arguments])
     with pytest.raises(SystemExit) as left:
         main()
@@ -88,7 +92,8 @@ def test_a_short_timeline_is_measured_written_and_drawn(
     said = capsys.readouterr().out
     assert "failed 0, changed answers 0" in said
     found = json.loads(json_file.read_text())
-    assert [change["action"] for change in found["changes"]] == ["unload", "load"] * 5
+    assert [change["action"] for change in found["changes"]] == ["unload", "load", "ask"] * 5
     assert {asked["task"] for asked in found["requests"]} == {"probe", "early", "middle"}
     assert len(found["requests"]) >= 100
     assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in plot.with_suffix(".svg").read_text()

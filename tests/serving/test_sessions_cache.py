@@ -64,7 +64,7 @@ def make_cache(folder: Path, limit_bytes: int = 10**9) -> SegmentCache:
 
 
 def entries(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(("new-", "old-")))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(("new-", "old-")))
 
 
 def identity(folder: Path) -> set[tuple[int, int]]:
@@ -155,6 +155,20 @@ def test_external_data_is_read_from_the_entry_alone(model: Path, folder: Path, t
     (entry / "manifest.json").write_text(json.dumps(manifest))
     np.testing.assert_array_equal(answer(make_cache(folder).open(model, options)), expected)
     assert (entry / "weights.bin").exists()  # made again: the forged one was refused
+
+
+@pytest.mark.parametrize("location", ["../../weights.bin", "../../../weights.bin", "weights.bin"])
+def test_a_model_whose_weights_lie_elsewhere_is_not_cached(model: Path, folder: Path, tmp_path: Path, location: str) -> None:
+    """Its own file is not all that it is, so that its hash says too little: not from where it lies, nor from where it is copied to."""
+    proto = onnx.load(model)
+    onnx.save(proto, tmp_path / "saved.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    graph = onnx.load(tmp_path / "saved.onnx", load_external_data=False)
+    for tensor in graph.graph.initializer:
+        for field in tensor.external_data:
+            field.value = location if field.key == "location" else field.value
+    model.write_bytes(graph.SerializeToString())
+    assert make_cache(folder).open(model, options) is None
+    assert list(folder.iterdir()) == []
 
 
 def test_a_changed_model_is_another_entry(model: Path, folder: Path) -> None:
@@ -252,7 +266,7 @@ def test_processes_share_a_cache(model: Path, folder: Path) -> None:
     assert [process.returncode for process in running] == [0, 0, 0]
     assert {line for output in outputs for line in output} == {answer(open_session(model, options(), CPU)).tobytes().hex()[:64]}
     assert len(entries(folder)) == 1
-    assert not [path for path in folder.iterdir() if path not in entries(folder)]
+    assert {path.name for path in folder.iterdir()} - {"hashed.jsonl"} == {path.name for path in entries(folder)}
 
 
 def test_digests_follow_the_file(tmp_path: Path) -> None:

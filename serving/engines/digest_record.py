@@ -1,0 +1,76 @@
+"""What was hashed since the machine started, on disk for the next process."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+Identity = tuple[int, ...]  # of a file: what changes whenever its content does
+Known = dict[Path, tuple[Identity, str]]
+
+_BOOT_FILE = Path("/proc/sys/kernel/random/boot_id")
+_TOO_LONG_BYTES = 1_000_000  # some thousand lines; beyond it, those that say nothing any more are taken out
+
+
+def current_boot() -> str:
+    """Return what names this start of the machine, "" where nothing does (not Linux)."""
+    try:
+        return _BOOT_FILE.read_text().strip()
+    except OSError:
+        return ""
+
+
+@dataclass(frozen=True)
+class DigestRecord:
+    """The digests of files, a line each, in `file`; several processes may add to it. boot: of the machine, "": keep nothing.
+
+    A digest is believed while the file has the same inode, size and times, and only until the machine starts again: a loss of power
+    can leave other bytes behind times that are right. Nothing that fails here is an error: files are then hashed.
+    """
+
+    file: Path
+    boot: str
+
+    def read(self) -> Known:
+        """Return what was hashed since the machine started, the last word on each file."""
+        known = dict(self._lines()) if self.boot else {}
+        with suppress(OSError):
+            if self.file.stat().st_size > _TOO_LONG_BYTES:
+                self._write(known)
+        return known
+
+    def add(self, file: Path, identity: Identity, digest: str) -> None:
+        """Keep that `file` was hashed. One write of one line: lines of several processes do not mix."""
+        if not self.boot:
+            return
+        with suppress(OSError):
+            descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(descriptor, self._line(file, identity, digest))
+            finally:
+                os.close(descriptor)
+
+    def _lines(self) -> Iterator[tuple[Path, tuple[Identity, str]]]:
+        try:
+            lines = self.file.read_bytes().splitlines()
+        except OSError:
+            return
+        for line in lines:
+            with suppress(ValueError, TypeError):  # half a line, or none of ours
+                boot, path, identity, digest = json.loads(line)
+                if boot == self.boot:
+                    yield Path(path), (tuple(map(int, identity)), str(digest))
+
+    def _write(self, known: Known) -> None:
+        """Replace the record by `known`, less the files that are gone; what others add meanwhile is lost, and hashed again."""
+        aside = self.file.with_name(f"{self.file.name}.{os.getpid()}")
+        lines = [self._line(file, *found) for file, found in known.items() if file.exists()]
+        aside.write_bytes(b"".join(lines))
+        aside.replace(self.file)
+
+    def _line(self, file: Path, identity: Identity, digest: str) -> bytes:
+        return json.dumps([self.boot, str(file), identity, digest]).encode() + b"\n"
