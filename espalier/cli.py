@@ -21,6 +21,7 @@ from espalier.commands import (
     remove,
     rollback,
     serve,
+    triton,
     tune,
     undeploy,
 )
@@ -52,6 +53,7 @@ app.command()(promote.promote)
 app.command()(inspect.inspect)
 app.command()(diff.diff)
 app.command()(serve.serve)
+app.add_typer(triton.app, name="triton")
 app.command()(infer.infer)
 
 

@@ -12,7 +12,7 @@ from serving.repository import Segment, Step, Task, TensorSpec
 from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
 
 INPUT = "image"  # what clients call the input, where there is one
-_V2_DTYPES = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "BFLOAT16": "BF16", "STRING": "BYTES"}
+V2_DTYPES = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "BFLOAT16": "BF16", "STRING": "BYTES"}
 
 
 def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
@@ -79,7 +79,7 @@ def _segment_specs(kind: str, taps: Sequence[Tap]) -> tuple[TensorSpec, ...]:
 
 
 def _spec(name: str, tap: Tap) -> TensorSpec:
-    return TensorSpec(name, _V2_DTYPES.get(tap.dtype, tap.dtype), tap.shape)
+    return TensorSpec(name, V2_DTYPES.get(tap.dtype, tap.dtype), tap.shape)
 
 
 def _unique(items: Iterable[str]) -> tuple[str, ...]:

@@ -56,8 +56,9 @@ def _staying(repository: Repository, drop_previous: bool) -> Mapping[str, Task]:
 
 
 def keep_but(change: Change, dropped: set[str]) -> None:
-    """Keep all segments and tasks and `all_tasks`, as they are, but those in `dropped`."""
-    for name in (*change.repository.segments, *change.repository.tasks, ALL_TASKS):
+    """Keep all segments and tasks and `all_tasks` with what only it needs, as they are, but those in `dropped`."""
+    copies = () if ALL_TASKS in dropped else change.repository.copies
+    for name in (*change.repository.segments, *change.repository.tasks, *copies, ALL_TASKS):
         if name not in dropped and (change.repository.path / name).is_dir():
             change.keep(name)
 

@@ -9,12 +9,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+
 from exporter.aside import Aside, Waiting, aside, reason, recover, silent
+from exporter.copies import copy_model
 from exporter.errors import ExportError, ForeignFiles, NameTaken, NotARepository, OutputExists
 from exporter.link import link_tree
 from serving.errors import RepositoryError
 from serving.repository import ALL_TASKS, Repository, Segment, Task, read_repository
-from serving.repository.config import LABELS_FILE, all_tasks_config, kept_config, segment_config, task_config, to_text
+from serving.repository.config import (
+    LABELS_FILE,
+    all_tasks_config,
+    copy_configs,
+    kept_config,
+    segment_config,
+    task_config,
+    to_text,
+)
 from serving.repository.read import CANARY, CONFIG_FILE, PREVIOUS
 
 
@@ -63,7 +74,7 @@ def _is_free(out: Path) -> bool:
 
 def foreign_entries(repository: Repository) -> list[str]:
     """Return the names of what stands in the repository's folder beside the models of espalier."""
-    ours = {*repository.segments, *repository.tasks, ALL_TASKS}
+    ours = {*repository.segments, *repository.tasks, *repository.copies, ALL_TASKS}
     return sorted(entry.name for entry in repository.path.iterdir() if entry.name not in ours)
 
 
@@ -147,6 +158,9 @@ def write_all_tasks(folder: Path, tasks: Iterable[Task], cuts_left_out: Sequence
     _ensemble_folder(folder, ALL_TASKS, to_text(all_tasks_config(tasks, cuts_left_out)))
     for task in tasks:
         _write_labels(folder / ALL_TASKS / f"{task.name}.{LABELS_FILE}", task)
+    for copy, config in copy_configs(tasks).items():
+        onnx.save(copy_model(copy), model_path(folder, copy.model))
+        _write_new(folder / copy.model / CONFIG_FILE, to_text(config))
     return read_repository(folder)
 
 

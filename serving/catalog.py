@@ -98,7 +98,7 @@ class Catalog:
             return segment_config(self.repository.segments[model.name])
         if model.name in self.repository.tasks:
             return task_config(self.repository.tasks[model.name])
-        return all_tasks_config(self.repository.tasks.values())
+        return all_tasks_config(self.repository.tasks.values(), copied=False)
 
 
 def _models(repository: Repository) -> Iterable[Model]:

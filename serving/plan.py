@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from serving.errors import DifferentInputs, NoTask, UnknownTask
-from serving.repository.model import Repository, Step, Task
+from serving.repository.model import Repository, Step
+from serving.repository.unite import unite
 
 Tensors = tuple[str, ...]
 
@@ -75,7 +76,7 @@ def make_plan(repository: Repository, names: Sequence[str]) -> ExecutionPlan:
         if repository.tasks[name].inputs != repository.tasks[tasks[0]].inputs:
             raise DifferentInputs(tasks[0], name)
     sources = tuple(spec.name for spec in repository.tasks[tasks[0]].inputs)
-    steps, tensors = _unite(repository.tasks[task] for task in tasks)
+    steps, tensors = unite(repository.tasks[task] for task in tasks)
     outputs = {output: tensors[task, output] for output, task in wanted.items()}
     return ExecutionPlan(sources, tuple(_schedule(_needed(steps, outputs.values()), set(sources))), outputs)
 
@@ -92,22 +93,6 @@ def _wanted(repository: Repository, names: Iterable[str]) -> dict[str, str]:
         else:
             raise UnknownTask(name, repository.tasks)
     return wanted
-
-
-def _unite(tasks: Iterable[Task]) -> tuple[list[Step], dict[tuple[str, str], str]]:
-    """Return the tasks' steps without repetition, and under (task, its own name for a tensor) the tensor's name in them.
-
-    The same segment on the same tensors is the same value, whatever the tasks call the result: one name is kept.
-    """
-    united: dict[tuple[str, Tensors], Step] = {}
-    tensors: dict[tuple[str, str], str] = {}
-    for task in tasks:
-        tensors.update({(task.name, spec.name): spec.name for spec in task.inputs})
-        for step in task.steps:
-            inputs = tuple(tensors[task.name, name] for name in step.inputs)
-            kept = united.setdefault((step.segment, inputs), Step(step.segment, inputs, step.outputs))
-            tensors.update({(task.name, name): other for name, other in zip(step.outputs, kept.outputs, strict=True)})
-    return list(united.values()), tensors
 
 
 def _needed(steps: list[Step], outputs: Iterable[str]) -> list[Step]:

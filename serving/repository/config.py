@@ -15,8 +15,10 @@ from tritonclient.grpc import model_config_pb2
 from serving.errors import RepositoryError
 from serving.preprocessing import Preprocessing
 from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Canary, Segment, Step, Task, TensorSpec, segment_tensor
+from serving.repository.unite import Copy, ensemble_of
 
 ALL_TASKS = "all_tasks"
+COPY = "copy"
 LABELS_FILE = "labels.txt"
 _KIND = "espalier_kind"
 
@@ -69,15 +71,45 @@ def kept_config(kept: Task | Canary) -> Any:
     return config
 
 
-def all_tasks_config(tasks: Iterable[Task], cuts_left_out: Sequence[str] = ()) -> Any:
+def all_tasks_config(tasks: Iterable[Task], cuts_left_out: Sequence[str] = (), copied: bool = True) -> Any:
     """Return the ensemble of all `tasks`: the outputs of each; a client picks tasks by the outputs that it requests.
 
-    All tasks must take the same inputs (the exporter sees to that). A step that several tasks have in common appears once.
+    All tasks must take the same inputs (the exporter sees to that). A step that several tasks have in common appears once; where
+    tasks have equal outputs, there are also steps that copy them, whose models `copy_configs` describes. copied: False leaves that
+    out, for engines that have no such models.
     """
-    tasks = sorted(tasks, key=lambda task: task.name)
-    steps = dict.fromkeys(step for task in tasks for step in task.steps)
+    tasks = _in_order(tasks)
+    steps = list(dict.fromkeys(step for task in tasks for step in task.steps))
+    if copied:
+        steps, copies = ensemble_of(tasks)
+        steps += [Step(copy.model, (copy.source,), (copy.spec.name,)) for copy in copies]
     parameters = {_KIND: ALL_TASKS, "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else ""}
     return _ensemble(ALL_TASKS, tasks, steps, parameters)
+
+
+def copy_configs(tasks: Iterable[Task]) -> dict[Copy, Any]:
+    """Return the configurations of the models that only copy a tensor, as `all_tasks_config` needs them; most often none.
+
+    One per kind of tensor, under one of the copies that it makes.
+    """
+    tasks = _in_order(tasks)
+    kinds = {copy.model: copy for copy in ensemble_of(tasks)[1]}
+    return {copy: _copy_config(copy, min(task.max_batch_rows for task in tasks)) for copy in kinds.values()}
+
+
+def _copy_config(copy: Copy, max_batch_rows: int) -> Any:
+    config = ModelConfig(name=copy.model, backend="onnxruntime", max_batch_size=max_batch_rows)
+    config.default_model_filename = "model.onnx"
+    _add_tensors(config.input, copy.inputs)
+    _add_tensors(config.output, copy.outputs)
+    config.instance_group.add(count=1)
+    config.dynamic_batching.SetInParent()
+    _set_parameters(config, {_KIND: COPY})
+    return config
+
+
+def _in_order(tasks: Iterable[Task]) -> list[Task]:
+    return sorted(tasks, key=lambda task: task.name)
 
 
 def parse_cuts_left_out(config: Any) -> tuple[str, ...]:

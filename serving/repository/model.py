@@ -116,12 +116,14 @@ class Repository:
     """Segments and tasks, each by name. `path` holds `<segment>/<version>/model.onnx`.
 
     cuts_left_out: places where tasks part or meet without a cut there, with the reason, a sentence each for people.
+    copies: models that only copy a tensor, which `all_tasks` needs on Triton where tasks have equal outputs.
     """
 
     path: Path
     segments: Mapping[str, Segment]
     tasks: Mapping[str, Task]
     cuts_left_out: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
 
     def model_file(self, segment: str) -> Path:
         """Return the path of the ONNX model of `segment`."""

@@ -13,6 +13,7 @@ from serving.errors import RepositoryError
 from serving.repository.check import check_repository
 from serving.repository.config import (
     ALL_TASKS,
+    COPY,
     LABELS_FILE,
     kind_of,
     parse_canary,
@@ -39,7 +40,12 @@ class _AllTasks:
     cuts_left_out: tuple[str, ...]
 
 
-_Model = Segment | Task | _AllTasks | None  # None: a model that espalier did not write
+@dataclass(frozen=True)
+class _Copy:
+    """A model that only gives a value another name."""
+
+
+_Model = Segment | Task | _AllTasks | _Copy | None  # None: a model that espalier did not write
 
 
 def read_repository(path: str | Path) -> Repository:
@@ -91,7 +97,8 @@ class RepositoryReader:
         if not tasks:
             raise RepositoryError(f"{self._path} holds no task of espalier; give the folder that `espalier export --out` wrote.")
         cuts = self._all_tasks.cuts_left_out if self._all_tasks else ()
-        repository = Repository(self._path, segments, tasks, cuts)
+        copies = tuple(name for name, model in models.items() if isinstance(model, _Copy))
+        repository = Repository(self._path, segments, tasks, cuts, copies)
         check_repository(repository)
         return repository
 
@@ -134,7 +141,9 @@ def _parse(files: ModelFiles) -> _Model:
         if files.canary is not None:
             task = replace(task, canary=parse_canary(_config(files.canary, task.name), _labels(files.canary)))
         return task
-    return _AllTasks(parse_cuts_left_out(config)) if kind == ALL_TASKS else None
+    if kind == ALL_TASKS:
+        return _AllTasks(parse_cuts_left_out(config))
+    return _Copy() if kind == COPY else None
 
 
 def _config(texts: Texts, name: str) -> Any:
