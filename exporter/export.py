@@ -22,6 +22,7 @@ from exporter.parity import ParityChecker, check_error
 from exporter.planning import PlannedSegment, SharingPlan, make_sharing_plan
 from exporter.sources import Sources
 from exporter.store import save_with_weights
+from exporter.wholes import WholeAnswer, answers_of_wholes, with_records
 from exporter.write import check_output, model_path, write_configs, written_whole
 from serving.repository import Repository
 
@@ -77,10 +78,11 @@ def export_repository(
             for name, chain in analysis.tasks.items()
         }
         check_output_names(tasks.values())
+        wholes = answers_of_wholes(tasks, analysis, progress)
         with written_whole(options.out, options.force, waiting) as folder:
             write_segments(plan.segments.values(), analysis, folder, progress)
-            repository = write_configs(folder, segments, tasks, plan.cuts_left_out)
-            errors = check_parity(repository, analysis, list(analysis.tasks), options.parity_limit, progress)
+            repository = write_configs(folder, segments, with_records(tasks, wholes), plan.cuts_left_out)
+            errors = check_parity(repository, wholes, options.parity_limit, progress)
     return ExportReport(replace(repository, path=options.out), plan, analysis.tasks, errors, analysis.remarks())
 
 
@@ -95,15 +97,14 @@ def write_segments(segments: Iterable[PlannedSegment], analysis: Analysis, folde
     progress("Writing segments", len(segments), len(segments))
 
 
-def check_parity(
-    repository: Repository, analysis: Analysis, tasks: list[str], limit: float, progress: Progress
-) -> dict[str, float]:
-    """Return the error of each of `tasks` against its whole model. Raises ParityError when one is over `limit`."""
+def check_parity(repository: Repository, wholes: Mapping[str, WholeAnswer], limit: float, progress: Progress) -> dict[str, float]:
+    """Return the error of each of the tasks of `wholes` against its whole model. Raises ParityError when one is over `limit`."""
     checker = ParityChecker(repository)
+    tasks = list(wholes)
     errors: dict[str, float] = {}
     for index, name in enumerate(tasks):
         progress("Checking composed against whole", index, len(tasks))
-        errors[name] = checker.error(name, analysis.wholes[name])
+        errors[name] = checker.error(name, wholes[name])
         check_error(repository, name, errors[name], limit)
         checker.keep_only(tasks[index + 1 :])
     progress("Checking composed against whole", len(tasks), len(tasks))

@@ -16,13 +16,15 @@ from exporter.describe import describe_segment, describe_steps, describe_task
 from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists
 from exporter.existing import read_existing
 from exporter.export import check_parity, write_segments
-from exporter.parity import ParityChecker, check_error, relative_error, sample_rows
+from exporter.parity import ParityChecker, check_error, relative_error
 from exporter.planning import PlannedStep, SharingPlan, make_sharing_plan
 from exporter.reuse import Missed, keep_segments, missed_sharing
 from exporter.sources import Sources
 from exporter.versions import all_versions, replaced, with_canary, with_steps
+from exporter.wholes import SAMPLE_ROWS, answers_of_wholes, with_records
 from exporter.write import Change, changed_whole, write_all_tasks, write_models
 from serving.repository import Repository, Task
+from serving.repository.sample import sample_inputs
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,13 @@ def add_tasks(
         plan = make_sharing_plan([*existing.chains.values(), *new], analysis.backbone, cuts, names)
         recut = {name: _redescribed(task, existing.chains[name], plan.tasks[name]) for name, task in versions.items()}
         coming = {name: _described(name, plan, analysis, _rows(before)) for name in sources.tasks}
+        wholes = answers_of_wholes(coming, analysis, progress)
+        coming = with_records(coming, wholes)
         tasks = _together(before.tasks, recut, coming, options.canary)
         check_output_names(version for task in tasks.values() for version in task.versions)
         repository = _write(change, [*tasks.values()], plan, analysis, progress)
         alone = replace(repository, tasks={**repository.tasks, **coming})
-        errors = check_parity(alone, analysis, list(sources.tasks), options.parity_limit, progress)
+        errors = check_parity(alone, wholes, options.parity_limit, progress)
         errors |= _check_recut(old, replace(repository, tasks=recut), options.parity_limit)
     kept = tuple(name for name in plan.segments if name in before.segments)
     missed = {} if options.recut else {chain.name: missed_sharing(existing, cuts, chain) for chain in new}
@@ -175,7 +179,7 @@ def _check_recut(old: Repository, new: Repository, limit: float) -> dict[str, fl
     for name, task in old.tasks.items():
         if task.steps == new.tasks[name].steps:
             continue
-        inputs = [sample_rows(spec, 4, seed) for seed, spec in enumerate(task.inputs)]
+        inputs = [*sample_inputs(task.inputs, SAMPLE_ROWS).values()]
         pairs = zip(after.compose(name, inputs), before.compose(name, inputs), strict=True)
         errors[name] = max(relative_error(found, expected) for found, expected in pairs)
         check_error(new, name, errors[name], limit)

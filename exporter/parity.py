@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -11,27 +10,12 @@ from numpy.typing import NDArray
 
 from exporter.errors import ParityError
 from exporter.runtime import open_session, run_session
-from serving.dtypes import NUMPY_DTYPES
+from exporter.wholes import SAMPLE_ROWS, WholeAnswer, spread_of
 from serving.repository import Repository, TensorSpec
 from serving.repository.model import SEGMENT_INPUT, segment_tensor
+from serving.repository.sample import sample_inputs
 
 Array = NDArray[np.generic]
-
-
-def sample_rows(spec: TensorSpec, rows: int, seed: int = 0) -> Array:
-    """Return random input of shape (rows, *spec.shape): noise of different brightness and contrast, so that outputs differ.
-
-    Integers other than uint8 are 0 or 1, which every table that they may index has.
-    """
-    generator = np.random.default_rng(seed)
-    dtype = NUMPY_DTYPES.get(spec.dtype, np.dtype(np.float32))
-    if dtype.kind in "iub" and spec.dtype != "UINT8":
-        return generator.integers(0, 2, (rows, *spec.shape)).astype(dtype)
-    noise = generator.standard_normal((rows, *spec.shape)) * generator.uniform(0.3, 1.0, (rows, *[1] * len(spec.shape)))
-    noise += generator.uniform(-1.0, 1.0, (rows, *[1] * len(spec.shape)))
-    if spec.dtype == "UINT8":
-        return np.clip(noise * 64 + 128, 0, 255).astype(np.uint8)
-    return noise.astype(dtype)
 
 
 class ParityChecker:
@@ -40,18 +24,12 @@ class ParityChecker:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self._sessions: dict[str, ort.InferenceSession] = {}
+        self._samples: dict[tuple[TensorSpec, ...], Sequence[Array]] = {}
 
-    def error(self, task: str, whole: Path, rows: int = 4) -> float:
-        """Return the largest difference between the composed segments of `task` and the ONNX file `whole`, in units of the spread.
-
-        The inputs and outputs of `whole` are those of the task in the same order.
-        """
-        inputs = [sample_rows(spec, rows, seed) for seed, spec in enumerate(self._repository.tasks[task].inputs)]
-        session = open_session(whole)
-        names = [value.name for value in session.get_inputs()]
-        expected = run_session(session, dict(zip(names, inputs, strict=True)), f"the whole network of {task}")
-        found = self.compose(task, inputs)
-        return max(relative_error(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+    def error(self, task: str, whole: WholeAnswer) -> float:
+        """Return the largest difference between the composed segments of `task` and its whole network, in units of the spread."""
+        found = self.compose(task, self._sample(self._repository.tasks[task].inputs))
+        return max(relative_error(ours, theirs) for ours, theirs in zip(found, whole.outputs, strict=True))
 
     def compose(self, task: str, inputs: Sequence[Array]) -> list[Array]:
         """Return the outputs of `task` for `inputs`, each of shape (n, ...), computed segment by segment."""
@@ -66,6 +44,11 @@ class ParityChecker:
         """Let go of the segments that none of `tasks` uses."""
         used = {step.segment for task in tasks for step in self._repository.tasks[task].steps}
         self._sessions = {name: session for name, session in self._sessions.items() if name in used}
+
+    def _sample(self, specs: tuple[TensorSpec, ...]) -> Sequence[Array]:
+        if specs not in self._samples:
+            self._samples = {specs: [*sample_inputs(specs, SAMPLE_ROWS).values()]}  # most often all tasks take the same
+        return self._samples[specs]
 
     def _run(self, segment: str, inputs: Mapping[str, Array]) -> Sequence[Array]:
         if segment not in self._sessions:
@@ -91,7 +74,7 @@ def relative_error(found: Array, expected: Array) -> float:
     An absolute limit would let a constant pass for the output of a network whose answers hardly differ.
     """
     difference = float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max())
-    spread = float(np.std(expected.astype(np.float64), axis=0).max())
+    spread = spread_of(expected)
     if difference == 0:
         return 0.0
     return difference / spread if spread else float("inf")

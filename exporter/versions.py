@@ -82,7 +82,8 @@ def _bare(task: Task) -> Task:
 
 
 def _is_same(task: Task, new: Task) -> bool:
-    return _bare(task) == replace(_bare(new), version=task.version)
+    # What was recorded follows from the steps, but for digits that another machine computes otherwise.
+    return _bare(task) == replace(_bare(new), version=task.version, parity=task.parity)
 
 
 def _newest(task: Task) -> int:

@@ -170,6 +170,16 @@ class InvalidAddress(ServingError):
         super().__init__(f"Cannot listen on port {port} of {host!r} ({reason}); give an address of this machine.")
 
 
+class WrongAnswer(RepositoryError):
+    """A task answers the sample otherwise than its whole network did when it was exported."""
+
+    def __init__(self, task: str, version: str, output: str, difference: float, allowed: float) -> None:
+        super().__init__(
+            f"Version {version} of task {task!r} answers its recorded sample with an error of {difference:.3g} in {output!r}, where "
+            f"{allowed:.3g} is allowed; its segments are not the exported ones, or are computed wrongly here: export it again."
+        )
+
+
 class SegmentTooLarge(RepositoryError):
     """A segment alone needs more memory than all may take."""
 

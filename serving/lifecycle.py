@@ -1,21 +1,23 @@
 """Which tasks are served, and how that changes while requests run.
 
 What is served at a moment is a catalogue that never changes. A load or unload makes the next one: its new segments are opened and tried
-first, then it takes the place of the old one at once. Requests finish on the catalogue that they started on; segments that only old
-catalogues know are closed when their last request is done. Segments are named by content, so that states mix without harm.
+first, and its new tasks must answer their recorded samples; then it takes the place of the old one at once. Requests finish on the
+catalogue that they started on; segments that only old catalogues know are closed when their last request is done. Segments are named by
+content, so that states mix without harm.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from serving.catalog import Catalog
 from serving.engines.base import Engine
-from serving.errors import EngineError, LastModel, LoadFailed, NotATask, RepositoryError, UnknownModel
+from serving.errors import EngineError, LastModel, LoadFailed, NotATask, RepositoryError, ServingError, UnknownModel
+from serving.parity import check_answers
 from serving.repository.config import ALL_TASKS
 from serving.repository.model import Repository, Segment, Task
 from serving.repository.read import RepositoryReader
@@ -70,7 +72,7 @@ class Lifecycle:
     async def load(self, name: str) -> None:
         """Serve the task `name` as it is on disk now, or, for all_tasks, exactly the tasks that are there.
 
-        Raises UnknownModel, NotATask, LoadFailed; then nothing has changed.
+        Raises UnknownModel, NotATask, LoadFailed, and QueueFull when the queue stays full; then nothing has changed.
         """
         async with self._changing:
             disk = await self._read(name)
@@ -124,13 +126,28 @@ class Lifecycle:
     async def _serve(self, name: str, tasks: Mapping[str, Task], segments: Mapping[str, Segment]) -> None:
         repository = served_part(replace(self.catalog.repository, tasks=tasks, segments=segments))
         catalog = Catalog(repository)
+        before = self.catalog.repository.tasks
+        changed = [task for task in repository.tasks.values() if task.name == name or task != before.get(task.name)]
         try:
             await self._engine.load(repository)
+            await self._try(repository, changed)
         except (RepositoryError, EngineError) as error:
             raise LoadFailed(name, error) from error
         self._old.append(self._current)
         self._current = _Generation(catalog)
         self._release_soon()
+
+    async def _try(self, repository: Repository, tasks: Iterable[Task]) -> None:
+        """Compare the answers of `tasks` with their records. What was opened for a task that fails is closed."""
+        try:
+            await check_answers(self._engine, repository, tasks)
+        except ServingError:
+            await self._engine.release(repository.segments.keys() - self._kept())
+            raise
+
+    def _kept(self) -> set[str]:
+        """Return the segments that requests can ask for."""
+        return {name for generation in (self._current, *self._old) for name in generation.catalog.repository.segments}
 
     def _release_soon(self) -> None:
         """Let go of the segments that nobody can ask for any more."""
@@ -141,7 +158,6 @@ class Lifecycle:
         async with self._changing:  # what is let go of here may be what a load has just asked for again
             finished = [generation for generation in self._old if not generation.users]
             self._old = [generation for generation in self._old if generation.users]
-            kept = {name for generation in (self._current, *self._old) for name in generation.catalog.repository.segments}
-            gone = {name for generation in finished for name in generation.catalog.repository.segments} - kept
+            gone = {name for generation in finished for name in generation.catalog.repository.segments} - self._kept()
             if gone:
                 await self._engine.release(gone)

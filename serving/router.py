@@ -19,6 +19,7 @@ from serving.lifecycle import Lifecycle
 from serving.messages import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
 from serving.observe.events import Observer, Silent
 from serving.observe.request import note_work
+from serving.parity import check_answers
 from serving.repository.config import ALL_TASKS
 from serving.repository.model import Repository, Task
 from serving.repository.read import RepositoryReader
@@ -72,9 +73,11 @@ class Router:
         """Whether requests are answered: the engine is loaded, and nobody has asked to stop."""
         return self._ready
 
-    async def start(self) -> None:
-        """Load the models. Raises RepositoryError or EngineError."""
+    async def start(self, check_samples: bool = False) -> None:
+        """Load the models and, if asked to, compare every task's answer with its record. Raises RepositoryError or EngineError."""
         await self._engine.start()
+        if check_samples:
+            await check_answers(self._engine, self.repository, self.repository.tasks.values())
         self._ready = True
 
     def drain(self) -> None:

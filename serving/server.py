@@ -45,7 +45,8 @@ class Server:
     http_port, grpc_port: 0 means any free port; after `start` they are the real ones. grace_s: how long `aclose` waits for requests.
     shared_memory: whether clients may have their tensors in shared memory objects of this machine, whichever this process may open.
     admin_token: whoever knows it may load and unload models; None: nobody. access_log: a log line per request.
-    observers: who else hears what happens, beside metrics, log and traces.
+    observers: who else hears what happens, beside metrics, log and traces. check_samples: whether every task's answer is compared with
+    what was recorded at its export before the server is ready, as it always is when a task is loaded later.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Server:
         access_log: bool = False,
         observers: Sequence[Observer] = (),
         admin_token: str | None = None,
+        check_samples: bool = False,
     ) -> None:
         self.host = host
         self.http_port = http_port
@@ -78,6 +80,7 @@ class Server:
         self._access_log = access_log
         self._observers = observers
         self._admin = Admin(admin_token)
+        self._check_samples = check_samples
         self._closing = contextlib.AsyncExitStack()
 
     @property
@@ -117,7 +120,7 @@ class Server:
             http_server = HttpServer(RequestMiddleware(front, observer), listener, self._grace_s)
             await http_server.start()
             stack.push_async_callback(self._shut_down, router, http_server, grpc_server)
-            await router.start()
+            await router.start(self._check_samples)
             self._closing = stack.pop_all()
 
     async def aclose(self) -> None:

@@ -26,7 +26,6 @@ from benchmarks.coverage.truth import Array, count_equal, run_taps
 from exporter.chain import Chain, make_chain
 from exporter.choose import CutOptions
 from exporter.export import ExportOptions, export_repository
-from exporter.parity import sample_rows
 from exporter.passes import canonicalise
 from exporter.runtime import open_session
 from exporter.sources import Sources
@@ -35,6 +34,7 @@ from exporter.torch_export import bind
 from serving.engines.embedded import EmbeddedEngine
 from serving.plan import make_plan
 from serving.repository import Repository, TensorSpec
+from serving.repository.sample import sample_rows
 from tuning.blocks import is_under
 
 TASK = "tuned"

@@ -96,6 +96,12 @@ def serve(
             help="Whoever knows the token in it may load and unload tasks; or the variable ESPALIER_ADMIN_TOKEN. Without: nobody.",
         ),
     ] = None,
+    check_samples: Annotated[
+        bool,
+        typer.Option(
+            "--check-samples", help="Compare every task's answer at the start, too, with what was recorded at its export."
+        ),
+    ] = False,
     drain_s: Annotated[float, typer.Option(min=0, help="Seconds that requests in flight get after SIGTERM.")] = 30.0,
 ) -> None:
     """Serve a repository over HTTP and gRPC (v2 protocol) with the embedded engine, until SIGTERM or Ctrl-C.
@@ -135,4 +141,5 @@ def serve(
         shared_memory=shared_memory,
         access_log=log_format is LogFormat.json if access_log is None else access_log,
         admin_token=token,
+        check_samples=check_samples,
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import prod
 
 from serving.errors import RepositoryError
 from serving.repository.config import ALL_TASKS
 from serving.repository.model import Repository, Segment, Step, Task, TensorSpec
+from serving.repository.record import SAMPLE, recorded_places
 
 _Type = tuple[str, tuple[int, ...]]  # dtype and shape of a tensor
 
@@ -33,6 +35,7 @@ def _check_task(repository: Repository, task: Task, computable: Collection[str])
     _check_output_names(task)
     _check_wiring(repository, task)
     _check_labels(task)
+    _check_record(task)
 
 
 def _check_versions(task: Task) -> None:
@@ -113,6 +116,16 @@ def _check_labels(task: Task) -> None:
     if task.labels and [output.shape for output in task.outputs] != [(len(task.labels),)]:
         shapes = " and ".join(str(list(output.shape)) for output in task.outputs)
         raise RepositoryError(f"Task {task.name!r} has {len(task.labels)} labels for outputs of shape {shapes}.")
+
+
+def _check_record(task: Task) -> None:
+    if task.parity is None or task.parity.sample != SAMPLE:
+        return
+    expected = [len(recorded_places(prod(spec.shape))) for spec in task.outputs]
+    records = task.parity.outputs
+    fits = [record is None or len(record.values) == count for record, count in zip(records, expected, strict=False)]
+    if len(records) != len(expected) or not all(fits):
+        raise RepositoryError(f"The recorded sample of task {task.name!r} does not fit its outputs; export the task again.")
 
 
 def _type(spec: TensorSpec) -> _Type:

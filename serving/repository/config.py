@@ -15,12 +15,14 @@ from tritonclient.grpc import model_config_pb2
 from serving.errors import RepositoryError
 from serving.preprocessing import Preprocessing
 from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Canary, Segment, Step, Task, TensorSpec, segment_tensor
+from serving.repository.record import ParityRecord
 from serving.repository.unite import Copy, ensemble_of
 
 ALL_TASKS = "all_tasks"
 COPY = "copy"
 LABELS_FILE = "labels.txt"
 _KIND = "espalier_kind"
+_PARITY = "parity_sample"
 
 # A protobuf class without type information: `Any` at this one boundary.
 ModelConfig: Any = model_config_pb2.ModelConfig
@@ -60,6 +62,8 @@ def task_config(task: Task) -> Any:
         parameters["preprocessing"] = task.preprocessing.to_json()
     if task.last_version:
         parameters["last_version"] = str(task.last_version)
+    if task.parity is not None:
+        parameters[_PARITY] = task.parity.to_json()
     return _ensemble(task.name, [task], task.steps, parameters)
 
 
@@ -179,6 +183,7 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
             provenance=json.loads(parameters["provenance"]),
             version=version,
             last_version=int(parameters.get("last_version", "0")),
+            parity=ParityRecord.from_json(parameters[_PARITY]) if _PARITY in parameters else None,
         )
     except (KeyError, ValueError, IndexError) as error:
         raise _incomplete(config.name, "task", error) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.preprocessing import Preprocessing
+from serving.repository.record import ParityRecord
 
 SEGMENT_INPUT = "input"
 SEGMENT_OUTPUT = "output"
@@ -77,6 +78,7 @@ class Task:
     labels: one per entry of the only output, a vector, or empty. provenance: where the weights come from, for people.
     previous: the version before this one, kept for a rollback. canary: one that is tried beside it. Neither keeps any in turn.
     last_version: the highest version number that the task ever had, where that is higher than those it has now; otherwise 0.
+    parity: what the whole network answered when it was exported; None: nobody recorded it.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Task:
     previous: Task | None = None
     canary: Canary | None = None
     last_version: int = 0
+    parity: ParityRecord | None = None
 
     @property
     def versions(self) -> tuple[Task, ...]:

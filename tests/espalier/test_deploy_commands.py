@@ -242,7 +242,7 @@ def test_a_real_server_serves_what_the_commands_say(folder: Path) -> None:
         for command, version, net in (
             (["deploy", "probe.onnx", "--to", "repo"], "2", NEW),
             (["rollback", "probe", "--in", "repo"], "1", old),
-            (["deploy", "probe.onnx", "--to", "repo", "--canary", "5%"], "1", old),
+            (["deploy", "probe.onnx", "--to", "repo", "--canary", "0.001%"], "1", old),
             (["promote", "probe", "--in", "repo"], "3", NEW),
         ):
             run = espalier(*command, *told, cwd=folder)

@@ -18,6 +18,7 @@ from serving.repository.config import (
     task_config,
     to_text,
 )
+from serving.repository.record import OutputRecord, ParityRecord
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 IMAGE = TensorSpec("image", "UINT8", (64, 64, 3))
@@ -47,6 +48,7 @@ TASK = Task(
     labels=("even", "odd"),
     preprocessing=Preprocessing(64, 64),
     provenance={"backbone": "resnet18", "seed": "0"},
+    parity=ParityRecord((OutputRecord((-0.75336, 1.2501), 0.877),), 0.02),
 )
 
 

@@ -1,0 +1,65 @@
+"""Compares what a task answers here with what its whole network answered when it was exported."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from serving.engines.base import Answer, Array, Call, Engine
+from serving.errors import QueueFull, WrongAnswer
+from serving.plan import ExecutionPlan, make_plan
+from serving.repository.model import Repository, Task
+from serving.repository.record import SAMPLE, recorded_places
+from serving.repository.sample import sample_inputs
+
+_WAIT_S = 0.05
+_MOST_WAITS = 600  # half a minute
+
+
+async def check_answers(engine: Engine, repository: Repository, tasks: Iterable[Task]) -> None:
+    """Raise WrongAnswer unless each of `tasks`, and its canary, answers one row of sample input as its record says.
+
+    Their segments are in `repository` and open in `engine`, which runs the row like a request. Without a record of the sample that
+    this version makes nothing is compared. Raises EngineError when a segment fails, QueueFull when the queue is full for half a minute.
+    """
+    for task in _served_versions(tasks):
+        if task.parity is None or task.parity.sample != SAMPLE:
+            continue
+        plan = make_plan(replace(repository, tasks={task.name: task}), [task.name])
+        inputs = await asyncio.to_thread(sample_inputs, task.inputs)
+        answer = await _patient_answer(engine, plan, inputs, Call(task.name, rows_per_run=1))
+        for error in answer.errors.values():
+            raise error
+        _compare(task, answer.outputs)
+
+
+def _served_versions(tasks: Iterable[Task]) -> Iterator[Task]:
+    for task in tasks:
+        yield task
+        if task.canary is not None:
+            yield task.canary.task
+
+
+async def _patient_answer(engine: Engine, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call) -> Answer:
+    """Return the answer of `engine`, also when its queue is full at times: a model can be loaded under load."""
+    for _ in range(_MOST_WAITS):
+        try:
+            return await engine.infer(plan, inputs, call)
+        except QueueFull:
+            await asyncio.sleep(_WAIT_S)
+    return await engine.infer(plan, inputs, call)
+
+
+def _compare(task: Task, outputs: Mapping[str, Array]) -> None:
+    assert task.parity is not None
+    for spec, record in zip(task.outputs, task.parity.outputs, strict=True):
+        if record is None:
+            continue
+        found = outputs[spec.name].reshape(-1).astype(np.float64)
+        difference = float(np.abs(found[recorded_places(found.size)] - np.asarray(record.values)).max(initial=0.0))
+        allowed = task.parity.tolerance * record.scale
+        if not difference <= allowed:  # NaN is wrong, too
+            raise WrongAnswer(task.name, task.version, spec.name, difference, allowed)
