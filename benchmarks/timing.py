@@ -23,19 +23,23 @@ class Timing:
 
 
 async def interleave(
-    variants: Mapping[str, Callable[[], Awaitable[object]]], rounds: int = 50, warmup: int = 5
+    variants: Mapping[str, Callable[[], Awaitable[object]]],
+    rounds: int = 50,
+    warmup: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Return the timing of each of `variants`, run in turn (A B C A B C ...) so that a drift of the machine meets all of them alike.
 
-    rounds: counted runs of each; warmup: uncounted runs of each before.
+    rounds: counted runs of each; warmup: uncounted runs of each before. clock: seconds; time.thread_time for work of one thread on a
+    machine that others use.
     """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(-warmup, rounds):
         for name, run in variants.items():
-            started = time.perf_counter()
+            started = clock()
             await run()
             if turn >= 0:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return {name: _summarise(values) for name, values in seconds.items()}
 
 

@@ -23,22 +23,23 @@ _CLASSES = 4
 # The seeds of each task's blocks; equal seeds are equal weights.
 TASKS: Mapping[str, tuple[int, ...]] = {"probe": (1, 2, 3), "early": (11, 2, 3), "middle": (1, 12, 3), "late": (1, 2, 13)}
 _BACKBONE = (1, 2, 3)
+_HOW = Preprocessing(height=SIZE, width=SIZE)
 
 
-def write_tiny_family(folder: Path) -> Repository:
-    """Write four tasks on one backbone of three blocks as a repository: uint8 images of 8 x 8 pixels, 4 classes each."""
-    loaders = {name: partial(_task, blocks, head) for head, (name, blocks) in enumerate(TASKS.items())}
-    sources = Sources(loaders, partial(_task, _BACKBONE, len(TASKS)))
+def write_tiny_family(folder: Path, how: Preprocessing = _HOW) -> Repository:
+    """Write four tasks on one backbone of three blocks as a repository: uint8 images of 8 x 8 pixels, or as `how` says, 4 classes each."""
+    loaders = {name: partial(_task, blocks, head, how) for head, (name, blocks) in enumerate(TASKS.items())}
+    sources = Sources(loaders, partial(_task, _BACKBONE, len(TASKS), how))
     return export_repository(sources, ExportOptions(folder, cuts=CutOptions("exact"))).repository
 
 
-def _task(blocks: Sequence[int], head: int) -> TaskModel:
+def _task(blocks: Sequence[int], head: int, how: Preprocessing) -> TaskModel:
     labels = tuple(f"class {index}" for index in range(_CLASSES))
-    return TaskModel(ir.from_proto(_network(blocks, head)), labels, Preprocessing(height=SIZE, width=SIZE))
+    return TaskModel(ir.from_proto(_network(blocks, head, how)), labels, how)
 
 
-def _network(blocks: Sequence[int], head: int) -> ModelProto:
-    sizes = [SIZE * SIZE * 3, *[_WIDTH] * len(blocks), _CLASSES]
+def _network(blocks: Sequence[int], head: int, how: Preprocessing) -> ModelProto:
+    sizes = [how.height * how.width * 3, *[_WIDTH] * len(blocks), _CLASSES]
     nodes = [
         helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["floats"], ["x0"]),
@@ -51,7 +52,7 @@ def _network(blocks: Sequence[int], head: int) -> ModelProto:
         nodes.append(helper.make_node("MatMul", [f"x{place}", f"w{place}"], ["logits" if last else f"y{place}"]))
         if not last:
             nodes.append(helper.make_node("Tanh", [f"y{place}"], [f"x{place + 1}"]))
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["rows", SIZE, SIZE, 3])
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["rows", how.height, how.width, 3])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", _CLASSES])
     graph = helper.make_graph(nodes, "tiny", [image], [logits], weights)
     return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)])

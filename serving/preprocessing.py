@@ -55,14 +55,14 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return `image` as a uint8 array of shape (height, width, 3), RGB."""
-        image = image.convert("RGB")
-        resized = image.resize(self._resized_size(image.width, image.height), _RESAMPLING[self.interpolation])
+        image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+        resized = image.resize(self.resized_size(image.width, image.height), _RESAMPLING[self.interpolation])
         left = round((resized.width - self.width) / 2)
         top = round((resized.height - self.height) / 2)
         return np.asarray(resized.crop((left, top, left + self.width, top + self.height)), dtype=np.uint8)
 
-    def _resized_size(self, width: int, height: int) -> tuple[int, int]:
-        """Return (width, height) after the resize: the shorter side as timm computes it, the other in proportion."""
+    def resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """Return (width, height) of a picture after the resize: the shorter side as timm computes it, the other in proportion."""
         frame_width, frame_height = int(self.width / self.crop_fraction), int(self.height / self.crop_fraction)
         if frame_width * height >= frame_height * width:  # the width is the tighter side
             return frame_width, max(self.height, int(frame_width * height / width))

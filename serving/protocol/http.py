@@ -37,8 +37,9 @@ def create_app(
     metrics: what GET /metrics tells; None: there is no such path. admin: who may load and unload models; None: nobody.
     """
     app = FastAPI(title="espalier", version=server_metadata().version, description=_DESCRIPTION)
-    app.include_router(v2_routes(router, max_body_bytes, memory))
+    # Routes are tried in order. First those of images, because the requests for inference never come here (InferFront).
     app.include_router(predict_routes(router, image_limits or ImageLimits()))
+    app.include_router(v2_routes(router, max_body_bytes, memory))
     app.include_router(control_routes(router, admin or Admin()))
     if metrics is not None:
         app.include_router(metrics_routes(metrics))
