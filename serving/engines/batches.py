@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from serving.engines.base import Array, SegmentRun
+from serving.engines.device import is_on_device, stack
 from serving.engines.flow import Flow, Work
 from serving.errors import EngineError, ServingError
 
@@ -59,6 +60,8 @@ class BatchRunner:
         try:
             results = self._run_in_pieces(segment, _stack([work.inputs() for work in batch]), rows)
             _check(segment, results, rows, len(batch[0].step.outputs[0]))
+            if is_on_device(results[0]):
+                results = _brought_home(batch, results)
         except BaseException as error:  # whatever happens in a segment, its worker lives on
             if len(batch) > 1:
                 return [outcome for work in batch for outcome in self.run([work])]
@@ -102,5 +105,16 @@ def _check(segment: str, results: Sequence[Array], rows: int, outputs: int) -> N
         )
 
 
+def _brought_home(batch: Sequence[Work], results: Sequence[Array]) -> Sequence[Array]:
+    """Return `results`, on the host where they leave the engine: copying them may fail, and its time is this run's."""
+
+    def leaves(place: int) -> bool:
+        return any(
+            work.step.outputs[stream][place] in work.flow.plan.outputs.values() for work in batch for stream in work.streams
+        )
+
+    return [np.asarray(result) if leaves(place) else result for place, result in enumerate(results)]
+
+
 def _stack(inputs: Sequence[Sequence[Array]]) -> Sequence[Array]:
-    return inputs[0] if len(inputs) == 1 else [np.concatenate(arrays) for arrays in zip(*inputs, strict=True)]
+    return inputs[0] if len(inputs) == 1 else [stack(arrays) for arrays in zip(*inputs, strict=True)]

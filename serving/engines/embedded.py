@@ -20,6 +20,7 @@ from serving.engines.efficiency import RowLimits
 from serving.engines.loading import SegmentFile
 from serving.engines.opening import PROVIDERS as PROVIDERS
 from serving.engines.opening import session_options as session_options
+from serving.engines.providers import CPU
 from serving.engines.scheduler import MAX_QUEUE_ROWS, Scheduler
 from serving.engines.sessions import SessionStore, SessionStoreOptions
 from serving.plan import ExecutionPlan
@@ -33,7 +34,7 @@ class EngineOptions:
     sessions: how segments are opened; its `threads` are those of a run, None: the cores of this process, divided by `instances`.
     instances: runs at a time. max_queue_rows: rows of waiting requests beyond which more are refused. max_batch_rows: the most rows of a
     run, None: as many as the segment takes. learn_rows: whether `start` finds out how many rows are best for each segment (a tenth of a
-    second for each shape that is not known); rows_file: where that is kept, None: nowhere.
+    second for each shape that is not known; on the CPU only); rows_file: where that is kept, None: nowhere.
     """
 
     sessions: SessionStoreOptions = field(default_factory=SessionStoreOptions)
@@ -65,7 +66,7 @@ class EmbeddedEngine:
         self._store = SessionStore(
             replace(options.sessions, threads=options.threads) if options.instances > 1 else options.sessions
         )
-        self._rows = RowLimits(options.rows_file, options.threads)
+        self._rows = RowLimits(options.rows_file if self._profiles else None, options.threads)
         self._limits: Mapping[str, int] = {}
         self._counter = RunCounter(repository.segments)
         self._scheduler = Scheduler(
@@ -83,7 +84,7 @@ class EmbeddedEngine:
         Raises RepositoryError naming the segment that cannot be used.
         """
         await asyncio.to_thread(self._open, self._repository, make_room=False)
-        if self._options.learn_rows:
+        if self._options.learn_rows and self._profiles:
             await asyncio.to_thread(self._learn_rows)
         self._scheduler.start()
 
@@ -116,6 +117,11 @@ class EmbeddedEngine:
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes of each segment that is open."""
         return self._store.loaded()
+
+    @property
+    def _profiles(self) -> bool:
+        """Whether rows are profiled: elsewhere more are better, and the first run of a size takes longer than the profile may."""
+        return self._store.providers == (CPU,)
 
     def _open(self, repository: Repository, make_room: bool) -> None:
         uses = Counter(step.segment for task in repository.tasks.values() for step in task.steps)

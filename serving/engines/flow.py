@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from serving.engines.base import Answer, Array, Call, SegmentRun
+from serving.engines.device import stack
 from serving.errors import ServingError
 from serving.plan import ExecutionPlan, PlanStep
 
@@ -68,7 +67,7 @@ class Flow:
     def stacked(self, step: PlanStep, streams: Sequence[int]) -> list[Array]:
         """Return the inputs of these streams of `step`, one stream after the other on the batch axis."""
         arrays = [[self._tensors[name] for name in step.inputs[stream]] for stream in streams]
-        return arrays[0] if len(arrays) == 1 else [np.concatenate(parts) for parts in zip(*arrays, strict=True)]
+        return arrays[0] if len(arrays) == 1 else [stack(parts) for parts in zip(*arrays, strict=True)]
 
     def finish(self, work: Work, results: Sequence[Array], run: SegmentRun) -> list[Work]:
         """Take the results of `work`, arrays of `work.rows` rows; return what may run now."""

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from serving.engines.device import Device
+from serving.engines.engine_cache import EngineCache
 from serving.engines.freed import give_back_freed_memory
 from serving.engines.opening import cannot_be_loaded, check_outputs, open_session, segment_threads, session_options, warm_up
+from serving.engines.providers import TENSORRT
 from serving.engines.segment_cache import SegmentCache
 from serving.errors import RepositoryError
 from serving.repository.model import Segment
@@ -29,11 +32,16 @@ class SegmentFile:
 
 @dataclass(frozen=True)
 class SegmentLoader:
-    """Opens segments from the cache where they have a form there, else from their own files. threads: as of `session_options`."""
+    """Opens segments from the cache where they have a form there, else from their own files. threads: as of `session_options`.
+
+    engines: of the first provider, TensorRT. device: where features stay, None: on the host.
+    """
 
     providers: Sequence[str]
     threads: int | None = None
     cache: SegmentCache | None = None
+    engines: EngineCache | None = None
+    device: Device | None = None
 
     def load(self, file: SegmentFile) -> ort.InferenceSession:
         """Return a session that has been checked by a run with one row. Raises RepositoryError naming the segment."""
@@ -41,9 +49,12 @@ class SegmentLoader:
         try:
             session = self.cache.open(file.model, make_options) if self.cache is not None else None
             if session is None:
-                session = open_session(file.model, make_options(), self.providers)
+                engine_options = self.engines.options(file.model) if self.engines is not None else None
+                session = open_session(file.model, make_options(), self.providers, engine_options)
                 give_back_freed_memory()
-            results = warm_up(file.segment, session)
+            if TENSORRT in self.providers:  # it compiles again for numbers of rows beyond those that it has seen
+                warm_up(file.segment, session, self.device, file.segment.max_batch_rows)
+            results = warm_up(file.segment, session, self.device)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise cannot_be_loaded(file.segment) from error
         check_outputs(file.segment, results)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -12,6 +12,7 @@ import onnxruntime as ort
 from serving.dtypes import NUMPY_DTYPES
 from serving.engines.base import Array
 from serving.engines.cores import available_cores
+from serving.engines.device import Device, is_on_device, whole
 from serving.errors import RepositoryError
 from serving.repository.model import SEGMENT_INPUT, Segment, segment_tensor
 
@@ -48,10 +49,16 @@ def segment_threads(segment: Segment, threads: int | None) -> int | None:
     return 1 if 0 < segment.macs < _ONE_THREAD_MACS else threads
 
 
-def open_session(model: Path | bytes, options: ort.SessionOptions, providers: Sequence[str]) -> ort.InferenceSession:
-    """Return a session of an ONNX file or its bytes. Raises what ONNX Runtime raises, which has no common base."""
+def open_session(
+    model: Path | bytes, options: ort.SessionOptions, providers: Sequence[str], first_options: Mapping[str, str] | None = None
+) -> ort.InferenceSession:
+    """Return a session of an ONNX file or its bytes. first_options: of the first provider.
+
+    Raises what ONNX Runtime raises, which has no common base.
+    """
     source = model if isinstance(model, bytes) else str(model)
-    return ort.InferenceSession(source, options, providers=list(providers), enable_fallback=0)
+    with_options = [(providers[0], dict(first_options or {})), *providers[1:]]
+    return ort.InferenceSession(source, options, providers=with_options, enable_fallback=0)
 
 
 def run_session(session: ort.InferenceSession, inputs: Sequence[Array]) -> Sequence[Array]:
@@ -60,9 +67,24 @@ def run_session(session: ort.InferenceSession, inputs: Sequence[Array]) -> Seque
     return cast(Sequence[Array], session.run(None, named))
 
 
-def warm_up(segment: Segment, session: ort.InferenceSession) -> Sequence[Array]:
-    """Return what `session` makes of one row of zeros."""
-    return run_session(session, [np.zeros((1, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in segment.inputs])
+def run_on_device(session: ort.InferenceSession, inputs: Sequence[Array], device: Device) -> Sequence[Array]:
+    """Do as `run_session`, but leave the outputs on `device`, where the session computes, as DeviceRows. Inputs may be such, too."""
+    binding = session.io_binding()
+    for index, rows in enumerate(inputs):
+        name = segment_tensor(SEGMENT_INPUT, index)
+        if not (is_on_device(rows) and rows.bind(binding, name, device)):
+            binding.bind_cpu_input(name, np.ascontiguousarray(rows))
+    for output in session.get_outputs():
+        binding.bind_output(output.name, device.kind, device.number)
+    binding.synchronize_inputs()  # binding may only begin a copy; a run, by default, ends when its outputs are there
+    session.run_with_iobinding(binding)
+    return [whole(value, session) for value in binding.get_outputs()]
+
+
+def warm_up(segment: Segment, session: ort.InferenceSession, device: Device | None = None, rows: int = 1) -> Sequence[Array]:
+    """Return what `session` makes of some rows of zeros; device: as of `run_on_device`, None: the host."""
+    zeros = [np.zeros((rows, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in segment.inputs]
+    return run_session(session, zeros) if device is None else run_on_device(session, zeros, device)
 
 
 def cannot_be_loaded(segment: Segment) -> RepositoryError:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnxruntime as ort
 
+from serving.engines.device import Device
 from serving.errors import ProviderUnavailable
 
 CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
 # Each falls back to those after it, operator by operator.
 _CHAINS = {
     "cpu": (CPU,),
-    "cuda": ("CUDAExecutionProvider", CPU),
-    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU),
+    "cuda": (CUDA, CPU),
+    "tensorrt": (TENSORRT, CUDA, CPU),
     "openvino": ("OpenVINOExecutionProvider", CPU),
 }
 PROVIDER_CHOICES = ("auto", *_CHAINS)
@@ -52,8 +55,10 @@ def provider_works(choice: str) -> bool:
     wanted = _CHAINS[choice][0]
     if wanted not in ort.get_available_providers():
         return False
-    if choice in _NEED_GPU and not any(device.exists() for device in _GPU_DEVICES):
-        return False  # asked before trying, because ONNX Runtime complains on stderr when it fails to load CUDA
+    if choice in _NEED_GPU:
+        if not any(device.exists() for device in _GPU_DEVICES):
+            return False  # asked before trying, because ONNX Runtime complains on stderr when it fails to load CUDA
+        _load_cuda()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
@@ -61,3 +66,18 @@ def provider_works(choice: str) -> bool:
     except Exception:  # ONNX Runtime's exceptions have no common base
         return False
     return wanted in session.get_providers()
+
+
+def device_of(providers: Sequence[str]) -> Device | None:
+    """Return the device on which features can stay between sessions of `providers`; None: the host, where there is nothing to save.
+
+    It is the first GPU that this process sees; CUDA_VISIBLE_DEVICES says which that is.
+    """
+    return Device("cuda") if CUDA in providers else None
+
+
+def _load_cuda() -> None:
+    """Load CUDA's libraries from the nvidia-* packages beside ONNX Runtime's, where it does not look by itself."""
+    preload = getattr(ort, "preload_dlls", None)  # since 1.21
+    if preload is not None:
+        preload()

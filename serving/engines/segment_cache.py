@@ -30,6 +30,7 @@ from serving.engines.digest_record import DigestRecord, current_boot
 from serving.engines.digests import FileDigests
 from serving.engines.freed import give_back_freed_memory
 from serving.engines.opening import open_session
+from serving.engines.private_folder import make_private_folder
 
 DEFAULT_LIMIT_BYTES = 20_000_000_000
 # Below, opening the model itself takes as long: a linear probe of 0.8 MB 9 ms either way, but 30 ms and more to make its entry.
@@ -88,20 +89,12 @@ class SegmentCache:
         """
         with suppress(OSError):
             is_right_size = self._min_bytes <= model.stat().st_size <= self._limit_bytes
-            if not is_right_size or len(list(model.parent.iterdir())) > 1 or not self._prepare():
+            if not is_right_size or len(list(model.parent.iterdir())) > 1 or not make_private_folder(self._folder):
                 return None
             digest = self._digests.of(model)
             entry = self._entry(digest)
             return self._open(entry, make_options) or self._remake(entry, model, digest, make_options)
         return None
-
-    def _prepare(self) -> bool:
-        """Make the folder; say whether it is one that only this user (or root) can fill with models."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not hasattr(os, "geteuid"):
-            return True
-        status = self._folder.stat()
-        return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
 
     def _entry(self, source: str) -> _Entry:
         facts = {"format": _FORMAT, "source": source, "providers": list(self._providers), **self._machine}

@@ -10,10 +10,12 @@ from pathlib import Path
 import onnxruntime as ort
 
 from serving.engines.base import Array
+from serving.engines.device import Device
+from serving.engines.engine_cache import EngineCache
 from serving.engines.freed import give_back_freed_memory
 from serving.engines.loading import SegmentFile, SegmentLoader, memory_of
-from serving.engines.opening import run_session
-from serving.engines.providers import CPU, choose_providers
+from serving.engines.opening import run_on_device, run_session
+from serving.engines.providers import CPU, TENSORRT, choose_providers, device_of
 from serving.engines.segment_cache import DEFAULT_LIMIT_BYTES, SegmentCache
 from serving.errors import EngineError, SegmentTooLarge
 
@@ -23,11 +25,13 @@ class SessionStoreOptions:
     """How sessions are opened.
 
     threads: of each session (None: the cores of this process); small segments take one. provider: see providers.PROVIDER_CHOICES.
-    cache_folder: where optimised segments are kept (None: nowhere; only for the CPU provider), cache_limit_bytes of them at most.
+    cache_folder: where optimised segments are kept (None: nowhere; only for the CPU provider), cache_limit_bytes of them at most;
+    TensorRT keeps its engines in `engines` beside it, without a limit.
     record_hashes: whether files that were hashed since the machine started are believed to be the same while they are not written.
     memory_limit_bytes: what open sessions may take together (None: no limit). Counted per session: the size of its model file and
     250 kB. Not counted: features and answers of running requests, and for the moments in which ONNX Runtime optimises a segment that
     is not in the cache, another two or three times its weights.
+    device: where features stay between segments; None: on the GPU if that computes, else on the host.
     """
 
     threads: int | None = None
@@ -36,6 +40,7 @@ class SessionStoreOptions:
     cache_limit_bytes: int = DEFAULT_LIMIT_BYTES
     record_hashes: bool = True
     memory_limit_bytes: int | None = None
+    device: Device | None = None
 
 
 @dataclass(eq=False)
@@ -67,11 +72,14 @@ class SessionStore:
             raise ValueError(f"threads must be at least 1, not {options.threads}.")
         self.providers = choose_providers(options.provider)
         self._options = options
-        cache = None
+        self._device = options.device or device_of(self.providers)
+        cache, engines = None, None
         if options.cache_folder is not None and self.providers == (CPU,):
             limit, record = options.cache_limit_bytes, options.record_hashes
             cache = SegmentCache(options.cache_folder, self.providers, limit, record_hashes=record)
-        self._loader = SegmentLoader(self.providers, options.threads, cache)
+        elif options.cache_folder is not None and self.providers[0] == TENSORRT:
+            engines = EngineCache(options.cache_folder.with_name("engines"))
+        self._loader = SegmentLoader(self.providers, options.threads, cache, engines, self._device)
         self._slots: dict[str, _Slot] = {}
         self._used_bytes = 0
         self._clock = 0
@@ -108,6 +116,8 @@ class SessionStore:
         """
         slot = self._acquire(name)
         try:
+            if self._device is not None:
+                return run_on_device(slot.session, inputs, self._device)
             return run_session(slot.session, inputs)
         except Exception as error:  # ONNX Runtime's exceptions have no common base, and may hold paths
             raise EngineError(f"Segment {name!r} failed on {len(inputs[0])} rows.") from error

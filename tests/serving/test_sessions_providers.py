@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import onnxruntime as ort
 import pytest
 import typer
 
 from espalier.commands.sizes import parse_size
+from serving.engines.engine_cache import EngineCache
 from serving.engines.providers import PROVIDER_CHOICES, choose_providers, provider_works
 from serving.errors import ProviderUnavailable
 
@@ -42,6 +46,39 @@ def test_what_is_chosen_works_on_this_machine(choice: str, capfd: pytest.Capture
 
 def test_the_processor_is_tried_with_a_real_model() -> None:
     assert provider_works("cpu")
+
+
+def model_in(folder: Path, content: bytes) -> Path:
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(content)
+    return folder / "model.onnx"
+
+
+def test_engines_of_different_models_are_kept_apart(tmp_path: Path) -> None:
+    """TensorRT's provider itself cannot tell networks apart that differ in their weights alone."""
+    cache = EngineCache(tmp_path / "cache" / "engines")
+    contents = {"a": b"flowers", "b": b"birds", "again": b"flowers"}
+    options = {name: dict(cache.options(model_in(tmp_path / name, content))) for name, content in contents.items()}
+    assert options["a"] == options["again"]
+    for name, content in contents.items():
+        folder = tmp_path / "cache" / "engines" / hashlib.sha256(content).hexdigest()
+        assert options[name] == {
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(folder),
+            "trt_fp16_enable": "0",
+        }
+        assert folder.is_dir()
+
+
+def test_engines_are_not_kept_where_others_write_or_the_model_is_in_several_files(tmp_path: Path) -> None:
+    model = model_in(tmp_path / "a", b"flowers")
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    assert EngineCache(open_to_all).options(model) == {}
+    assert EngineCache(model).options(model) == {}  # a file where the folder should be
+    (tmp_path / "a" / "weights.bin").write_bytes(b"1")
+    assert EngineCache(tmp_path / "engines").options(model) == {}
 
 
 @pytest.mark.parametrize(
