@@ -2,8 +2,72 @@
 
 from __future__ import annotations
 
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before torch and numpy are imported: tiny networks are no work for several threads, which wait for one another the longer, the
+# busier the machine is. Processes that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
 from hypothesis import settings
 
 # Machines are shared: an example that takes long is no failure. What must be fast is measured in benchmarks.
 settings.register_profile("espalier", deadline=None)
 settings.load_profile("espalier")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Import all modules without looking for garbage, and never look through them again: that took a third of the imports' time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Let the interpreter clean up as ever, else C++ libraries report what is still there."""
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def traces_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traces"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kept_traces(traces_folder: Path) -> Iterator[None]:
+    """Networks that another module with this fixture has traced are not traced again: for tests of what is done with a trace."""
+    from exporter import torch_export
+    from tests.traces import keeping
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_export, "trace", keeping(torch_export.trace, traces_folder))
+        yield
+
+
+@pytest.fixture
+def forked_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX files are tried out in a forked process: for tests of what comes after. Those in test_fuzz.py start the real one."""
+    from exporter import preflight
+    from tests import forked
+
+    monkeypatch.setattr(preflight, "_run", forked.run)
+
+
+@pytest.fixture(scope="module")
+def unsynced() -> Iterator[None]:
+    """Nothing waits for the disk, which only a power cut would show: for tests that write many repositories."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield

@@ -14,7 +14,8 @@ from espalier.cli import main
 from tests.exporter.graphs import Net
 from tests.exporter.test_export import BACKBONE, FAMILY
 
-pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+# as a whole: the fast part of the suite is to stay under a minute
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_preflight")]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from tests.exporter.graphs import SIZE, Net
 from tests.exporter.states import replace_with, state
 from tests.exporter.test_export import FAMILY, export
 
-pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+# as a whole: the fast part of the suite is to stay under a minute
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_preflight", "unsynced")]
 
 NEW = Net(blocks=(1, 2, 3, 41), head=11)
 

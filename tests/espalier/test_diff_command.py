@@ -13,7 +13,8 @@ from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
 from tests.exporter.wired import siamese
 
-pytestmark = pytest.mark.slow  # each command tries its ONNX files out in a process of its own
+# each command tries its ONNX files out in a process of its own
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_preflight")]
 
 
 @pytest.fixture(scope="module")

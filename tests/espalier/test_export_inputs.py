@@ -11,7 +11,8 @@ from serving.repository import read_repository
 from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
 
-pytestmark = pytest.mark.slow  # each command tries its ONNX files out in a process of its own
+# each command tries its ONNX files out in a process of its own
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_preflight")]
 
 
 @pytest.fixture

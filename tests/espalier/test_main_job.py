@@ -19,7 +19,7 @@ from tests.espalier.test_cli import espalier
 from tests.nets import tiny_resnet
 from tuning.backbone import save_backbone
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_traces")]
 
 
 def succeed(*arguments: str | Path) -> str:

@@ -12,6 +12,8 @@ from tests.exporter.test_export import FAMILY, export
 from tests.nets import tiny_vit
 from tuning.backbone import save_backbone
 
+pytestmark = pytest.mark.usefixtures("kept_traces")
+
 
 def test_a_longer_network_takes_longer() -> None:
     short, long = Net(blocks=()).model(), Net(blocks=range(150)).model()

@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,14 +20,6 @@ from tuning.checkpoint import build_network, load_task
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
 
 NETS = {"resnet": tiny_resnet, "vit": tiny_vit}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

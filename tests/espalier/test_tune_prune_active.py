@@ -13,7 +13,7 @@ from tests.nets import tiny_data, tiny_resnet
 from tuning.backbone import load_backbone, save_backbone
 from tuning.checkpoint import build_network, load_task
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_traces")]
 
 QUICK = ["--epochs", "1", "--batch-size", "8"]
 

@@ -9,6 +9,8 @@ from tests.nets import tiny_resnet
 from tuning.backbone import load_backbone, save_backbone
 from tuning.search.ledger import read_ledger
 
+pytestmark = pytest.mark.usefixtures("kept_traces")
+
 SHORT = ("--data", "digits:parity", "--folds", "2", "--epochs", "1", "--workers", "2")
 
 
@@ -103,6 +105,7 @@ def test_a_ledger_of_other_data_is_refused(backbone: Path, tmp_path: Path) -> No
     assert "is of another data set: it has parity" in said or "is of another data set: it has digits:parity" in said
 
 
+@pytest.mark.slow
 def test_unknown_methods_and_bad_numbers_are_refused(backbone: Path, tmp_path: Path) -> None:
     common = ("--backbone", backbone, "--data", "digits:parity", "--ledger", tmp_path / "l.jsonl")
     assert "Unknown method 'probing'; known are: subtuning" in refused("compare", *common, "--methods", "probing")

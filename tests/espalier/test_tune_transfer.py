@@ -10,6 +10,8 @@ from tests.nets import tiny_resnet, tiny_vit
 from tuning.backbone import load_backbone, save_backbone
 from tuning.checkpoint import build_network, load_task
 
+pytestmark = pytest.mark.usefixtures("kept_traces")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -136,6 +136,7 @@ def test_whatever_is_cut_the_segments_compose_to_every_task(
     assert limit is None or len(made.segments) <= limit
 
 
+@pytest.mark.slow
 @given(families())
 def test_cheap_is_never_dearer_than_exact(family: tuple[list[Chain], Chain | None]) -> None:
     tasks, _ = family

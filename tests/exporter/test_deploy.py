@@ -38,7 +38,8 @@ from tests.exporter.states import names_in, replace_with, state
 from tests.exporter.test_export import BACKBONE, FAMILY, export
 from tests.exporter.wired import FROZEN, plain
 
-pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+# as a whole: the fast part of the suite is to stay under a minute
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
 
 ROWS = np.random.default_rng(5).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
 LABELS = ("ant", "bee", "cat")

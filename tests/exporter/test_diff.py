@@ -16,7 +16,8 @@ from serving.preprocessing import Preprocessing
 from tests.exporter.graphs import Net
 from tests.exporter.wired import siamese
 
-pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+# as a whole: the fast part of the suite is to stay under a minute
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_traces")]
 
 BLOCKS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 STEM, BLOCK, HEAD = 36 * 4 * 27, 36 * 4 * (36 + 4), 4 * 3  # MACs

@@ -24,7 +24,8 @@ from tests.exporter.graphs import SIZE, Net
 from tests.exporter.test_export import BACKBONE, FAMILY, export
 from tests.exporter.wired import FROZEN, plain, siamese
 
-pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+# as a whole: the fast part of the suite is to stay under a minute
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
 
 ROWS = np.random.default_rng(5).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
 

@@ -18,8 +18,9 @@ from exporter.errors import ExportError, RefusedModel, UnsupportedModel
 from exporter.guard import MAX_NODES, analyse
 from exporter.limits import limited_memory
 from exporter.load import load_onnx
-from exporter.preflight import examine, preflight
+from exporter.preflight import _run, examine, preflight
 from exporter.runtime import open_session
+from tests import forked
 from tests.exporter.graphs import Net
 from tests.exporter.mutations import mutated
 
@@ -52,12 +53,26 @@ def _two_outputs_too_many(proto: onnx.ModelProto) -> None:
     proto.graph.node.insert(len(proto.graph.node) - 1, node)
 
 
-def test_a_model_that_crashes_the_library_is_refused(tmp_path: Path) -> None:
-    damaged, sound = tmp_path / "damaged.onnx", tmp_path / "sound.onnx"
+def _damaged_and_sound(folder: Path) -> tuple[Path, Path]:
+    damaged, sound = folder / "damaged.onnx", folder / "sound.onnx"
     proto = Net(blocks=(1,)).proto()
     _two_outputs_too_many(proto)
     damaged.write_bytes(proto.SerializeToString())
     sound.write_bytes(CONTENT)
+    return damaged, sound
+
+
+def test_a_forked_process_answers_as_a_fresh_one(tmp_path: Path) -> None:
+    """So other tests may use it."""
+    damaged, sound = _damaged_and_sound(tmp_path)
+    fresh, forked_ = (
+        [(run.returncode, run.stdout) for run in map(each, ([sound, damaged], [sound]))] for each in (_run, forked.run)
+    )
+    assert fresh == forked_ == [(-6, "null\n"), (0, "null\n")]
+
+
+def test_a_model_that_crashes_the_library_is_refused(tmp_path: Path) -> None:
+    damaged, sound = _damaged_and_sound(tmp_path)
     answers = list(examine([damaged, sound]))
     assert isinstance(answers[0], ExportError)
     assert "damaged.onnx: crashes the ONNX library that reads it (SIGABRT)" in str(answers[0])

@@ -286,6 +286,7 @@ def test_sparse_weights_are_refused(tmp_path: Path) -> None:
         load_onnx(write(tmp_path / "net.onnx", proto))
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)
 @given(order=st.permutations(range(len(NET.proto().graph.node))))
 def test_the_order_of_nodes_does_not_matter(tmp_path: Path, order: list[int]) -> None:

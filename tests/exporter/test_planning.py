@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,6 +108,7 @@ def test_segments_compose_to_every_task_and_hold_every_block_once(family: tuple[
     assert all(len(places) == 1 for places in occurrences.values())
 
 
+@pytest.mark.slow
 @given(families())
 def test_the_plan_does_not_depend_on_the_order_of_the_tasks(family: tuple[list[Chain], Chain | None]) -> None:
     tasks, backbone = family

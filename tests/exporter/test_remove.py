@@ -17,7 +17,8 @@ from tests.espalier.test_cli import espalier
 from tests.exporter.states import names_in, replace_with, state
 from tests.exporter.test_export import FAMILY, export
 
-pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+# as a whole: the fast part of the suite is to stay under a minute
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
 
 
 @pytest.fixture(scope="module")

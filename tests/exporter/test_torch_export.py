@@ -83,7 +83,7 @@ def test_without_preprocessing_the_input_is_the_networks_own(resnet: Backbone) -
     [
         ("resnet18", 64, {"channels": (8, 16, 16, 32)}),
         ("vit_tiny_patch16_224", 32, {"embed_dim": 48, "depth": 3, "img_size": 32}),
-        ("mobilenetv3_small_050", 64, {}),
+        ("test_efficientnet", 64, {}),  # depthwise convolutions and squeeze-excitation
     ],
 )
 def test_macs_agree_with_torchs_counter(name: str, size: int, options: dict[str, object]) -> None:

@@ -22,7 +22,7 @@ from tuning.backbone import Backbone
 from tuning.errors import UnknownBlock
 from tuning.fit import FitOptions, fit
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_traces")]
 
 CLASSES = 3
 RESNET_SUBSETS: list[tuple[str, ...]] = [(), ("layer3.1",), ("layer2.1", "layer3.1")]

@@ -24,7 +24,7 @@ from tuning.low_rank import adaptable_layers
 from tuning.methods import lora
 from tuning.normalise import Normalise
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_traces")]
 
 SHORT = FitOptions(epochs=1, batch_size=8, lr=1e-2, device="cpu")
 

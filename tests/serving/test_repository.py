@@ -76,18 +76,21 @@ tasks = st.builds(
 shares = st.floats(0, 1, exclude_min=True, exclude_max=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(segments)
 def test_a_segment_survives_its_configuration(segment: Segment) -> None:
     assert parse_segment(parse_text(to_text(segment_config(segment)), "there"), segment.version) == segment
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(tasks)
 def test_a_task_survives_its_configuration(task: Task) -> None:
     assert parse_task(parse_text(to_text(task_config(task)), "there"), task.labels, task.version) == task
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(tasks, shares)
 def test_a_version_that_is_kept_survives_its_configuration(task: Task, share: float) -> None:

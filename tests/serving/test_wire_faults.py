@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import socket
 import struct
@@ -15,7 +16,6 @@ import grpc
 import numpy as np
 import pytest
 import requests
-import schemathesis
 import tritonclient.grpc
 import tritonclient.http
 from google.protobuf.message_factory import GetMessageClass
@@ -289,11 +289,15 @@ def test_2000_mutated_messages_are_never_our_fault(repository: Repository) -> No
         assert min(found["OK"], found["INVALID_ARGUMENT"], found["NOT_FOUND"]) > 50, found  # it went deep, too
 
 
-GENERATED, INFER_REQUESTS = 2000, 40
+# So many requests are made up; for a long run set the variable to 10000. Of them to each /infer: a body of that schema takes 70 ms.
+GENERATED = int(os.environ.get("ESPALIER_TEST_REQUESTS", "500"))
+INFER_REQUESTS = GENERATED // 50
 
 
 @pytest.mark.slow
-def test_2000_generated_requests_are_never_our_fault(repository: Repository) -> None:
+def test_generated_requests_are_never_our_fault(repository: Repository) -> None:
+    import schemathesis  # takes a second, which the fast part of the tests does not have
+
     with BackgroundServer(repository, http_port=0, grpc_port=0, threads=1, shared_memory=True) as server:
         schema = schemathesis.openapi.from_url(f"http://{server.http_address}/openapi.json")
         operations = [result.ok() for result in schema.get_all_operations()]
@@ -302,13 +306,13 @@ def test_2000_generated_requests_are_never_our_fault(repository: Repository) -> 
         rng = random.Random(7)
         share = -(-(GENERATED - 2 * INFER_REQUESTS) // (len(rich) - 2))
         for operation in operations:
-            is_slow = operation.path.endswith("/infer")  # a body of that schema takes 70 ms to make up
+            is_slow = operation.path.endswith("/infer")
             _send_generated(operation, INFER_REQUESTS if is_slow else share, server, found, rng)
         ask = Http(server)
         assert ask("GET", "/v2/health/ready")[0] == 200
         ask.connection.close()
     assert sum(found.values()) >= GENERATED
-    assert found[200] > 100, found
+    assert found[200] > GENERATED / 20, found
     assert not [status for status in found if status >= 500 and status not in (501, 503, 504)], (
         found
     )  # 504: a `timeout` too short

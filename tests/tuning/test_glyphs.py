@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from serving.preprocessing import Preprocessing
-from tuning.data import fingerprint
+from tuning.data import TaskData, fingerprint
 from tuning.errors import BadData
 from tuning.glyphs import GLYPH_TASKS, draw_deal, draw_pictures, glyph_task
 from tuning.typefaces import LETTERS, Typeface, find_typefaces
@@ -21,6 +23,12 @@ def typefaces() -> tuple[Typeface, ...]:
     found = find_typefaces()
     assert len(found) >= 3  # matplotlib is there for the tests
     return found
+
+
+@pytest.fixture(scope="module")
+def task() -> Callable[[str], TaskData]:
+    """Glyph tasks by name, each drawn once: a thousand pictures take a second."""
+    return cache(lambda name: glyph_task(name, SIZE))
 
 
 def test_typefaces_are_found_in_the_same_order_and_differ(typefaces: tuple[Typeface, ...]) -> None:
@@ -87,8 +95,8 @@ def test_letters_are_turned_by_the_angle(typefaces: tuple[Typeface, ...]) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GLYPH_TASKS)
-def test_tasks_have_all_classes(name: str) -> None:
-    data = glyph_task(name, SIZE)
+def test_tasks_have_all_classes(task: Callable[[str], TaskData], name: str) -> None:
+    data = task(name)
     assert len(data.train) == (2000 if name == "letters" else 600)
     assert len(data.test) == 600
     assert data.train.images.shape[1:] == (16, 16, 3)
@@ -96,14 +104,16 @@ def test_tasks_have_all_classes(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_tasks_depend_on_the_seed_only() -> None:
-    first, again, other = (fingerprint(glyph_task("noisy", SIZE, seed)) for seed in (0, 0, 1))
+def test_tasks_depend_on_the_seed_only(task: Callable[[str], TaskData]) -> None:
+    first, again, other = map(fingerprint, (task("noisy"), glyph_task("noisy", SIZE, 0), glyph_task("noisy", SIZE, 1)))
     assert first == again != other
 
 
 @pytest.mark.slow
-def test_tasks_ask_other_questions_about_the_same_pictures(typefaces: tuple[Typeface, ...]) -> None:
-    letter, font, inverted, noisy = (glyph_task(name, SIZE) for name in ("letter", "font", "inverted", "noisy"))
+def test_tasks_ask_other_questions_about_the_same_pictures(
+    task: Callable[[str], TaskData], typefaces: tuple[Typeface, ...]
+) -> None:
+    letter, font, inverted, noisy = map(task, ("letter", "font", "inverted", "noisy"))
     assert np.array_equal(letter.train.images, font.train.images)
     assert np.abs(inverted.test.images.astype(int) - (255 - letter.test.images.astype(int))).max() <= 1
     assert np.array_equal(noisy.test.targets, letter.test.targets)

@@ -62,6 +62,7 @@ def test_unknown_names_of_layers_list_what_is_near() -> None:
         find_paths(VIT, ["blocks.1.attn.qvk"])
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.data())
 def test_paths_mean_themselves_in_order_and_none_twice(data: st.DataObject) -> None:

@@ -24,6 +24,8 @@ from tuning.fit import FitOptions, evaluate, fit
 from tuning.normalise import Normalise
 from tuning.prune import branch_macs, cut_task, prune_task
 
+pytestmark = pytest.mark.usefixtures("kept_traces")
+
 SHORT = FitOptions(epochs=2, batch_size=8, lr=1e-2)
 
 

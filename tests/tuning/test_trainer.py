@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -65,9 +66,12 @@ METHODS: Mapping[str, tuple[Backbone, Method]] = {
 }
 
 
+Tuned = tuple[bool, dict[str, Tensor], Tensor, float]
+
+
 def _tune(
     backbone: Backbone, method: Method, options: FitOptions, data: TaskData | None = None, rows: list[int] | None = None
-) -> tuple[bool, dict[str, Tensor], Tensor, float]:
+) -> Tuned:
     """Return whether all features were kept, what the task owns, its logits on the test images, and its last loss."""
     store = FeatureStore(options.cache_bytes, options.cache_folder)
     trainer = Trainer(backbone, data or tiny_data(), options, store)
@@ -78,9 +82,13 @@ def _tune(
     return prepared.replayed, own, scores, trained.loss
 
 
-def _assert_same(
-    found: tuple[bool, dict[str, Tensor], Tensor, float], expected: tuple[bool, dict[str, Tensor], Tensor, float]
-) -> None:
+@cache
+def _tuned(name: str, options: FitOptions = SHORT) -> Tuned:
+    """Return what `_tune` returns for the method of that name, computed once: several tests compare with it."""
+    return _tune(*METHODS[name], options)
+
+
+def _assert_same(found: Tuned, expected: Tuned) -> None:
     (_, tensors, scores, loss), (_, other, expected_scores, expected_loss) = found, expected
     assert tensors.keys() == other.keys()
     for name, tensor in tensors.items():
@@ -92,9 +100,8 @@ def _assert_same(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_kept_features_give_the_result_of_whole_runs(name: str) -> None:
-    backbone, method = METHODS[name]
-    kept = _tune(backbone, method, SHORT)
-    whole = _tune(backbone, method, replace(SHORT, cache_bytes=0))
+    kept = _tuned(name)
+    whole = _tuned(name, replace(SHORT, cache_bytes=0))
     assert (kept[0], whole[0]) == (True, False)
     _assert_same(kept, whole)
 
@@ -108,8 +115,7 @@ def test_so_do_features_of_augmented_views(name: str) -> None:
     whole = _tune(backbone, method, replace(options, cache_bytes=0))
     assert kept[0]
     _assert_same(kept, whole)
-    without = _tune(backbone, method, SHORT)
-    assert not torch.allclose(without[2], kept[2], atol=1e-3), "the views make no difference"
+    assert not torch.allclose(_tuned(name)[2], kept[2], atol=1e-3), "the views make no difference"
 
 
 @pytest.mark.slow
@@ -119,13 +125,13 @@ def test_so_do_features_in_files(name: str, cache_bytes: int, tmp_path: Path) ->
     backbone, method = METHODS[name]
     in_files = _tune(backbone, method, replace(SHORT, cache_bytes=cache_bytes, cache_folder=tmp_path))
     assert in_files[0]
-    _assert_same(in_files, _tune(backbone, method, SHORT))
+    _assert_same(in_files, _tuned(name))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet, blocks", "resnet, siamese", "vit, layers"])
-@pytest.mark.parametrize("cache_bytes", [0, 10**9])
+@pytest.mark.parametrize("cache_bytes", [0, SHORT.cache_bytes])
 def test_a_fold_gives_the_result_of_data_cut_down_to_it(name: str, cache_bytes: int) -> None:
     backbone, method = METHODS[name]
     data, rows = tiny_data(), [1, 2, 3, 5, 8, 9, 13, 14, 15, 21, 23]
@@ -133,7 +139,7 @@ def test_a_fold_gives_the_result_of_data_cut_down_to_it(name: str, cache_bytes: 
     options = replace(SHORT, cache_bytes=cache_bytes)
     fold = _tune(backbone, method, options, rows=rows)
     _assert_same(fold, _tune(backbone, method, options, cut))
-    assert not torch.allclose(fold[2], _tune(backbone, method, options)[2], atol=1e-3), "the rows make no difference"
+    assert not torch.allclose(fold[2], _tuned(name, options)[2], atol=1e-3), "the rows make no difference"
 
 
 def _bits(backbone: Backbone) -> dict[str, Tensor]:
