@@ -52,6 +52,7 @@ class Lifecycle:
         self._old: list[_Generation] = []
         self._changing = asyncio.Lock()
         self._running: set[asyncio.Task[None]] = set()
+        self._releasing = False  # a task waits to do it
 
     @property
     def catalog(self) -> Catalog:
@@ -151,11 +152,13 @@ class Lifecycle:
 
     def _release_soon(self) -> None:
         """Let go of the segments that nobody can ask for any more."""
-        if any(not generation.users for generation in self._old):
+        if not self._releasing and any(not generation.users for generation in self._old):
+            self._releasing = True
             self._start(self._release())
 
     async def _release(self) -> None:
         async with self._changing:  # what is let go of here may be what a load has just asked for again
+            self._releasing = False  # what ends from now on is the next one's
             finished = [generation for generation in self._old if not generation.users]
             self._old = [generation for generation in self._old if generation.users]
             gone = {name for generation in finished for name in generation.catalog.repository.segments} - self._kept()

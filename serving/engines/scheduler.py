@@ -62,7 +62,8 @@ class Scheduler:
         return self._queued_rows
 
     def start(self) -> None:
-        """Start the workers."""
+        """Start the workers. To be called in the event loop that most requests come from: short ones are answered there."""
+        self._short.start()
         self._stopping = False
         self._threads = [threading.Thread(target=self._work, name=f"segments-{i}", daemon=True) for i in range(self._workers)]
         for thread in self._threads:

@@ -41,9 +41,16 @@ class ShortRuns:
         self._limit = limit
         self._is_open = is_open
         self._waiting: list[_Waiting] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Serve the running event loop from now on, and no other: what waits is not guarded against other threads."""
+        self._loop = asyncio.get_running_loop()
 
     def has_room(self, flow: Flow) -> bool:
         """Return whether `flow` is short, as far as is known, and this turn of the event loop is not yet full."""
+        if self._loop is not asyncio.get_running_loop():
+            return False
         expected_s = self._times.of(flow)
         if expected_s is None or expected_s >= _FLOW_S:
             return False

@@ -5,6 +5,7 @@ A second definition of `inference.*` in the process's descriptor pool would brea
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -27,6 +28,7 @@ from serving.router import Router
 
 log = logging.getLogger(__name__)
 _pb: Any = service_pb2
+_POLL_S = 0.1
 Handler = Callable[[Any, Any, Any], Awaitable[Any]]
 
 
@@ -119,9 +121,26 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         return await self._infer(request, context)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
-        """Answer each request of a stream in order; one that fails is answered by its error_message and the stream goes on."""
-        async for request in requests:
+        """Answer each request of a stream in order; one that fails is answered by its error_message and the stream goes on.
+
+        The stream ends when the server shuts down, which waits for its streams.
+        """
+        iterator = aiter(requests)
+        while (request := await self._next(iterator)) is not None:
             yield await self._stream_answer(request, context)
+        if self._router.draining:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is shutting down.")
+
+    async def _next(self, requests: AsyncIterator[Any]) -> Any:
+        """Return the next request of a stream; None where no more come, or the server shuts down first."""
+        coming = asyncio.ensure_future(anext(requests, None))
+        try:
+            while not (await asyncio.wait((coming,), timeout=_POLL_S))[0]:
+                if self._router.draining:
+                    return None
+            return coming.result()
+        finally:
+            coming.cancel()
 
     async def _stream_answer(self, request: Any, context: Any) -> Any:
         try:

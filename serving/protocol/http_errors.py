@@ -23,7 +23,7 @@ def error_response(error: BaseException) -> JSONResponse:
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    """Return the response to `request` that failed with one of our errors, or whose client hung up; log it where it is ours to mend."""
+    """Return the response to `request` that failed, or whose client hung up; log it where it is ours to mend."""
     return await (_gone if isinstance(error, ClientDisconnect) else _ours)(request, error)
 
 

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Mapping
 from urllib.parse import unquote
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import NotReady, ServingError
+from serving.errors import NotReady
 from serving.protocol.body import accepted_compression, compress, read_body
 from serving.protocol.hang_up import while_wanted
 from serving.protocol.http_errors import answer_error, error_response
@@ -41,7 +41,7 @@ class InferFront:
             return
         try:
             head, body = await infer(_headers(scope), receive, self._router, named, self._max_body_bytes, self._memory)
-        except (ServingError, ClientDisconnect) as error:
+        except Exception as error:
             response = await answer_error(Request(scope), error)
         except asyncio.CancelledError:
             response = _cut_off()

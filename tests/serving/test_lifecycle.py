@@ -220,3 +220,25 @@ def test_under_load_no_request_fails_while_tasks_come_and_go(repo: Path) -> None
 
 def test_the_family_is_what_these_tests_take_it_for() -> None:
     assert set(make_repository().tasks) == {"probe", "colour", "parity", "late"}
+
+
+def test_requests_that_end_while_a_change_is_under_way_do_not_pile_up_work(repo: Path) -> None:
+    async def work(router: Router) -> None:
+        life = router.lifecycle
+        with life.use():  # which keeps the first catalogue
+            put_in(repo, "colour")
+            await router.load("colour")
+            async with life._changing:  # as while another task is loaded
+                for _ in range(100):
+                    with life.use():
+                        pass
+                waiting = len(life._running)
+        async with life._changing:
+            for _ in range(100):
+                with life.use():
+                    pass
+            assert max(waiting, len(life._running)) <= 1
+        await life.settle()
+        assert life._old == []
+
+    ask(repo, work)

@@ -131,17 +131,20 @@ def test_a_run_that_fails_for_several_is_tried_for_each() -> None:
     assert [set(answer.outputs) for answer in ask(go)] == [{"probe"}, {"probe"}]
 
 
-@pytest.mark.parametrize("why", ["unknown", "slow", "closed", "full"])
+@pytest.mark.parametrize("why", ["unknown", "slow", "closed", "another loop", "full"])
 def test_there_is_no_room_for_what_may_hold_up_the_event_loop(why: str) -> None:
     family = Family(closed="branch-late" if why == "closed" else "")
-    assert family.short.has_room(family.flow(["probe"]))
-    if why == "unknown":
-        family.short._times = SegmentTimes()  # as at the start
-    if why == "slow":
-        for _ in range(20):
-            family.times.note("branch-late", 1, 0.01)
 
     async def go() -> bool:
+        family.short.start()
+        assert family.short.has_room(family.flow(["probe"]))
+        if why == "unknown":
+            family.short._times = SegmentTimes()  # as at the start
+        if why == "slow":
+            for _ in range(20):
+                family.times.note("branch-late", 1, 0.01)
+        if why == "another loop":
+            return await asyncio.to_thread(lambda: asyncio.run(has_room()))
         if why == "full":
             for _ in range(20):
                 family.times.note("branch-late", 1, 0.0004)
@@ -150,5 +153,8 @@ def test_there_is_no_room_for_what_may_hold_up_the_event_loop(why: str) -> None:
         room = family.short.has_room(family.flow(["late"]))
         await asyncio.gather(*waiting)
         return room
+
+    async def has_room() -> bool:
+        return family.short.has_room(family.flow(["probe"]))
 
     assert not ask(go)
