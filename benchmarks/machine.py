@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+from serving.engines.cores import available_cores
+
+_PACKAGES = ("espalier", "onnxruntime", "onnxruntime-gpu", "numpy", "onnx", "torch", "timm", "uvicorn", "grpcio", "tritonclient")
+_VECTORS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
 
 
 def describe_machine() -> str:
@@ -13,9 +21,62 @@ def describe_machine() -> str:
     return f"{_processor()}, {cores} cores, Python {platform.python_version()}"
 
 
+def machine_facts() -> dict[str, Any]:
+    """Return the hardware and the system under short names. memory_bytes: of the machine, 0 where it is not known."""
+    flags = set(_cpuinfo("flags").split() or _cpuinfo("Features").split())
+    return {
+        "processor": _processor(),
+        "cores": available_cores(),
+        "machine_cores": os.cpu_count(),
+        "vector_instructions": [name for name in _VECTORS if name in flags],
+        "memory_bytes": _memory_bytes(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what is measured, as far as it is installed."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def source_commit() -> str:
+    """Return the commit of the checkout that this runs from, with "+" when files were changed since; "" outside of one."""
+    if not _git("ls-files", Path(__file__).name):  # installed in an environment that lies in somebody's own repository
+        return ""
+    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    return f"{commit}+" if commit and changes else commit
+
+
+def _git(*arguments: str) -> str:
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 0
+
+
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(field: str) -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")

@@ -1,7 +1,7 @@
 """Resident memory: a shared repository against separate networks, each measured in a fresh process.
 
-Run as `python -m benchmarks.memory shared REPOSITORY` or `... separate FILE [FILE ...]`: it loads, answers one request, and prints the
-resident bytes that this took beyond the bare process.
+Run as `python -m benchmarks.memory shared REPOSITORY [TASK ...]` (default: all tasks) or `... separate FILE [FILE ...]`: it loads what
+these tasks need, answers one request, and prints the resident bytes that this took beyond the bare process.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from benchmarks.networks import open_network
 from serving.dtypes import NUMPY_DTYPES
 from serving.engines.embedded import EmbeddedEngine
 from serving.plan import make_plan
-from serving.repository import read_repository
+from serving.repository import Repository, read_repository
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,33 @@ class MemoryComparison:
 def compare_memory(repository: Path, networks: Mapping[str, Path]) -> MemoryComparison:
     """Measure `repository` against `networks` (whole task models as ONNX files, by task) in two fresh processes."""
     return MemoryComparison(
-        shared_resident=_measure("shared", repository),
-        separate_resident=_measure("separate", *networks.values()),
+        shared_resident=shared_resident(repository),
+        separate_resident=separate_resident(networks.values()),
         shared_disk=sum(file.stat().st_size for file in repository.rglob("*") if file.is_file()),
         separate_disk=sum(path.stat().st_size for path in networks.values()),
     )
 
 
-def _measure(mode: str, *paths: Path) -> int:
-    command = [sys.executable, "-m", "benchmarks.memory", mode, *map(str, paths)]
+def shared_resident(repository: Path, tasks: Iterable[str] = ()) -> int:
+    """Return the resident bytes that `tasks` of the repository, or all, take in a fresh process."""
+    return _measure("shared", str(repository), *tasks)
+
+
+def separate_resident(networks: Iterable[Path]) -> int:
+    """Return the resident bytes that whole networks take in a fresh process, each in a session of its own."""
+    return _measure("separate", *map(str, networks))
+
+
+def only(repository: Repository, names: Sequence[str]) -> Repository:
+    """Return the repository as it would be with the tasks `names` alone."""
+    tasks = {name: repository.tasks[name] for name in names}
+    used = {step.segment for task in tasks.values() for step in task.steps}
+    segments = {name: segment for name, segment in repository.segments.items() if name in used}
+    return replace(repository, tasks=tasks, segments=segments)
+
+
+def _measure(mode: str, *arguments: str) -> int:
+    command = [sys.executable, "-m", "benchmarks.memory", mode, *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(json.loads(result.stdout)["resident_bytes"])
 
@@ -54,8 +72,9 @@ def _resident_bytes() -> int:
     return pages * 4096
 
 
-def _use_shared(path: Path) -> object:
-    repository = read_repository(path)
+def _use_shared(path: Path, tasks: Sequence[str]) -> object:
+    whole = read_repository(path)
+    repository = only(whole, tasks or list(whole.tasks))
     engine = EmbeddedEngine(repository, threads=1)
     inputs = {
         spec.name: np.zeros((1, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in next(iter(repository.tasks.values())).inputs
@@ -77,9 +96,9 @@ def _use_separate(paths: list[Path]) -> object:
 
 def main() -> None:
     """Measure what the command line says in this process and print it as JSON."""
-    mode, *paths = sys.argv[1:]
+    mode, path, *others = sys.argv[1:]
     before = _resident_bytes()
-    loaded = _use_shared(Path(paths[0])) if mode == "shared" else _use_separate([Path(path) for path in paths])
+    loaded = _use_shared(Path(path), others) if mode == "shared" else _use_separate([Path(file) for file in (path, *others)])
     print(json.dumps({"resident_bytes": _resident_bytes() - before}))
     del loaded  # alive until it has been measured
 

@@ -30,8 +30,11 @@ class Family:
     networks: dict[str, Path]
 
 
-def random_backbone(name: str, image_size: int, **options: Any) -> Backbone:
-    """Return the timm network `name` with random weights, and random BatchNorm statistics: the initial ones would fold to nothing."""
+def random_backbone(name: str, image_size: int, *, classes: int | None = None, **options: Any) -> Backbone:
+    """Return the timm network `name` with random weights, and random BatchNorm statistics: the initial ones would fold to nothing.
+
+    classes: outputs of the head, None: as many as the network has by default. options: of its constructor.
+    """
     torch.manual_seed(0)
     network = timm.create_model(name, **options)
     with torch.no_grad():
@@ -43,12 +46,21 @@ def random_backbone(name: str, image_size: int, **options: Any) -> Backbone:
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "random.safetensors"
         save_file(network.state_dict(), weights)
-        return load_backbone(name, weights, options=options, image_size=image_size)
+        return load_backbone(name, weights, options=options, num_classes=classes, image_size=image_size)
 
 
-def make_family(backbone: Backbone, subsets: Sequence[tuple[str, ...]], classes: int, folder: Path) -> Family:
-    """Export one task per subset into `folder`; its blocks and head get weights of their own, as if they had been tuned."""
-    exporter = BackboneExporter(backbone)
+def make_family(
+    backbone: Backbone,
+    subsets: Sequence[tuple[str, ...]],
+    classes: int,
+    folder: Path,
+    exporter: BackboneExporter | None = None,
+) -> Family:
+    """Export one task per subset into `folder`; its blocks and head get weights of their own, as if they had been tuned.
+
+    exporter: of this backbone, where one has traced it already.
+    """
+    exporter = exporter or BackboneExporter(backbone)
     networks: dict[str, Path] = {}
     loaders: dict[str, Callable[[], TaskModel]] = {}
     for index, subset in enumerate(subsets):

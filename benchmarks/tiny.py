@@ -33,6 +33,16 @@ def write_tiny_family(folder: Path, how: Preprocessing = _HOW) -> Repository:
     return export_repository(sources, ExportOptions(folder, cuts=CutOptions("exact"))).repository
 
 
+def write_tiny_forks(folder: Path, tasks: int) -> tuple[Repository, dict[str, Path]]:
+    """Write `tasks` tasks that each tune the last block as a repository in `folder`; return it, and their whole networks as files."""
+    loaders = {f"task-{number}": partial(_task, (1, 2, 20 + number), number, _HOW) for number in range(tasks)}
+    files = {name: folder / f"{name}.onnx" for name in loaders}
+    for name, load in loaders.items():
+        ir.save(load().model, files[name])
+    sources = Sources(loaders, partial(_task, _BACKBONE, tasks, _HOW))
+    return export_repository(sources, ExportOptions(folder / "repository", cuts=CutOptions("exact"))).repository, files
+
+
 def _task(blocks: Sequence[int], head: int, how: Preprocessing) -> TaskModel:
     labels = tuple(f"class {index}" for index in range(_CLASSES))
     return TaskModel(ir.from_proto(_network(blocks, head, how)), labels, how)

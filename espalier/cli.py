@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from espalier.commands import (
     add,
+    bench,
     demo,
     deploy,
     diff,
@@ -55,6 +56,7 @@ app.command()(diff.diff)
 app.command()(serve.serve)
 app.add_typer(triton.app, name="triton")
 app.command()(infer.infer)
+app.command()(bench.bench)
 
 
 @app.command()
@@ -67,6 +69,7 @@ def version() -> None:
 
 def main() -> None:
     """Run the CLI."""
+    from benchmarks.suite.errors import BenchmarkError
     from espalier.plot.errors import PlotError
     from exporter.errors import ExportError
     from serving.errors import ServingError
@@ -74,7 +77,7 @@ def main() -> None:
 
     try:
         app()
-    except (ServingError, ExportError, TuningError, PlotError) as error:
+    except (ServingError, ExportError, TuningError, PlotError, BenchmarkError) as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]

@@ -30,7 +30,7 @@ def test_it_holds_every_module_and_nothing_else(wheel: Path) -> None:
         file.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for file in (ROOT / package).rglob("*")
-        if file.suffix == ".py" or file.name in ("py.typed", "requirements.txt")
+        if file.suffix in (".py", ".txt", ".json") or file.name == "py.typed"
     }
     assert names == expected
 

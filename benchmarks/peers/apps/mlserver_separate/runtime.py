@@ -1,0 +1,37 @@
+"""Eight networks as a custom runtime of MLServer."""
+
+# mypy: ignore-errors
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.types import InferenceRequest, InferenceResponse
+
+
+def open_session(path):
+    """Open a network with the threads that it may use; they sleep when there is nothing to do."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = int(os.environ["THREADS"])
+    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+class Separate(MLModel):
+    """Runs the networks of the tasks that are asked for, as the outputs of one model."""
+
+    async def load(self) -> bool:
+        """Open the networks."""
+        self.networks = {path.stem: open_session(path) for path in Path(os.environ["MODELS"], "separate").glob("*.onnx")}
+        self.tensor = next(iter(self.networks.values())).get_inputs()[0]
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """Answer with an output per task."""
+        image = np.frombuffer(payload.inputs[0].data[0], np.uint8).reshape(1, *self.tensor.shape[1:])
+        answers = {output.name: self.networks[output.name].run(None, {self.tensor.name: image})[0] for output in payload.outputs}
+        outputs = [NumpyCodec.encode_output(task, scores) for task, scores in answers.items()]
+        return InferenceResponse(model_name=self.name, outputs=outputs)

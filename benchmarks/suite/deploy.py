@@ -1,0 +1,134 @@
+"""What deploys do to the other tasks: `benchmarks.deploy_timeline` on four tasks of a ResNet-50.
+
+Steady load on three of them, an open loop at half of what the server answers, latencies counted from when each request was due. After
+a quiet time come rounds in which the fourth is unloaded, loaded and asked once, in turn with rounds in which it is only asked; then it is
+quiet again. Client and server share the cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from benchmarks.deploy_results import Options as TimelineOptions
+from benchmarks.deploy_results import Timeline
+from benchmarks.deploy_timeline import measure
+from benchmarks.suite.families import RANDOM_WEIGHTS, networks
+from benchmarks.suite.noise import RULE, Settled, null_loop, settle
+from benchmarks.suite.options import Options
+from benchmarks.suite.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
+from benchmarks.tiny import write_tiny_family
+from serving.repository import Repository
+
+
+def run(options: Options) -> Result:
+    """Measure one timeline."""
+    repository = _repository(options)
+    deploys, quiet_s, pause_s = options.pick((60, 30.0, 1.0), (10, 8.0, 0.5), (2, 0.3, 0.0))
+    how = TimelineOptions(
+        task=list(repository.tasks)[-1],
+        deploys=deploys,
+        rate=options.pick(0.0, 0.0, 50.0),
+        quiet_s=quiet_s,
+        pause_s=pause_s,
+        threads=options.threads,
+    )
+    options.say(f"Measuring {deploys} deploys")
+    settled = settle(lambda: measure(repository, how), null_loop(options))
+    words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
+    found = settled.value
+    return Result(
+        _headline(found),
+        (_table(settled),),
+        (_plot(found),),
+        (RANDOM_WEIGHTS, words, RULE),
+        _failures(found),
+        {"options": asdict(how), "rate": found.rate, "changes": [asdict(change) for change in found.changes]},
+    )
+
+
+def _repository(options: Options) -> Repository:
+    if options.pick(False, False, True):
+        return write_tiny_family(options.scratch / "tiny-deploy")
+    network = networks(options)[0]
+    return options.workshop.family(network, network.forks[0], 4).repository
+
+
+def _failures(found: Timeline) -> tuple[str, ...]:
+    failed = f"{found.failed} of {len(found.requests)} requests of other tasks failed." if found.failed else ""
+    changed = f"{found.changed} answers of other tasks changed." if found.changed else ""
+    return tuple(sentence for sentence in (failed, changed) if sentence)
+
+
+def _headline(found: Timeline) -> str:
+    beside = _p99(found.rounds_ms(deploys=True))
+    return (
+        f"While one task came and went {found.options.deploys} times, {found.failed} of {len(found.requests):,} requests of the others "
+        f"failed and {found.changed} answers changed; their 99th percentile was {beside / _p99(found.quiet_ms()):.2f} times the quiet one "
+        f"and {beside / _p99(found.rounds_ms(deploys=False)):.2f} times that of rounds in which the task was only asked."
+    )
+
+
+def _table(settled: Settled[Timeline]) -> Table:
+    found = settled.value
+    quiet = _p99(found.quiet_ms())
+    columns = (
+        Column("what", ""),
+        Column("p50", "median", Unit.ms),
+        Column("p99", "99th percentile", Unit.ms),
+        Column("largest", "largest", Unit.ms),
+        Column("count", "number", Unit.number),
+        Column("ratio", "p99 over quiet", Unit.ratio),
+        Column("noise", ""),
+    )
+    others = {
+        "quiet": found.quiet_ms(),
+        "beside a task that is only asked": found.rounds_ms(deploys=False),
+        "beside deploys": found.rounds_ms(deploys=True),
+        "during a change": found.during_changes_ms(),
+    }
+    loads = [change for change in found.changes if change.action == "load"]
+    changes = {
+        "a load": [1000 * change.seconds for change in loads],
+        "from load to first answer": [1000 * change.first_answer_s for change in loads],
+        "an unload": [1000 * change.seconds for change in found.changes if change.action == "unload"],
+    }
+    rows = [_row(what, values, _p99(values) / quiet if values else None, settled) for what, values in others.items()]
+    rows += [_row(what, values, None, settled) for what, values in changes.items()]
+    caption = f"Requests of other tasks at {found.rate:.1f} a second, and what the changes took."
+    return Table("Latency beside deploys", columns, tuple(rows), caption)
+
+
+def _row(what: str, values: Sequence[float], ratio: float | None, settled: Settled[Timeline]) -> dict[str, Cell]:
+    noise: dict[str, Cell] = {"noise": settled.mark, "drift": settled.drift}
+    if not values:
+        return {"what": what, "p50": None, "p99": None, "largest": None, "count": 0, "ratio": None, **noise}
+    middle = float(np.median(values))
+    return {
+        "what": what,
+        "p50": middle,
+        "p99": _p99(values),
+        "largest": max(values),
+        "count": len(values),
+        "ratio": ratio,
+        **noise,
+    }
+
+
+def _p99(values: Sequence[float]) -> float:
+    return float(np.percentile(values, 99)) if values else float("nan")
+
+
+def _plot(found: Timeline) -> Plot:
+    due = tuple(request.due_s for request in found.requests)
+    latency = tuple(request.latency_ms for request in found.requests)
+    series = (
+        Series(f"{found.options.deploys} deploys", found.deploys, (0.0, 0.0), style=Style.span),
+        Series("a request of another task", due, latency, style=Style.points),
+        Series("99th percentile when quiet", (0.0, max(due)), (_p99(found.quiet_ms()),) * 2, style=Style.dashed),
+    )
+    title = "Latency of the other tasks while one comes and goes"
+    detail = f"{found.rate:.1f} requests a second, latency from when each was due."
+    return Plot("deploy-timeline", title, detail, "seconds", "milliseconds", series)

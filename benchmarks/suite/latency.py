@@ -1,0 +1,202 @@
+"""One request for 1 to 16 tasks: the shared trunk against what one would run without it.
+
+All variants answer the same uint8 image, one request at a time, in one process with the same number of threads, and take turns.
+"shared" is the embedded engine as the server uses it, without a server around it. "separate" is an ONNX Runtime session for each task,
+with the engine's own options (idle threads do not spin), run one after another. "one graph" is a single ONNX model with the heads of
+these tasks; ONNX Runtime computes all of them, whichever are asked for. "torch" and "compiled" run each task's whole network in inference
+mode, channels last; torch.compile with static shapes and without freezing, which would compile every task for minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.flops import separate_cost, shared_cost
+from benchmarks.suite.families import RANDOM_WEIGHTS, Network, networks
+from benchmarks.suite.latency_bench import ONE_TASK, Bench, Times, open_bench
+from benchmarks.suite.noise import RULE, Settled, null_loop, settle
+from benchmarks.suite.options import Options
+from benchmarks.suite.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
+from benchmarks.timing import Timing, summarise
+
+VARIANTS = ("shared", "separate", "one graph", "torch", "compiled")
+GOAL = 0.95
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One group of variants that took turns. predicted: the speed-up by MACs, which is what is possible."""
+
+    network: str
+    fork: str
+    tasks: int
+    predicted: float
+    times: Settled[Times]
+
+    def timing(self, variant: str) -> Timing | None:
+        """Return the variant's time; None if it was not measured."""
+        seconds = self.times.value.seconds.get(variant)
+        return summarise(seconds) if seconds else None
+
+    @property
+    def speedup(self) -> float:
+        """Return the median of the separate networks over that of the shared trunk."""
+        return median(self.times.value.seconds["separate"]) / median(self.times.value.seconds["shared"])
+
+    @property
+    def bound(self) -> float:
+        """Return the speed-up that is possible when a branch takes as long beside the trunk as it does in a request for one task."""
+        trunk, branch = self.times.value.trunk_s, self.times.value.branch_s
+        return self.tasks * (trunk + branch) / (trunk + self.tasks * branch)
+
+    @property
+    def share(self) -> float:
+        """Return the share of the possible."""
+        return self.speedup / self.predicted
+
+
+def run(options: Options) -> Result:
+    """Measure every network of the scale at each of its forks."""
+    counts = options.pick((1, 2, 4, 8, 16), (1, 4, 8), (1, 2))
+    found: list[Measured] = []
+    notes: list[str] = []
+    for network in networks(options):
+        for fork in network.forks:
+            options.say(f"Making {max(counts)} tasks of {network.name} that fork at {fork}")
+            with_torch = fork == network.forks[0]
+            bench = open_bench(network, fork, max(counts), options, with_torch=with_torch)
+            notes += bench.notes
+            found += _measure(bench, network, fork, counts, options)
+            if not with_torch:
+                options.workshop.forget(network, fork)  # the first fork's family is for other benchmarks, too
+    several = [measured for measured in found if measured.tasks > 1]
+    return Result(
+        _headline(several),
+        (_speedups(found), _times(found)),
+        (_share_plot(several), *(_time_plot(found, network) for network in networks(options))),
+        (RANDOM_WEIGHTS, *_explanations(options), *dict.fromkeys(notes), RULE),
+        tuple(bench_failure for bench_failure in dict.fromkeys(m.times.value.wrong for m in found) if bench_failure),
+        {"seconds": [_raw(measured) for measured in found]},
+    )
+
+
+def _measure(bench: Bench, network: Network, fork: str, counts: Sequence[int], options: Options) -> Iterator[Measured]:
+    rounds, warmup = options.pick((30, 5), (7, 2), (2, 1))
+    null = null_loop(options)
+    with bench:
+        for count in counts:
+            options.say(f"Measuring {network.name}, fork at {fork}, {count} tasks")
+            names = bench.names[:count]
+            predicted = separate_cost(bench.repository, names).macs / shared_cost(bench.repository, names).macs
+            times = settle(lambda names=names: bench.measure(names, rounds, warmup), null)  # type: ignore[misc]
+            yield Measured(network.name, fork, count, predicted, times)
+
+
+def _headline(found: Sequence[Measured]) -> str:
+    shares = [measured.share for measured in found]
+    good = sum(share >= GOAL for share in shares)
+    noisy = sum(measured.times.noisy for measured in found)
+    doubt = f" While {noisy} of them were measured, the machine was noisy." if noisy else ""
+    return (
+        f"A shared trunk reaches {min(shares):.0%} to {max(shares):.0%} (median {median(shares):.0%}) of the speed-up that the arithmetic "
+        f"allows; {good} of {len(shares)} cases reach the goal of {GOAL:.0%}.{doubt}"
+    )
+
+
+def _explanations(options: Options) -> tuple[str, ...]:
+    few = options.pick(
+        "", "Few runs of each (--quick): for a first impression, not for publication.", "Too few runs to say anything."
+    )
+    words = (
+        " ".join((__doc__ or "").strip().split("\n\n")[1].split()),
+        "Each task tunes one block, or none (fork at head), and has a head of 100 classes; frozen blocks behind the tuned one are computed "
+        "for each task. Possible: MACs of separate networks over MACs of the shared request.",
+        "Bound: the speed-up if every branch takes as long as in a request for one task; where it is below the possible one, a branch does "
+        "fewer MACs per second than the trunk.",
+    )
+    return (*words, few) if few else words
+
+
+def _row(measured: Measured) -> dict[str, Cell]:
+    variants = {variant: measured.timing(variant) for variant in (*VARIANTS, ONE_TASK)}
+    graph = measured.timing("one graph")
+    return {
+        "network": measured.network,
+        "fork": measured.fork,
+        "tasks": measured.tasks,
+        "predicted": measured.predicted,
+        "bound": measured.bound,
+        "speedup": measured.speedup,
+        "share": measured.share,
+        "share_of_bound": measured.speedup / measured.bound,
+        "over_graph": graph.median_ms / variants["shared"].median_ms if graph and variants["shared"] else None,
+        "noise": measured.times.mark,
+        "drift": measured.times.drift,
+        **variants,
+    }
+
+
+_WHICH = (Column("network", "network"), Column("fork", "fork"), Column("tasks", "tasks", Unit.number))
+_NOISE = Column("noise", "")
+
+
+def _speedups(found: Sequence[Measured]) -> Table:
+    columns = (
+        *_WHICH,
+        Column("predicted", "possible", Unit.ratio),
+        Column("bound", "bound", Unit.ratio),
+        Column("speedup", "measured", Unit.ratio),
+        Column("share", "share of the possible", Unit.share),
+        Column("share_of_bound", "share of the bound", Unit.share),
+        _NOISE,
+    )
+    caption = f"Speed-up of the shared trunk over separate networks. The goal is a share of {GOAL:.0%}."
+    return Table("Speed-up", columns, tuple(_row(measured) for measured in found), caption)
+
+
+def _times(found: Sequence[Measured]) -> Table:
+    columns = (*_WHICH, *(Column(variant, variant, Unit.ms) for variant in VARIANTS), _NOISE)
+    runs = len(found[0].times.value.seconds["shared"])
+    caption = (
+        f"One request, median (quartiles) of {runs} runs in turn. torch does not depend on the fork and was measured at one."
+    )
+    return Table("Time of one request", columns, tuple(_row(measured) for measured in found), caption)
+
+
+def _share_plot(found: Sequence[Measured]) -> Plot:
+    series = []
+    for network, fork in dict.fromkeys((measured.network, measured.fork) for measured in found):
+        group = [measured for measured in found if (measured.network, measured.fork) == (network, fork)]
+        predicted, speedups = tuple(m.predicted for m in group), tuple(m.speedup for m in group)
+        series.append(Series(f"{network.partition('_')[0]}, {fork}", predicted, speedups))
+    most = max(measured.predicted for measured in found)
+    series.append(Series("all that is possible", (1.0, most), (1.0, most), style=Style.dashed))
+    detail = f"Each line is a fork, each point a number of tasks ({', '.join(str(n) for n in sorted({m.tasks for m in found}))})."
+    title = "How much of the possible speed-up is reached"
+    return Plot("latency-share", title, detail, "speed-up by MACs", "measured speed-up", tuple(series), log="xy")
+
+
+def _time_plot(found: Sequence[Measured], network: Network) -> Plot:
+    group = [measured for measured in found if (measured.network, measured.fork) == (network.name, network.forks[0])]
+    series = []
+    for variant in VARIANTS:
+        timings = [(measured.tasks, timing) for measured in group if (timing := measured.timing(variant)) is not None]
+        if timings:
+            series.append(Series.of_timings(variant, [tasks for tasks, _ in timings], [timing for _, timing in timings]))
+    detail = f"Tasks fork at {network.forks[0]}; median of runs in turn, with quartiles."
+    title = f"{network.name}: one request for all tasks"
+    return Plot(f"latency-{network.name}", title, detail, "tasks", "milliseconds", tuple(series))
+
+
+def _raw(measured: Measured) -> dict[str, object]:
+    times = measured.times
+    which = {
+        "network": measured.network,
+        "fork": measured.fork,
+        "tasks": measured.tasks,
+        "runs": times.runs,
+        "drift": times.drift,
+    }
+    return {**which, "trunk_s": times.value.trunk_s, "branch_s": times.value.branch_s, "seconds": dict(times.value.seconds)}

@@ -1,0 +1,67 @@
+"""How a benchmark is to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from benchmarks.suite.errors import PrecisionUnavailable
+from serving.engines.cores import available_cores
+
+if TYPE_CHECKING:
+    from benchmarks.suite.families import Workshop
+
+PRECISIONS = ("fp32",)  # what the engine has networks in
+
+_Value = TypeVar("_Value")
+
+
+class Scale(StrEnum):
+    """How much is measured. full: what may be published. quick: less of it, in minutes. tiny: says nothing but that it works."""
+
+    full = "full"
+    quick = "quick"
+    tiny = "tiny"
+
+
+def _silent(sentence: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Options:
+    """scratch: a folder for networks, of several GB on the full scale. Benchmarks that run with the same options share what is made.
+
+    threads: of every variant, None: as many as this process has cores. say: is told what is being measured.
+    Raises PrecisionUnavailable.
+    """
+
+    scratch: Path
+    scale: Scale = Scale.full
+    precision: str = "fp32"
+    threads: int | None = None
+    say: Callable[[str], None] = _silent
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise PrecisionUnavailable(self.precision, PRECISIONS)
+
+    @property
+    def cores(self) -> int:
+        """Return the threads of every variant."""
+        return self.threads or available_cores()
+
+    @cached_property
+    def workshop(self) -> Workshop:
+        """Return what makes the networks. Needs torch."""
+        from benchmarks.suite.families import Workshop
+
+        return Workshop(self.scratch)
+
+    def pick(self, full: _Value, quick: _Value, tiny: _Value) -> _Value:
+        """Return what belongs to the scale."""
+        return {Scale.full: full, Scale.quick: quick, Scale.tiny: tiny}[self.scale]

@@ -1,0 +1,45 @@
+"""The benchmarks by name. To add one: a module with `run(options) -> Result`, and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from benchmarks.suite.errors import UnknownBenchmark
+from benchmarks.suite.options import Options
+from benchmarks.suite.result import Result
+
+Run = Callable[[Options], Result]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """module: that holds `run`; it is imported when it is needed, for most need torch. about: one line for people."""
+
+    name: str
+    about: str
+    module: str
+
+    def load(self) -> Run:
+        """Return the function. Raises ModuleNotFoundError when something that it needs is not installed."""
+        run: Run = import_module(self.module).run
+        return run
+
+
+# In the order of `espalier bench all` and of the report.
+BENCHMARKS = (
+    Benchmark("flops", "What sharing saves on paper: MACs, weights and activations for 1 to 32 tasks.", "benchmarks.suite.flops"),
+    Benchmark("latency", "One request for 1 to 16 tasks: shared trunk, separate networks, torch.", "benchmarks.suite.latency"),
+    Benchmark("memory", "Resident memory and disk for 1 to 32 tasks.", "benchmarks.suite.memory"),
+    Benchmark("overhead", "What the server adds to its engine, per request and at most per second.", "benchmarks.suite.overhead"),
+    Benchmark("deploy", "The other tasks' latency while one comes and goes.", "benchmarks.suite.deploy"),
+)
+
+
+def find_benchmarks(name: str) -> tuple[Benchmark, ...]:
+    """Return the benchmark called `name`, or every one for "all". Raises UnknownBenchmark."""
+    found = tuple(benchmark for benchmark in BENCHMARKS if name in (benchmark.name, "all"))
+    if not found:
+        raise UnknownBenchmark(name, [benchmark.name for benchmark in BENCHMARKS])
+    return found

@@ -1,0 +1,1 @@
+"""Shows what benchmarks have found: tables, plots, and one page of it all."""

@@ -1,0 +1,84 @@
+"""Draws the plots of benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from math import log2
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from benchmarks.suite.result import Plot, Series, Style
+from espalier.charts.style import DIM_COLOUR, LABEL_SIZE, SMALL_SIZE, clean, make_figure
+from espalier.drawing import render_figure
+
+_WIDTH, _HEIGHT = 7.4, 3.6  # inches, of what is drawn into
+_DPI = 160
+# Paul Tol's "bright" and two of "vibrant": readable on white and on black, and told apart by colour-blind readers.
+_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733", "#009988", "#997700", "#7b8794")
+_MARKERS = "os^DvPX<>d"
+_SHADE = "#bbccee"
+
+
+def render(plot: Plot, file_format: str) -> bytes:
+    """Return `plot` as a file, "svg" (text stays text) or "png"."""
+    return render_figure(partial(draw, plot), file_format, png_dpi=_DPI, title=plot.title)
+
+
+def draw(plot: Plot) -> Figure:
+    """Return the figure of `plot`."""
+    figure = make_figure(_WIDTH, _HEIGHT, plot.title, [plot.detail])
+    axes = figure.subplots()
+    clean(axes, grid="both", keep=("bottom", "left"))
+    lines = [series for series in plot.series if series.style is Style.line]
+    for series in plot.series:
+        _draw_series(axes, series, lines)
+    _set_scales(axes, plot)
+    axes.set_xlabel(plot.x_label)
+    axes.set_ylabel(plot.y_label)
+    axes.legend(
+        loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=SMALL_SIZE, frameon=False, labelcolor=DIM_COLOUR, handlelength=2.4
+    )
+    return figure
+
+
+def _draw_series(axes: Axes, series: Series, lines: Sequence[Series]) -> None:
+    if series.style is Style.span:
+        axes.axvspan(*series.x[:2], color=_SHADE, alpha=0.35, linewidth=0, label=series.name)
+    elif series.style is Style.dashed:
+        axes.plot(series.x, series.y, color=DIM_COLOUR, linestyle="--", linewidth=1.2, label=series.name)
+    elif series.style is Style.points:
+        axes.plot(series.x, series.y, ".", color=_COLOURS[0], markersize=2.5, label=series.name, rasterized=True)
+    else:
+        _draw_line(axes, series, lines.index(series))
+
+
+def _draw_line(axes: Axes, series: Series, place: int) -> None:
+    colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
+    axes.plot(series.x, series.y, color=colour, marker=marker, markersize=5, linewidth=1.6, label=series.name)
+    if series.low:
+        axes.vlines(series.x, series.low, series.high, color=colour, linewidth=1.2)
+
+
+def _set_scales(axes: Axes, plot: Plot) -> None:
+    if "x" in plot.log:
+        _powers(axes, "x", [x for series in plot.series for x in series.x])
+    elif (xs := sorted({x for series in plot.series for x in series.x})) and len(xs) <= 8:
+        axes.xaxis.set_major_locator(FixedLocator(xs))
+    if "y" in plot.log:
+        _powers(axes, "y", [y for series in plot.series for y in series.y])
+    else:
+        axes.set_ylim(0, 1.05 * max(value for series in plot.series for value in (*series.y, *series.high)))
+
+
+def _powers(axes: Axes, which: str, values: Sequence[float]) -> None:
+    """Make an axis logarithmic with ticks at powers of two."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log", base=2)
+    low, high = int(log2(min(values)) // 1), int(-(-log2(max(values)) // 1))
+    axis.set_major_locator(FixedLocator([2.0**power for power in range(low, high + 1)]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_tick_params(labelsize=LABEL_SIZE)

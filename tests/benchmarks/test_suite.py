@@ -1,0 +1,150 @@
+"""What the benchmarks decide and keep: counted by hand, without measuring anything."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.machine import machine_facts, source_commit, versions
+from benchmarks.suite.errors import NotARecord, PrecisionUnavailable, UnknownBenchmark
+from benchmarks.suite.noise import LIMIT, Settled, settle
+from benchmarks.suite.options import Options, Scale
+from benchmarks.suite.record import read_record, run_benchmark
+from benchmarks.suite.registry import BENCHMARKS, Benchmark, find_benchmarks
+from benchmarks.suite.result import Column, Plot, Result, Series, Style, Table, Unit
+from benchmarks.timing import Timing
+
+TIMING = Timing(2.5, 1.0, 3.0, 30)
+WHOLE = Result(
+    "All is well.",
+    (
+        Table(
+            "Numbers",
+            (Column("n", "number", Unit.number), Column("t", "time", Unit.ms)),
+            ({"n": 1, "t": TIMING, "raw": 0.5}, {"n": None, "t": "left out"}),
+            "A caption.",
+        ),
+    ),
+    (
+        Plot(
+            "plot",
+            "A plot",
+            "Of it.",
+            "x",
+            "y",
+            (Series.of_timings("a", [1], [TIMING]), Series("b", (1,), (2,), style=Style.span)),
+            "xy",
+        ),
+    ),
+    ("A note.",),
+    ("A failure.",),
+    {"seconds": [1.0, 2.0]},
+)
+
+
+def test_a_result_is_the_same_after_json() -> None:
+    assert Result.from_data(json.loads(json.dumps(WHOLE.to_data()))) == WHOLE
+
+
+def run(options: Options) -> Result:
+    """A benchmark: this module is one."""
+    options.say("Measuring")
+    return Result("All is well.", (Table("Numbers", (Column("n", "number", Unit.number),), ({"n": options.pick(3, 2, 1)},)),))
+
+
+TOY = Benchmark("toy", "A toy.", __name__)
+
+
+def test_a_record_says_what_it_was_measured_on(tmp_path: Path) -> None:
+    said: list[str] = []
+    record = run_benchmark(TOY, Options(tmp_path, Scale.tiny, threads=1, say=said.append))
+    assert said == ["Measuring"]
+    assert record.result.tables[0].rows == ({"n": 1},)
+    assert record.options == {"scale": "tiny", "precision": "fp32", "threads": 1}
+    assert record.machine["processor"]
+    assert record.machine["memory_bytes"] > 1e8
+    assert record.machine["cores"] >= 1
+    assert {"espalier", "numpy", "torch"} <= set(record.versions)
+    assert record.commit == source_commit()
+    file = tmp_path / "toy.json"
+    file.write_text(record.to_json())
+    assert read_record(file) == record
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "espalier-benchmark/0"}', '{"format": "espalier-benchmark/1"}'])
+def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "flops.json").write_text(text)
+    with pytest.raises(NotARecord, match=r"flops\.json is no result"):
+        read_record(tmp_path / "flops.json")
+
+
+def test_facts_of_this_machine_are_plain_json() -> None:
+    assert json.loads(json.dumps([machine_facts(), versions()])) == [machine_facts(), versions()]
+
+
+def test_the_commit_is_that_of_the_checkout() -> None:
+    assert re.fullmatch(r"|[0-9a-f]{40}\+?", source_commit())
+
+
+def test_benchmarks_are_found_by_name() -> None:
+    assert find_benchmarks("all") == BENCHMARKS
+    assert [benchmark.name for benchmark in find_benchmarks("memory")] == ["memory"]
+    with pytest.raises(UnknownBenchmark, match="flops, latency"):
+        find_benchmarks("speed")
+
+
+def test_precisions_that_the_engine_lacks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PrecisionUnavailable, match=r"no networks in bf16.*fp32"):
+        Options(tmp_path, precision="bf16")
+
+
+@pytest.mark.parametrize(
+    ("loops", "runs", "noisy"),
+    [
+        ([1.0, 1.05], 1, False),
+        ([1.0, 1.2, 1.0, 1.0], 2, False),  # once more, and then it was quiet
+        ([1.0, 0.8, 1.0, 1.5], 2, True),  # no third time
+    ],
+)
+def test_a_measurement_beside_a_changing_null_loop_is_made_once_more(loops: list[float], runs: int, noisy: bool) -> None:
+    seconds = iter(loops)
+    count = 0
+
+    def measure() -> int:
+        nonlocal count
+        count += 1
+        return count
+
+    settled = settle(measure, lambda: next(seconds))
+    assert (settled.value, settled.runs, settled.noisy) == (runs, runs, noisy)
+    assert bool(settled.mark) == noisy
+    assert next(seconds, None) is None
+
+
+@settings(max_examples=25)
+@given(st.floats(0.01, 10), st.floats(0.01, 10))
+def test_noise_is_the_same_whichever_loop_was_slower(before: float, after: float) -> None:
+    found = [settle(lambda: 0, iter(loops).__next__) for loops in ([before, after] * 2, [after, before] * 2)]
+    assert found[0] == found[1]
+    assert found[0].noisy == (max(before, after) / min(before, after) - 1 > LIMIT)
+
+
+def test_the_bound_follows_from_the_time_of_a_branch() -> None:
+    from benchmarks.suite.latency import Measured
+    from benchmarks.suite.latency_bench import Times
+
+    # A branch that takes a quarter of the time but a tenth of the MACs: 4 tasks take 3 + 4 x 1 instead of 4 x 4.
+    times = Times({"shared": [0.008] * 3, "separate": [0.016] * 3}, trunk_s=0.003, branch_s=0.001, wrong="")
+    measured = Measured("net", "block", 4, predicted=4 / (0.9 + 0.4), times=Settled(times, 0.0, 1))
+    assert measured.bound == pytest.approx(16 / 7)
+    assert measured.speedup == pytest.approx(2)
+    assert measured.share == pytest.approx(2 * 1.3 / 4)
+    alone = replace(measured, tasks=1)
+    assert math.isclose(alone.bound, 1)

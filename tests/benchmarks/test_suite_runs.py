@@ -1,0 +1,86 @@
+"""Each benchmark at a size that says nothing but that it works."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from benchmarks.suite.families import first_tasks
+from benchmarks.suite.merged import write_merged
+from benchmarks.suite.options import Options, Scale
+from benchmarks.suite.record import read_record, run_benchmark
+from benchmarks.suite.registry import BENCHMARKS, Benchmark
+from benchmarks.synthetic import Family
+from benchmarks.tiny import TASKS, write_tiny_family
+from serving.engines.embedded import EmbeddedEngine
+from serving.plan import make_plan
+from serving.repository import Repository
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
+    return Options(tmp_path_factory.mktemp("scratch"), Scale.tiny, threads=1)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return write_tiny_family(tmp_path_factory.mktemp("tiny") / "repository")
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)
+def test_every_benchmark_gives_tables_that_are_whole(benchmark: Benchmark, options: Options, tmp_path: Path) -> None:
+    record = run_benchmark(benchmark, options)
+    result = record.result
+    assert result.failed == ()
+    assert result.headline.endswith(".")
+    assert all(note.strip() for note in result.notes)
+    for table in result.tables:
+        assert table.rows
+        assert all(column.key in row for column in table.columns for row in table.rows)
+    for plot in result.plots:
+        assert plot.series
+        assert all(len(series.x) == len(series.y) for series in plot.series)
+    file = tmp_path / "record.json"
+    file.write_text(record.to_json())
+    assert read_record(file) == record
+
+
+@pytest.mark.parametrize("tasks", [["early"], ["late", "probe"], list(TASKS)])
+def test_one_graph_answers_as_the_engine_does(repository: Repository, tmp_path: Path, tasks: list[str]) -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    graph = ort.InferenceSession(write_merged(repository, tasks, tmp_path / "merged.onnx"))
+    assert [output.name for output in graph.get_outputs()] == tasks
+
+    async def ask() -> dict[str, np.ndarray]:
+        engine, plan = EmbeddedEngine(repository, threads=1), make_plan(repository, tasks)
+        await engine.start()
+        try:
+            return dict((await engine.infer(plan, {"image": rows})).outputs)
+        finally:
+            await engine.aclose()
+
+    expected = asyncio.run(ask())
+    for task, values in zip(tasks, graph.run(None, {"image": rows}), strict=True):
+        np.testing.assert_allclose(values, expected[task], rtol=1e-5, atol=1e-6)
+
+
+def test_one_graph_holds_each_weight_once(repository: Repository, tmp_path: Path) -> None:
+    write_merged(repository, list(TASKS), tmp_path / "merged.onnx")
+    weights = sum(segment.weight_bytes for segment in repository.segments.values())
+    # External data are aligned to pages, so that a file of tiny weights is larger, but by less than another copy of each would be.
+    files = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert files < 2 * weights
+
+
+def test_a_smaller_family_needs_only_its_own_segments(repository: Repository) -> None:
+    family = Family(repository, {name: Path(name) for name in ("probe", "early", "middle", "late")})
+    one = first_tasks(family, 1)
+    assert list(one.networks) == list(one.repository.tasks) == ["probe"]
+    assert set(one.repository.segments) == {step.segment for step in repository.tasks["probe"].steps}
+    assert first_tasks(family, 4).repository.segments == repository.segments

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from benchmarks.suite.errors import BenchmarkError
+from benchmarks.suite.noise import RULE
+from benchmarks.suite.options import Options, Scale
+from benchmarks.suite.record import Record
+from benchmarks.suite.registry import BENCHMARKS, Benchmark
+from benchmarks.suite.result import Column, Plot, Result, Series, Style, Table, Unit
+from benchmarks.timing import Timing
+from espalier.bench.cells import MISSING, cell_words, markdown
+from espalier.bench.files import REPORT, prepare, read_records
+from espalier.bench.plots import render
+from espalier.bench.report import make_report
+from espalier.bench.run import run_all
+from tests.espalier.test_cli import espalier
+
+pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+
+TIMING = Timing(12.34, 11.0, 15.0, 30)
+TABLE = Table(
+    "Times <of> a | b",
+    (Column("who", "variant"), Column("time", "time", Unit.ms), Column("x", "speed-up", Unit.ratio), Column("empty", "none")),
+    ({"who": "a|b & <c>", "time": TIMING, "x": 2.0}, {"who": "none", "time": None, "x": 1.0, "empty": ""}),
+    "Median & quartiles.",
+)
+PLOT = Plot(
+    "toy-plot",
+    "A plot",
+    "Of nothing.",
+    "tasks",
+    "ms",
+    (
+        Series.of_timings("shared", [1, 2], [TIMING, TIMING]),
+        Series("separate", (1, 2), (1, 2)),
+        Series("limit", (1, 2), (4, 4), style=Style.dashed),
+        Series("meanwhile", (1, 2), (0, 0), style=Style.span),
+        Series("requests", (1, 1.5, 2), (1, 3, 2), style=Style.points),
+    ),
+)
+
+
+def run(options: Options) -> Result:
+    """A benchmark: this module is one."""
+    return Result("Twice as fast.", (TABLE,), (PLOT,), ("Random weights.", RULE))
+
+
+def failing(name: str) -> Benchmark:
+    return Benchmark(name, "Fails.", "tests.espalier.no_such_module")
+
+
+TOY = Benchmark("toy", "A toy.", __name__)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench")
+    other = Benchmark("other", "A toy, too.", __name__)
+    assert run_all([TOY, other], Options(folder, Scale.quick, threads=1), folder)
+    return folder
+
+
+class Page(HTMLParser):
+    """What stands in a page: its words, every id, and everything that it refers to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words, self.ids, self.targets, self.open, self.tables = "", list[str](), list[str](), list[str](), 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tables += tag == "table"
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id" and value:
+                self.ids.append(value)
+            elif name in ("href", "xlink:href", "src") and value:
+                self.targets.append(value)
+            elif value:
+                self.targets += re.findall(r"url\(([^)]*)\)", value)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_the_page_is_whole_and_needs_nothing_else(folder: Path) -> None:
+    page = Page((folder / REPORT).read_text())
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids)) or _only_within_plots(page.ids)
+    inner = [target for target in page.targets if target.startswith("#")]
+    assert inner
+    assert {target[1:] for target in inner} <= set(page.ids)
+    assert all(target.startswith(("#", "data:")) for target in page.targets)
+    assert page.words.count(RULE) == 1
+    for words in (
+        "Twice as fast.",
+        "a|b & <c>",
+        f"12.3 (11.0{MISSING}15.0)",
+        "Random weights.",
+        "Not the full measurement (other, toy)",
+        "A plot",
+    ):
+        assert words in page.words
+
+
+def _only_within_plots(ids: list[str]) -> bool:
+    """The two toys draw the same plot, whose name is in the ids; real benchmarks name theirs differently."""
+    return {name for name in ids if ids.count(name) > 1} == {name for name in ids if name.startswith("toy-plot-")}
+
+
+def test_plots_follow_the_page_from_light_to_dark(folder: Path) -> None:
+    text = (folder / REPORT).read_text()
+    svg = text[text.index("<svg") : text.index("</svg>")]
+    assert "var(--ink)" in svg
+    assert "var(--dim)" in svg
+    assert "#ffffff" not in svg
+    assert "prefers-color-scheme: dark" in text
+    ElementTree.fromstring((folder / "toy-plot.svg").read_bytes())
+    assert (folder / "toy-plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_names_its_series_and_axes_and_is_the_same_every_time() -> None:
+    svg = render(PLOT, "svg")
+    assert svg == render(PLOT, "svg")
+    words = {"".join(element.itertext()) for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")}
+    assert {"shared", "separate", "limit", "meanwhile", "requests", "tasks", "ms", "A plot", "Of nothing."} <= words
+
+
+def test_logarithmic_axes_have_powers_of_two() -> None:
+    plot = Plot("log", "Log", "", "x", "y", (Series("a", (1, 3, 8), (1, 5, 20)),), log="xy")
+    words = [
+        "".join(element.itertext())
+        for element in ElementTree.fromstring(render(plot, "svg")).iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert {"1", "2", "4", "8", "16"} <= set(words)
+
+
+@pytest.mark.parametrize(
+    ("cell", "unit", "words"),
+    [
+        (None, Unit.ms, MISSING),
+        (TIMING, Unit.ms, f"12.3 (11.0{MISSING}15.0)"),
+        (3.456, Unit.ms, "3.46"),
+        (1234, Unit.number, "1,234"),
+        (4.09e9, Unit.macs, "4.1 GMACs"),
+        (5_000_000, Unit.bytes, "5.0 MB"),
+        (4.2, Unit.ratio, "4.20x"),
+        (0.917, Unit.share, "91.7 %"),
+        (12345.6, Unit.per_s, "12,346/s"),
+    ],
+)
+def test_numbers_in_words(cell: object, unit: Unit, words: str) -> None:
+    assert cell_words(cell, unit) == words  # type: ignore[arg-type]
+
+
+def test_markdown_leaves_empty_columns_out() -> None:
+    lines = markdown([TABLE]).splitlines()
+    assert lines[2:6] == [
+        "| variant | time, ms | speed-up |",
+        "| :-- | --: | --: |",
+        f"| a\\|b & <c> | 12.3 (11.0{MISSING}15.0) | 2.00x |",
+        f"| none | {MISSING} | 1.00x |",
+    ]
+
+
+def test_one_of_several_that_fails_does_not_keep_the_others_from_running(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not run_all([failing("first"), TOY], Options(tmp_path, Scale.quick), tmp_path)
+    assert "first failed" in capsys.readouterr().err
+    assert (tmp_path / "toy.json").exists()
+    assert (tmp_path / "toy.md").exists()
+    with pytest.raises(ModuleNotFoundError):
+        run_all([failing("alone")], Options(tmp_path, Scale.quick), tmp_path)
+
+
+def test_results_that_were_measured_elsewhere_are_told_apart(folder: Path) -> None:
+    first, second = read_records(folder)
+    elsewhere: Record = replace(second, machine={**second.machine, "processor": "Another One"})
+    words = Page(make_report([first, elsewhere], {})).words
+    assert "Another One" in words
+    assert "(toy)" in words
+    assert "(other)" in words
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BenchmarkError, match="cannot be written"):
+        prepare(tmp_path / "file")
+
+
+def test_the_command_lists_and_refuses() -> None:
+    listed = espalier("bench", "list")
+    assert listed.returncode == 0
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == [benchmark.name for benchmark in BENCHMARKS]
+    unknown = espalier("bench", "speed")
+    assert unknown.returncode == 2
+    assert "There is no benchmark 'speed'" in unknown.stderr
+
+
+def test_the_command_refuses_precisions_before_it_measures(tmp_path: Path) -> None:
+    refused = espalier("bench", "flops", "--precision", "int8", "--out", tmp_path / "out")
+    assert refused.returncode == 2
+    assert "no networks in int8" in refused.stderr
