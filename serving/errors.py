@@ -74,6 +74,13 @@ class NotReady(ServingError):
     """The server is starting, draining, or its engine is down."""
 
 
+class EngineDown(NotReady):
+    """What computes is somewhere else, and does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__("What computes for this server does not answer at the moment; try again later.")
+
+
 class QueueFull(ServingError):
     """So much waits that one more request would only wait in vain."""
 

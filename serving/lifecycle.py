@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -143,6 +143,8 @@ class Lifecycle:
         try:
             await check_answers(self._engine, repository, tasks)
         except ServingError:
+            with suppress(ServingError):  # of an engine that is told what tasks are, these too are as they were
+                await self._engine.load(self.catalog.repository)
             await self._engine.release(repository.segments.keys() - self._kept())
             raise
 

@@ -41,7 +41,7 @@ class Server:
     """A repository, served. `start` returns when it is ready; `aclose` finishes what is in flight.
 
     repository: a folder, or what was read from one. engine: by default the embedded one with `threads` threads (None: all cores),
-    or as `options` says.
+    or as `options` says. make_engine: makes it from what is read, in place of `engine`.
     http_port, grpc_port: 0 means any free port; after `start` they are the real ones. grace_s: how long `aclose` waits for requests.
     shared_memory: whether clients may have their tensors in shared memory objects of this machine, whichever this process may open.
     admin_token: whoever knows it may load and unload models; None: nobody. access_log: a log line per request.
@@ -59,6 +59,7 @@ class Server:
         grpc_port: int = 8001,
         threads: int | None = None,
         options: EngineOptions | None = None,
+        make_engine: Callable[[Repository], Engine] | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
         grace_s: float = GRACE_S,
         shared_memory: bool = False,
@@ -74,6 +75,7 @@ class Server:
         self._engine = engine
         self._threads = threads
         self._options = options
+        self._make_engine = make_engine or self._embedded
         self._max_body_bytes = max_body_bytes
         self._grace_s = grace_s
         self._shared_memory = shared_memory
@@ -103,7 +105,7 @@ class Server:
             observation = make_observation(access_log=self._access_log, others=self._observers)
             stack.push_async_callback(observation.aclose)
             observer = observation.observer
-            engine = self._engine or EmbeddedEngine(repository, threads=self._threads, options=self._options)
+            engine = self._engine or self._make_engine(repository)
             router = Router(repository, engine, observer, reader=reader)
             observation.metrics.watch(router)
             memory = SharedMemory(self._max_body_bytes) if self._shared_memory else None
@@ -126,6 +128,9 @@ class Server:
     async def aclose(self) -> None:
         """Refuse new requests, finish those in flight, release everything. Does nothing when it is not started."""
         await self._closing.aclose()
+
+    def _embedded(self, repository: Repository) -> Engine:
+        return EmbeddedEngine(repository, threads=self._threads, options=self._options)
 
     async def _shut_down(self, router: Router, http_server: HttpServer, grpc_server: Any) -> None:
         router.drain()

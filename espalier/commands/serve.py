@@ -8,6 +8,15 @@ from typing import Annotated
 
 import typer
 
+from espalier.commands.engines import (
+    EngineKind,
+    EngineOption,
+    TritonSendFiles,
+    TritonUrl,
+    TritonWait,
+    check_engine_options,
+    triton_engine,
+)
 from espalier.commands.sizes import parse_size
 from espalier.commands.token import read_token
 
@@ -29,12 +38,17 @@ class LogLevel(StrEnum):
 
 
 def serve(
+    context: typer.Context,
     repo: Annotated[Path, typer.Argument(metavar="REPO", help="A model repository that `espalier export` wrote.")],
     host: Annotated[
         str, typer.Option(help="The address to listen on. Anything but the loopback is reachable by others.")
     ] = "127.0.0.1",
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for HTTP; 0: any free one.")] = 8000,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for gRPC; 0: any free one.")] = 8001,
+    engine: EngineOption = EngineKind.embedded,
+    triton_url: TritonUrl = None,
+    triton_send_files: TritonSendFiles = False,
+    triton_wait_s: TritonWait = 30.0,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the engine; by default as many as this process has cores.")
     ] = None,
@@ -104,7 +118,7 @@ def serve(
     ] = False,
     drain_s: Annotated[float, typer.Option(min=0, help="Seconds that requests in flight get after SIGTERM.")] = 30.0,
 ) -> None:
-    """Serve a repository over HTTP and gRPC (v2 protocol) with the embedded engine, until SIGTERM or Ctrl-C.
+    """Serve a repository over HTTP and gRPC (v2 protocol) until SIGTERM or Ctrl-C.
 
     Every task is a model that any v2 client can call; `all_tasks` answers several at once and runs the trunk once.
     Images go to POST /predict; the API is described at /docs. GET /metrics is for Prometheus; OTEL_* variables turn on traces.
@@ -116,6 +130,7 @@ def serve(
     from serving.observe.logs import set_up_logging
     from serving.server import run
 
+    check_engine_options(context, engine)
     set_up_logging(log_format, log_level)
     token = read_token(admin_token_file, "--admin-token-file")
     recover(repo)
@@ -134,6 +149,7 @@ def serve(
     run(
         repo,
         options=options,
+        make_engine=triton_engine(triton_url, triton_send_files, triton_wait_s, max_queue_rows) if triton_url else None,
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,

@@ -17,7 +17,11 @@ Bucket = tuple[str, float]
 Labels = dict[str, str]
 ROW_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 # Triton's words for why requests fail; what is not here is OTHER.
-TRITON_REASONS = {"QueueFull": "REJECTED", "DeadlineExceeded": "REJECTED", "Cancelled": "CANCELED", "TaskFailed": "BACKEND"}
+TRITON_REASONS = {
+    **dict.fromkeys(("QueueFull", "TritonBusy", "DeadlineExceeded"), "REJECTED"),
+    "Cancelled": "CANCELED",
+    "TaskFailed": "BACKEND",
+}
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving.catalog import Model
-from serving.errors import QueueFull, Unsupported
+from serving.errors import Unsupported
 from serving.protocol import describe, grpc_extensions
 from serving.protocol.admin import Admin
 from serving.protocol.grpc_codec import decode_request, encode_response, output_slots
 from serving.protocol.grpc_health import HEALTH_SERVICE, Health
 from serving.protocol.grpc_service import add_servicer
 from serving.protocol.shared_memory import SharedMemory
-from serving.protocol.status import RETRY_AFTER_S, sentence, wire_codes
+from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
 from serving.router import Router
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def _translated(handler: Handler) -> Handler:
             return await handler(self, request, context)
         except Exception as error:
             failure = _logged(error)
-        if isinstance(failure, QueueFull):
+        if isinstance(failure, RETRY_LATER):
             context.set_trailing_metadata((*context.trailing_metadata(), ("retry-after", str(RETRY_AFTER_S))))
         return await context.abort(wire_codes(failure).grpc, sentence(failure))
 

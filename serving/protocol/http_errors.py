@@ -10,15 +10,15 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from serving.errors import QueueFull, ServingError
-from serving.protocol.status import RETRY_AFTER_S, sentence, wire_codes
+from serving.errors import ServingError
+from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
 
 log = logging.getLogger(__name__)
 
 
 def error_response(error: BaseException) -> JSONResponse:
     """Return `error` as a response."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, QueueFull) else None
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, RETRY_LATER) else None
     return JSONResponse({"error": sentence(error)}, wire_codes(error).http, headers)
 
 

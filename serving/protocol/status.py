@@ -9,6 +9,7 @@ import grpc
 from serving.errors import (
     BodyTooLarge,
     DeadlineExceeded,
+    EngineDown,
     Forbidden,
     InvalidRequest,
     LoadFailed,
@@ -33,6 +34,7 @@ class WireCodes:
 
 _MAX_CHARS = 1000  # a sentence may quote what a client sent; gRPC's clients refuse trailers of more than 8 KiB
 RETRY_AFTER_S = 1  # a queue is seconds long at most
+RETRY_LATER = (QueueFull, EngineDown)  # answered with Retry-After
 _INTERNAL = WireCodes(500, grpc.StatusCode.INTERNAL)
 # A class stands for its subclasses; what is not in the table is ours to mend.
 _TABLE: dict[type[ServingError], WireCodes] = {

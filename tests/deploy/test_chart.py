@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 
+from espalier.commands.engines import check_engine_options
 from espalier.commands.serve import serve
 from tests.deploy.manifests import (
     CASES,
@@ -27,33 +28,19 @@ from tests.deploy.manifests import (
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
 
-# Options, each with a value, that deploy/ uses and `espalier serve` does not have yet: to be emptied when it has, which a test notices.
-PENDING: tuple[str, ...] = ("--engine", "--triton-url")
-
+APP = typer.Typer()
+APP.command()(serve)
 COMMANDS = dict(serve_commands())
 DEPLOYMENTS = [(case, name) for case in CASES for name in of_kind(rendered(case), "Deployment")]
 
 
-def without_pending(arguments: list[str]) -> list[str]:
-    kept: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        if word in PENDING:
-            next(words)
-        elif word.split("=")[0] not in PENDING:
-            kept.append(word)
-    return kept
-
-
 def context(arguments: list[str]) -> dict[str, Any]:
     """Return what `espalier serve` would be called with. Raises as the command line does."""
-    app = typer.Typer()
-    app.command()(serve)
-    return typer.main.get_command(app).make_context("serve", arguments).params
+    return typer.main.get_command(APP).make_context("serve", arguments).params
 
 
 def parsed(arguments: list[str]) -> dict[str, Any]:
-    verb, *rest = without_pending(arguments)
+    verb, *rest = arguments
     assert verb == "serve"
     return context(rest)
 
@@ -82,15 +69,15 @@ def test_the_command_line_knows_every_option(place: str) -> None:
     assert parsed(COMMANDS[place])["host"] == "0.0.0.0"
 
 
+@pytest.mark.parametrize("place", COMMANDS)
+def test_its_options_go_together(place: str) -> None:
+    made = typer.main.get_command(APP).make_context("serve", COMMANDS[place][1:])
+    check_engine_options(made, made.params["engine"])
+
+
 def test_an_unknown_option_would_be_noticed() -> None:
     with pytest.raises(Exception, match="No such option"):
         parsed([*docker_command(), "--drain=3"])
-
-
-@pytest.mark.parametrize("option", PENDING)
-def test_what_is_pending_is_not_there_yet(option: str) -> None:
-    with pytest.raises(Exception, match="No such option"):
-        context(["repo", option, "x"])
 
 
 def test_by_default_ports_and_drain_are_the_programs_own() -> None:

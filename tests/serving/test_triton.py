@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
 from serving.dtypes import NUMPY_DTYPES
+from serving.engines.triton.engine import TritonEngine, TritonEngineOptions
+from serving.lifecycle import served_part
+from serving.plan import make_plan
 from serving.repository import ALL_TASKS, Repository
 from serving.triton.command import TritonOptions
 from serving.triton.environment import TritonEnvironment, set_up
@@ -219,6 +224,73 @@ def test_clients_load_and_unload_tasks(served: Served) -> None:
     server.unload_model("one")
     wait_for(lambda: not server.is_model_ready("one"))
     assert server.is_model_ready(ALL_TASKS)
+
+
+def wait_until_counted(served: Served) -> None:
+    """Triton counts a request after it has answered; wait for those of the tests before."""
+    seen: list[Counter[str]] = [Counter()]
+
+    def is_still() -> bool:
+        seen.append(served.rows_run())
+        time.sleep(0.2)
+        return len(seen) > 3 and seen[-1] == seen[-3]
+
+    wait_for(is_still)
+
+
+def test_the_triton_engine_answers_as_the_embedded_one_and_runs_what_the_plan_says(served: Served) -> None:
+    """It finds all there, or loads what is missing (`inputs`), and asks ensembles only."""
+    repository = served.repository
+    inputs = rows_for(repository, 3, seed=5)
+    expected = embedded_answers(repository, inputs)
+    outputs = [name for task in repository.tasks for name in outputs_of(repository, task)]
+    wait_until_counted(served)
+
+    async def work() -> None:
+        engine = TritonEngine(repository, served.triton.grpc_url, TritonEngineOptions(statistics_s=0.05))
+        await engine.start()
+        try:
+            rows = Counter[str]()
+            for wanted in (outputs, outputs[::2], *([name] for name in outputs)):
+                answer = await engine.infer(make_plan(repository, wanted), inputs)
+                check(dict(answer.outputs), {name: expected[name] for name in wanted}, served)
+                rows.update(plan_rows(repository, wanted, 3))
+                assert Counter({run.segment: run.rows for run in answer.runs}) == plan_rows(repository, wanted, 3)
+            async with asyncio.timeout(20):
+                while {name: done.rows for name, done in engine.statistics().items() if done.rows} != rows:
+                    await asyncio.sleep(0.02)
+        finally:
+            await engine.aclose()
+
+    asyncio.run(work())
+
+
+@only("inputs")
+def test_the_triton_engine_has_tasks_come_and_go(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    repository, inputs = served.repository, rows_for(served.repository, 2)
+    expected = embedded_answers(repository, inputs)
+    one = served_part(replace(repository, tasks={"one": repository.tasks["one"]}))
+
+    async def ask(engine: TritonEngine, *tasks: str) -> None:
+        answer = await engine.infer(make_plan(repository, list(tasks)), inputs)
+        check(dict(answer.outputs), {name: expected[name] for task in tasks for name in outputs_of(repository, task)}, served)
+
+    async def work() -> None:
+        engine = TritonEngine(repository, served.triton.grpc_url)
+        await engine.start()
+        try:
+            await engine.load(one)
+            await engine.release(repository.segments.keys() - one.segments.keys())
+            assert not served.http.server.is_model_ready("two")
+            await ask(engine, "one")
+            await engine.load(repository)
+            await ask(engine, "two")
+            await ask(engine, "one", "two")
+        finally:
+            await engine.aclose()
+
+    asyncio.run(work())
+    assert not [record for record in caplog.records if record.name.startswith("serving")]  # nothing went step by step
 
 
 @only("inputs")

@@ -1,0 +1,69 @@
+"""gRPC channels to Tritons: how they balance, try again, notice that a server is gone, and find it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2_grpc
+
+from serving.engines.triton.addresses import Address, target
+from serving.engines.triton.users import Users
+
+# Inference has no effects, so that it may be tried again on another server; NOT_FOUND is one that has lost a model.
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": "inference.GRPCInferenceService", "method": "ModelInfer"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.01s",
+                "maxBackoff": "0.1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "NOT_FOUND"],
+            },
+        }
+    ],
+}
+_OPTIONS = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.service_config_disable_resolution", 1),
+    # Larger requests would not be tried again; the default is 256 kB, less than two images of 224 x 224.
+    ("grpc.per_rpc_retry_buffer_size", 1 << 30),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A server that has returned is found within a second. The least of them is also how long an attempt to connect may take.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Hosts that vanish without a word are noticed: what was sent must be acknowledged within the timeout, and while a call lasts the
+    # server is pinged now and then. More often would not do: Triton by default ends connections with three pings in five minutes.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.enable_http_proxy", 0),  # these are servers of one's own, not of the web
+)
+
+
+def open_channel(addresses: Collection[Address]) -> Any:
+    """Return a grpc.aio channel to all of `addresses`, in turn."""
+    return grpc.aio.insecure_channel(target(addresses), options=_OPTIONS)
+
+
+class Line:
+    """A way to a set of Tritons, for inference. It never changes: another set is another line, and this one ends with its last user.
+
+    users: whoever needs it open.
+    """
+
+    def __init__(self, addresses: Collection[Address]) -> None:
+        self._channel = open_channel(addresses)
+        self.infer: Callable[..., Any] = service_pb2_grpc.GRPCInferenceServiceStub(self._channel).ModelInfer
+        self.users = Users()
+
+    async def aclose(self) -> None:
+        """Wait for its users, and close it."""
+        await self.users.gone()
+        await self._channel.close()

@@ -1,0 +1,227 @@
+"""The Triton engine: a plan becomes one request to an ensemble of a Triton, or, where none computes it, one for each of its steps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import grpc
+
+from serving.engines.base import Answer, Array, Call, SegmentRun, SegmentStatistics
+from serving.engines.scheduler import MAX_QUEUE_ROWS
+from serving.engines.triton.addresses import Address, parse_urls
+from serving.engines.triton.channels import Line
+from serving.engines.triton.choice import Choices, Ensemble, ensembles_of, unchanged
+from serving.engines.triton.control import TritonServer
+from serving.engines.triton.errors import said, translated
+from serving.engines.triton.fleet import Fleet
+from serving.engines.triton.models import Files, converge, model_files, models_of
+from serving.engines.triton.parts import in_parts
+from serving.engines.triton.rollout import roll_out, unload
+from serving.engines.triton.steps import OF_THE_REQUEST, run_steps
+from serving.engines.triton.sums import TritonSums
+from serving.engines.triton.wire import decode, encode, seconds_left
+from serving.errors import EngineDown, NotReady, QueueFull, ServingError
+from serving.plan import ExecutionPlan
+from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Repository, segment_tensor
+
+log = logging.getLogger(__name__)
+_SETTLE_S = 30.0  # that a load waits for requests which are under way to ensembles that it replaces
+
+
+@dataclass(frozen=True)
+class TritonEngineOptions:
+    """How Tritons are used.
+
+    send_files: whether they are sent the models, which otherwise are in their own repository. wait_s: how long `start` waits for one.
+    max_queue_rows: rows of unanswered requests beyond which more are refused. resolve_s: how often host names are looked up.
+    statistics_s: how often statistics are fetched, which is how old they may be.
+    """
+
+    send_files: bool = False
+    wait_s: float = 30.0
+    max_queue_rows: int = MAX_QUEUE_ROWS
+    resolve_s: float = 5.0
+    statistics_s: float = 5.0
+
+
+class TritonEngine:
+    """Answers from the Tritons at `urls` ("grpc://host:8001", several with commas), which serve `repository`.
+
+    Raises InvalidTritonUrl.
+    """
+
+    def __init__(self, repository: Repository, urls: str, options: TritonEngineOptions | None = None) -> None:
+        self._addresses: Sequence[Address] = parse_urls(urls)
+        self._options = options or TritonEngineOptions()
+        self._repository = repository
+        self._models = models_of(repository)
+        self._choices = Choices(ensembles_of(repository, self._models.ensembles))
+        self._segments = frozenset(repository.segments)
+        self._sums = TritonSums()
+        self._rows = 0
+        self._fleet: Fleet | None = None
+        self._changing = asyncio.Lock()
+        self._counting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Return when a Triton serves all of the repository, having loaded what it lacked.
+
+        Raises TritonUnreachable, and RepositoryError naming the model that could not be loaded.
+        """
+        self._fleet = fleet = Fleet(self._addresses, self._admit, self._options.resolve_s)
+        self._counting = asyncio.create_task(self._count_forever())
+        try:
+            await fleet.start(self._options.wait_s)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Finish what was asked for, and close the connections. Triton goes on as it is."""
+        fleet, self._fleet = self._fleet, None
+        counting, self._counting = self._counting, None
+        if counting is not None:
+            counting.cancel()
+            await asyncio.gather(counting, return_exceptions=True)
+        if fleet is not None:
+            await fleet.aclose()
+
+    async def load(self, repository: Repository) -> None:
+        """Have every Triton serve `repository`. Until then, requests for what changes are answered step by step.
+
+        Raises RepositoryError naming the model that could not be loaded; then all is as it was. Raises EngineDown, NotReady.
+        """
+        async with self._changing:
+            fleet, old = self._started(), self._choices
+            before, after = old.ensembles, models_of(repository)
+            wanted = ensembles_of(repository, after.ensembles)
+            self._choices = Choices(unchanged(before, wanted))
+            try:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(old.users.gone(), _SETTLE_S)
+                files = (self._files(self._repository), self._files(repository))
+                await roll_out(fleet, self._models, after, files)
+                await self._count(fleet, self._begin_new)
+            except BaseException:
+                self._choices = Choices(before)
+                raise
+            self._repository, self._models = repository, after
+            self._segments |= repository.segments.keys()
+            self._choices = Choices(wanted)
+
+    async def release(self, segments: Collection[str]) -> None:
+        """Have the Tritons unload these segments."""
+        async with self._changing:
+            if self._fleet is None:
+                return
+            await unload(self._fleet.servers.values(), sorted({*segments} - self._models.parts))
+
+    async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
+        """Run `plan` on `inputs`, each of shape (n, ...). What fails is named in the answer's errors.
+
+        Raises NotReady before `start`, EngineDown when no Triton answers, QueueFull, DeadlineExceeded. Cancelling it cancels the requests.
+        """
+        line = self._started().line
+        if line is None:
+            raise EngineDown
+        rows = len(next(iter(inputs.values())))
+        if self._rows and self._rows + rows > self._options.max_queue_rows:
+            raise QueueFull(self._rows, self._options.max_queue_rows)
+        choices = self._choices
+        ensemble = choices.of(plan)
+        limits = [limit for limit in (call.rows_per_run, ensemble.max_rows if ensemble else 0) if limit]
+        self._rows += rows
+        try:
+            with line.users.one(), choices.users.one():
+                ask = partial(self._answer, line, plan, ensemble, call)
+                return await in_parts(plan, inputs, min(limits, default=0), ask)
+        finally:
+            self._rows -= rows
+
+    def statistics(self) -> Mapping[str, SegmentStatistics]:
+        """Return what Triton says of each segment, all Tritons together, whoever asked them; up to `statistics_s` old."""
+        return self._sums.totals(self._segments)
+
+    def loaded(self) -> Mapping[str, int]:
+        """Return the bytes of each segment's weights, of one Triton; what it takes beside them is not known here."""
+        if self._fleet is None or self._fleet.line is None:
+            return {}
+        return {name: segment.weight_bytes for name, segment in self._repository.segments.items()}
+
+    def _started(self) -> Fleet:
+        if self._fleet is None:
+            raise NotReady("The engine is not started.")
+        return self._fleet
+
+    async def _answer(
+        self, line: Line, plan: ExecutionPlan, ensemble: Ensemble | None, call: Call, inputs: Mapping[str, Array]
+    ) -> Answer:
+        """Answer rows that go at once: by the ensemble, and if there is none or it fails, step by step.
+
+        Triton's ensembles fail whole. Step by step, what fails takes with it what depends on it and nothing else.
+        """
+        if ensemble is not None:
+            try:
+                return await self._ask_ensemble(line, plan, ensemble, call, inputs)
+            except OF_THE_REQUEST:
+                raise
+            except ServingError as error:
+                log.warning("%s Its steps are asked for one by one.%s", error, said(error))
+        return await run_steps(plan, inputs, call, partial(_run_segment, line, call))
+
+    async def _ask_ensemble(
+        self, line: Line, plan: ExecutionPlan, ensemble: Ensemble, call: Call, inputs: Mapping[str, Array]
+    ) -> Answer:
+        sent = {name: inputs[name] for name in plan.inputs}
+        outputs = await _ask(line, ensemble.name, sent, list(plan.outputs), call)
+        rows = len(next(iter(sent.values())))
+        # What Triton did, by the plan; how long it took, it does not say with the answer.
+        return Answer(outputs, tuple(SegmentRun(step.segment, rows * len(step.inputs), 0.0) for step in plan.steps))
+
+    async def _admit(self, server: TritonServer, enter: Callable[[], None]) -> None:
+        """Have a Triton that was not there serve what the others serve, and let it in."""
+        models = self._models
+        await converge(server, models, None, self._files(self._repository))
+        async with self._changing:
+            if models is not self._models:  # meanwhile something was deployed
+                await converge(server, self._models, models, self._files(self._repository))
+            self._sums.begin(server.address, await server.statistics())
+            enter()
+
+    def _files(self, repository: Repository) -> Files | None:
+        return model_files(repository) if self._options.send_files else None
+
+    async def _count_forever(self) -> None:
+        while True:
+            if self._fleet is not None:
+                await self._count(self._fleet, self._sums.update)
+            await asyncio.sleep(self._options.statistics_s)
+
+    def _begin_new(self, address: Address, response: object) -> None:
+        self._sums.begin(address, response, afresh=False)
+
+    async def _count(self, fleet: Fleet, take: Callable[[Address, object], None]) -> None:
+        for address, server in fleet.servers.items():
+            with contextlib.suppress(ServingError):  # it has gone: what it said last is kept
+                take(address, await server.statistics())
+
+
+async def _run_segment(line: Line, call: Call, name: str, arrays: Sequence[Array], outputs: int) -> Sequence[Array]:
+    inputs = {segment_tensor(SEGMENT_INPUT, index): array for index, array in enumerate(arrays)}
+    names = [segment_tensor(SEGMENT_OUTPUT, index) for index in range(outputs)]
+    return list((await _ask(line, name, inputs, names, call)).values())
+
+
+async def _ask(line: Line, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], call: Call) -> Mapping[str, Array]:
+    left_s = seconds_left(call)
+    request = encode(model, inputs, outputs, call, left_s)
+    try:
+        response = await line.infer(request, timeout=left_s)
+    except grpc.aio.AioRpcError as error:
+        raise translated(error, model) from error
+    return decode(response, model, outputs, len(next(iter(inputs.values()))))
