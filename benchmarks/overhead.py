@@ -19,22 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 from tritonclient.grpc import aio as grpc_client
-from tritonclient.grpc import service_pb2
 from tritonclient.http import aio as http_client
 
 from benchmarks.http_wire import Connection, binary_body, infer_bytes
+from benchmarks.inputs import grpc_message, random_rows
 from benchmarks.machine import describe_machine
 from benchmarks.served import ServerProcess, served
 from benchmarks.timing import Timing, interleave
-from serving.dtypes import NUMPY_DTYPES
 from serving.engines.base import Array
 from serving.engines.embedded import EmbeddedEngine
 from serving.plan import make_plan
-from serving.repository import Repository, Task, read_repository
-
-_pb: Any = service_pb2
+from serving.repository import Repository, read_repository
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ async def _measure(
 ) -> Overhead:
     task = repository.tasks[name]
     plan = make_plan(repository, [name])
-    rows = _rows(task)
+    rows = random_rows(task)
     engine = EmbeddedEngine(repository, threads=threads)
     await engine.start()
     async with _tritonclients(server.http_address, server.grpc_address) as (http, rpc):
@@ -97,17 +93,9 @@ async def _measure(
         spec = task.inputs[0]
         request = infer_bytes(name, *binary_body(spec, rows[spec.name]))
         http_per_s = await _throughput(lambda: _http_caller(server.http_host_port, request), clients, seconds)
-        message = _grpc_request(name, task, rows)
+        message = grpc_message(name, task, rows)
         grpc_per_s = await _throughput(lambda: _grpc_caller(server.grpc_address, message), clients, seconds)
     return Overhead(name, timings["bare"], timings["http"], timings["grpc"], clients, http_per_s, grpc_per_s)
-
-
-def _rows(task: Task) -> dict[str, Array]:
-    generator = np.random.default_rng(0)
-    return {
-        spec.name: generator.integers(0, 256, (1, *spec.shape)).astype(NUMPY_DTYPES[spec.dtype])  # bytes, or numbers like them
-        for spec in task.inputs
-    }
 
 
 @contextlib.asynccontextmanager
@@ -167,14 +155,6 @@ async def _grpc_caller(address: str, request: bytes) -> AsyncIterator[Callable[[
     async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         method = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # bytes in, bytes out
         yield lambda: method(request)
-
-
-def _grpc_request(name: str, task: Task, rows: dict[str, Array]) -> bytes:
-    message = _pb.ModelInferRequest(model_name=name)
-    for spec in task.inputs:
-        message.inputs.add(name=spec.name, datatype=spec.dtype, shape=rows[spec.name].shape)
-        message.raw_input_contents.append(rows[spec.name].tobytes())
-    return bytes(message.SerializeToString())
 
 
 def main() -> None:

@@ -31,8 +31,10 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark("flops", "What sharing saves on paper: MACs, weights and activations for 1 to 32 tasks.", "benchmarks.suite.flops"),
     Benchmark("latency", "One request for 1 to 16 tasks: shared trunk, separate networks, torch.", "benchmarks.suite.latency"),
+    Benchmark("merge", "Frozen suffixes on one stacked batch, tuned blocks as grouped.", "benchmarks.merge.benchmark"),
     Benchmark("memory", "Resident memory and disk for 1 to 32 tasks.", "benchmarks.suite.memory"),
     Benchmark("overhead", "What the server adds to its engine, per request and at most per second.", "benchmarks.suite.overhead"),
+    Benchmark("load", "A server under load: percentiles, throughput, the knee, MLPerf.", "benchmarks.load.benchmark"),
     Benchmark("deploy", "The other tasks' latency while one comes and goes.", "benchmarks.suite.deploy"),
 )
 

@@ -1,0 +1,87 @@
+"""What the engine answers without a server around it, at its best: the measure of what a server costs in throughput."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.inputs import random_rows
+from serving.engines.embedded import EmbeddedEngine, EngineOptions
+from serving.engines.sessions import SessionStoreOptions
+from serving.plan import make_plan
+from serving.repository import ALL_TASKS, Repository
+
+
+@dataclass(frozen=True)
+class Setting:
+    """instances: runs at a time. threads: of each. max_batch_rows: of a run, None: as many as the engine finds best."""
+
+    instances: int
+    threads: int
+    max_batch_rows: int | None = None
+
+    @property
+    def engine(self) -> EngineOptions:
+        """Return it for an engine."""
+        sessions = SessionStoreOptions(self.threads)
+        return EngineOptions(sessions, self.instances, max_batch_rows=self.max_batch_rows, learn_rows=True)
+
+    @property
+    def server(self) -> tuple[str, ...]:
+        """Return it as options of `espalier serve`."""
+        rows = ("--max-batch-rows", str(self.max_batch_rows)) if self.max_batch_rows else ()
+        return ("--instances", str(self.instances), "--threads", str(self.threads), *rows)
+
+    def __str__(self) -> str:
+        rows = "rows as found best" if self.max_batch_rows is None else f"at most {self.max_batch_rows} rows a run"
+        return f"{self.instances} x {self.threads} threads, {rows}"
+
+
+def settings(cores: int, rows: Sequence[int | None]) -> tuple[Setting, ...]:
+    """Return all ways to use `cores` cores evenly, with each of `rows` (see Setting.max_batch_rows)."""
+    divisors = [number for number in range(1, cores + 1) if cores % number == 0]
+    return tuple(Setting(instances, cores // instances, most) for instances in divisors for most in rows)
+
+
+class BareEngine:
+    """An engine of this process with some callers. Opened by `with`."""
+
+    def __init__(self, repository: Repository, setting: Setting) -> None:
+        self._repository = repository
+        self._engine = EmbeddedEngine(repository, options=setting.engine)
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> BareEngine:
+        self._runner.run(self._engine.start())
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._runner.run(self._engine.aclose())
+        self._runner.close()
+
+    def per_s(self, models: Sequence[str], callers: int, seconds: float) -> float:
+        """Return the answers per second to `callers` callers that ask for `models` in turn, a row each, one request after the other."""
+        return self._runner.run(self._per_s(models, callers, seconds))
+
+    async def _per_s(self, models: Sequence[str], callers: int, seconds: float) -> float:
+        tasks = list(self._repository.tasks)
+        plans = {model: make_plan(self._repository, tasks if model == ALL_TASKS else [model]) for model in set(models)}
+        rows = random_rows(self._repository.tasks[tasks[0]])
+        inputs = {name: next(iter(rows.values())) for plan in plans.values() for name in plan.inputs}
+        turns = itertools.cycle(models)
+        answered = 0
+        begin = time.perf_counter() + seconds / 10
+        end = begin + seconds
+
+        async def caller() -> None:
+            nonlocal answered
+            while (now := time.perf_counter()) < end:
+                plan = plans[next(turns)]
+                await self._engine.infer(plan, {name: inputs[name] for name in plan.inputs})
+                answered += now >= begin
+
+        await asyncio.gather(*(caller() for _ in range(callers)))
+        return answered / (time.perf_counter() - begin)

@@ -1,0 +1,162 @@
+"""A server under load: how much it answers, how fast, and where it stops keeping up.
+
+Closed loop: so many clients, each with one request after the other. Open loop: requests arrive at random (Poisson), whether or not earlier
+ones are answered, and a latency counts from the moment at which the request was to be sent. The clients are one process that sends prepared
+bytes; a request is one image to one task. The knee is the largest rate at which p99 stays within 5 times that of a single client and at
+least 97 % of what is offered is answered in time, as at all smaller rates measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from benchmarks.load.bare import BareEngine, Setting, settings
+from benchmarks.load.clients import clients_on, find_cores, on_cores
+from benchmarks.load.errors import LoadGenMissing
+from benchmarks.load.loadgen import Judged, Scenario, is_installed
+from benchmarks.load.measure import RATES, Extent, Loads, Measured, Share, Wall, best_setting, find_wall
+from benchmarks.load.mixes import MIXES, uniform
+from benchmarks.load.summary import KneeRule
+from benchmarks.load.tables import bare_table, loads_plot, loads_table, scenarios_table, walls_table
+from benchmarks.load.wires import Wire, wires_of
+from benchmarks.served import served
+from benchmarks.suite.families import RANDOM_WEIGHTS, networks
+from benchmarks.suite.noise import RULE, null_loop
+from benchmarks.suite.options import Options
+from benchmarks.suite.result import Result
+from benchmarks.tiny import write_tiny_family
+from serving.repository import Repository
+
+CLIENTS = 16  # of the comparison with the bare engine, and of the mixes
+GOAL = 0.97
+_QUIET = ("--log-level", "error", "--no-segment-cache")
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that was measured. bare: answers a second of the bare engine by its setting, the best first, which the server had, too."""
+
+    closed: tuple[Measured, ...]
+    opened: tuple[Measured, ...]
+    mixes: tuple[Measured, ...]
+    walls: tuple[Wall, ...]
+    scenarios: tuple[Judged, ...]
+    bare: dict[Setting, float]
+    shares: tuple[Share, ...]
+    notes: tuple[str, ...]
+
+
+def run(options: Options) -> Result:
+    """Measure a family of eight tasks of the scale's first network; on the tiny scale the family of benchmarks.tiny."""
+    network = networks(options)[0]
+    if options.pick(True, True, False):
+        options.say(f"Making 8 tasks of {network.name}")
+        what = f"8 tasks of {network.name} that fork at {network.forks[0]}"
+        repository = options.workshop.family(network, network.forks[0], 8).repository
+    else:
+        what, repository = "four tiny tasks", write_tiny_family(options.scratch / "tiny-load")
+    found = measure(repository, options)
+    return make_result(what, found, options)
+
+
+def measure(repository: Repository, options: Options) -> Found:
+    """Put every load on a server of `repository`, which has the setting that is best for the bare engine."""
+    extent = options.pick(
+        Extent(20.0, (1, 2, 4, 8, 16, 32), RATES, 128, 9),
+        Extent(2.0, (1, 16), (0.6, 0.9), 64, 3),
+        Extent(0.1, (1, 2), (0.5,), 4, 1),
+    )
+    cores, mix, rule = find_cores(), uniform(list(repository.tasks)), KneeRule()
+    with on_cores(cores.server):
+        options.say("Looking for the bare engine's best setting")
+        tried = settings(options.threads or len(cores.server), options.pick((None, 1, 4, 16), (None,), (None,)))
+        bare = best_setting(repository, mix, tried, CLIENTS, extent.seconds / 2)
+        setting = next(iter(bare))
+        with served(repository.path, *_QUIET, *setting.server) as server, clients_on(cores.clients) as clients:
+            loads = Loads(repository, server, clients, extent, null_loop(options))
+            closed, opened, walls = _loops(loads, wires_of(repository), extent, rule, repository, options)
+            options.say("Measuring mixes of tasks")
+            mixes = tuple(
+                loads.closed(Wire.grpc, make(list(repository.tasks)), min(CLIENTS, max(extent.clients))) for make in MIXES
+            )
+            scenarios, notes = _scenarios(loads, repository, walls[0], rule, options)
+            options.say("Comparing with the bare engine")
+            with BareEngine(repository, setting) as engine:
+                shares = tuple(loads.share_of(engine, wire, mix, CLIENTS) for wire in (Wire.grpc, Wire.http))
+    return Found(closed, opened, mixes, walls, scenarios, bare, shares, (cores.words, *notes))
+
+
+def _loops(
+    loads: Loads, wires: Sequence[Wire], extent: Extent, rule: KneeRule, repository: Repository, options: Options
+) -> tuple[tuple[Measured, ...], tuple[Measured, ...], tuple[Wall, ...]]:
+    mix = uniform(list(repository.tasks))
+    closed: list[Measured] = []
+    for clients in extent.clients:
+        options.say(f"Measuring {clients} clients in a closed loop")
+        closed += [loads.closed(wire, mix, clients) for wire in wires]  # the wires take turns
+    most = {wire: max(found.point.value.per_s for found in closed if found.wire is wire) for wire in wires}
+    opened: list[Measured] = []
+    for rate in extent.rates:
+        options.say(f"Measuring an open loop at {rate:.0%} of that")
+        opened += [loads.open(wire, mix, rate * most[wire]) for wire in wires]
+    return tuple(closed), tuple(opened), tuple(find_wall(wire, closed, opened, rule) for wire in wires)
+
+
+def _scenarios(
+    loads: Loads, repository: Repository, wall: Wall, rule: KneeRule, options: Options
+) -> tuple[tuple[Judged, ...], tuple[str, ...]]:
+    """Return MLPerf's scenarios over the wire of `wall`, or why there are none."""
+    if not is_installed():
+        return (), (str(LoadGenMissing()),)
+    offered = {
+        Scenario.single: wall.most_per_s,
+        Scenario.server: wall.knee_per_s or wall.most_per_s / 2,
+        Scenario.offline: wall.most_per_s,
+    }
+    found = []
+    for scenario, per_s in offered.items():
+        options.say(f"Running MLPerf's scenario {scenario}")
+        limit_ms = rule.slowdown * wall.unloaded_p99_ms
+        found.append(loads.scenario(scenario, wall.wire, uniform(list(repository.tasks)), per_s, limit_ms))
+    limit = f"{rule.slowdown * wall.unloaded_p99_ms:.1f} ms, the knee's limit"
+    return tuple(found), (
+        f"MLPerf's scenario Server offers {offered[Scenario.server]:.1f} requests a second; p99 may take {limit}.",
+    )
+
+
+def make_result(what: str, found: Found, options: Options) -> Result:
+    """Return what was measured for people."""
+    few = options.pick((), ("Seconds for each load (--quick): p99 is of a few dozen requests.",), ("Says nothing of speed.",))
+    words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
+    everything = (*found.closed, *found.opened, *found.mixes)
+    failures = [measured.failures for measured in (*found.closed, *found.mixes)]  # an open loop may be too much, and refused
+    failures += [judged.failures for judged in found.scenarios]
+    answers = f"The server had the bare engine's best setting: {next(iter(found.bare))}."
+    return Result(
+        _headline(what, found),
+        (
+            walls_table(found.walls),
+            loads_table("Closed loop", found.closed, "Every client sends one request after the other."),
+            loads_table("Open loop", found.opened, "Requests arrive at random, at about this rate; latencies count from then."),
+            loads_table("Mixes of tasks", found.mixes, "What is asked for, in a closed loop over gRPC; one row each."),
+            bare_table(found.bare, found.shares, CLIENTS),
+            *((scenarios_table(found.scenarios, found.walls[0].wire),) if found.scenarios else ()),
+        ),
+        (loads_plot(found.opened, found.walls),),
+        (f"Measured: {what}, one row each.", RANDOM_WEIGHTS, words, answers, *found.notes, RULE, *few),
+        tuple(dict.fromkeys(sentences[0] for sentences in failures if sentences)),
+        json.loads(
+            json.dumps({"loads": [asdict(one) for one in everything], "shares": [asdict(share) for share in found.shares]})
+        ),
+    )
+
+
+def _headline(what: str, found: Found) -> str:
+    knees = ", ".join(f"{wall.knee_per_s:.0f} over {wall.wire}" for wall in found.walls)
+    shares = " and ".join(f"{share.share:.0%} over {share.wire}" for share in found.shares)
+    return (
+        f"A server of {what} keeps up with so many requests a second: {knees}. With {CLIENTS} clients it answers {shares} of what the bare "
+        f"engine does at its best; the goal is {GOAL:.0%}."
+    )

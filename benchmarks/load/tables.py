@@ -1,0 +1,123 @@
+"""What the load benchmark has found, as tables and a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks.load.bare import Setting
+from benchmarks.load.loadgen import Judged, Scenario
+from benchmarks.load.measure import Measured, Share, Wall
+from benchmarks.suite.result import Cell, Column, Plot, Series, Style, Table, Unit
+
+
+def loads_table(title: str, found: Sequence[Measured], caption: str) -> Table:
+    """Return a row for each load."""
+    columns = (
+        Column("wire", "over"),
+        Column("mix", "tasks"),
+        Column("clients", "connections", Unit.number),
+        Column("offered_per_s", "offered", Unit.per_s),
+        Column("per_s", "answered", Unit.per_s),
+        *(Column(f"p{percent}_ms", f"p{percent}", Unit.ms) for percent in (50, 90, 95, 99)),
+        Column("failed", "without answer", Unit.number),
+        Column("noise", ""),
+    )
+    return Table(title, columns, tuple(_load_row(measured) for measured in found), caption)
+
+
+def _load_row(measured: Measured) -> dict[str, Cell]:
+    point = measured.point.value
+    return {
+        "wire": str(measured.wire),
+        "mix": measured.mix,
+        "clients": point.clients,
+        "offered_per_s": point.offered_per_s or None,
+        "per_s": point.per_s,
+        **(vars(point.latency) if point.latency else dict.fromkeys(f"p{percent}_ms" for percent in (50, 90, 95, 99))),
+        "failed": point.sent - point.answered,
+        "noise": measured.point.mark,
+        "drift": measured.point.drift,
+    }
+
+
+def walls_table(walls: Sequence[Wall]) -> Table:
+    """Return the knee of each wire."""
+    columns = (
+        Column("wire", "over"),
+        Column("unloaded_p99_ms", "p99 of one client", Unit.ms),
+        Column("most_per_s", "most in a closed loop", Unit.per_s),
+        Column("knee_per_s", "knee of the open loop", Unit.per_s),
+    )
+    rows = tuple({**vars(wall), "wire": str(wall.wire), "knee_per_s": wall.knee_per_s or None} for wall in walls)
+    return Table(
+        "Where it stops keeping up", columns, rows, "Requests a second. Without a knee: not even the smallest rate tried."
+    )
+
+
+def bare_table(bare: Mapping[Setting, float], shares: Sequence[Share], clients: int) -> Table:
+    """Return the bare engine's throughput by setting, and the server's beside that of the best."""
+    columns = (
+        Column("what", "what"),
+        Column("setting", "instances x threads"),
+        Column("per_s", "answers", Unit.per_s),
+        Column("share", "of the bare engine beside it", Unit.share),
+        Column("spread", "by round"),
+    )
+    best = str(next(iter(bare)))
+    none: dict[str, Cell] = {"share": None, "spread": None}
+    rows: list[dict[str, Cell]] = []
+    for setting, rate in bare.items():
+        rows.append({"what": "bare engine", "setting": str(setting), "per_s": rate, **none})
+    for share in shares:
+        served = sorted(share.served_per_s)[len(share.served_per_s) // 2]
+        spread = f"{min(share.shares):.0%} to {max(share.shares):.0%}"
+        rows.append({"what": f"server, {share.wire}", "setting": best, "per_s": served, "share": share.share, "spread": spread})
+    rounds = len(shares[0].shares)
+    caption = f"{clients} callers, one row each. Server and bare engine take turns; the share is the median of {rounds} rounds."
+    return Table("The bare engine's throughput and the server's", columns, tuple(rows), caption)
+
+
+def scenarios_table(found: Sequence[Judged], wire: str) -> Table:
+    """Return what LoadGen says."""
+    columns = (
+        Column("scenario", "scenario"),
+        Column("p90_result_ms", "result: p90", Unit.ms),
+        Column("per_s", "result: answers", Unit.per_s),
+        *(Column(f"p{percent}_ms", f"p{percent}", Unit.ms) for percent in (50, 90, 99)),
+        Column("in_time", "within the limit"),
+        Column("valid", "valid by its rules"),
+        Column("failed", "without answer", Unit.number),
+    )
+    caption = (
+        f"Over {wire}. LoadGen decides when requests are sent; valid also means long enough for MLPerf, which short runs are not."
+    )
+    return Table("MLPerf LoadGen", columns, tuple(_scenario_row(judged) for judged in found), caption)
+
+
+def _scenario_row(judged: Judged) -> dict[str, Cell]:
+    single = judged.scenario is Scenario.single
+    return {
+        "scenario": str(judged.scenario),
+        "p90_result_ms": judged.figure if single else None,
+        "per_s": None if single else judged.figure,
+        "p50_ms": judged.p50_ms,
+        "p90_ms": judged.p90_ms,
+        "p99_ms": judged.p99_ms,
+        "in_time": None if judged.in_time is None else "yes" if judged.in_time else "no",
+        "valid": "yes" if judged.valid else "no",
+        "failed": len(judged.failures),
+    }
+
+
+def loads_plot(opened: Sequence[Measured], walls: Sequence[Wall]) -> Plot:
+    """Return p50 and p99 over the rate offered."""
+    series = []
+    for wall in walls:
+        points = [measured.point.value for measured in opened if measured.wire is wall.wire]
+        found = sorted((point.offered_per_s, point.latency) for point in points if point.latency is not None)
+        rates = tuple(rate for rate, _ in found)
+        series.append(Series(f"p99, {wall.wire}", rates, tuple(latency.p99_ms for _, latency in found)))
+        series.append(Series(f"p50, {wall.wire}", rates, tuple(latency.p50_ms for _, latency in found), style=Style.dashed))
+    knees = "; ".join(f"{wall.wire} {wall.knee_per_s:.0f}/s" for wall in walls if wall.knee_per_s)
+    detail = f"Requests that arrive at random. Knee: {knees or 'below the smallest rate'}."
+    return Plot("load-open", "Latency under load", detail, "requests offered a second", "milliseconds", tuple(series), log="y")

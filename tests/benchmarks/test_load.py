@@ -1,0 +1,239 @@
+"""The load benchmark: what it computes from latencies, what its clients send, and what it does when requests fail."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.load.bare import BareEngine, Setting, settings
+from benchmarks.load.clients import split_cores
+from benchmarks.load.errors import LoadGenMissing, Refused
+from benchmarks.load.loadgen import Scenario, ScenarioJob, is_installed, judge, run_scenario
+from benchmarks.load.mixes import all_tasks, one_task, poisson_times, uniform, zipf
+from benchmarks.load.senders import Closed, Job, Open, Sent, send
+from benchmarks.load.summary import KneeRule, Percentiles, Point, knee, percentile, percentiles
+from benchmarks.load.wires import Wire, address_of, make_requests, wires_of
+from benchmarks.served import ServerProcess, served
+from benchmarks.tiny import TASKS, write_tiny_family
+from serving.repository import ALL_TASKS, Repository
+
+latencies = st.lists(st.floats(0.01, 1e6), min_size=1, max_size=300)
+RULE = KneeRule(slowdown=5.0, answered=0.97)
+
+
+# ---- percentiles
+
+
+@given(latencies, st.sampled_from([0, 1, 50, 90, 95, 99, 100]))
+def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed(values: list[float], percent: float) -> None:
+    found = percentile(values, percent)
+    assert found in values
+    assert sum(value <= found for value in values) >= percent / 100 * len(values)
+    assert sum(value < found for value in values) < max(percent / 100 * len(values), 1)
+    assert found == np.percentile(values, percent, method="inverted_cdf")
+
+
+def test_percentiles_by_hand() -> None:
+    assert percentiles([float(number) for number in range(200, 0, -1)]) == Percentiles(100, 180, 190, 198)
+    assert percentiles([7.0]) == Percentiles(7, 7, 7, 7)
+    assert percentiles([]) is None
+    with pytest.raises(ValueError, match="0 values"):
+        percentile([], 50)
+
+
+# ---- the knee
+
+
+def _point(offered: float, p99: float, answered: float = 1.0) -> Point:
+    return Point(8, offered, 100, 100, answered * offered, Percentiles(1, 1, 1, p99))
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([_point(10, 2), _point(20, 4), _point(30, 50.1)], 20),  # p99 beyond 5 x 10 ms
+        ([_point(10, 2), _point(20, 50), _point(30, 50)], 30),  # just within
+        ([_point(10, 2), _point(20, 4, 0.96), _point(30, 4)], 10),  # answers fall behind; what is beyond does not count
+        ([_point(10, 60), _point(20, 4)], 0),  # not even the smallest
+        ([], 0),
+    ],
+)
+def test_the_knee_is_the_last_rate_at_which_the_server_keeps_up(points: list[Point], expected: float) -> None:
+    assert knee(points, 10.0, RULE) == knee(points[::-1], 10.0, RULE) == expected
+
+
+@given(st.lists(st.tuples(st.floats(1, 1000), st.floats(0.1, 100), st.floats(0.5, 1)), max_size=10), st.floats(0.1, 50))
+def test_a_knee_keeps_up_and_so_does_all_below_it(rows: list[tuple[float, float, float]], unloaded: float) -> None:
+    points = [_point(*row) for row in rows]
+    found = knee(points, unloaded, RULE)
+    assert all(RULE.keeps_up(point, unloaded) for point in points if point.offered_per_s < found)
+    assert found == 0 or any(point.offered_per_s == found and RULE.keeps_up(point, unloaded) for point in points)
+
+
+def test_a_server_without_answers_does_not_keep_up() -> None:
+    assert not RULE.keeps_up(Point(8, 10.0, 10, 0, 0.0, None), 10.0)
+
+
+# ---- mixes and arrivals
+
+
+@given(st.integers(1, 40))
+def test_shares_add_up_and_zipf_falls(count: int) -> None:
+    tasks = [f"t{number}" for number in range(count)]
+    for mix in (uniform(tasks), zipf(tasks), one_task(tasks), all_tasks(tasks)):
+        assert sum(mix.shares) == pytest.approx(1)
+        assert set(mix.draw(50, 0)) <= set(mix.models)
+    assert all(share == pytest.approx(zipf(tasks).shares[0] / (place + 1)) for place, share in enumerate(zipf(tasks).shares))
+    assert all_tasks(tasks).models == (ALL_TASKS,)
+    assert one_task(tasks).models == ("t0",)
+
+
+def test_a_draw_follows_the_shares_and_the_seed() -> None:
+    mix = zipf(["a", "b", "c"])
+    drawn = mix.draw(6000, seed=0)
+    assert [drawn.count(model) / 6000 for model in "abc"] == pytest.approx(mix.shares, abs=0.02)
+    assert mix.draw(6000, seed=0) == drawn != mix.draw(6000, seed=1)
+
+
+@given(st.floats(0.5, 500), st.floats(0.05, 5), st.integers(0, 100))
+def test_arrivals_ascend_within_the_time(per_s: float, seconds: float, seed: int) -> None:
+    times = poisson_times(per_s, seconds, seed)
+    assert list(times) == sorted(times)
+    assert all(0 < time < seconds for time in times)
+    assert abs(len(times) - per_s * seconds) <= 6 * (per_s * seconds) ** 0.5 + 6
+
+
+# ---- settings and cores
+
+
+def test_settings_use_all_cores_evenly() -> None:
+    assert [(s.instances, s.threads) for s in settings(4, [None])] == [(1, 4), (2, 2), (4, 1)]
+    assert Setting(2, 1, 4).server == ("--instances", "2", "--threads", "1", "--max-batch-rows", "4")
+    assert "--max-batch-rows" not in Setting(2, 1).server
+
+
+@given(st.integers(1, 128))
+def test_clients_get_cores_of_their_own_where_there_are_enough(count: int) -> None:
+    found = split_cores(range(count))
+    assert found.shared == (count < 4)
+    assert found.clients
+    assert sorted({*found.server, *found.clients}) == list(range(count))
+    assert found.shared or not set(found.server) & set(found.clients)
+
+
+# ---- rates of what was sent
+
+
+def test_latency_alone_is_not_falling_behind() -> None:
+    job = Job(Wire.grpc, "", (b"",), 1, Open((0.5, 1.0, 1.5)))
+    point = Sent((400.0, 400.0, 400.0), 1.0, ()).point(job)  # answers at 0.9, 1.4 and 1.9 s
+    assert point.offered_per_s == point.per_s == 2.0
+
+
+def test_a_refusal_survives_the_way_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(Refused("429", "too many")))
+    assert str(error) == "The server refused a request (429): too many"
+
+
+# ---- against a server
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return write_tiny_family(tmp_path_factory.mktemp("load") / "repository")
+
+
+@pytest.fixture(scope="module")
+def server(repository: Repository) -> Iterator[ServerProcess]:
+    with served(repository.path, "--no-segment-cache", "--no-learn-rows", "--threads", "1", "--log-level", "error") as process:
+        yield process
+
+
+def _job(repository: Repository, server: ServerProcess, wire: Wire, load: Closed | Open) -> Job:
+    requests = make_requests(repository, wire, [*TASKS, ALL_TASKS])
+    return Job(wire, address_of(server, wire), tuple(requests.values()), 3, load)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wire", Wire)
+def test_every_request_is_answered_over_every_wire(repository: Repository, server: ServerProcess, wire: Wire) -> None:
+    assert wire in wires_of(repository)
+    due = tuple(place / 200 for place in range(20))
+    opened = _job(repository, server, wire, Open(due))
+    sent = send(opened)
+    assert len(sent.latencies_ms) == len(due)
+    assert sent.failures == ()
+    assert sent.point(opened).offered_per_s == pytest.approx(200)
+    closed = _job(repository, server, wire, Closed(0.1, 0.01))
+    point = send(closed).point(closed)
+    assert point.sent == point.answered >= 3  # each connection at least one
+    assert point.latency is not None
+
+
+@pytest.mark.slow
+def test_failures_are_counted_and_no_latencies(repository: Repository, server: ServerProcess) -> None:
+    good = make_requests(repository, Wire.http, ["probe"])["probe"]
+    wrong = good.replace(b"/models/probe/", b"/models/nobod/")
+    job = Job(Wire.http, address_of(server, Wire.http), (good, wrong), 1, Open((0.0, 0.01, 0.02, 0.03)))
+    sent = send(job)
+    assert len(sent.latencies_ms) == len(sent.failures) == 2
+    assert "nobod" in sent.failures[0]
+    assert sent.point(job).answered == 2
+
+
+@pytest.mark.slow
+def test_the_bare_engine_answers_each_mix(repository: Repository) -> None:
+    with BareEngine(repository, Setting(1, 1)) as engine:
+        assert engine.per_s([*TASKS, ALL_TASKS], callers=4, seconds=0.1) > 0
+
+
+# ---- MLPerf's load generator
+
+
+SUMMARY = """SUT name : PySUT
+Scenario : Server
+Completed samples per second    : 101.01
+Result is : INVALID
+  Performance constraints satisfied : NO
+50.00 percentile latency (ns)   : 2440505
+90.00 percentile latency (ns)   : 3814841
+99.00 percentile latency (ns)   : 6873951
+"""
+
+
+def test_a_summary_is_read() -> None:
+    found = judge(Scenario.server, SUMMARY)
+    assert (found.figure, found.p50_ms, found.p99_ms) == (101.01, 2.440505, 6.873951)
+    assert found.valid is found.in_time is False
+    fine = SUMMARY.replace("INVALID", "VALID").replace("satisfied : NO", "satisfied : Yes")
+    assert judge(Scenario.server, fine).valid is judge(Scenario.server, fine).in_time is True
+    assert not judge(Scenario.server, fine, ["lost"]).valid  # LoadGen does not know
+
+
+def test_without_loadgen_one_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
+    assert not is_installed()
+    with pytest.raises(LoadGenMissing, match="pip install mlcommons-loadgen"):
+        run_scenario(ScenarioJob(Scenario.single, Wire.http, "127.0.0.1:1", (b"",), 1, 0.1, 1.0, 1.0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", Scenario)
+def test_loadgen_judges_every_scenario(
+    repository: Repository, server: ServerProcess, scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlperf_loadgen")
+    monkeypatch.chdir(tmp_path)
+    requests = tuple(make_requests(repository, Wire.http, TASKS).values())
+    found = run_scenario(ScenarioJob(scenario, Wire.http, address_of(server, Wire.http), requests, 2, 0.1, 50.0, 1000.0))
+    assert found.scenario is scenario
+    assert found.figure > 0 < found.p50_ms <= found.p90_ms <= found.p99_ms
+    assert found.failures == ()
+    assert list(tmp_path.iterdir()) == []  # it leaves nothing where it was started

@@ -1,0 +1,129 @@
+"""The merge benchmark: every way computes the same, and one that does not is found and not timed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from benchmarks.merge.device import Device, as_outputs
+from benchmarks.merge.equality import TOLERANCE, VariantsDisagree, check, difference
+from benchmarks.merge.grouped import group_blocks, split_streams
+from benchmarks.merge.measure import Bench, Runs
+from benchmarks.merge.onnx_variants import block_variants as onnx_block_variants
+from benchmarks.merge.resnet import Streams, make_streams, pairs_within_stages, parts_of, single_blocks, tuned_copy
+from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED, block_variants, network_variants, suffix_variants
+from benchmarks.suite.families import CLASSES, Network, Workshop
+from tuning.backbone import Backbone
+
+BASIC = Network("resnet18", 32, (), {"channels": [8, 8, 16, 16]})
+BOTTLENECK = Network("resnet26", 32, (), {"channels": [8, 8, 16, 16]})
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("families"))
+
+
+@pytest.fixture(scope="module", params=[BASIC, BOTTLENECK], ids=lambda network: network.name)
+def backbone(request: pytest.FixtureRequest, workshop: Workshop) -> Backbone:
+    network: Network = request.param
+    return workshop.backbone(network)
+
+
+def _streams(backbone: Backbone, subset: tuple[str, ...], count: int) -> Streams:
+    head = backbone.network.get_submodule("fc")
+    assert isinstance(head, nn.Linear)
+    return make_streams(parts_of(backbone.network), subset, head, count)
+
+
+def test_a_resnet50_has_the_subsets_of_the_protocol() -> None:
+    with torch.device("meta"):
+        parts = list(parts_of(timm.create_model("resnet50")))
+    assert len(single_blocks(parts)) == 16
+    assert len(pairs_within_stages(parts)) == 12
+    assert pairs_within_stages(parts)[0] == ("layer1.0", "layer1.1")
+    assert ("layer1.2", "layer2.0") not in pairs_within_stages(parts)
+
+
+def test_the_parts_are_the_network(backbone: Backbone) -> None:
+    images = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        features = nn.Sequential(*parts_of(backbone.network).values())(images)
+        torch.testing.assert_close(backbone.network.get_submodule("fc")(features), backbone.network(images))
+
+
+@pytest.mark.parametrize("subset", [("layer1.0",), ("layer3.0",), ("layer4.0", "layer4.1"), ("layer2.1",)], ids="+".join)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_all_ways_answer_alike(backbone: Backbone, subset: tuple[str, ...], batch: int) -> None:
+    variants = network_variants(_streams(backbone, subset, 3), torch.randn((batch, 3, 32, 32)))
+    assert list(variants) == [SEPARATE, FORKED, STACKED, GROUPED]
+    outputs = {name: as_outputs(run) for name, run in variants.items()}
+    assert check("test", outputs) < 1e-4
+    streams = outputs[SEPARATE]()
+    assert [stream.shape for stream in streams] == [(batch, CLASSES)] * 3
+    assert difference(streams[1:], streams[:-1]) > TOLERANCE  # the tasks are not the same, so that mixing them up is found
+
+
+def test_streams_stay_apart_when_they_are_split() -> None:
+    rows = torch.arange(2 * 6 * 1 * 1).reshape(2, 6, 1, 1)  # two rows, three streams of two channels
+    assert split_streams(rows, 3).flatten(1).tolist() == [[0, 1], [6, 7], [2, 3], [8, 9], [4, 5], [10, 11]]
+
+
+def test_what_differs_is_refused_with_both_names(backbone: Backbone) -> None:
+    streams = _streams(backbone, ("layer4.1",), 2)
+    images = torch.randn((1, 3, 32, 32))
+    good = network_variants(streams, images)
+    other = Streams(streams.prefix, (streams.tuned[0], (tuned_copy(streams.tuned[1][0], 7),)), streams.suffix, streams.heads)
+    wrong = network_variants(other, images)[GROUPED]
+    with pytest.raises(
+        VariantsDisagree, match=r"'grouped blocks' differs from 'separate networks' by .* so that it was not timed"
+    ):
+        check("test", {SEPARATE: as_outputs(good[SEPARATE]), GROUPED: as_outputs(wrong)})
+
+
+@pytest.mark.parametrize("found", [[np.ones((2, 3))], [np.ones((1, 3))] * 2, [np.full((1, 3), np.nan)], [np.ones((1, 3)) * 1.01]])
+def test_other_shapes_numbers_and_nan_are_differences(found: list[np.ndarray]) -> None:
+    expected = [np.ones((1, 3))]
+    assert difference(expected, expected) == 0
+    with pytest.raises(VariantsDisagree):
+        check("test", {"a": lambda: expected, "b": lambda: found})
+
+
+def test_suffixes_and_blocks_agree(backbone: Backbone) -> None:
+    tuned = _streams(backbone, ("layer3.0",), 2).tuned
+    rows = torch.randn((1, *_taken(backbone, "layer3.0"), 4, 4)).relu()
+    assert check("test", {name: as_outputs(run) for name, run in block_variants(tuned, rows).items()}) < 1e-4
+    suffix = nn.Sequential(*list(parts_of(backbone.network).values())[-2:])
+    streams = [torch.randn((2, *_taken(backbone, "layer4.1"), 1, 1)) for _ in range(3)]
+    assert check("test", {name: as_outputs(run) for name, run in suffix_variants(suffix, streams).items()}) < 1e-4
+
+
+@pytest.mark.slow
+def test_onnx_runtime_computes_what_torch_does(workshop: Workshop) -> None:
+    tuned = _streams(workshop.backbone(BASIC), ("layer4.1",), 2).tuned
+    rows = torch.randn((1, *_taken(workshop.backbone(BASIC), "layer4.1"), 1, 1)).relu()
+    in_torch = {name: as_outputs(run) for name, run in block_variants(tuned, rows).items()}
+    in_onnx = onnx_block_variants(tuned, group_blocks(tuned), rows, threads=1)
+    assert check("test", {**in_torch, **{f"onnx {name}": run for name, run in in_onnx.items()}}) < 1e-4
+
+
+def _taken(backbone: Backbone, block: str) -> tuple[int]:
+    """Return the channels that `block` takes."""
+    return (backbone.network.get_submodule(block).get_submodule("conv1").in_channels,)  # type: ignore[return-value]
+
+
+@pytest.mark.slow
+def test_a_variant_that_is_wrong_is_not_timed(tmp_path: Path, workshop: Workshop) -> None:
+    bench = Bench(BASIC, workshop, Device("cpu", 1), lambda: 1.0, tmp_path)
+    timed = bench._torch("layer4.1", 1, 1, {"a": lambda: [torch.ones(1, 2)], "b": lambda: [torch.ones(1, 2)]}, Runs(3, 1))
+    assert timed.times is not None
+    assert timed.times.value["b"].runs == 3
+    assert timed.speedup("a") == 1.0
+    wrong = bench._torch("layer4.1", 1, 1, {"a": lambda: [torch.ones(1, 2)], "b": lambda: [torch.zeros(1, 2)]}, Runs(3, 1))
+    assert wrong.times is wrong.speedup("b") is None
+    assert "'b' differs from 'a'" in wrong.wrong
