@@ -20,7 +20,7 @@ from exporter.parity import ParityChecker, check_error, relative_error
 from exporter.planning import PlannedStep, SharingPlan, make_sharing_plan
 from exporter.reuse import Missed, keep_segments, missed_sharing
 from exporter.sources import Sources
-from exporter.versions import all_versions, replaced, with_canary, with_steps
+from exporter.versions import all_versions, inherited, replaced, with_canary, with_steps
 from exporter.wholes import SAMPLE_ROWS, answers_of_wholes, with_records
 from exporter.write import Change, changed_whole, write_all_tasks, write_models
 from serving.repository import Repository, Task
@@ -48,6 +48,7 @@ class AddReport:
     before: the tasks until then. kept, new: segments that stayed, and that came.
     missed: per new task, what it shares but computes itself for want of a cut.
     parity_errors: of the new tasks against their whole models, and of recut tasks against what they were before.
+    inherited: per task that was there, what the new model lacks and has from the current version: preprocessing, labels.
     """
 
     before: Mapping[str, Task]
@@ -58,6 +59,7 @@ class AddReport:
     missed: Mapping[str, Missed]
     parity_errors: Mapping[str, float]
     remarks: Mapping[str, str]
+    inherited: Mapping[str, tuple[str, ...]]
 
 
 def add_tasks(
@@ -88,6 +90,7 @@ def add_tasks(
         plan = make_sharing_plan([*existing.chains.values(), *new], analysis.backbone, cuts, names)
         recut = {name: _redescribed(task, existing.chains[name], plan.tasks[name]) for name, task in versions.items()}
         coming = {name: _described(name, plan, analysis, _rows(before)) for name in sources.tasks}
+        coming, taken = _inherited(before.tasks, coming)
         wholes = answers_of_wholes(coming, analysis, progress)
         coming = with_records(coming, wholes)
         tasks = _together(before.tasks, recut, coming, options.canary)
@@ -107,6 +110,7 @@ def add_tasks(
         missed,
         errors,
         {name: remark for name, remark in analysis.remarks().items() if name in sources.tasks},
+        taken,
     )
 
 
@@ -129,6 +133,16 @@ def _together(
     steps = {(task.name, task.version): task.steps for task in recut.values()}
     tasks = {name: with_steps(task, steps) for name, task in before.items()}
     return tasks | {name: _placed(tasks.get(name), task, canary) for name, task in coming.items()}
+
+
+def _inherited(before: Mapping[str, Task], coming: Mapping[str, Task]) -> tuple[dict[str, Task], dict[str, tuple[str, ...]]]:
+    """Return `coming` with what those have from the tasks `before` of their names, and what that is."""
+    tasks, taken = dict(coming), {}
+    for name in coming.keys() & before.keys():
+        tasks[name], words = inherited(before[name], coming[name])
+        if words:
+            taken[name] = words
+    return tasks, taken
 
 
 def _placed(task: Task | None, new: Task, canary: float | None) -> Task:

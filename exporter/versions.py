@@ -12,6 +12,22 @@ from exporter.errors import NoCanary, NothingToRollBackTo
 from serving.repository import Canary, Step, Task
 
 
+def inherited(task: Task, new: Task) -> tuple[Task, tuple[str, ...]]:
+    """Return `new` with what it lacks to take the place of `task`, or part of its requests, and what that is, in words.
+
+    An ONNX file does not say how an image becomes its input; where inputs are equal, that is as before. So are the labels of as many
+    classes. Without them, clients that sent images or read labels would be refused, or get numbers.
+    """
+    taken = []
+    if new.preprocessing is None and task.preprocessing is not None and new.inputs == task.inputs:
+        new = replace(new, preprocessing=task.preprocessing)
+        taken.append("preprocessing")
+    if not new.labels and task.labels and [spec.shape for spec in new.outputs] == [spec.shape for spec in task.outputs]:
+        new = replace(new, labels=task.labels)
+        taken.append("labels")
+    return new, tuple(taken)
+
+
 def replaced(task: Task, new: Task) -> Task:
     """Return `task` with `new` as its current version and the old one kept; `task` itself if `new` is what it is already.
 

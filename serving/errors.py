@@ -55,6 +55,13 @@ class DifferentInputs(InvalidRequest):
         super().__init__(f"Tasks {first!r} and {second!r} take different inputs; ask for them in separate requests.")
 
 
+class NoImageTask(InvalidRequest):
+    """An image came for all tasks that take one, and none does."""
+
+    def __init__(self) -> None:
+        super().__init__("No task takes images and gives classes; send tensors through v2/models/TASK/infer.")
+
+
 class NotAnImage(InvalidRequest):
     """The bytes do not decode to an image."""
 
@@ -84,8 +91,8 @@ class EngineDown(NotReady):
 class QueueFull(ServingError):
     """So much waits that one more request would only wait in vain."""
 
-    def __init__(self, rows: int, limit: int) -> None:
-        super().__init__(f"{rows} rows are waiting and {limit} is the limit; try again later.")
+    def __init__(self, waiting: int, limit: int, unit: str = "rows") -> None:
+        super().__init__(f"{waiting} {unit} are waiting and {limit} is the limit; try again later.")
 
 
 class DeadlineExceeded(ServingError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,18 +13,33 @@ from PIL import Image
 
 from serving.classify import best, label_of, softmax
 from serving.engines.base import Array
-from serving.errors import InvalidRequest, NotAnImage, NoTask, UnknownTask
+from serving.errors import DeadlineExceeded, InvalidRequest, NoImageTask, NotAnImage, NoTask, UnknownTask
 from serving.messages import ScoredLabel
 from serving.preprocessing import Preprocessing
 from serving.repository.model import Task, TensorSpec
 
 AnyImage = Image.Image | NDArray[np.uint8]
 Group = tuple[tuple[TensorSpec, ...], Preprocessing]
+Rows = Mapping[Preprocessing, NDArray[np.uint8]]  # what each makes of the images: shape (n, height, width, 3)
+CheckRoom = Callable[[int], None]  # raises QueueFull when so many rows may not wait
+Prepare = Callable[[Sequence[Preprocessing], CheckRoom], Awaitable[Rows]]
+MAX_PIXELS = 50_000_000
 
 
-def group_tasks(known: Mapping[str, Task], names: Sequence[str], top_k: int) -> Mapping[Group, list[str]]:
+def names_of_image_tasks(known: Mapping[str, Task]) -> list[str]:
+    """Return the tasks that take images. Raises NoImageTask for none."""
+    names = [name for name, task in known.items() if _refusal(task) is None]
+    if not names:
+        raise NoImageTask
+    return names
+
+
+def group_tasks(
+    known: Mapping[str, Task], names: Sequence[str], top_k: int, partial: bool = False
+) -> tuple[Mapping[Group, list[str]], dict[str, str]]:
     """Return the tasks `names` by what they take: those of a group see the same array, and share what they have in common.
 
+    partial: tasks that cannot be asked are left out as long as others can; the second of the results says why, by name.
     Raises NoTask, UnknownTask, InvalidRequest.
     """
     if top_k < 1:
@@ -30,24 +47,56 @@ def group_tasks(known: Mapping[str, Task], names: Sequence[str], top_k: int) -> 
     if not names:
         raise NoTask(known)
     groups: dict[Group, list[str]] = {}
+    refused: dict[str, InvalidRequest] = {}
     for name in dict.fromkeys(names):
-        if name not in known:
-            raise UnknownTask(name, known)
-        task = known[name]
-        groups.setdefault((task.inputs, _image_preprocessing(task)), []).append(name)
-    return groups
+        task = known.get(name)
+        reason = UnknownTask(name, known) if task is None else _refusal(task)
+        if reason is not None:
+            refused[name] = reason
+        elif task is not None and task.preprocessing is not None:
+            groups.setdefault((task.inputs, task.preprocessing), []).append(name)
+    if refused and not (partial and groups):
+        raise next(iter(refused.values()))
+    return groups, {name: str(reason) for name, reason in refused.items()}
 
 
-def as_images(images: Sequence[Any]) -> list[Image.Image]:
-    """Return PIL images, from such and from uint8 arrays of shape (height, width, 3). Raises NotAnImage, InvalidRequest for none."""
-    if len(images) == 0:
-        raise InvalidRequest("No image was given; give at least one.")
-    return [_as_image(image) for image in images]
+def given(images: Sequence[Any]) -> Prepare:
+    """Return how PIL images, or uint8 arrays of shape (height, width, 3), become rows; it raises InvalidRequest for none."""
+
+    async def prepare(ways: Sequence[Preprocessing], check_room: CheckRoom) -> Rows:
+        if len(images) == 0:
+            raise InvalidRequest("No image was given; give at least one.")
+        pictures = [_as_image(image) for image in images]
+        for picture in pictures:
+            check_resized(picture.width, picture.height, ways)
+        check_room(len(pictures))
+        return await asyncio.to_thread(lambda: {way: np.stack([way(picture) for picture in pictures]) for way in ways})
+
+    return prepare
 
 
-def stack(preprocessing: Preprocessing, images: Sequence[Image.Image]) -> NDArray[np.uint8]:
-    """Return the images as a task's network takes them: shape (n, height, width, 3)."""
-    return np.stack([preprocessing(image) for image in images])
+async def rows_in_time(prepare: Prepare, groups: Iterable[Group], check_room: CheckRoom, deadline: float | None) -> Rows:
+    """Return what `prepare` makes of the images for `groups`, each way once. deadline: in time.monotonic seconds, None: none.
+
+    Raises DeadlineExceeded, and what `prepare` raises.
+    """
+    ways = [*dict.fromkeys(preprocessing for _, preprocessing in groups)]
+    try:
+        async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+            return await prepare(ways, check_room)
+    except TimeoutError:
+        raise DeadlineExceeded from None
+
+
+def check_resized(width: int, height: int, ways: Sequence[Preprocessing], max_pixels: int = MAX_PIXELS, where: str = "") -> None:
+    """Raise NotAnImage when one of `ways` would make more than `max_pixels` of a picture: the longer side grows with the shorter one."""
+    for way in ways:
+        wide, high = way.resized_size(width, height)
+        if wide * high > max_pixels:
+            raise NotAnImage(
+                f"The image{where} has {width} x {height} pixels, which would be resized to {wide} x {high}, more than the limit of "
+                f"{max_pixels} pixels; crop it first."
+            )
 
 
 def table(task: Task, logits: Array, top_k: int) -> tuple[tuple[ScoredLabel, ...], ...]:
@@ -59,14 +108,14 @@ def table(task: Task, logits: Array, top_k: int) -> tuple[tuple[ScoredLabel, ...
     )
 
 
-def _image_preprocessing(task: Task) -> Preprocessing:
-    """Return how `task` prepares an image. Raises InvalidRequest for tasks that take something else, or give no classes."""
+def _refusal(task: Task) -> InvalidRequest | None:
+    """Return why `task` cannot be asked about images: it takes something else, or gives no classes. None if it can."""
     how = task.preprocessing
     if how is None or [(spec.dtype, spec.shape) for spec in task.inputs] != [("UINT8", (how.height, how.width, 3))]:
-        raise InvalidRequest(f"Task {task.name!r} takes no images; send it tensors through v2/models/{task.name}/infer.")
+        return InvalidRequest(f"Task {task.name!r} takes no images; send it tensors through v2/models/{task.name}/infer.")
     if len(task.outputs) != 1 or len(task.outputs[0].shape) != 1:
-        raise InvalidRequest(f"Task {task.name!r} gives no classes; ask for its values through v2/models/{task.name}/infer.")
-    return how
+        return InvalidRequest(f"Task {task.name!r} gives no classes; ask for its values through v2/models/{task.name}/infer.")
+    return None
 
 
 def _as_image(image: Any) -> Image.Image:

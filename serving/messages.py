@@ -69,6 +69,7 @@ class Prediction:
     """For each task, for each image, the best classes, best first; the segment runs that it took, and the seconds that it waited.
 
     errors: of tasks that failed, a sentence each; only when the request allowed it. versions: of the tasks' models that answered.
+    prepare_seconds: that the images took to become rows.
     """
 
     tasks: Mapping[str, tuple[tuple[ScoredLabel, ...], ...]]
@@ -76,3 +77,4 @@ class Prediction:
     errors: Mapping[str, str] = field(default_factory=dict)
     queue_seconds: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
+    prepare_seconds: float = 0.0

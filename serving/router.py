@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
@@ -13,8 +12,8 @@ from serving.canary import involved, served_by
 from serving.catalog import Catalog, Model
 from serving.classify import classification_strings
 from serving.engines.base import Answer, Array, Call, Engine, SegmentRun, SegmentStatistics
-from serving.errors import NotReady, ServingError, TaskFailed, UnknownTask
-from serving.image_tasks import AnyImage, as_images, group_tasks, stack, table
+from serving.errors import NotReady, ServingError, TaskFailed
+from serving.image_tasks import AnyImage, Prepare, given, group_tasks, names_of_image_tasks, rows_in_time, table
 from serving.lifecycle import Lifecycle
 from serving.messages import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
 from serving.observe.events import Observer, Silent
@@ -144,43 +143,50 @@ class Router:
     async def predict(
         self, images: Sequence[AnyImage], tasks: Sequence[str] | None, top_k: int = 5, terms: Terms = _NO_TERMS
     ) -> Prediction:
-        """Return the `top_k` best classes of each of `images` for each of `tasks`, None: all that are served now.
+        """Return the `top_k` best classes of each of `images` for each of `tasks`, None: all that take images.
 
         images: PIL images, or uint8 RGB arrays of shape (height, width, 3), each of any size. Every task's own preprocessing is
         applied; tasks with equal preprocessing share the trunk.
         Raises NoTask, UnknownTask, NotAnImage, InvalidRequest, QueueFull, DeadlineExceeded, TaskFailed.
         """
+        return await self.predict_prepared(given(images), tasks, top_k, terms)
+
+    async def predict_prepared(self, prepare: Prepare, tasks: Sequence[str] | None, top_k: int, terms: Terms) -> Prediction:
+        """Do what `predict` does. prepare: gives the rows of the images, and is called when the tasks are known to take some."""
         self.check_ready()
         with self.lifecycle.use() as catalog:
-            names = list(catalog.repository.tasks) if tasks is None else tasks
-            return await self._predict(catalog, images, names, top_k, terms)
+            return await self._predict(catalog, prepare, tasks, top_k, terms)
 
     async def _predict(
-        self, catalog: Catalog, images: Sequence[AnyImage], tasks: Sequence[str], top_k: int, terms: Terms
+        self, catalog: Catalog, prepare: Prepare, tasks: Sequence[str] | None, top_k: int, terms: Terms
     ) -> Prediction:
         if catalog.has_canaries:
-            catalog = served_by(catalog, tasks, "", self._draw)
+            catalog = served_by(catalog, catalog.repository.tasks if tasks is None else tasks, "", self._draw)
         known = catalog.repository.tasks
-        some = terms.partial and any(name in known for name in tasks)
-        errors = {name: str(UnknownTask(name, known)) for name in tasks if name not in known} if some else {}
+        names = names_of_image_tasks(known) if tasks is None else tasks
+        groups, errors = group_tasks(known, names, top_k, terms.partial)
         failures: dict[str, ServingError] = {}
-        groups = group_tasks(known, [name for name in tasks if name not in errors], top_k)
-        pictures = as_images(images)
         tables: dict[str, tuple[tuple[ScoredLabel, ...], ...]] = {}
         runs: list[SegmentRun] = []
         queue_seconds = 0.0
-        note_work(",".join(dict.fromkeys(tasks)), len(pictures))
+        asked = ",".join(dict.fromkeys(names))
+        note_work(asked, 0)  # also of requests whose images nobody sees
         with ExitStack() as counting:
             tallies = {
-                name: counting.enter_context(self._requests.counting(name, rows=len(pictures)))
+                name: counting.enter_context(self._requests.counting(name, rows=0))
                 for members in groups.values()
                 for name in members
             }
+            started = time.perf_counter()
+            made = await rows_in_time(prepare, groups, self._engine.check_room, terms.deadline)
+            prepare_seconds = time.perf_counter() - started
+            count = len(next(iter(made.values())))
+            note_work(asked, count)
             for (_, preprocessing), members in groups.items():
-                rows = await asyncio.to_thread(stack, preprocessing, pictures)
                 model = catalog.find(members[0])
-                answer = await self._compute(catalog, model, members, {model.inputs[0].name: rows}, terms)
+                answer = await self._compute(catalog, model, members, {model.inputs[0].name: made[preprocessing]}, terms)
                 for name in members:
+                    tallies[name].took(count)
                     tallies[name].ran(_runs_of(known[name], answer.runs))
                 tables.update({name: table(known[name], values, top_k) for name, values in answer.outputs.items()})
                 failures |= answer.errors
@@ -188,8 +194,9 @@ class Router:
                 queue_seconds += answer.queue_seconds
             _raise_failure(failures, allowed=bool(tables))
         errors |= {name: str(error) for name, error in failures.items()}
-        answered = {name: tables[name] for name in dict.fromkeys(tasks) if name in tables}
-        return Prediction(answered, tuple(runs), errors, queue_seconds, {name: known[name].version for name in answered})
+        answered = {name: tables[name] for name in dict.fromkeys(names) if name in tables}
+        versions = {name: known[name].version for name in answered}
+        return Prediction(answered, tuple(runs), errors, queue_seconds, versions, prepare_seconds)
 
     def all_statistics(self) -> Mapping[str, ModelStatistics]:
         """Return `statistics` of every model that was asked for."""

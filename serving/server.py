@@ -26,6 +26,7 @@ from serving.protocol.grpc import add_service, create_grpc_server
 from serving.protocol.http import MAX_BODY_BYTES, create_app
 from serving.protocol.http_infer import InferFront
 from serving.protocol.http_server import HttpServer
+from serving.protocol.image_workers import ImageWorkers
 from serving.protocol.shared_memory import SharedMemory
 from serving.repository.model import Repository
 from serving.repository.read import RepositoryReader
@@ -117,7 +118,10 @@ class Server:
             add_service(grpc_server, router, memory, self._admin)
             await grpc_server.start()
             limit = self._max_body_bytes
-            app = create_app(router, max_body_bytes=limit, memory=memory, metrics=observation.metrics, admin=self._admin)
+            images = stack.enter_context(ImageWorkers())
+            app = create_app(
+                router, max_body_bytes=limit, images=images, memory=memory, metrics=observation.metrics, admin=self._admin
+            )
             front = InferFront(app, router, limit, memory)
             http_server = HttpServer(RequestMiddleware(front, observer), listener, self._grace_s)
             await http_server.start()

@@ -78,6 +78,10 @@ class Tally:
         self._started_ns = 0
         self._queue_s = self._compute_s = 0.0
 
+    def took(self, rows: int) -> None:
+        """Say how many rows it has, where that was not known when it began."""
+        self._rows = rows
+
     def ran(self, runs: Iterable[SegmentRun]) -> None:
         """Add the time of `runs`, which were for this request, maybe among others."""
         for run in runs:

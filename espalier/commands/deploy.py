@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, input_options
 from espalier.commands.live import TokenFile, Url, find_server, tell
-from espalier.commands.versions import describe_change, describe_versions
+from espalier.commands.versions import describe_change, describe_inherited, describe_versions
 from espalier.console import console, human_macs, progress_bars, say
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def _print_sharing(deployment: Deployment, task: str) -> None:
         return
     if task in added.remarks:
         console.print(f"[yellow]{escape(task)}[/] {escape(added.remarks[task])}", soft_wrap=True)
+    if task in added.inherited:
+        console.print(f"[yellow]{escape(describe_inherited(added.before[task], added.inherited[task]))}[/]", soft_wrap=True)
     missed = added.missed[task]
     if missed.blocks:
         console.print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ def describe_change(change: VersionChange) -> str:
     return (
         f"{sentence} {_joined([f'version {number}' for number in gone]).capitalize()} {'is' if len(gone) == 1 else 'are'} gone."
     )
+
+
+def describe_inherited(before: Task, taken: Iterable[str]) -> str:
+    """Return what a model has from the version that was current `before` it came, in a sentence."""
+    return f"{before.name} keeps the {_joined([*taken])} of version {before.version}, because the model brings none."
 
 
 def _joined(words: list[str]) -> str:

@@ -109,6 +109,9 @@ class Engine(Protocol):
         Segments that fail make errors in the answer. Raises NotReady before `start`, QueueFull, DeadlineExceeded.
         """
 
+    def check_room(self, rows: int) -> None:
+        """Raise QueueFull where `infer` would for so many rows: before work that would be in vain. Callable from any thread."""
+
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each segment has done for requests so far; warming up does not count. Callable from any thread."""
 

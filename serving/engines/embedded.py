@@ -110,6 +110,10 @@ class EmbeddedEngine:
         """Run `plan` on `inputs`, each of shape (n, ...). A segment that fails is named in the answer's errors."""
         return await self._scheduler.infer(plan, inputs, call)
 
+    def check_room(self, rows: int) -> None:
+        """Raise QueueFull when so many rows more may not wait now."""
+        self._scheduler.check_room(rows)
+
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each segment has done for requests so far."""
         return self._counter.totals()

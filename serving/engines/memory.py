@@ -65,6 +65,10 @@ class InMemoryEngine:
         """Run `plan` on `inputs`. A function that is missing or fails is named in the answer's errors."""
         return await self._scheduler.infer(plan, inputs, call)
 
+    def check_room(self, rows: int) -> None:
+        """Raise QueueFull when so many rows more may not wait now."""
+        self._scheduler.check_room(rows)
+
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each function has done so far."""
         return self._counter.totals()

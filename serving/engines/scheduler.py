@@ -61,6 +61,12 @@ class Scheduler:
         """Return the rows of requests that have not begun."""
         return self._queued_rows
 
+    def check_room(self, rows: int) -> None:
+        """Raise QueueFull when so many rows more may not wait now."""
+        queued = self._queued_rows  # once: another thread may change it
+        if queued and queued + rows > self._max_queue_rows:
+            raise QueueFull(queued, self._max_queue_rows)
+
     def start(self) -> None:
         """Start the workers. To be called in the event loop that most requests come from: short ones are answered there."""
         self._short.start()
@@ -104,8 +110,7 @@ class Scheduler:
         with self._changed:
             if self._stopping or not self._threads:
                 raise NotReady("The engine is not started.")
-            if self._queued_rows and self._queued_rows + rows > self._max_queue_rows:
-                raise QueueFull(self._queued_rows, self._max_queue_rows)
+            self.check_room(rows)
             self._queued_rows += rows
             now = time.perf_counter()
             for flow, future in zip(flows, futures, strict=True):

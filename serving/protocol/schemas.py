@@ -48,7 +48,7 @@ class Run(BaseModel):
 class Timings(BaseModel):
     """Where the time went, in milliseconds."""
 
-    decode_ms: float = Field(description="Decoding the image files.")
+    decode_ms: float = Field(description="Decoding, resizing and cropping the images, and waiting for a thread that does.")
     queue_ms: float = Field(description="Waiting for the engine before the first run.")
     compute_ms: float = Field(description="The runs of the segments; one that other requests shared counts in full.")
     total_ms: float = Field(description="From the whole body received to the answer ready, waiting for the engine included.")

@@ -15,6 +15,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from exporter.deploy import deploy
+from exporter.sources import Sources
+from exporter.task_model import TaskModel
+from serving.preprocessing import Preprocessing
 from serving.repository import Repository, read_repository
 from serving.server import BackgroundServer
 from tests.espalier.test_cli import espalier
@@ -107,6 +111,7 @@ def test_a_canary_is_deployed_promoted_and_rolled_back(folder: Path) -> None:
     run = espalier("deploy", "probe.onnx", "--to", "repo", "--canary", "5%", cwd=folder)
     assert run.returncode == 0, run.stderr
     assert "Version 1 of probe is current and version 2 is its canary with 5 % of the requests." in run.stdout
+    assert "probe keeps" not in run.stdout  # nothing is known of it
     assert "1 new segment, " in run.stdout
     assert "until it is told: with --url, or by POST /v2/repository/models/probe/load." in run.stdout
     run = espalier("promote", "probe", "--in", "repo", cwd=folder)
@@ -134,6 +139,18 @@ def test_what_is_let_go_of_is_said(folder: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert "Version 3 of other is current and version 1 is kept for a rollback. Version 2 is gone." in run.stdout
     assert versions(folder, "other") == ["3", "1"]
+
+
+@pytest.mark.parametrize(
+    "command", [["deploy", "probe.onnx", "--to", "repo"], ["add", "repo", "--task", "probe=probe.onnx", "--replace"]]
+)
+def test_what_a_model_keeps_of_the_version_before_is_said(folder: Path, command: list[str]) -> None:
+    known = TaskModel(FAMILY["probe"].model(), ("ant", "bee", "cat"), Preprocessing(SIZE, SIZE))
+    deploy(folder / "repo", Sources({"probe": lambda: known}))
+    run = espalier(*command, cwd=folder)
+    assert run.returncode == 0, run.stderr
+    words = "probe keeps the preprocessing and labels of version 2, because the model brings none."
+    assert words in " ".join(run.stdout.split())
 
 
 @pytest.mark.slow

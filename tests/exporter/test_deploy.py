@@ -30,8 +30,10 @@ from exporter.remove import remove_tasks
 from exporter.runtime import open_session
 from exporter.sources import Sources
 from exporter.task_model import TaskModel
+from exporter.versions import inherited
 from serving.errors import RepositoryError, UnknownTask
-from serving.repository import Repository, Task, read_repository
+from serving.preprocessing import Preprocessing
+from serving.repository import Repository, Task, TensorSpec, read_repository
 from tests.exporter.faults import Killed, faults_at
 from tests.exporter.graphs import SIZE, Net
 from tests.exporter.states import names_in, replace_with, state
@@ -43,6 +45,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
 
 ROWS = np.random.default_rng(5).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
 LABELS = ("ant", "bee", "cat")
+HOW = Preprocessing(SIZE, SIZE, interpolation="bilinear", crop_fraction=0.875)
 # Of the architecture of FAMILY["probe"], with three classes.
 FIRST, SECOND, THIRD = FAMILY["probe"], Net(blocks=(1, 2, 3, 41), head=11), Net(blocks=(1, 2, 30, 42), head=12)
 
@@ -106,6 +109,44 @@ def test_a_replaced_task_keeps_its_old_version_in_its_folder(repo: Path) -> None
     rollback(repo, "probe")
     assert names_in(repo / "probe/previous") == ["config.pbtxt", "labels.txt"]
     assert not (repo / "all_tasks/probe.labels.txt").exists()
+
+
+def described(net: Net, labels: tuple[str, ...] = LABELS, how: Preprocessing | None = HOW) -> Sources:
+    """The task `probe`, as a source that knows more of it than an ONNX file says."""
+    return Sources({"probe": lambda: TaskModel(net.model(), labels, how)}, lambda: TaskModel(BACKBONE.model()))
+
+
+def test_a_model_that_says_less_keeps_what_was_known_of_its_task(repo: Path) -> None:
+    deploy(repo, described(SECOND))
+    added = deploy(repo, sources(probe=THIRD)).added
+    assert added is not None
+    assert added.inherited == {"probe": ("preprocessing", "labels")}
+    added = deploy(repo, sources(probe=FIRST), canary=0.5).added
+    assert added is not None
+    assert added.inherited == {"probe": ("preprocessing", "labels")}
+    versions = read_repository(repo).tasks["probe"].versions
+    assert [(version.labels, version.preprocessing) for version in versions] == [(LABELS, HOW)] * 3
+    before = state(repo)
+    deploy(repo, sources(probe=FIRST), canary=0.5)  # the same again
+    assert state(repo) == before
+
+
+def test_what_a_task_keeps_of_its_version_before() -> None:
+    image, floats = TensorSpec("image", "UINT8", (SIZE, SIZE, 3)), TensorSpec("image", "FP32", (3, SIZE, SIZE))
+    three, four = (TensorSpec("it", "FP32", (classes,)) for classes in (3, 4))
+    old = Task("it", (), (image,), (three,), 8, LABELS, HOW)
+    bare = replace(old, labels=(), preprocessing=None)
+    other = replace(HOW, interpolation="lanczos")
+    for new, expected, words in (
+        (bare, old, ("preprocessing", "labels")),
+        (replace(bare, preprocessing=other), replace(old, preprocessing=other), ("labels",)),
+        (replace(bare, labels=("x", "y", "z")), replace(old, labels=("x", "y", "z")), ("preprocessing",)),
+        (replace(bare, outputs=(four,)), replace(old, outputs=(four,), labels=()), ("preprocessing",)),
+        (replace(bare, inputs=(floats,)), replace(old, inputs=(floats,), preprocessing=None), ("labels",)),
+        (old, old, ()),
+    ):
+        assert inherited(old, new) == (expected, words)
+        assert inherited(bare, new) == (new, ())
 
 
 def test_only_the_version_before_is_kept(repo: Path) -> None:

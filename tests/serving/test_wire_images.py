@@ -122,6 +122,40 @@ def test_pixels_are_limited_for_each_file_and_together_before_decoding(server: B
     assert (status, "100000000 pixels together; send fewer at once" in answer["error"]) == (400, True)
 
 
+@pytest.mark.parametrize(("size", "word"), [((800_000, 1), "6400000 x 8"), ((1, 50_000_000), "8 x 400000000")])
+def test_pixels_are_limited_when_they_are_resized_too(server: BackgroundServer, size: tuple[int, int], word: str) -> None:
+    # The networks take 8 x 8 pixels, to which the shorter side is resized before the longer one is cropped.
+    status, answer = post(server, declaring(*size), Content_Type="image/bmp")
+    assert status == 400
+    assert f"would be resized to {word}, more than the limit of 50000000 pixels; crop it first" in answer["error"]
+    status, answer = post(server, form(("a", PICTURE), ("long", declaring(*size))))
+    assert (status, answer["error"].startswith("The image in file 2 ('long') has ")) == (400, True)
+
+
+def test_pixels_are_limited_together_when_they_are_resized_too(server: BackgroundServer) -> None:
+    status, answer = post(server, form(*[("long", declaring(600_000, 1))] * 3))
+    assert (status, "Resized for each way in which the tasks take images" in answer["error"]) == (400, True)
+
+
+def test_tasks_are_checked_before_images_are_read(server: BackgroundServer) -> None:
+    for path in ("/predict?tasks=probe,cats", "/predict/cats"):
+        for body, content_type in ((b"no image", "image/png"), (b"no form", FORM)):
+            status, answer = post(server, body, path, Content_Type=content_type)
+            assert (status, answer["error"].startswith("Unknown task 'cats'")) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/predict?task=probe", "'task'; known are: tasks, top_k, timeout, priority, partial_results."),
+        ("/predict?top_k=1&Tasks=probe", "'Tasks'; known are: tasks, top_k, timeout, priority, partial_results."),
+        ("/predict/probe?tasks=late", "'tasks'; known are: top_k, timeout, priority."),
+    ],
+)
+def test_a_parameter_that_is_none_is_refused(server: BackgroundServer, path: str, words: str) -> None:
+    assert post(server, PICTURE, path, Content_Type="image/png") == (400, {"error": f"Unknown query parameter {words}"})
+
+
 names = st.text(st.characters(codec="utf-8", exclude_categories=("C",), exclude_characters='"\\'), max_size=5)
 
 

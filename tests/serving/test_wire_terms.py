@@ -305,6 +305,8 @@ def test_a_full_queue_says_when_to_come_back(ask: Ask) -> None:
         assert reply.sentence == "4 rows are waiting and 4 is the limit; try again later."
         assert reply.headers["retry-after"] == "1"
         assert reply.headers["x-request-id"]
+        for body in (raw_request("/predict/late", PICTURE[:100]), raw_request("/predict", form(("a", PICTURE[:100])), FORM_HEAD)):
+            assert b"429 Too Many" in exchange(queue.server, body)  # known before it is found out that the image is truncated
         queue.open()
         assert waiting.result(20).status in (200, "OK")
         assert ask(queue.server, rows=1).status in (200, "OK")
@@ -312,6 +314,17 @@ def test_a_full_queue_says_when_to_come_back(ask: Ask) -> None:
 
 def raw_request(path: str, body: bytes, head: str = "") -> bytes:
     return f"POST {path} HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+FORM_HEAD = f"Content-Type: {FORM}\r\n"
+
+
+def exchange(server: BackgroundServer, request: bytes) -> bytes:
+    """Return what comes back first."""
+    host, port = server.http_address.split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(request)
+        return connection.recv(4096)
 
 
 def infer_body(rows: int) -> bytes:
@@ -324,7 +337,7 @@ def infer_body(rows: int) -> bytes:
     [
         (raw_request("/v2/models/late/infer", infer_body(3)), 3),
         (raw_request("/predict/late", PICTURE), 1),
-        (raw_request("/predict", form(("a", PICTURE), ("b", PICTURE)), f"Content-Type: {FORM}\r\n"), 2),
+        (raw_request("/predict", form(("a", PICTURE), ("b", PICTURE)), FORM_HEAD), 2),
     ],
     ids=["infer", "predict", "form"],
 )

@@ -130,8 +130,7 @@ class TritonEngine:
         if line is None:
             raise EngineDown
         rows = len(next(iter(inputs.values())))
-        if self._rows and self._rows + rows > self._options.max_queue_rows:
-            raise QueueFull(self._rows, self._options.max_queue_rows)
+        self.check_room(rows)
         choices = self._choices
         ensemble = choices.of(plan)
         limits = [limit for limit in (call.rows_per_run, ensemble.max_rows if ensemble else 0) if limit]
@@ -142,6 +141,11 @@ class TritonEngine:
                 return await in_parts(plan, inputs, min(limits, default=0), ask)
         finally:
             self._rows -= rows
+
+    def check_room(self, rows: int) -> None:
+        """Raise QueueFull when so many rows more may not wait now."""
+        if self._rows and self._rows + rows > self._options.max_queue_rows:
+            raise QueueFull(self._rows, self._options.max_queue_rows)
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what Triton says of each segment, all Tritons together, whoever asked them; up to `statistics_s` old."""
