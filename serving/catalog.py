@@ -29,7 +29,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Model:
-    """What a client may know about a model. `platform` is Triton's word for its kind."""
+    """What a client may know about a version of a model. `platform` is Triton's word for its kind; `versions`: all that answer."""
 
     name: str
     version: str
@@ -37,6 +37,7 @@ class Model:
     inputs: tuple[TensorSpec, ...]
     outputs: Mapping[str, Output]
     max_batch_rows: int
+    versions: tuple[str, ...]
 
 
 class Catalog:
@@ -47,7 +48,8 @@ class Catalog:
         self.repository = repository
         self.saved_steps = SavedSteps(repository)
         self.models: Mapping[str, Model] = {model.name: model for model in _models(repository)}
-        self.has_canaries = any(task.canary is not None for task in repository.tasks.values())
+        self._canaries = {task.name: _version(task, task.canary.task) for task in repository.tasks.values() if task.canary}
+        self.has_canaries = bool(self._canaries)
         self._variants: dict[frozenset[str], Catalog] = {}
         self._plans: dict[tuple[str, tuple[str, ...]], ExecutionPlan] = {}
 
@@ -62,13 +64,20 @@ class Catalog:
         return self._variants[names]
 
     def find(self, name: str, version: str = "") -> Model:
-        """Return a model; an empty version means the only one there is. Raises UnknownModel."""
+        """Return a model; an empty version means the current one, and a canary has its own. Raises UnknownModel."""
         model = self.models.get(name)
         if model is None:
             raise UnknownModel(name, [*self.repository.tasks, *({ALL_TASKS} & self.models.keys())])
-        if version not in ("", model.version):
-            raise UnknownModel(name, [model.version], version)
-        return model
+        if version in ("", model.version):
+            return model
+        canary = self._canaries.get(name)
+        if canary is None or version != canary.version:
+            raise UnknownModel(name, model.versions, version)
+        return canary
+
+    def all_versions(self) -> Sequence[Model]:
+        """Return every model, and every canary beside its task's current version."""
+        return (*self.models.values(), *self._canaries.values())
 
     def plan(self, model: Model, outputs: Sequence[str]) -> ExecutionPlan:
         """Return how to compute `outputs` of `model`. The plan's outputs bear the names of the model's outputs."""
@@ -97,29 +106,38 @@ class Catalog:
         if model.name in self.repository.segments:
             return segment_config(self.repository.segments[model.name])
         if model.name in self.repository.tasks:
-            return task_config(self.repository.tasks[model.name])
+            task = self.repository.tasks[model.name]
+            return task_config(task.canary.task if task.canary and task.canary.task.version == model.version else task)
         return all_tasks_config(self.repository.tasks.values(), copied=False)
 
 
 def _models(repository: Repository) -> Iterable[Model]:
     yield from (_segment(segment) for segment in repository.segments.values())
-    yield from (_ensemble(task.name, [task]) for task in repository.tasks.values())
+    yield from (_version(task, task) for task in repository.tasks.values())
     tasks = sorted(repository.tasks.values(), key=lambda task: task.name)
     if len({task.inputs for task in tasks}) == 1:  # tasks with inputs of their own cannot be asked together
-        yield _ensemble(ALL_TASKS, tasks)
+        yield _ensemble(ALL_TASKS, tasks, "1", ("1",))
 
 
 def _segment(segment: Segment) -> Model:
     outputs = {spec.name: Output(spec) for spec in segment.outputs}
-    return Model(segment.name, segment.version, "onnxruntime_onnx", segment.inputs, outputs, segment.max_batch_rows)
+    version, rows = segment.version, segment.max_batch_rows
+    return Model(segment.name, version, "onnxruntime_onnx", segment.inputs, outputs, rows, (version,))
 
 
-def _ensemble(name: str, tasks: Sequence[Task]) -> Model:
+def _version(task: Task, version: Task) -> Model:
+    """Return the model of `version`, the current one of `task` or its canary."""
+    answering = (task, *([task.canary.task] if task.canary else []))
+    return _ensemble(task.name, [version], version.version, tuple(one.version for one in answering))
+
+
+def _ensemble(name: str, tasks: Sequence[Task], version: str, versions: tuple[str, ...]) -> Model:
     return Model(
         name=name,
-        version=tasks[0].version if name != ALL_TASKS else "1",
+        version=version,
         platform="ensemble",
         inputs=tasks[0].inputs,
         outputs={output.name: Output(output, task.labels) for task in tasks for output in task.outputs},
         max_batch_rows=min(task.max_batch_rows for task in tasks),
+        versions=versions,
     )

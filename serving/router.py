@@ -16,13 +16,14 @@ from serving.errors import NotReady, ServingError, TaskFailed
 from serving.image_tasks import AnyImage, Prepare, given, group_tasks, names_of_image_tasks, rows_in_time, table
 from serving.lifecycle import Lifecycle
 from serving.messages import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
+from serving.observe.deployments import observed
 from serving.observe.events import Observer, Silent
 from serving.observe.request import note_work
 from serving.parity import check_answers
 from serving.repository.config import ALL_TASKS
 from serving.repository.model import Repository, Task
 from serving.repository.read import RepositoryReader
-from serving.statistics import ModelStatistics, RequestCounter
+from serving.statistics import ModelStatistics, ModelVersion, RequestCounter
 from serving.terms import Terms, read_terms
 from serving.validate import checked_inputs, checked_outputs, known_outputs
 
@@ -92,24 +93,19 @@ class Router:
 
     async def load(self, name: str) -> None:
         """Serve a task as it is on disk now; see `Lifecycle.load`. Raises NotReady, too."""
-        await self._change(name, self.lifecycle.load)
+        await self._change("load", name, self.lifecycle.load)
 
     async def unload(self, name: str) -> None:
         """Serve a task no longer; see `Lifecycle.unload`. Raises NotReady, too."""
-        await self._change(name, self.lifecycle.unload)
+        await self._change("unload", name, self.lifecycle.unload)
 
-    async def _change(self, name: str, change: Callable[[str], Awaitable[None]]) -> None:
+    async def _change(self, action: str, name: str, change: Callable[[str], Awaitable[None]]) -> None:
         self.check_ready()
-        await self.lifecycle.finish(self._observed(name, change))
+        await self.lifecycle.finish(self._observed(action, name, change))
 
-    async def _observed(self, name: str, change: Callable[[str], Awaitable[None]]) -> None:
-        started = time.perf_counter()
-        try:
+    async def _observed(self, action: str, name: str, change: Callable[[str], Awaitable[None]]) -> None:
+        with observed(self.observer, action, name, lambda: self.repository.tasks):
             await change(name)
-        except BaseException:
-            self.observer.deployed(name, time.perf_counter() - started, ok=False)
-            raise
-        self.observer.deployed(name, time.perf_counter() - started, ok=True)
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer `request`. Raises UnknownModel, InvalidRequest, NotReady, QueueFull, DeadlineExceeded, TaskFailed, EngineError."""
@@ -124,7 +120,7 @@ class Router:
         model = catalog.find(request.model, request.version)
         rows = _row_count(request)
         note_work(model.name, rows)
-        with self._requests.counting(model.name, rows=rows) as tally:
+        with self._requests.counting(model.name, model.version, rows) as tally:
             terms = read_terms(request.parameters, request.deadline)
             known, errors = known_outputs(model, request.outputs, terms.partial)
             outputs = checked_outputs(model, known)
@@ -173,7 +169,7 @@ class Router:
         note_work(asked, 0)  # also of requests whose images nobody sees
         with ExitStack() as counting:
             tallies = {
-                name: counting.enter_context(self._requests.counting(name, rows=0))
+                name: counting.enter_context(self._requests.counting(name, known[name].version, rows=0))
                 for members in groups.values()
                 for name in members
             }
@@ -198,13 +194,13 @@ class Router:
         versions = {name: known[name].version for name in answered}
         return Prediction(answered, tuple(runs), errors, queue_seconds, versions, prepare_seconds)
 
-    def all_statistics(self) -> Mapping[str, ModelStatistics]:
-        """Return `statistics` of every model that was asked for."""
+    def all_statistics(self) -> Mapping[ModelVersion, ModelStatistics]:
+        """Return `statistics` of every version of a model that was asked for."""
         return self._requests.totals()
 
-    def statistics(self, model: str) -> ModelStatistics:
-        """Return the requests that `model` has had; for a segment, those that named it, not its runs for tasks."""
-        return self._requests.of(model)
+    def statistics(self, model: Model) -> ModelStatistics:
+        """Return the requests that this version of `model` has had; for a segment, those that named it, not its runs for tasks."""
+        return self._requests.of(model.name, model.version)
 
     def segment_statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each segment has done, whoever asked."""

@@ -13,10 +13,12 @@ from serving.engines.base import SegmentRun
 from serving.errors import ServingError
 from serving.observe.histogram import EMPTY, DurationCounter, Histogram
 
+ModelVersion = tuple[str, str]  # a model's name and its version
+
 
 @dataclass(frozen=True)
 class ModelStatistics:
-    """Requests of one model since the server started. `last_request_ms`: milliseconds since 1970; 0: never.
+    """Requests of one version of a model since the server started. `last_request_ms`: milliseconds since 1970; 0: never.
 
     pending: requests that are being answered. failures_by_reason: under the words of `failure_reason`. duration, queue, compute: of
     the successes: from checking to the answer, the waits of its segment runs added up, and their times added up.
@@ -43,25 +45,25 @@ def failure_reason(error: BaseException) -> str:
 
 
 class RequestCounter:
-    """Sums up requests by model. Safe to use from several threads."""
+    """Sums up requests by model and version. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, _Sums] = {}
+        self._sums: dict[ModelVersion, _Sums] = {}
         self._lock = threading.Lock()
 
-    def counting(self, model: str, rows: int) -> Tally:
+    def counting(self, model: str, version: str, rows: int) -> Tally:
         """Count the `with` block as one request of `rows` rows: a success, or a failure when it raises or is cancelled."""
         with self._lock:
-            return Tally(self._sums.setdefault(model, _Sums()), rows, self._lock)
+            return Tally(self._sums.setdefault((model, version), _Sums()), rows, self._lock)
 
-    def of(self, model: str) -> ModelStatistics:
-        """Return the sums of one model."""
+    def of(self, model: str, version: str) -> ModelStatistics:
+        """Return the sums of one version of a model."""
         with self._lock:
-            sums = self._sums.get(model)
+            sums = self._sums.get((model, version))
             return ModelStatistics() if sums is None else sums.snapshot()
 
-    def totals(self) -> Mapping[str, ModelStatistics]:
-        """Return the sums of every model that was asked for."""
+    def totals(self) -> Mapping[ModelVersion, ModelStatistics]:
+        """Return the sums of every version of a model that was asked for."""
         with self._lock:
             return {model: sums.snapshot() for model, sums in self._sums.items()}
 

@@ -116,7 +116,7 @@ def serve(
             "--check-samples", help="Compare every task's answer at the start, too, with what was recorded at its export."
         ),
     ] = False,
-    drain_s: Annotated[float, typer.Option(min=0, help="Seconds that requests in flight get after SIGTERM.")] = 30.0,
+    drain_s: Annotated[float, typer.Option(min=0, help="Seconds that requests in flight get after SIGTERM; 0: none.")] = 30.0,
 ) -> None:
     """Serve a repository over HTTP and gRPC (v2 protocol) until SIGTERM or Ctrl-C.
 

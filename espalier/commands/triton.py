@@ -52,6 +52,7 @@ def up(
     [dim]espalier triton up repo --http-port 8000 --grpc-port 8001[/]
     """
     from exporter.aside import recover
+    from serving.catalog import Catalog
     from serving.repository import read_repository
     from serving.triton.command import TritonOptions, docker_command
     from serving.triton.environment import set_up
@@ -61,7 +62,9 @@ def up(
     if load and model_control is not ModelControl.explicit:
         raise typer.BadParameter("it goes with --model-control explicit only", param_hint="--load")
     recover(repo)
-    read_repository(repo)
+    catalog = Catalog(read_repository(repo))
+    for name in load or ():
+        catalog.find(name)  # Triton would only say that it failed to load all models
     options = TritonOptions(http_port, grpc_port, metrics_port, threads, model_control.value, tuple(load or ()))
     console.print("The same repository in NVIDIA's container, with its native backend:", style="dim")
     console.print(escape(docker_command(repo, options)), soft_wrap=True, highlight=False)

@@ -71,7 +71,7 @@ class BatchStatistics:
 
 @dataclass(frozen=True)
 class SegmentStatistics:
-    """What a segment has done since the engine started. `last_run_ms`: when it last ran, milliseconds since 1970; 0: never.
+    """What a segment has done since it was loaded. `last_run_ms`: when it last ran, milliseconds since 1970; 0: never.
 
     compute: of runs. queue: of requests, of which a run serves one or several. batches: under the rows of a run.
     """
@@ -101,7 +101,7 @@ class Engine(Protocol):
         """
 
     async def release(self, segments: Collection[str]) -> None:
-        """Close these segments; nobody will ask for them, unless they are loaded again."""
+        """Close these segments and forget their statistics; nobody will ask for them, unless they are loaded again."""
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:
         """Run `plan` on `inputs` (by name, each of shape (n, ...), n >= 1).
@@ -113,7 +113,7 @@ class Engine(Protocol):
         """Raise QueueFull where `infer` would for so many rows: before work that would be in vain. Callable from any thread."""
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
-        """Return what each segment has done for requests so far; warming up does not count. Callable from any thread."""
+        """Return what each segment that is loaded has done for requests; warming up does not count. Callable from any thread."""
 
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes that each open segment takes. Callable from any thread."""

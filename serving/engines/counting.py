@@ -23,6 +23,12 @@ class RunCounter:
         with self._lock:
             self._sums.setdefault(run.segment, _Sums()).add(run, (run.queue_seconds,) if waits_s is None else waits_s, now_ms)
 
+    def drop(self, segments: Iterable[str]) -> None:
+        """Forget what these have done."""
+        with self._lock:
+            for segment in segments:
+                self._sums.pop(segment, None)
+
     def totals(self) -> Mapping[str, SegmentStatistics]:
         """Return the sums of this moment."""
         with self._lock:

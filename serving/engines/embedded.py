@@ -102,9 +102,10 @@ class EmbeddedEngine:
         await asyncio.to_thread(self._open, repository, make_room=True)
 
     async def release(self, segments: Collection[str]) -> None:
-        """Let go of the sessions of these segments."""
+        """Let go of the sessions of these segments, and of what they have done."""
         self._segments = {name: segment for name, segment in self._segments.items() if name not in segments}
         await asyncio.to_thread(self._store.close, segments)
+        self._counter.drop(segments)
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
         """Run `plan` on `inputs`, each of shape (n, ...). A segment that fails is named in the answer's errors."""
@@ -115,7 +116,7 @@ class EmbeddedEngine:
         self._scheduler.check_room(rows)
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
-        """Return what each segment has done for requests so far."""
+        """Return what each segment has done for requests since it was loaded."""
         return self._counter.totals()
 
     def loaded(self) -> Mapping[str, int]:

@@ -13,28 +13,27 @@ import heapq
 from collections.abc import Callable
 
 from serving.engines.batches import SegmentTimes
-from serving.engines.flow import Work
+from serving.engines.flow import Flow, Work
 
-_Entry = tuple[int, int, int, Work]  # priority, number of the flow, index of the step: no two are alike
+_Key = tuple[int, int]  # number of the flow, index of the step: no two works have the same
+_Entry = tuple[int, _Key]  # priority first
+_LEAST_PUSHES = 64  # between two clean-ups
 
 
 class FairQueue:
-    """Work that waits for a worker. limit: the most rows that a segment takes in one run. is_wanted: what is not is forgotten.
+    """Work that waits for a worker. limit: the most rows that a segment takes in one run.
 
     times: by which tenants are charged beforehand; they learn from what is charged afterwards.
     """
 
-    def __init__(
-        self,
-        limit: Callable[[str], int],
-        is_wanted: Callable[[Work], bool] = lambda work: True,
-        times: SegmentTimes | None = None,
-    ) -> None:
+    def __init__(self, limit: Callable[[str], int], times: SegmentTimes | None = None) -> None:
         self._limit = limit
-        self._is_wanted = is_wanted
+        # The heaps hold numbers only, so that what is taken, or forgotten, lets go of its tensors at once. What does not wait any more
+        # is dropped from a heap when it comes first, or when most of the heaps is of that kind.
         self._by_tenant: dict[str, list[_Entry]] = {}
         self._by_segment: dict[str, dict[str, list[_Entry]]] = {}
-        self._waiting: set[Work] = set()
+        self._waiting: dict[_Key, Work] = {}
+        self._pushes = 0  # since the last clean-up
         self._clock: dict[str, float] = {}  # virtual time of each tenant
         self._now = 0.0  # virtual time of the tenant that was served last
         self._times = times or SegmentTimes()
@@ -47,10 +46,19 @@ class FairQueue:
         tenant, segment = work.flow.call.tenant, work.step.segment
         if not self._by_tenant.get(tenant):
             self._clock[tenant] = max(self._clock.get(tenant, 0.0), self._now)
-        entry = (work.flow.call.priority, work.flow.number, work.index, work)
+        key = (work.flow.number, work.index)
+        entry = (work.flow.call.priority, key)
         heapq.heappush(self._by_tenant.setdefault(tenant, []), entry)
         heapq.heappush(self._by_segment.setdefault(segment, {}).setdefault(tenant, []), entry)
-        self._waiting.add(work)
+        self._waiting[key] = work
+        self._pushes += 1
+        if self._pushes > max(_LEAST_PUSHES, 2 * len(self._waiting)):
+            self._clean_up()
+
+    def forget(self, flow: Flow) -> None:
+        """Let no work of `flow` wait any more."""
+        for index in range(len(flow.plan.steps)):
+            self._waiting.pop((flow.number, index), None)
 
     def take(self) -> list[Work]:
         """Return the work of the next run, all of one segment; none when nothing waits.
@@ -83,10 +91,10 @@ class FairQueue:
 
     def _first(self, heaps: dict[str, list[_Entry]]) -> Work | None:
         """Return what comes first among the heaps of tenants; what is not waiting any more is dropped on the way."""
-        best: tuple[int, float, int, str] | None = None
+        best: tuple[int, float, _Key, str] | None = None
         for tenant in list(heaps):
             heap = heaps[tenant]
-            while heap and not self._is_waiting(heap[0][3]):
+            while heap and heap[0][1] not in self._waiting:
                 heapq.heappop(heap)
             if not heap:
                 del heaps[tenant]
@@ -94,14 +102,21 @@ class FairQueue:
             rank = (heap[0][0], self._clock[tenant], heap[0][1], tenant)
             if best is None or rank < best:
                 best = rank
-        return heaps[best[3]][0][3] if best else None
+        return self._waiting[heaps[best[3]][0][1]] if best else None
 
-    def _is_waiting(self, work: Work) -> bool:
-        if work in self._waiting and not self._is_wanted(work):
-            self._waiting.discard(work)
-        return work in self._waiting
+    def _clean_up(self) -> None:
+        """Drop what is not waiting any more, wherever it is in the heaps."""
+        self._pushes = 0
+        self._by_tenant = self._still_waiting(self._by_tenant)
+        kept = {segment: self._still_waiting(heaps) for segment, heaps in self._by_segment.items()}
+        self._by_segment = {segment: heaps for segment, heaps in kept.items() if heaps}
+
+    def _still_waiting(self, heaps: dict[str, list[_Entry]]) -> dict[str, list[_Entry]]:
+        # What is sorted is a heap.
+        kept = {tenant: sorted(entry for entry in heap if entry[1] in self._waiting) for tenant, heap in heaps.items()}
+        return {tenant: heap for tenant, heap in kept.items() if heap}
 
     def _count(self, work: Work) -> None:
         """Take `work` out, and charge its tenant what it is expected to cost."""
-        self._waiting.discard(work)
+        del self._waiting[work.flow.number, work.index]
         self._clock[work.flow.call.tenant] += work.rows * self._times.per_row(work.step.segment)

@@ -58,8 +58,9 @@ class InMemoryEngine:
             raise RepositoryError(f"There is no function for segment {missing[0]!r}.")
 
     async def release(self, segments: Collection[str]) -> None:
-        """Note in `released` that nobody will ask for these."""
+        """Note in `released` that nobody will ask for these, and forget what they have done."""
         self.released.update(segments)
+        self._counter.drop(segments)
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
         """Run `plan` on `inputs`. A function that is missing or fails is named in the answer's errors."""

@@ -51,7 +51,7 @@ class Scheduler:
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         # What follows is guarded by `_changed`.
-        self._queue = FairQueue(limit, self._is_wanted, times)
+        self._queue = FairQueue(limit, times)
         self._open: dict[Flow, _Open] = {}
         self._queued_rows = 0
         self._stopping = False
@@ -128,7 +128,8 @@ class Scheduler:
         """Forget flows that nobody waits for any more."""
         with self._changed:
             for flow in flows:
-                self._close(flow)
+                if self._close(flow):
+                    self._queue.forget(flow)
             if self._stopping:
                 self._changed.notify_all()
 
@@ -142,6 +143,7 @@ class Scheduler:
         """Run what waits until told to stop: a worker's life."""
         while (batch := self._next()) is not None:
             self._carry_out(batch)
+            del batch  # else what it held would stay until there is other work
 
     def _carry_out(self, batch: list[Work]) -> None:
         """Run `batch`, let wait what can follow, and give the answers that are complete."""
@@ -175,9 +177,6 @@ class Scheduler:
                 begun.queued_s = now - begun.arrived
                 self._queued_rows -= flow.rows
         return batch
-
-    def _is_wanted(self, work: Work) -> bool:
-        return work.flow in self._open
 
     def _advance(self, outcome: Outcome, now: float) -> Flow | None:
         """Note how work went; what can follow now waits. Return the flow when it is done."""

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from serving.catalog import Model
 from serving.engines.base import SegmentStatistics
 from serving.observe.histogram import DURATION_BOUNDS_S, Histogram
-from serving.statistics import ModelStatistics
+from serving.statistics import ModelStatistics, ModelVersion
 
 Bucket = tuple[str, float]
 Labels = dict[str, str]
@@ -49,12 +49,15 @@ _TRITON: tuple[tuple[str, str, str, Callable[[_Sums], float]], ...] = (
 
 
 def triton_families(
-    catalog: Collection[Model], models: Mapping[str, ModelStatistics], runs: Mapping[str, SegmentStatistics]
+    catalog: Collection[Model], models: Mapping[ModelVersion, ModelStatistics], runs: Mapping[str, SegmentStatistics]
 ) -> Iterator[Metric]:
     """Yield Triton's metrics, a sample for every model of `catalog`, zeros included."""
     never = ModelStatistics()
     table = [
-        ({"model": model.name, "version": model.version}, _sums(models.get(model.name, never), runs.get(model.name)))
+        (
+            {"model": model.name, "version": model.version},
+            _sums(models.get((model.name, model.version), never), runs.get(model.name)),
+        )
         for model in catalog
     ]
     for name, kind, text, value in _TRITON:
@@ -64,15 +67,15 @@ def triton_families(
         yield family
     failures = Metric("nv_inference_request_failure", "Requests that failed.", "counter")
     for model in catalog:
-        for reason, count in _triton_failures(models.get(model.name, never)).items():
+        for reason, count in _triton_failures(models.get((model.name, model.version), never)).items():
             labels = {"model": model.name, "version": model.version, "reason": reason}
             failures.add_sample("nv_inference_request_failure", labels, count)
     yield failures
 
 
-def model_families(catalog: Collection[Model], models: Mapping[str, ModelStatistics]) -> Iterator[Metric]:
+def model_families(catalog: Collection[Model], models: Mapping[ModelVersion, ModelStatistics]) -> Iterator[Metric]:
     """Yield our metrics of the models that have been asked for."""
-    asked = [(model, models[model.name]) for model in catalog if model.name in models]
+    asked = [(model, done) for model in catalog if (done := models.get((model.name, model.version))) is not None]
     labels = ("model", "version")
     failures = CounterMetricFamily("espalier_request_failures", "Requests that failed.", labels=(*labels, "reason"))
     for model, done in asked:

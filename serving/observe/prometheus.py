@@ -55,7 +55,7 @@ class Metrics(Silent, Collector):
             self._steps_saved += steps_saved
 
     def deployed(self, task: str, seconds: float, ok: bool) -> None:
-        """Count a deployment; which task it was is for the logs."""
+        """Count a deployment; which task it was, and why it failed, is in the log (serving/observe/deployments.py)."""
         with self._lock:
             self._deploys[ok].add(seconds)
 
@@ -67,7 +67,7 @@ class Metrics(Silent, Collector):
         """Yield every metric as it is now."""
         if self._router is not None:
             models, runs = self._router.all_statistics(), self._router.segment_statistics()
-            catalog = self._router.catalog.models.values()
+            catalog = self._router.catalog.all_versions()
             yield from triton_families(catalog, models, runs)
             yield from model_families(catalog, models)
             yield from segment_families(runs)

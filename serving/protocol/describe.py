@@ -24,8 +24,8 @@ def server_metadata(*, shared_memory: bool = False) -> Any:
 
 
 def model_metadata(model: Model) -> Any:
-    """Return the ModelMetadataResponse of `model`; -1 stands for the rows."""
-    response = _pb.ModelMetadataResponse(name=model.name, versions=[model.version], platform=model.platform)
+    """Return the ModelMetadataResponse of `model`, with all its versions that answer; -1 stands for the rows."""
+    response = _pb.ModelMetadataResponse(name=model.name, versions=model.versions, platform=model.platform)
     for spec in model.inputs:
         response.inputs.add(name=spec.name, datatype=spec.dtype, shape=[-1, *spec.shape])
     for name, output in model.outputs.items():
@@ -41,9 +41,9 @@ def model_config(router: Router, model: Model) -> Any:
 
 
 def repository_index(router: Router) -> Any:
-    """Return the RepositoryIndexResponse: everything that is there, ready or not."""
+    """Return the RepositoryIndexResponse: everything that is there, ready or not, canaries included."""
     response = _pb.RepositoryIndexResponse()
-    for model in router.catalog.models.values():
+    for model in router.catalog.all_versions():
         state, reason = ("READY", "") if router.ready else ("UNAVAILABLE", "loading or shutting down")
         response.models.add(name=model.name, version=model.version, state=state, reason=reason)
     return response
@@ -63,7 +63,7 @@ def model_statistics(router: Router, models: Iterable[Model]) -> Any:
         if model.name in router.repository.segments:
             _add_runs(message, router, model.name)
         else:
-            _add_requests(message, router, model.name)
+            _add_requests(message, router, model)
     return response
 
 
@@ -93,7 +93,7 @@ def _add_runs(message: Any, router: Router, segment: str) -> None:
         entry.compute_infer.count, entry.compute_infer.ns = batch.runs, round(batch.seconds * 1e9)
 
 
-def _add_requests(message: Any, router: Router, model: str) -> None:
+def _add_requests(message: Any, router: Router, model: Model) -> None:
     done = router.statistics(model)
     message.last_inference = done.last_request_ms
     message.inference_count, message.execution_count = done.rows, done.successes

@@ -107,7 +107,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     @_translated
     async def ModelStatistics(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Statistics of one model, or of all when none is named."""
-        models = [self._find(request)] if request.name else self._router.catalog.models.values()
+        models = [self._find(request)] if request.name else self._router.catalog.all_versions()
         return describe.model_statistics(self._router, models)
 
     @_translated

@@ -45,7 +45,7 @@ class Health:
             if status != sent:
                 yield _Status(status=status)
                 sent = status
-            if self._router.draining:
+            elif self._router.draining:  # in a turn of its own: an abort overtakes a message that has just been sent
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is shutting down.")
             await asyncio.sleep(self._poll_s)
 

@@ -22,7 +22,8 @@ class HttpServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=max(1, round(grace_s)),
+                # Parts of a second count, whatever uvicorn's annotation says; at 0 it would not see that nothing is in flight.
+                timeout_graceful_shutdown=max(0.001, grace_s),  # type: ignore[arg-type]
             )
         )
         self._listener = listener

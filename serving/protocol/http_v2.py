@@ -17,7 +17,7 @@ from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
 ModelName = Annotated[str, Path(description="A task, `all_tasks` (one output per task), or a segment.")]
-Version = Annotated[str, Path(description="The model's version; there is one.")]
+Version = Annotated[str, Path(description="The model's version: the current one, or a canary's.")]
 
 _TENSORS = {
     "application/json": {"schema": INFER_SCHEMA},
@@ -52,7 +52,10 @@ def _add_health(routes: APIRouter, router: Router) -> None:
 
     @routes.get("/health/ready", tags=["health"], summary="Are the models loaded?")
     async def ready() -> JSONResponse:
-        """Answer 200 when every model is loaded and warm, and 503 before that and while shutting down."""
+        """Answer 200 when every model is loaded and warm, and 503 before that.
+
+        A server that is told to stop answers 503 for a tenth of a second at most; then its port is closed: connections are refused.
+        """
         router.check_ready()
         return JSONResponse({"ready": True})
 
@@ -79,7 +82,7 @@ def _add_descriptions(routes: APIRouter, router: Router, shared_memory: bool) ->
     @routes.get("/models/stats", tags=["statistics"], summary="Statistics of all models")
     async def all_statistics() -> JSONResponse:
         """Return, of every task, its requests, and of every segment, its runs for whatever task."""
-        return JSONResponse(describe.to_json(describe.model_statistics(router, router.catalog.models.values())))
+        return JSONResponse(describe.to_json(describe.model_statistics(router, router.catalog.all_versions())))
 
     @routes.post("/repository/index", tags=["metadata"], summary="All models")
     async def repository_index() -> JSONResponse:

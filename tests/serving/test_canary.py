@@ -5,20 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc
+import tritonclient.http
+from tritonclient.utils import InferenceServerException
 
 from serving.engines.memory import InMemoryEngine
-from serving.errors import UnknownModel
+from serving.errors import TaskFailed, UnknownModel
 from serving.lifecycle import served_part
 from serving.messages import InferRequest, RequestedOutput
+from serving.observe.prometheus import Metrics
 from serving.repository import ALL_TASKS, Canary, Repository, Step
 from serving.router import Router
+from serving.server import BackgroundServer
 from tests.serving.nets import LAYERS, images, make_repository, whole
+from tests.serving.test_observe_metrics import samples
 
 
 def repository(share: float = 0.25) -> Repository:
@@ -91,6 +99,68 @@ def test_a_version_can_be_insisted_on() -> None:
     assert [version for version, _ in answers] == ["1", "2"]
     with pytest.raises(UnknownModel):
         ask([InferRequest("late", {"image": images(1)}, version="0")], draws(0.0))  # the previous one is on disk only
+
+
+def test_requests_are_counted_under_the_version_that_answers() -> None:
+    async def work() -> dict[str, tuple[float, ...]]:
+        router = Router(served_part(repository()), broken_canary(), draw=draws(0.1, 0.9, 0.9))
+        metrics = Metrics()
+        metrics.watch(router)
+        await router.start()
+        for _ in range(3):
+            with suppress(TaskFailed):
+                await router.infer(InferRequest("late", {"image": images(2)}))
+        for _ in range(3):
+            with suppress(TaskFailed):
+                await router.predict(list(images(1)), ["late"])
+        await router.aclose()
+        found = samples(metrics.text().decode())
+        return {
+            version: tuple(
+                sum(
+                    number
+                    for key, number in found.items()
+                    if key[0] == name and {("model", "late"), ("version", version)} <= key[1]
+                )
+                for name in ("nv_inference_request_success", "nv_inference_count", "espalier_request_failures_total")
+            )
+            for version in ("1", "2")
+        }
+
+    assert asyncio.run(work()) == {"1": (4, 6, 0), "2": (0, 0, 2)}
+
+
+def broken_canary() -> InMemoryEngine:
+    return InMemoryEngine({**LAYERS, "branch-new": lambda rows: rows @ "x"})
+
+
+@pytest.mark.slow
+def test_a_canary_is_described_wherever_versions_are() -> None:
+    canary = replace(LAYERS["branch-late"], name="branch-new")
+    with BackgroundServer(
+        served_part(repository()), InMemoryEngine({**LAYERS, "branch-new": canary}), http_port=0, grpc_port=0
+    ) as server:
+        with tritonclient.http.InferenceServerClient(server.http_address) as over_http:
+            check_descriptions(over_http, over_http.get_model_repository_index(), over_http.get_inference_statistics())
+        with tritonclient.grpc.InferenceServerClient(server.grpc_address) as over_grpc:
+            index = over_grpc.get_model_repository_index(as_json=True)["models"]
+            check_descriptions(over_grpc, index, over_grpc.get_inference_statistics(as_json=True), as_json=True)
+
+
+def check_descriptions(client: Any, index: Any, statistics: Any, **options: Any) -> None:
+    listed = [[(model["name"], model["version"]) for model in models] for models in (index, statistics["model_stats"])]
+    for models in listed:
+        assert sorted(version for name, version in models if name == "late") == ["1", "2"]
+    for version in ("1", "2"):
+        assert client.is_model_ready("late", version)
+        assert client.get_model_metadata("late", version, **options)["versions"] == ["1", "2"]
+        found = client.get_inference_statistics("late", version, **options)["model_stats"]
+        assert [model["version"] for model in found] == [version]
+        config = client.get_model_config("late", version, **options)
+        steps = config.get("config", config)["ensemble_scheduling"]["step"]
+        assert steps[-1]["model_name"] == {"1": "branch-late", "2": "branch-new"}[version]
+    with pytest.raises(InferenceServerException, match="known are: 1, 2"):
+        client.get_model_metadata("late", "0")
 
 
 def test_predict_draws_too_and_uses_the_canarys_labels() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import shutil
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,8 +18,11 @@ from serving.engines.embedded import EmbeddedEngine
 from serving.engines.memory import InMemoryEngine
 from serving.errors import InvalidRequest, LastModel, LoadFailed, NotATask, UnknownModel
 from serving.messages import InferRequest
-from serving.repository import ALL_TASKS, read_repository
-from serving.repository.config import all_tasks_config, to_text
+from serving.observe.logs import JsonFormatter
+from serving.observe.prometheus import Metrics
+from serving.repository import ALL_TASKS, Canary, read_repository
+from serving.repository.config import LABELS_FILE, all_tasks_config, kept_config, to_text
+from serving.repository.files import CANARY
 from serving.router import Router
 from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images, make_repository, make_task, whole, write_repository
 
@@ -112,6 +118,61 @@ def test_a_request_ends_on_what_it_began_with_and_holds_it_open(repo: Path) -> N
         assert engine.released >= {"branch-late", "tuned-b", "head-parity"}
 
     ask(repo, work, engine)
+
+
+def test_the_statistics_of_segments_that_are_closed_are_gone(repo: Path) -> None:
+    async def work(router: Router) -> None:
+        metrics = Metrics()
+        metrics.watch(router)
+        await infer(router, "late")
+        await router.lifecycle.unload("late")
+        await router.lifecycle.settle()
+        assert router.segment_statistics()["trunk"].runs == 1
+        assert b"trunk" in metrics.text()
+        assert b"branch-late" not in metrics.text()
+        await router.lifecycle.load("late")
+        assert b'nv_inference_exec_count{model="branch-late",version="1"} 0\n' in metrics.text()
+
+    ask(repo, work)
+
+
+def test_the_log_tells_what_was_loaded_and_why_it_failed(repo: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "serving.deployments")
+
+    async def work(router: Router) -> None:
+        await router.unload("late")
+        model = repo / "branch-late/1/model.onnx"
+        good = model.read_bytes()
+        model.write_bytes(good[:150])
+        await router.lifecycle.settle()
+        for name, error in (("late", LoadFailed), ("nothing", UnknownModel)):
+            with pytest.raises(error):
+                await router.load(name)
+        model.write_bytes(good)
+        write_canary(repo, "late")
+        await router.load("late")
+
+    ask(repo, work)
+    unloaded, failed, unknown, loaded = caplog.records
+    assert re.fullmatch(r"unload late done in \d+\.\d{3} s version=1", unloaded.getMessage())
+    assert re.fullmatch(r"load late failed in \d+\.\d{3} s: Model 'late' was not loaded.*'branch-late'.*", failed.getMessage())
+    assert (failed.levelname, loaded.levelname) == ("WARNING", "INFO")
+    assert failed.exc_info  # ONNX Runtime has said more
+    assert not unknown.exc_info
+    line = json.loads(JsonFormatter().format(loaded))
+    assert line["seconds"] > 0
+    facts = {"action": "load", "model": "late", "result": "done", "version": "1", "canary": "2", "share": 0.25}
+    assert {key: line.get(key) for key in facts} == facts
+    assert "reason" not in line
+    assert "Unknown model 'nothing'" in json.loads(JsonFormatter().format(unknown))["reason"]
+
+
+def write_canary(repo: Path, task: str) -> None:
+    """Give `task` a canary that is the same network."""
+    folder = repo / task / CANARY
+    folder.mkdir()
+    (folder / "config.pbtxt").write_text(to_text(kept_config(Canary(replace(make_task(task), version="2"), 0.25))))
+    shutil.copy(repo / task / LABELS_FILE, folder)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "no config", "other shape"])

@@ -96,21 +96,21 @@ def test_outputs_of_one_task_save_nothing() -> None:
 
 def test_a_request_is_pending_until_it_is_counted_and_takes_the_time_of_its_runs() -> None:
     counter = RequestCounter()
-    with counter.counting("late", rows=3) as tally:
-        assert (counter.of("late").pending, counter.of("late").successes) == (1, 0)
+    with counter.counting("late", "1", rows=3) as tally:
+        assert (counter.of("late", "1").pending, counter.of("late", "1").successes) == (1, 0)
         tally.ran([SegmentRun("trunk", 3, 0.02, queue_seconds=0.3), SegmentRun("branch-late", 3, 0.04, queue_seconds=0.1)])
-    done = counter.of("late")
+    done = counter.of("late", "1")
     assert (done.pending, done.successes, done.rows, done.duration.count) == (0, 1, 3, 1)
     assert (done.compute.total, done.queue.total) == (pytest.approx(0.06), pytest.approx(0.4))
-    assert counter.of("never") == type(done)()
+    assert counter.of("late", "2") == type(done)()
 
 
 def test_failures_are_counted_by_reason() -> None:
     counter = RequestCounter()
     for error in (NotAnImage("no"), UnknownTask("x", []), NotAnImage("no"), asyncio.CancelledError(), RuntimeError("secret")):
-        with pytest.raises(type(error)), counter.counting("late", rows=1):
+        with pytest.raises(type(error)), counter.counting("late", "1", rows=1):
             raise error
-    done = counter.totals()["late"]
+    done = counter.totals()["late", "1"]
     assert done.failures_by_reason == {"NotAnImage": 2, "UnknownTask": 1, "Cancelled": 1, "Internal": 1}
     assert (done.failures, done.successes, done.pending, done.rows) == (5, 0, 0, 0)
     assert failure_reason(KeyError("x")) == "Internal"
@@ -121,7 +121,7 @@ def test_nothing_is_lost_between_threads() -> None:
 
     def work() -> None:
         for _ in range(2000):
-            with requests.counting("late", rows=2):
+            with requests.counting("late", "1", rows=2):
                 runs.add(SegmentRun("trunk", 2, 0.001), [0.1, 0.2, 0.3])
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -129,7 +129,11 @@ def test_nothing_is_lost_between_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (requests.of("late").successes, requests.of("late").rows, requests.of("late").pending) == (8000, 16000, 0)
+    assert (requests.of("late", "1").successes, requests.of("late", "1").rows, requests.of("late", "1").pending) == (
+        8000,
+        16000,
+        0,
+    )
     done = runs.totals()["trunk"]
     assert (done.runs, done.rows, done.queue.count) == (8000, 16000, 24000)
 

@@ -148,7 +148,7 @@ def test_statistics_count_successes_and_failures() -> None:
         await router.infer(request("probe", 4))
         with pytest.raises(InvalidRequest):
             await router.infer(request("probe", 0))
-        return router.statistics("probe")
+        return router.statistics(router.catalog.find("probe"))
 
     done = ask(work)
     assert (done.successes, done.failures, done.rows) == (2, 1, 7)
@@ -201,7 +201,7 @@ def test_an_engine_that_fails_is_reported_and_counted() -> None:
     async def work(router: Router) -> int:
         with pytest.raises(TaskFailed, match="Task 'probe' could not be computed: There is no function for segment 'trunk'"):
             await router.predict(images(1), ["probe", "late"])
-        return router.statistics("late").failures
+        return router.statistics(router.catalog.find("late")).failures
 
     assert ask(work, engine=InMemoryEngine({})) == 1
 

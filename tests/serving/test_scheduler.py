@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -218,6 +220,27 @@ def test_a_full_queue_refuses_and_an_empty_one_takes_anything() -> None:
     work_with(go, segments, max_queue_rows=4)
 
 
+def test_what_is_taken_back_lets_go_of_its_tensors_while_others_keep_the_workers_busy() -> None:
+    segments = Segments()
+
+    async def go(scheduler: Scheduler) -> None:
+        first = await behind_the_gate(segments, scheduler)
+        rows = images(2)
+        tensor = weakref.ref(rows)
+        gone = asyncio.ensure_future(scheduler.infer(make_plan(REPOSITORY, ["probe"]), {"image": rows}, Call("gone")))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        del rows, gone
+        gc.collect()  # the exception's traceback
+        held = tensor() is not None
+        segments.gate.set()
+        await first
+        assert not held
+
+    work_with(go, segments)
+
+
 @pytest.mark.parametrize("how", ["deadline", "cancelled"])
 def test_what_nobody_waits_for_any_more_is_not_started(how: str) -> None:
     segments = Segments()
@@ -392,3 +415,46 @@ def test_the_queue_forgets_what_it_gave_away() -> None:
     assert len(queue) == 200 % 3
     heaps = [*queue._by_tenant.values(), *(heap for heaps in queue._by_segment.values() for heap in heaps.values())]
     assert sum(map(len, heaps)) < 20
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sampled_from(["push", "push first", "forget", "take"]), min_size=1, max_size=40), st.integers(0, 9))
+def test_the_queue_gives_away_what_is_not_forgotten_once(steps: list[str], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    queue = FairQueue(lambda name: 2)
+    plan = make_plan(REPOSITORY, ["late"])
+    flows: dict[int, Flow] = {}
+    waiting: list[int] = []
+    for number, step in enumerate(steps * 6):
+        if step.startswith("push"):
+            call = Call(str(random.integers(3)), priority=0 if step == "push first" else int(random.integers(1, 3)))
+            flows[number] = Flow(plan, {"image": images(1)}, call, number)
+            queue.push(flows[number].start()[0])
+            waiting.append(number)
+        elif step == "forget" and waiting:
+            queue.forget(flows[waiting.pop(int(random.integers(len(waiting))))])
+        elif step == "take":
+            batch = [work.flow.number for work in queue.take()]
+            assert len(batch) == min(2, len(waiting))
+            for taken in batch:
+                waiting.remove(taken)
+        assert len(queue) == len(waiting)
+
+
+@pytest.mark.parametrize("goes", ["forgotten", "taken"])
+def test_what_has_gone_from_behind_others_does_not_pile_up(goes: str) -> None:
+    queue = FairQueue(lambda name: 2)
+    late, mid = make_plan(REPOSITORY, ["late"]), ExecutionPlan(("x",), (PlanStep("mid", (("x",),), (("y",),)),), {"y": "y"})
+    rows = {"image": images(1), "x": images(1)}
+    queue.push(Flow(mid, rows, Call("a", priority=0), 0).start()[0])  # nobody takes it
+    for number in range(1, 1000):
+        flow = Flow(late, rows, Call("a", priority=2), number)
+        queue.push(flow.start()[0])
+        if goes == "forgotten":
+            queue.forget(flow)
+        else:  # with the first of another tenant, for the same segment
+            queue.push(Flow(late, rows, Call("b", priority=-1), 1000 + number).start()[0])
+            assert [work.flow.call.tenant for work in queue.take()] == ["b", "a"]
+    assert len(queue) == 1
+    heaps = [*queue._by_tenant.values(), *(heap for heaps in queue._by_segment.values() for heap in heaps.values())]
+    assert sum(map(len, heaps)) < 200

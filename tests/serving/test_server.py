@@ -25,8 +25,10 @@ from tritonclient.utils import InferenceServerException
 
 from serving.engines.memory import InMemoryEngine
 from serving.errors import AddressInUse, InvalidAddress, RepositoryError
+from serving.protocol.http_server import HttpServer
 from serving.repository import Repository
 from serving.server import BackgroundServer, Server
+from serving.sockets import listening_socket
 from tests.serving.nets import IMAGE, LAYERS
 
 
@@ -169,6 +171,22 @@ def test_what_is_in_flight_is_finished_and_what_is_new_is_refused(repository: Re
     for thread in (*askers, leaving):
         thread.join(20)
     assert sorted(answers, key=str) == [(1, 4), 200]
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 0.25, 2.5])
+def test_http_gives_requests_in_flight_the_time_that_it_was_told(grace_s: float, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        listener = listening_socket("127.0.0.1", 0)
+        server = HttpServer(None, listener, grace_s)
+        await server.start()
+        await server.aclose()
+        listener.close()
+        assert server.config.timeout_graceful_shutdown == pytest.approx(grace_s, abs=0.01)
+
+    asyncio.run(work())
+    assert not [
+        record for record in caplog.records if record.levelname == "ERROR"
+    ]  # nothing was in flight, so nothing was cut off
 
 
 def test_an_open_stream_is_told_that_the_server_is_leaving(repository: Repository) -> None:

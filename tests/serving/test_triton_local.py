@@ -245,6 +245,14 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path: Path, arguments: 
 
 
 @pytest.mark.slow
+def test_a_model_that_is_not_there_is_said_before_triton_is_started(repository: Repository) -> None:
+    options = ["--model-control", "explicit", "--load", "late", "--load", "zebra", "--quiet"]
+    run = espalier("triton", "up", repository.path, *options)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "Unknown model 'zebra'; known are: all_tasks, late." in run.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [[], ["up"], ["setup"]])
 def test_the_commands_have_help(command: list[str]) -> None:
     run = espalier("triton", *command, "--help")
