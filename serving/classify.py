@@ -40,12 +40,16 @@ def classification_strings(values: NDArray[np.generic], labels: Sequence[str], k
     values: of a type in CLASS_DTYPES; floats with six digits, integers without any. An empty label is none.
     """
     indices = best(values, k)
+    form = "%f:%d%s" if values.dtype.kind == "f" else "%d:%d%s"
     strings = np.empty(indices.shape, dtype=object)
-    for (row, place), index in np.ndenumerate(indices):
-        label = labels[int(index)] if index < len(labels) else ""
-        strings[row, place] = f"{_number(values[row, index])}:{index}{label and f':{label}'}".encode()
+    endings: dict[int, str] = {}
+    for row, chosen in enumerate(indices.tolist()):  # by rows, not all at once: as Python's objects they take much memory
+        endings.update((index, _ending(labels, index)) for index in chosen if index not in endings)
+        numbers = values[row, indices[row]].tolist()
+        strings[row] = [(form % (number, index, endings[index])).encode() for number, index in zip(numbers, chosen, strict=True)]
     return strings
 
 
-def _number(value: np.generic) -> str:
-    return f"{value:f}" if value.dtype.kind == "f" else f"{value}"
+def _ending(labels: Sequence[str], index: int) -> str:
+    label = labels[index] if index < len(labels) else ""
+    return label and f":{label}"

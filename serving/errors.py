@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from serving.text import printable, size_text
+
 
 class ServingError(Exception):
     """Anything that serving refuses or fails at, with one sentence for the user."""
@@ -166,14 +168,16 @@ class ServerUnreachable(ServingError):
     """No server answers at an address."""
 
     def __init__(self, url: str, reason: object) -> None:
-        super().__init__(f"No server answers at {url} ({reason}); start one with `espalier serve REPO`, or give another --url.")
+        super().__init__(
+            f"No server answers at {url} ({printable(str(reason))}); start one with `espalier serve REPO`, or give another --url."
+        )
 
 
 class RequestRefused(ServingError):
     """A server that was asked said no, with a sentence of its own."""
 
     def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(f"The server refused the request ({status}): {sentence}")
+        super().__init__(f"The server refused the request ({status}): {printable(sentence)}")
         self.status = status
 
 
@@ -199,7 +203,7 @@ class SegmentTooLarge(RepositoryError):
 
     def __init__(self, name: str, needed_bytes: int, limit_bytes: int) -> None:
         super().__init__(
-            f"Segment {name!r} needs about {needed_bytes / 1e6:.1f} MB of memory, more than the limit of {limit_bytes / 1e6:.1f} MB; "
+            f"Segment {name!r} needs about {size_text(needed_bytes)} of memory, more than the limit of {size_text(limit_bytes)}; "
             "raise --memory-limit."
         )
 

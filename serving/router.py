@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
@@ -29,6 +30,7 @@ from serving.validate import checked_inputs, checked_outputs, known_outputs
 
 log = logging.getLogger(__name__)
 _NO_TERMS = Terms()
+_MAX_RANKED_VALUES = 1 << 14  # on the event loop: more take a millisecond
 
 
 class Router:
@@ -130,7 +132,7 @@ class Router:
             tally.ran(answer.runs)
         errors |= {name: str(error) for name, error in answer.errors.items()}
         values = {
-            output.name: _as_requested(model, output, answer.outputs[output.name])
+            output.name: await _as_requested(model, output, answer.outputs[output.name])
             for output in outputs
             if output.name not in errors
         }
@@ -249,7 +251,10 @@ def _runs_of(task: Task, runs: Sequence[SegmentRun]) -> Iterator[SegmentRun]:
     return (run for run in runs if run.segment in segments)
 
 
-def _as_requested(model: Model, output: RequestedOutput, values: Array) -> Array:
+async def _as_requested(model: Model, output: RequestedOutput, values: Array) -> Array:
     if not output.classes:
         return values
-    return classification_strings(values, model.outputs[output.name].labels, output.classes)
+    labels = model.outputs[output.name].labels
+    if values.size > _MAX_RANKED_VALUES:
+        return await asyncio.to_thread(classification_strings, values, labels, output.classes)
+    return classification_strings(values, labels, output.classes)

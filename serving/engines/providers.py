@@ -41,9 +41,7 @@ def choose_providers(choice: str, works: Callable[[str], bool] | None = None) ->
     works = works or provider_works
     if choice == "auto":
         return _CHAINS[next(name for name in _AUTOMATIC if name == "cpu" or works(name))]
-    if choice not in _CHAINS:
-        raise ProviderUnavailable(choice, PROVIDER_CHOICES)
-    if choice != "cpu" and not works(choice):
+    if choice not in _CHAINS or (choice != "cpu" and not works(choice)):
         raise ProviderUnavailable(
             choice, ("auto", *(name for name in _CHAINS if name == "cpu" or (name != choice and works(name))))
         )

@@ -9,7 +9,8 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import wraps
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, wraps
 from typing import Any
 
 import grpc
@@ -19,7 +20,7 @@ from serving.catalog import Model
 from serving.errors import Unsupported
 from serving.protocol import describe, grpc_extensions
 from serving.protocol.admin import Admin
-from serving.protocol.grpc_codec import decode_request, encode_response, output_slots
+from serving.protocol.grpc_codec import answers_long, decode_request, encode_response, output_slots, takes_long
 from serving.protocol.grpc_health import HEALTH_SERVICE, Health
 from serving.protocol.grpc_service import add_servicer
 from serving.protocol.shared_memory import SharedMemory
@@ -72,6 +73,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         self._router = router
         self._memory = memory
         self._admin = admin or Admin()
+        # One at a time: Python's lock would let no two of them run at once anyway, and each takes many times its message in memory.
+        self._aside = ThreadPoolExecutor(1, "espalier-long-messages")
 
     @_translated
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -154,8 +157,18 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         # A call that the client cancels, or whose deadline passes, cancels this coroutine; the deadline also orders what waits.
         left_s = context.time_remaining()
         deadline = None if left_s is None else time.monotonic() + left_s
-        decoded, slots = decode_request(request, self._memory, deadline), output_slots(request, self._memory)
-        return encode_response(await self._router.infer(decoded), slots)
+        if takes_long(request):
+            decoded = await self._run_aside(partial(decode_request, request, self._memory, deadline))
+        else:
+            decoded = decode_request(request, self._memory, deadline)
+        slots = output_slots(request, self._memory)
+        response = await self._router.infer(decoded)
+        if answers_long(response):
+            return await self._run_aside(partial(encode_response, response, slots))
+        return encode_response(response, slots)
+
+    async def _run_aside(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work)
 
     def _find(self, request: Any) -> Model:
         """Return the model of a request whose fields are `name` and `version`."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from serving.dtypes import dtype_name
+from serving.dtypes import BYTES, dtype_name
 from serving.engines.base import Array
 from serving.errors import InvalidRequest
 from serving.messages import InferRequest, InferResponse, RequestedOutput, error_parameters
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot, is_shared
-from serving.protocol.tensors import from_bytes, from_values, to_bytes
+from serving.protocol.tensors import LONG_VALUES, MAX_AXES, check_count, checked_shape, from_bytes, from_values, to_bytes
 
 _pb: Any = service_pb2
 # Which field of InferTensorContents holds the values of a datatype; the others must come raw.
@@ -26,6 +27,17 @@ _CONTENTS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+
+
+def takes_long(message: Any) -> bool:
+    """Whether to decode a ModelInferRequest takes so long that nobody else should wait for it: many values that are not raw numbers."""
+    typed = not message.raw_input_contents
+    return any((typed or tensor.datatype == BYTES) and _value_count(tensor.shape) > LONG_VALUES for tensor in message.inputs)
+
+
+def answers_long(response: InferResponse) -> bool:
+    """Whether to encode `response` takes so long: many strings."""
+    return sum([array.size for array in response.outputs.values() if array.dtype.kind == "O"]) > LONG_VALUES
 
 
 def decode_request(message: Any, memory: SharedMemory | None = None, deadline: float | None = None) -> InferRequest:
@@ -92,7 +104,17 @@ def _typed_values(tensor: Any) -> list[Any]:
         if present.name != field:
             wanted = field or "raw_input_contents"
             raise InvalidRequest(f"Input {tensor.name!r} is {tensor.datatype}, but comes in {present.name}; use {wanted}.")
-    return list(getattr(tensor.contents, field)) if field else []
+    if field is None:
+        return []
+    values = getattr(tensor.contents, field)
+    check_count(
+        tensor.name, checked_shape(tensor.name, list(tensor.shape)), len(values)
+    )  # before each becomes an object of Python's
+    return list(values)
+
+
+def _value_count(shape: Sequence[int]) -> int:
+    return math.prod(shape) if len(shape) <= MAX_AXES else 0  # it will be refused; nobody multiplies millions of numbers
 
 
 def _output(output: Any) -> RequestedOutput:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from serving.observe.endpoint import metrics_routes
 from serving.observe.prometheus import Metrics
@@ -37,7 +38,7 @@ def create_app(
     memory: system shared memory; None: not offered. metrics: what GET /metrics tells; None: there is no such path.
     admin: who may load and unload models; None: nobody.
     """
-    app = FastAPI(title="espalier", version=server_metadata().version, description=_DESCRIPTION)
+    app: FastAPI = FastAPIOffline(title="espalier", version=server_metadata().version, description=_DESCRIPTION)
     # Routes are tried in order. First those of images, because the requests for inference never come here (InferFront).
     app.include_router(predict_routes(router, images or ImageWorkers()))
     app.include_router(v2_routes(router, max_body_bytes, memory))

@@ -6,7 +6,10 @@ Measured with a tiny network, the framework costs several times what decoding a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 from urllib.parse import unquote
 
 from starlette.requests import Request
@@ -17,11 +20,12 @@ from serving.errors import NotReady
 from serving.protocol.body import accepted_compression, compress, read_body
 from serving.protocol.hang_up import while_wanted
 from serving.protocol.http_errors import answer_error, error_response
-from serving.protocol.json_codec import EncodedResponse, decode_request, encode_response
+from serving.protocol.json_codec import EncodedResponse, answers_long, decode_request, encode_response, takes_long
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
 _Headers = list[tuple[bytes, bytes]]
+_Result = TypeVar("_Result")
 
 
 class InferFront:
@@ -32,6 +36,8 @@ class InferFront:
         self._router = router
         self._max_body_bytes = max_body_bytes
         self._memory = memory
+        # One at a time: Python's lock would let no two of them run at once anyway, and each takes many times its body in memory.
+        self._aside = ThreadPoolExecutor(1, "espalier-long-bodies")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -40,7 +46,9 @@ class InferFront:
             await _answer_by(self.app, scope, receive, send)
             return
         try:
-            head, body = await infer(_headers(scope), receive, self._router, named, self._max_body_bytes, self._memory)
+            head, body = await infer(
+                _headers(scope), receive, self._router, named, self._max_body_bytes, self._memory, self._aside
+            )
         except Exception as error:
             response = await answer_error(Request(scope), error)
         except asyncio.CancelledError:
@@ -53,16 +61,35 @@ class InferFront:
 
 
 async def infer(
-    headers: Mapping[str, str], receive: Receive, router: Router, named: tuple[str, str], limit: int, memory: SharedMemory | None
+    headers: Mapping[str, str],
+    receive: Receive,
+    router: Router,
+    named: tuple[str, str],
+    limit: int,
+    memory: SharedMemory | None,
+    aside: Executor | None = None,
 ) -> tuple[_Headers, bytes]:
     """Return headers and body of the answer to an inference request. headers: names in lower case. named: the model and its version.
 
-    limit: bytes of the body. Raises what the router raises, and ClientDisconnect when nobody waits any more.
+    limit: bytes of the body. aside: where long bodies are decoded and encoded; None: in the event loop's own threads.
+    Raises what the router raises, and ClientDisconnect when nobody waits any more.
     """
     body = await read_body(headers, receive, limit)
-    decoded, wanted = decode_request(*named, body, headers.get("inference-header-content-length"), memory)
-    encoded = encode_response(await while_wanted(receive, router.infer(decoded)), wanted)
+    header_length = headers.get("inference-header-content-length")
+    if takes_long(body, header_length):
+        decoded, wanted = await _run_aside(aside, partial(decode_request, *named, body, header_length, memory))
+    else:
+        decoded, wanted = decode_request(*named, body, header_length, memory)
+    response = await while_wanted(receive, router.infer(decoded))
+    if answers_long(response, wanted):
+        encoded = await _run_aside(aside, partial(encode_response, response, wanted, by_pieces=True))
+    else:
+        encoded = encode_response(response, wanted)
     return await _respond(encoded, headers.get("accept-encoding", ""))
+
+
+async def _run_aside(executor: Executor | None, work: Callable[[], _Result]) -> _Result:
+    return await asyncio.get_running_loop().run_in_executor(executor, work)
 
 
 def _headers(scope: Scope) -> Mapping[str, str]:

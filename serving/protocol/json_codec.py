@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.dtypes import dtype_name
+from serving.dtypes import BYTES, dtype_name
 from serving.engines.base import Array
 from serving.errors import InvalidRequest
 from serving.messages import InferRequest, InferResponse, RequestedOutput, error_parameters
 from serving.protocol.fields import decimal, objects, optional, required
+from serving.protocol.long_json import read_long, write_long
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot
-from serving.protocol.tensors import from_bytes, from_values, to_bytes, to_values
+from serving.protocol.tensors import LONG_VALUES, from_bytes, from_values, to_bytes, to_values
 
 _WHERE = "The request"
+LONG_BYTES = 256 * 1024  # of JSON: some milliseconds
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,23 @@ class EncodedResponse:
 
     body: bytes
     json_bytes: int | None
+
+
+def takes_long(body: bytes, header_length: str | None) -> bool:
+    """Whether to decode `body` takes so long that nobody else should wait for it. Raises InvalidRequest for a wrong `header_length`."""
+    if len(body) <= LONG_BYTES:
+        return False
+    size = _json_size(body, header_length)
+    # Binary tensors take no time, but for strings, which are cut out one by one; their type can be hidden behind an escape only.
+    return size > LONG_BYTES or body.find(BYTES.encode(), 0, size) >= 0 or body.find(b"\\", 0, size) >= 0
+
+
+def answers_long(response: InferResponse, wanted: OutputFormat) -> bool:
+    """Whether to encode `response` takes so long."""
+    if sum([array.size for array in response.outputs.values()]) <= LONG_VALUES:
+        return False
+    arrays = response.outputs.items()
+    return sum(array.size for name, array in arrays if array.dtype.kind == "O" or not wanted.is_binary(name)) > LONG_VALUES
 
 
 def decode_request(
@@ -66,8 +85,8 @@ def decode_request(
     return request, OutputFormat(binary, default, {name: slot for name, slot in slots.items() if slot is not None})
 
 
-def encode_response(response: InferResponse, wanted: OutputFormat) -> EncodedResponse:
-    """Return the body of `response`.
+def encode_response(response: InferResponse, wanted: OutputFormat, *, by_pieces: bool = False) -> EncodedResponse:
+    """Return the body of `response`. by_pieces: whether to let other threads run in between, where it `answers_long`.
 
     JSON has no word for floats that are not finite. As Triton does, and Python's json reads, they are written NaN, Infinity and
     -Infinity; a client whose parser is stricter asks for binary data.
@@ -81,7 +100,7 @@ def encode_response(response: InferResponse, wanted: OutputFormat) -> EncodedRes
     header["outputs"] = [
         _describe(name, array, blobs.get(name), wanted.slots.get(name)) for name, array in response.outputs.items()
     ]
-    head = json.dumps(header, separators=(",", ":")).encode()
+    head = (write_long(header) if by_pieces else json.dumps(header, separators=(",", ":"))).encode()
     return EncodedResponse(b"".join([head, *blobs.values()]), len(head) if blobs else None)
 
 
@@ -96,7 +115,7 @@ def _json_size(body: bytes, header_length: str | None) -> int:
 
 def _parse(text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text)
+        header = json.loads(text) if len(text) <= LONG_BYTES else read_long(text)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest("The request's body is not JSON; see the v2 inference protocol.") from error
     if not isinstance(header, dict):

@@ -79,7 +79,10 @@ class Slot:
 
 
 class SharedMemory:
-    """The regions that clients have registered. max_bytes: the most that the inputs of one request may take. For one thread."""
+    """The regions that clients have registered. max_bytes: the most that the inputs of one request may take.
+
+    One thread registers and unregisters; any thread may look a region up.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -116,9 +119,10 @@ class SharedMemory:
         return Slot(found, offset, byte_size)
 
     def _find(self, name: str) -> Region:
-        if name not in self._regions:
+        region = self._regions.get(name)
+        if region is None:
             raise UnknownRegion
-        return self._regions[name]
+        return region
 
 
 class RequestMemory:

@@ -17,8 +17,10 @@ from serving.engines.base import Array
 from serving.errors import InvalidRequest
 
 _LENGTH_BYTES = 4  # BYTES elements are preceded by their length, little-endian
-_MAX_AXES = 32  # numpy stops at 64
+MAX_AXES = 32  # numpy stops at 64
 _MAX_ELEMENTS = 2**48  # more than any memory holds, and far from the overflows of 64 bits
+LONG_VALUES = 1 << 14  # as Python's objects, or strings: to convert more takes milliseconds
+_PIECE_VALUES = 1 << 16  # converted at once: numpy lets no other thread run meanwhile
 _JSON_KINDS = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}  # numpy kind of the dtype: kinds that JSON values may have
 
 
@@ -35,8 +37,8 @@ def checked_shape(name: str, shape: object) -> tuple[int, ...]:
     """Return `shape` as a tuple of non-negative integers, few enough for numpy even where one of them is 0."""
     if not isinstance(shape, Sequence) or not all(type(size) is int and size >= 0 for size in shape):
         raise InvalidRequest(f"Tensor {name!r} has shape {shape!r}; a shape is a list of non-negative integers.")
-    if len(shape) > _MAX_AXES or math.prod(size or 1 for size in shape) > _MAX_ELEMENTS:
-        raise InvalidRequest(f"Tensor {name!r} has a shape of more than {_MAX_AXES} axes or more elements than any memory holds.")
+    if len(shape) > MAX_AXES or math.prod(size or 1 for size in shape) > _MAX_ELEMENTS:
+        raise InvalidRequest(f"Tensor {name!r} has a shape of more than {MAX_AXES} axes or more elements than any memory holds.")
     return tuple(shape)
 
 
@@ -64,13 +66,17 @@ def to_bytes(array: Array) -> bytes:
 def from_values(name: str, datatype: object, shape: object, values: object) -> Array:
     """Return the tensor of JSON `values`, flat or nested, in row-major order. Nothing is rounded or wrapped to fit."""
     dtype, sizes = checked_dtype(name, datatype), checked_shape(name, shape)
-    flat = _flat(values)
-    if len(flat) != math.prod(sizes):
-        raise InvalidRequest(
-            f"Tensor {name!r} of shape {list(sizes)} takes {math.prod(sizes)} values, but {len(flat)} were sent."
-        )
-    array = _bytes_array(name, flat) if datatype == BYTES else _number_array(name, datatype, dtype, flat)
-    return array.reshape(sizes)
+    flat = _flat(name, sizes, values)
+    check_count(name, sizes, len(flat))
+    pieces = [flat[start : start + _PIECE_VALUES] for start in range(0, len(flat), _PIECE_VALUES)] or [flat]
+    arrays = [_bytes_array(name, piece) if datatype == BYTES else _number_array(name, datatype, dtype, piece) for piece in pieces]
+    return (arrays[0] if len(arrays) == 1 else np.concatenate(arrays)).reshape(sizes)
+
+
+def check_count(name: str, sizes: tuple[int, ...], count: int) -> None:
+    """Raise InvalidRequest unless a tensor of these `sizes` has `count` values."""
+    if count != math.prod(sizes):
+        raise InvalidRequest(f"Tensor {name!r} of shape {list(sizes)} takes {math.prod(sizes)} values, but {count} were sent.")
 
 
 def to_values(name: str, array: Array) -> list[Any]:
@@ -85,28 +91,49 @@ def to_values(name: str, array: Array) -> list[Any]:
 
 
 def _split_bytes(name: str, sizes: tuple[int, ...], data: memoryview) -> NDArray[np.object_]:
-    elements = []
+    elements: list[bytes] = []
     start = 0
+    expected = math.prod(sizes)
     while start < len(data):
+        if len(elements) == expected:
+            raise InvalidRequest(f"Tensor {name!r} of shape {list(sizes)} takes {expected} elements, but more were sent.")
         body = start + _LENGTH_BYTES
         end = body + int.from_bytes(data[start:body], "little")
         if body > len(data) or end > len(data):
             raise InvalidRequest(f"Tensor {name!r} (BYTES) ends in the middle of an element.")
         elements.append(bytes(data[body:end]))
         start = end
-    if len(elements) != math.prod(sizes):
-        raise InvalidRequest(
-            f"Tensor {name!r} of shape {list(sizes)} takes {math.prod(sizes)} elements, but {len(elements)} were sent."
-        )
+    if len(elements) != expected:
+        raise InvalidRequest(f"Tensor {name!r} of shape {list(sizes)} takes {expected} elements, but {len(elements)} were sent.")
     return _objects(elements).reshape(sizes)
 
 
-def _flat(values: object) -> list[Any]:
+def _flat(name: str, sizes: tuple[int, ...], values: object) -> list[Any]:
+    """Return what is in the lists `values`, nested no deeper than there are axes; it stops where there is more than the tensor takes."""
     if not isinstance(values, list):
         return [values]
-    while any(isinstance(value, list) for value in values):
-        values = [item for value in values for item in (value if isinstance(value, list) else [value])]
-    return values
+    if list not in map(type, values):
+        return values
+    flat: list[Any] = []
+    _gather(name, sizes, values, max(1, len(sizes)), flat)
+    return flat
+
+
+def _gather(name: str, sizes: tuple[int, ...], values: list[Any], levels: int, flat: list[Any]) -> None:
+    """Add to `flat` what is in `values`, lists of at most `levels` levels, this one included."""
+    if levels == 0:
+        raise InvalidRequest(f"Tensor {name!r} of shape {list(sizes)} has values in lists nested deeper than its axes.")
+    if list not in map(type, values):
+        flat.extend(values)
+        return
+    limit = math.prod(sizes)
+    for value in values:
+        if type(value) is list:
+            _gather(name, sizes, value, levels - 1, flat)
+        else:
+            flat.append(value)
+        if len(flat) > limit:
+            raise InvalidRequest(f"Tensor {name!r} of shape {list(sizes)} takes {limit} values, but more were sent.")
 
 
 def _number_array(name: str, datatype: object, dtype: np.dtype[np.generic], flat: list[Any]) -> Array:

@@ -91,6 +91,9 @@ def test_any_bytes_as_strings_are_read_or_refused(data: bytes, count: int) -> No
         ("BYTES", [1], [2], "its values are strings"),
         ("FP32", [2], [1.0], r"of shape \[2\] takes 2 values, but 1 were sent"),
         ("FP32", [2, 2], [[1.0, 2.0], [3.0]], r"takes 4 values, but 3 were sent"),
+        ("FP32", [2], [[1.0, 2.0], [3.0]], r"has values in lists nested deeper than its axes"),
+        ("FP32", [], [[1.0]], r"has values in lists nested deeper than its axes"),
+        ("FP32", [1, 2], [[1.0], [2.0], [3.0], [4.0]], r"takes 2 values, but more were sent"),
         ("FP32", [-1], [1.0], "a shape is a list of non-negative integers"),
         ("FP32", [True], [1.0], "a shape is a list of non-negative integers"),
         ("FP32", 3, [1.0], "a shape is a list of non-negative integers"),
@@ -102,6 +105,15 @@ def test_any_bytes_as_strings_are_read_or_refused(data: bytes, count: int) -> No
 def test_values_that_do_not_fit_are_refused(datatype: Any, shape: Any, values: Any, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         from_values("x", datatype, shape, values)
+
+
+def test_deep_lists_beside_many_values_are_refused_without_reading_all_of_them() -> None:
+    """They were flattened one level at a time, all values each time: 42 kB took seconds."""
+    deep: list[Any] = [1]
+    for _ in range(900):
+        deep = [deep]
+    with pytest.raises(InvalidRequest, match="nested deeper than its axes"):
+        from_values("x", "UINT8", [1, 8, 8, 3], [deep, *[1] * 20_000])
 
 
 def test_large_unsigned_integers_stay_exact() -> None:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from serving.classify import softmax
-from serving.client import predict
+from serving.client import control_model, predict
 from serving.engines.memory import InMemoryEngine
 from serving.errors import InvalidRequest, RequestRefused, ServerUnreachable
 from serving.repository import Repository
@@ -190,6 +190,47 @@ def test_the_small_client_asks_and_passes_sentences_on(server: BackgroundServer)
         predict(url, PICTURE, ["cats"])
     with pytest.raises(InvalidRequest, match="'localhost:8000' is not the address of a server; give one like"):
         predict("localhost:8000", PICTURE)
+
+
+def test_the_small_client_takes_no_detour(server: BackgroundServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that the environment names would see the admin token, and does not reach this machine's loopback."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert list(predict(f"http://{server.http_address}", PICTURE, ["late"])["tasks"]) == ["late"]
+    with pytest.raises(RequestRefused, match="Loading and unloading models is not offered"):
+        control_model(f"http://{server.http_address}", "late", "load", "secret")
+
+
+def test_what_is_no_http_server_cannot_write_to_the_terminal(server: BackgroundServer) -> None:
+    with pytest.raises(ServerUnreachable, match="No server answers at") as caught:
+        predict(f"http://{server.grpc_address}", PICTURE)
+    assert str(caught.value).isprintable()
+    assert str(ServerUnreachable("http://x", "a\x1b[31m\nb\u2028é")).count(r"(a\x1b[31m\nb\u2028é)") == 1
+    assert len(str(RequestRefused(400, "x" * 100_000))) < 1100
+    assert str(RequestRefused(400, "no\x07")).endswith(r"(400): no\x07")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v2/health/live", 200),
+        ("/v2/health/ready", 200),
+        ("/v2/models/late/ready", 200),
+        ("/v2/models/late/versions/1/ready", 200),
+        ("/v2/models/cats/ready", 404),
+        ("/predict", 405),
+    ],
+)
+def test_probes_may_ask_without_wanting_a_body(server: BackgroundServer, path: str, status: int) -> None:
+    connection = http.client.HTTPConnection(server.http_address, timeout=20)
+    for method in ("HEAD", "HEAD", "GET"):  # on one connection: a body would be taken for the next answer
+        connection.request(method, path)
+        response = connection.getresponse()
+        assert response.status == status
+        assert bool(response.read()) == (method == "GET")
+    connection.close()
 
 
 def test_the_small_client_says_when_nobody_answers(server: BackgroundServer, tmp_path: Any) -> None:

@@ -112,8 +112,9 @@ def test_a_segment_larger_than_the_limit_is_refused(repository: Repository) -> N
     store = SessionStore(replace(CPU, memory_limit_bytes=200_000))
     with pytest.raises(SegmentTooLarge, match=r"'mid' needs about 0\.3 MB of memory, more than the limit of 0\.2 MB"):
         store.open(files_of(repository, "mid"), make_room=False)
+    store = SessionStore(replace(CPU, memory_limit_bytes=10))
     store.declare(files_of(repository, "mid"))
-    with pytest.raises(SegmentTooLarge):
+    with pytest.raises(SegmentTooLarge, match=r"0\.3 MB of memory, more than the limit of 10 bytes; raise"):
         check(store, "mid")
 
 

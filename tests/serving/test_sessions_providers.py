@@ -27,6 +27,8 @@ def test_what_does_not_work_is_refused_with_what_does() -> None:
         choose_providers("cuda", lambda name: name == "openvino")
     with pytest.raises(ProviderUnavailable, match=r"'gpu' does not work here; choose one of: auto, cpu, cuda"):
         choose_providers("gpu", lambda name: True)
+    with pytest.raises(ProviderUnavailable, match=r"'foo' does not work here; choose one of: auto, cpu\.$"):
+        choose_providers("foo", lambda name: False)
 
 
 @pytest.mark.parametrize("choice", PROVIDER_CHOICES)

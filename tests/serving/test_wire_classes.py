@@ -58,6 +58,16 @@ def test_the_best_are_the_largest_ties_by_index_and_nan_last(values: np.ndarray,
         assert indices.tolist() == order[:k]
 
 
+@settings(max_examples=50)
+@given(arrays, st.lists(st.sampled_from(["", "cat", "dög"]), max_size=7), st.integers(1, 7))
+def test_each_string_is_value_index_and_label(values: np.ndarray, labels: list[str], k: int) -> None:
+    for row, indices, found in zip(values, best(values, k), strings(values, tuple(labels), k), strict=True):
+        for index, string in zip(indices.tolist(), found, strict=True):
+            number = f"{row[index]:f}" if values.dtype.kind == "f" else str(row[index])
+            label = labels[index] if index < len(labels) else ""
+            assert string.decode() == ":".join([number, str(index), *([label] if label else [])])
+
+
 @pytest.mark.parametrize("dtype", ["BOOL", "FP16", "BYTES"])
 def test_types_that_triton_does_not_rank_are_refused_before_anything_runs(dtype: str) -> None:
     model = Catalog(make_repository(Path("nowhere"))).find("late")

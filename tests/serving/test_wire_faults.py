@@ -112,7 +112,7 @@ def test_shapes_that_cannot_be_over_grpc(channel: grpc.Channel, case: str, raw: 
         ({"data": [-1] * 192}, "values that are not UINT8"),
         ({"data": [256] * 192}, "values that are not UINT8"),
         ({"data": [2**70] * 192}, "values that are not UINT8"),
-        ({"data": [[1] * 192, [2] * 192]}, "takes 192 values, but 384 were sent"),
+        ({"data": [[1] * 192, [2] * 192]}, "takes 192 values, but more were sent"),
         ({"name": "\ud800"}, "has no input"),
         ({"parameters": {"binary_data_size": 2**70}}, f"declares {2**70} bytes of binary data, but 0 follow"),
     ],

@@ -1,0 +1,190 @@
+"""Long bodies: read and written as json does, and by pieces, so that nobody else waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from serving.engines.memory import InMemoryEngine
+from serving.errors import InvalidRequest
+from serving.messages import InferResponse
+from serving.protocol import grpc_codec, json_codec
+from serving.protocol.http_infer import infer
+from serving.protocol.long_json import read_long, write_long
+from serving.repository import Repository
+from serving.router import Router
+from serving.server import BackgroundServer
+from tests.serving.nets import LAYERS, PIXELS, images, whole
+from tests.serving.test_http import Http
+
+pb: Any = service_pb2
+pytestmark = pytest.mark.slow
+FINITE = st.floats(allow_nan=False)
+SCALARS = st.none() | st.booleans() | st.integers() | FINITE | st.text(alphabet='a[]{},:"\\ \né1')
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner), max_leaves=25)
+UNIFORM = st.lists(st.lists(st.lists(st.integers(0, 255), min_size=2, max_size=2), min_size=3, max_size=3))
+PIECES = st.integers(1, 40)
+
+
+@settings(max_examples=60)
+@given(VALUES | UNIFORM, PIECES, st.sampled_from([None, 1, "\t"]), st.sampled_from([(",", ":"), (" , ", " : ")]))
+def test_what_is_read_by_pieces_is_what_json_reads(value: Any, piece: int, indent: Any, separators: Any) -> None:
+    text = json.dumps(value, indent=indent, separators=separators)
+    assert read_long(text.encode(), piece) == value
+    assert read_long(f" {text}\n".encode("utf-16"), piece) == value
+
+
+@settings(max_examples=60)
+@given(VALUES | UNIFORM, PIECES, st.data())
+def test_what_json_refuses_is_refused_by_pieces_too(value: Any, piece: int, data: st.DataObject) -> None:
+    text = json.dumps(value)
+    place = data.draw(st.integers(0, len(text)))
+    damaged = text[:place] + data.draw(st.sampled_from([",", "]", "[", "}", '"', "1", ":", "-", ""])) + text[place + 1 :]
+    try:
+        expected = json.loads(damaged)
+    except ValueError:
+        with pytest.raises(ValueError, match=r"line|double quotes|Expecting"):
+            read_long(damaged.encode(), piece)
+    else:
+        assert read_long(damaged.encode(), piece) == expected
+
+
+@settings(max_examples=60)
+@given(VALUES)
+def test_what_is_written_by_pieces_is_what_json_writes(value: Any) -> None:
+    assert write_long(value) == json.dumps(value, separators=(",", ":"))
+
+
+def test_long_lists_are_written_with_a_comma_between_pieces() -> None:
+    value = {"outputs": [{"data": list(range(20_000))}, {"data": []}]}
+    assert write_long(value) == json.dumps(value, separators=(",", ":"))
+
+
+def long_body(rows: int = 500, **changes: Any) -> bytes:
+    """A request of `rows` rows for the task late, in nested lists."""
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [rows, 8, 8, 3], "data": images(rows).tolist(), **changes}
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+class Watched(InMemoryEngine):
+    """Knows how far a counter was when it was first asked."""
+
+    def __init__(self) -> None:
+        super().__init__(LAYERS)
+        self.turns = 0
+        self.turns_before_it = -1
+
+    async def infer(self, *arguments: Any) -> Any:
+        self.turns_before_it = self.turns
+        return await super().infer(*arguments)
+
+
+async def _turns_while_decoding(repository: Repository, body: bytes) -> tuple[int, bytes]:
+    engine = Watched()
+    router = Router(repository, engine)
+    await router.start()
+
+    async def receive() -> Any:
+        if engine.turns_before_it >= 0:
+            await asyncio.Event().wait()  # the client stays
+        return {"type": "http.request", "body": body}
+
+    answering = asyncio.create_task(infer({}, receive, router, ("late", ""), 1 << 26, None))
+    while not answering.done():
+        await asyncio.sleep(0)
+        engine.turns += 1
+    await router.aclose()
+    return engine.turns_before_it, (await answering)[1]
+
+
+def test_others_have_their_turn_while_a_long_body_is_decoded_and_not_for_a_short_one(repository: Repository) -> None:
+    long_turns, answer = asyncio.run(_turns_while_decoding(repository, long_body()))
+    short_turns, _ = asyncio.run(_turns_while_decoding(repository, long_body(1)))
+    assert long_turns > short_turns + 2
+    found = np.array(json.loads(answer)["outputs"][0]["data"]).reshape(500, -1)
+    np.testing.assert_allclose(found, whole("late", images(500)), rtol=1e-4, atol=1e-5)
+
+
+def test_long_bodies_in_either_direction_are_answered_as_short_ones(server: BackgroundServer) -> None:
+    ask = Http(server)
+    rows = 4100  # 16,400 values come back
+    blob = images(rows).tobytes()
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [rows, 8, 8, 3], "parameters": {"binary_data_size": len(blob)}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    status, answer = ask("POST", "/v2/models/late/infer", head + blob, Inference_Header_Content_Length=str(len(head)))
+    assert status == 200
+    found = np.array(answer["outputs"][0]["data"]).reshape(rows, -1)
+    np.testing.assert_allclose(found, whole("late", images(rows)), rtol=1e-3, atol=1e-4)
+    assert ask("POST", "/v2/models/late/infer", long_body())[0] == 200
+    for body, words in (
+        (long_body(shape=[499, 8, 8, 3]), "takes 95808 values, but more were sent"),
+        (long_body(shape=[500, PIXELS]), "nested deeper than its axes"),
+        (long_body()[:-2], "not JSON"),
+        (b"[" * 300_000, "not JSON"),
+        (long_body(data=[{}] * 200_000), "values that are not UINT8|takes 96000 values"),
+    ):
+        status, answer = ask("POST", "/v2/models/late/infer", body)
+        assert status == 400
+        assert any(word in answer["error"] for word in words.split("|"))
+    ask.connection.close()
+
+
+def test_only_what_takes_long_is_done_aside() -> None:
+    binary = bytes(1_000_000)
+    head = b'{"datatype": "UINT8"}'
+    assert not json_codec.takes_long(head + binary, str(len(head)))
+    assert not json_codec.takes_long(b"[1, 2]", None)
+    assert json_codec.takes_long(binary, None)
+    for head in (b'{"datatype": "BYTES"}', b'{"datatype": "B\\u0059TES"}'):
+        assert json_codec.takes_long(head + binary, str(len(head)))
+    _, as_json = json_codec.decode_request("m", "", b'{"inputs": []}', None)
+    _, as_binary = json_codec.decode_request("m", "", b'{"inputs": [], "parameters": {"binary_data_output": true}}', None)
+    for array, found in (
+        (np.zeros(20_000), (True, False, False)),
+        (np.full(20_000, b"x", object), (True, True, True)),
+        (np.zeros(10), (False, False, False)),
+    ):
+        response = InferResponse("m", "1", "", {"y": array}, ())
+        long = [json_codec.answers_long(response, wanted) for wanted in (as_json, as_binary)]
+        assert (*long, grpc_codec.answers_long(response)) == found
+
+
+def message(shape: list[int], datatype: str = "UINT8", raw: bytes | None = None, **contents: Any) -> Any:
+    request = pb.ModelInferRequest(model_name="late")
+    tensor = request.inputs.add(name="image", datatype=datatype, shape=shape)
+    for field, values in contents.items():
+        getattr(tensor.contents, field).extend(values)
+    if raw is not None:
+        request.raw_input_contents.append(raw)
+    return request
+
+
+def test_long_messages_are_those_with_many_values_that_are_not_raw_numbers() -> None:
+    assert grpc_codec.takes_long(message([500, 8, 8, 3]))
+    assert not grpc_codec.takes_long(message([1, 8, 8, 3]))
+    assert not grpc_codec.takes_long(message([500, 8, 8, 3], raw=b""))
+    assert grpc_codec.takes_long(message([500, 8, 8, 3], "BYTES", raw=b""))
+    assert not grpc_codec.takes_long(message([2**62] * 100_000))  # refused soon, and nobody multiplies them
+
+
+def test_typed_values_are_counted_before_they_are_converted() -> None:
+    with pytest.raises(InvalidRequest, match=r"of shape \[1, 2\] takes 2 values, but 3 were sent"):
+        grpc_codec.decode_request(message([1, 2], uint_contents=[1, 2, 3]))
+    with pytest.raises(InvalidRequest, match=r"takes 2 elements, but more were sent"):
+        grpc_codec.decode_request(message([1, 2], "BYTES", raw=bytes(4 * 10)))
+
+
+def test_a_long_typed_message_is_answered(server: BackgroundServer) -> None:
+    request = message([100, 8, 8, 3], uint_contents=images(100).ravel().tolist())
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        answer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+    found = np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(100, -1)
+    np.testing.assert_allclose(found, whole("late", images(100)), rtol=1e-3, atol=1e-4)
