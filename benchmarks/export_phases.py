@@ -25,6 +25,7 @@ _BACKBONE = "backbone.onnx"
 _CLASSES = 100
 _PHASES = {
     "Reading models": "canonical form, digests, store",
+    "Running whole networks": "parity check",
     "Writing segments": "writing",
     "Checking composed against whole": "parity check",
 }
