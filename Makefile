@@ -25,7 +25,7 @@ test: env  ## every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: env  ## the part of the tests that takes less than a minute
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' --ignore tests/benchmarks
 
 lint: env  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -181,7 +181,10 @@ def main() -> None:
         repository = (
             read_repository(given.repository) if given.repository else write_tiny_family(Path(folder) / "repository", tiny)
         )
-        found = measure(repository, given.task or next(iter(repository.tasks)), data, threads=given.threads, rounds=given.rounds)
+        task = given.task or next(iter(repository.tasks))
+        if task not in repository.tasks or repository.tasks[task].preprocessing is None:
+            parser.error(f"task {task!r} takes no images; give one that has preprocessing")
+        found = measure(repository, task, data, threads=given.threads, rounds=given.rounds)
     print("\n".join([", ".join(f"{name} {value}" for name, value in versions().items()), *describe(found)]))
     if given.json:
         given.json.write_text(json.dumps({**versions(), **asdict(found)}, indent=1))

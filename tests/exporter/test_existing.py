@@ -21,6 +21,8 @@ from tests.exporter.graphs import Net
 from tests.exporter.test_export import BACKBONE, FAMILY, export
 from tests.exporter.wired import FROZEN, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head
 
+pytestmark = pytest.mark.slow
+
 
 def read_back(repo: Path, scratch: Path) -> Existing:
     scratch.mkdir(exist_ok=True)

@@ -36,6 +36,8 @@ from tests.exporter.wired import (
     with_side_head,
 )
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[[], ir.Model]
 BACKBONE: Make = lambda: plain(FROZEN, head=9)  # noqa: E731
 

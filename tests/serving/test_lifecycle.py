@@ -26,6 +26,8 @@ from serving.repository.files import CANARY
 from serving.router import Router
 from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images, make_repository, make_task, whole, write_repository
 
+pytestmark = pytest.mark.slow
+
 Result = TypeVar("Result")
 
 

@@ -27,6 +27,8 @@ from serving.repository.sample import sample_rows
 from serving.router import Router
 from tests.serving.nets import IMAGE, LAYERS, Layer, images, make_repository, make_task, whole, write_repository
 
+pytestmark = pytest.mark.slow
+
 NEW = Layer("branch-new", (7, 4), 1, seed=50, is_head=True)
 WRONG = Layer("branch-new", (7, 4), 1, seed=51, is_head=True)
 NEWER = Step("branch-new", ("tap-trunk",), ("late",))

@@ -31,6 +31,8 @@ from serving.server import BackgroundServer, Server
 from serving.sockets import listening_socket
 from tests.serving.nets import IMAGE, LAYERS
 
+pytestmark = pytest.mark.slow
+
 
 def png() -> bytes:
     buffer = io.BytesIO()

@@ -18,6 +18,8 @@ from tuning.blocks import replace_head
 from tuning.errors import BackboneOptions, BadCheckpoint, TuningError, UnknownBackbone, UnsupportedNetwork, WeightsUnavailable
 from tuning.weights import hash_weights
 
+pytestmark = pytest.mark.slow
+
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 

@@ -17,6 +17,8 @@ from tuning.digits import DIGIT_TASKS, digit_parts, digit_task
 from tuning.errors import BadData
 from tuning.normalise import Normalise
 
+pytestmark = pytest.mark.slow
+
 SIZE = Preprocessing(height=8, width=8, interpolation="nearest")
 
 
