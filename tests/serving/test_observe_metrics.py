@@ -101,7 +101,8 @@ def test_failures_have_reasons_and_no_label_is_the_clients(repository: Repositor
                 infer(server, model, 1, shape=shape)
         with tritonclient.grpc.InferenceServerClient(server.grpc_address) as client, pytest.raises(InferenceServerException):
             client.get_model_metadata("evil-name")
-        source = text(server)
+        while 'status="NOT_FOUND"' not in (source := text(server)):  # counted when the client has its answer already
+            pass
     found = samples(source)
     assert value(found, "nv_inference_request_failure", model="late", version="1", reason="BACKEND") == 1
     assert value(found, "nv_inference_request_failure", model="probe", version="1", reason="OTHER") == 1
