@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.peers.environments import PeerUnavailable
 from benchmarks.peers.peers import Endpoint, Peer, Server
 from benchmarks.peers.work import Work
-from benchmarks.timing import Timing
+from benchmarks.timing import Timing, summarise
 from serving.engines.base import Array
 from serving.errors import ServingError
 
@@ -71,7 +71,7 @@ class _Entrant:
     def result(self) -> Row:
         if self.row.missing:
             return self.row
-        latency = {count: _timing(seconds) for count, seconds in self.seconds.items()}
+        latency = {count: summarise(seconds) for count, seconds in self.seconds.items()}
         return replace(self.row, latency=latency, per_s={count: float(np.median(rates)) for count, rates in self.per_s.items()})
 
 
@@ -195,8 +195,3 @@ async def _throughput(endpoint: Endpoint, work: Work, count: int, plan: Plan) ->
     async with asyncio.timeout(120 + plan.seconds):
         await asyncio.gather(*(client(number) for number in range(plan.clients)))
     return answered / plan.seconds
-
-
-def _timing(seconds: Sequence[float]) -> Timing:
-    low, median, high = np.percentile(np.array(seconds) * 1000, [25, 50, 75])
-    return Timing(float(median), float(low), float(high), len(seconds))

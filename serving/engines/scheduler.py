@@ -7,15 +7,14 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from serving.engines.base import Answer, Array, Call
 from serving.engines.batches import BatchRunner, OnRun, Outcome, RunSegment, SegmentTimes, advance
 from serving.engines.fair_queue import FairQueue
 from serving.engines.flow import Flow, Work
+from serving.engines.parts import join, split
 from serving.engines.short import ShortRuns
 from serving.errors import DeadlineExceeded, NotReady, QueueFull
 from serving.plan import ExecutionPlan
@@ -91,13 +90,13 @@ class Scheduler:
         not begun.
         """
         rows = len(next(iter(inputs.values())))
-        flows = [Flow(plan, part, call, next(self._numbers)) for part in _split(inputs, rows, call.rows_per_run or rows)]
+        flows = [Flow(plan, part, call, next(self._numbers)) for part in split(inputs, call.rows_per_run)]
         if self._is_idle and len(flows) == 1 and self._short.has_room(flows[0]):
             return await self._short.infer(flows[0])
         answers = self._submit(flows, rows)
         try:
             async with asyncio.timeout_at(_loop_time(call.deadline)):
-                return _join(plan, [await answer for answer in answers])
+                return join(plan, [await answer for answer in answers])
         except TimeoutError:
             raise DeadlineExceeded from None
         finally:
@@ -219,19 +218,3 @@ def _set_results(pairs: Sequence[tuple[asyncio.Future[Answer], Answer]]) -> None
 def _loop_time(deadline: float | None) -> float | None:
     """Return `deadline` (time.monotonic) in the running loop's time."""
     return None if deadline is None else asyncio.get_running_loop().time() + deadline - time.monotonic()
-
-
-def _split(inputs: Mapping[str, Array], rows: int, limit: int) -> Iterator[Mapping[str, Array]]:
-    if rows <= limit:
-        return iter([inputs])
-    return ({name: values[start : start + limit] for name, values in inputs.items()} for start in range(0, rows, limit))
-
-
-def _join(plan: ExecutionPlan, answers: Sequence[Answer]) -> Answer:
-    """Return the answers of all parts as one; an output that failed in one part has failed."""
-    if len(answers) == 1:
-        return answers[0]
-    errors = {name: error for answer in reversed(answers) for name, error in answer.errors.items()}
-    outputs = {name: np.concatenate([answer.outputs[name] for answer in answers]) for name in plan.outputs if name not in errors}
-    runs = tuple(run for answer in answers for run in answer.runs)
-    return Answer(outputs, runs, errors, max(answer.queue_seconds for answer in answers))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -101,8 +102,10 @@ def test_failures_have_reasons_and_no_label_is_the_clients(repository: Repositor
                 infer(server, model, 1, shape=shape)
         with tritonclient.grpc.InferenceServerClient(server.grpc_address) as client, pytest.raises(InferenceServerException):
             client.get_model_metadata("evil-name")
-        while 'status="NOT_FOUND"' not in (source := text(server)):  # counted when the client has its answer already
-            pass
+        source = text(server)
+        until = time.monotonic() + 10
+        while 'status="NOT_FOUND"' not in source and time.monotonic() < until:  # counted when the client has its answer already
+            source = text(server)
     found = samples(source)
     assert value(found, "nv_inference_request_failure", model="late", version="1", reason="BACKEND") == 1
     assert value(found, "nv_inference_request_failure", model="probe", version="1", reason="OTHER") == 1
