@@ -12,7 +12,14 @@ from serving.catalog import Model
 from serving.router import Router
 
 SERVER_NAME = "espalier"
-EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "schedule_policy",  # the parameters `priority` and `timeout`
+    "statistics",
+)
 # Protobuf classes without type information.
 _pb: Any = service_pb2
 

@@ -17,7 +17,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving.catalog import Model
-from serving.errors import Unsupported
+from serving.errors import UnknownModel, Unsupported
 from serving.protocol import describe, grpc_extensions
 from serving.protocol.admin import Admin
 from serving.protocol.grpc_codec import answers_long, decode_request, encode_response, output_slots, takes_long
@@ -88,8 +88,11 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
     @_translated
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Whether a model is loaded."""
-        self._find(request)
+        """Whether a model is loaded; False also for one that there is not, as on Triton: clients ask until it is there."""
+        try:
+            self._find(request)
+        except UnknownModel:
+            return _pb.ModelReadyResponse(ready=False)
         return _pb.ModelReadyResponse(ready=self._router.ready)
 
     @_translated
@@ -147,7 +150,9 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
     async def _stream_answer(self, request: Any, context: Any) -> Any:
         try:
-            return _pb.ModelStreamInferResponse(infer_response=await self._infer(request, context))
+            answer = await self._infer(request, context)
+            answer.parameters["triton_final_response"].bool_param = True  # by which clients of streams know that no more comes
+            return _pb.ModelStreamInferResponse(infer_response=answer)
         except Exception as error:
             # The id tells the client which of its requests it was.
             failed = _pb.ModelInferResponse(model_name=request.model_name, id=request.id)

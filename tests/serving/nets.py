@@ -154,5 +154,6 @@ def write_repository(path: Path) -> Repository:
         (path / name / "1").mkdir(parents=True)
         (path / name / "config.pbtxt").write_text(to_text(config))
     for name, labels in LABELS.items():
-        (path / name / LABELS_FILE).write_text("\n".join(labels))
+        for file in (path / name / LABELS_FILE, path / ALL_TASKS / f"{name}.{LABELS_FILE}"):
+            file.write_text("".join(f"{label}\n" for label in labels))
     return read_repository(path)

@@ -51,10 +51,7 @@ class Controller(Client):
         return {entry["name"] for entry in (found if self.is_http else found["models"]) if entry["state"] == "READY"}
 
     def is_ready(self, model: str) -> bool:
-        try:
-            return bool(self.client.is_model_ready(model))
-        except InferenceServerException:  # gRPC says that there is no such model
-            return False
+        return bool(self.client.is_model_ready(model))
 
     def refusal(self, action: str, name: str) -> tuple[str, str]:
         """Return the status and the sentence with which `action` is refused."""
