@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, input_options
-from espalier.commands.live import TokenFile, Url, find_server, tell
+from espalier.commands.live import TokenFile, Urls, find_servers, tell
 from espalier.commands.versions import describe_change, describe_inherited, describe_versions
 from espalier.console import console, human_macs, progress_bars, say
 
@@ -33,7 +33,7 @@ def deploy(
         str | None,
         typer.Option(metavar="SHARE", help="Keep the current version and give this one a share of the requests, such as 5%."),
     ] = None,
-    url: Url = None,
+    url: Urls = None,
     token_file: TokenFile = None,
 ) -> None:
     """Add a task to a repository, or replace it, and have a running server switch to it.
@@ -46,7 +46,7 @@ def deploy(
     inputs = input_options(preprocess, image_size, mean, std)
     share = None if canary is None else parse_share(canary)
     task, model = parse_task_model(task_model, name)
-    server = find_server(url, token_file)
+    servers = find_servers(url, token_file)
 
     from exporter.deploy import deploy
     from exporter.sources import open_sources
@@ -56,7 +56,7 @@ def deploy(
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
     _print_sharing(deployment, task)
-    tell(server, [task], "load", changed=f"{describe_versions(change.after)}.", way_back=_way_back(change, repo))
+    tell(servers, [task], "load", changed=f"{describe_versions(change.after)}.", way_back=_way_back(change, repo))
 
 
 def parse_share(text: str) -> float:

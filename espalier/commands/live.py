@@ -1,4 +1,4 @@
-"""The server that is told when a repository has changed: what `deploy`, `undeploy`, `rollback` and `promote` have in common."""
+"""The servers that are told when a repository has changed: what `deploy`, `undeploy`, `rollback` and `promote` have in common."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from rich.markup import escape
 from espalier.commands.token import VARIABLE, read_token
 from espalier.console import console, errors
 
-Url = Annotated[
-    str | None,
+Urls = Annotated[
+    list[str] | None,
     typer.Option(
-        "--url", metavar="SERVER", help="The HTTP address of a running server, which is told, such as http://127.0.0.1:8000."
+        "--url",
+        metavar="SERVER",
+        help="The HTTP address of a running server, which is told, such as http://127.0.0.1:8000. Several: repeat it; they are told in "
+        "this order, with the same token.",
     ),
 ]
 TokenFile = Annotated[
@@ -25,6 +28,8 @@ TokenFile = Annotated[
         "--token-file", metavar="FILE", help=f"A file with the server's admin token. Default: the environment's {VARIABLE}."
     ),
 ]
+
+Action = Literal["load", "unload"]
 
 
 @dataclass(frozen=True)
@@ -35,44 +40,67 @@ class LiveServer:
     token: str
 
 
-def find_server(url: str | None, token_file: Path | None) -> LiveServer | None:
-    """Return the server that the command line names, None if it names none; before anything is changed.
+def find_servers(urls: Sequence[str] | None, token_file: Path | None) -> tuple[LiveServer, ...]:
+    """Return the servers that the command line names, each once, in its order; before anything is changed.
 
-    Raises InvalidRequest for a `url` that is none, typer.BadParameter without a token.
+    Raises InvalidRequest for a URL that is none, typer.BadParameter without a token.
     """
     from serving.client import checked_url
 
-    if url is None:
+    if not urls:
         if token_file is not None:
             raise typer.BadParameter("is of use with --url only.", param_hint="--token-file")
-        return None
-    return LiveServer(checked_url(url), _require_token(token_file))
+        return ()
+    checked = dict.fromkeys(map(checked_url, urls))
+    token = _require_token(token_file)
+    return tuple(LiveServer(url, token) for url in checked)
 
 
-def tell(
-    server: LiveServer | None, tasks: Sequence[str], action: Literal["load", "unload"], *, changed: str, way_back: str
-) -> None:
-    """Have `server` load or unload `tasks`, or say that somebody must. Exits with code 1 where the server does not.
+def tell(servers: Sequence[LiveServer], tasks: Sequence[str], action: Action, *, changed: str, way_back: str) -> None:
+    """Have `servers` load or unload `tasks`, one after the other, or say that somebody must.
 
+    One that refuses or does not answer hinders none of the others. Exits with code 1 in the end when there was one.
     changed: what is so on disk, a sentence; way_back: how to undo that, a sentence.
     """
-    from serving.client import control_model
-    from serving.errors import RequestRefused, ServerUnreachable
-
-    if server is None:
+    if not servers:
         requests = " and ".join(f"/v2/repository/models/{task}/{action}" for task in tasks)
         console.print(
             f"A running server goes on as it is until it is told: with --url, or by POST {escape(requests)}.", soft_wrap=True
         )
         return
+    failures = [failure for server in servers if (failure := _tell_one(server, tasks, action))]
+    if not failures:
+        return
+    several = len(servers) > 1
+    said = [f"{failure.url}: {failure.reason}" if several else failure.reason for failure in failures]
+    done = len(servers) - len(failures)
+    told = f"Of {len(servers)} servers {done} {'was' if done == 1 else 'were'} told." if several else ""
+    again = f"To tell {'the rest' if several else 'the server'} again: {', '.join(failure.request for failure in failures)}."
+    _fail(" ".join(filter(None, [*said, told, f"On disk, {changed}", way_back, again])))
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A server that was not told, why, a sentence, and the first request that it has not done."""
+
+    url: str
+    reason: str
+    request: str
+
+
+def _tell_one(server: LiveServer, tasks: Sequence[str], action: Action) -> _Failure | None:
+    """Have `server` load or unload `tasks` up to the first that fails; say what it does."""
+    from serving.client import control_model
+    from serving.errors import RequestRefused, ServerUnreachable
+
     for task in tasks:
         try:
             control_model(server.url, task, action, server.token)
         except (RequestRefused, ServerUnreachable) as error:
-            request = f"POST {server.url}/v2/repository/models/{task}/{action}"
-            _fail(f"{error} On disk, {changed} {way_back} To tell the server again: {request}.")
+            return _Failure(server.url, str(error), f"POST {server.url}/v2/repository/models/{task}/{action}")
         done = "serves it now" if action == "load" else f"does not serve {task} any more"
         console.print(f"{escape(server.url)} {escape(done)}.", soft_wrap=True)
+    return None
 
 
 def _require_token(file: Path | None) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.live import TokenFile, Url, find_server, tell
+from espalier.commands.live import TokenFile, Urls, find_servers, tell
 from espalier.commands.versions import describe_change, describe_versions
 from espalier.console import console, say
 
@@ -16,7 +16,7 @@ from espalier.console import console, say
 def rollback(
     task: Annotated[str, typer.Argument(metavar="TASK", help="The task.")],
     repo: Annotated[Path, typer.Option("--in", metavar="REPO", help="A model repository that `espalier export` wrote.")],
-    url: Url = None,
+    url: Urls = None,
     token_file: TokenFile = None,
 ) -> None:
     """Go back to the version of a task before the current one, or end its canary; have a running server follow.
@@ -26,11 +26,11 @@ def rollback(
 
     [dim]espalier rollback birds --in repo --url http://127.0.0.1:8000[/]
     """
-    server = find_server(url, token_file)
+    servers = find_servers(url, token_file)
 
     from exporter.deploy import rollback
 
     change = rollback(repo, task, waiting=say).changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
     way_back = "" if change.before and change.before.canary else f"`espalier rollback {task} --in {repo}` undoes that."
-    tell(server, [task], "load", changed=f"{describe_versions(change.after)}.", way_back=way_back)
+    tell(servers, [task], "load", changed=f"{describe_versions(change.after)}.", way_back=way_back)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from espalier.commands.live import TokenFile, Url, find_server, tell
+from espalier.commands.live import TokenFile, Urls, find_servers, tell
 from espalier.commands.remove import print_removal
 from espalier.console import say
 
@@ -16,7 +16,7 @@ def undeploy(
     tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="The tasks to remove.")],
     repo: Annotated[Path, typer.Option("--from", metavar="REPO", help="A model repository that `espalier export` wrote.")],
     gc: Annotated[bool, typer.Option("--gc", help="Also remove the segments that no task uses then.")] = False,
-    url: Url = None,
+    url: Urls = None,
     token_file: TokenFile = None,
 ) -> None:
     """Remove tasks from a repository, with the versions that were kept of them, and have a running server let go of them.
@@ -25,7 +25,7 @@ def undeploy(
 
     [dim]espalier undeploy birds --from repo --url http://127.0.0.1:8000[/]
     """
-    server = find_server(url, token_file)
+    servers = find_servers(url, token_file)
 
     from exporter.deploy import undeploy
 
@@ -33,4 +33,4 @@ def undeploy(
     removal = undeploy(repo, names, gc=gc, waiting=say)
     print_removal(repo, names, removal)
     gone = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} removed."
-    tell(server, names, "unload", changed=gone, way_back="Only `espalier deploy` of the models brings that back.")
+    tell(servers, names, "unload", changed=gone, way_back="Only `espalier deploy` of the models brings that back.")

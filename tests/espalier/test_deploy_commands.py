@@ -6,7 +6,7 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+@contextmanager
+def running_server() -> Iterator[Server]:
     with Server() as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -79,6 +79,12 @@ def server() -> Iterator[Server]:
         finally:
             running.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with running_server() as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -211,6 +217,35 @@ def test_the_way_back_is_one_that_there_is(folder: Path, server: Server) -> None
     assert "espalier rollback" not in run.stderr
     run = espalier("undeploy", "late", "pets", "--from", "repo", *told, cwd=folder)
     assert "On disk, late, pets are removed. Only `espalier deploy` of the models brings that back." in run.stderr
+
+
+def test_several_servers_are_told_in_order_each_once(folder: Path, server: Server) -> None:
+    with running_server() as other:
+        told = ("--url", server.url, "--url", other.url, "--url", f"{server.url}/", "--token-file", "token")
+        run = espalier("deploy", "probe.onnx", "--to", "repo", *told, cwd=folder)
+        assert run.returncode == 0, run.stderr
+        assert server.asked == other.asked == [("POST", "/v2/repository/models/probe/load", "Bearer s3cret")]
+        assert run.stdout.endswith(f"{server.url} serves it now.\n{other.url} serves it now.\n")
+        espalier("undeploy", "late", "--from", "repo", *told, cwd=folder)
+        assert [path for _, path, _ in other.asked[1:]] == ["/v2/repository/models/late/unload"]
+
+
+def test_servers_that_are_not_told_hinder_no_others_and_are_named(folder: Path, server: Server) -> None:
+    server.status = 503
+    with running_server() as other, running_server() as gone:
+        urls = (gone.url, server.url, other.url)
+        gone.server_close()
+        told = [word for url in urls for word in ("--url", url)]
+        run = espalier("rollback", "probe", "--in", "repo", *told, "--token-file", "token", cwd=folder)
+        assert (run.returncode, other.asked) == (2, [])  # nothing to roll back
+        run = espalier("deploy", "probe.onnx", "--to", "repo", *told, "--token-file", "token", cwd=folder)
+        assert (run.returncode, len(other.asked)) == (1, 1)
+    assert f"{other.url} serves it now." in run.stdout
+    assert f"Error: {gone.url}: No server answers at {gone.url}" in run.stderr
+    assert f"{server.url}: The server refused the request (503): Because of 503. Of 3 servers 1 was told." in run.stderr
+    assert "On disk, version 2 of probe is current and version 1 is kept for a rollback." in run.stderr
+    requests = ", ".join(f"POST {url}/v2/repository/models/probe/load" for url in urls[:2])
+    assert f"To tell the rest again: {requests}." in run.stderr
 
 
 class Served:

@@ -10,6 +10,7 @@ from serving.engines.memory import InMemoryEngine
 from serving.repository import Repository
 from serving.server import BackgroundServer
 from tests.serving.nets import LAYERS, write_repository
+from tests.serving.stand_in import StandIn
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +42,29 @@ def broken_repository(tmp_path: Path) -> Path:
 @pytest.fixture
 def embedded(repository: Repository) -> EmbeddedEngine:
     return EmbeddedEngine(repository, threads=1)
+
+
+@pytest.fixture(scope="module")
+def shared_stand_in(repository: Repository) -> Iterator[StandIn]:
+    """One that has loaded everything at its start, and loads nothing when asked."""
+    with StandIn(repository.path, "none") as triton:
+        yield triton
+
+
+@pytest.fixture
+def triton(shared_stand_in: StandIn) -> Iterator[StandIn]:
+    """A stand-in for Triton, as if it were new."""
+    yield shared_stand_in
+    shared_stand_in.held.clear()
+    shared_stand_in.refusals.clear()
+    for record in (shared_stand_in.requests, shared_stand_in.parameters, shared_stand_in.loads):
+        record.clear()
+    for model in shared_stand_in.models.values():
+        model.runs.clear()
+    shared_stand_in.cancelled.clear()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Repository:
+    """A repository that may be changed, and of which a Triton loads what it is told."""
+    return write_repository(tmp_path / "repo")

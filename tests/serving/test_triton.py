@@ -276,7 +276,7 @@ def test_the_triton_engine_has_tasks_come_and_go(served: Served, caplog: pytest.
         check(dict(answer.outputs), {name: expected[name] for task in tasks for name in outputs_of(repository, task)}, served)
 
     async def work() -> None:
-        engine = TritonEngine(repository, served.triton.grpc_url)
+        engine = TritonEngine(repository, served.triton.grpc_url, TritonEngineOptions(keep_s=0))
         await engine.start()
         try:
             await engine.load(one)

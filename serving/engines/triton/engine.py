@@ -21,6 +21,7 @@ from serving.engines.triton.errors import said, translated
 from serving.engines.triton.fleet import Fleet
 from serving.engines.triton.models import Files, converge, model_files, models_of
 from serving.engines.triton.parts import in_parts
+from serving.engines.triton.releases import Releases
 from serving.engines.triton.rollout import roll_out, unload
 from serving.engines.triton.steps import OF_THE_REQUEST, run_steps
 from serving.engines.triton.sums import TritonSums
@@ -39,7 +40,8 @@ class TritonEngineOptions:
 
     send_files: whether they are sent the models, which otherwise are in their own repository. wait_s: how long `start` waits for one.
     max_queue_rows: rows of unanswered requests beyond which more are refused. resolve_s: how often host names are looked up.
-    statistics_s: how often statistics are fetched, which is how old they may be.
+    statistics_s: how often statistics are fetched, which is how old they may be. keep_s: how long segments that are over stay loaded, for
+    other servers before the same Tritons, which are told of a deploy after this one.
     """
 
     send_files: bool = False
@@ -47,6 +49,7 @@ class TritonEngineOptions:
     max_queue_rows: int = MAX_QUEUE_ROWS
     resolve_s: float = 5.0
     statistics_s: float = 5.0
+    keep_s: float = 30.0
 
 
 class TritonEngine:
@@ -67,6 +70,7 @@ class TritonEngine:
         self._fleet: Fleet | None = None
         self._changing = asyncio.Lock()
         self._counting: asyncio.Task[None] | None = None
+        self._releases = Releases(self._unload, self._options.keep_s)
 
     async def start(self) -> None:
         """Return when a Triton serves all of the repository, having loaded what it lacked.
@@ -88,6 +92,7 @@ class TritonEngine:
         if counting is not None:
             counting.cancel()
             await asyncio.gather(counting, return_exceptions=True)
+        await self._releases.aclose()
         if fleet is not None:
             await fleet.aclose()
 
@@ -99,6 +104,7 @@ class TritonEngine:
         async with self._changing:
             fleet, old = self._started(), self._choices
             before, after = old.ensembles, models_of(repository)
+            self._releases.need(after.parts)
             wanted = ensembles_of(repository, after.ensembles)
             self._choices = Choices(unchanged(before, wanted))
             try:
@@ -115,16 +121,14 @@ class TritonEngine:
             self._choices = Choices(wanted)
 
     async def release(self, segments: Collection[str]) -> None:
-        """Have the Tritons unload these segments."""
-        async with self._changing:
-            if self._fleet is None:
-                return
-            await unload(self._fleet.servers.values(), sorted({*segments} - self._models.parts))
+        """Have the Tritons unload these segments after `keep_s`, unless they are in use again by then or the engine is closed."""
+        await self._releases.add(segments)
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
         """Run `plan` on `inputs`, each of shape (n, ...). What fails is named in the answer's errors.
 
-        Raises NotReady before `start`, EngineDown when no Triton answers, QueueFull, DeadlineExceeded. Cancelling it cancels the requests.
+        Raises NotReady before `start`, EngineDown when no Triton answers, QueueFull, DeadlineExceeded. Cancelling it leaves to Triton what
+        it works on, and asks for nothing more.
         """
         line = self._started().line
         if line is None:
@@ -144,8 +148,10 @@ class TritonEngine:
 
     def check_room(self, rows: int) -> None:
         """Raise QueueFull when so many rows more may not wait now."""
-        if self._rows and self._rows + rows > self._options.max_queue_rows:
-            raise QueueFull(self._rows, self._options.max_queue_rows)
+        line = None if self._fleet is None else self._fleet.line
+        waiting = self._rows + (line.left_rows if line is not None else 0)
+        if waiting and waiting + rows > self._options.max_queue_rows:
+            raise QueueFull(waiting, self._options.max_queue_rows)
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what Triton says of each segment, all Tritons together, whoever asked them; up to `statistics_s` old."""
@@ -156,6 +162,11 @@ class TritonEngine:
         if self._fleet is None or self._fleet.line is None:
             return {}
         return {name: segment.weight_bytes for name, segment in self._repository.segments.items()}
+
+    async def _unload(self, segments: Collection[str]) -> None:
+        async with self._changing:
+            if self._fleet is not None:
+                await unload(self._fleet.servers.values(), sorted({*segments} - self._models.parts))
 
     def _started(self) -> Fleet:
         if self._fleet is None:
