@@ -100,5 +100,7 @@ class Line:
         def forget(done: asyncio.Task[Any]) -> None:
             self.left_rows -= rows
             end.cancel()
+            if not done.cancelled():
+                done.exception()  # taken note of: nobody is there to hear of it
 
         asked.add_done_callback(forget)
