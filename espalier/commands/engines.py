@@ -37,6 +37,14 @@ TritonSendFiles = Annotated[
     bool,
     typer.Option("--triton-send-files", help="Send models to Triton: it has not got this repository.", rich_help_panel=_PANEL),
 ]
+TritonSharedMemory = Annotated[
+    bool,
+    typer.Option(
+        "--triton-shared-memory",
+        help="Hand inputs to Tritons on this host in shared memory; their /dev/shm and user have to be ours.",
+        rich_help_panel=_PANEL,
+    ),
+]
 TritonWait = Annotated[
     float, typer.Option(min=0, help="Seconds that the start waits for a Triton that answers.", rich_help_panel=_PANEL)
 ]
@@ -52,7 +60,7 @@ _ONLY_WITH = {
         "cache_limit",
         "verify_segments",
     ),
-    EngineKind.triton: ("triton_url", "triton_send_files", "triton_wait_s"),
+    EngineKind.triton: ("triton_url", "triton_send_files", "triton_shared_memory", "triton_wait_s"),
 }
 
 
@@ -69,11 +77,19 @@ def check_engine_options(context: typer.Context, engine: EngineKind) -> None:
         )
 
 
-def triton_engine(url: str, send_files: bool, wait_s: float, max_queue_rows: int) -> Callable[[Repository], Engine]:
+def triton_engine(
+    url: str, send_files: bool, shared_memory: bool, wait_s: float, max_queue_rows: int
+) -> Callable[[Repository], Engine]:
     """Return a function that makes the engine for a repository. Raises InvalidTritonUrl."""
     from serving.engines.triton.addresses import parse_urls
     from serving.engines.triton.engine import TritonEngine, TritonEngineOptions
+    from serving.engines.triton.shared_line import SHARED_FROM_BYTES
 
     parse_urls(url)
-    options = TritonEngineOptions(send_files=send_files, wait_s=wait_s, max_queue_rows=max_queue_rows)
+    options = TritonEngineOptions(
+        send_files=send_files,
+        wait_s=wait_s,
+        max_queue_rows=max_queue_rows,
+        shared_from_bytes=SHARED_FROM_BYTES if shared_memory else None,
+    )
     return lambda repository: TritonEngine(repository, url, options)

@@ -12,6 +12,7 @@ from espalier.commands.engines import (
     EngineKind,
     EngineOption,
     TritonSendFiles,
+    TritonSharedMemory,
     TritonUrl,
     TritonWait,
     check_engine_options,
@@ -48,6 +49,7 @@ def serve(
     engine: EngineOption = EngineKind.embedded,
     triton_url: TritonUrl = None,
     triton_send_files: TritonSendFiles = False,
+    triton_shared_memory: TritonSharedMemory = False,
     triton_wait_s: TritonWait = 30.0,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the engine; by default as many as this process has cores.")
@@ -149,7 +151,9 @@ def serve(
     run(
         repo,
         options=options,
-        make_engine=triton_engine(triton_url, triton_send_files, triton_wait_s, max_queue_rows) if triton_url else None,
+        make_engine=triton_engine(triton_url, triton_send_files, triton_shared_memory, triton_wait_s, max_queue_rows)
+        if triton_url
+        else None,
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,

@@ -140,10 +140,7 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mi
         name, outputs = request.model_name, tuple(output.name for output in request.outputs)
         context.add_callback(lambda: None if context.code() else self.cancelled.set())
         model = self._find(name, context)
-        tensors = {
-            tensor.name: np.frombuffer(raw, NUMPY_DTYPES[tensor.datatype]).reshape(tensor.shape)
-            for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True)
-        }
+        tensors = self.tensors(request, context)
         rows = len(next(iter(tensors.values())))
         self.requests.append((name, outputs, rows))
         self.parameters.append(
@@ -161,6 +158,12 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mi
             response.outputs.add(name=output, datatype=dtype_name(array), shape=array.shape)
             response.raw_output_contents.append(array.tobytes())
         return response
+
+    def tensors(self, request: Any, context: Any) -> Arrays:
+        return {
+            tensor.name: np.frombuffer(raw, NUMPY_DTYPES[tensor.datatype]).reshape(tensor.shape)
+            for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True)
+        }
 
     def _check_control(self, context: Any) -> None:
         if self.control != "explicit":

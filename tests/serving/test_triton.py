@@ -15,7 +15,11 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from serving.dtypes import NUMPY_DTYPES
+from serving.engines.base import Call
+from serving.engines.triton.addresses import parse_urls
 from serving.engines.triton.engine import TritonEngine, TritonEngineOptions
+from serving.engines.triton.shared_line import SharedLine
+from serving.engines.triton.wire import decode
 from serving.lifecycle import served_part
 from serving.plan import make_plan
 from serving.repository import ALL_TASKS, Repository
@@ -261,6 +265,47 @@ def test_the_triton_engine_answers_as_the_embedded_one_and_runs_what_the_plan_sa
                     await asyncio.sleep(0.02)
         finally:
             await engine.aclose()
+
+    asyncio.run(work())
+
+
+@only("images", "inputs")
+def test_inputs_in_shared_memory_give_the_same_answers(served: Served) -> None:
+    repository = served.repository
+    outputs = [name for task in repository.tasks for name in outputs_of(repository, task)]
+
+    async def work() -> None:
+        engine = TritonEngine(repository, served.triton.grpc_url, TritonEngineOptions(shared_from_bytes=1))
+        await engine.start()
+        try:
+            for inputs, expected in asked:
+                answer = await engine.infer(make_plan(repository, outputs), inputs)
+                check(dict(answer.outputs), expected, served)
+            assert len(regions()) >= 1
+        finally:
+            await engine.aclose()
+
+    def regions() -> dict[str, object]:
+        return dict(served.grpc.server.get_system_shared_memory_status().regions)
+
+    asked = [(inputs, embedded_answers(repository, inputs)) for inputs in (rows_for(repository, rows) for rows in (1, 5, 64))]
+    asyncio.run(work())
+    assert regions() == {}
+
+
+@only("inputs")
+def test_what_fits_into_shared_memory_goes_there_and_strings_go_with_the_message(served: Served) -> None:
+    inputs: Arrays = {f"in_{kind}": np.array([[0, 1], [2, 100]]).astype(dtype) for kind, dtype in NUMPY_DTYPES.items()}
+    inputs["in_BYTES"] = np.array([[b"", b"a\0b"], ["ä".encode(), b"x" * 1000]], dtype=np.object_)
+    outputs = [name.replace("in_", "out_") for name in inputs]
+
+    async def work() -> None:
+        line = SharedLine(parse_urls(served.triton.grpc_url)[0], from_bytes=1)
+        await line.start()
+        response = await line.infer(KINDS, inputs, outputs, Call())
+        for name, values in decode(response, KINDS, outputs, 2).items():
+            np.testing.assert_array_equal(values, inputs[name.replace("out_", "in_")])
+        await line.aclose()
 
     asyncio.run(work())
 

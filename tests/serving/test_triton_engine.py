@@ -210,6 +210,7 @@ def test_it_answers_between_start_and_aclose_only(triton: StandIn, repository: R
         (["--engine", "triton"], "where is Triton? Give its gRPC address"),
         (["--triton-url", "grpc://h"], "--triton-url: is of use with --engine triton only"),
         (["--triton-send-files"], "--triton-send-files: is of use with --engine triton only"),
+        (["--triton-shared-memory"], "--triton-shared-memory: is of use with --engine triton only"),
         (
             ["--engine", "triton", "--triton-url", "grpc://h", "--memory-limit", "1GB"],
             "--memory-limit: is of use with --engine embedded only",

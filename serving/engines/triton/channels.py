@@ -50,20 +50,21 @@ _OPTIONS = (
 )
 
 
-def open_channel(addresses: Collection[Address]) -> Any:
-    """Return a grpc.aio channel to all of `addresses`, in turn."""
-    return grpc.aio.insecure_channel(target(addresses), options=_OPTIONS)
+def open_channel(addresses: Collection[Address], retries: bool = True) -> Any:
+    """Return a grpc.aio channel to all of `addresses`, in turn; retries: whether it tries inference again."""
+    return grpc.aio.insecure_channel(target(addresses), options=[*_OPTIONS, ("grpc.enable_retries", int(retries))])
 
 
 class Line:
     """A way to a set of Tritons, for inference. It never changes: another set is another line, and this one ends with its last user.
 
-    users: whoever needs it open. left_rows: of requests that Triton works on and nobody waits for.
+    users: whoever needs it open. stub: the other calls of the protocol. left_rows: of requests that Triton works on and nobody waits for.
     """
 
-    def __init__(self, addresses: Collection[Address]) -> None:
-        self._channel = open_channel(addresses)
-        self._ask: Callable[..., Any] = service_pb2_grpc.GRPCInferenceServiceStub(self._channel).ModelInfer
+    def __init__(self, addresses: Collection[Address], retries: bool = True) -> None:
+        self._channel = open_channel(addresses, retries)
+        self.stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._ask: Callable[..., Any] = self.stub.ModelInfer
         self.users = Users()
         self.left_rows = 0
 

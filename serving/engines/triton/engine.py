@@ -23,6 +23,7 @@ from serving.engines.triton.models import Files, converge, model_files, models_o
 from serving.engines.triton.parts import in_parts
 from serving.engines.triton.releases import Releases
 from serving.engines.triton.rollout import roll_out, unload
+from serving.engines.triton.shared_line import SharedLines
 from serving.engines.triton.steps import OF_THE_REQUEST, run_steps
 from serving.engines.triton.sums import TritonSums
 from serving.engines.triton.wire import decode, encode, seconds_left
@@ -41,7 +42,8 @@ class TritonEngineOptions:
     send_files: whether they are sent the models, which otherwise are in their own repository. wait_s: how long `start` waits for one.
     max_queue_rows: rows of unanswered requests beyond which more are refused. resolve_s: how often host names are looked up.
     statistics_s: how often statistics are fetched, which is how old they may be. keep_s: how long segments that are over stay loaded, for
-    other servers before the same Tritons, which are told of a deploy after this one.
+    other servers before the same Tritons, which are told of a deploy after this one. shared_from_bytes: requests with so many bytes of
+    inputs or more leave them in shared memory for Tritons on this host; None: none do.
     """
 
     send_files: bool = False
@@ -50,6 +52,7 @@ class TritonEngineOptions:
     resolve_s: float = 5.0
     statistics_s: float = 5.0
     keep_s: float = 30.0
+    shared_from_bytes: int | None = None
 
 
 class TritonEngine:
@@ -68,6 +71,7 @@ class TritonEngine:
         self._sums = TritonSums()
         self._rows = 0
         self._fleet: Fleet | None = None
+        self._shared = SharedLines(self._options.shared_from_bytes or 0)
         self._changing = asyncio.Lock()
         self._counting: asyncio.Task[None] | None = None
         self._releases = Releases(self._unload, self._options.keep_s)
@@ -77,7 +81,7 @@ class TritonEngine:
 
         Raises TritonUnreachable, and RepositoryError naming the model that could not be loaded.
         """
-        self._fleet = fleet = Fleet(self._addresses, self._admit, self._options.resolve_s)
+        self._fleet = fleet = Fleet(self._addresses, self._admit, self._options.resolve_s, leave=self._shared.leave)
         self._counting = asyncio.create_task(self._count_forever())
         try:
             await fleet.start(self._options.wait_s)
@@ -95,6 +99,7 @@ class TritonEngine:
         await self._releases.aclose()
         if fleet is not None:
             await fleet.aclose()
+        await self._shared.aclose()
 
     async def load(self, repository: Repository) -> None:
         """Have every Triton serve `repository`. Until then, requests for what changes are answered step by step.
@@ -149,7 +154,7 @@ class TritonEngine:
     def check_room(self, rows: int) -> None:
         """Raise QueueFull when so many rows more may not wait now."""
         line = None if self._fleet is None else self._fleet.line
-        waiting = self._rows + (line.left_rows if line is not None else 0)
+        waiting = self._rows + (line.left_rows if line is not None else 0) + self._shared.left_rows
         if waiting and waiting + rows > self._options.max_queue_rows:
             raise QueueFull(waiting, self._options.max_queue_rows)
 
@@ -187,13 +192,13 @@ class TritonEngine:
                 raise
             except ServingError as error:
                 log.warning("%s Its steps are asked for one by one.%s", error, said(error))
-        return await run_steps(plan, inputs, call, partial(_run_segment, line, call))
+        return await run_steps(plan, inputs, call, partial(self._run_segment, line, call))
 
     async def _ask_ensemble(
         self, line: Line, plan: ExecutionPlan, ensemble: Ensemble, call: Call, inputs: Mapping[str, Array]
     ) -> Answer:
         sent = {name: inputs[name] for name in plan.inputs}
-        outputs = await _ask(line, ensemble.name, sent, list(plan.outputs), call)
+        outputs = await self._ask(line, ensemble.name, sent, list(plan.outputs), call)
         rows = len(next(iter(sent.values())))
         # What Triton did, by the plan; how long it took, it does not say with the answer.
         return Answer(outputs, tuple(SegmentRun(step.segment, rows * len(step.inputs), 0.0) for step in plan.steps))
@@ -206,6 +211,8 @@ class TritonEngine:
             if models is not self._models:  # meanwhile something was deployed
                 await converge(server, self._models, models, self._files(self._repository))
             self._sums.begin(server.address, await server.statistics())
+            if self._options.shared_from_bytes is not None:
+                await self._shared.join(server.address)
             enter()
 
     def _files(self, repository: Repository) -> Files | None:
@@ -225,18 +232,19 @@ class TritonEngine:
             with contextlib.suppress(ServingError):  # it has gone: what it said last is kept
                 take(address, await server.statistics())
 
+    async def _run_segment(self, line: Line, call: Call, name: str, arrays: Sequence[Array], outputs: int) -> Sequence[Array]:
+        inputs = {segment_tensor(SEGMENT_INPUT, index): array for index, array in enumerate(arrays)}
+        names = [segment_tensor(SEGMENT_OUTPUT, index) for index in range(outputs)]
+        return list((await self._ask(line, name, inputs, names, call)).values())
 
-async def _run_segment(line: Line, call: Call, name: str, arrays: Sequence[Array], outputs: int) -> Sequence[Array]:
-    inputs = {segment_tensor(SEGMENT_INPUT, index): array for index, array in enumerate(arrays)}
-    names = [segment_tensor(SEGMENT_OUTPUT, index) for index in range(outputs)]
-    return list((await _ask(line, name, inputs, names, call)).values())
-
-
-async def _ask(line: Line, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], call: Call) -> Mapping[str, Array]:
-    left_s = seconds_left(call)
-    request = encode(model, inputs, outputs, call, left_s)
-    try:
-        response = await line.infer(request, timeout=left_s)
-    except grpc.aio.AioRpcError as error:
-        raise translated(error, model) from error
-    return decode(response, model, outputs, len(next(iter(inputs.values()))))
+    async def _ask(
+        self, line: Line, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], call: Call
+    ) -> Mapping[str, Array]:
+        try:
+            response = await self._shared.infer(model, inputs, outputs, call)
+            if response is None:
+                left_s = seconds_left(call)
+                response = await line.infer(encode(model, inputs, outputs, call, left_s), timeout=left_s)
+        except grpc.aio.AioRpcError as error:
+            raise translated(error, model) from error
+        return decode(response, model, outputs, len(next(iter(inputs.values()))))

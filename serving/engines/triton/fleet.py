@@ -22,15 +22,24 @@ Resolve = Callable[[Address], Awaitable[frozenset[Address]]]
 class Fleet:
     """Watches the Tritons at `addresses`, each of which `resolve` turns into several, names anew every `resolve_s` seconds.
 
-    admit(server, enter): has `server` serve what it should, then calls `enter`; raises ServingError. Used from one event loop.
+    admit(server, enter): has `server` serve what it should, then calls `enter`; raises ServingError. leave(address): one that has
+    entered is left out. Used from one event loop.
     line: the way to all servers that have been admitted and answer; None when there are none.
     """
 
-    def __init__(self, addresses: Sequence[Address], admit: Admit, resolve_s: float = 5.0, resolve: Resolve = resolve) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        admit: Admit,
+        resolve_s: float = 5.0,
+        resolve: Resolve = resolve,
+        leave: Callable[[Address], None] = lambda address: None,
+    ) -> None:
         self._addresses = addresses
         self._admit = admit
         self._resolve_s = resolve_s
         self._resolve = resolve
+        self._left = leave
         self._servers: dict[Address, TritonServer] = {}
         self._watches: dict[Address, asyncio.Task[None]] = {}
         self._problems: dict[Address, ServingError] = {}
@@ -140,6 +149,7 @@ class Fleet:
     def _leave(self, server: TritonServer) -> None:
         if self._servers.get(server.address) is server:
             del self._servers[server.address]
+            self._left(server.address)
             self._renew()
 
     def _renew(self) -> None:

@@ -10,21 +10,34 @@ from tritonclient.grpc import service_pb2
 
 from serving.dtypes import dtype_name
 from serving.engines.base import Array, Call
+from serving.engines.triton.slabs import Place
 from serving.errors import DeadlineExceeded, EngineError, InvalidRequest
 from serving.protocol.tensors import from_bytes, to_bytes
 
 _pb: Any = service_pb2
 
 
-def encode(model: str, inputs: Mapping[str, Array], outputs: Sequence[str], call: Call, left_s: float | None) -> Any:
+def encode(
+    model: str,
+    inputs: Mapping[str, Array],
+    outputs: Sequence[str],
+    call: Call,
+    left_s: float | None,
+    places: Mapping[str, Place] | None = None,
+) -> Any:
     """Return the ModelInferRequest that asks `model` for `outputs` alone. left_s: of the request's time; None: it has all the time.
 
-    Triton uses `timeout` and `priority` for models whose queue policy and priority levels say so.
+    places: of inputs that lie in shared memory instead of in the message. Triton uses `timeout` and `priority` for models whose queue
+    policy and priority levels say so.
     """
     message = _pb.ModelInferRequest(model_name=model)
     for name, array in inputs.items():
-        message.inputs.add(name=name, datatype=dtype_name(array), shape=array.shape)
-        message.raw_input_contents.append(to_bytes(array))
+        tensor = message.inputs.add(name=name, datatype=dtype_name(array), shape=array.shape)
+        place = (places or {}).get(name)
+        if place is None:
+            message.raw_input_contents.append(to_bytes(array))
+        else:
+            _refer(tensor, place)
     for name in outputs:
         message.outputs.add(name=name)
     if left_s is not None:
@@ -32,6 +45,12 @@ def encode(model: str, inputs: Mapping[str, Array], outputs: Sequence[str], call
     if call.priority > 0:
         message.parameters["priority"].uint64_param = call.priority
     return message
+
+
+def _refer(tensor: Any, place: Place) -> None:
+    tensor.parameters["shared_memory_region"].string_param = place.region
+    tensor.parameters["shared_memory_offset"].int64_param = place.offset
+    tensor.parameters["shared_memory_byte_size"].int64_param = place.byte_size
 
 
 def decode(message: Any, model: str, outputs: Sequence[str], rows: int) -> dict[str, Array]:
