@@ -3,7 +3,7 @@
 An `espalier serve` in a process of its own gets steady load on all tasks but one: an open loop, requests at a fixed rate over connections
 that are kept alive, latencies counted from when each was due. After a quiet time rounds of two kinds take turns, `--deploys` of each: in
 the one the task is unloaded and loaded again through model control, and asked once; in the other it is only asked, at the same moment.
-Then it is quiet again. Client and server share the machine.
+Then it is quiet again. With four cores or more the server has its own and the client has its own; with fewer they share them.
 Quiet are the requests of both quiet times; "deploys" and "asked only" are all requests that were due in rounds of that kind; "during a
 change" are those that were due or unanswered while a load or an unload was under way. Exit code 1 where a request failed or an answer
 changed.
@@ -28,6 +28,7 @@ from benchmarks.http_wire import Connection, binary_body, infer_bytes
 from benchmarks.machine import describe_machine
 from benchmarks.open_loop import Ask, OpenLoop, find_capacity
 from benchmarks.served import ServerProcess, served
+from benchmarks.suite.pinning import find_cores, on_cores
 from serving.client import control_model
 from serving.dtypes import NUMPY_DTYPES
 from serving.repository import Repository, Task, read_repository
@@ -43,7 +44,12 @@ def measure(repository: Repository, options: Options) -> Timeline:
     arguments += [] if options.cached else ["--no-segment-cache"]
     with tempfile.TemporaryDirectory() as cache:
         environment = {"ESPALIER_ADMIN_TOKEN": token, "XDG_CACHE_HOME": cache}
-        with served(repository.path, *arguments, "--log-level", "error", environment=environment) as server:
+        cores, server_options = find_cores(), (*arguments, "--log-level", "error")
+        with (
+            on_cores(cores.server),
+            served(repository.path, *server_options, environment=environment) as server,
+            on_cores(cores.clients),
+        ):
             return asyncio.run(_measure(repository, options, server, token))
 
 

@@ -2,8 +2,8 @@
 
 For a task with one input. Added latency: one client, one request after the other, uint8 input of one row, tritonclient over binary HTTP
 and gRPC against a server in a process of its own; the bare engine in this process runs the same segments; they take turns. Throughput:
-`--clients` connections, each one request at a time, with clients that do as little as can be done (prepared bytes), server and clients on
-the same cores.
+`--clients` connections, each one request at a time, with clients that do as little as can be done (prepared bytes). With four cores or
+more, server and bare engine have their own and the clients theirs; with fewer they share them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from benchmarks.http_wire import Connection, binary_body, infer_bytes
 from benchmarks.inputs import grpc_message, random_rows
 from benchmarks.machine import describe_machine
 from benchmarks.served import ServerProcess, served
+from benchmarks.suite.pinning import Cores, find_cores, on_cores
 from benchmarks.timing import Timing, interleave
 from serving.engines.base import Array
 from serving.engines.embedded import EmbeddedEngine
@@ -60,8 +61,9 @@ def measure(path: Path, task: str, *, threads: int | None, rounds: int, seconds:
     """Return what serving `task` of the repository at `path` costs beyond the engine. seconds: of each throughput measurement, 0: none."""
     repository = read_repository(path)
     options = ["--threads", str(threads)] if threads else []
-    with served(path, *options) as server:
-        return asyncio.run(_measure(repository, task, threads, rounds, seconds, clients, server))
+    cores = find_cores()
+    with on_cores(cores.server), served(path, *options) as server, on_cores(cores.clients):
+        return asyncio.run(_measure(repository, task, threads, rounds, seconds, clients, server, cores))
 
 
 async def _measure(
@@ -72,12 +74,14 @@ async def _measure(
     seconds: float,
     clients: int,
     server: ServerProcess,
+    cores: Cores,
 ) -> Overhead:
     task = repository.tasks[name]
     plan = make_plan(repository, [name])
     rows = random_rows(task)
-    engine = EmbeddedEngine(repository, threads=threads)
-    await engine.start()
+    with on_cores(cores.server):  # all its threads are made by `start`
+        engine = EmbeddedEngine(repository, threads=threads)
+        await engine.start()
     async with _tritonclients(server.http_address, server.grpc_address) as (http, rpc):
         timings = await interleave(
             {

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks.load.bare import BareEngine, Setting, settings
-from benchmarks.load.clients import clients_on, find_cores, on_cores
+from benchmarks.load.clients import clients_on
 from benchmarks.load.errors import LoadGenMissing
 from benchmarks.load.loadgen import Judged, Scenario, is_installed
 from benchmarks.load.measure import RATES, Extent, Loads, Measured, Share, Wall, best_setting, find_wall
@@ -25,6 +25,7 @@ from benchmarks.served import served
 from benchmarks.suite.families import RANDOM_WEIGHTS, networks
 from benchmarks.suite.noise import RULE, null_loop
 from benchmarks.suite.options import Options
+from benchmarks.suite.pinning import find_cores, on_cores
 from benchmarks.suite.result import Result
 from benchmarks.tiny import write_tiny_family
 from serving.repository import Repository
@@ -72,7 +73,7 @@ def measure(repository: Repository, options: Options) -> Found:
     with on_cores(cores.server):
         options.say("Looking for the bare engine's best setting")
         tried = settings(options.threads or len(cores.server), options.pick((None, 1, 4, 16), (None,), (None,)))
-        bare = best_setting(repository, mix, tried, CLIENTS, extent.seconds / 2)
+        bare = best_setting(repository, mix, tried, CLIENTS, extent.seconds / 2, turns=options.pick(3, 1, 1))
         setting = next(iter(bare))
         with served(repository.path, *_QUIET, *setting.server) as server, clients_on(cores.clients) as clients:
             loads = Loads(repository, server, clients, extent, null_loop(options))

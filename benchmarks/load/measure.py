@@ -130,12 +130,12 @@ def find_wall(wire: Wire, closed: Sequence[Measured], opened: Sequence[Measured]
 
 
 def best_setting(
-    repository: Repository, mix: Mix, tried: Sequence[Setting], callers: int, seconds: float
+    repository: Repository, mix: Mix, tried: Sequence[Setting], callers: int, seconds: float, turns: int = 3
 ) -> dict[Setting, float]:
-    """Return the answers a second of the bare engine with each setting, the best first: medians of three measurements in turn."""
+    """Return the answers a second of the bare engine with each setting, the best first: medians of `turns` measurements in turn."""
     models = mix.draw(DRAWN, seed=0)
     found: dict[Setting, list[float]] = {setting: [] for setting in tried}
-    for _ in range(3):
+    for _ in range(turns):
         for setting, rates in found.items():
             with BareEngine(repository, setting) as engine:
                 rates.append(engine.per_s(models, callers, seconds))

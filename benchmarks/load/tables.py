@@ -117,7 +117,7 @@ def loads_plot(opened: Sequence[Measured], walls: Sequence[Wall]) -> Plot:
         found = sorted((point.offered_per_s, point.latency) for point in points if point.latency is not None)
         rates = tuple(rate for rate, _ in found)
         series.append(Series(f"p99, {wall.wire}", rates, tuple(latency.p99_ms for _, latency in found)))
-        series.append(Series(f"p50, {wall.wire}", rates, tuple(latency.p50_ms for _, latency in found), style=Style.dashed))
+        series.append(Series(f"p50, {wall.wire}", rates, tuple(latency.p50_ms for _, latency in found), style=Style.dotted))
     knees = "; ".join(f"{wall.wire} {wall.knee_per_s:.0f}/s" for wall in walls if wall.knee_per_s)
     detail = f"Requests that arrive at random. Knee: {knees or 'below the smallest rate'}."
     return Plot("load-open", "Latency under load", detail, "requests offered a second", "milliseconds", tuple(series), log="y")

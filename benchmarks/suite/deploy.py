@@ -2,7 +2,7 @@
 
 Steady load on three of them, an open loop at half of what the server answers, latencies counted from when each request was due. After
 a quiet time come rounds in which the fourth is unloaded, loaded and asked once, in turn with rounds in which it is only asked; then it is
-quiet again. Client and server share the cores.
+quiet again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from benchmarks.deploy_timeline import measure
 from benchmarks.suite.families import RANDOM_WEIGHTS, networks
 from benchmarks.suite.noise import RULE, Settled, null_loop, settle
 from benchmarks.suite.options import Options
+from benchmarks.suite.pinning import find_cores
 from benchmarks.suite.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
 from benchmarks.tiny import write_tiny_family
 from serving.repository import Repository
@@ -26,7 +27,7 @@ from serving.repository import Repository
 def run(options: Options) -> Result:
     """Measure one timeline."""
     repository = _repository(options)
-    deploys, quiet_s, pause_s = options.pick((60, 30.0, 1.0), (10, 8.0, 0.5), (2, 0.3, 0.0))
+    deploys, quiet_s, pause_s = options.pick((60, 30.0, 1.0), (6, 6.0, 0.5), (2, 0.3, 0.0))
     how = TimelineOptions(
         task=list(repository.tasks)[-1],
         deploys=deploys,
@@ -43,7 +44,7 @@ def run(options: Options) -> Result:
         _headline(found),
         (_table(settled),),
         (_plot(found),),
-        (RANDOM_WEIGHTS, words, RULE),
+        (RANDOM_WEIGHTS, words, find_cores().words, RULE),
         _failures(found),
         {"options": asdict(how), "rate": found.rate, "changes": [asdict(change) for change in found.changes]},
     )

@@ -38,7 +38,7 @@ _TINY = Network("resnet18", 32, ("layer4.0",), {"channels": [8, 8, 16, 16], "lay
 
 def networks(options: Options) -> tuple[Network, ...]:
     """Return the networks of the scale: a ResNet-50 and a ViT-S, or one that is tiny. The first fork is the one to show alone."""
-    quick = replace(_RESNET, forks=("layer4.1", "layer3.0")), replace(_VIT, forks=("blocks.10",))
+    quick = replace(_RESNET, forks=_RESNET.forks[:1]), replace(_VIT, forks=_VIT.forks[:1])
     return options.pick((_RESNET, _VIT), quick, (_TINY,))
 
 

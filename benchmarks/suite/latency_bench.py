@@ -22,6 +22,7 @@ from benchmarks.suite.families import Network
 from benchmarks.suite.merged import write_merged
 from benchmarks.suite.options import Options
 from benchmarks.suite.torch_rivals import NotCompiled, compile_all, open_rivals, run_all
+from benchmarks.suite.torch_shared import SharedTrunk, write_by_hand
 from benchmarks.synthetic import Family
 from benchmarks.timing import take_samples
 from serving.engines.base import Answer, Array
@@ -30,6 +31,7 @@ from serving.engines.sessions import SessionStoreOptions
 from serving.plan import make_plan
 from serving.repository import Repository
 
+BY_HAND = "torch, shared trunk"
 ONE_TASK = "one task"  # a request to the shared trunk for the first task alone
 _PAUSE_S = 0.005  # OpenMP's threads spin for about a millisecond after torch
 _TOLERANCE = 1e-3  # of the largest output: the same arithmetic in another order
@@ -60,6 +62,7 @@ class Bench:
         threads: int,
         eager: Sequence[nn.Module],
         compiled: Sequence[nn.Module],
+        by_hand: SharedTrunk,
         notes: Sequence[str],
     ) -> None:
         self.repository: Repository = family.repository
@@ -68,6 +71,7 @@ class Bench:
         self._rows, self._threads = rows, threads
         self._files = family.networks
         self._torch = {"torch": eager, "compiled": compiled}
+        self._by_hand = by_hand
         self._trunk = _trunk(self.repository)
         self._runner = asyncio.Runner()
         self._worker = ThreadPoolExecutor(1)  # as the engine: one thread runs everything, one after another
@@ -98,6 +102,7 @@ class Bench:
         variants: dict[str, Variant] = {
             "separate": lambda: [session.run(None, {source: self._rows})[0] for session in sessions],
             "one graph": lambda: run_graph(image),
+            BY_HAND: partial(self._by_hand.run, len(names), self._rows),
         }
         for name, networks in self._torch.items():
             if networks:
@@ -129,12 +134,12 @@ class Bench:
 
 
 def open_bench(network: Network, fork: str, tasks: int, options: Options, *, with_torch: bool) -> Bench:
-    """Return the family of these tasks in all variants, torch's `with_torch`, and compiled unless it is quick."""
+    """Return the family of these tasks in all variants; whole networks in torch only `with_torch`, and compiled unless it is quick."""
     rows = np.random.default_rng(0).integers(0, 256, (1, network.size, network.size, 3), dtype=np.uint8)
     family = options.workshop.family(network, fork, tasks)
     eager, compiled, notes = [], [], []
+    torch.set_num_threads(options.cores)
     if with_torch:
-        torch.set_num_threads(options.cores)
         eager = open_rivals(options.workshop.backbone(network), fork, tasks)
         if options.pick(True, False, False):
             try:
@@ -143,7 +148,8 @@ def open_bench(network: Network, fork: str, tasks: int, options: Options, *, wit
                 notes.append(str(error))
         else:
             notes.append("torch.compile was left out: compiling takes a minute or more for each network.")
-    return Bench(family, rows, options.cores, eager, compiled, notes)
+    by_hand = write_by_hand(options.workshop.backbone(network), fork, tasks)
+    return Bench(family, rows, options.cores, eager, compiled, by_hand, notes)
 
 
 def _trunk(repository: Repository) -> frozenset[str]:

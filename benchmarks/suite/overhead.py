@@ -1,8 +1,7 @@
 """What the server adds to its engine: `benchmarks.overhead` on a network of real size and on one that is tiny.
 
 One client sends one request after the other with tritonclient, over binary HTTP and over gRPC, to a server in a process of its own; the
-bare engine runs the same segments in the client's process; the three take turns. Then 16 clients that do as little as can be done. Server
-and clients share the cores.
+bare engine runs the same segments in the client's process; the three take turns. Then 16 clients that do as little as can be done.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from benchmarks.overhead import Overhead, measure
 from benchmarks.suite.families import networks
 from benchmarks.suite.noise import RULE, Settled, null_loop, settle
 from benchmarks.suite.options import Options
+from benchmarks.suite.pinning import find_cores
 from benchmarks.suite.result import Cell, Column, Result, Table, Unit
 from benchmarks.tiny import write_tiny_family
 
@@ -37,7 +37,7 @@ def run(options: Options) -> Result:
         family = options.workshop.family(network, network.forks[0], 4)
         found[network.name] = settled(family.repository.path, next(iter(family.networks)), max(rounds // 2, 1))
     words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
-    return Result(_headline(found[_TINY].value), (_table(found),), notes=(words, RULE))
+    return Result(_headline(found[_TINY].value), (_table(found),), notes=(words, find_cores().words, RULE))
 
 
 def _headline(tiny: Overhead) -> str:

@@ -48,8 +48,10 @@ class Style(StrEnum):
     """How a series is drawn."""
 
     line = "line"
-    points = "points"
+    points = "points"  # many, of one kind
+    marks = "marks"  # some, with a colour and a shape of their own
     dashed = "dashed"  # what others are compared with
+    dotted = "dotted"  # of the line before it, in its colour
     span = "span"  # from x[0] to x[1], shaded
 
 
@@ -88,8 +90,9 @@ class Plot:
 class Result:
     """What one benchmark has found.
 
-    headline: the one sentence to remember. notes: what a reader must know to judge it. failed: what is wrong, a sentence each; then the
-    numbers are not to be used. raw: anything plain that allows other evaluations later, such as single times.
+    headline: the one sentence to remember. tables: the main one first, which is all that the terminal shows. notes: what a reader must
+    know to judge it. failed: what is wrong, a sentence each; then the numbers are not to be used. raw: anything plain that allows other
+    evaluations later, such as single times.
     """
 
     headline: str

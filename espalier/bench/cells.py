@@ -26,12 +26,14 @@ _WORDS: Mapping[Unit, Callable[[float], str]] = MappingProxyType(
 )
 
 
-def cell_words(cell: Cell, unit: Unit) -> str:
-    """Return a cell as people read it."""
+def cell_words(cell: Cell, unit: Unit, *, spread: bool = True) -> str:
+    """Return a cell as people read it. spread: whether with the quartiles of a time."""
     if cell is None:
         return MISSING
     if isinstance(cell, Timing):
         digits = _digits(cell.median_ms)
+        if not spread:
+            return f"{cell.median_ms:.{digits}f}"
         return f"{cell.median_ms:.{digits}f} ({cell.low_ms:.{digits}f}{MISSING}{cell.high_ms:.{digits}f})"
     return cell if isinstance(cell, str) else _WORDS[unit](cell)
 
@@ -41,10 +43,10 @@ def shown_columns(table: Table) -> tuple[Column, ...]:
     return tuple(column for column in table.columns if any(row.get(column.key) not in (None, "") for row in table.rows))
 
 
-def table_words(table: Table) -> list[list[str]]:
-    """Return the cells of the columns that are shown, row by row."""
+def table_words(table: Table, *, spread: bool = True) -> list[list[str]]:
+    """Return the cells of the columns that are shown, row by row. spread: whether times have their quartiles."""
     columns = shown_columns(table)
-    return [[cell_words(row.get(column.key), column.unit) for column in columns] for row in table.rows]
+    return [[cell_words(row.get(column.key), column.unit, spread=spread) for column in columns] for row in table.rows]
 
 
 def heading(column: Column) -> str:

@@ -40,11 +40,16 @@ def write_record(record: Record, folder: Path) -> None:
     _writing(folder, lambda: _write(record, folder))
 
 
+def tables_file(record: Record, folder: Path) -> Path:
+    """Return where the tables of `record` are, in Markdown."""
+    return folder / f"{record.benchmark}.md"
+
+
 def _write(record: Record, folder: Path) -> None:
     (folder / f"{record.benchmark}.json").write_text(record.to_json(), encoding="utf-8")
     notes = "\n\n".join((record.result.headline, *record.result.notes))
     text = f"## {record.benchmark}\n\n{notes}\n\n{markdown(record.result.tables)}"
-    (folder / f"{record.benchmark}.md").write_text(text, encoding="utf-8")
+    tables_file(record, folder).write_text(text, encoding="utf-8")
     if can_draw():
         _draw(record.result.plots, folder)
         _write_report(folder)

@@ -7,7 +7,7 @@ RULES = (
     "Medians with quartiles over at least 30 runs of each variant; --quick has fewer and says so.",
     "The baseline is tuned as an expert would: the same thread settings, the same optimisation, no threads that spin against each other.",
     "All variants compute the same answers, which is checked before they are timed.",
-    "Clients and server share the cores where there are no others, and it is said.",
+    "Clients have cores of their own, away from the server's, where there are four or more; with fewer they share them, and it is said.",
     "What is worse than the baseline stays in the tables.",
 )
 
@@ -24,25 +24,30 @@ PAGE = """<!doctype html>
   :root {{ --paper: #14181d; --ink: #e6e9ed; --dim: #a3adb9; --grid: #262d35; --axis: #3d4650; --link: #66b8ee; --alert: #ff8a80; }}
 }}
 * {{ box-sizing: border-box; }}
-body {{ margin: 0 auto; max-width: 62rem; padding: 1.5rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
+body {{ margin: 0 auto; max-width: 70rem; padding: 1.5rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, "DejaVu Sans", Verdana, sans-serif; }}
 h1 {{ font-size: 1.7rem; margin: 0; }}
 h2 {{ font-size: 1.3rem; margin: 3rem 0 0; padding-top: 1rem; border-top: 1px solid var(--axis); }}
 h3 {{ font-size: 1rem; margin: 1.75rem 0 0.25rem; }}
 a {{ color: var(--link); }}
-nav a {{ margin-right: 1rem; }}
+nav {{ display: flex; flex-wrap: wrap; gap: 0.1rem 1rem; margin: 0.4rem 0; }}
+.summary {{ padding-left: 1.1rem; }}
+.summary li {{ margin: 0.3rem 0; }}
 p {{ margin: 0.4rem 0; }}
 .about, .when, table + p, .wide + p {{ color: var(--dim); }}
 .when, .wide + p {{ font-size: 0.875rem; }}
 .headline {{ font-size: 1.1rem; margin: 0.75rem 0; }}
 .warning, .noisy {{ color: var(--alert); }}
 figure {{ margin: 1.25rem 0; overflow-x: auto; }}
-figure svg {{ max-width: 100%; height: auto; }}
+figure svg {{ max-width: 100%; min-width: 34rem; height: auto; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 0.25rem 0.9rem 0.25rem 0; text-align: left; vertical-align: top;
   white-space: nowrap; border-bottom: 1px solid var(--grid); }}
 th {{ font-weight: 600; color: var(--dim); }}
+td.time {{ white-space: normal; }}
+td.time span, small {{ white-space: nowrap; }}
+small {{ color: var(--dim); font-size: 0.8125rem; }}
 thead th {{ white-space: normal; vertical-align: bottom; border-bottom-color: var(--axis); }}
 .right {{ text-align: right; }}
 .machine td {{ white-space: normal; }}
@@ -54,7 +59,7 @@ summary {{ cursor: pointer; margin: 1rem 0 0.25rem; font-weight: 600; }}
 <p class="about">Many fine-tuned tasks on one shared, frozen trunk, against what one would run without it.</p>
 <nav>{links}</nav>
 {quick}
-<ul>{summary}</ul>
+<ul class="summary">{summary}</ul>
 <h3>The machine</h3>
 <table class="machine">{machine}</table>
 <h3>The rules</h3>

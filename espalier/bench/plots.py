@@ -20,6 +20,7 @@ _DPI = 160
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733", "#009988", "#997700", "#7b8794")
 _MARKERS = "os^DvPX<>d"
 _SHADE = "#bbccee"
+_MANY = 12  # points of a line beyond which markers would hide it
 
 
 def render(plot: Plot, file_format: str) -> bytes:
@@ -32,9 +33,10 @@ def draw(plot: Plot) -> Figure:
     figure = make_figure(_WIDTH, _HEIGHT, plot.title, [plot.detail])
     axes = figure.subplots()
     clean(axes, grid="both", keep=("bottom", "left"))
-    lines = [series for series in plot.series if series.style is Style.line]
+    place = -1
     for series in plot.series:
-        _draw_series(axes, series, lines)
+        place += series.style in (Style.line, Style.marks)
+        _draw_series(axes, series, max(place, 0))
     _set_scales(axes, plot)
     axes.set_xlabel(plot.x_label)
     axes.set_ylabel(plot.y_label)
@@ -44,28 +46,30 @@ def draw(plot: Plot) -> Figure:
     return figure
 
 
-def _draw_series(axes: Axes, series: Series, lines: Sequence[Series]) -> None:
+def _draw_series(axes: Axes, series: Series, place: int) -> None:
+    """Draw it. place: of its colour and marker."""
+    colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
     if series.style is Style.span:
         axes.axvspan(*series.x[:2], color=_SHADE, alpha=0.35, linewidth=0, label=series.name)
     elif series.style is Style.dashed:
         axes.plot(series.x, series.y, color=DIM_COLOUR, linestyle="--", linewidth=1.2, label=series.name)
+    elif series.style is Style.dotted:
+        axes.plot(series.x, series.y, color=colour, linestyle=":", linewidth=1.6, label=series.name)
     elif series.style is Style.points:
         axes.plot(series.x, series.y, ".", color=_COLOURS[0], markersize=2.5, label=series.name, rasterized=True)
     else:
-        _draw_line(axes, series, lines.index(series))
-
-
-def _draw_line(axes: Axes, series: Series, place: int) -> None:
-    colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
-    axes.plot(series.x, series.y, color=colour, marker=marker, markersize=5, linewidth=1.6, label=series.name)
-    if series.low:
-        axes.vlines(series.x, series.low, series.high, color=colour, linewidth=1.2)
+        width = 1.6 if series.style is Style.line else 0
+        size = 5 if len(series.x) <= _MANY else 3
+        axes.plot(series.x, series.y, color=colour, marker=marker, markersize=size, linewidth=width, label=series.name)
+        if series.low:
+            axes.vlines(series.x, series.low, series.high, color=colour, linewidth=1.2)
 
 
 def _set_scales(axes: Axes, plot: Plot) -> None:
+    xs = sorted({x for series in plot.series for x in series.x})
     if "x" in plot.log:
-        _powers(axes, "x", [x for series in plot.series for x in series.x])
-    elif (xs := sorted({x for series in plot.series for x in series.x})) and len(xs) <= 8:
+        _powers(axes, "x", xs)
+    elif 0 < len(xs) <= 8 and all(float(x).is_integer() for x in xs):  # counts, of tasks or of streams
         axes.xaxis.set_major_locator(FixedLocator(xs))
     if "y" in plot.log:
         _powers(axes, "y", [y for series in plot.series for y in series.y])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from html import escape
 from typing import Any
 
@@ -17,7 +18,9 @@ from espalier.console import human_bytes
 
 # What the page replaces in the plots, so that they are readable on light and on dark.
 _COLOURS = {INK_COLOUR: "var(--ink)", DIM_COLOUR: "var(--dim)", GRID: "var(--grid)", WORSE: "var(--axis)", "#ffffff": "none"}
-_LONG = 24  # rows beyond which a table is folded away
+_LONG = 12  # rows beyond which a table is folded away, unless it is a benchmark's main one
+_RECENT_S = 180  # for which the load average remembers a benchmark that has ended
+_SPREAD = re.compile(r"(\S+) (\(\S+\))")  # a median and its quartiles
 
 
 def make_report(records: Sequence[Record], svgs: Mapping[str, bytes]) -> str:
@@ -26,10 +29,10 @@ def make_report(records: Sequence[Record], svgs: Mapping[str, bytes]) -> str:
     return PAGE.format(
         machine=_facts(records),
         links=links,
-        summary="".join(f"<li>{_strong(record.benchmark)} {escape(record.result.headline)}</li>" for record in records),
+        summary="".join(f"<li>{_strong(record.benchmark)}: {escape(record.result.headline)}</li>" for record in records),
         quick=_quick(records),
         rules="".join(f"<li>{escape(rule)}</li>" for rule in (*RULES, RULE)),
-        sections="".join(_section(record, svgs) for record in records),
+        sections="".join(_section(record, records, svgs) for record in records),
     )
 
 
@@ -67,13 +70,13 @@ def _facts_of(record: Record) -> dict[str, str]:
     }
 
 
-def _section(record: Record, svgs: Mapping[str, bytes]) -> str:
+def _section(record: Record, records: Sequence[Record], svgs: Mapping[str, bytes]) -> str:
     result = record.result
     failed = "".join(f'<p class="warning">Not to be used: {escape(sentence)}</p>' for sentence in result.failed)
     plots = "".join(f"<figure>{inline_svg(plot.name, svgs[plot.name])}</figure>" for plot in result.plots if plot.name in svgs)
     notes = "".join(f"<p>{escape(note)}</p>" for note in result.notes if note != RULE)
     before, after = record.load
-    if before > record.machine["machine_cores"] / 2:
+    if _was_busy(record, records):
         failed += f'<p class="warning">The machine was busy when this began (load average {before}).</p>'
     when = (
         f"Measured {record.time}, scale {record.options['scale']}, in {record.seconds:,.0f} s; load average {before} before and "
@@ -82,19 +85,29 @@ def _section(record: Record, svgs: Mapping[str, bytes]) -> str:
     return (
         f'<section id="{escape(record.benchmark)}"><h2>{escape(record.benchmark)}</h2><p class="about">{escape(record.about)}</p>'
         f'{failed}<p class="headline">{escape(result.headline)}</p>{plots}'
-        f"{''.join(_table(table) for table in result.tables)}"
+        f"{''.join(_table(table, main=table is result.tables[0]) for table in result.tables)}"
         f'<details><summary>How it was measured</summary>{notes}</details><p class="when">{escape(when)}</p></section>'
     )
 
 
-def _table(table: Table) -> str:
+def _was_busy(record: Record, records: Iterable[Record]) -> bool:
+    """Whether the machine had something else to do when this began; the benchmark just before it leaves a load of its own."""
+    began = datetime.fromisoformat(record.time)
+    pauses = [
+        (began - datetime.fromisoformat(other.time)).total_seconds() - other.seconds for other in records if other != record
+    ]
+    ours = any(-1 <= pause < _RECENT_S for pause in pauses)
+    return record.load[0] > record.machine["machine_cores"] / 2 and not ours
+
+
+def _table(table: Table, *, main: bool) -> str:
     columns = shown_columns(table)
     sides = ["left" if is_left(column) else "right" for column in columns]
     head = "".join(f'<th class="{side}">{escape(heading(column))}</th>' for column, side in zip(columns, sides, strict=True))
     body = "".join(f"<tr>{_cells(words, sides)}</tr>" for words in table_words(table))
     caption = f"<p>{escape(table.caption)}</p>" if table.caption else ""
     grid = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{caption}'
-    if len(table.rows) > _LONG:
+    if len(table.rows) > _LONG and not main:
         return f"<details><summary>{escape(table.title)} ({len(table.rows)} rows)</summary>{grid}</details>"
     return f"<h3>{escape(table.title)}</h3>{grid}"
 
@@ -102,6 +115,9 @@ def _table(table: Table) -> str:
 def _cells(words: Sequence[str], sides: Sequence[str]) -> str:
     cells = ""
     for word, side in zip(words, sides, strict=True):
+        if spread := _SPREAD.fullmatch(word) if side == "right" else None:  # the quartiles go below where there is little room
+            cells += f'<td class="right time"><span>{escape(spread[1])}</span> <small>{escape(spread[2])}</small></td>'
+            continue
         kind = f"{side} noisy" if word.startswith("noisy") else side
         cells += f'<td class="{kind}">{escape(word)}</td>'
     return cells

@@ -10,8 +10,8 @@ from rich.markup import escape
 from benchmarks.suite.options import Options
 from benchmarks.suite.record import Record, run_benchmark
 from benchmarks.suite.registry import Benchmark
-from espalier.bench.files import write_record
-from espalier.bench.tables import rich_table
+from espalier.bench.files import tables_file, write_record
+from espalier.bench.tables import show_table
 from espalier.console import console, errors
 
 
@@ -20,26 +20,33 @@ def run_all(benchmarks: Sequence[Benchmark], options: Options, out: Path) -> boo
 
     One among several that fails does not keep the others from running; one alone raises what it raises.
     """
-    good = [_run(benchmark, options, out, keep_going=len(benchmarks) > 1) for benchmark in benchmarks]
-    return all(good)
+    several = len(benchmarks) > 1
+    records = [_run(benchmark, options, out, keep_going=several) for benchmark in benchmarks]
+    if several:
+        done = ", ".join(f"{record.benchmark} {record.seconds:,.0f} s" for record in records if record)
+        console.print(f"Took: {done or 'nothing was measured'}.", soft_wrap=True, highlight=False)
+    return all(record is not None and not record.result.failed for record in records)
 
 
-def _run(benchmark: Benchmark, options: Options, out: Path, *, keep_going: bool) -> bool:
+def _run(benchmark: Benchmark, options: Options, out: Path, *, keep_going: bool) -> Record | None:
     try:
         record = run_benchmark(benchmark, options)
     except Exception as error:  # whatever a network, a server or a library does
         if not keep_going:
             raise
         errors.print(f"[bold red]{benchmark.name} failed:[/] {escape(str(error) or type(error).__name__)}", soft_wrap=True)
-        return False
+        return None
     write_record(record, out)
-    _show(record)
-    return not record.result.failed
+    _show(record, out)
+    return record
 
 
-def _show(record: Record) -> None:
-    for table in record.result.tables:
-        console.print(rich_table(table))
-    console.print(f"[bold]{escape(record.result.headline)}[/]", soft_wrap=True, highlight=False)
+def _show(record: Record, out: Path) -> None:
+    """Print the headline and the main table: all of them would scroll the ones before away."""
+    first, *more = record.result.tables
+    console.print(f"\n[bold]{record.benchmark}[/]: {escape(record.result.headline)}", soft_wrap=True, highlight=False)
+    show_table(first, console)
+    others = f", and more: {', '.join(table.title for table in more)}" if more else ""
+    console.print(f"All of it is in {tables_file(record, out)}{others}.", soft_wrap=True, markup=False, highlight=False)
     for sentence in record.result.failed:
         errors.print(f"[bold red]Not to be used:[/] {escape(sentence)}", soft_wrap=True)

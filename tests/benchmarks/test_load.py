@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.load.bare import BareEngine, Setting, settings
-from benchmarks.load.clients import split_cores
 from benchmarks.load.errors import LoadGenMissing, Refused
 from benchmarks.load.loadgen import Scenario, ScenarioJob, is_installed, judge, run_scenario
 from benchmarks.load.mixes import all_tasks, one_task, poisson_times, uniform, zipf
@@ -110,22 +109,13 @@ def test_arrivals_ascend_within_the_time(per_s: float, seconds: float, seed: int
     assert abs(len(times) - per_s * seconds) <= 6 * (per_s * seconds) ** 0.5 + 6
 
 
-# ---- settings and cores
+# ---- settings
 
 
 def test_settings_use_all_cores_evenly() -> None:
     assert [(s.instances, s.threads) for s in settings(4, [None])] == [(1, 4), (2, 2), (4, 1)]
     assert Setting(2, 1, 4).server == ("--instances", "2", "--threads", "1", "--max-batch-rows", "4")
     assert "--max-batch-rows" not in Setting(2, 1).server
-
-
-@given(st.integers(1, 128))
-def test_clients_get_cores_of_their_own_where_there_are_enough(count: int) -> None:
-    found = split_cores(range(count))
-    assert found.shared == (count < 4)
-    assert found.clients
-    assert sorted({*found.server, *found.clients}) == list(range(count))
-    assert found.shared or not set(found.server) & set(found.clients)
 
 
 # ---- rates of what was sent

@@ -15,6 +15,7 @@ from benchmarks.suite.options import Options, Scale
 from benchmarks.suite.record import read_record, run_benchmark
 from benchmarks.suite.registry import BENCHMARKS, Benchmark
 from benchmarks.synthetic import Family
+from benchmarks.timing import Timing
 from benchmarks.tiny import TASKS, write_tiny_family
 from serving.engines.embedded import EmbeddedEngine
 from serving.plan import make_plan
@@ -43,6 +44,7 @@ def test_every_benchmark_gives_tables_that_are_whole(benchmark: Benchmark, optio
     for table in result.tables:
         assert table.rows
         assert all(column.key in row for column in table.columns for row in table.rows)
+        assert all(cell.median_ms > 0 for row in table.rows for cell in row.values() if isinstance(cell, Timing))
     for plot in result.plots:
         assert plot.series
         assert all(len(series.x) == len(series.y) for series in plot.series)

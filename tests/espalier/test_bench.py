@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import re
 import xml.etree.ElementTree as ElementTree
+from contextlib import redirect_stdout
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -49,7 +51,7 @@ PLOT = Plot(
 
 def run(options: Options) -> Result:
     """A benchmark: this module is one."""
-    return Result("Twice as fast.", (TABLE,), (PLOT,), ("Random weights.", RULE))
+    return Result("Twice as fast.", (TABLE, replace(TABLE, title="Another table")), (PLOT,), ("Random weights.", RULE))
 
 
 def failing(name: str) -> Benchmark:
@@ -57,14 +59,22 @@ def failing(name: str) -> Benchmark:
 
 
 TOY = Benchmark("toy", "A toy.", __name__)
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bench")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of two benchmarks, and what the terminal has shown."""
+    folder, shown = tmp_path_factory.mktemp("bench"), io.StringIO()
     other = Benchmark("other", "A toy, too.", __name__)
-    assert run_all([TOY, other], Options(folder, Scale.quick, threads=1), folder)
-    return folder
+    with redirect_stdout(shown):
+        assert run_all([TOY, other], Options(folder, Scale.quick, threads=1), folder)
+    return folder, shown.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(ran: tuple[Path, str]) -> Path:
+    return ran[0]
 
 
 class Page(HTMLParser):
@@ -108,6 +118,7 @@ def test_the_page_is_whole_and_needs_nothing_else(folder: Path) -> None:
         "a|b & <c>",
         f"12.3 (11.0{MISSING}15.0)",
         "Random weights.",
+        "Another table",
         "Not the full measurement (other, toy)",
         "A plot",
     ):
@@ -133,16 +144,13 @@ def test_plots_follow_the_page_from_light_to_dark(folder: Path) -> None:
 def test_a_plot_names_its_series_and_axes_and_is_the_same_every_time() -> None:
     svg = render(PLOT, "svg")
     assert svg == render(PLOT, "svg")
-    words = {"".join(element.itertext()) for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")}
+    words = {"".join(element.itertext()) for element in ElementTree.fromstring(svg).iter(f"{SVG}text")}
     assert {"shared", "separate", "limit", "meanwhile", "requests", "tasks", "ms", "A plot", "Of nothing."} <= words
 
 
 def test_logarithmic_axes_have_powers_of_two() -> None:
     plot = Plot("log", "Log", "", "x", "y", (Series("a", (1, 3, 8), (1, 5, 20)),), log="xy")
-    words = [
-        "".join(element.itertext())
-        for element in ElementTree.fromstring(render(plot, "svg")).iter("{http://www.w3.org/2000/svg}text")
-    ]
+    words = ["".join(element.itertext()) for element in ElementTree.fromstring(render(plot, "svg")).iter(f"{SVG}text")]
     assert {"1", "2", "4", "8", "16"} <= set(words)
 
 
@@ -183,6 +191,15 @@ def test_one_of_several_that_fails_does_not_keep_the_others_from_running(
     assert (tmp_path / "toy.md").exists()
     with pytest.raises(ModuleNotFoundError):
         run_all([failing("alone")], Options(tmp_path, Scale.quick), tmp_path)
+
+
+def test_the_terminal_shows_headline_and_main_table_and_says_where_the_rest_is(ran: tuple[Path, str]) -> None:
+    folder, shown = ran
+    assert shown.count("toy: Twice as fast.") == 1
+    assert shown.count("Times <of> a | b") == 2
+    assert shown.count(f"{folder / 'toy.md'}, and more: Another table.") == 1
+    assert "Another table" not in shown.replace("more: Another table", "")
+    assert re.search(r"Took: toy \d+ s, other \d+ s\.$", shown.strip())
 
 
 def test_results_that_were_measured_elsewhere_are_told_apart(folder: Path) -> None:
