@@ -23,7 +23,7 @@ def describe_machine() -> str:
 
 def machine_facts() -> dict[str, Any]:
     """Return the hardware and the system under short names. memory_bytes: of the machine, 0 where it is not known."""
-    flags = set(_cpuinfo("flags").split() or _cpuinfo("Features").split())
+    flags = processor_flags()
     return {
         "processor": _processor(),
         "cores": available_cores(),
@@ -33,6 +33,11 @@ def machine_facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
+
+
+def processor_flags() -> frozenset[str]:
+    """Return the names of what the processor's instruction set has, as Linux writes them; nothing where they are not known."""
+    return frozenset(_cpuinfo("flags").split() or _cpuinfo("Features").split())
 
 
 def versions() -> dict[str, str]:

@@ -17,11 +17,28 @@ class UnknownBenchmark(BenchmarkError):
         super().__init__(f"There is no benchmark {name!r}; give all, list or one of {', '.join(known)}.")
 
 
-class PrecisionUnavailable(BenchmarkError):
-    """Numbers in which the engine does not compute."""
+class UnknownPrecision(BenchmarkError):
+    """Numbers that no benchmark knows."""
 
-    def __init__(self, precision: str, available: Iterable[str]) -> None:
-        super().__init__(f"The engine has no networks in {precision}; what can be measured is {', '.join(available)}.")
+    def __init__(self, precision: str, known: Iterable[str]) -> None:
+        super().__init__(
+            f"There is no precision {precision!r}; give one or more of {', '.join(known)}, with commas between them."
+        )
+
+
+class OnlyInFp32(BenchmarkError):
+    """Another precision for benchmarks that measure in fp32."""
+
+    def __init__(self, benchmarks: Iterable[str], precise: Iterable[str]) -> None:
+        names = ", ".join(benchmarks)
+        super().__init__(f"Networks in fp32 alone are measured by {names}; give --precision to {', '.join(precise)}.")
+
+
+class PrecisionUnavailable(BenchmarkError):
+    """Numbers in which ONNX Runtime does not compute on this machine."""
+
+    def __init__(self, precision: str, provider: str, reason: str) -> None:
+        super().__init__(f"ONNX Runtime's {provider} opens no network in {precision} ({reason}); leave {precision} out.")
 
 
 class NotARecord(BenchmarkError):

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.flops import separate_cost, shared_cost
+from benchmarks.precision.kernels import check_kernels
+from benchmarks.precision.tables import NOTES, Change, change, precision_tables
+from benchmarks.precision.trained import learn
 from benchmarks.suite.families import RANDOM_WEIGHTS, Network, networks
 from benchmarks.suite.latency_bench import BY_HAND, ONE_TASK, Bench, Times, open_bench
 from benchmarks.suite.noise import RULE, Settled, null_loop, settle
@@ -60,22 +63,28 @@ class Measured:
 
 def run(options: Options) -> Result:
     """Measure every network of the scale at each of its forks."""
+    check_kernels(options.precisions)
     counts = options.pick((1, 2, 4, 8, 16), (1, 4, 8), (1, 2))
     found: list[Measured] = []
     notes: list[str] = []
+    changes: list[Change] = []
     for network in networks(options):
         for fork in network.forks:
             options.say(f"Making {max(counts)} tasks of {network.name} that fork at {fork}")
             with_torch = fork == network.forks[0]
             bench = open_bench(network, fork, max(counts), options, with_torch=with_torch)
             notes += bench.notes
+            weights = sum(segment.weight_bytes for segment in bench.repository.segments.values())
+            changes += [change(network.name, fork, family, weights) for family in bench.precise]
             found += _measure(bench, network, fork, counts, options)
             if not with_torch:
                 options.workshop.forget(network, fork)  # the first fork's family is for other benchmarks, too
     several = [measured for measured in found if measured.tasks > 1]
+    learnt, refused = learn(options)
+    notes += [*refused, *(NOTES if changes else ())]
     return Result(
         _headline(several),
-        (_speedups(found), _times(found)),
+        (_speedups(found), _times(found), *precision_tables(found, changes, learnt)),
         (_share_plot(several), *(_time_plot(found, network) for network in networks(options))),
         (RANDOM_WEIGHTS, *_explanations(options), _against_hand(several), *dict.fromkeys(notes), RULE),
         tuple(bench_failure for bench_failure in dict.fromkeys(m.times.value.wrong for m in found) if bench_failure),

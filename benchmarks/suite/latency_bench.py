@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from benchmarks.networks import open_network
+from benchmarks.precision.variants import Call, Precise, PreciseVariants, make_precise
 from benchmarks.suite.families import Network
 from benchmarks.suite.merged import write_merged
 from benchmarks.suite.options import Options
@@ -64,7 +65,9 @@ class Bench:
         compiled: Sequence[nn.Module],
         by_hand: SharedTrunk,
         notes: Sequence[str],
+        precise: Sequence[Precise] = (),
     ) -> None:
+        self.precise = tuple(precise)
         self.repository: Repository = family.repository
         self.names = list(family.networks)
         self.notes = tuple(notes)
@@ -73,6 +76,7 @@ class Bench:
         self._torch = {"torch": eager, "compiled": compiled}
         self._by_hand = by_hand
         self._trunk = _trunk(self.repository)
+        self._others = [PreciseVariants(family, threads) for family in precise]
         self._runner = asyncio.Runner()
         self._worker = ThreadPoolExecutor(1)  # as the engine: one thread runs everything, one after another
         self._engine = EmbeddedEngine(self.repository, options=EngineOptions(SessionStoreOptions(threads), learn_rows=True))
@@ -80,10 +84,14 @@ class Bench:
     def __enter__(self) -> Bench:
         self._runner.run(self._engine.start())
         self._sessions = {name: open_network(file, self._threads) for name, file in self._files.items()}
+        for other in self._others:
+            self._runner.run(other.start())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._runner.run(self._engine.aclose())
+        for other in self._others:
+            self._runner.run(other.aclose())
         self._runner.close()
         self._worker.shutdown()
         del self._sessions
@@ -121,8 +129,11 @@ class Bench:
         answer = await self._engine.infer(plans["shared"], image)
         answers = {name: await loop.run_in_executor(self._worker, run) for name, run in variants.items()}
         wrong = _differences([answer.outputs[name] for name in names], answers)
-        calls = {name: partial(loop.run_in_executor, self._worker, run) for name, run in variants.items()}
+        calls: dict[str, Call] = {name: partial(loop.run_in_executor, self._worker, run) for name, run in variants.items()}
         shared = {"shared": lambda: self._engine.infer(plans["shared"], image), ONE_TASK: one_task}
+        for other in self._others:
+            calls |= other.calls(names, self._rows, self._worker)
+            wrong = wrong or await other.difference(names, self._rows)
         seconds = await take_samples({**shared, **calls}, rounds, warmup, _PAUSE_S)
         return Times(seconds, *self._parts(alone[-rounds:]), wrong)
 
@@ -149,7 +160,8 @@ def open_bench(network: Network, fork: str, tasks: int, options: Options, *, wit
         else:
             notes.append("torch.compile was left out: compiling takes a minute or more for each network.")
     by_hand = write_by_hand(options.workshop.backbone(network), fork, tasks)
-    return Bench(family, rows, options.cores, eager, compiled, by_hand, notes)
+    precise, refused = make_precise(family.repository, options.precisions, options)
+    return Bench(family, rows, options.cores, eager, compiled, by_hand, [*notes, *refused], precise)
 
 
 def _trunk(repository: Repository) -> frozenset[str]:

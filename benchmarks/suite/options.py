@@ -9,13 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from benchmarks.suite.errors import PrecisionUnavailable
+from benchmarks.suite.errors import UnknownPrecision
 from serving.engines.cores import available_cores
 
 if TYPE_CHECKING:
     from benchmarks.suite.families import Workshop
 
-PRECISIONS = ("fp32",)  # what the engine has networks in
+FP32 = "fp32"
+PRECISIONS = (FP32, "int8", "bf16")
 
 _Value = TypeVar("_Value")
 
@@ -36,19 +37,25 @@ def _silent(sentence: str) -> None:
 class Options:
     """scratch: a folder for networks, of several GB on the full scale. Benchmarks that run with the same options share what is made.
 
-    threads: of every variant, None: as many as this process has cores. say: is told what is being measured.
-    Raises PrecisionUnavailable.
+    precision: some of PRECISIONS with commas between them. threads: of every variant, None: as many as this process has cores. say: is told
+    what is being measured. Raises UnknownPrecision.
     """
 
     scratch: Path
     scale: Scale = Scale.full
-    precision: str = "fp32"
+    precision: str = FP32
     threads: int | None = None
     say: Callable[[str], None] = _silent
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise PrecisionUnavailable(self.precision, PRECISIONS)
+        for precision in self.precisions:
+            if precision not in PRECISIONS:
+                raise UnknownPrecision(precision, PRECISIONS)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Return the precisions, each once: fp32 first, with which the others are compared, and then as they were given."""
+        return tuple(dict.fromkeys((FP32, *(word.strip() for word in self.precision.split(",")))))
 
     @property
     def cores(self) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 
-from benchmarks.suite.errors import UnknownBenchmark
-from benchmarks.suite.options import Options
+from benchmarks.suite.errors import OnlyInFp32, UnknownBenchmark
+from benchmarks.suite.options import FP32, Options
 from benchmarks.suite.result import Result
 
 Run = Callable[[Options], Result]
@@ -15,11 +15,15 @@ Run = Callable[[Options], Result]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """module: that holds `run`; it is imported when it is needed, for most need torch. about: one line for people."""
+    """module: that holds `run`; it is imported when it is needed, for most need torch. about: one line for people.
+
+    precise: whether it measures other precisions than fp32, too.
+    """
 
     name: str
     about: str
     module: str
+    precise: bool = False
 
     def load(self) -> Run:
         """Return the function. Raises ModuleNotFoundError when something that it needs is not installed."""
@@ -30,7 +34,9 @@ class Benchmark:
 # In the order of `espalier bench all` and of the report.
 BENCHMARKS = (
     Benchmark("flops", "What sharing saves on paper: MACs, weights and activations for 1 to 32 tasks.", "benchmarks.suite.flops"),
-    Benchmark("latency", "One request for 1 to 16 tasks: shared trunk, separate networks, torch.", "benchmarks.suite.latency"),
+    Benchmark(
+        "latency", "One request for 1 to 16 tasks: shared trunk, separate networks, torch.", "benchmarks.suite.latency", True
+    ),
     Benchmark("merge", "Frozen suffixes on one stacked batch, tuned blocks as grouped.", "benchmarks.merge.benchmark"),
     Benchmark("memory", "Resident memory and disk for 1 to 32 tasks.", "benchmarks.suite.memory"),
     Benchmark("overhead", "What the server adds to its engine, per request and at most per second.", "benchmarks.suite.overhead"),
@@ -45,3 +51,10 @@ def find_benchmarks(name: str) -> tuple[Benchmark, ...]:
     if not found:
         raise UnknownBenchmark(name, [benchmark.name for benchmark in BENCHMARKS])
     return found
+
+
+def check_precisions(benchmarks: Iterable[Benchmark], precisions: Iterable[str]) -> None:
+    """Raise OnlyInFp32 where one of `benchmarks` cannot measure one of `precisions`."""
+    plain = [benchmark.name for benchmark in benchmarks if not benchmark.precise]
+    if plain and set(precisions) != {FP32}:
+        raise OnlyInFp32(plain, [benchmark.name for benchmark in BENCHMARKS if benchmark.precise])

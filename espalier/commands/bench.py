@@ -17,7 +17,9 @@ def bench(
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="For JSON, tables and plots; report.html shows all results there.")
     ] = Path("espalier-bench"),
-    precision: Annotated[str, typer.Option(metavar="fp32", help="What the networks compute in.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(metavar="LIST", help="fp32, int8, bf16, with commas between them; others than fp32 for latency alone.")
+    ] = "fp32",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of every variant; by default as many as this process has cores.")
     ] = None,
@@ -38,7 +40,7 @@ def bench(
     import tempfile
 
     from benchmarks.suite.options import Options, Scale
-    from benchmarks.suite.registry import BENCHMARKS, find_benchmarks
+    from benchmarks.suite.registry import BENCHMARKS, check_precisions, find_benchmarks
     from espalier.bench.files import REPORT, can_draw, prepare
     from espalier.bench.run import run_all
 
@@ -47,6 +49,7 @@ def bench(
             console.print(f"[bold]{benchmark.name:12}[/]{escape(benchmark.about)}", soft_wrap=True, highlight=False)
         return
     chosen = find_benchmarks(name)
+    check_precisions(chosen, Options(out, precision=precision).precisions)
     prepare(out)
     with tempfile.TemporaryDirectory(prefix="espalier-bench-", dir=scratch) as folder:
         options = Options(Path(folder), Scale.quick if quick else Scale.full, precision, threads, say)

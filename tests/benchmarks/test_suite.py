@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.machine import machine_facts, source_commit, versions
-from benchmarks.suite.errors import NotARecord, PrecisionUnavailable, UnknownBenchmark
+from benchmarks.suite.errors import NotARecord, OnlyInFp32, UnknownBenchmark, UnknownPrecision
 from benchmarks.suite.noise import LIMIT, Settled, settle
 from benchmarks.suite.options import Options, Scale
 from benchmarks.suite.record import read_record, run_benchmark
-from benchmarks.suite.registry import BENCHMARKS, Benchmark, find_benchmarks
+from benchmarks.suite.registry import BENCHMARKS, Benchmark, check_precisions, find_benchmarks
 from benchmarks.suite.result import Column, Plot, Result, Series, Style, Table, Unit
 from benchmarks.timing import Timing
 
@@ -100,9 +100,23 @@ def test_benchmarks_are_found_by_name() -> None:
         find_benchmarks("speed")
 
 
-def test_precisions_that_the_engine_lacks_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PrecisionUnavailable, match=r"no networks in bf16.*fp32"):
-        Options(tmp_path, precision="bf16")
+def test_fp32_comes_first_among_the_precisions(tmp_path: Path) -> None:
+    assert Options(tmp_path).precisions == ("fp32",)
+    assert Options(tmp_path, precision="int8").precisions == ("fp32", "int8")
+    assert Options(tmp_path, precision="bf16, int8,fp32,bf16").precisions == ("fp32", "bf16", "int8")
+
+
+@pytest.mark.parametrize("precision", ["int4", "", "int8,", "FP32"])
+def test_unknown_precisions_are_refused(tmp_path: Path, precision: str) -> None:
+    with pytest.raises(UnknownPrecision, match=r"There is no precision .* fp32, int8, bf16, with commas"):
+        Options(tmp_path, precision=precision)
+
+
+def test_other_precisions_are_refused_by_benchmarks_that_do_not_measure_them() -> None:
+    check_precisions(BENCHMARKS, ["fp32"])
+    check_precisions(find_benchmarks("latency"), ["fp32", "int8", "bf16"])
+    with pytest.raises(OnlyInFp32, match=r"fp32 alone are measured by flops, merge.*; give --precision to latency\."):
+        check_precisions(BENCHMARKS, ["fp32", "int8"])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from benchmarks.suite.merged import write_merged
 from benchmarks.suite.options import Options, Scale
 from benchmarks.suite.record import read_record, run_benchmark
 from benchmarks.suite.registry import BENCHMARKS, Benchmark
+from benchmarks.suite.result import Result
 from benchmarks.synthetic import Family
 from benchmarks.timing import Timing
 from benchmarks.tiny import TASKS, write_tiny_family
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
-    return Options(tmp_path_factory.mktemp("scratch"), Scale.tiny, threads=1)
+    return Options(tmp_path_factory.mktemp("scratch"), Scale.tiny, "int8", threads=1)  # of which latency alone takes notice
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,18 @@ def test_every_benchmark_gives_tables_that_are_whole(benchmark: Benchmark, optio
     file = tmp_path / "record.json"
     file.write_text(record.to_json())
     assert read_record(file) == record
+    if benchmark.precise:
+        _check_precisions(result, options)
+
+
+def _check_precisions(result: Result, options: Options) -> None:
+    """int8 stands beside fp32: its times, its answers with random weights, and the accuracy of a trained task."""
+    times, answers, trained = (table.rows for table in result.tables if "other precisions" in table.title)
+    assert [(row["tasks"], row["precision"]) for row in times] == [(1, "fp32"), (1, "int8"), (2, "fp32"), (2, "int8")]
+    assert all(isinstance(row[kind], Timing) for row in times for kind in ("shared", "separate"))
+    assert [row["precision"] for row in answers] == ["int8"]
+    assert [(row["task"], row["precision"]) for row in trained] == [("parity", "fp32"), ("parity", "int8")]
+    assert not list(options.scratch.glob("int8-*"))  # what was converted is gone
 
 
 @pytest.mark.parametrize("tasks", [["early"], ["late", "probe"], list(TASKS)])

@@ -229,4 +229,5 @@ def test_the_command_lists_and_refuses() -> None:
 def test_the_command_refuses_precisions_before_it_measures(tmp_path: Path) -> None:
     refused = espalier("bench", "flops", "--precision", "int8", "--out", tmp_path / "out")
     assert refused.returncode == 2
-    assert "no networks in int8" in refused.stderr
+    assert "Networks in fp32 alone are measured by flops" in refused.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,1 @@
+"""Networks in other precisions than fp32, and what that costs in accuracy."""

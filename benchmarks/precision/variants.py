@@ -1,0 +1,127 @@
+"""Families of networks in other precisions, opened and ready to take turns with those in fp32."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.networks import open_network
+from benchmarks.precision.accuracy import Deviation, answers, deviation, mean_deviation, pictures
+from benchmarks.precision.kernels import MAKE, tried
+from benchmarks.suite.errors import PrecisionUnavailable
+from benchmarks.suite.merged import write_merged
+from benchmarks.suite.options import FP32, Options
+from serving.engines.base import Array
+from serving.engines.embedded import EmbeddedEngine, EngineOptions
+from serving.engines.sessions import SessionStoreOptions
+from serving.plan import make_plan
+from serving.repository import Repository
+
+Call = Callable[[], Awaitable[object]]
+_COMPARED = 2  # tasks whose answers are compared with those in fp32
+_SAME = 1e-3  # of the answers' size: the same arithmetic in another order
+
+
+def variant(kind: str, precision: str) -> str:
+    """Return the name of a variant, `kind` being "shared" or "separate"."""
+    return kind if precision == FP32 else f"{kind} {precision}"
+
+
+@dataclass(frozen=True)
+class Precise:
+    """A family in another precision. deviation: of its first tasks from fp32."""
+
+    precision: str
+    repository: Repository
+    deviation: Deviation
+
+
+class PreciseVariants:
+    """The shared trunk and separate networks of one precision. start() opens them, aclose() closes them and deletes the files.
+
+    Separate networks are the tasks' segments joined to one graph each: converted in the same way, with the same ranges, so that both sides
+    compute the same numbers; ONNX Runtime removes what stands at the seams.
+    """
+
+    def __init__(self, family: Precise, threads: int) -> None:
+        self.family = family
+        self._threads = threads
+        self._engine = EmbeddedEngine(family.repository, options=EngineOptions(SessionStoreOptions(threads), learn_rows=True))
+        self._sessions: dict[str, Any] = {}
+
+    async def start(self) -> None:
+        """Open the engine, and a session for each separate network."""
+        await self._engine.start()
+        repository = self.family.repository
+        for name in repository.tasks:
+            joined = write_merged(repository, [name], repository.path.with_name(f"{name}.onnx"))
+            self._sessions[name] = open_network(joined, self._threads)
+
+    async def aclose(self) -> None:
+        """Close what is open, and delete the folder that the repository lies in."""
+        await self._engine.aclose()
+        self._sessions = {}
+        shutil.rmtree(self.family.repository.path.parent)
+
+    def calls(self, names: Sequence[str], rows: Array, worker: Executor) -> Mapping[str, Call]:
+        """Return what answers uint8 `rows` for the tasks `names`: shared by the engine, separate in the thread of `worker`."""
+        plan, feed = self._request(names, rows)
+        precision, run = self.family.precision, partial(asyncio.get_running_loop().run_in_executor, worker)
+        return {
+            variant("shared", precision): lambda: self._engine.infer(plan, feed),
+            variant("separate", precision): lambda: run(self._run_separate, names, feed),
+        }
+
+    async def difference(self, names: Sequence[str], rows: Array) -> str:
+        """Return a sentence where shared and separate differ by more than this precision does from fp32, else ""."""
+        plan, feed = self._request(names, rows)
+        shared = (await self._engine.infer(plan, feed)).outputs
+        pairs = zip(names, self._run_separate(names, feed), strict=True)
+        most = max(deviation(separate, shared[name]).of_size for name, separate in pairs)
+        if most <= max(_SAME, self.family.deviation.of_size):
+            return ""
+        return f"In {self.family.precision}, separate and the shared trunk differ by {most:.1e} of the outputs; their times do not compare."
+
+    def _request(self, names: Sequence[str], rows: Array) -> tuple[Any, Mapping[str, Array]]:
+        plan = make_plan(self.family.repository, names)
+        return plan, {plan.inputs[0]: rows}
+
+    def _run_separate(self, names: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
+        return [self._sessions[name].run(None, dict(feed))[0] for name in names]
+
+
+def make_precise(repository: Repository, precisions: Iterable[str], options: Options) -> tuple[list[Precise], list[str]]:
+    """Return `repository` in each of `precisions` but fp32, in folders under `options.scratch`; and a sentence for each that cannot be."""
+    made: list[Precise] = []
+    refused: list[str] = []
+    for precision in precisions:
+        if precision != FP32:
+            options.say(f"Converting {len(repository.tasks)} tasks to {precision}")
+            try:
+                made.append(_make(repository, precision, options))
+            except PrecisionUnavailable as error:
+                refused.append(str(error))
+    return made, refused
+
+
+def _make(repository: Repository, precision: str, options: Options) -> Precise:
+    names = list(repository.tasks)[:_COMPARED]
+    size = repository.tasks[names[0]].inputs[0].shape[0]
+    folder = Path(tempfile.mkdtemp(dir=options.scratch, prefix=f"{precision}-"))
+    try:
+        with tried(precision):
+            rows = pictures(options.pick(16, 8, 4), size, seed=1)
+            made = MAKE[precision](repository, rows, folder / "repository")
+            rows = pictures(options.pick(64, 32, 8), size, seed=2)
+            expected, found = (answers(one, names, rows, options.cores) for one in (repository, made))
+    except PrecisionUnavailable:
+        shutil.rmtree(folder)
+        raise
+    return Precise(precision, made, mean_deviation([deviation(expected[name], found[name]) for name in names]))
