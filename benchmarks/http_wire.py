@@ -46,9 +46,19 @@ class Connection:
         self.writer.write(request)
         head = (await self.reader.readuntil(b"\r\n\r\n")).lower()
         length, json_length = _LENGTH.search(head), _JSON_LENGTH.search(head)
-        body = await self.reader.readexactly(int(length.group(1)) if length else 0)
-        keeps_open = length is not None and b"\nconnection: close" not in head
+        chunked = b"\ntransfer-encoding: chunked" in head
+        body = await self._chunks() if chunked else await self.reader.readexactly(int(length.group(1)) if length else 0)
+        keeps_open = (chunked or length is not None) and b"\nconnection: close" not in head
         return Reply(int(head.split()[1]), body, keeps_open, int(json_length.group(1)) if json_length else None)
+
+    async def _chunks(self) -> bytes:
+        """Return a body that comes in pieces, each with its length before it; the last one is empty."""
+        body = b""
+        while size := int((await self.reader.readuntil(b"\r\n")).partition(b";")[0], 16):
+            body += (await self.reader.readexactly(size + 2))[:-2]
+        while await self.reader.readuntil(b"\r\n") != b"\r\n":  # trailers
+            pass
+        return body
 
     async def close(self) -> None:
         """Close it."""

@@ -20,4 +20,4 @@ class LoadGenMissing(BenchmarkError):
     """MLPerf's load generator is not installed."""
 
     def __init__(self) -> None:
-        super().__init__("MLPerf's scenarios need its load generator; install it with `pip install mlcommons-loadgen`.")
+        super().__init__("MLPerf's scenarios need its load generator; install it with `pip install 'espalier[bench]'`.")

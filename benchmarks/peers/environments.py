@@ -55,7 +55,18 @@ def _make(place: Path, pins: Path) -> None:
     """Make the folder where it stays, since the programs in it name its path."""
     try:
         _run([sys.executable, "-m", "venv", "--clear", str(place)], "python -m venv")
-        install = ["-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--no-deps", "--requirement", str(pins)]
+        install = [
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--quiet",
+            "--retries",
+            "1",
+            "--no-deps",
+            "-r",
+            str(pins),
+        ]
         _run([str(place / "bin" / "python"), *install], "pip")
         (place / _WHOLE).touch()
     except BaseException:

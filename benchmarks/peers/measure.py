@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
-from benchmarks.peers.environments import PeerUnavailable
-from benchmarks.peers.peers import Endpoint, Peer, Server
+from benchmarks.peers.ask import FAILURES, check_answers, latencies, throughput, wait_for_answer
+from benchmarks.peers.environments import PeerUnavailable, set_up
+from benchmarks.peers.processes import available_bytes
+from benchmarks.peers.server import Endpoint, Peer, Server
 from benchmarks.peers.work import Work
+from benchmarks.suite.noise import Settled, settle
 from benchmarks.timing import Timing, summarise
-from serving.engines.base import Array
 from serving.errors import ServingError
 
-_TOLERANCE = 1e-3  # of the largest score
+_WAKE_S = 30.0
 
 Say = Callable[[str], None]
+Null = Callable[[], float]
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Plan:
     """How much is measured.
 
     counts: tasks of a request. turns: of each peer, runs: requests of each kind in a turn. clients, seconds: of each measurement of
-    throughput, in each of `throughput_turns`; 0 seconds: none. threads: of each session. ready_s: for a peer to give its first answer.
+    throughput, in each of `throughput_turns`. threads: of each session. ready_s: for a peer to give its first answer. room_bytes: of
+    memory that must be there for another peer to be started.
     """
 
     counts: tuple[int, ...] = (1, 2, 8)
@@ -38,13 +43,15 @@ class Plan:
     throughput_turns: int = 3
     threads: int = 2
     ready_s: float = 300.0
+    room_bytes: int = 3 * 10**9
 
 
 @dataclass(frozen=True)
 class Row:
     """One peer over one protocol. By tasks of a request: the latency of one client, and requests per second of several clients.
 
-    missing: why it could not be measured, "" if it was. lines: of code and configuration that a user has to write.
+    missing: why it could not be measured, "" if it was. lines: of code and configuration that a user has to write. turns, noisy: how
+    many measurements it had, and how many of them the rule of benchmarks.suite.noise calls noisy.
     """
 
     peer: str
@@ -56,6 +63,13 @@ class Row:
     memory_bytes: int = 0
     lines: int = 0
     missing: str = ""
+    turns: int = 0
+    noisy: int = 0
+
+    @property
+    def mark(self) -> str:
+        """Return what is written beside the row."""
+        return f"noisy ({self.noisy} of {self.turns} turns)" if self.noisy else ""
 
 
 @dataclass(eq=False)
@@ -65,133 +79,116 @@ class _Entrant:
     row: Row
     server: Server
     endpoint: Endpoint
-    seconds: dict[int, list[float]] = field(default_factory=dict)
-    per_s: dict[int, list[float]] = field(default_factory=dict)
+    seconds: list[Settled[dict[int, list[float]]]] = field(default_factory=list)
+    per_s: list[Settled[dict[int, float]]] = field(default_factory=list)
 
     def result(self) -> Row:
+        """Return its row with medians over all turns."""
         if self.row.missing:
             return self.row
-        latency = {count: summarise(seconds) for count, seconds in self.seconds.items()}
-        return replace(self.row, latency=latency, per_s={count: float(np.median(rates)) for count, rates in self.per_s.items()})
+        latency, rates = _by_count(turn.value for turn in self.seconds), _by_count(turn.value for turn in self.per_s)
+        return replace(
+            self.row,
+            latency={count: summarise(np.ravel(seconds).tolist()) for count, seconds in latency.items()},
+            per_s={count: float(np.median(found)) for count, found in rates.items()},
+            turns=len(self.seconds) + len(self.per_s),
+            noisy=sum(turn.noisy for turn in self.seconds) + sum(turn.noisy for turn in self.per_s),
+        )
 
 
-def measure(work: Work, peers: Sequence[Peer], plan: Plan, say: Say = lambda sentence: None) -> list[Row]:
+def measure(work: Work, peers: Sequence[Peer], plan: Plan, null: Null, say: Say = lambda sentence: None) -> list[Row]:
     """Return a row for each peer and protocol, in their order; one that could not be measured says why.
 
     Latency: the peers take turns, in each turn one uncounted request and `runs` counted ones of each kind. Memory: of all of a
-    server's processes after requests of each kind.
+    server's processes after requests of each kind. null: seconds of the null loop; a turn beside which it changes is measured again.
     """
+    unavailable = _set_up({peer.environment for peer in peers if peer.environment}, say)
     with ExitStack() as stack:
-        entrants = [entrant for peer in peers for entrant in _enter(peer, work, plan, stack, say)]
+        found = [one for peer in peers for one in _enter(peer, unavailable.get(peer.environment, ""), work, plan, stack, say)]
+        entrants = [one for one in found if isinstance(one, _Entrant)]
         for turn in range(plan.turns):
-            say(f"latency, turn {turn + 1} of {plan.turns}")
-            _take_turns(entrants, lambda entrant: _time(entrant, work, plan))
-        for turn in range(plan.throughput_turns if plan.seconds else 0):
-            say(f"throughput, turn {turn + 1} of {plan.throughput_turns}")
-            _take_turns(entrants, lambda entrant: _load(entrant, work, plan))
-        return [entrant.result() if isinstance(entrant, _Entrant) else entrant for entrant in entrants]
+            say(f"Measuring the latency of the peers, turn {turn + 1} of {plan.turns}")
+            _take_turns(entrants, lambda one: one.seconds.append(settle(lambda: _time(one, work, plan), null)))
+        for turn in range(plan.throughput_turns):
+            say(f"Measuring the throughput of the peers, turn {turn + 1} of {plan.throughput_turns}")
+            _take_turns(entrants, lambda one: one.per_s.append(settle(lambda: _load(one, work, plan), null)))
+        return [one.result() if isinstance(one, _Entrant) else one for one in found]
 
 
-def _enter(peer: Peer, work: Work, plan: Plan, stack: ExitStack, say: Say) -> Iterator[_Entrant | Row]:
+def _set_up(environments: Iterable[str], say: Say) -> dict[str, str]:
+    """Make the environments that are not there yet; return why some cannot be had."""
+    unavailable = {}
+    for name in sorted(environments):
+        try:
+            set_up(name, say=say)
+        except (PeerUnavailable, OSError) as error:
+            unavailable[name] = str(error)
+    return unavailable
+
+
+def _enter(peer: Peer, unavailable: str, work: Work, plan: Plan, stack: ExitStack, say: Say) -> Iterator[_Entrant | Row]:
     """Start `peer`, check its answers, and put it to sleep."""
     row = Row(peer.name, peer.variant, peer.version)
-    say(f"starting {peer.name}, {peer.variant}")
-    with ExitStack() as own:
-        try:
+    try:
+        if unavailable:
+            raise PeerUnavailable(unavailable)
+        if available_bytes() < plan.room_bytes:
+            raise PeerUnavailable("the others had left too little memory; choose fewer with --only")
+        say(f"Starting {peer.name}, {peer.variant}")
+        with ExitStack() as own:
             server = own.enter_context(peer.serve(work, plan.threads))
             for endpoint in server.endpoints:
-                asyncio.run(_check(server, endpoint, work, plan))
-        except (PeerUnavailable, ServingError, RuntimeError, OSError) as error:
-            yield replace(row, missing=f"{error}")
-            return
-        stack.push(own.pop_all())
-    memory, lines = server.processes.memory_bytes(), server.lines
+                asyncio.run(_first_answers(server, endpoint, work, plan))
+            stack.push(own.pop_all())
+    except (PeerUnavailable, ServingError, *FAILURES) as error:
+        yield replace(row, missing=str(error) or type(error).__name__)
+        return
+    memory = server.processes.memory_bytes()
     server.processes.pause()
     for endpoint in server.endpoints:
-        yield _Entrant(replace(row, protocol=endpoint.protocol, memory_bytes=memory, lines=lines), server, endpoint)
+        yield _Entrant(replace(row, protocol=endpoint.protocol, memory_bytes=memory, lines=server.lines), server, endpoint)
 
 
-async def _check(server: Server, endpoint: Endpoint, work: Work, plan: Plan) -> None:
-    """Wait for the first answer; then compare those for each number of tasks. Raises PeerUnavailable."""
-    deadline = time.monotonic() + plan.ready_s
-    while not await _answers(endpoint, work, server, final=time.monotonic() > deadline):
-        await asyncio.sleep(0.2)
-    async with endpoint.wire.connect(endpoint.port) as ask:
-        for count in plan.counts:
-            tasks = work.tasks[:count]
-            found = endpoint.wire.read(await ask(endpoint.wire.request(work.image, tasks)))
-            wrong = [task for task in tasks if task not in found or not _is_right(found[task], work.answers[task])]
-            if wrong or len(found) != count:
-                raise PeerUnavailable(f"its answers are wrong for {', '.join(wrong) or 'tasks that nobody asked for'}")
+async def _first_answers(server: Server, endpoint: Endpoint, work: Work, plan: Plan) -> None:
+    await wait_for_answer(endpoint, work, plan.ready_s, server.check)
+    await check_answers(endpoint, work, plan.counts, plan.clients)
 
 
-async def _answers(endpoint: Endpoint, work: Work, server: Server, final: bool) -> bool:
-    try:
-        async with asyncio.timeout(60), endpoint.wire.connect(endpoint.port) as ask:
-            await ask(endpoint.wire.request(work.image, work.tasks[:1]))
-    except (OSError, EOFError, RuntimeError, TimeoutError) as error:
-        server.check()
-        if final:
-            raise PeerUnavailable(f"it was not ready in time: {error}") from error
-        return False
-    return True
-
-
-def _is_right(found: Array, wanted: Array) -> bool:
-    return found.shape == wanted.shape and bool(np.allclose(found, wanted, rtol=0, atol=_TOLERANCE * float(np.abs(wanted).max())))
-
-
-def _take_turns(entrants: Sequence[_Entrant | Row], run: Callable[[_Entrant], None]) -> None:
-    """Run each that still works, alone on the machine; one that fails says so and is left out from then on."""
+def _take_turns(entrants: Iterable[_Entrant], run: Callable[[_Entrant], None]) -> None:
+    """Run each that still works; one that fails says so and is left out from then on."""
     for entrant in entrants:
-        if isinstance(entrant, _Entrant) and not entrant.row.missing:
+        if not entrant.row.missing:
             try:
-                with entrant.server.processes.awake():
-                    run(entrant)
-            except (OSError, EOFError, RuntimeError, TimeoutError) as error:
-                entrant.row = replace(entrant.row, missing=f"it failed when it was measured: {error or type(error).__name__}")
+                run(entrant)
+            except (PeerUnavailable, *FAILURES) as error:
+                reason = f"it failed when it was measured: {error or type(error).__name__}"
+                entrant.row = replace(entrant.row, missing=reason)
 
 
-def _time(entrant: _Entrant, work: Work, plan: Plan) -> None:
-    asyncio.run(_time_requests(entrant, work, plan))
+def _time(entrant: _Entrant, work: Work, plan: Plan) -> dict[int, list[float]]:
+    with entrant.server.processes.awake():
+        asyncio.run(_wake(entrant, work, plan.clients))
+        return asyncio.run(latencies(entrant.endpoint, work, plan.counts, plan.runs))
 
 
-async def _time_requests(entrant: _Entrant, work: Work, plan: Plan) -> None:
-    wire = entrant.endpoint.wire
-    async with asyncio.timeout(120), wire.connect(entrant.endpoint.port) as ask:
-        for count in plan.counts:
-            request = wire.request(work.image, work.tasks[:count])
-            await ask(request)
-            for _ in range(plan.runs):
-                started = time.perf_counter()
-                await ask(request)
-                entrant.seconds.setdefault(count, []).append(time.perf_counter() - started)
+def _load(entrant: _Entrant, work: Work, plan: Plan) -> dict[int, float]:
+    async def rates() -> dict[int, float]:
+        return {count: await throughput(entrant.endpoint, work, count, plan.clients, plan.seconds) for count in plan.counts}
+
+    with entrant.server.processes.awake():
+        asyncio.run(_wake(entrant, work, plan.clients))
+        return asyncio.run(rates())
 
 
-def _load(entrant: _Entrant, work: Work, plan: Plan) -> None:
-    for count in plan.counts:
-        rate = asyncio.run(_throughput(entrant.endpoint, work, count, plan))
-        entrant.per_s.setdefault(count, []).append(rate)
+async def _wake(entrant: _Entrant, work: Work, clients: int) -> None:
+    """Ask until so many clients at once get answers: connections between its processes may have timed out while it slept."""
+    server, endpoint = entrant.server, entrant.endpoint
+    await asyncio.gather(*(wait_for_answer(endpoint, work, _WAKE_S, server.check) for _ in range(clients)))
 
 
-async def _throughput(endpoint: Endpoint, work: Work, count: int, plan: Plan) -> float:
-    """Return requests per second of `clients` connections, each one request at a time; a fifth of the time before warms up.
-
-    The first client asks for the first `count` tasks, the second for `count` from the second on, and so forth.
-    """
-    answered = 0
-    begin = time.perf_counter() + plan.seconds / 5
-    end = begin + plan.seconds
-
-    async def client(number: int) -> None:
-        nonlocal answered
-        tasks = [work.tasks[(number + place) % len(work.tasks)] for place in range(count)]
-        request = endpoint.wire.request(work.image, tasks)
-        async with endpoint.wire.connect(endpoint.port) as ask:
-            while time.perf_counter() < end:
-                await ask(request)
-                answered += begin <= time.perf_counter() < end
-
-    async with asyncio.timeout(120 + plan.seconds):
-        await asyncio.gather(*(client(number) for number in range(plan.clients)))
-    return answered / plan.seconds
+def _by_count(turns: Iterable[Mapping[int, _Value]]) -> dict[int, list[_Value]]:
+    found: dict[int, list[_Value]] = {}
+    for turn in turns:
+        for count, value in turn.items():
+            found.setdefault(count, []).append(value)
+    return found

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,78 +14,57 @@ from pathlib import Path
 from benchmarks.peers.environments import pinned_version, set_up
 from benchmarks.peers.lines import count_lines
 from benchmarks.peers.processes import Processes, free_port, started
-from benchmarks.peers.triton_models import write_separate, write_shared, written_files
-from benchmarks.peers.wires import Form, RawBody, V2Grpc, V2Http, Wire
+from benchmarks.peers.server import BATCHED, SEPARATE, SHARED, Endpoint, Peer, Server
+from benchmarks.peers.tritons import awake_at_the_end, espalier_endpoints, triton_peers
+from benchmarks.peers.wires import Form, RawBody, V2Grpc
 from benchmarks.peers.work import Work
 from benchmarks.served import served
-from serving.triton.command import TritonOptions
-from serving.triton.local import local_triton
+from benchmarks.suite.errors import NoSuchPeer
 
 APPS = Path(__file__).with_name("apps")
-SEPARATE, SHARED = "separate networks", "shared trunk"
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "BENTOML_DO_NOT_TRACK": "True"}
-_TRITON = "24.10, ONNX Runtime through its Python backend"
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One way to ask a server. port: on the loopback."""
-
-    protocol: str
-    wire: Wire
-    port: int
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that has been started, ready or not. check: raises PeerUnavailable when it has ended. lines: that a user has to write."""
-
-    processes: Processes
-    endpoints: Sequence[Endpoint]
-    lines: int
-    check: Callable[[], None] = lambda: None
-
-
-Serve = Callable[[Work, int], AbstractContextManager[Server]]
-
-
-@dataclass(frozen=True)
-class Peer:
-    """One way to serve the work. serve: with the work and the threads of a session; raises PeerUnavailable or a ServingError."""
-
-    name: str
-    variant: str
-    version: str
-    serve: Serve
 
 
 def all_peers() -> list[Peer]:
     """Return every peer in every variant, ours first."""
     kinds = {SEPARATE: "separate", SHARED: "shared"}
-    peers = [Peer("espalier", SHARED, version("espalier"), _espalier)]
+    peers = [Peer("espalier", SHARED, version("espalier"), _espalier), *triton_peers()]
     peers += [Peer("FastAPI by hand", variant, version("fastapi"), partial(_fastapi, kind)) for variant, kind in kinds.items()]
-    for name, package, serve in (
-        ("LitServe", "litserve", _litserve),
-        ("BentoML", "bentoml", _bentoml),
-        ("MLServer", "mlserver", _mlserver),
-        ("Ray Serve", "ray", _ray),
+    for name, package, serve, own_kinds in (
+        ("LitServe", "litserve", _litserve, {**kinds, BATCHED: "batched"}),
+        ("BentoML", "bentoml", _bentoml, {**kinds, BATCHED: "batched"}),
+        ("MLServer", "mlserver", _mlserver, kinds),
+        ("Ray Serve", "ray", _ray, kinds),
     ):
-        peers += [Peer(name, variant, pinned_version(package), partial(serve, kind)) for variant, kind in kinds.items()]
-    peers += [Peer("Triton", variant, _TRITON, partial(_triton, kind, None)) for variant, kind in kinds.items()]
-    return [*peers, Peer("Triton, 1 thread a model", SHARED, _TRITON, partial(_triton, "shared", 1))]
+        pinned = pinned_version(package)
+        peers += [Peer(name, variant, pinned, partial(serve, kind), package) for variant, kind in own_kinds.items()]
+    return peers
+
+
+def choose_peers(words: Sequence[str]) -> list[Peer]:
+    """Return the peers that one of `words` names, in any case: as a whole, or else by a part of name or variant; all without words.
+
+    Raises NoSuchPeer.
+    """
+    peers = all_peers()
+    names = dict.fromkeys(peer.name for peer in peers)
+    chosen: list[Peer] = []
+    for word in map(str.lower, words):
+        whole = [peer for peer in peers if word == peer.name.lower()]
+        part = [peer for peer in peers if word in f"{peer.name}, {peer.variant}".lower()]
+        if not part:
+            raise NoSuchPeer(word, names)
+        chosen += whole or part
+    return [peer for peer in peers if not words or peer in chosen]
 
 
 @contextlib.contextmanager
 def _espalier(work: Work, threads: int) -> Iterator[Server]:
-    with served(work.repository.path, "--threads", str(threads)) as process:
-        name = _input_name(work)
-        ports = [int(address.rpartition(":")[2]) for address in (process.http_address, process.grpc_address)]
-        endpoints = [Endpoint("HTTP", V2Http(name), ports[0]), Endpoint("gRPC", V2Grpc(name), ports[1])]
-        processes = Processes(process.pid)
-        try:
-            yield Server(processes, endpoints, 0)
-        finally:
-            processes.resume()  # what sleeps does not end
+    with (
+        served(work.repository.path, "--threads", str(threads)) as process,
+        awake_at_the_end(Processes(process.pid)) as processes,
+    ):
+        yield Server(processes, espalier_endpoints(process, work), 0)
 
 
 def _fastapi(kind: str, work: Work, threads: int) -> AbstractContextManager[Server]:
@@ -134,21 +112,3 @@ def _app(
     variables = {"MODELS": str(work.models.absolute()), "THREADS": str(threads), "PORT": str(endpoint.port), **(variables or {})}
     with started(command, APPS, _QUIET | variables) as (processes, log):
         yield Server(processes, [endpoint], count_lines(files), log.check)
-
-
-@contextlib.contextmanager
-def _triton(kind: str, own_threads: int | None, work: Work, threads: int) -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as folder:
-        repository = Path(folder) / "models"
-        (write_separate if kind == "separate" else write_shared)(work.models, repository)
-        with local_triton(repository, TritonOptions(threads=own_threads or threads)) as triton:
-            port = int(triton.addresses.grpc.rpartition(":")[2])
-            processes = Processes(triton.process_id)
-            try:
-                yield Server(processes, [Endpoint("gRPC", V2Grpc("image"), port)], count_lines(written_files(repository)))
-            finally:
-                processes.resume()
-
-
-def _input_name(work: Work) -> str:
-    return next(iter(work.repository.tasks.values())).inputs[0].name

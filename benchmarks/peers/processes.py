@@ -21,16 +21,17 @@ _SETTLE_S = 0.05
 
 @dataclass(frozen=True)
 class Processes:
-    """A process and all that it has started, directly or not."""
+    """A process and all that it has started, directly or not; and those that stand behind it, which sleep and wake with it."""
 
     root: int
+    behind: tuple[int, ...] = ()
 
     def all(self) -> list[int]:
         """Return the processes that are there now, parents before children."""
         children: dict[int, list[int]] = {}
         for process, parent in _parents():
             children.setdefault(parent, []).append(process)
-        found = [self.root]
+        found = [self.root, *self.behind]
         for process in found:  # grows on the way
             found.extend(children.get(process, ()))
         return found
@@ -110,6 +111,12 @@ def started(command: Sequence[str], folder: Path, environment: Mapping[str, str]
         finally:
             processes.end()
             process.wait()
+
+
+def available_bytes() -> int:
+    """Return the memory of the machine that another server could have."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
 def free_port() -> int:

@@ -18,24 +18,41 @@ from serving.repository import Repository, Step
 
 
 @dataclass(frozen=True)
+class Sample:
+    """image: (1, height, width, 3), uint8. answers: by task, (1, classes), float32, of the whole networks."""
+
+    image: Array
+    answers: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
 class Work:
     """What is served and asked. models: a folder with
 
         separate/<task>.onnx                        whole networks
         shared/trunk.onnx, shared/heads/<task>.onnx     the same, cut where the tasks fork
 
-    image: (1, height, width, 3), uint8. answers: by task, (1, classes), float32, of the whole networks.
+    samples: the first is what is measured with; several are to show that requests at the same time are told apart.
     """
 
     repository: Repository
     models: Path
-    image: Array
-    answers: Mapping[str, Array]
+    samples: tuple[Sample, ...]
+
+    @property
+    def image(self) -> Array:
+        """Return the image that is measured with."""
+        return self.samples[0].image
 
     @property
     def tasks(self) -> list[str]:
         """Return the tasks in the order in which they are asked for."""
-        return list(self.answers)
+        return list(self.samples[0].answers)
+
+    @property
+    def image_name(self) -> str:
+        """Return what the repository calls the image."""
+        return next(iter(self.repository.tasks.values())).inputs[0].name
 
 
 def prepare_work(repository: Repository, networks: Mapping[str, Path], models: Path) -> Work:
@@ -56,8 +73,10 @@ def prepare_work(repository: Repository, networks: Mapping[str, Path], models: P
         head = _join([repository.model_file(segment) for segment in lines[name][1:]])
         onnx.save(head, models / "shared" / "heads" / f"{name}.onnx")
     spec = repository.tasks[next(iter(networks))].inputs[0]
-    image = np.random.default_rng(0).integers(0, 256, (1, *spec.shape), dtype=np.uint8)
-    return Work(repository, models, image, {name: _answer(file, image) for name, file in networks.items()})
+    images = [np.random.default_rng(seed).integers(0, 256, (1, *spec.shape), dtype=np.uint8) for seed in range(2)]
+    answers = {name: _answers(file, images) for name, file in networks.items()}
+    samples = (Sample(image, {name: found[place] for name, found in answers.items()}) for place, image in enumerate(images))
+    return Work(repository, models, tuple(samples))
 
 
 def _line(steps: Sequence[Step]) -> list[str]:
@@ -81,7 +100,6 @@ def _join(files: Sequence[Path]) -> onnx.ModelProto:
     return joined
 
 
-def _answer(file: Path, image: Array) -> Array:
+def _answers(file: Path, images: Sequence[Array]) -> list[Array]:
     session = open_network(file)
-    answer: Array = session.run(None, {session.get_inputs()[0].name: image})[0]
-    return answer
+    return [session.run(None, {session.get_inputs()[0].name: image})[0] for image in images]

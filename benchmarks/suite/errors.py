@@ -41,6 +41,27 @@ class PrecisionUnavailable(BenchmarkError):
         super().__init__(f"ONNX Runtime's {provider} opens no network in {precision} ({reason}); leave {precision} out.")
 
 
+class NoSuchPeer(BenchmarkError):
+    """A word that is in no peer's name."""
+
+    def __init__(self, word: str, known: Iterable[str]) -> None:
+        super().__init__(f"No peer's name contains {word!r}; there are {', '.join(known)}.")
+
+
+class NothingToChoose(BenchmarkError):
+    """A choice of peers for something else."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"--only chooses among the peers, and {name!r} compares none; give it with peers.")
+
+
+class LinuxOnly(BenchmarkError):
+    """A benchmark that puts processes to sleep and reads their memory by means of Linux."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The benchmark {name} runs on Linux only.")
+
+
 class NotARecord(BenchmarkError):
     """A JSON file that no benchmark of this version has written."""
 

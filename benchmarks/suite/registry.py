@@ -42,6 +42,9 @@ BENCHMARKS = (
     Benchmark("overhead", "What the server adds to its engine, per request and at most per second.", "benchmarks.suite.overhead"),
     Benchmark("load", "A server under load: percentiles, throughput, the knee, MLPerf.", "benchmarks.load.benchmark"),
     Benchmark("deploy", "The other tasks' latency while one comes and goes.", "benchmarks.suite.deploy"),
+    Benchmark(
+        "peers", "The same tasks on FastAPI, LitServe, BentoML, MLServer, Ray Serve and Triton.", "benchmarks.peers.benchmark"
+    ),
 )
 
 

@@ -21,7 +21,7 @@ _WORDS: Mapping[Unit, Callable[[float], str]] = MappingProxyType(
         Unit.ms: lambda value: f"{value:.{_digits(value)}f}",
         Unit.ratio: lambda value: f"{value:.2f}x",
         Unit.share: lambda value: f"{100 * value:.1f} %",
-        Unit.per_s: "{:,.0f}/s".format,
+        Unit.per_s: lambda value: f"{value:,.{int(value < 100)}f}/s",
     }
 )
 

@@ -32,6 +32,7 @@ def bench(
             help="Where networks are made, about 12 GB, with --quick 3; by default in the system's folder for temporary files.",
         ),
     ] = None,
+    only: Annotated[str, typer.Option(metavar="WORD,...", help="Peers: only those that these name, whole or by a part.")] = "",
 ) -> None:
     """Measure what sharing a trunk gains, on this machine. What is measured, and by which rules: docs/benchmarks.md.
 
@@ -39,6 +40,7 @@ def bench(
     """
     import tempfile
 
+    from benchmarks.suite.errors import NothingToChoose
     from benchmarks.suite.options import Options, Scale
     from benchmarks.suite.registry import BENCHMARKS, check_precisions, find_benchmarks
     from espalier.bench.files import REPORT, can_draw, prepare
@@ -50,9 +52,12 @@ def bench(
         return
     chosen = find_benchmarks(name)
     check_precisions(chosen, Options(out, precision=precision).precisions)
+    words = tuple(word.strip() for word in only.split(",") if word.strip())
+    if words and name != "peers":
+        raise NothingToChoose(name)
     prepare(out)
     with tempfile.TemporaryDirectory(prefix="espalier-bench-", dir=scratch) as folder:
-        options = Options(Path(folder), Scale.quick if quick else Scale.full, precision, threads, say)
+        options = Options(Path(folder), Scale.quick if quick else Scale.full, precision, threads, say, words)
         good = run_all(chosen, options, out)
     if can_draw():
         console.print(f"Wrote {out / REPORT}.", soft_wrap=True, markup=False, highlight=False)

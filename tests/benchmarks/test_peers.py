@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,19 +15,22 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from benchmarks.http_wire import Connection
 from benchmarks.peers.lines import count_lines
 from benchmarks.peers.measure import Plan, Row, measure
-from benchmarks.peers.peers import APPS, SHARED, Endpoint, Peer, Server, all_peers
+from benchmarks.peers.peers import APPS, all_peers, choose_peers
 from benchmarks.peers.processes import free_port, started
-from benchmarks.peers.report import table, to_json
+from benchmarks.peers.server import SEPARATE, SHARED, Endpoint, Peer, Server
+from benchmarks.peers.tables import headline, make_result
 from benchmarks.peers.triton_models import write_separate, write_shared
 from benchmarks.peers.wires import Form, RawBody
-from benchmarks.peers.work import Work, prepare_work
+from benchmarks.peers.work import Sample, Work, prepare_work
+from benchmarks.suite.errors import NoSuchPeer
 from benchmarks.timing import Timing
 from benchmarks.tiny import write_tiny_family, write_tiny_forks
 from serving.repository.config import parse_text
 
-PLAN = Plan(counts=(1, 2), turns=2, runs=2, clients=2, seconds=0.1, throughput_turns=1, threads=1, ready_s=60)
+PLAN = Plan(counts=(1, 2), turns=2, runs=2, clients=2, seconds=0.1, throughput_turns=1, threads=1, ready_s=60, room_bytes=0)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def test_the_hand_written_trunk_and_heads_are_the_whole_networks(work: Work) -> 
     shared = work.models / "shared"
     trunk = ort.InferenceSession(shared / "trunk.onnx")
     features = trunk.run(None, {trunk.get_inputs()[0].name: work.image})[0]
-    for task, answer in work.answers.items():
+    for task, answer in work.samples[0].answers.items():
         head = ort.InferenceSession(shared / "heads" / f"{task}.onnx")
         np.testing.assert_allclose(head.run(None, {head.get_inputs()[0].name: features})[0], answer, rtol=1e-5)
 
@@ -54,36 +57,50 @@ def test_tasks_that_fork_at_several_places_are_refused(tmp_path: Path) -> None:
         prepare_work(repository, networks, tmp_path / "models")
 
 
-@pytest.mark.slow
-def test_ours_and_fastapi_are_measured_and_what_is_missing_says_why(work: Work) -> None:
-    @contextmanager
-    def ends_at_once(work: Work, threads: int) -> Iterator[Server]:
-        with started([sys.executable, "-c", "raise SystemExit('no such model')"], APPS, {}) as (processes, log):
-            yield Server(processes, [Endpoint("HTTP", RawBody(), free_port())], 1, log.check)
+@contextmanager
+def ends_at_once(work: Work, threads: int) -> Iterator[Server]:
+    with started([sys.executable, "-c", "raise SystemExit('no such model')"], APPS, {}) as (processes, log):
+        yield Server(processes, [Endpoint("HTTP", RawBody(), free_port())], 1, log.check)
 
-    peers = [peer for peer in all_peers() if peer.name in ("espalier", "FastAPI by hand") and peer.variant == SHARED]
-    rows = measure(work, [*peers, Peer("broken", SHARED, "1", ends_at_once)], PLAN)
-    assert [(row.peer, row.protocol) for row in rows] == [
-        ("espalier", "HTTP"),
-        ("espalier", "gRPC"),
-        ("FastAPI by hand", "HTTP"),
-        ("broken", ""),
+
+def steady() -> float:
+    return 1.0
+
+
+def test_what_cannot_be_measured_says_why(work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("benchmarks.peers.environments.REQUIREMENTS", tmp_path)
+    peers = [
+        Peer("broken", SHARED, "1", ends_at_once),
+        Peer("absent", SEPARATE, "1", ends_at_once, "absent"),
+        Peer("absent", SHARED, "1", ends_at_once, "absent"),
     ]
-    assert rows[-1].missing == "it ended with exit code 1: no such model"
-    for row in rows[:-1]:
-        assert row.missing == ""
-        assert {count: timing.runs for count, timing in row.latency.items()} == {1: 4, 2: 4}
-        assert set(row.per_s) == {1, 2}
-        assert row.memory_bytes > 10**7
-    assert [row.lines > 0 for row in rows[:-1]] == [False, False, True]
+    said: list[str] = []
+    broken, *absent = measure(work, peers, PLAN, steady, said.append)
+    assert broken.missing == "it ended with exit code 1: no such model"
+    assert all("absent.txt" in row.missing for row in absent)  # it was not even started
+    assert said[0] == "Starting broken, shared trunk"
+    assert not any("Starting absent" in sentence for sentence in said)
+    (row,) = measure(work, peers[:1], replace(PLAN, room_bytes=10**18), steady)
+    assert "too little memory" in row.missing
 
 
 @pytest.mark.slow
-def test_wrong_answers_are_found(work: Work) -> None:
+def test_answers_are_checked_and_turns_beside_a_changing_null_loop_are_marked(work: Work) -> None:
     (fastapi,) = [peer for peer in all_peers() if (peer.name, peer.variant) == ("FastAPI by hand", SHARED)]
-    wrong = replace(work, answers={task: answer + 1 for task, answer in work.answers.items()})
-    (row,) = measure(wrong, [fastapi], PLAN)
-    assert row.missing == "its answers are wrong for task-0"
+    wrong = Sample(work.image, {task: answer + 1 for task, answer in work.samples[0].answers.items()})
+    with fastapi.serve(work, PLAN.threads) as server:
+        running = Peer("running", SHARED, "1", lambda work, threads: nullcontext(server))
+        (row,) = measure(work, [running], PLAN, iter([1, 1.2, 1.5, 1, 1, 1.2, 1, 1, 1, 2, 1, 2]).__next__)
+        server.processes.resume()
+        (refused,) = measure(replace(work, samples=(wrong,)), [running], PLAN, steady)
+        (mixed_up,) = measure(replace(work, samples=(work.samples[0], wrong)), [running], PLAN, steady)
+    assert {count: timing.runs for count, timing in row.latency.items()} == {1: 4, 2: 4}
+    assert set(row.per_s) == {1, 2}
+    assert row.memory_bytes > 10**7
+    assert row.lines > 0
+    assert (row.turns, row.mark) == (3, "noisy (2 of 3 turns)")  # the second turn was quiet when it was measured again
+    assert refused.missing == "its answers are wrong for task-0"
+    assert mixed_up.missing == "its answers are wrong for task-1"  # only what a second client gets
 
 
 def test_lines_of_code_are_counted_without_comments_docstrings_and_empty_lines(tmp_path: Path) -> None:
@@ -101,8 +118,8 @@ def test_every_app_of_a_peer_is_there_in_both_variants() -> None:
     names = {path.relative_to(APPS).as_posix() for path in APPS.rglob("*.py")}
     for kind in ("separate", "shared"):
         wanted = {f"{peer}_{kind}.py" for peer in ("fastapi", "litserve", "bentoml", "ray")} | {f"mlserver_{kind}/runtime.py"}
-        assert wanted <= names
-    assert len({(peer.name, peer.variant) for peer in all_peers()}) == len(all_peers()) == 14
+        assert wanted | {"litserve_batched.py", "bentoml_batched.py"} <= names
+    assert len({(peer.name, peer.variant) for peer in all_peers()}) == len(all_peers()) == 20
     assert all(peer.version for peer in all_peers())
 
 
@@ -156,25 +173,87 @@ def state(process: int) -> str:
         return ""
 
 
+def row(peer: str, variant: str, ms: float, megabytes: int = 100) -> Row:
+    latency = {count: Timing(count * ms, ms, 3 * ms, 4) for count in (1, 2)}
+    return Row(peer, variant, "1", "HTTP", latency, {1: 10.0, 2: 5.0}, megabytes * 10**6, 7, turns=3)
+
+
 ROWS = [
-    Row("ours", SHARED, "1", "HTTP", {1: Timing(2.0, 1.5, 2.5, 4), 2: Timing(3.0, 2, 4, 4)}, {1: 10.0, 2: 5.0}, 2 * 10**8, 0),
-    Row("theirs", SHARED, "2", missing="it ended with exit code 1: no wheel"),
+    row("espalier", SHARED, 2.0),
+    row("theirs", SEPARATE, 4.0, 300),
+    row("theirs", SHARED, 1.0),
+    Row("absent", SHARED, "2", missing="it ended with exit code 1: no wheel"),
 ]
 
 
-def test_the_table_has_a_line_per_row_and_says_what_is_missing() -> None:
-    lines = table(ROWS, PLAN).splitlines()
-    assert lines[2] == "| ours (1) | shared trunk | HTTP | 2.0 (1.5-2.5) | 3.0 (2.0-4.0) | 10.0 | 5.0 | 200 | 0 |"
-    assert lines[-1] == "- theirs, shared trunk: not measured, for it ended with exit code 1: no wheel"
-    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+def test_the_result_has_a_line_per_row_and_says_what_is_missing() -> None:
+    result = make_result(ROWS, PLAN, ())
+    latency, throughput = result.tables
+    assert [line["ms_2"] for line in latency.rows[:3]] == [ROWS[place].latency[2] for place in range(3)]
+    assert latency.rows[-1]["missing"] == "it ended with exit code 1: no wheel"
+    assert [line["per_s_1"] for line in throughput.rows] == [10.0] * 3
+    assert result.failed == ()
+    assert result.raw["plan"]["threads"] == 1
+    assert result.raw["rows"][0]["latency"]["1"]["median_ms"] == 2.0
 
 
-def test_json_has_every_number_the_plan_and_the_machine() -> None:
-    data = json.loads(to_json(ROWS, PLAN))
-    assert data["machine"]
-    assert data["plan"]["threads"] == 1
-    assert data["rows"][0]["latency"]["1"] == {"median_ms": 2.0, "low_ms": 1.5, "high_ms": 2.5, "runs": 4}
-    assert data["rows"][1]["missing"] == "it ended with exit code 1: no wheel"
+def test_plots_show_the_fastest_of_each_peer() -> None:
+    odd = [row("odd", SEPARATE, 0.5, 200), row("odd", SHARED, 3.0)]
+    by_tasks, by_memory = make_result([*ROWS, row("theirs", f"{SHARED}, slowly", 9.0), *odd], PLAN, ()).plots
+    lines = {series.name: series.y for series in by_tasks.series}
+    assert lines == {
+        "espalier, HTTP": (2.0, 4.0),
+        "theirs, HTTP": (1.0, 2.0),
+        "odd, HTTP": (3.0, 6.0),
+        "separate networks: odd": (0.5, 1.0),
+    }
+    assert [(series.name, series.x, series.y) for series in by_memory.series] == [
+        ("espalier", (100.0,), (4.0,)),
+        ("theirs", (300.0, 100.0), (8.0, 2.0)),
+        ("odd", (200.0, 100.0), (1.0, 6.0)),
+    ]
+
+
+def test_the_headline_says_who_is_faster_whoever_it_is() -> None:
+    assert headline(ROWS, (1, 2)) == (
+        "A request for 2 tasks takes espalier 4.0 ms; theirs, the fastest other with a shared trunk, 2.0 ms, 0.50 times that; theirs, "
+        "the fastest other with separate networks, 8.0 ms, 2.00 times that."
+    )
+    assert headline(ROWS[:1], (1, 2)) == "A request for 2 tasks takes espalier 4.0 ms."
+    assert headline(ROWS[1:], (1, 2)) == "espalier was not measured."
+
+
+def test_without_ours_the_numbers_are_not_to_be_used() -> None:
+    result = make_result([replace(ROWS[-1], peer="espalier")], PLAN, ())
+    assert result.failed == ("espalier could not be measured: it ended with exit code 1: no wheel.",)
+    assert result.plots == ()
+
+
+def test_peers_are_chosen_by_words() -> None:
+    assert len(choose_peers([])) == len(all_peers())
+    assert {peer.name for peer in choose_peers(["LITSERVE", "espalier's"])} == {"LitServe", "Triton, espalier's repository"}
+    assert [peer.name for peer in choose_peers(["Espalier"])] == ["espalier"]  # a whole name, though it is a part of others
+    assert {peer.variant for peer in choose_peers(["1 thread"])} == {f"{SHARED}, 1 thread a model"}
+    with pytest.raises(NoSuchPeer, match=r"'torchserve'; there are espalier, .*Ray Serve"):
+        choose_peers(["LitServe", "TorchServe"])
+
+
+def test_a_body_in_pieces_is_put_together() -> None:
+    async def ask() -> list[bytes]:
+        reader = asyncio.StreamReader()
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        reader.feed_data(head + b"4;why=not\r\nab\r\n\r\n10\r\n0123456789abcdef\r\n0\r\nAfter: all\r\n\r\n")
+        reader.feed_data(head + b"1\r\nx\r\n0\r\n\r\n")
+        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+        async with server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+            connection = Connection(reader, writer)
+            replies = [await connection.ask(b"") for _ in range(2)]
+            await connection.close()
+        assert all(reply.keeps_open for reply in replies)
+        return [reply.body for reply in replies]
+
+    assert asyncio.run(ask()) == [b"ab\r\n0123456789abcdef", b"x"]
 
 
 def test_a_form_has_the_image_and_the_tasks(work: Work) -> None:

@@ -166,6 +166,7 @@ def test_logarithmic_axes_have_powers_of_two() -> None:
         (4.2, Unit.ratio, "4.20x"),
         (0.917, Unit.share, "91.7 %"),
         (12345.6, Unit.per_s, "12,346/s"),
+        (7.26, Unit.per_s, "7.3/s"),
     ],
 )
 def test_numbers_in_words(cell: object, unit: Unit, words: str) -> None:
@@ -224,6 +225,9 @@ def test_the_command_lists_and_refuses() -> None:
     unknown = espalier("bench", "speed")
     assert unknown.returncode == 2
     assert "There is no benchmark 'speed'" in unknown.stderr
+    refused = espalier("bench", "flops", "--only", "triton")
+    assert refused.returncode == 2
+    assert "'flops' compares none" in refused.stderr
 
 
 def test_the_command_refuses_precisions_before_it_measures(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""The same work on what one would pick instead: `benchmarks.peers` on eight late tasks of a ResNet-50.
+
+Every peer is started; all but the one whose turn it is are put to sleep. First one client asks for 1, 2 and all tasks, then several clients
+do at once. The same image, the same client, the same ONNX Runtime and threads for all; answers are compared before. How each is set up, and
+to whom that is unfair: docs/peers.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from benchmarks.peers.measure import Plan, measure
+from benchmarks.peers.peers import choose_peers
+from benchmarks.peers.server import SHARED, Peer
+from benchmarks.peers.tables import make_result
+from benchmarks.peers.work import Work, prepare_work
+from benchmarks.suite.errors import LinuxOnly
+from benchmarks.suite.families import RANDOM_WEIGHTS, networks
+from benchmarks.suite.noise import RULE, null_loop
+from benchmarks.suite.options import Options, Scale
+from benchmarks.suite.result import Result
+from benchmarks.tiny import write_tiny_forks
+
+TASKS = 8
+_OURS = "espalier"
+_QUICK = (_OURS, "FastAPI by hand", "LitServe")  # fast to start; those of other environments, one that is small
+
+
+def run(options: Options) -> Result:
+    """Measure every peer, or those of `options.only`; on the quick scale few that start fast. Raises NoSuchPeer, LinuxOnly."""
+    if sys.platform != "linux":
+        raise LinuxOnly("peers")
+    peers, plan = _peers(options), _plan(options)
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder, _orderly_end():
+        work = _work(options, Path(folder))
+        rows = measure(work, peers, plan, null_loop(options), options.say)
+    words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
+    return make_result(rows, plan, (RANDOM_WEIGHTS, words, RULE))
+
+
+def _peers(options: Options) -> list[Peer]:
+    peers = choose_peers(options.only)
+    if options.only or options.scale is Scale.full:
+        return peers
+    few = [peer for peer in peers if peer.name in _QUICK and (peer.variant == SHARED or peer.environment)]
+    return options.pick(peers, few, [peer for peer in few if not peer.environment])
+
+
+def _plan(options: Options) -> Plan:
+    counts, threads = (1, 2, TASKS), options.cores
+    return options.pick(
+        Plan(counts, threads=threads),
+        Plan(counts, turns=2, runs=4, seconds=1.5, throughput_turns=1, threads=threads, ready_s=120),
+        Plan((1, 2), turns=2, runs=2, clients=2, seconds=0.1, throughput_turns=1, threads=threads, ready_s=60, room_bytes=0),
+    )
+
+
+def _work(options: Options, folder: Path) -> Work:
+    if options.scale is Scale.tiny:
+        return prepare_work(*write_tiny_forks(folder, 2), folder / "models")
+    network = networks(options)[0]
+    options.say(f"Making {TASKS} tasks of {network.name}")
+    family = options.workshop.family(network, network.forks[0], TASKS)
+    return prepare_work(family.repository, family.networks, folder / "models")
+
+
+@contextlib.contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Make SIGTERM an exit like any other: it would leave servers behind, asleep."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,50 @@
+"""What a peer is: a way to serve the work, which starts a server that can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from benchmarks.peers.processes import Processes
+from benchmarks.peers.wires import Wire
+from benchmarks.peers.work import Work
+
+SEPARATE, SHARED, BATCHED = "separate networks", "shared trunk", "shared trunk, batching"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One way to ask a server. port: on the loopback."""
+
+    protocol: str
+    wire: Wire
+    port: int
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that has been started, ready or not. check: raises PeerUnavailable when it has ended. lines: that a user has to write."""
+
+    processes: Processes
+    endpoints: Sequence[Endpoint]
+    lines: int
+    check: Callable[[], None] = lambda: None
+
+
+Serve = Callable[[Work, int], AbstractContextManager[Server]]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to serve the work.
+
+    serve: with the work and the threads of a session; raises PeerUnavailable or a ServingError. environment: that it needs, by the name
+    of its pins, "" for none.
+    """
+
+    name: str
+    variant: str
+    version: str
+    serve: Serve
+    environment: str = ""
