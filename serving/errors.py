@@ -75,6 +75,13 @@ class BodyTooLarge(ServingError):
         super().__init__(f"The request is larger than the limit of {limit_bytes} bytes.")
 
 
+class BodyStalled(ServingError):
+    """A client stopped in the middle of a body, which takes memory."""
+
+    def __init__(self, pause_s: float) -> None:
+        super().__init__(f"Nothing more of the request's body came for {pause_s:g} seconds; send the request again.")
+
+
 class Unsupported(ServingError):
     """A part of the protocol that this server does not offer."""
 
@@ -148,6 +155,13 @@ class Forbidden(ServingError):
 
 class EngineError(ServingError):
     """A segment failed while it ran: ours to mend, not the client's."""
+
+
+class SegmentClosed(EngineError):
+    """A segment was to run at once, and would have had to be opened first."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Segment {name!r} is closed; open it first.")
 
 
 class ExtraNeeded(ServingError):

@@ -108,6 +108,7 @@ class Router:
     async def _observed(self, action: str, name: str, change: Callable[[str], Awaitable[None]]) -> None:
         with observed(self.observer, action, name, lambda: self.repository.tasks):
             await change(name)
+        self._requests.forget({(model.name, model.version) for model in self.catalog.all_versions()})
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer `request`. Raises UnknownModel, InvalidRequest, NotReady, QueueFull, DeadlineExceeded, TaskFailed, EngineError."""

@@ -27,6 +27,7 @@ from serving.protocol.http import MAX_BODY_BYTES, create_app
 from serving.protocol.http_infer import InferFront
 from serving.protocol.http_server import HttpServer
 from serving.protocol.image_workers import ImageWorkers
+from serving.protocol.pending import PendingBytes, default_pending_bytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.repository.model import Repository
 from serving.repository.read import RepositoryReader
@@ -45,6 +46,7 @@ class Server:
     or as `options` says. make_engine: makes it from what is read, in place of `engine`.
     http_port, grpc_port: 0 means any free port; after `start` they are the real ones. grace_s: how long `aclose` waits for requests.
     shared_memory: whether clients may have their tensors in shared memory objects of this machine, whichever this process may open.
+    max_pending_bytes: of requests that are not answered yet, together; more are refused (0: none is; None: a quarter of the memory).
     admin_token: whoever knows it may load and unload models; None: nobody. access_log: a log line per request.
     observers: who else hears what happens, beside metrics, log and traces. check_samples: whether every task's answer is compared with
     what was recorded at its export before the server is ready, as it always is when a task is loaded later.
@@ -62,6 +64,7 @@ class Server:
         options: EngineOptions | None = None,
         make_engine: Callable[[Repository], Engine] | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
+        max_pending_bytes: int | None = None,
         grace_s: float = GRACE_S,
         shared_memory: bool = False,
         access_log: bool = False,
@@ -78,6 +81,7 @@ class Server:
         self._options = options
         self._make_engine = make_engine or self._embedded
         self._max_body_bytes = max_body_bytes
+        self._pending = PendingBytes(default_pending_bytes() if max_pending_bytes is None else max_pending_bytes)
         self._grace_s = grace_s
         self._shared_memory = shared_memory
         self._access_log = access_log
@@ -108,21 +112,27 @@ class Server:
             observer = observation.observer
             engine = self._engine or self._make_engine(repository)
             router = Router(repository, engine, observer, reader=reader)
-            observation.metrics.watch(router)
+            observation.metrics.watch(router, lambda: self._pending.bytes)
             memory = SharedMemory(self._max_body_bytes) if self._shared_memory else None
             listener = stack.enter_context(contextlib.closing(listening_socket(self.host, self.http_port)))
             self.http_port = listener.getsockname()[1]
             grpc_server = create_grpc_server(self._max_body_bytes, [RequestInterceptor(observer)])
             stack.push_async_callback(grpc_server.stop, 0)
             self.grpc_port = add_grpc_port(grpc_server, self.host, self.grpc_port)
-            add_service(grpc_server, router, memory, self._admin)
+            add_service(grpc_server, router, memory, self._admin, self._pending)
             await grpc_server.start()
             limit = self._max_body_bytes
             images = stack.enter_context(ImageWorkers())
             app = create_app(
-                router, max_body_bytes=limit, images=images, memory=memory, metrics=observation.metrics, admin=self._admin
+                router,
+                max_body_bytes=limit,
+                images=images,
+                memory=memory,
+                metrics=observation.metrics,
+                admin=self._admin,
+                pending=self._pending,
             )
-            front = InferFront(app, router, limit, memory)
+            front = InferFront(app, router, limit, memory, self._pending)
             http_server = HttpServer(RequestMiddleware(front, observer), listener, self._grace_s)
             await http_server.start()
             stack.push_async_callback(self._shut_down, router, http_server, grpc_server)

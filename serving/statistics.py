@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -13,6 +13,7 @@ from serving.engines.base import SegmentRun
 from serving.errors import ServingError
 from serving.observe.histogram import EMPTY, DurationCounter, Histogram
 
+MOST_GONE = 100  # versions served no longer whose counts are kept: one that comes back goes on where it was
 ModelVersion = tuple[str, str]  # a model's name and its version
 
 
@@ -61,6 +62,14 @@ class RequestCounter:
         with self._lock:
             sums = self._sums.get((model, version))
             return ModelStatistics() if sums is None else sums.snapshot()
+
+    def forget(self, served: Container[ModelVersion]) -> None:
+        """Drop the sums of versions that are not `served`, but for the MOST_GONE that were asked last and those that still answer."""
+        with self._lock:
+            gone = [version for version, sums in self._sums.items() if version not in served and not sums.pending]
+            gone.sort(key=lambda version: self._sums[version].last_request_ms)
+            for version in gone[: max(0, len(gone) - MOST_GONE)]:
+                del self._sums[version]
 
     def totals(self) -> Mapping[ModelVersion, ModelStatistics]:
         """Return the sums of every version of a model that was asked for."""

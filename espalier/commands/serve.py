@@ -18,7 +18,7 @@ from espalier.commands.engines import (
     check_engine_options,
     triton_engine,
 )
-from espalier.commands.sizes import parse_size
+from espalier.commands.sizes import parse_limit, parse_size
 from espalier.commands.token import read_token
 
 
@@ -71,6 +71,15 @@ def serve(
     max_queue_rows: Annotated[
         int, typer.Option(min=1, help="Rows of waiting requests beyond which more are refused (429).")
     ] = 1024,
+    max_pending_bytes: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_limit,
+            metavar="SIZE",
+            help="Bytes of requests that are not answered yet, beyond which more are refused (429); 0: no limit. By default a quarter "
+            "of the memory, 4 GiB at most.",
+        ),
+    ] = None,
     learn_rows: Annotated[
         bool, typer.Option("--learn-rows/--no-learn-rows", help="Find out at the start how many rows are best for each segment.")
     ] = True,
@@ -158,6 +167,7 @@ def serve(
         http_port=http_port,
         grpc_port=grpc_port,
         grace_s=drain_s,
+        max_pending_bytes=max_pending_bytes,
         shared_memory=shared_memory,
         access_log=log_format is LogFormat.json if access_log is None else access_log,
         admin_token=token,

@@ -10,6 +10,11 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]I?|)B?", re.IGNORECASE)
 
 
+def parse_limit(text: str) -> int:
+    """Do as `parse_size`, and take 0, which stands for no limit."""
+    return 0 if text.strip() == "0" else parse_size(text)
+
+
 def parse_size(text: str) -> int:
     """Return the bytes of "500M", "1.5GB", "2GiB" or a plain number. Raises BadParameter for anything else, and for zero."""
     match = _SIZE.fullmatch(text.strip())

@@ -43,6 +43,11 @@ class SegmentTimes:
         known = self._per_row.get(segment)
         self._per_row[segment] = seconds / rows if not known else 0.8 * known + 0.2 * seconds / rows
 
+    def forget(self, segments: Iterable[str]) -> None:
+        """Know no more of segments that are gone."""
+        for segment in segments:
+            self._per_row.pop(segment, None)
+
 
 class BatchRunner:
     """run_segment, limit, on_run: as of the scheduler. May be called from several threads at once."""

@@ -6,23 +6,27 @@ import math
 import os
 from pathlib import Path
 
-_CGROUP_FILE = Path("/proc/self/cgroup")
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
+CGROUP_FILE = Path("/proc/self/cgroup")
+CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
 def available_cores() -> int:
     """Return the number of cores that the scheduler gives this process: its CPU affinity, capped by cgroup v2 quotas."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cgroup_cores(_CGROUP_FILE, _CGROUP_ROOT)
+    quota = cgroup_cores(CGROUP_FILE, CGROUP_ROOT)
     return affinity if quota is None else max(1, min(affinity, math.ceil(quota)))
 
 
 def cgroup_cores(cgroup_file: Path, root: Path) -> float | None:
     """Return the tightest CPU quota, in cores, of the cgroup that `cgroup_file` names or of one above it; None: no quota."""
-    folder = root / _own_cgroup(cgroup_file)
-    folders = [folder, *folder.parents]
-    quotas = [_quota(level / "cpu.max") for level in folders if level.is_relative_to(root)]
+    quotas = [_quota(folder / "cpu.max") for folder in cgroup_folders(cgroup_file, root)]
     return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def cgroup_folders(cgroup_file: Path, root: Path) -> list[Path]:
+    """Return the folder of the cgroup v2 that `cgroup_file` names, and those above it up to `root`."""
+    folder = root / _own_cgroup(cgroup_file)
+    return [level for level in (folder, *folder.parents) if level.is_relative_to(root)]
 
 
 def _own_cgroup(file: Path) -> str:

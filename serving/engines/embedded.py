@@ -76,6 +76,7 @@ class EmbeddedEngine:
             max_queue_rows=options.max_queue_rows,
             on_run=self._counter.add,
             is_open=self._store.is_open,
+            run_open=self._store.run_open,
         )
 
     async def start(self) -> None:
@@ -106,6 +107,7 @@ class EmbeddedEngine:
         self._segments = {name: segment for name, segment in self._segments.items() if name not in segments}
         await asyncio.to_thread(self._store.close, segments)
         self._counter.drop(segments)
+        self._scheduler.forget(segments)
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
         """Run `plan` on `inputs`, each of shape (n, ...). A segment that fails is named in the answer's errors."""

@@ -86,7 +86,8 @@ class FairQueue:
         segment = batch[0].step.segment
         expected = self._times.per_row(segment)
         for work in batch:
-            self._clock[work.flow.call.tenant] += work.rows * (seconds / rows - expected)
+            tenant = work.flow.call.tenant
+            self._clock[tenant] = self._clock.get(tenant, self._now) + work.rows * (seconds / rows - expected)
         self._times.note(segment, rows, seconds)
 
     def _first(self, heaps: dict[str, list[_Entry]]) -> Work | None:
@@ -105,11 +106,13 @@ class FairQueue:
         return self._waiting[heaps[best[3]][0][1]] if best else None
 
     def _clean_up(self) -> None:
-        """Drop what is not waiting any more, wherever it is in the heaps."""
+        """Drop what is not waiting any more, wherever it is in the heaps, and the tenants that would start anew anyway."""
         self._pushes = 0
         self._by_tenant = self._still_waiting(self._by_tenant)
         kept = {segment: self._still_waiting(heaps) for segment, heaps in self._by_segment.items()}
         self._by_segment = {segment: heaps for segment, heaps in kept.items() if heaps}
+        ahead = {tenant: clock for tenant, clock in self._clock.items() if clock > self._now or tenant in self._by_tenant}
+        self._clock = ahead
 
     def _still_waiting(self, heaps: dict[str, list[_Entry]]) -> dict[str, list[_Entry]]:
         # What is sorted is a heap.

@@ -61,6 +61,7 @@ class InMemoryEngine:
         """Note in `released` that nobody will ask for these, and forget what they have done."""
         self.released.update(segments)
         self._counter.drop(segments)
+        self._scheduler.forget(segments)
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
         """Run `plan` on `inputs`. A function that is missing or fails is named in the answer's errors."""

@@ -16,7 +16,7 @@ from serving.engines.fair_queue import FairQueue
 from serving.engines.flow import Flow, Work
 from serving.engines.parts import join, split
 from serving.engines.short import ShortRuns
-from serving.errors import DeadlineExceeded, NotReady, QueueFull
+from serving.errors import DeadlineExceeded, NotReady, QueueFull, SegmentClosed
 from serving.plan import ExecutionPlan
 
 MAX_QUEUE_ROWS = 1024
@@ -27,7 +27,8 @@ class Scheduler:
 
     limit: the most rows that a segment takes in one run. workers: threads, so many runs at a time. max_queue_rows: rows of requests that
     have not begun; beyond it requests are refused, unless nothing waits. on_run: is told every run, and the seconds that each
-    request in it waited for it, in the thread of the run. is_open: whether a segment can run without being opened first.
+    request in it waited for it, in the thread of the run. is_open: whether a segment can run without being opened first. run_open: as
+    run_segment, but raises SegmentClosed rather than open one; None: run_segment never opens any.
     There is no artificial delay: a worker that is free takes what is there.
     """
 
@@ -40,17 +41,19 @@ class Scheduler:
         max_queue_rows: int = MAX_QUEUE_ROWS,
         on_run: OnRun | None = None,
         is_open: Callable[[str], bool] = lambda segment: True,
+        run_open: RunSegment | None = None,
     ) -> None:
         self._workers = workers
         self._max_queue_rows = max_queue_rows
-        self._runner = BatchRunner(run_segment, limit, on_run or (lambda run, waits: None))
-        times = SegmentTimes()
-        self._short = ShortRuns(self._runner, times, limit, is_open)
+        on_run = on_run or (lambda run, waits: None)
+        self._runner = BatchRunner(run_segment, limit, on_run)
+        self._times = SegmentTimes()
+        self._short = ShortRuns(BatchRunner(run_open or run_segment, limit, on_run), self._times, limit, is_open)
         self._threads: list[threading.Thread] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         # What follows is guarded by `_changed`.
-        self._queue = FairQueue(limit, times)
+        self._queue = FairQueue(limit, self._times)
         self._open: dict[Flow, _Open] = {}
         self._queued_rows = 0
         self._stopping = False
@@ -65,6 +68,10 @@ class Scheduler:
         queued = self._queued_rows  # once: another thread may change it
         if queued and queued + rows > self._max_queue_rows:
             raise QueueFull(queued, self._max_queue_rows)
+
+    def forget(self, segments: Iterable[str]) -> None:
+        """Know no more how long these take; nobody will ask for them."""
+        self._times.forget(segments)
 
     def start(self) -> None:
         """Start the workers. To be called in the event loop that most requests come from: short ones are answered there."""
@@ -91,8 +98,13 @@ class Scheduler:
         """
         rows = len(next(iter(inputs.values())))
         flows = [Flow(plan, part, call, next(self._numbers)) for part in split(inputs, call.rows_per_run)]
-        if self._is_idle and len(flows) == 1 and self._short.has_room(flows[0]):
-            return await self._short.infer(flows[0])
+        if self._is_idle and len(flows) == 1:
+            try:
+                answer = await self._short.infer(flows[0])
+                if answer is not None:
+                    return answer
+            except SegmentClosed:  # a moment ago; anew in a worker, where it may be opened
+                flows = [Flow(plan, inputs, call, next(self._numbers))]
         answers = self._submit(flows, rows)
         try:
             async with asyncio.timeout_at(_loop_time(call.deadline)):

@@ -17,7 +17,7 @@ from serving.engines.loading import SegmentFile, SegmentLoader, memory_of
 from serving.engines.opening import run_on_device, run_session
 from serving.engines.providers import CPU, TENSORRT, choose_providers, device_of
 from serving.engines.segment_cache import DEFAULT_LIMIT_BYTES, SegmentCache
-from serving.errors import EngineError, SegmentTooLarge
+from serving.errors import EngineError, SegmentClosed, SegmentTooLarge
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,25 @@ class SessionStore:
 
         Opens it if need be. Raises EngineError when it fails or is unknown, RepositoryError when it cannot be opened.
         """
-        slot = self._acquire(name)
+        return self._run(self._acquire(name), inputs)
+
+    def run_open(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Do as `run` at once: raise SegmentClosed where it would open the segment."""
+        with self._changed:
+            slot = self._slots.get(name)
+            if slot is None or slot.session is None:
+                raise SegmentClosed(name)
+            self._use(slot)
+        return self._run(slot, inputs)
+
+    def _run(self, slot: _Slot, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Run `slot`, which has been acquired, and release it."""
         try:
             if self._device is not None:
                 return run_on_device(slot.session, inputs, self._device)
             return run_session(slot.session, inputs)
         except Exception as error:  # ONNX Runtime's exceptions have no common base, and may hold paths
-            raise EngineError(f"Segment {name!r} failed on {len(inputs[0])} rows.") from error
+            raise EngineError(f"Segment {slot.file.segment.name!r} failed on {len(inputs[0])} rows.") from error
         finally:
             self._release(slot)
 

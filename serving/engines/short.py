@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from serving.engines.base import Answer
 from serving.engines.batches import BatchRunner, SegmentTimes, advance
 from serving.engines.flow import Flow, Work
-from serving.errors import DeadlineExceeded
+from serving.errors import DeadlineExceeded, SegmentClosed
 
 _FLOW_S = 0.0005  # of the order of waking a thread and being woken
 _TURN_S = 0.002  # that the event loop is held up, as far as can be told
@@ -31,7 +31,10 @@ class _Waiting:
 
 
 class ShortRuns:
-    """Answers flows in the event loop's thread. limit: the most rows of a run, by segment. is_open: whether a segment can run at once."""
+    """Answers flows in the event loop's thread. limit: the most rows of a run, by segment. is_open: whether a segment can run at once.
+
+    runner: raises SegmentClosed for a segment that is not open any more when its run comes, rather than open it.
+    """
 
     def __init__(
         self, runner: BatchRunner, times: SegmentTimes, limit: Callable[[str], int], is_open: Callable[[str], bool]
@@ -47,20 +50,16 @@ class ShortRuns:
         """Serve the running event loop from now on, and no other: what waits is not guarded against other threads."""
         self._loop = asyncio.get_running_loop()
 
-    def has_room(self, flow: Flow) -> bool:
-        """Return whether `flow` is short, as far as is known, and this turn of the event loop is not yet full."""
-        if self._loop is not asyncio.get_running_loop():
-            return False
-        expected_s = self._times.of(flow)
-        if expected_s is None or expected_s >= _FLOW_S:
-            return False
-        if sum(waiting.expected_s for waiting in self._waiting) + expected_s >= _TURN_S:
-            return False
-        return all(self._is_open(step.segment) for step in flow.plan.steps)
+    async def infer(self, flow: Flow) -> Answer | None:
+        """Return what `flow` comes to, None when it may not be short, or this turn of the event loop is full; then it has not begun.
 
-    async def infer(self, flow: Flow) -> Answer:
-        """Return what `flow` comes to. Raises DeadlineExceeded if it is too late to begin. Cancelling it takes it back."""
-        waiting = _Waiting(flow, self._times.of(flow) or 0.0)
+        Raises DeadlineExceeded if it is too late to begin; SegmentClosed if a segment was closed since it was looked at: then `flow` has
+        begun, and is of no use any more. Cancelling it takes it back.
+        """
+        expected_s = self._times.of(flow)
+        if expected_s is None or not self._has_room(flow, expected_s):
+            return None
+        waiting = _Waiting(flow, expected_s)
         self._waiting.append(waiting)
         try:
             await asyncio.sleep(0)
@@ -72,7 +71,17 @@ class ShortRuns:
             self._run_all()
         if waiting.answer is None:
             raise DeadlineExceeded
+        for error in waiting.answer.errors.values():
+            if isinstance(error, SegmentClosed):
+                raise error
         return waiting.answer
+
+    def _has_room(self, flow: Flow, expected_s: float) -> bool:
+        if self._loop is not asyncio.get_running_loop() or expected_s >= _FLOW_S:
+            return False
+        if sum(waiting.expected_s for waiting in self._waiting) + expected_s >= _TURN_S:
+            return False
+        return all(self._is_open(step.segment) for step in flow.plan.steps)
 
     def _run_all(self) -> None:
         turn, self._waiting = self._waiting, []
@@ -92,7 +101,8 @@ class ShortRuns:
             for batch in _batches(ready.pop(segment), self._limit(segment)):
                 started = time.perf_counter()
                 outcomes = self._runner.run(batch)
-                self._times.note(segment, sum(work.rows for work in batch), time.perf_counter() - started)
+                if not isinstance(outcomes[0][1], SegmentClosed):
+                    self._times.note(segment, sum(work.rows for work in batch), time.perf_counter() - started)
                 for outcome in outcomes:
                     _add(ready, advance(*outcome))
 

@@ -6,7 +6,7 @@ Requests pay for counting only (serving/statistics.py, serving/engines/counting.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -32,12 +32,14 @@ class Metrics(Silent, Collector):
         self._steps_saved = 0
         self._deploys = {True: DurationCounter(), False: DurationCounter()}
         self._router: Router | None = None
+        self._pending_bytes: Callable[[], int] = lambda: 0
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
-    def watch(self, router: Router) -> None:
-        """Report the models and segments of `router` from now on."""
+    def watch(self, router: Router, pending_bytes: Callable[[], int] = lambda: 0) -> None:
+        """Report the models and segments of `router` from now on. pending_bytes: of its requests that are not answered yet."""
         self._router = router
+        self._pending_bytes = pending_bytes
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format. Takes up to some tenths of a second where there are thousands of tasks."""
@@ -75,6 +77,7 @@ class Metrics(Silent, Collector):
             yield GaugeMetricFamily("espalier_loaded_segments", "Segments in memory.", value=len(loaded))
             yield GaugeMetricFamily("espalier_loaded_segment_bytes", "Memory that they take.", value=sum(loaded.values()))
             yield GaugeMetricFamily("espalier_ready", "1 while requests are answered.", value=int(self._router.ready))
+            yield GaugeMetricFamily("espalier_pending_bytes", "Of requests not answered yet.", value=self._pending_bytes())
         with self._lock:
             families = list(self._own())
         yield from families

@@ -8,40 +8,55 @@ import zlib
 from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
-from serving.errors import BodyTooLarge, InvalidRequest
+from serving.errors import BodyStalled, BodyTooLarge, InvalidRequest
 from serving.protocol.fields import decimal
+from serving.protocol.pending import Hold, PendingBytes
 
 _MIN_COMPRESSED_BYTES = 1024  # below, compression costs more than it saves
 _PIECE_BYTES = 64 * 1024
 _MOST_RATIO = 1032  # of what DEFLATE unpacks to, to what it packs
+_MOST_PAUSE_S = 60.0  # in the middle of a body, whose beginning takes memory meanwhile
 _AUTODETECT = zlib.MAX_WBITS | 32  # gzip or zlib, by their headers; "deflate" means zlib in HTTP
 
 
-async def read_body(headers: Mapping[str, str], receive: Receive, limit_bytes: int) -> bytes:
+async def read_body(
+    headers: Mapping[str, str],
+    receive: Receive,
+    limit_bytes: int,
+    hold: Hold | None = None,
+    most_pause_s: float = _MOST_PAUSE_S,
+) -> bytes:
     """Return the body of a request with these headers (names in lower case), decompressed.
 
-    Raises BodyTooLarge as soon as it is over the limit, InvalidRequest, ClientDisconnect.
+    hold: counts its bytes, as they come and then as they are; None: nobody does. most_pause_s: after which the rest must go on to come.
+    Raises BodyTooLarge as soon as it is over the limit, QueueFull as soon as there is no room for it, BodyStalled, InvalidRequest,
+    ClientDisconnect.
     """
+    hold = PendingBytes().hold() if hold is None else hold
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "deflate"):
         raise InvalidRequest(f"Content-Encoding {encoding!r} is not supported; use gzip, deflate or none.")
     declared = decimal(headers.get("content-length", ""))
     if declared is not None and declared > limit_bytes:
         raise BodyTooLarge(limit_bytes)
-    data = await _read(receive, limit_bytes)
+    if declared is not None:
+        hold.expect(declared)
+    data = await _read(receive, limit_bytes, hold, most_pause_s)
     if encoding == "identity":
         return data
-    return await asyncio.to_thread(decompress, data, limit_bytes)
+    unpacked = await asyncio.to_thread(decompress, data, limit_bytes)
+    hold.resize(len(unpacked))
+    return unpacked
 
 
-async def _read(receive: Receive, limit_bytes: int) -> bytes:
+async def _read(receive: Receive, limit_bytes: int, hold: Hold, most_pause_s: float) -> bytes:
     chunks: list[bytes] = []
     size = 0
     more = True
     while more:
-        message = await receive()
+        message = await (_receive_more(receive, most_pause_s) if chunks else receive())
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         more = message.get("more_body", False)
@@ -49,7 +64,16 @@ async def _read(receive: Receive, limit_bytes: int) -> bytes:
         size += len(chunks[-1])
         if size > limit_bytes:
             raise BodyTooLarge(limit_bytes)
+        hold.resize(size)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _receive_more(receive: Receive, most_pause_s: float) -> Message:
+    try:
+        async with asyncio.timeout(most_pause_s):
+            return await receive()
+    except TimeoutError:
+        raise BodyStalled(most_pause_s) from None
 
 
 def decompress(data: bytes, limit_bytes: int) -> bytes:

@@ -22,7 +22,8 @@ from serving.protocol import describe, grpc_extensions
 from serving.protocol.admin import Admin
 from serving.protocol.grpc_codec import answers_long, decode_request, encode_response, output_slots, takes_long
 from serving.protocol.grpc_health import HEALTH_SERVICE, Health
-from serving.protocol.grpc_service import add_servicer
+from serving.protocol.grpc_service import Received, add_servicer, with_sizes
+from serving.protocol.pending import PendingBytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
 from serving.router import Router
@@ -69,10 +70,17 @@ def _refuse(what: str) -> Handler:
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Translates between messages and the router. The methods' names are the protocol's."""
 
-    def __init__(self, router: Router, memory: SharedMemory | None = None, admin: Admin | None = None) -> None:
+    def __init__(
+        self,
+        router: Router,
+        memory: SharedMemory | None = None,
+        admin: Admin | None = None,
+        pending: PendingBytes | None = None,
+    ) -> None:
         self._router = router
         self._memory = memory
         self._admin = admin or Admin()
+        self._pending = pending or PendingBytes()
         # One at a time: Python's lock would let no two of them run at once anyway, and each takes many times its message in memory.
         self._aside = ThreadPoolExecutor(1, "espalier-long-messages")
 
@@ -121,12 +129,14 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         """All models."""
         return describe.repository_index(self._router)
 
+    @with_sizes
     @_translated
-    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ModelInfer(self, request: Received, context: Any) -> Any:  # noqa: N802
         """Run a model on tensors."""
         return await self._infer(request, context)
 
-    async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
+    @with_sizes
+    async def ModelStreamInfer(self, requests: AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """Answer each request of a stream in order; one that fails is answered by its error_message and the stream goes on.
 
         The stream ends when the server shuts down, which waits for its streams.
@@ -148,17 +158,22 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         finally:
             coming.cancel()
 
-    async def _stream_answer(self, request: Any, context: Any) -> Any:
+    async def _stream_answer(self, request: Received, context: Any) -> Any:
         try:
             answer = await self._infer(request, context)
             answer.parameters["triton_final_response"].bool_param = True  # by which clients of streams know that no more comes
             return _pb.ModelStreamInferResponse(infer_response=answer)
         except Exception as error:
             # The id tells the client which of its requests it was.
-            failed = _pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+            failed = _pb.ModelInferResponse(model_name=request.message.model_name, id=request.message.id)
             return _pb.ModelStreamInferResponse(error_message=sentence(_logged(error)), infer_response=failed)
 
-    async def _infer(self, request: Any, context: Any) -> Any:
+    async def _infer(self, received: Received, context: Any) -> Any:
+        with self._pending.hold() as hold:
+            hold.resize(received.bytes)
+            return await self._answer(received.message, context)
+
+    async def _answer(self, request: Any, context: Any) -> Any:
         # A call that the client cancels, or whose deadline passes, cancels this coroutine; the deadline also orders what waits.
         left_s = context.time_remaining()
         deadline = None if left_s is None else time.monotonic() + left_s
@@ -235,10 +250,17 @@ def create_grpc_server(max_message_bytes: int, interceptors: Sequence[Any] = ())
     )
 
 
-def add_service(server: Any, router: Router, memory: SharedMemory | None = None, admin: Admin | None = None) -> None:
+def add_service(
+    server: Any,
+    router: Router,
+    memory: SharedMemory | None = None,
+    admin: Admin | None = None,
+    pending: PendingBytes | None = None,
+) -> None:
     """Let `server` answer for `router`, with system shared memory unless `memory` is None, and say how it is.
 
-    admin: who may load and unload models; None: nobody.
+    admin: who may load and unload models; None: nobody. pending: counts the bytes of inference requests; None: without a limit.
     """
-    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], Servicer(router, memory, admin))
+    servicer = Servicer(router, memory, admin, pending)
+    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer)
     add_servicer(server, HEALTH_SERVICE, Health(router))

@@ -15,6 +15,7 @@ from serving.protocol.http_errors import install_error_handlers
 from serving.protocol.http_predict import predict_routes
 from serving.protocol.http_v2 import v2_routes
 from serving.protocol.image_workers import ImageWorkers
+from serving.protocol.pending import PendingBytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
@@ -31,17 +32,19 @@ def create_app(
     memory: SharedMemory | None = None,
     metrics: Metrics | None = None,
     admin: Admin | None = None,
+    pending: PendingBytes | None = None,
 ) -> FastAPI:
     """Return the application that answers for `router`, which somebody else starts and closes.
 
     max_body_bytes: the largest request, counted after decompression. images: who decodes them, None: threads of its own.
     memory: system shared memory; None: not offered. metrics: what GET /metrics tells; None: there is no such path.
-    admin: who may load and unload models; None: nobody.
+    admin: who may load and unload models; None: nobody. pending: counts the bytes of bodies; None: without a limit.
     """
+    pending = pending or PendingBytes()
     app: FastAPI = FastAPIOffline(title="espalier", version=server_metadata().version, description=_DESCRIPTION)
     # Routes are tried in order. First those of images, because the requests for inference never come here (InferFront).
-    app.include_router(predict_routes(router, images or ImageWorkers()))
-    app.include_router(v2_routes(router, max_body_bytes, memory))
+    app.include_router(predict_routes(router, images or ImageWorkers(), pending))
+    app.include_router(v2_routes(router, max_body_bytes, memory, pending))
     app.include_router(control_routes(router, admin or Admin()))
     if metrics is not None:
         app.include_router(metrics_routes(metrics))

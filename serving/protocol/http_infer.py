@@ -21,6 +21,7 @@ from serving.protocol.body import accepted_compression, compress, read_body
 from serving.protocol.hang_up import while_wanted
 from serving.protocol.http_errors import answer_error, error_response
 from serving.protocol.json_codec import EncodedResponse, answers_long, decode_request, encode_response, takes_long
+from serving.protocol.pending import Hold, PendingBytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
@@ -31,11 +32,19 @@ _Result = TypeVar("_Result")
 class InferFront:
     """Answers POST /v2/models/MODEL[/versions/VERSION]/infer itself, and lets `app` answer everything else."""
 
-    def __init__(self, app: ASGIApp, router: Router, max_body_bytes: int, memory: SharedMemory | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        router: Router,
+        max_body_bytes: int,
+        memory: SharedMemory | None = None,
+        pending: PendingBytes | None = None,
+    ) -> None:
         self.app = app
         self._router = router
         self._max_body_bytes = max_body_bytes
         self._memory = memory
+        self._pending = pending or PendingBytes()
         # One at a time: Python's lock would let no two of them run at once anyway, and each takes many times its body in memory.
         self._aside = ThreadPoolExecutor(1, "espalier-long-bodies")
 
@@ -46,9 +55,10 @@ class InferFront:
             await _answer_by(self.app, scope, receive, send)
             return
         try:
-            head, body = await infer(
-                _headers(scope), receive, self._router, named, self._max_body_bytes, self._memory, self._aside
-            )
+            with self._pending.hold() as hold:
+                head, body = await infer(
+                    _headers(scope), receive, self._router, named, self._max_body_bytes, self._memory, self._aside, hold
+                )
         except Exception as error:
             response = await answer_error(Request(scope), error)
         except asyncio.CancelledError:
@@ -68,13 +78,15 @@ async def infer(
     limit: int,
     memory: SharedMemory | None,
     aside: Executor | None = None,
+    hold: Hold | None = None,
 ) -> tuple[_Headers, bytes]:
     """Return headers and body of the answer to an inference request. headers: names in lower case. named: the model and its version.
 
-    limit: bytes of the body. aside: where long bodies are decoded and encoded; None: in the event loop's own threads.
-    Raises what the router raises, and ClientDisconnect when nobody waits any more.
+    limit: bytes of the body. hold: counts them; None: nobody does. aside: where long bodies are decoded and encoded; None: in the
+    event loop's own threads.
+    Raises what the router raises, QueueFull, and ClientDisconnect when nobody waits any more.
     """
-    body = await read_body(headers, receive, limit)
+    body = await read_body(headers, receive, limit, hold)
     header_length = headers.get("inference-header-content-length")
     if takes_long(body, header_length):
         decoded, wanted = await _run_aside(aside, partial(decode_request, *named, body, header_length, memory))

@@ -15,6 +15,7 @@ from serving.protocol.hang_up import while_wanted
 from serving.protocol.http_v2 import ERRORS
 from serving.protocol.image_workers import ImageWorkers, SentImages
 from serving.protocol.multipart import is_form
+from serving.protocol.pending import Hold, PendingBytes
 from serving.protocol.schemas import PredictBody, PredictFilesBody, TasksBody, predict_body, predict_files_body, tasks_body
 from serving.router import Router
 from serving.terms import Terms, read_terms
@@ -30,9 +31,13 @@ Answer = PredictBody | PredictFilesBody
 _TERMS = ("top_k", "timeout", "priority")
 
 
-def predict_routes(router: Router, images: ImageWorkers) -> APIRouter:
+def predict_routes(router: Router, images: ImageWorkers, pending: PendingBytes) -> APIRouter:
     """Return the routes /tasks, /predict and /predict/{task}."""
     routes = APIRouter(responses=ERRORS, tags=["images"])
+
+    async def answer(request: Request, names: list[str] | None, top_k: int, parameters: Mapping[str, object]) -> Answer:
+        with pending.hold() as hold:
+            return await _predict(router, request, images, hold, names, top_k, parameters)
 
     @routes.get("/tasks")
     async def list_tasks() -> TasksBody:
@@ -51,7 +56,7 @@ def predict_routes(router: Router, images: ImageWorkers) -> APIRouter:
         """Classify an image, or the files of a form, for several tasks at once; what they share is computed once."""
         _check_query(request, ("tasks", *_TERMS, "partial_results"))
         names = None if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]
-        return await _predict(router, request, images, names, top_k, _parameters(timeout, priority, partial_results))
+        return await answer(request, names, top_k, _parameters(timeout, priority, partial_results))
 
     @routes.post("/predict/{task}", openapi_extra=image_docs("/predict/{task}?top_k=3"))
     async def predict_task(
@@ -63,7 +68,7 @@ def predict_routes(router: Router, images: ImageWorkers) -> APIRouter:
     ) -> Answer:
         """Classify an image, or the files of a form, for one task."""
         _check_query(request, _TERMS)
-        return await _predict(router, request, images, [task], top_k, _parameters(timeout, priority))
+        return await answer(request, [task], top_k, _parameters(timeout, priority))
 
     return routes
 
@@ -80,13 +85,19 @@ def _parameters(timeout: int, priority: int, partial_results: bool = False) -> M
 
 
 async def _predict(
-    router: Router, request: Request, images: ImageWorkers, names: list[str] | None, top_k: int, parameters: Mapping[str, object]
+    router: Router,
+    request: Request,
+    images: ImageWorkers,
+    hold: Hold,
+    names: list[str] | None,
+    top_k: int,
+    parameters: Mapping[str, object],
 ) -> Answer:
     router.check_ready()
     content_type = request.headers.get("content-type", "")
     limits = images.limits
     limit = limits.max_total_bytes if is_form(content_type) else limits.max_bytes
-    body = await read_body(request.headers, request.receive, limit)
+    body = await read_body(request.headers, request.receive, limit, hold)
     sent = SentImages(images, body, content_type)
     return await while_wanted(request.receive, _answer(router, sent, names, top_k, read_terms(parameters)))
 

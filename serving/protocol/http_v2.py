@@ -12,6 +12,7 @@ from serving.protocol import describe
 from serving.protocol.api_docs import INFER_SCHEMA
 from serving.protocol.http_extensions import add_settings, add_shared_memory
 from serving.protocol.http_infer import infer as answer_infer
+from serving.protocol.pending import PendingBytes
 from serving.protocol.schemas import ErrorBody
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
@@ -33,12 +34,12 @@ _INFER_DOCS: dict[str, Any] = {
 ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (400, 404, 413, 429, 503, 504)}
 
 
-def v2_routes(router: Router, max_body_bytes: int, memory: SharedMemory | None = None) -> APIRouter:
+def v2_routes(router: Router, max_body_bytes: int, memory: SharedMemory | None, pending: PendingBytes) -> APIRouter:
     """Return the routes below /v2 that answer for `router`, with system shared memory unless `memory` is None."""
     routes = APIRouter(prefix="/v2", responses=ERRORS)
     _add_health(routes, router)
     _add_descriptions(routes, router, memory is not None)
-    _add_inference(routes, router, max_body_bytes, memory)
+    _add_inference(routes, router, max_body_bytes, memory, pending)
     add_settings(routes, router)
     add_shared_memory(routes, memory)
     return routes
@@ -124,11 +125,16 @@ def _add_description(routes: APIRouter, router: Router, suffix: str, tag: str, s
         return await of_version(model, "")
 
 
-def _add_inference(routes: APIRouter, router: Router, max_body_bytes: int, memory: SharedMemory | None) -> None:
+def _add_inference(
+    routes: APIRouter, router: Router, max_body_bytes: int, memory: SharedMemory | None, pending: PendingBytes
+) -> None:
     @routes.post("/models/{model}/versions/{version}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
     async def infer_version(request: Request, model: ModelName, version: Version) -> Response:
         """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
-        headers, body = await answer_infer(request.headers, request.receive, router, (model, version), max_body_bytes, memory)
+        with pending.hold() as hold:
+            headers, body = await answer_infer(
+                request.headers, request.receive, router, (model, version), max_body_bytes, memory, hold=hold
+            )
         return Response(body, headers={name.decode(): value.decode() for name, value in headers})
 
     @routes.post("/models/{model}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)

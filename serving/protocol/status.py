@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import grpc
 
 from serving.errors import (
+    BodyStalled,
     BodyTooLarge,
     DeadlineExceeded,
     EngineDown,
@@ -41,6 +42,7 @@ _TABLE: dict[type[ServingError], WireCodes] = {
     InvalidRequest: WireCodes(400, grpc.StatusCode.INVALID_ARGUMENT),
     UnknownModel: WireCodes(404, grpc.StatusCode.NOT_FOUND),
     UnknownRegion: WireCodes(404, grpc.StatusCode.NOT_FOUND),
+    BodyStalled: WireCodes(408, grpc.StatusCode.DEADLINE_EXCEEDED),
     BodyTooLarge: WireCodes(413, grpc.StatusCode.RESOURCE_EXHAUSTED),
     Unsupported: WireCodes(501, grpc.StatusCode.UNIMPLEMENTED),
     QueueFull: WireCodes(429, grpc.StatusCode.RESOURCE_EXHAUSTED),

@@ -24,6 +24,7 @@ from serving.repository import ALL_TASKS, Canary, read_repository
 from serving.repository.config import LABELS_FILE, all_tasks_config, kept_config, to_text
 from serving.repository.files import CANARY
 from serving.router import Router
+from serving.statistics import MOST_GONE
 from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images, make_repository, make_task, whole, write_repository
 
 pytestmark = pytest.mark.slow
@@ -305,3 +306,24 @@ def test_requests_that_end_while_a_change_is_under_way_do_not_pile_up_work(repo:
         assert life._old == []
 
     ask(repo, work)
+
+
+def test_hundreds_of_deploys_leave_no_more_behind_than_the_last_of_them(repo: Path) -> None:
+    """Each is a new version of the task, which is asked for and replaced."""
+
+    async def work(router: Router) -> None:
+        deploys = MOST_GONE + 20
+        metrics = Metrics()
+        metrics.watch(router)
+        for number in range(1, deploys):
+            (repo / "late" / str(number)).rename(repo / "late" / str(number + 1))
+            await router.load("late")
+            assert (await router.infer(InferRequest("late", {"image": images(1)}))).version == str(number + 1)
+        await router.lifecycle.settle()
+        counted = [version for name, version in router.all_statistics() if name == "late"]
+        assert counted == [str(number) for number in range(deploys - MOST_GONE, deploys + 1)]
+        assert set(engine.statistics()) == router.repository.segments.keys()
+        assert metrics.text().count(b'nv_inference_count{model="late"') == 1
+
+    engine = InMemoryEngine(LAYERS)
+    ask(repo, work, engine)

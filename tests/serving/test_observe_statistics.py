@@ -27,7 +27,7 @@ from serving.protocol.describe import model_statistics
 from serving.repository.config import ALL_TASKS
 from serving.repository.model import Repository, Step, Task
 from serving.router import Router
-from serving.statistics import RequestCounter, failure_reason
+from serving.statistics import MOST_GONE, RequestCounter, failure_reason
 from tests.serving.nets import CHAINS, IMAGE, LAYERS, MAX_ROWS, TASK_NAMES, images, make_repository, make_task
 
 
@@ -51,6 +51,21 @@ def test_a_histogram_holds_for_every_bound_how_many_are_not_above_it(values: lis
     assert [count for _, count in cumulative(found)] == expected
     assert [float(bound) for bound, _ in cumulative(found)] == [*DURATION_BOUNDS_S, np.inf]
     assert (found.count, found.total) == (len(values), pytest.approx(sum(values)))
+
+
+def test_of_versions_that_are_gone_those_asked_last_are_remembered_and_those_that_still_answer() -> None:
+    counter = RequestCounter()
+    with counter.counting("late", "1", 1), counter.counting("served", "1", 1):
+        for number in range(2 * MOST_GONE):
+            with counter.counting("gone", str(number), 1):
+                pass
+            counter._sums["gone", str(number)].last_request_ms = number  # of which a millisecond has many
+        counter.forget({("served", "1"), ("never asked", "1")})
+        newest = {("gone", str(number)) for number in range(MOST_GONE, 2 * MOST_GONE)}
+        assert counter.totals().keys() == {("late", "1"), ("served", "1")} | newest
+    assert counter.of("late", "1").successes == 1
+    counter.forget({("gone", "150")})
+    assert len(counter.totals()) == MOST_GONE + 1
 
 
 @pytest.mark.parametrize("tasks", [names for size in (1, 2, 3, 4) for names in combinations(TASK_NAMES, size)])

@@ -20,7 +20,7 @@ from serving.engines.base import Answer, Array, Call, SegmentRun
 from serving.engines.fair_queue import FairQueue
 from serving.engines.flow import Flow, Work
 from serving.engines.scheduler import Scheduler
-from serving.errors import DeadlineExceeded, EngineError, NotReady, QueueFull
+from serving.errors import DeadlineExceeded, EngineError, NotReady, QueueFull, SegmentClosed
 from serving.plan import ExecutionPlan, PlanStep, make_plan
 from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images, make_repository, whole
 
@@ -369,6 +369,51 @@ def test_what_is_known_to_be_short_runs_in_the_callers_thread_and_what_is_not_do
     threads.clear()
     work_with(go, Segments(branch_late=slow))
     assert all(name.startswith("segments-") for name in threads)
+
+
+def test_what_is_closed_before_its_short_run_is_opened_by_a_worker_and_answered() -> None:
+    ran_in: list[str] = []
+    closed = False
+
+    def run_open(name: str, inputs: Sequence[Array]) -> Sequence[Array]:
+        if closed and name == "mid":
+            raise SegmentClosed(name)
+        return segments(name, inputs)
+
+    def note(rows: Array) -> Array:
+        ran_in.append(threading.current_thread().name)
+        return LAYERS["mid"](rows)
+
+    segments = Segments(mid=note)
+
+    async def go(scheduler: Scheduler) -> None:
+        nonlocal closed
+        await infer(scheduler, ["probe"])
+        closed = True
+        for name in LAYERS:
+            for _ in range(60):
+                scheduler._times.note(name, 1, 1e-6)  # whatever a busy machine has taught it
+        segments.runs.clear()
+        answer = await infer(scheduler, ["probe", "late"], 2)
+        np.testing.assert_allclose(answer.outputs["probe"], whole("probe", images(2)), rtol=1e-4, atol=1e-5)
+        assert not answer.errors
+        assert segments.runs.count(("trunk", 2)) == 2  # the first time in the event loop's thread
+
+    work_with(go, segments, run_open=run_open)
+    assert [name.startswith("segments-") for name in ran_in] == [True, True]
+
+
+def test_of_segments_and_tenants_that_are_gone_nothing_stays() -> None:
+    async def go(scheduler: Scheduler) -> None:
+        for number in range(300):
+            await infer(scheduler, ["late"], tenant=f"task-{number}")
+            for name in LAYERS:
+                scheduler._times.note(name, 1, 0.01)  # not short
+        assert len(scheduler._queue._clock) < 100
+        scheduler.forget(["trunk", "unknown"])
+        assert (scheduler._times.per_row("trunk"), scheduler._times.per_row("mid") > 0) == (0.0, True)
+
+    work_with(go)
 
 
 def test_closing_finishes_what_was_asked_for_and_refuses_what_comes() -> None:

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.loading import SegmentFile
+from serving.engines.loading import SegmentFile, SegmentLoader
 from serving.engines.opening import segment_threads
 from serving.engines.sessions import SessionStore, SessionStoreOptions
-from serving.errors import EngineError, RepositoryError, SegmentTooLarge
+from serving.errors import EngineError, RepositoryError, SegmentClosed, SegmentTooLarge
 from serving.plan import make_plan
 from serving.repository import Repository
 from tests.serving.nets import LAYERS, TASK_NAMES, images, whole, write_repository
@@ -252,3 +252,58 @@ def test_the_engine_serves_more_tasks_than_memory_holds(repository: Repository) 
         assert not engine.loaded()
 
     asyncio.run(infer())
+
+
+def test_what_is_to_run_at_once_opens_nothing(repository: Repository) -> None:
+    store = limited(repository, 1)
+    for name in ("mid", "unknown"):
+        with pytest.raises(SegmentClosed, match=f"^Segment '{name}' is closed; open it first\\.$"):
+            store.run_open(name, [rows_for("mid", 1)])
+    assert not store.loaded()
+    check(store, "mid")
+    (result,) = store.run_open("mid", [rows_for("mid", 2)])
+    np.testing.assert_allclose(result, LAYERS["mid"](rows_for("mid", 2)), rtol=1e-4, atol=1e-5)
+    check(store, "suffix")  # takes its place, so its run is over
+    assert list(store.loaded()) == ["suffix"]
+    store.close_all()
+
+
+def test_a_segment_that_is_evicted_between_the_look_and_the_run_is_not_opened_on_the_event_loop(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = sizes_of(repository)
+    room = sum(sizes[name] for name in ("trunk", "mid", "suffix", "head-probe")) + 1000
+    options = EngineOptions(replace(CPU, memory_limit_bytes=room))
+    engine = EmbeddedEngine(repository, options=options)
+    opened_in: list[str] = []
+    load = SegmentLoader.load
+
+    def note(self: SegmentLoader, file: SegmentFile) -> object:
+        opened_in.append(threading.current_thread().name)
+        return load(self, file)
+
+    monkeypatch.setattr(SegmentLoader, "load", note)
+
+    async def go() -> None:
+        await engine.start()
+        plan = make_plan(repository, ["probe"])
+        await engine.infer(plan, {"image": images(1)})
+        for name in LAYERS:
+            for _ in range(60):
+                engine._scheduler._times.note(name, 1, 1e-6)  # short, whatever the machine was busy with
+        asked = asyncio.ensure_future(engine.infer(plan, {"image": images(2)}))
+        asyncio.get_running_loop().call_soon(evict)  # between the turn that looks and the turn that runs
+        answer = await asked
+        np.testing.assert_allclose(answer.outputs["probe"], whole("probe", images(2)), rtol=1e-4, atol=1e-5)
+        await engine.aclose()
+
+    def evict() -> None:
+        assert engine._store.is_open("head-probe")
+        thread = in_thread(lambda: check(engine._store, "tuned-a"))
+        thread.join(20)
+        assert not all(engine._store.is_open(name) for name in ("trunk", "mid", "suffix", "head-probe"))
+        opened_in.clear()
+
+    asyncio.run(go())
+    assert opened_in
+    assert all(name.startswith("segments-") for name in opened_in)

@@ -17,7 +17,7 @@ from serving.engines.base import Answer, Array, Call, SegmentRun
 from serving.engines.batches import BatchRunner, SegmentTimes
 from serving.engines.flow import Flow
 from serving.engines.short import ShortRuns
-from serving.errors import DeadlineExceeded, EngineError
+from serving.errors import DeadlineExceeded, EngineError, SegmentClosed
 from serving.plan import make_plan
 from tests.serving.nets import LAYERS, TASK_NAMES, images, make_repository, whole
 
@@ -26,20 +26,36 @@ Result = TypeVar("Result")
 
 
 class Family:
-    """The family of nets.py behind `ShortRuns`, known to be quick. runs: what ran."""
+    """The family of nets.py behind `ShortRuns`, known to be quick. runs: what ran. closes: a segment that is closed when its run comes."""
 
-    def __init__(self, limit: int = 100, closed: str = "", broken: Callable[[Array], Array] | None = None) -> None:
+    def __init__(
+        self, limit: int = 100, closed: str = "", broken: Callable[[Array], Array] | None = None, closes: str = ""
+    ) -> None:
         self.runs: list[tuple[str, int]] = []
         self.times = SegmentTimes()
-        for name in LAYERS:
-            self.times.note(name, 1, 1e-7)
+        self.be_quick()
         self._broken = broken
+        self._closes = closes
         runner = BatchRunner(self._run, lambda name: limit, self._note)
         self.short = ShortRuns(runner, self.times, lambda name: limit, lambda name: name != closed)
 
     def _run(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
+        if name == self._closes:
+            raise SegmentClosed(name)
         layer = self._broken if self._broken is not None and name == "head-probe" else LAYERS[name]
         return [layer(*inputs)]
+
+    def be_quick(self) -> None:
+        """Know nothing of how long the runs have really taken: the machine may have been busy."""
+        self.times.forget(LAYERS)
+        for name in LAYERS:
+            self.times.note(name, 1, 1e-7)
+
+    async def infer(self, flow: Flow) -> Answer:
+        """Return its answer; there is room."""
+        answer = await self.short.infer(flow)
+        assert answer is not None
+        return answer
 
     def _note(self, run: SegmentRun, waits: Sequence[float]) -> None:
         self.runs.append((run.segment, run.rows))
@@ -69,7 +85,8 @@ def test_every_request_of_a_turn_gets_its_own_answer_and_no_run_is_too_large(
     flows = [family.flow(tasks, rows, seed) for seed, (tasks, rows) in enumerate(asked)]
 
     async def go() -> list[Answer]:
-        return await asyncio.gather(*(family.short.infer(flow) for flow in flows))
+        family.short.start()
+        return await asyncio.gather(*(family.infer(flow) for flow in flows))
 
     for seed, ((tasks, rows), answer) in enumerate(zip(asked, ask(go), strict=True)):
         assert not answer.errors
@@ -84,8 +101,10 @@ def test_what_arrives_in_one_turn_shares_its_runs_across_tasks() -> None:
     flows = [family.flow([task]) for task in ("late", "probe", "late")]
 
     async def go() -> None:
-        await asyncio.gather(*(family.short.infer(flow) for flow in flows))
-        await family.short.infer(family.flow(["probe"]))
+        family.short.start()
+        await asyncio.gather(*(family.infer(flow) for flow in flows))
+        family.be_quick()
+        await family.infer(family.flow(["probe"]))
 
     ask(go)
     runs = Counter(family.runs)
@@ -96,8 +115,9 @@ def test_one_that_is_cancelled_or_too_late_is_not_run_and_the_others_are() -> No
     family = Family()
 
     async def go() -> Sequence[Answer | BaseException]:
+        family.short.start()
         tasks = [
-            asyncio.ensure_future(family.short.infer(flow))
+            asyncio.ensure_future(family.infer(flow))
             for flow in (
                 family.flow(["late"]),
                 family.flow(["late"], deadline=time.monotonic() - 1),
@@ -126,7 +146,8 @@ def test_a_run_that_fails_for_several_is_tried_for_each() -> None:
     flows = [family.flow(["probe"], seed=seed) for seed in (1, 2)]
 
     async def go() -> list[Answer]:
-        return await asyncio.gather(*(family.short.infer(flow) for flow in flows))
+        family.short.start()
+        return await asyncio.gather(*(family.infer(flow) for flow in flows))
 
     assert [set(answer.outputs) for answer in ask(go)] == [{"probe"}, {"probe"}]
 
@@ -137,24 +158,43 @@ def test_there_is_no_room_for_what_may_hold_up_the_event_loop(why: str) -> None:
 
     async def go() -> bool:
         family.short.start()
-        assert family.short.has_room(family.flow(["probe"]))
+        await family.infer(family.flow(["probe"]))
+        family.runs.clear()
+        family.be_quick()
         if why == "unknown":
             family.short._times = SegmentTimes()  # as at the start
         if why == "slow":
             for _ in range(20):
                 family.times.note("branch-late", 1, 0.01)
         if why == "another loop":
-            return await asyncio.to_thread(lambda: asyncio.run(has_room()))
+            return await asyncio.to_thread(lambda: asyncio.run(is_run("probe")))
         if why == "full":
             for _ in range(20):
-                family.times.note("branch-late", 1, 0.0004)
-        waiting = [asyncio.ensure_future(family.short.infer(family.flow(["late"]))) for _ in range(5 if why == "full" else 0)]
-        await asyncio.sleep(0)
-        room = family.short.has_room(family.flow(["late"]))
-        await asyncio.gather(*waiting)
-        return room
+                family.times.note("branch-late", 1, 0.00045)
+        waiting = [asyncio.ensure_future(family.infer(family.flow(["late"]))) for _ in range(4 if why == "full" else 0)]
+        last = asyncio.ensure_future(is_run("late"))
+        await asyncio.gather(*waiting, last)
+        return last.result()
 
-    async def has_room() -> bool:
-        return family.short.has_room(family.flow(["probe"]))
+    async def is_run(task: str) -> bool:
+        return await family.short.infer(family.flow([task])) is not None
 
     assert not ask(go)
+    assert Counter(family.runs)["branch-late", 4] == (why == "full")
+
+
+def test_what_is_closed_before_its_run_is_not_opened_and_the_others_are_run() -> None:
+    family = Family(closes="branch-late")
+    before = family.times.per_row("branch-late")
+
+    async def go() -> Sequence[Answer | BaseException]:
+        family.short.start()
+        flows = [family.flow([task]) for task in ("late", "probe", "late")]
+        return await asyncio.gather(*(family.infer(flow) for flow in flows), return_exceptions=True)
+
+    first, answered, last = ask(go)
+    assert isinstance(first, SegmentClosed)
+    assert isinstance(last, SegmentClosed)
+    assert isinstance(answered, Answer)
+    assert set(answered.outputs) == {"probe"}
+    assert family.times.per_row("branch-late") == before  # it did not run
