@@ -17,7 +17,7 @@ from types import FrameType
 
 from benchmarks.peers.measure import Plan, measure
 from benchmarks.peers.peers import choose_peers
-from benchmarks.peers.server import SHARED, Peer
+from benchmarks.peers.server import SEPARATE, SHARED, Peer
 from benchmarks.peers.tables import make_result
 from benchmarks.peers.work import Work, prepare_work
 from benchmarks.suite.errors import LinuxOnly
@@ -29,7 +29,9 @@ from benchmarks.tiny import write_tiny_forks
 
 TASKS = 8
 _OURS = "espalier"
-_QUICK = (_OURS, "FastAPI by hand", "LitServe")  # fast to start; those of other environments, one that is small
+_HAND = "FastAPI by hand"
+_QUICK = ((_OURS, SHARED), (_HAND, SEPARATE), (_HAND, SHARED), ("LitServe", SHARED))  # fast to start; what others need, small
+_TINY = ((_OURS, SHARED), (_HAND, SHARED))
 
 
 def run(options: Options) -> Result:
@@ -48,8 +50,8 @@ def _peers(options: Options) -> list[Peer]:
     peers = choose_peers(options.only)
     if options.only or options.scale is Scale.full:
         return peers
-    few = [peer for peer in peers if peer.name in _QUICK and (peer.variant == SHARED or peer.environment)]
-    return options.pick(peers, few, [peer for peer in few if not peer.environment])
+    few = options.pick((), _QUICK, _TINY)
+    return [peer for peer in peers if (peer.name, peer.variant) in few]
 
 
 def _plan(options: Options) -> Plan:

@@ -31,8 +31,8 @@ class Network:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-_RESNET = Network("resnet50", 224, ("layer4.1", "layer4.0", "layer3.0", "layer2.0", HEAD))
-_VIT = Network("vit_small_patch16_224", 224, ("blocks.10", "blocks.8", "blocks.6", "blocks.3", HEAD))
+_RESNET = Network("resnet50", 224, ("layer4.1", "layer3.0", HEAD))
+_VIT = Network("vit_small_patch16_224", 224, ("blocks.10", "blocks.6", HEAD))
 _TINY = Network("resnet18", 32, ("layer4.0",), {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]})
 
 

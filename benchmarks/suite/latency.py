@@ -64,7 +64,7 @@ class Measured:
 def run(options: Options) -> Result:
     """Measure every network of the scale at each of its forks."""
     check_kernels(options.precisions)
-    counts = options.pick((1, 2, 4, 8, 16), (1, 4, 8), (1, 2))
+    counts = options.pick((1, 2, 4, 8, 16), (1, 8), (1, 2))
     found: list[Measured] = []
     notes: list[str] = []
     changes: list[Change] = []

@@ -230,3 +230,16 @@ def test_a_triton_that_has_started_again_takes_nothing_away() -> None:
     sums.begin("a", statistics(trunk={1: 3}, new={1: 1}), afresh=False)  # one more model was loaded
     sums.update("a", statistics(trunk={1: 4}, new={1: 2}))
     assert {name: done.runs for name, done in sums.totals(names).items()} == {"trunk": 10, "new": 1}
+
+
+def test_a_model_that_was_unloaded_is_forgotten_and_counts_from_nought_when_it_is_back() -> None:
+    sums, names = TritonSums(), frozenset({"trunk", "mid"})
+    sums.begin("a", statistics(trunk={1: 5}, mid={1: 5}))
+    sums.update("a", statistics(trunk={1: 8}, mid={1: 9}))
+    sums.begin("a", statistics(trunk={1: 0}, mid={1: 0}))
+    sums.update("a", statistics(trunk={1: 1}, mid={1: 1}))
+    sums.forget({"mid"})
+    assert {name: done.runs for name, done in sums.totals(names).items()} == {"trunk": 4, "mid": 0}
+    sums.begin("a", statistics(trunk={1: 2}, mid={1: 7}), afresh=False)
+    sums.update("a", statistics(trunk={1: 2}, mid={1: 9}))
+    assert {name: done.runs for name, done in sums.totals(names).items()} == {"trunk": 5, "mid": 2}

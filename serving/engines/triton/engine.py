@@ -171,7 +171,10 @@ class TritonEngine:
     async def _unload(self, segments: Collection[str]) -> None:
         async with self._changing:
             if self._fleet is not None:
-                await unload(self._fleet.servers.values(), sorted({*segments} - self._models.parts))
+                gone = {*segments} - self._models.parts
+                await unload(self._fleet.servers.values(), sorted(gone))
+                self._segments -= gone
+                self._sums.forget(gone)
 
     def _started(self) -> Fleet:
         if self._fleet is None:

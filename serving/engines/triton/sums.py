@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,15 @@ class TritonSums:
             for message in response.model_stats:
                 key = server, message.name
                 self._now[key] = _counts(message) - self._begun.setdefault(key, _Counts())
+
+    def forget(self, names: Collection[str]) -> None:
+        """Drop what is known of models that are unloaded. One that is loaded again counts from nought."""
+        with self._lock:
+            for counts in (self._begun, self._now):
+                for key in [key for key in counts if key[1] in names]:
+                    del counts[key]
+            for name in names:
+                self._before.pop(name, None)
 
     def totals(self, names: frozenset[str]) -> Mapping[str, SegmentStatistics]:
         """Return the sums of the models `names`, zeros included."""
