@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.peers.environments import pinned_version, set_up
 from benchmarks.peers.lines import count_lines
 from benchmarks.peers.processes import Processes, free_port, started
-from benchmarks.peers.server import BATCHED, SEPARATE, SHARED, Endpoint, Peer, Server
+from benchmarks.peers.server import BATCHED, SEPARATE, SHARED, SIDE_BY_SIDE, Endpoint, Peer, Server
 from benchmarks.peers.tritons import awake_at_the_end, espalier_endpoints, triton_peers
 from benchmarks.peers.wires import Form, RawBody, V2Grpc
 from benchmarks.peers.work import Work
@@ -28,7 +28,12 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "BENTOML_DO_NOT_TRACK": "True"}
 def all_peers() -> list[Peer]:
     """Return every peer in every variant, ours first."""
     kinds = {SEPARATE: "separate", SHARED: "shared"}
-    peers = [Peer("espalier", SHARED, version("espalier"), _espalier), *triton_peers()]
+    ours = version("espalier")
+    peers = [
+        Peer("espalier", SHARED, ours, partial(_espalier, False)),
+        Peer("espalier", SIDE_BY_SIDE, ours, partial(_espalier, True)),
+    ]
+    peers += triton_peers()
     peers += [Peer("FastAPI by hand", variant, version("fastapi"), partial(_fastapi, kind)) for variant, kind in kinds.items()]
     for name, package, serve, own_kinds in (
         ("LitServe", "litserve", _litserve, {**kinds, BATCHED: "batched"}),
@@ -59,9 +64,10 @@ def choose_peers(words: Sequence[str]) -> list[Peer]:
 
 
 @contextlib.contextmanager
-def _espalier(work: Work, threads: int) -> Iterator[Server]:
+def _espalier(side_by_side: bool, work: Work, threads: int) -> Iterator[Server]:
+    options = ["--threads", "1", "--instances", str(threads)] if side_by_side else ["--threads", str(threads)]
     with (
-        served(work.repository.path, "--threads", str(threads)) as process,
+        served(work.repository.path, *options) as process,
         awake_at_the_end(Processes(process.pid)) as processes,
     ):
         yield Server(processes, espalier_endpoints(process, work), 0)

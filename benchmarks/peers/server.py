@@ -11,6 +11,7 @@ from benchmarks.peers.wires import Wire
 from benchmarks.peers.work import Work
 
 SEPARATE, SHARED, BATCHED = "separate networks", "shared trunk", "shared trunk, batching"
+SIDE_BY_SIDE = "shared trunk, runs of 1 thread side by side"
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,18 @@ class NoSuchPeer(BenchmarkError):
         super().__init__(f"No peer's name contains {word!r}; there are {', '.join(known)}.")
 
 
-class NothingToChoose(BenchmarkError):
-    """A choice of peers for something else."""
+class NoSuchNetwork(BenchmarkError):
+    """A word that is in the name of no network that is measured."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"--only chooses among the peers, and {name!r} compares none; give it with peers.")
+    def __init__(self, word: str, known: Iterable[str]) -> None:
+        super().__init__(f"No network's name contains {word!r}; there are {', '.join(known)}.")
+
+
+class NothingToChoose(BenchmarkError):
+    """A choice for a benchmark that measures all of it or nothing."""
+
+    def __init__(self, name: str, choosing: Iterable[str]) -> None:
+        super().__init__(f"--only does not go with {name}; give it with {' or '.join(choosing)}.")
 
 
 class LinuxOnly(BenchmarkError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.memory import only
+from benchmarks.suite.errors import NoSuchNetwork
 from benchmarks.suite.options import Options
 from benchmarks.synthetic import Family, make_family, random_backbone
 from exporter.torch_export import BackboneExporter
@@ -40,6 +41,15 @@ def networks(options: Options) -> tuple[Network, ...]:
     """Return the networks of the scale: a ResNet-50 and a ViT-S, or one that is tiny. The first fork is the one to show alone."""
     quick = replace(_RESNET, forks=_RESNET.forks[:1]), replace(_VIT, forks=_VIT.forks[:1])
     return options.pick((_RESNET, _VIT), quick, (_TINY,))
+
+
+def choose_networks(options: Options) -> tuple[Network, ...]:
+    """Return those of `networks` that have a word of `options.only` in their names; all without words. Raises NoSuchNetwork."""
+    found = networks(options)
+    for word in options.only:
+        if not any(word.lower() in network.name for network in found):
+            raise NoSuchNetwork(word, [network.name for network in found])
+    return tuple(network for network in found if not options.only or any(word.lower() in network.name for word in options.only))
 
 
 def subset(fork: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from benchmarks.flops import separate_cost, shared_cost
 from benchmarks.precision.kernels import check_kernels
 from benchmarks.precision.tables import NOTES, Change, change, precision_tables
 from benchmarks.precision.trained import learn
-from benchmarks.suite.families import RANDOM_WEIGHTS, Network, networks
+from benchmarks.suite.families import RANDOM_WEIGHTS, Network, choose_networks
 from benchmarks.suite.latency_bench import BY_HAND, ONE_TASK, Bench, Times, open_bench
 from benchmarks.suite.noise import RULE, Settled, null_loop, settle
 from benchmarks.suite.options import Options
@@ -62,13 +62,14 @@ class Measured:
 
 
 def run(options: Options) -> Result:
-    """Measure every network of the scale at each of its forks."""
+    """Measure every network of the scale, or those of `options.only`, at each of its forks. Raises NoSuchNetwork."""
     check_kernels(options.precisions)
+    chosen = choose_networks(options)
     counts = options.pick((1, 2, 4, 8, 16), (1, 8), (1, 2))
     found: list[Measured] = []
     notes: list[str] = []
     changes: list[Change] = []
-    for network in networks(options):
+    for network in chosen:
         for fork in network.forks:
             options.say(f"Making {max(counts)} tasks of {network.name} that fork at {fork}")
             with_torch = fork == network.forks[0]
@@ -85,7 +86,7 @@ def run(options: Options) -> Result:
     return Result(
         _headline(several),
         (_speedups(found), _times(found), *precision_tables(found, changes, learnt)),
-        (_share_plot(several), *(_time_plot(found, network) for network in networks(options))),
+        (_share_plot(several), *(_time_plot(found, network) for network in chosen)),
         (RANDOM_WEIGHTS, *_explanations(options), _against_hand(several), *dict.fromkeys(notes), RULE),
         tuple(bench_failure for bench_failure in dict.fromkeys(m.times.value.wrong for m in found) if bench_failure),
         {"seconds": [_raw(measured) for measured in found]},

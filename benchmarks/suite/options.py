@@ -38,7 +38,7 @@ class Options:
     """scratch: a folder for networks, of several GB on the full scale. Benchmarks that run with the same options share what is made.
 
     precision: some of PRECISIONS with commas between them. threads: of every variant, None: as many as this process has cores. say: is told
-    what is being measured. only: words that choose among peers, none: all that the scale has. Raises UnknownPrecision.
+    what is being measured. only: words that choose among peers or networks, none: all that the scale has. Raises UnknownPrecision.
     """
 
     scratch: Path

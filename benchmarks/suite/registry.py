@@ -17,13 +17,14 @@ Run = Callable[[Options], Result]
 class Benchmark:
     """module: that holds `run`; it is imported when it is needed, for most need torch. about: one line for people.
 
-    precise: whether it measures other precisions than fp32, too.
+    precise: whether it measures other precisions than fp32, too. chooses: whether it can be told to measure a part of what it compares.
     """
 
     name: str
     about: str
     module: str
     precise: bool = False
+    chooses: bool = False
 
     def load(self) -> Run:
         """Return the function. Raises ModuleNotFoundError when something that it needs is not installed."""
@@ -35,7 +36,11 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark("flops", "What sharing saves on paper: MACs, weights and activations for 1 to 32 tasks.", "benchmarks.suite.flops"),
     Benchmark(
-        "latency", "One request for 1 to 16 tasks: shared trunk, separate networks, torch.", "benchmarks.suite.latency", True
+        "latency",
+        "One request for 1 to 16 tasks: shared trunk, separate networks, torch.",
+        "benchmarks.suite.latency",
+        precise=True,
+        chooses=True,
     ),
     Benchmark("merge", "Frozen suffixes on one stacked batch, tuned blocks as grouped.", "benchmarks.merge.benchmark"),
     Benchmark("memory", "Resident memory and disk for 1 to 32 tasks.", "benchmarks.suite.memory"),
@@ -43,7 +48,10 @@ BENCHMARKS = (
     Benchmark("load", "A server under load: percentiles, throughput, the knee, MLPerf.", "benchmarks.load.benchmark"),
     Benchmark("deploy", "The other tasks' latency while one comes and goes.", "benchmarks.suite.deploy"),
     Benchmark(
-        "peers", "The same tasks on FastAPI, LitServe, BentoML, MLServer, Ray Serve and Triton.", "benchmarks.peers.benchmark"
+        "peers",
+        "The same tasks on FastAPI, LitServe, BentoML, MLServer, Ray Serve and Triton.",
+        "benchmarks.peers.benchmark",
+        chooses=True,
     ),
 )
 

@@ -32,7 +32,10 @@ def bench(
             help="Where networks are made, about 12 GB, with --quick 3; by default in the system's folder for temporary files.",
         ),
     ] = None,
-    only: Annotated[str, typer.Option(metavar="WORD,...", help="Peers: only those that these name, whole or by a part.")] = "",
+    only: Annotated[
+        str,
+        typer.Option(metavar="WORD,...", help="Only the peers, or for latency the networks, that these name."),
+    ] = "",
 ) -> None:
     """Measure what sharing a trunk gains, on this machine. What is measured, and by which rules: docs/benchmarks.md.
 
@@ -53,8 +56,8 @@ def bench(
     chosen = find_benchmarks(name)
     check_precisions(chosen, Options(out, precision=precision).precisions)
     words = tuple(word.strip() for word in only.split(",") if word.strip())
-    if words and name != "peers":
-        raise NothingToChoose(name)
+    if words and not (len(chosen) == 1 and chosen[0].chooses):
+        raise NothingToChoose(name, [benchmark.name for benchmark in BENCHMARKS if benchmark.chooses])
     prepare(out)
     with tempfile.TemporaryDirectory(prefix="espalier-bench-", dir=scratch) as folder:
         options = Options(Path(folder), Scale.quick if quick else Scale.full, precision, threads, say, words)

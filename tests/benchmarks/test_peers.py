@@ -119,7 +119,7 @@ def test_every_app_of_a_peer_is_there_in_both_variants() -> None:
     for kind in ("separate", "shared"):
         wanted = {f"{peer}_{kind}.py" for peer in ("fastapi", "litserve", "bentoml", "ray")} | {f"mlserver_{kind}/runtime.py"}
         assert wanted | {"litserve_batched.py", "bentoml_batched.py"} <= names
-    assert len({(peer.name, peer.variant) for peer in all_peers()}) == len(all_peers()) == 20
+    assert len({(peer.name, peer.variant) for peer in all_peers()}) == len(all_peers()) == 21
     assert all(peer.version for peer in all_peers())
 
 
@@ -232,8 +232,8 @@ def test_without_ours_the_numbers_are_not_to_be_used() -> None:
 def test_peers_are_chosen_by_words() -> None:
     assert len(choose_peers([])) == len(all_peers())
     assert {peer.name for peer in choose_peers(["LITSERVE", "espalier's"])} == {"LitServe", "Triton, espalier's repository"}
-    assert [peer.name for peer in choose_peers(["Espalier"])] == ["espalier"]  # a whole name, though it is a part of others
-    assert {peer.variant for peer in choose_peers(["1 thread"])} == {f"{SHARED}, 1 thread a model"}
+    assert {peer.name for peer in choose_peers(["Espalier"])} == {"espalier"}  # a whole name, though it is a part of others
+    assert {peer.variant for peer in choose_peers(["1 thread a model"])} == {f"{SHARED}, 1 thread a model"}
     with pytest.raises(NoSuchPeer, match=r"'torchserve'; there are espalier, .*Ray Serve"):
         choose_peers(["LitServe", "TorchServe"])
 

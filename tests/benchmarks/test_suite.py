@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.machine import machine_facts, source_commit, versions
-from benchmarks.suite.errors import NotARecord, OnlyInFp32, UnknownBenchmark, UnknownPrecision
+from benchmarks.suite.errors import NoSuchNetwork, NotARecord, OnlyInFp32, UnknownBenchmark, UnknownPrecision
+from benchmarks.suite.families import choose_networks
 from benchmarks.suite.noise import LIMIT, Settled, settle
 from benchmarks.suite.options import Options, Scale
 from benchmarks.suite.record import read_record, run_benchmark
@@ -162,3 +163,10 @@ def test_the_bound_follows_from_the_time_of_a_branch() -> None:
     assert measured.share == pytest.approx(2 * 1.3 / 4)
     alone = replace(measured, tasks=1)
     assert math.isclose(alone.bound, 1)
+
+
+def test_networks_are_chosen_by_a_part_of_their_names(tmp_path: Path) -> None:
+    assert [network.name for network in choose_networks(Options(tmp_path))] == ["resnet50", "vit_small_patch16_224"]
+    assert [network.name for network in choose_networks(Options(tmp_path, only=("ViT",)))] == ["vit_small_patch16_224"]
+    with pytest.raises(NoSuchNetwork, match=r"No network's name contains 'swin'; there are resnet50, vit_small_patch16_224\."):
+        choose_networks(Options(tmp_path, only=("vit", "swin")))

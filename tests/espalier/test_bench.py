@@ -227,7 +227,7 @@ def test_the_command_lists_and_refuses() -> None:
     assert "There is no benchmark 'speed'" in unknown.stderr
     refused = espalier("bench", "flops", "--only", "triton")
     assert refused.returncode == 2
-    assert "'flops' compares none" in refused.stderr
+    assert "--only does not go with flops; give it with latency or peers." in refused.stderr
 
 
 def test_the_command_refuses_precisions_before_it_measures(tmp_path: Path) -> None:
