@@ -11,58 +11,62 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from benchmarks.merge.cases import choose_cases
 from benchmarks.merge.device import Device, find_device
-from benchmarks.merge.measure import ONNX, TORCH, Bench, Group, Runs
-from benchmarks.merge.resnet import Subset, pairs_within_stages, single_blocks
+from benchmarks.merge.measure import ONNX, TORCH, Bench, Group
+from benchmarks.merge.resnet import Subset
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED
 from benchmarks.suite.families import RANDOM_WEIGHTS, networks
 from benchmarks.suite.noise import RULE, null_loop
-from benchmarks.suite.options import Options
+from benchmarks.suite.options import Options, Runs
 from benchmarks.suite.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
 
 OFFICIAL = Runs(rounds=300, warmup=300)
+_FEW, _TINY = Runs(5, 2), Runs(2, 1)
 _WAYS = (SEPARATE, FORKED, STACKED, GROUPED)
 
 
 def run(options: Options) -> Result:
-    """Measure the ResNet of the scale."""
+    """Measure the ResNet of the scale, or what `options.only` names of it. Raises NoSuchMeasurement."""
     network, device = networks(options)[0], find_device(options.cores)
     bench = Bench(network, options.workshop, device, null_loop(options), options.scratch)
-    pairs = _two_tasks(bench, options)
-    suffixes = _suffixes(bench, options)
-    blocks = _blocks(bench, options)
+    cases = choose_cases(bench.parts, options)
+    pairs = _two_tasks(bench, cases.subsets, options)
+    suffixes = _suffixes(bench, cases.suffixes, options)
+    blocks = _blocks(bench, cases.blocks, options)
     return Result(
         _headline(pairs, suffixes, blocks),
         (
-            _network_table(pairs, options),
-            _gain_table("A frozen suffix", "stacked", suffixes),
-            _gain_table("Tuned blocks", "grouped", blocks),
+            *((_network_table(pairs, options),) if pairs else ()),
+            *((_gain_table("A frozen suffix", "stacked", suffixes),) if suffixes else ()),
+            *((_gain_table("Tuned blocks", "grouped", blocks),) if blocks else ()),
         ),
-        (_network_plot(pairs), _gain_plot("merge-suffix", "A frozen suffix on one stacked batch", "stacked", suffixes)),
+        (
+            *((_network_plot(pairs),) if pairs else ()),
+            *((_gain_plot("merge-suffix", "A frozen suffix on one stacked batch", "stacked", suffixes),) if suffixes else ()),
+        ),
         _notes(device, options),
         tuple(group.wrong for group in (*pairs, *suffixes, *blocks) if group.wrong),
     )
 
 
-def subsets(parts: Sequence[str], options: Options) -> tuple[Subset, ...]:
-    """Return the subsets that the scale measures: 28 of a ResNet-50 in full."""
-    singles, pairs = single_blocks(parts), pairs_within_stages(parts)
-    return options.pick((*singles, *pairs), (singles[len(singles) // 2],), singles[-1:])
+def _official(options: Options) -> Runs:
+    return options.runs_of(OFFICIAL, _FEW, _TINY)
 
 
-def _two_tasks(bench: Bench, options: Options) -> list[Group]:
-    runs = options.pick(OFFICIAL, Runs(5, 2), Runs(2, 1))
+def _two_tasks(bench: Bench, subsets: Sequence[Subset], options: Options) -> list[Group]:
+    runs = _official(options)
     found: list[Group] = []
-    for subset in subsets(bench.parts, options):
+    for subset in subsets:
         options.say(f"Measuring two tasks that tune {' and '.join(subset)}")
         found += bench.two_tasks(subset, runs)
     return found
 
 
-def _suffixes(bench: Bench, options: Options) -> list[Group]:
-    runs = options.pick(Runs(30, 10), Runs(5, 2), Runs(2, 1))
+def _suffixes(bench: Bench, suffixes: Sequence[str], options: Options) -> list[Group]:
+    runs = options.runs_of(Runs(30, 10), _FEW, _TINY)
     found: list[Group] = []
-    for first in options.pick(("layer3.0", "layer4.0"), ("layer4.0",), ("layer4.0",)):
+    for first in suffixes:
         for streams in options.pick((2, 3, 4, 6, 8), (2, 8), (2,)):
             for batch in options.pick((1, 2, 4, 8), (1, 2), (1,)):
                 options.say(f"Measuring a frozen suffix from {first} on, {streams} streams of {batch}")
@@ -70,10 +74,10 @@ def _suffixes(bench: Bench, options: Options) -> list[Group]:
     return found
 
 
-def _blocks(bench: Bench, options: Options) -> list[Group]:
-    runs = options.pick(Runs(30, 10), Runs(5, 2), Runs(2, 1))
+def _blocks(bench: Bench, blocks: Sequence[str], options: Options) -> list[Group]:
+    runs = options.runs_of(Runs(30, 10), _FEW, _TINY)
     found: list[Group] = []
-    for name in options.pick(("layer2.1", "layer3.1", "layer4.0", "layer4.1"), ("layer4.1",), ("layer4.0",)):
+    for name in blocks:
         for streams in options.pick((2, 4, 8), (2, 8), (2,)):
             for batch in options.pick((1, 4), (1,), (1,)):
                 options.say(f"Measuring {streams} tuned copies of {name}, batch {batch}")
@@ -82,19 +86,26 @@ def _blocks(bench: Bench, options: Options) -> list[Group]:
 
 
 def _headline(pairs: Sequence[Group], suffixes: Sequence[Group], blocks: Sequence[Group]) -> str:
-    def gain(groups: Sequence[Group], runtime: str, variant: str) -> str:
-        found = [speedup for group in groups if group.runtime == runtime and (speedup := group.speedup(variant)) is not None]
-        return f"{median(found):.2f}x" if found else "not measured"
-
-    return (
-        f"Speed-up, ONNX Runtime and torch (medians): two tasks with shared prefix and stacked suffix against two networks "
-        f"{gain(pairs, ONNX, STACKED)} and {gain(pairs, TORCH, STACKED)}; stacking a frozen suffix {gain(suffixes, ONNX, 'stacked')} and "
-        f"{gain(suffixes, TORCH, 'stacked')}; grouping tuned blocks {gain(blocks, ONNX, 'grouped')} and {gain(blocks, TORCH, 'grouped')}."
+    parts = (
+        (pairs, STACKED, "two tasks with shared prefix and stacked suffix against two networks"),
+        (suffixes, "stacked", "stacking a frozen suffix"),
+        (blocks, "grouped", "grouping tuned blocks"),
     )
+    found = [f"{words} {_gain(groups, ONNX, way)} and {_gain(groups, TORCH, way)}" for groups, way, words in parts if groups]
+    return f"Speed-up, ONNX Runtime and torch (medians): {'; '.join(found)}."
+
+
+def _gain(groups: Sequence[Group], runtime: str, variant: str) -> str:
+    found = [speedup for group in groups if group.runtime == runtime and (speedup := group.speedup(variant)) is not None]
+    return f"{median(found):.2f}x" if found else "not measured"
 
 
 def _notes(device: Device, options: Options) -> tuple[str, ...]:
     few = options.pick("", "One subset and few runs of each (--quick).", "Too few runs to say anything.")
+    if options.runs is not None:
+        few = (
+            f"{few} The runs were set by --runs: for two tasks {_official(options)}, which is not the protocol's number.".strip()
+        )
     words = (
         RANDOM_WEIGHTS,
         f"torch in float32 on {device.words}; ONNX Runtime on the CPU with {device.threads} threads and the engine's own options, which "
@@ -132,8 +143,9 @@ def _network_table(groups: Sequence[Group], options: Options) -> Table:
         Column("difference", "answers differ by"),
         Column("noise", ""),
     )
-    runs = options.pick("median (quartiles) of 300 runs after 300", "few runs (--quick)", "two runs")
-    caption = f"Two tasks that differ in these blocks and the head, one image; {runs}, in turn."
+    caption = (
+        f"Two tasks that differ in these blocks and the head, one image; median (quartiles) of {_official(options)}, in turn."
+    )
     return Table("Two tasks", columns, tuple(_row(group, _WAYS) for group in groups), caption)
 
 

@@ -22,20 +22,13 @@ from benchmarks.merge.grouped import group_blocks
 from benchmarks.merge.resnet import Streams, Subset, make_streams, parts_of
 from benchmarks.suite.families import CLASSES, Network, Workshop
 from benchmarks.suite.noise import Settled, settle
+from benchmarks.suite.options import Runs
 from benchmarks.synthetic import make_family
 from benchmarks.timing import Timing, interleave, summarise
 
 TORCH, ONNX = "torch", "ONNX Runtime"
 
 Times = Mapping[str, Timing]
-
-
-@dataclass(frozen=True)
-class Runs:
-    """rounds: counted runs of each variant, warmup: uncounted ones before."""
-
-    rounds: int
-    warmup: int
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,20 @@ class NothingToChoose(BenchmarkError):
         super().__init__(f"--only does not go with {name}; give it with {' or '.join(choosing)}.")
 
 
+class RunsAreFixed(BenchmarkError):
+    """A number of runs for a benchmark that does not count in runs of its variants alone."""
+
+    def __init__(self, name: str, counting: Iterable[str]) -> None:
+        super().__init__(f"--runs does not go with {name}; give it with {' or '.join(counting)}.")
+
+
+class NoSuchMeasurement(BenchmarkError):
+    """A word that is in the name of nothing that a benchmark measures."""
+
+    def __init__(self, word: str, known: Iterable[str]) -> None:
+        super().__init__(f"No measurement's name contains {word!r}; there are {', '.join(known)}.")
+
+
 class LinuxOnly(BenchmarkError):
     """A benchmark that puts processes to sleep and reads their memory by means of Linux."""
 

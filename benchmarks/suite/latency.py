@@ -21,12 +21,13 @@ from benchmarks.precision.trained import learn
 from benchmarks.suite.families import RANDOM_WEIGHTS, Network, choose_networks
 from benchmarks.suite.latency_bench import BY_HAND, ONE_TASK, Bench, Times, open_bench
 from benchmarks.suite.noise import RULE, Settled, null_loop, settle
-from benchmarks.suite.options import Options
+from benchmarks.suite.options import Options, Runs
 from benchmarks.suite.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
 from benchmarks.timing import Timing, summarise
 
 VARIANTS = ("shared", "separate", "one graph", BY_HAND, "torch", "compiled")
 GOAL = 0.95
+_RUNS = Runs(30, 5), Runs(5, 1), Runs(2, 1)
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,14 @@ def run(options: Options) -> Result:
 
 
 def _measure(bench: Bench, network: Network, fork: str, counts: Sequence[int], options: Options) -> Iterator[Measured]:
-    rounds, warmup = options.pick((30, 5), (5, 1), (2, 1))
+    runs = options.runs_of(*_RUNS)
     null = null_loop(options)
     with bench:
         for count in counts:
             options.say(f"Measuring {network.name}, fork at {fork}, {count} tasks")
             names = bench.names[:count]
             predicted = separate_cost(bench.repository, names).macs / shared_cost(bench.repository, names).macs
-            times = settle(lambda names=names: bench.measure(names, rounds, warmup), null)  # type: ignore[misc]
+            times = settle(lambda names=names: bench.measure(names, runs.rounds, runs.warmup), null)  # type: ignore[misc]
             yield Measured(network.name, fork, count, predicted, times)
 
 
@@ -127,6 +128,8 @@ def _explanations(options: Options) -> tuple[str, ...]:
         "Bound: the speed-up if every branch takes as long as in a request for one task; where it is below the possible one, a branch does "
         "fewer MACs per second than the trunk.",
     )
+    if options.runs is not None:
+        few = f"{few} The runs were set by --runs: {options.runs_of(*_RUNS)}.".strip()
     return (*words, few) if few else words
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FP32 = "fp32"
 PRECISIONS = (FP32, "int8", "bf16")
+LEAST_RUNS = 30  # of each variant, for publication
 
 _Value = TypeVar("_Value")
 
@@ -29,6 +30,17 @@ class Scale(StrEnum):
     tiny = "tiny"
 
 
+@dataclass(frozen=True)
+class Runs:
+    """rounds: counted runs of each variant, warmup: uncounted ones before."""
+
+    rounds: int
+    warmup: int
+
+    def __str__(self) -> str:
+        return f"{self.rounds} runs after {self.warmup}"
+
+
 def _silent(sentence: str) -> None:
     pass
 
@@ -38,7 +50,8 @@ class Options:
     """scratch: a folder for networks, of several GB on the full scale. Benchmarks that run with the same options share what is made.
 
     precision: some of PRECISIONS with commas between them. threads: of every variant, None: as many as this process has cores. say: is told
-    what is being measured. only: words that choose among peers or networks, none: all that the scale has. Raises UnknownPrecision.
+    what is being measured. only: words that choose among what the scale has, none: all of it. runs: counted runs of each variant, None: as
+    many as the scale has. Raises UnknownPrecision.
     """
 
     scratch: Path
@@ -47,6 +60,7 @@ class Options:
     threads: int | None = None
     say: Callable[[str], None] = _silent
     only: tuple[str, ...] = ()
+    runs: int | None = None
 
     def __post_init__(self) -> None:
         for precision in self.precisions:
@@ -73,3 +87,8 @@ class Options:
     def pick(self, full: _Value, quick: _Value, tiny: _Value) -> _Value:
         """Return what belongs to the scale."""
         return {Scale.full: full, Scale.quick: quick, Scale.tiny: tiny}[self.scale]
+
+    def runs_of(self, full: Runs, quick: Runs, tiny: Runs) -> Runs:
+        """Return the runs of the scale, or as many as were asked for, after a third of them at most."""
+        found = self.pick(full, quick, tiny)
+        return found if self.runs is None else Runs(self.runs, min(found.warmup, max(1, self.runs // 3)))

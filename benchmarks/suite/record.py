@@ -49,7 +49,13 @@ def run_benchmark(benchmark: Benchmark, options: Options) -> Record:
     return Record(
         benchmark=benchmark.name,
         about=benchmark.about,
-        options={"scale": str(options.scale), "precision": options.precision, "threads": options.cores},
+        options={
+            "scale": str(options.scale),
+            "precision": options.precision,
+            "threads": options.cores,
+            "only": list(options.only),
+            "runs": options.runs,
+        },
         machine=machine_facts(),
         versions=versions(),
         commit=source_commit(),

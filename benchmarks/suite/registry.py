@@ -18,6 +18,7 @@ class Benchmark:
     """module: that holds `run`; it is imported when it is needed, for most need torch. about: one line for people.
 
     precise: whether it measures other precisions than fp32, too. chooses: whether it can be told to measure a part of what it compares.
+    counts: whether it can be told how many runs of each variant to make.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Benchmark:
     module: str
     precise: bool = False
     chooses: bool = False
+    counts: bool = False
 
     def load(self) -> Run:
         """Return the function. Raises ModuleNotFoundError when something that it needs is not installed."""
@@ -41,8 +43,15 @@ BENCHMARKS = (
         "benchmarks.suite.latency",
         precise=True,
         chooses=True,
+        counts=True,
     ),
-    Benchmark("merge", "Frozen suffixes on one stacked batch, tuned blocks as grouped.", "benchmarks.merge.benchmark"),
+    Benchmark(
+        "merge",
+        "Frozen suffixes on one stacked batch, tuned blocks as grouped.",
+        "benchmarks.merge.benchmark",
+        chooses=True,
+        counts=True,
+    ),
     Benchmark("memory", "Resident memory and disk for 1 to 32 tasks.", "benchmarks.suite.memory"),
     Benchmark("overhead", "What the server adds to its engine, per request and at most per second.", "benchmarks.suite.overhead"),
     Benchmark("load", "A server under load: percentiles, throughput, the knee, MLPerf.", "benchmarks.load.benchmark"),

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from benchmarks.suite.noise import RULE
+from benchmarks.suite.options import LEAST_RUNS
 from benchmarks.suite.record import Record
 from benchmarks.suite.result import Table
 from espalier.bench.cells import heading, is_left, shown_columns, table_words
@@ -37,10 +38,15 @@ def make_report(records: Sequence[Record], svgs: Mapping[str, bytes]) -> str:
 
 
 def _quick(records: Iterable[Record]) -> str:
-    partly = [record.benchmark for record in records if record.options["scale"] != "full"]
+    partly = [record.benchmark for record in records if not _is_full(record)]
     if not partly:
         return ""
     return f'<p class="warning">Not the full measurement ({escape(", ".join(partly))}): for a first impression, not for publication.</p>'
+
+
+def _is_full(record: Record) -> bool:
+    runs = record.options.get("runs")  # not in the files of earlier versions
+    return record.options["scale"] == "full" and (runs is None or runs >= LEAST_RUNS)
 
 
 def _facts(records: Sequence[Record]) -> str:
@@ -78,8 +84,9 @@ def _section(record: Record, records: Sequence[Record], svgs: Mapping[str, bytes
     before, after = record.load
     if _was_busy(record, records):
         failed += f'<p class="warning">The machine was busy when this began (load average {before}).</p>'
+    chosen = "".join(f", --{name} {value}" for name in ("only", "runs") if (value := _given(record, name)))
     when = (
-        f"Measured {record.time}, scale {record.options['scale']}, in {record.seconds:,.0f} s; load average {before} before and "
+        f"Measured {record.time}, scale {record.options['scale']}{chosen}, in {record.seconds:,.0f} s; load average {before} before and "
         f"{after} after."
     )
     return (
@@ -88,6 +95,11 @@ def _section(record: Record, records: Sequence[Record], svgs: Mapping[str, bytes
         f"{''.join(_table(table, main=table is result.tables[0]) for table in result.tables)}"
         f'<details><summary>How it was measured</summary>{notes}</details><p class="when">{escape(when)}</p></section>'
     )
+
+
+def _given(record: Record, name: str) -> str:
+    value = record.options.get(name)
+    return ",".join(value) if isinstance(value, list) else str(value or "")
 
 
 def _was_busy(record: Record, records: Iterable[Record]) -> bool:

@@ -34,8 +34,13 @@ def bench(
     ] = None,
     only: Annotated[
         str,
-        typer.Option(metavar="WORD,...", help="Only the peers, or for latency the networks, that these name."),
+        typer.Option(
+            metavar="WORD,...", help="Only the peers, for latency the networks, for merge the measurements that these name."
+        ),
     ] = "",
+    runs: Annotated[
+        int | None, typer.Option(min=1, help="Counted runs of each variant of latency or merge; 30 or more are for publication.")
+    ] = None,
 ) -> None:
     """Measure what sharing a trunk gains, on this machine. What is measured, and by which rules: docs/benchmarks.md.
 
@@ -43,7 +48,7 @@ def bench(
     """
     import tempfile
 
-    from benchmarks.suite.errors import NothingToChoose
+    from benchmarks.suite.errors import NothingToChoose, RunsAreFixed
     from benchmarks.suite.options import Options, Scale
     from benchmarks.suite.registry import BENCHMARKS, check_precisions, find_benchmarks
     from espalier.bench.files import REPORT, can_draw, prepare
@@ -58,9 +63,11 @@ def bench(
     words = tuple(word.strip() for word in only.split(",") if word.strip())
     if words and not (len(chosen) == 1 and chosen[0].chooses):
         raise NothingToChoose(name, [benchmark.name for benchmark in BENCHMARKS if benchmark.chooses])
+    if runs is not None and not (len(chosen) == 1 and chosen[0].counts):
+        raise RunsAreFixed(name, [benchmark.name for benchmark in BENCHMARKS if benchmark.counts])
     prepare(out)
     with tempfile.TemporaryDirectory(prefix="espalier-bench-", dir=scratch) as folder:
-        options = Options(Path(folder), Scale.quick if quick else Scale.full, precision, threads, say, words)
+        options = Options(Path(folder), Scale.quick if quick else Scale.full, precision, threads, say, words, runs)
         good = run_all(chosen, options, out)
     if can_draw():
         console.print(f"Wrote {out / REPORT}.", soft_wrap=True, markup=False, highlight=False)

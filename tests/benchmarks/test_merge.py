@@ -10,14 +10,18 @@ import timm
 import torch
 from torch import nn
 
+from benchmarks.merge.benchmark import run
+from benchmarks.merge.cases import choose_cases
 from benchmarks.merge.device import Device, as_outputs
 from benchmarks.merge.equality import TOLERANCE, VariantsDisagree, check, difference
 from benchmarks.merge.grouped import group_blocks, split_streams
-from benchmarks.merge.measure import Bench, Runs
+from benchmarks.merge.measure import Bench
 from benchmarks.merge.onnx_variants import block_variants as onnx_block_variants
 from benchmarks.merge.resnet import Streams, make_streams, pairs_within_stages, parts_of, single_blocks, tuned_copy
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED, block_variants, network_variants, suffix_variants
+from benchmarks.suite.errors import NoSuchMeasurement
 from benchmarks.suite.families import CLASSES, Network, Workshop
+from benchmarks.suite.options import Options, Runs, Scale
 from tuning.backbone import Backbone
 
 BASIC = Network("resnet18", 32, (), {"channels": [8, 8, 16, 16]})
@@ -48,6 +52,44 @@ def test_a_resnet50_has_the_subsets_of_the_protocol() -> None:
     assert len(pairs_within_stages(parts)) == 12
     assert pairs_within_stages(parts)[0] == ("layer1.0", "layer1.1")
     assert ("layer1.2", "layer2.0") not in pairs_within_stages(parts)
+
+
+def test_words_choose_what_is_measured(tmp_path: Path) -> None:
+    parts = ["stem", "layer3.0", "layer3.1", "layer4.0", "layer4.1", "pool"]
+    everything = choose_cases(parts, Options(tmp_path))
+    assert everything.subsets == (
+        *(("layer3.0",), ("layer3.1",), ("layer4.0",), ("layer4.1",)),
+        *(("layer3.0", "layer3.1"), ("layer4.0", "layer4.1")),
+    )
+    assert everything.suffixes == ("layer3.0", "layer4.0")
+    two = choose_cases(parts, Options(tmp_path, only=("Two tasks",)))
+    assert two.subsets == everything.subsets
+    assert not two.suffixes
+    assert not two.blocks
+    several = choose_cases(parts, Options(tmp_path, only=("layer4.1", "suffix layer3")))
+    assert several.subsets == (("layer4.1",), ("layer4.0", "layer4.1"))
+    assert (several.suffixes, several.blocks) == (("layer3.0",), ("layer4.1",))
+    with pytest.raises(NoSuchMeasurement, match=r"contains 'layer9'; there are two tasks layer3\.0, .*, block layer4\.1\."):
+        choose_cases(parts, Options(tmp_path, only=("layer4", "layer9")))
+
+
+def test_the_runs_are_those_of_the_scale_or_as_many_as_asked_for(tmp_path: Path) -> None:
+    scales = Runs(300, 300), Runs(5, 2), Runs(2, 1)
+    assert Options(tmp_path).runs_of(*scales) == Runs(300, 300)
+    assert Options(tmp_path, runs=30).runs_of(*scales) == Runs(30, 10)
+    assert Options(tmp_path, Scale.quick, runs=30).runs_of(*scales) == Runs(30, 2)
+    assert Options(tmp_path, runs=1).runs_of(*scales) == Runs(1, 1)
+
+
+@pytest.mark.slow
+def test_what_was_not_chosen_is_neither_measured_nor_shown(tmp_path: Path) -> None:
+    result = run(Options(tmp_path, Scale.tiny, threads=1, only=("block",), runs=3))
+    (table,) = result.tables
+    assert table.title == "Tuned blocks"
+    assert {row["apart"].runs for row in table.rows} == {3}  # type: ignore[union-attr]
+    assert not result.plots
+    assert "suffix" not in result.headline
+    assert any("set by --runs: for two tasks 3 runs after 1" in note for note in result.notes)
 
 
 def test_the_parts_are_the_network(backbone: Backbone) -> None:

@@ -212,6 +212,17 @@ def test_results_that_were_measured_elsewhere_are_told_apart(folder: Path) -> No
     assert "(other)" in words
 
 
+def test_few_runs_and_what_was_chosen_are_said(folder: Path) -> None:
+    record = replace(
+        read_records(folder)[0], options={"scale": "full", "precision": "fp32", "threads": 1, "only": ["block"], "runs": 30}
+    )
+    words = Page(make_report([record], {})).words
+    assert "scale full, --only block, --runs 30, in" in words
+    assert "Not the full measurement" not in words
+    few = replace(record, benchmark="toy", options={**record.options, "runs": 29})
+    assert "Not the full measurement (toy)" in Page(make_report([few], {})).words
+
+
 def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BenchmarkError, match="cannot be written"):
@@ -227,7 +238,10 @@ def test_the_command_lists_and_refuses() -> None:
     assert "There is no benchmark 'speed'" in unknown.stderr
     refused = espalier("bench", "flops", "--only", "triton")
     assert refused.returncode == 2
-    assert "--only does not go with flops; give it with latency or peers." in refused.stderr
+    assert "--only does not go with flops; give it with latency or merge or peers." in refused.stderr
+    refused = espalier("bench", "load", "--runs", "30")
+    assert refused.returncode == 2
+    assert "--runs does not go with load; give it with latency or merge." in refused.stderr
 
 
 def test_the_command_refuses_precisions_before_it_measures(tmp_path: Path) -> None:
