@@ -64,7 +64,14 @@ def serve(
         bool | None,
         typer.Option("--access-log/--no-access-log", help="A log line per request. By default with --log-format json only."),
     ] = None,
-    instances: Annotated[int, typer.Option(min=1, help="Runs at a time; the threads are shared out among them.")] = 1,
+    instances: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs at a time; the threads are shared out among them. By default one with all threads, or where several wait, as many "
+            "as there are threads.",
+        ),
+    ] = None,
     max_batch_rows: Annotated[
         int | None, typer.Option(min=1, help="The most rows of a run; by default as many as are best on this machine.")
     ] = None,

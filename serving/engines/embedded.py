@@ -14,9 +14,11 @@ import numpy as np
 
 from serving.dtypes import NUMPY_DTYPES
 from serving.engines.base import Answer, Array, Call, SegmentStatistics
+from serving.engines.batches import RunSegment
 from serving.engines.cores import available_cores
 from serving.engines.counting import RunCounter
 from serving.engines.efficiency import RowLimits
+from serving.engines.lanes import Lanes, halving
 from serving.engines.loading import SegmentFile
 from serving.engines.opening import PROVIDERS as PROVIDERS
 from serving.engines.opening import session_options as session_options
@@ -32,13 +34,15 @@ class EngineOptions:
     """How the embedded engine computes.
 
     sessions: how segments are opened; its `threads` are those of a run, None: the cores of this process, divided by `instances`.
-    instances: runs at a time. max_queue_rows: rows of waiting requests beyond which more are refused. max_batch_rows: the most rows of a
-    run, None: as many as the segment takes. learn_rows: whether `start` finds out how many rows are best for each segment (a tenth of a
-    second for each shape that is not known; on the CPU only); rows_file: where that is kept, None: nowhere.
+    instances: runs at a time, each with `threads`; None: what is best at the moment (lanes.py) where segments compute on the CPU and have
+    a cache, whose weights their sessions share, else one. max_queue_rows: rows of waiting requests beyond which more are refused.
+    max_batch_rows: the most rows of a run, None: as many as the segment takes. learn_rows: whether `start` finds out how many rows are
+    best for each segment (a tenth of a second for each shape that is not known; on the CPU only); rows_file: where that is kept, None:
+    nowhere.
     """
 
     sessions: SessionStoreOptions = field(default_factory=SessionStoreOptions)
-    instances: int = 1
+    instances: int | None = None
     max_queue_rows: int = MAX_QUEUE_ROWS
     max_batch_rows: int | None = None
     learn_rows: bool = False
@@ -51,8 +55,9 @@ class EngineOptions:
 
     @property
     def threads(self) -> int:
-        """Return the threads of a run."""
-        return self.sessions.threads or max(1, available_cores() // self.instances)
+        """Return the threads of a run, at most."""
+        threads = self.sessions.threads
+        return max(1, available_cores() // (self.instances or 1)) if threads is None else threads
 
 
 class EmbeddedEngine:
@@ -63,16 +68,15 @@ class EmbeddedEngine:
         self._repository = repository
         self._options = options
         self._segments: Mapping[str, Segment] = {}
-        self._store = SessionStore(
-            replace(options.sessions, threads=options.threads) if options.instances > 1 else options.sessions
-        )
+        self._store = SessionStore(replace(options.sessions, threads=options.threads))
         self._rows = RowLimits(options.rows_file if self._profiles else None, options.threads)
         self._limits: Mapping[str, int] = {}
         self._counter = RunCounter(repository.segments)
         self._scheduler = Scheduler(
             self._store.run,
             self._limit,
-            workers=options.instances,
+            lanes=self._lanes,
+            run_on=self._run_on,
             max_queue_rows=options.max_queue_rows,
             on_run=self._counter.add,
             is_open=self._store.is_open,
@@ -124,6 +128,18 @@ class EmbeddedEngine:
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes of each segment that is open."""
         return self._store.loaded()
+
+    @property
+    def _lanes(self) -> Lanes:
+        """Return what runs at a time: as many as were asked for, or else what the threads of this machine allow."""
+        if self._options.instances is not None:
+            return Lanes(self._options.instances)
+        shares_weights = self._options.sessions.cache_folder is not None and self._store.providers == (CPU,)
+        return halving(self._options.threads) if shares_weights else Lanes(1)
+
+    def _run_on(self, lanes: int) -> RunSegment:
+        """Return what runs segments on so many lanes: all threads if they are all that a run may take, else one for each."""
+        return self._store.run if lanes == self._lanes.widths[0] else partial(self._store.run, threads=lanes)
 
     @property
     def _profiles(self) -> bool:

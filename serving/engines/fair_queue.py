@@ -10,6 +10,7 @@ What a run has room for is filled with other work for the same segment, in the s
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable
 
 from serving.engines.batches import SegmentTimes
@@ -33,6 +34,8 @@ class FairQueue:
         self._by_tenant: dict[str, list[_Entry]] = {}
         self._by_segment: dict[str, dict[str, list[_Entry]]] = {}
         self._waiting: dict[_Key, Work] = {}
+        self._works: Counter[str] = Counter()  # that wait, by segment
+        self._rows: Counter[str] = Counter()
         self._pushes = 0  # since the last clean-up
         self._clock: dict[str, float] = {}  # virtual time of each tenant
         self._now = 0.0  # virtual time of the tenant that was served last
@@ -51,6 +54,8 @@ class FairQueue:
         heapq.heappush(self._by_tenant.setdefault(tenant, []), entry)
         heapq.heappush(self._by_segment.setdefault(segment, {}).setdefault(tenant, []), entry)
         self._waiting[key] = work
+        self._works[segment] += 1
+        self._rows[segment] += work.rows
         self._pushes += 1
         if self._pushes > max(_LEAST_PUSHES, 2 * len(self._waiting)):
             self._clean_up()
@@ -58,7 +63,8 @@ class FairQueue:
     def forget(self, flow: Flow) -> None:
         """Let no work of `flow` wait any more."""
         for index in range(len(flow.plan.steps)):
-            self._waiting.pop((flow.number, index), None)
+            if (flow.number, index) in self._waiting:
+                self._pop((flow.number, index))
 
     def take(self) -> list[Work]:
         """Return the work of the next run, all of one segment; none when nothing waits.
@@ -80,15 +86,32 @@ class FairQueue:
             room -= found.rows
         return batch
 
-    def charge(self, batch: list[Work], seconds: float) -> None:
-        """Correct what the tenants of `batch` were charged by what its run has cost."""
+    def runs(self, most: int) -> int:
+        """Return how many runs what waits would take now; where there are more than `most`, some number above it."""
+        runs = 0
+        for segment, rows in self._rows.items():
+            runs += min(self._works[segment], -(-rows // self._limit(segment)))  # a work is never shared out among runs
+            if runs > most:
+                break
+        return runs
+
+    def charge(self, batch: list[Work], seconds: float, share: float = 1.0) -> None:
+        """Correct what the tenants of `batch` were charged by what its run has cost. share: of the machine, that it had meanwhile."""
         rows = sum(work.rows for work in batch)
         segment = batch[0].step.segment
         expected = self._times.per_row(segment)
         for work in batch:
             tenant = work.flow.call.tenant
-            self._clock[tenant] = self._clock.get(tenant, self._now) + work.rows * (seconds / rows - expected)
+            self._clock[tenant] = self._clock.get(tenant, self._now) + work.rows * (share * seconds / rows - expected)
         self._times.note(segment, rows, seconds)
+
+    def _pop(self, key: _Key) -> None:
+        work = self._waiting.pop(key)
+        segment = work.step.segment
+        self._works[segment] -= 1
+        self._rows[segment] -= work.rows
+        if not self._works[segment]:
+            del self._works[segment], self._rows[segment]
 
     def _first(self, heaps: dict[str, list[_Entry]]) -> Work | None:
         """Return what comes first among the heaps of tenants; what is not waiting any more is dropped on the way."""
@@ -121,5 +144,5 @@ class FairQueue:
 
     def _count(self, work: Work) -> None:
         """Take `work` out, and charge its tenant what it is expected to cost."""
-        del self._waiting[work.flow.number, work.index]
+        self._pop((work.flow.number, work.index))
         self._clock[work.flow.call.tenant] += work.rows * self._times.per_row(work.step.segment)

@@ -14,6 +14,7 @@ from serving.engines.base import Answer, Array, Call
 from serving.engines.batches import BatchRunner, OnRun, Outcome, RunSegment, SegmentTimes, advance
 from serving.engines.fair_queue import FairQueue
 from serving.engines.flow import Flow, Work
+from serving.engines.lanes import Lanes
 from serving.engines.parts import join, split
 from serving.engines.short import ShortRuns
 from serving.errors import DeadlineExceeded, NotReady, QueueFull, SegmentClosed
@@ -25,11 +26,12 @@ MAX_QUEUE_ROWS = 1024
 class Scheduler:
     """Answers plans. run_segment(name, arrays of shape (n, ...)) -> arrays of shape (n, ...); raises ServingError.
 
-    limit: the most rows that a segment takes in one run. workers: threads, so many runs at a time. max_queue_rows: rows of requests that
-    have not begun; beyond it requests are refused, unless nothing waits. on_run: is told every run, and the seconds that each
+    limit: the most rows that a segment takes in one run. workers: runs at a time; or lanes: what there is for runs, of which each takes
+    one or more, and run_on: what runs a segment on so many of them (None: run_segment on any number). max_queue_rows: rows of requests
+    that have not begun; beyond it requests are refused, unless nothing waits. on_run: is told every run, and the seconds that each
     request in it waited for it, in the thread of the run. is_open: whether a segment can run without being opened first. run_open: as
     run_segment, but raises SegmentClosed rather than open one; None: run_segment never opens any.
-    There is no artificial delay: a worker that is free takes what is there.
+    There is no artificial delay: where lanes are free, what is there begins.
     """
 
     def __init__(
@@ -38,15 +40,18 @@ class Scheduler:
         limit: Callable[[str], int],
         *,
         workers: int = 1,
+        lanes: Lanes | None = None,
+        run_on: Callable[[int], RunSegment] | None = None,
         max_queue_rows: int = MAX_QUEUE_ROWS,
         on_run: OnRun | None = None,
         is_open: Callable[[str], bool] = lambda segment: True,
         run_open: RunSegment | None = None,
     ) -> None:
-        self._workers = workers
+        self._lanes = lanes or Lanes(workers)
         self._max_queue_rows = max_queue_rows
         on_run = on_run or (lambda run, waits: None)
-        self._runner = BatchRunner(run_segment, limit, on_run)
+        runs = {width: run_on(width) if run_on else run_segment for width in self._lanes.widths}
+        self._runners = {width: BatchRunner(run, limit, on_run) for width, run in runs.items()}
         self._times = SegmentTimes()
         self._short = ShortRuns(BatchRunner(run_open or run_segment, limit, on_run), self._times, limit, is_open)
         self._threads: list[threading.Thread] = []
@@ -56,6 +61,7 @@ class Scheduler:
         self._queue = FairQueue(limit, self._times)
         self._open: dict[Flow, _Open] = {}
         self._queued_rows = 0
+        self._free = self._lanes.capacity
         self._stopping = False
 
     @property
@@ -77,7 +83,9 @@ class Scheduler:
         """Start the workers. To be called in the event loop that most requests come from: short ones are answered there."""
         self._short.start()
         self._stopping = False
-        self._threads = [threading.Thread(target=self._work, name=f"segments-{i}", daemon=True) for i in range(self._workers)]
+        self._threads = [
+            threading.Thread(target=self._work, name=f"segments-{i}", daemon=True) for i in range(self._lanes.capacity)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -152,31 +160,38 @@ class Scheduler:
 
     def _work(self) -> None:
         """Run what waits until told to stop: a worker's life."""
-        while (batch := self._next()) is not None:
-            self._carry_out(batch)
-            del batch  # else what it held would stay until there is other work
+        while (taken := self._next()) is not None:
+            self._carry_out(*taken)
+            del taken  # else what it held would stay until there is other work
 
-    def _carry_out(self, batch: list[Work]) -> None:
-        """Run `batch`, let wait what can follow, and give the answers that are complete."""
+    def _carry_out(self, batch: list[Work], width: int) -> None:
+        """Run `batch` on so many lanes, let wait what can follow, and give the answers that are complete."""
         started = time.perf_counter()
-        outcomes = self._runner.run(batch)
+        outcomes = self._runners[width].run(batch)
         now = time.perf_counter()
         with self._changed:
-            self._queue.charge(batch, now - started)
+            self._free += width
+            self._queue.charge(batch, now - started, width / self._lanes.widths[0])
             done = [flow for outcome in outcomes if (flow := self._advance(outcome, now)) is not None]
             answered = [(opened, flow.answer(opened.queued_s or 0.0)) for flow in done if (opened := self._close(flow))]
             if len(self._queue) > 1 or self._stopping:
                 self._changed.notify_all()
         _settle(answered)
 
-    def _next(self) -> list[Work] | None:
-        """Wait for work and take it; None: there will be no more."""
+    def _next(self) -> tuple[list[Work], int] | None:
+        """Wait for work and free lanes, and take both; None: there will be no more work."""
         with self._changed:
-            while not (batch := self._take()):
+            while not (width := self._width()) or not (batch := self._take()):
                 if self._stopping and not self._open:
                     return None
                 self._changed.wait()
-            return batch
+            self._free -= width
+            if self._free and len(self._queue):
+                self._changed.notify()
+            return batch, width
+
+    def _width(self) -> int:
+        return self._lanes.width(self._free, self._queue.runs(self._free))
 
     def _take(self) -> list[Work]:
         """Take the work of the next run, none where none waits, and note that its requests have begun."""

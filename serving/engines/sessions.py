@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import onnxruntime as ort
 
 from serving.engines.base import Array
-from serving.engines.device import Device
 from serving.engines.engine_cache import EngineCache
 from serving.engines.freed import give_back_freed_memory
 from serving.engines.loading import SegmentFile, SegmentLoader, memory_of
-from serving.engines.opening import run_on_device, run_session
+from serving.engines.opening import run_on_device, run_session, segment_threads
 from serving.engines.providers import CPU, TENSORRT, choose_providers, device_of
-from serving.engines.segment_cache import DEFAULT_LIMIT_BYTES, SegmentCache
-from serving.errors import EngineError, SegmentClosed, SegmentTooLarge
-
-
-@dataclass(frozen=True)
-class SessionStoreOptions:
-    """How sessions are opened.
-
-    threads: of each session (None: the cores of this process); small segments take one. provider: see providers.PROVIDER_CHOICES.
-    cache_folder: where optimised segments are kept (None: nowhere; only for the CPU provider), cache_limit_bytes of them at most;
-    TensorRT keeps its engines in `engines` beside it, without a limit.
-    record_hashes: whether files that were hashed since the machine started are believed to be the same while they are not written.
-    memory_limit_bytes: what open sessions may take together (None: no limit). Counted per session: the size of its model file and
-    250 kB. Not counted: features and answers of running requests, and for the moments in which ONNX Runtime optimises a segment that
-    is not in the cache, another two or three times its weights.
-    device: where features stay between segments; None: on the GPU if that computes, else on the host.
-    """
-
-    threads: int | None = None
-    provider: str = "auto"
-    cache_folder: Path | None = None
-    cache_limit_bytes: int = DEFAULT_LIMIT_BYTES
-    record_hashes: bool = True
-    memory_limit_bytes: int | None = None
-    device: Device | None = None
+from serving.engines.segment_cache import SegmentCache
+from serving.engines.store_options import SessionStoreOptions as SessionStoreOptions
+from serving.errors import EngineError, RepositoryError, SegmentClosed, SegmentTooLarge
 
 
 @dataclass(eq=False)
 class _Slot:
-    """A segment in the store. All fields but `file` change under the store's lock only."""
+    """A session of a segment. threads: None for the store's own number. All else but `file` changes under the store's lock only."""
 
     file: SegmentFile
+    threads: int | None = None
     session: ort.InferenceSession | None = None
     bytes: int = 0  # reserved while it opens, then what it takes
     opening: bool = False
@@ -55,14 +34,22 @@ class _Slot:
     last_use: int = 0
 
     @property
+    def name(self) -> str:
+        return self.file.segment.name
+
+    @property
     def is_busy(self) -> bool:
         return self.opening or self.runs > 0
+
+
+_Key = str | tuple[str, int]  # name of the segment, and the threads where they are not the store's
 
 
 class SessionStore:
     """Opens, runs and closes sessions by segment name; every method can be called from several threads at once.
 
-    A session answers several runs at a time. With a memory limit, sessions that do not run are closed, the one unused for
+    A session answers several runs at a time. Runs with fewer threads have sessions of their own, where there is memory for them
+    without closing others. With a memory limit, sessions that do not run are closed, the one unused for
     longest first, to make room for one that is needed; if all run, the opening waits for one to end.
     Raises ValueError for threads below 1, ProviderUnavailable.
     """
@@ -80,7 +67,7 @@ class SessionStore:
         elif options.cache_folder is not None and self.providers[0] == TENSORRT:
             engines = EngineCache(options.cache_folder.with_name("engines"))
         self._loader = SegmentLoader(self.providers, options.threads, cache, engines, self._device)
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[_Key, _Slot] = {}
         self._used_bytes = 0
         self._clock = 0
         self._changed = threading.Condition()
@@ -109,12 +96,14 @@ class SessionStore:
             self.close(new)
             raise
 
-    def run(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
+    def run(self, name: str, inputs: Sequence[Array], threads: int | None = None) -> Sequence[Array]:
         """Run segment `name` on its inputs in order, each of shape (n, ...); return its outputs, each of shape (n, ...).
 
-        Opens it if need be. Raises EngineError when it fails or is unknown, RepositoryError when it cannot be opened.
+        Opens it if need be. threads: fewer than the store's, None: as many; no promise, since it needs a session of its own.
+        Raises EngineError when it fails or is unknown, RepositoryError when it cannot be opened.
         """
-        return self._run(self._acquire(name), inputs)
+        slot = None if threads is None else self._acquire_narrow(name, threads)
+        return self._run(slot or self._acquire(name), inputs)
 
     def run_open(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
         """Do as `run` at once: raise SegmentClosed where it would open the segment."""
@@ -132,7 +121,7 @@ class SessionStore:
                 return run_on_device(slot.session, inputs, self._device)
             return run_session(slot.session, inputs)
         except Exception as error:  # ONNX Runtime's exceptions have no common base, and may hold paths
-            raise EngineError(f"Segment {slot.file.segment.name!r} failed on {len(inputs[0])} rows.") from error
+            raise EngineError(f"Segment {slot.name!r} failed on {len(inputs[0])} rows.") from error
         finally:
             self._release(slot)
 
@@ -140,7 +129,8 @@ class SessionStore:
         """Forget segments: no run of theirs begins any more; return when those that run have ended. Unknown names are passed over."""
         closed: list[ort.InferenceSession | None] = []
         with self._changed:
-            slots = [self._slots.pop(name) for name in list(names) if name in self._slots]
+            gone = set(names)
+            slots = [self._slots.pop(key) for key, slot in list(self._slots.items()) if slot.name in gone]
             while slots:  # those that are idle at once: one that is being opened may wait for their memory
                 closed += [self._evict(slot) for slot in slots if not slot.is_busy]
                 slots = [slot for slot in slots if slot.is_busy]
@@ -151,27 +141,49 @@ class SessionStore:
     def close_all(self) -> None:
         """Close every segment, as `close` does."""
         with self._changed:
-            names = list(self._slots)
+            names = {slot.name for slot in self._slots.values()}
         self.close(names)
 
     def loaded(self) -> Mapping[str, int]:
         """Return the memory that each open segment takes, bytes by name, counted as SessionStoreOptions says."""
+        found: Counter[str] = Counter()
         with self._changed:
-            return {name: slot.bytes for name, slot in self._slots.items() if slot.session is not None}
+            for slot in self._slots.values():
+                if slot.session is not None:
+                    found[slot.name] += slot.bytes
+        return dict(found)
 
     def is_open(self, name: str) -> bool:
         """Return whether `name` has a session at this moment, which a run would not have to wait for."""
         slot = self._slots.get(name)
         return slot is not None and slot.session is not None
 
-    def _acquire(self, name: str) -> _Slot:
-        """Return the slot of `name` with an open session and one more run; whoever comes first opens it, the others wait."""
+    def _acquire_narrow(self, name: str, threads: int) -> _Slot | None:
+        """Return the slot for runs of `name` with so many threads, as `_acquire` does; None: the store's own session has to do.
+
+        That is where the segment is small and has one thread anyway, while another opens this one, or where there is no memory.
+        """
+        with contextlib.suppress(EngineError, RepositoryError):  # the store's own does, or says what is wrong
+            return self._acquire((name, threads)) if self._may_be_narrow(name, threads) else None
+        return None
+
+    def _may_be_narrow(self, name: str, threads: int) -> bool:
         with self._changed:
-            slot = self._slots.get(name)
+            own = self._slots.get(name)
+            if own is None or own.session is None or segment_threads(own.file.segment, None) == 1:
+                return False
+            slot = self._slots.setdefault((name, threads), _Slot(own.file, threads))
+            return not slot.opening and self._fits((name, threads))
+
+    def _acquire(self, key: _Key) -> _Slot:
+        """Return the slot of `key` with an open session and one more run; whoever comes first opens it, the others wait."""
+        with self._changed:
+            slot = self._slots.get(key)
             while slot is not None and slot.opening:
                 self._changed.wait()
-                slot = self._slots.get(name)
+                slot = self._slots.get(key)
             if slot is None:
+                name = key if isinstance(key, str) else key[0]
                 raise EngineError(f"Segment {name!r} is not loaded.")
             if slot.session is not None:
                 self._use(slot)
@@ -179,7 +191,8 @@ class SessionStore:
             slot.opening = True
         try:
             self._reserve(slot)
-            session = self._loader.load(slot.file)
+            loader = self._loader if slot.threads is None else replace(self._loader, threads=slot.threads)
+            session = loader.load(slot.file)
         except BaseException:
             with self._changed:
                 slot.opening = False
@@ -224,10 +237,10 @@ class SessionStore:
         self._changed.notify_all()
         return session
 
-    def _fits(self, name: str) -> bool:
+    def _fits(self, key: _Key) -> bool:
         limit = self._options.memory_limit_bytes
         with self._changed:
-            slot = self._slots.get(name)
+            slot = self._slots.get(key)
             size = 0 if slot is None or slot.session is not None else self._needed(slot.file)
             return limit is None or self._used_bytes + size <= limit
 
