@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import grpc
 from tritonclient.grpc import aio as grpc_client
 from tritonclient.http import aio as http_client
 
+from benchmarks.closed_loop import closed_loop
 from benchmarks.http_wire import Connection, binary_body, infer_bytes
 from benchmarks.inputs import grpc_message, random_rows
 from benchmarks.machine import describe_machine
@@ -123,20 +123,10 @@ def _inputs(client: Any, rows: dict[str, Array]) -> list[Any]:
 
 
 async def _throughput(connect: Callable[[], Any], clients: int, seconds: float) -> float:
-    """Return requests per second of `clients` callers, after a tenth of the time to warm up."""
-    counted = 0
-    begin = time.perf_counter() + seconds / 10
-    end = begin + seconds
-
-    async def client() -> None:
-        nonlocal counted
-        async with connect() as call:
-            while (now := time.perf_counter()) < end:
-                await call()
-                counted += now >= begin
-
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return counted / seconds
+    """Return requests per second of `clients` callers."""
+    async with contextlib.AsyncExitStack() as stack:
+        calls = [await stack.enter_async_context(connect()) for _ in range(clients)]
+        return (await closed_loop(calls, seconds)).per_s
 
 
 @contextlib.asynccontextmanager

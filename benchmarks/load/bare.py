@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.closed_loop import closed_loop
 from benchmarks.inputs import random_rows
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions import SessionStoreOptions
@@ -72,16 +72,9 @@ class BareEngine:
         rows = random_rows(self._repository.tasks[tasks[0]])
         inputs = {name: next(iter(rows.values())) for plan in plans.values() for name in plan.inputs}
         turns = itertools.cycle(models)
-        answered = 0
-        begin = time.perf_counter() + seconds / 10
-        end = begin + seconds
 
-        async def caller() -> None:
-            nonlocal answered
-            while (now := time.perf_counter()) < end:
-                plan = plans[next(turns)]
-                await self._engine.infer(plan, {name: inputs[name] for name in plan.inputs})
-                answered += now >= begin
+        async def ask() -> None:
+            plan = plans[next(turns)]
+            await self._engine.infer(plan, {name: inputs[name] for name in plan.inputs})
 
-        await asyncio.gather(*(caller() for _ in range(callers)))
-        return answered / (time.perf_counter() - begin)
+        return (await closed_loop([ask] * callers, seconds)).per_s

@@ -85,23 +85,23 @@ class Loads:
 
     def closed(self, wire: Wire, mix: Mix, clients: int) -> Measured:
         """Measure `clients` clients, each with one request after the other."""
-        return self._measure(wire, mix, clients, Closed(self._extent.seconds, self._extent.seconds / 10))
+        return self._measure(wire, mix, clients, Closed(self._extent.seconds))
 
     def open(self, wire: Wire, mix: Mix, per_s: float) -> Measured:
         """Measure requests that arrive at random, `per_s` a second."""
         due = poisson_times(per_s, self._extent.seconds, seed=1) or (0.0,)
-        return self._measure(wire, mix, self._extent.connections, Open(due))
+        return self._measure(wire, mix, self._extent.connections, Open(due, self._extent.seconds))
 
     def scenario(self, scenario: Scenario, wire: Wire, mix: Mix, per_s: float, limit_ms: float) -> Judged:
         """Run one of MLPerf's scenarios. Raises LoadGenMissing."""
-        job = self._job(wire, mix, self._extent.connections, Open(()))
+        job = self._job(wire, mix, self._extent.connections, Open((), self._extent.seconds))
         asked = ScenarioJob(scenario, wire, job.address, job.requests, job.connections, self._extent.seconds, per_s, limit_ms)
         return self._clients.run(run_scenario, asked)
 
     def share_of(self, bare: BareEngine, wire: Wire, mix: Mix, clients: int) -> Share:
         """Compare the server with `bare`, in turn, both asked by `clients` callers for the same."""
         models = mix.draw(DRAWN, seed=0)
-        job = self._job(wire, mix, clients, Closed(self._extent.seconds, self._extent.seconds / 10))
+        job = self._job(wire, mix, clients, Closed(self._extent.seconds))
         bare_per_s, served_per_s = [], []
         for _ in range(self._extent.rounds):
             bare_per_s.append(bare.per_s(models, clients, self._extent.seconds))

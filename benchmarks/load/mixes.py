@@ -49,8 +49,9 @@ MIXES = (uniform, zipf, one_task, all_tasks)
 
 
 def poisson_times(per_s: float, seconds: float, seed: int) -> tuple[float, ...]:
-    """Return the times (seconds from 0, ascending, below `seconds`) of a Poisson process of rate `per_s`."""
-    generator = np.random.default_rng(seed)
-    gaps = generator.exponential(1 / per_s, size=int(2 * per_s * seconds) + 100)
-    times = np.cumsum(gaps)
-    return tuple(times[times < seconds].tolist())
+    """Return the times (seconds from 0, ascending, below `seconds`) of a Poisson process that has `per_s` arrivals a second.
+
+    As many come as the rate says (rounded): a process free in its number would miss a rate of 10/s by 7 % in 20 seconds. Given their
+    number, the arrivals of a Poisson process are independent and uniform.
+    """
+    return tuple(np.sort(np.random.default_rng(seed).uniform(0, seconds, round(per_s * seconds))).tolist())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
+from benchmarks.closed_loop import Span, closed_loop
 from benchmarks.load.errors import Refused
-from benchmarks.load.summary import Point, percentiles
+from benchmarks.load.summary import Point, open_rate, percentiles
 from benchmarks.load.wires import Call, Wire, connect
 
 _FAILURES = (Refused, OSError, EOFError)
@@ -18,17 +20,17 @@ _FAILURES = (Refused, OSError, EOFError)
 
 @dataclass(frozen=True)
 class Closed:
-    """Every connection sends its next request when it has the answer to the one before. warm_up_s: that do not count."""
+    """Every connection sends its next request when it has the answer to the one before. seconds: that are measured."""
 
     seconds: float
-    warm_up_s: float
 
 
 @dataclass(frozen=True)
 class Open:
-    """Requests are due at `due_s` (seconds from the start, ascending), whether or not earlier ones are answered."""
+    """Requests are due at `due_s` (ascending, from 0 to `seconds` after the start), whether or not earlier ones are answered."""
 
     due_s: tuple[float, ...]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -46,22 +48,20 @@ class Job:
 class Sent:
     """latencies_ms: of the answers; in an open loop from when the request was due. failures: a sentence for each request without one.
 
-    seconds: to the last answer; in a closed loop since the warm-up, in an open one since the first answer.
+    per_s: answers a second; in a closed loop by the rule of benchmarks.closed_loop, in an open one by open_rate.
     """
 
     latencies_ms: tuple[float, ...]
-    seconds: float
+    per_s: float
     failures: tuple[str, ...]
 
     def point(self, job: Job) -> Point:
         """Return it in short."""
         answered = len(self.latencies_ms)
-        sent = answered + len(self.failures)
-        if isinstance(job.load, Closed):
-            offered, per_s = 0.0, answered / self.seconds
-        else:  # between the first and the last, so that what a request takes does not count as falling behind
-            offered, per_s = _per_s(sent, _span(job.load.due_s)), _per_s(answered, self.seconds)
-        return Point(job.connections, offered, sent, answered, per_s, percentiles(self.latencies_ms))
+        offered = 0.0 if isinstance(job.load, Closed) else len(job.load.due_s) / job.load.seconds
+        return Point(
+            job.connections, offered, answered + len(self.failures), answered, self.per_s, percentiles(self.latencies_ms)
+        )
 
 
 def send(job: Job) -> Sent:
@@ -69,64 +69,41 @@ def send(job: Job) -> Sent:
     return asyncio.run(_closed(job, job.load) if isinstance(job.load, Closed) else _open(job, job.load))
 
 
-def _span(due_s: Sequence[float]) -> float:
-    return due_s[-1] - due_s[0] if due_s else 0.0
-
-
-def _per_s(count: int, seconds: float) -> float:
-    """Return the rate of `count` events of which the last comes `seconds` after the first."""
-    return (count - 1) / seconds if count > 1 and seconds > 0 else 0.0
-
-
-class _Tally:
-    """Counts what comes back."""
-
-    def __init__(self) -> None:
-        self._latencies_ms: list[float] = []
-        self._failures: list[str] = []
-        self.first = self.last = 0.0
-
-    async def ask(self, call: Call, request: bytes, due: float, counts: bool) -> None:
-        try:
-            await call(request)
-        except _FAILURES as error:
-            self._failures.append(str(error) or type(error).__name__)
-        else:
-            self.last = time.perf_counter()
-            self.first = self.first or self.last
-            if counts:
-                self._latencies_ms.append((self.last - due) * 1000)
-
-    def sent(self, seconds: float) -> Sent:
-        return Sent(tuple(self._latencies_ms), max(seconds, 1e-9), tuple(self._failures))
-
-
 async def _closed(job: Job, load: Closed) -> Sent:
-    tally, requests = _Tally(), itertools.cycle(job.requests)
+    requests = itertools.cycle(job.requests)
     async with _connections(job) as calls:
-        begin = time.perf_counter() + load.warm_up_s
-        end = begin + load.seconds
+        found = await closed_loop([partial(_ask_next, call, requests) for call in calls], load.seconds, _FAILURES)
+    failures = tuple(map(_sentence, found.failures))
+    return Sent(tuple(seconds * 1000 for seconds in found.latencies_s), found.per_s, failures)
 
-        async def client(call: Call) -> None:
-            while (now := time.perf_counter()) < end:
-                await tally.ask(call, next(requests), now, counts=now >= begin)
 
-        await asyncio.gather(*map(client, calls))
-    return tally.sent(tally.last - begin)
+async def _ask_next(call: Call, requests: Iterator[bytes]) -> None:
+    await call(next(requests))
 
 
 async def _open(job: Job, load: Open) -> Sent:
-    tally, requests = _Tally(), iter(zip(load.due_s, itertools.cycle(job.requests), strict=False))
+    spans: list[Span] = []
+    failures: list[str] = []
+    requests = iter(zip(load.due_s, itertools.cycle(job.requests), strict=False))
     async with _connections(job) as calls:
-        begin = time.perf_counter()
+        start = time.perf_counter()
 
         async def client(call: Call) -> None:
             for due, request in requests:
-                await asyncio.sleep(begin + due - time.perf_counter())
-                await tally.ask(call, request, begin + due, counts=True)
+                await asyncio.sleep(start + due - time.perf_counter())
+                try:
+                    await call(request)
+                except _FAILURES as error:
+                    failures.append(_sentence(error))
+                else:
+                    spans.append(Span(due, time.perf_counter() - start))
 
         await asyncio.gather(*map(client, calls))
-    return tally.sent(tally.last - tally.first)
+    return Sent(tuple(span.seconds * 1000 for span in spans), open_rate(spans, load.seconds), tuple(failures))
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 @asynccontextmanager

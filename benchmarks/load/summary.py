@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from statistics import median
+
+from benchmarks.closed_loop import Span
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,20 @@ def percentile(values: Sequence[float], percent: float) -> float:
 def percentiles(latencies_ms: Sequence[float]) -> Percentiles | None:
     """Return the percentiles of `latencies_ms`, None without any."""
     return Percentiles(*(percentile(latencies_ms, percent) for percent in (50, 90, 95, 99))) if latencies_ms else None
+
+
+def open_rate(spans: Sequence[Span], seconds: float) -> float:
+    """Return the answers a second to requests that were due (Span.sent_s) from 0 to `seconds`.
+
+    Latency alone is not falling behind, but latency that grows is: the answers then take longer to come than the requests, by as much
+    as it has grown. That is read from the medians of the two halves, since single requests, like the first and the last, wait by chance.
+    """
+    halves: tuple[list[float], list[float]] = [], []
+    for span in spans:
+        halves[span.sent_s >= seconds / 2].append(span.seconds)
+    early, late = halves
+    growth = 2 * (median(late) - median(early)) if early and late else 0.0
+    return len(spans) / (seconds + max(0.0, growth))
 
 
 def knee(points: Sequence[Point], unloaded_p99_ms: float, rule: KneeRule) -> float:

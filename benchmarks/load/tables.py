@@ -50,7 +50,10 @@ def walls_table(walls: Sequence[Wall]) -> Table:
     )
     rows = tuple({**vars(wall), "wire": str(wall.wire), "knee_per_s": wall.knee_per_s or None} for wall in walls)
     return Table(
-        "Where it stops keeping up", columns, rows, "Requests a second. Without a knee: not even the smallest rate tried."
+        "Where it stops keeping up",
+        columns,
+        rows,
+        "Requests a second. A knee at the largest rate tried may lie higher. Without one: not even the smallest.",
     )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 
 import numpy as np
 
+from benchmarks.closed_loop import closed_loop
 from benchmarks.peers.environments import PeerUnavailable
 from benchmarks.peers.server import Endpoint
 from benchmarks.peers.work import Sample, Work
@@ -88,22 +91,11 @@ async def latencies(endpoint: Endpoint, work: Work, counts: Sequence[int], runs:
 
 
 async def throughput(endpoint: Endpoint, work: Work, count: int, clients: int, seconds: float) -> float:
-    """Return requests per second of `clients` connections, each one request at a time; a fifth of the time before warms up.
+    """Return requests per second of `clients` connections, each one request at a time, by the rule of benchmarks.closed_loop.
 
     The first client asks for the first `count` tasks, the second for `count` from the second on, and so forth.
     """
-    answered = 0
-    begin = time.perf_counter() + seconds / 5
-    end = begin + seconds
-
-    async def client(number: int) -> None:
-        nonlocal answered
-        request = endpoint.wire.request(work.image, _turned(work, number, count))
-        async with endpoint.wire.connect(endpoint.port) as ask:
-            while time.perf_counter() < end:
-                await ask(request)
-                answered += begin <= time.perf_counter() < end
-
-    async with asyncio.timeout(2 * _ANSWER_S + seconds):
-        await asyncio.gather(*(client(number) for number in range(clients)))
-    return answered / seconds
+    requests = [endpoint.wire.request(work.image, _turned(work, number, count)) for number in range(clients)]
+    async with asyncio.timeout(2 * _ANSWER_S + seconds), AsyncExitStack() as stack:
+        asks = [await stack.enter_async_context(endpoint.wire.connect(endpoint.port)) for _ in requests]
+        return (await closed_loop([partial(ask, request) for ask, request in zip(asks, requests, strict=True)], seconds)).per_s

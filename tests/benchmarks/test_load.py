@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.closed_loop import Span
 from benchmarks.load.bare import BareEngine, Setting, settings
 from benchmarks.load.errors import LoadGenMissing, Refused
 from benchmarks.load.loadgen import Scenario, ScenarioJob, is_installed, judge, run_scenario
 from benchmarks.load.mixes import all_tasks, one_task, poisson_times, uniform, zipf
 from benchmarks.load.senders import Closed, Job, Open, Sent, send
-from benchmarks.load.summary import KneeRule, Percentiles, Point, knee, percentile, percentiles
+from benchmarks.load.summary import KneeRule, Percentiles, Point, knee, open_rate, percentile, percentiles
 from benchmarks.load.wires import Wire, address_of, make_requests, wires_of
 from benchmarks.served import ServerProcess, served
 from benchmarks.tiny import TASKS, write_tiny_family
@@ -106,7 +107,13 @@ def test_arrivals_ascend_within_the_time(per_s: float, seconds: float, seed: int
     times = poisson_times(per_s, seconds, seed)
     assert list(times) == sorted(times)
     assert all(0 < time < seconds for time in times)
-    assert abs(len(times) - per_s * seconds) <= 6 * (per_s * seconds) ** 0.5 + 6
+    assert len(times) == round(per_s * seconds)
+
+
+def test_gaps_between_arrivals_are_those_of_a_poisson_process() -> None:
+    gaps = np.diff(poisson_times(100, 100, seed=0))  # exponential: as wide as long on average
+    assert gaps.mean() == pytest.approx(0.01, rel=0.01)
+    assert gaps.std() == pytest.approx(0.01, rel=0.05)
 
 
 # ---- settings
@@ -121,10 +128,29 @@ def test_settings_use_all_cores_evenly() -> None:
 # ---- rates of what was sent
 
 
-def test_latency_alone_is_not_falling_behind() -> None:
-    job = Job(Wire.grpc, "", (b"",), 1, Open((0.5, 1.0, 1.5)))
-    point = Sent((400.0, 400.0, 400.0), 1.0, ()).point(job)  # answers at 0.9, 1.4 and 1.9 s
-    assert point.offered_per_s == point.per_s == 2.0
+@given(st.lists(st.floats(0, 9.99), min_size=1, max_size=100), st.floats(0.01, 30))
+def test_latency_alone_is_not_falling_behind(due: list[float], latency: float) -> None:
+    job = Job(Wire.grpc, "", (b"",), 1, Open(tuple(due), 10.0))
+    per_s = open_rate([Span(time, time + latency) for time in due], 10.0)
+    assert Sent((), per_s, ()).point(job).offered_per_s == len(due) / 10 == pytest.approx(per_s)
+
+
+@given(st.floats(20, 200), st.floats(1.03, 3), st.floats(5, 30))
+def test_more_than_a_server_can_do_is_answered_as_fast_as_it_can(can: float, excess: float, seconds: float) -> None:
+    due = [number / (can * excess) for number in range(round(can * excess * seconds))]
+    spans = [Span(time, (number + 1) / can) for number, time in enumerate(due)]  # one lane that never waits
+    assert open_rate(spans, seconds) == pytest.approx(can, rel=0.03)
+    assert open_rate(spans[: len(spans) // 2], seconds) == pytest.approx(len(spans) // 2 / seconds)  # nothing of the second half
+
+
+def test_one_slow_request_at_the_end_is_not_falling_behind() -> None:
+    spans = [Span(float(due), due + 0.1) for due in range(10)]
+    assert open_rate([*spans[:-1], Span(9.0, 10.0)], 10.0) == pytest.approx(1.0)
+    assert open_rate([], 10.0) == 0.0
+
+
+def test_a_server_that_becomes_faster_answers_no_more_than_it_is_asked() -> None:
+    assert open_rate([Span(float(due), due + (5.0 if due < 5 else 0.1)) for due in range(10)], 10.0) == 1.0
 
 
 def test_a_refusal_survives_the_way_between_processes() -> None:
@@ -156,14 +182,15 @@ def _job(repository: Repository, server: ServerProcess, wire: Wire, load: Closed
 def test_every_request_is_answered_over_every_wire(repository: Repository, server: ServerProcess, wire: Wire) -> None:
     assert wire in wires_of(repository)
     due = tuple(place / 200 for place in range(20))
-    opened = _job(repository, server, wire, Open(due))
+    opened = _job(repository, server, wire, Open(due, 0.1))
     sent = send(opened)
     assert len(sent.latencies_ms) == len(due)
     assert sent.failures == ()
     assert sent.point(opened).offered_per_s == pytest.approx(200)
-    closed = _job(repository, server, wire, Closed(0.1, 0.01))
+    closed = _job(repository, server, wire, Closed(0.1))
     point = send(closed).point(closed)
-    assert point.sent == point.answered >= 3  # each connection at least one
+    assert point.sent == point.answered >= 1  # the connection that was the last to be answered sends the first that counts
+    assert point.offered_per_s == 0 < point.per_s
     assert point.latency is not None
 
 
@@ -171,7 +198,7 @@ def test_every_request_is_answered_over_every_wire(repository: Repository, serve
 def test_failures_are_counted_and_no_latencies(repository: Repository, server: ServerProcess) -> None:
     good = make_requests(repository, Wire.http, ["probe"])["probe"]
     wrong = good.replace(b"/models/probe/", b"/models/nobod/")
-    job = Job(Wire.http, address_of(server, Wire.http), (good, wrong), 1, Open((0.0, 0.01, 0.02, 0.03)))
+    job = Job(Wire.http, address_of(server, Wire.http), (good, wrong), 1, Open((0.0, 0.01, 0.02, 0.03), 0.04))
     sent = send(job)
     assert len(sent.latencies_ms) == len(sent.failures) == 2
     assert "nobod" in sent.failures[0]

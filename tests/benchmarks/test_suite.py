@@ -68,7 +68,7 @@ def test_a_record_says_what_it_was_measured_on(tmp_path: Path) -> None:
     record = run_benchmark(TOY, Options(tmp_path, Scale.tiny, threads=1, say=said.append))
     assert said == ["Measuring"]
     assert record.result.tables[0].rows == ({"n": 1},)
-    assert record.options == {"scale": "tiny", "precision": "fp32", "threads": 1}
+    assert record.options == {"scale": "tiny", "precision": "fp32", "threads": 1, "only": [], "runs": None}
     assert record.machine["processor"]
     assert record.machine["memory_bytes"] > 1e8
     assert record.machine["cores"] >= 1
