@@ -103,7 +103,7 @@ async def find_capacity(address: tuple[str, int], asks: Sequence[Ask], connectio
             if time.perf_counter() >= end:
                 break
             await connection.ask(asks[number % len(asks)].request)
-            answered += 1
+            answered += time.perf_counter() < end  # not those under way then: one of each connection would be too many
         await connection.close()
 
     await asyncio.gather(*(client(place) for place in range(connections)))

@@ -9,7 +9,6 @@ Before anything is timed, every variant must answer as two independent networks 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 
 from benchmarks.merge.cases import choose_cases
 from benchmarks.merge.device import Device, find_device
@@ -92,12 +91,17 @@ def _headline(pairs: Sequence[Group], suffixes: Sequence[Group], blocks: Sequenc
         (blocks, "grouped", "grouping tuned blocks"),
     )
     found = [f"{words} {_gain(groups, ONNX, way)} and {_gain(groups, TORCH, way)}" for groups, way, words in parts if groups]
-    return f"Speed-up, ONNX Runtime and torch (medians): {'; '.join(found)}."
+    noisy = sum(group.times is not None and group.times.noisy for group in (*pairs, *suffixes, *blocks))
+    doubt = f" While {noisy} of them were measured, the machine was noisy." if noisy else ""
+    return f"Speed-up, ONNX Runtime and torch, from the worst case to the best: {'; '.join(found)}.{doubt}"
 
 
 def _gain(groups: Sequence[Group], runtime: str, variant: str) -> str:
     found = [speedup for group in groups if group.runtime == runtime and (speedup := group.speedup(variant)) is not None]
-    return f"{median(found):.2f}x" if found else "not measured"
+    if not found:
+        return "not measured"
+    low, high = f"{min(found):.2f}x", f"{max(found):.2f}x"
+    return low if low == high else f"{low} to {high}"
 
 
 def _notes(device: Device, options: Options) -> tuple[str, ...]:

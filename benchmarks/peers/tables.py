@@ -55,9 +55,20 @@ def throughput_table(rows: Sequence[Row], plan: Plan) -> Table:
     """Return a line per row that was measured."""
     columns = (*_WHO, *(Column(f"per_s_{count}", _tasks(count), Unit.per_s) for count in plan.counts), _NOISE)
     found = tuple(
-        {**_who(row), **{f"per_s_{count}": rate for count, rate in row.per_s.items()}} for row in rows if not row.missing
+        {**_who(row), **{f"per_s_{count}": _countable(rate, plan) for count, rate in row.per_s.items()}}
+        for row in rows
+        if not row.missing
     )
-    return Table("Requests per second", columns, found, f"{plan.clients} clients, each with one request after the other.")
+    caption = (
+        f"{plan.clients} clients, each with one request after the other, counted for {plan.seconds:g} s. Without a number: fewer answers "
+        "than clients in that time, too slow to be counted so."
+    )
+    return Table("Requests per second", columns, found, caption)
+
+
+def _countable(rate: float, plan: Plan) -> float | None:
+    """Return `rate` unless it comes from fewer answers than clients: all may come just after the end, which would be called 0 a second."""
+    return rate if round(rate * plan.seconds) >= plan.clients else None
 
 
 def latency_plot(rows: Sequence[Row], counts: Sequence[int]) -> Plot:

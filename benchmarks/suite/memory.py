@@ -2,7 +2,8 @@
 
 Each measurement in a fresh process that loads the networks, answers one request for all of them, and compares its resident memory with what
 it was before: the embedded engine with what these tasks need of the repository, against a session for each whole network with the engine's
-own options. One thread. Disk: the files of these segments and tasks, against one ONNX file for each task.
+own options; both give back what opening a network has left free. One thread. Disk: the files of these segments and tasks, against one
+ONNX file for each task.
 """
 
 from __future__ import annotations

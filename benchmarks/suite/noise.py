@@ -1,7 +1,8 @@
 """Says when the machine was busy with something else, by a rule that was fixed beforehand.
 
 A null loop, always the same work, is timed before and after each measurement. Where the two differ by more than 10 %, the measurement is
-made once more; where they differ again, it is marked as noisy and stays.
+made once more; where they differ again, it is marked as noisy and stays. A machine that is as busy before as after, or busy only in
+between, goes unnoticed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from benchmarks.suite.options import Options, Scale
 LIMIT = 0.10
 RULE = (
     "A null loop (SHA-256 of 16 MB on as many threads as are measured) is timed before and after each measurement; where the two differ "
-    "by more than 10 %, the measurement is made once more, and where they differ again it is marked as noisy."
+    "by more than 10 %, the measurement is made once more, and where they differ again it is marked as noisy. That does not notice a "
+    "machine that is as busy before as after, or busy only in between: quartiles far apart and the load average tell of it."
 )
 _BYTES = 16_000_000
 _RUNS = 9

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 RULES = (
-    "Every variant is warmed up, and variants take turns (A B C A B C ...), so that a drift of the machine meets all of them alike.",
-    "Medians with quartiles over at least 30 runs of each variant; --quick has fewer and says so.",
+    "Every variant is warmed up. Where times of variants are compared, they take turns (A B C A B C ...), so that a drift of the machine "
+    "meets all of them alike.",
+    "Medians with quartiles over at least 30 runs of each variant; --quick has fewer and says so. Loads are measured for seconds instead.",
     "The baseline is tuned as an expert would: the same thread settings, the same optimisation, no threads that spin against each other.",
-    "All variants compute the same answers, which is checked before they are timed.",
-    "Clients have cores of their own, away from the server's, where there are four or more; with fewer they share them, and it is said.",
+    "Variants that are compared compute the same answers, which latency, merge and peers check before they are timed.",
+    "Clients of load, overhead and deploy have cores of their own, away from the server's, where there are four or more; with fewer they "
+    "share them, and it is said. Those of peers always share them.",
     "What is worse than the baseline stays in the tables.",
 )
 

@@ -83,6 +83,8 @@ def _powers(axes: Axes, which: str, values: Sequence[float]) -> None:
     (axes.set_xscale if which == "x" else axes.set_yscale)("log", base=2)
     low, high = int(log2(min(values)) // 1), int(-(-log2(max(values)) // 1))
     axis.set_major_locator(FixedLocator([2.0**power for power in range(low, high + 1)]))
+    room = 0.1  # for the markers at the ends; every point lies between two labels
+    (axes.set_xlim if which == "x" else axes.set_ylim)(2.0 ** (low - room), 2.0 ** (high + room))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_tick_params(labelsize=LABEL_SIZE)

@@ -187,7 +187,7 @@ ROWS = [
 
 
 def test_the_result_has_a_line_per_row_and_says_what_is_missing() -> None:
-    result = make_result(ROWS, PLAN, ())
+    result = make_result(ROWS, replace(PLAN, seconds=1.0), ())
     latency, throughput = result.tables
     assert [line["ms_2"] for line in latency.rows[:3]] == [ROWS[place].latency[2] for place in range(3)]
     assert latency.rows[-1]["missing"] == "it ended with exit code 1: no wheel"
