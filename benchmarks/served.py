@@ -32,6 +32,16 @@ class ServerProcess:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
 
 
+def segment_cache(folder: Path) -> Path:
+    """Return where a server that was started `with_cache(folder)` keeps optimised segments."""
+    return folder / "espalier" / "segments"
+
+
+def with_cache(folder: Path) -> Mapping[str, str]:
+    """Return the variables by which a server keeps optimised segments below `folder`, not among those that the user serves."""
+    return {"XDG_CACHE_HOME": str(folder)}
+
+
 @contextlib.contextmanager
 def served(repository: Path, *options: str, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
     """Run `espalier serve repository options` on free ports; yield when it is ready, end it afterwards. Raises RuntimeError.

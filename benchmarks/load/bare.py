@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.closed_loop import closed_loop
 from benchmarks.inputs import random_rows
@@ -17,41 +18,42 @@ from serving.repository import ALL_TASKS, Repository
 
 @dataclass(frozen=True)
 class Setting:
-    """instances: runs at a time. threads: of each. max_batch_rows: of a run, None: as many as the engine finds best."""
+    """instances: runs at a time, None: as the engine finds best. threads: of each, or of all. max_batch_rows: of a run, None: likewise."""
 
-    instances: int
+    instances: int | None
     threads: int
     max_batch_rows: int | None = None
 
-    @property
-    def engine(self) -> EngineOptions:
-        """Return it for an engine."""
-        sessions = SessionStoreOptions(self.threads)
+    def engine(self, cache: Path) -> EngineOptions:
+        """Return it for an engine that keeps optimised segments in `cache`."""
+        sessions = SessionStoreOptions(self.threads, cache_folder=cache)
         return EngineOptions(sessions, self.instances, max_batch_rows=self.max_batch_rows, learn_rows=True)
 
     @property
     def server(self) -> tuple[str, ...]:
         """Return it as options of `espalier serve`."""
         rows = ("--max-batch-rows", str(self.max_batch_rows)) if self.max_batch_rows else ()
-        return ("--instances", str(self.instances), "--threads", str(self.threads), *rows)
+        instances = ("--instances", str(self.instances)) if self.instances else ()
+        return (*instances, "--threads", str(self.threads), *rows)
 
     def __str__(self) -> str:
         rows = "rows as found best" if self.max_batch_rows is None else f"at most {self.max_batch_rows} rows a run"
-        return f"{self.instances} x {self.threads} threads, {rows}"
+        return f"{f'{self.instances} x ' if self.instances else ''}{self.threads} threads, {rows}"
 
 
 def settings(cores: int, rows: Sequence[int | None]) -> tuple[Setting, ...]:
-    """Return all ways to use `cores` cores evenly, with each of `rows` (see Setting.max_batch_rows)."""
+    """Return the engine's own way to use `cores` cores and all even ones, with each of `rows` (see Setting.max_batch_rows)."""
     divisors = [number for number in range(1, cores + 1) if cores % number == 0]
-    return tuple(Setting(instances, cores // instances, most) for instances in divisors for most in rows)
+    ways = [(None, cores), *((instances, cores // instances) for instances in divisors)]
+    return tuple(Setting(instances, threads, most) for instances, threads in ways for most in rows)
 
 
 class BareEngine:
-    """An engine of this process with some callers. Opened by `with`."""
+    """An engine of this process with some callers. Opened by `with`. cache: a folder for optimised segments."""
 
-    def __init__(self, repository: Repository, setting: Setting) -> None:
+    def __init__(self, repository: Repository, setting: Setting, cache: Path) -> None:
         self._repository = repository
-        self._engine = EmbeddedEngine(repository, options=setting.engine)
+        self._engine = EmbeddedEngine(repository, options=setting.engine(cache))
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> BareEngine:

@@ -21,7 +21,7 @@ from benchmarks.load.mixes import MIXES, uniform
 from benchmarks.load.summary import KneeRule
 from benchmarks.load.tables import bare_table, loads_plot, loads_table, scenarios_table, walls_table
 from benchmarks.load.wires import Wire, wires_of
-from benchmarks.served import served
+from benchmarks.served import segment_cache, served, with_cache
 from benchmarks.suite.families import RANDOM_WEIGHTS, networks
 from benchmarks.suite.noise import RULE, null_loop
 from benchmarks.suite.options import Options
@@ -32,7 +32,7 @@ from serving.repository import Repository
 
 CLIENTS = 16  # of the comparison with the bare engine, and of the mixes
 GOAL = 0.97
-_QUIET = ("--log-level", "error", "--no-segment-cache")
+_QUIET = ("--log-level", "error")
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,14 @@ def measure(repository: Repository, options: Options) -> Found:
     cores, mix, rule = find_cores(), uniform(list(repository.tasks)), KneeRule()
     with on_cores(cores.server):
         options.say("Looking for the bare engine's best setting")
-        tried = settings(options.threads or len(cores.server), options.pick((None, 1, 4, 16), (None,), (None,)))
-        bare = best_setting(repository, mix, tried, CLIENTS, extent.seconds / 2, turns=options.pick(3, 1, 1))
+        tried = settings(options.threads or len(cores.server), options.pick((None, 8), (None,), (None,)))
+        cache = segment_cache(options.scratch)
+        bare = best_setting(repository, mix, tried, cache, CLIENTS, extent.seconds / 2, turns=options.pick(3, 1, 1))
         setting = next(iter(bare))
-        with served(repository.path, *_QUIET, *setting.server) as server, clients_on(cores.clients) as clients:
+        with (
+            served(repository.path, *_QUIET, *setting.server, environment=with_cache(options.scratch)) as server,
+            clients_on(cores.clients) as clients,
+        ):
             loads = Loads(repository, server, clients, extent, null_loop(options))
             closed, opened, walls = _loops(loads, wires_of(repository), extent, rule, repository, options)
             options.say("Measuring mixes of tasks")
@@ -84,7 +88,7 @@ def measure(repository: Repository, options: Options) -> Found:
             )
             scenarios, notes = _scenarios(loads, repository, walls[0], rule, options)
             options.say("Comparing with the bare engine")
-            with BareEngine(repository, setting) as engine:
+            with BareEngine(repository, setting, cache) as engine:
                 shares = tuple(loads.share_of(engine, wire, mix, CLIENTS) for wire in (Wire.grpc, Wire.http))
     return Found(closed, opened, mixes, walls, scenarios, bare, shares, (cores.words, *notes))
 

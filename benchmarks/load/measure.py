@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from benchmarks.load.bare import BareEngine, Setting
@@ -130,13 +131,16 @@ def find_wall(wire: Wire, closed: Sequence[Measured], opened: Sequence[Measured]
 
 
 def best_setting(
-    repository: Repository, mix: Mix, tried: Sequence[Setting], callers: int, seconds: float, turns: int = 3
+    repository: Repository, mix: Mix, tried: Sequence[Setting], cache: Path, callers: int, seconds: float, turns: int = 3
 ) -> dict[Setting, float]:
-    """Return the answers a second of the bare engine with each setting, the best first: medians of `turns` measurements in turn."""
+    """Return the answers a second of the bare engine with each setting, the best first: medians of `turns` measurements in turn.
+
+    cache: of optimised segments.
+    """
     models = mix.draw(DRAWN, seed=0)
     found: dict[Setting, list[float]] = {setting: [] for setting in tried}
     for _ in range(turns):
         for setting, rates in found.items():
-            with BareEngine(repository, setting) as engine:
+            with BareEngine(repository, setting, cache) as engine:
                 rates.append(engine.per_s(models, callers, seconds))
     return dict(sorted(((setting, median(rates)) for setting, rates in found.items()), key=lambda item: -item[1]))

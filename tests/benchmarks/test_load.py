@@ -120,9 +120,9 @@ def test_gaps_between_arrivals_are_those_of_a_poisson_process() -> None:
 
 
 def test_settings_use_all_cores_evenly() -> None:
-    assert [(s.instances, s.threads) for s in settings(4, [None])] == [(1, 4), (2, 2), (4, 1)]
+    assert [(s.instances, s.threads) for s in settings(4, [None])] == [(None, 4), (1, 4), (2, 2), (4, 1)]
     assert Setting(2, 1, 4).server == ("--instances", "2", "--threads", "1", "--max-batch-rows", "4")
-    assert "--max-batch-rows" not in Setting(2, 1).server
+    assert Setting(None, 4).server == ("--threads", "4")
 
 
 # ---- rates of what was sent
@@ -206,8 +206,8 @@ def test_failures_are_counted_and_no_latencies(repository: Repository, server: S
 
 
 @pytest.mark.slow
-def test_the_bare_engine_answers_each_mix(repository: Repository) -> None:
-    with BareEngine(repository, Setting(1, 1)) as engine:
+def test_the_bare_engine_answers_each_mix(repository: Repository, tmp_path: Path) -> None:
+    with BareEngine(repository, Setting(None, 2), tmp_path) as engine:
         assert engine.per_s([*TASKS, ALL_TASKS], callers=4, seconds=0.1) > 0
 
 
