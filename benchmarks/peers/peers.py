@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.peers.environments import pinned_version, set_up
 from benchmarks.peers.lines import count_lines
 from benchmarks.peers.processes import Processes, free_port, started
-from benchmarks.peers.server import BATCHED, SEPARATE, SHARED, SIDE_BY_SIDE, Endpoint, Peer, Server
+from benchmarks.peers.server import BATCHED, HEADS_SIDE, SEPARATE, SEPARATE_SIDE, SHARED, SIDE_BY_SIDE, Endpoint, Peer, Server
 from benchmarks.peers.tritons import awake_at_the_end, espalier_endpoints, triton_peers
 from benchmarks.peers.wires import Form, RawBody, V2Grpc
 from benchmarks.peers.work import Work
@@ -34,7 +34,8 @@ def all_peers() -> list[Peer]:
         Peer("espalier", SIDE_BY_SIDE, ours, partial(_espalier, True)),
     ]
     peers += triton_peers()
-    peers += [Peer("FastAPI by hand", variant, version("fastapi"), partial(_fastapi, kind)) for variant, kind in kinds.items()]
+    by_hand = {**kinds, SEPARATE_SIDE: "separate_side", HEADS_SIDE: "shared_side"}
+    peers += [Peer("FastAPI by hand", variant, version("fastapi"), partial(_fastapi, kind)) for variant, kind in by_hand.items()]
     for name, package, serve, own_kinds in (
         ("LitServe", "litserve", _litserve, {**kinds, BATCHED: "batched"}),
         ("BentoML", "bentoml", _bentoml, {**kinds, BATCHED: "batched"}),

@@ -12,6 +12,7 @@ from benchmarks.peers.work import Work
 
 SEPARATE, SHARED, BATCHED = "separate networks", "shared trunk", "shared trunk, batching"
 SIDE_BY_SIDE = "shared trunk, runs of 1 thread side by side"
+SEPARATE_SIDE, HEADS_SIDE = f"{SEPARATE}, side by side", f"{SHARED}, heads side by side"
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,9 @@ def _countable(rate: float, plan: Plan) -> float | None:
 def latency_plot(rows: Sequence[Row], counts: Sequence[int]) -> Plot:
     """Return each peer's fastest way to share a trunk, and the fastest with separate networks."""
     last = max(counts)
-    shared = [_fastest(group, last) for group in _by_peer(row for row in rows if row.variant != SEPARATE)]
+    shared = [_fastest(group, last) for group in _by_peer(row for row in rows if not _is_separate(row))]
     series = [_line(row, counts, f"{row.peer}, {row.protocol}", Style.line) for row in shared]
-    separate = [row for row in rows if row.variant == SEPARATE]
+    separate = [row for row in rows if _is_separate(row)]
     if separate:
         best = _fastest(separate, last)
         series.append(_line(best, counts, f"separate networks: {best.peer}", Style.dashed))
@@ -88,7 +88,7 @@ def memory_plot(rows: Sequence[Row], last: int) -> Plot:
     """Return memory and latency of each peer, from separate networks to a shared trunk."""
     series = []
     for group in _by_peer(rows):
-        kinds = [[row for row in group if (row.variant == SEPARATE) is separate] for separate in (True, False)]
+        kinds = [[row for row in group if _is_separate(row) is separate] for separate in (True, False)]
         points = [_fastest(kind, last) for kind in kinds if kind]
         megabytes, milliseconds = zip(*((row.memory_bytes / 1e6, row.latency[last].median_ms) for row in points), strict=True)
         series.append(Series(group[0].peer, megabytes, milliseconds))
@@ -105,9 +105,7 @@ def headline(rows: Sequence[Row], counts: Sequence[int]) -> str:
         return "espalier was not measured."
     best = _fastest(ours, last)
     others = [row for row in measured if row.peer != _OURS]
-    shared, separate = (
-        _against(best, [row for row in others if (row.variant == SEPARATE) is kind], last) for kind in (False, True)
-    )
+    shared, separate = (_against(best, [row for row in others if _is_separate(row) is kind], last) for kind in (False, True))
     return f"A request for {_tasks(last)} takes espalier {_ms(best, last)}{shared}{separate}."
 
 
@@ -116,7 +114,7 @@ def _against(ours: Row, rows: Sequence[Row], count: int) -> str:
         return ""
     best = _fastest(rows, count)
     ratio = best.latency[count].median_ms / ours.latency[count].median_ms
-    how = SEPARATE if best.variant == SEPARATE else "a shared trunk"
+    how = SEPARATE if _is_separate(best) else "a shared trunk"
     return f"; {best.peer}, the fastest other with {how}, {_ms(best, count)}, {ratio:.2f} times that"
 
 
@@ -138,6 +136,10 @@ def _latency(row: Row) -> dict[str, Cell]:
         "lines": row.lines if measured else None,
         "missing": row.missing,
     }
+
+
+def _is_separate(row: Row) -> bool:
+    return row.variant.startswith(SEPARATE)
 
 
 def _by_peer(rows: Iterable[Row]) -> list[list[Row]]:

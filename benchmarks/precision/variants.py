@@ -18,6 +18,7 @@ from benchmarks.precision.kernels import MAKE, tried
 from benchmarks.suite.errors import PrecisionUnavailable
 from benchmarks.suite.merged import write_merged
 from benchmarks.suite.options import FP32, Options
+from benchmarks.suite.side_by_side import SEPARATE, SIDE_BY_SIDE, Feed, SideBySide
 from serving.engines.base import Array
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions import SessionStoreOptions
@@ -30,8 +31,9 @@ _SAME = 1e-3  # of the answers' size: the same arithmetic in another order
 
 
 def variant(kind: str, precision: str) -> str:
-    """Return the name of a variant, `kind` being "shared" or "separate"."""
-    return kind if precision == FP32 else f"{kind} {precision}"
+    """Return the name of a variant, `kind` being "shared", SEPARATE or SIDE_BY_SIDE."""
+    what, comma, how = kind.partition(",")
+    return kind if precision == FP32 else f"{what} {precision}{comma}{how}"
 
 
 @dataclass(frozen=True)
@@ -54,37 +56,42 @@ class PreciseVariants:
         self.family = family
         self._threads = threads
         self._engine = EmbeddedEngine(family.repository, options=EngineOptions(SessionStoreOptions(threads), learn_rows=True))
+        self._files = {name: family.repository.path.with_name(f"{name}.onnx") for name in family.repository.tasks}
         self._sessions: dict[str, Any] = {}
+        self._side_by_side = SideBySide(self._files, threads)
 
     async def start(self) -> None:
         """Open the engine, and a session for each separate network."""
         await self._engine.start()
         repository = self.family.repository
-        for name in repository.tasks:
-            joined = write_merged(repository, [name], repository.path.with_name(f"{name}.onnx"))
-            self._sessions[name] = open_network(joined, self._threads)
+        for name, file in self._files.items():
+            self._sessions[name] = open_network(write_merged(repository, [name], file), self._threads)
 
     async def aclose(self) -> None:
         """Close what is open, and delete the folder that the repository lies in."""
         await self._engine.aclose()
         self._sessions = {}
+        self._side_by_side.close()
         shutil.rmtree(self.family.repository.path.parent)
 
     def calls(self, names: Sequence[str], rows: Array, worker: Executor) -> Mapping[str, Call]:
-        """Return what answers uint8 `rows` for the tasks `names`: shared by the engine, separate in the thread of `worker`."""
+        """Return what answers uint8 `rows` for the tasks `names`: shared by the engine, separate in the thread of `worker`.
+
+        Separate networks side by side are among them where two or more would run at a time.
+        """
         plan, feed = self._request(names, rows)
         precision, run = self.family.precision, partial(asyncio.get_running_loop().run_in_executor, worker)
-        return {
-            variant("shared", precision): lambda: self._engine.infer(plan, feed),
-            variant("separate", precision): lambda: run(self._run_separate, names, feed),
-        }
+        calls: dict[str, Call] = {variant("shared", precision): lambda: self._engine.infer(plan, feed)}
+        for kind, separate in self._separate(names).items():
+            calls[variant(kind, precision)] = partial(run, separate, feed)
+        return calls
 
     async def difference(self, names: Sequence[str], rows: Array) -> str:
         """Return a sentence where shared and separate differ by more than this precision does from fp32, else ""."""
         plan, feed = self._request(names, rows)
         shared = (await self._engine.infer(plan, feed)).outputs
-        pairs = zip(names, self._run_separate(names, feed), strict=True)
-        most = max(deviation(separate, shared[name]).of_size for name, separate in pairs)
+        found = [pair for run in self._separate(names).values() for pair in zip(names, run(feed), strict=True)]
+        most = max(deviation(separate, shared[name]).of_size for name, separate in found)
         if most <= max(_SAME, self.family.deviation.of_size):
             return ""
         return f"In {self.family.precision}, separate and the shared trunk differ by {most:.1e} of the outputs; their times do not compare."
@@ -92,6 +99,12 @@ class PreciseVariants:
     def _request(self, names: Sequence[str], rows: Array) -> tuple[Any, Mapping[str, Array]]:
         plan = make_plan(self.family.repository, names)
         return plan, {plan.inputs[0]: rows}
+
+    def _separate(self, names: Sequence[str]) -> Mapping[str, Callable[[Feed], list[Array]]]:
+        """Return the ways to run the separate networks."""
+        side_by_side = self._side_by_side.open(names)
+        in_turn: dict[str, Callable[[Feed], list[Array]]] = {SEPARATE: partial(self._run_separate, names)}
+        return in_turn if side_by_side is None else {**in_turn, SIDE_BY_SIDE: side_by_side}
 
     def _run_separate(self, names: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         return [self._sessions[name].run(None, dict(feed))[0] for name in names]

@@ -22,6 +22,7 @@ from benchmarks.precision.variants import Call, Precise, PreciseVariants, make_p
 from benchmarks.suite.families import Network
 from benchmarks.suite.merged import write_merged
 from benchmarks.suite.options import Options
+from benchmarks.suite.side_by_side import SEPARATE, SIDE_BY_SIDE, SideBySide
 from benchmarks.suite.torch_rivals import NotCompiled, compile_all, open_rivals, run_all
 from benchmarks.suite.torch_shared import SharedTrunk, write_by_hand
 from benchmarks.synthetic import Family
@@ -73,6 +74,7 @@ class Bench:
         self.notes = tuple(notes)
         self._rows, self._threads = rows, threads
         self._files = family.networks
+        self._side_by_side = SideBySide(self._files, threads)
         self._torch = {"torch": eager, "compiled": compiled}
         self._by_hand = by_hand
         self._trunk = _trunk(self.repository)
@@ -94,6 +96,7 @@ class Bench:
             self._runner.run(other.aclose())
         self._runner.close()
         self._worker.shutdown()
+        self._side_by_side.close()
         del self._sessions
         gc.collect()
 
@@ -108,10 +111,13 @@ class Bench:
         source = sessions[0].get_inputs()[0].name
         image = {self.repository.tasks[names[0]].inputs[0].name: self._rows}
         variants: dict[str, Variant] = {
-            "separate": lambda: [session.run(None, {source: self._rows})[0] for session in sessions],
+            SEPARATE: lambda: [session.run(None, {source: self._rows})[0] for session in sessions],
             "one graph": lambda: run_graph(image),
             BY_HAND: partial(self._by_hand.run, len(names), self._rows),
         }
+        side_by_side = self._side_by_side.open(names)
+        if side_by_side is not None:
+            variants[SIDE_BY_SIDE] = partial(side_by_side, {source: self._rows})
         for name, networks in self._torch.items():
             if networks:
                 variants[name] = partial(run_all, networks[: len(names)], self._rows)

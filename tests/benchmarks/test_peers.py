@@ -20,7 +20,7 @@ from benchmarks.peers.lines import count_lines
 from benchmarks.peers.measure import Plan, Row, measure
 from benchmarks.peers.peers import APPS, all_peers, choose_peers
 from benchmarks.peers.processes import free_port, started
-from benchmarks.peers.server import SEPARATE, SHARED, Endpoint, Peer, Server
+from benchmarks.peers.server import HEADS_SIDE, SEPARATE, SEPARATE_SIDE, SHARED, Endpoint, Peer, Server
 from benchmarks.peers.tables import headline, make_result
 from benchmarks.peers.triton_models import write_separate, write_shared
 from benchmarks.peers.wires import Form, RawBody
@@ -103,6 +103,15 @@ def test_answers_are_checked_and_turns_beside_a_changing_null_loop_are_marked(wo
     assert mixed_up.missing == "its answers are wrong for task-1"  # only what a second client gets
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [SEPARATE_SIDE, HEADS_SIDE])
+def test_networks_that_run_side_by_side_answer_alike(work: Work, variant: str) -> None:
+    chosen = [peer for peer in all_peers() if (peer.name, peer.variant) == ("FastAPI by hand", variant)]
+    (row,) = measure(work, chosen, replace(PLAN, turns=1, threads=2), steady)  # which compares the answers first
+    assert row.missing == ""
+    assert set(row.latency) == {1, 2}
+
+
 def test_lines_of_code_are_counted_without_comments_docstrings_and_empty_lines(tmp_path: Path) -> None:
     file = tmp_path / "app.py"
     file.write_text(
@@ -118,8 +127,8 @@ def test_every_app_of_a_peer_is_there_in_both_variants() -> None:
     names = {path.relative_to(APPS).as_posix() for path in APPS.rglob("*.py")}
     for kind in ("separate", "shared"):
         wanted = {f"{peer}_{kind}.py" for peer in ("fastapi", "litserve", "bentoml", "ray")} | {f"mlserver_{kind}/runtime.py"}
-        assert wanted | {"litserve_batched.py", "bentoml_batched.py"} <= names
-    assert len({(peer.name, peer.variant) for peer in all_peers()}) == len(all_peers()) == 21
+        assert wanted | {f"fastapi_{kind}_side.py", "litserve_batched.py", "bentoml_batched.py"} <= names
+    assert len({(peer.name, peer.variant) for peer in all_peers()}) == len(all_peers()) == 23
     assert all(peer.version for peer in all_peers())
 
 
@@ -212,6 +221,15 @@ def test_plots_show_the_fastest_of_each_peer() -> None:
         ("theirs", (300.0, 100.0), (8.0, 2.0)),
         ("odd", (200.0, 100.0), (1.0, 6.0)),
     ]
+
+
+def test_separate_networks_are_such_side_by_side_too() -> None:
+    side = row("theirs", SEPARATE_SIDE, 3.0, 320)
+    assert headline([*ROWS, side], (1, 2)).endswith("theirs, the fastest other with separate networks, 6.0 ms, 1.50 times that.")
+    by_tasks, _ = make_result([ROWS[0], side], PLAN, ()).plots
+    assert [series.name for series in by_tasks.series] == ["espalier, HTTP", "separate networks: theirs"]
+    (theirs,) = [series for series in make_result([*ROWS, side], PLAN, ()).plots[1].series if series.name == "theirs"]
+    assert (theirs.x, theirs.y) == ((320.0, 100.0), (6.0, 2.0))  # the faster of the separate ones, then the trunk
 
 
 def test_the_headline_says_who_is_faster_whoever_it_is() -> None:

@@ -24,8 +24,12 @@ from benchmarks.precision.bfloat import in_bf16, to_bf16
 from benchmarks.precision.kernels import check_kernels
 from benchmarks.precision.quantise import quantised, reduces_range
 from benchmarks.precision.rewrite import calibration, weight_bytes
+from benchmarks.precision.tables import Change, precision_tables
 from benchmarks.precision.variants import Precise, PreciseVariants, make_precise
 from benchmarks.suite.errors import PrecisionUnavailable
+from benchmarks.suite.latency import Measured
+from benchmarks.suite.latency_bench import Times
+from benchmarks.suite.noise import Settled
 from benchmarks.suite.options import Options, Scale
 from benchmarks.tiny import SIZE, write_tiny_family
 from benchmarks.vit_onnx import VitSize, write_vit
@@ -76,24 +80,42 @@ def test_the_engine_answers_in_int8_nearly_as_in_fp32(repository: Repository, in
         assert 0 < deviation(expected[name], found[name]).of_spread < 0.5
 
 
-def test_separate_networks_in_int8_compute_what_the_shared_trunk_does(int8: Repository, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("threads", "names", "variants"), [(1, ["early", "late"], 2), (2, ["early", "late"], 3), (2, ["late"], 2)]
+)
+def test_separate_networks_in_int8_compute_what_the_shared_trunk_does(
+    int8: Repository, tmp_path: Path, threads: int, names: list[str], variants: int
+) -> None:
     folder = tmp_path / "int8"
     copied = replace(int8, path=shutil.copytree(int8.path, folder / "repository"))
     exact = Precise("int8", copied, Deviation(0.0, 0.0, 1.0, 1))
 
-    async def ask(variants: PreciseVariants) -> tuple[str, list[str]]:
-        await variants.start()
+    async def ask(opened: PreciseVariants) -> tuple[str, list[str]]:
+        await opened.start()
         try:
             with ThreadPoolExecutor(1) as worker:
-                calls = variants.calls(["early", "late"], ROWS[:1], worker)
+                calls = opened.calls(names, ROWS[:1], worker)
                 for call in calls.values():
                     await call()
-            return await variants.difference(list(copied.tasks), ROWS), list(calls)
+            return await opened.difference(list(copied.tasks), ROWS), list(calls)
         finally:
-            await variants.aclose()
+            await opened.aclose()
 
-    assert asyncio.run(ask(PreciseVariants(exact, 1))) == ("", ["shared int8", "separate int8"])
+    wanted = ["shared int8", "separate int8", "separate int8, side by side"]
+    assert asyncio.run(ask(PreciseVariants(exact, threads))) == ("", wanted[:variants])
     assert not folder.exists()
+
+
+def test_gains_in_other_precisions_are_those_of_the_faster_separate_networks() -> None:
+    seconds = {"shared": [0.01], "separate": [0.04], "separate, side by side": [0.03]}
+    seconds |= {"shared int8": [0.005], "separate int8": [0.012], "separate int8, side by side": [0.015]}
+    measured = Measured("net", "block", 4, 4.0, Settled(Times(seconds, 0.003, 0.001, ""), 0.0, 1))
+    change = Change("net", "block", "int8", Deviation(0.1, 0.1, 1.0, 1), 1, 4)
+    fp32, int8 = precision_tables([measured], [change], [])[0].rows
+    assert (fp32["speedup"], int8["speedup"]) == (pytest.approx(3), pytest.approx(2.4))
+    assert int8["shared_gain"] == pytest.approx(2)
+    assert int8["separate_gain"] == pytest.approx(30 / 12)
+    assert str(int8["separate, side by side"]).startswith("15.00 ms")
 
 
 def test_networks_with_attention_are_quantised_dynamically(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from benchmarks.suite.options import Options, Scale
 from benchmarks.suite.record import read_record, run_benchmark
 from benchmarks.suite.registry import BENCHMARKS, Benchmark, check_precisions, find_benchmarks
 from benchmarks.suite.result import Column, Plot, Result, Series, Style, Table, Unit
+from benchmarks.suite.side_by_side import SEPARATE, SIDE_BY_SIDE
 from benchmarks.timing import Timing
 
 TIMING = Timing(2.5, 1.0, 3.0, 30)
@@ -151,18 +152,32 @@ def test_noise_is_the_same_whichever_loop_was_slower(before: float, after: float
     assert found[0].noisy == (max(before, after) / min(before, after) - 1 > LIMIT)
 
 
-def test_the_bound_follows_from_the_time_of_a_branch() -> None:
+def test_the_speedup_if_branches_ran_one_by_one_follows_from_the_time_of_a_branch() -> None:
     from benchmarks.suite.latency import Measured
     from benchmarks.suite.latency_bench import Times
 
     # A branch that takes a quarter of the time but a tenth of the MACs: 4 tasks take 3 + 4 x 1 instead of 4 x 4.
     times = Times({"shared": [0.008] * 3, "separate": [0.016] * 3}, trunk_s=0.003, branch_s=0.001, wrong="")
     measured = Measured("net", "block", 4, predicted=4 / (0.9 + 0.4), times=Settled(times, 0.0, 1))
-    assert measured.bound == pytest.approx(16 / 7)
+    assert measured.one_by_one == pytest.approx(16 / 7)
     assert measured.speedup == pytest.approx(2)
     assert measured.share == pytest.approx(2 * 1.3 / 4)
     alone = replace(measured, tasks=1)
-    assert math.isclose(alone.bound, 1)
+    assert math.isclose(alone.one_by_one, 4)
+
+
+@pytest.mark.parametrize(("side_by_side", "baseline", "speedup"), [(0.012, SIDE_BY_SIDE, 1.5), (0.017, SEPARATE, 2)])
+def test_the_baseline_is_the_faster_of_the_separate_ones(side_by_side: float, baseline: str, speedup: float) -> None:
+    from benchmarks.suite.latency import Measured
+    from benchmarks.suite.latency_bench import Times
+
+    # Medians: the third run of each says nothing.
+    seconds = {"shared": [0.008] * 3, SEPARATE: [0.016, 0.016, 0.1], SIDE_BY_SIDE: [side_by_side, side_by_side, 0.001]}
+    measured = Measured("net", "block", 4, 3.0, Settled(Times(seconds, 0.003, 0.001, ""), 0.0, 1))
+    assert measured.baseline == baseline
+    assert measured.speedup == pytest.approx(speedup)
+    assert measured.share == pytest.approx(speedup / 3)
+    assert measured.speedup / measured.one_by_one == pytest.approx(7 / 8)  # the parts' time over the time of the whole
 
 
 def test_networks_are_chosen_by_a_part_of_their_names(tmp_path: Path) -> None:

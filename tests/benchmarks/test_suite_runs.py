@@ -8,16 +8,21 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from benchmarks.suite.families import first_tasks
+from benchmarks.suite.families import first_tasks, networks
+from benchmarks.suite.latency_bench import Bench
 from benchmarks.suite.merged import write_merged
 from benchmarks.suite.options import Options, Scale
 from benchmarks.suite.record import read_record, run_benchmark
 from benchmarks.suite.registry import BENCHMARKS, Benchmark
 from benchmarks.suite.result import Result
+from benchmarks.suite.side_by_side import SIDE_BY_SIDE, SideBySide, share_out
+from benchmarks.suite.torch_shared import write_by_hand
 from benchmarks.synthetic import Family
 from benchmarks.timing import Timing
-from benchmarks.tiny import TASKS, write_tiny_family
+from benchmarks.tiny import TASKS, write_tiny_family, write_tiny_forks
 from serving.engines.embedded import EmbeddedEngine
 from serving.plan import make_plan
 from serving.repository import Repository
@@ -64,6 +69,46 @@ def _check_precisions(result: Result, options: Options) -> None:
     assert [row["precision"] for row in answers] == ["int8"]
     assert [(row["task"], row["precision"]) for row in trained] == [("parity", "fp32"), ("parity", "int8")]
     assert not list(options.scratch.glob("int8-*"))  # what was converted is gone
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_networks_side_by_side_answer_as_one_after_another(tmp_path: Path, threads: int) -> None:
+    _, files = write_tiny_forks(tmp_path, 3)
+    feed = {"image": np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)}
+    expected = {name: ort.InferenceSession(file).run(None, feed)[0] for name, file in files.items()}
+    names = list(files)
+    side_by_side = SideBySide(files, threads)
+    for chosen in (names[:2], names, names[::-1], names[:2]):  # with four threads, two networks have two each and three have one
+        run = side_by_side.open(chosen)
+        assert run is not None
+        for name, values in zip(chosen, run(feed), strict=True):
+            np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6)
+    side_by_side.close()
+
+
+def test_one_network_or_one_thread_has_nothing_side_by_side(tmp_path: Path) -> None:
+    files = dict.fromkeys("ab", tmp_path / "absent.onnx")  # nothing is opened
+    assert SideBySide(files, 1).open(["a", "b"]) is None
+    assert SideBySide(files, 2).open(["a"]) is None
+
+
+def test_with_two_threads_separate_networks_are_timed_side_by_side_too(options: Options) -> None:
+    network = networks(options)[0]
+    family = options.workshop.family(network, network.forks[0], 2)
+    by_hand = write_by_hand(options.workshop.backbone(network), network.forks[0], 2)
+    rows = np.zeros((1, network.size, network.size, 3), np.uint8)
+    with Bench(family, rows, 2, (), (), by_hand, ()) as bench:
+        one, two = (bench.measure(bench.names[:count], 1, 1) for count in (1, 2))
+    assert (one.wrong, two.wrong) == ("", "")  # all answers are alike
+    assert SIDE_BY_SIDE not in one.seconds
+    assert two.seconds.keys() - one.seconds.keys() == {SIDE_BY_SIDE}
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_threads_are_shared_out_among_the_networks(networks: int, threads: int) -> None:
+    at_a_time, each = share_out(networks, threads)
+    assert at_a_time == min(networks, threads)
+    assert at_a_time * each <= threads < at_a_time * (each + 1)
 
 
 @pytest.mark.parametrize("tasks", [["early"], ["late", "probe"], list(TASKS)])
