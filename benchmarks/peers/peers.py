@@ -14,11 +14,11 @@ from pathlib import Path
 from benchmarks.peers.environments import pinned_version, set_up
 from benchmarks.peers.lines import count_lines
 from benchmarks.peers.processes import Processes, free_port, started
-from benchmarks.peers.server import BATCHED, HEADS_SIDE, SEPARATE, SEPARATE_SIDE, SHARED, SIDE_BY_SIDE, Endpoint, Peer, Server
+from benchmarks.peers.server import BATCHED, HEADS_SIDE, ONE_AT_A_TIME, SEPARATE, SEPARATE_SIDE, SHARED, Endpoint, Peer, Server
 from benchmarks.peers.tritons import awake_at_the_end, espalier_endpoints, triton_peers
 from benchmarks.peers.wires import Form, RawBody, V2Grpc
 from benchmarks.peers.work import Work
-from benchmarks.served import served
+from benchmarks.served import served, with_cache
 from benchmarks.suite.errors import NoSuchPeer
 
 APPS = Path(__file__).with_name("apps")
@@ -30,8 +30,8 @@ def all_peers() -> list[Peer]:
     kinds = {SEPARATE: "separate", SHARED: "shared"}
     ours = version("espalier")
     peers = [
-        Peer("espalier", SHARED, ours, partial(_espalier, False)),
-        Peer("espalier", SIDE_BY_SIDE, ours, partial(_espalier, True)),
+        Peer("espalier", SHARED, ours, partial(_espalier, ())),
+        Peer("espalier", ONE_AT_A_TIME, ours, partial(_espalier, ("--instances", "1"))),
     ]
     peers += triton_peers()
     by_hand = {**kinds, SEPARATE_SIDE: "separate_side", HEADS_SIDE: "shared_side"}
@@ -65,10 +65,10 @@ def choose_peers(words: Sequence[str]) -> list[Peer]:
 
 
 @contextlib.contextmanager
-def _espalier(side_by_side: bool, work: Work, threads: int) -> Iterator[Server]:
-    options = ["--threads", "1", "--instances", str(threads)] if side_by_side else ["--threads", str(threads)]
+def _espalier(options: Sequence[str], work: Work, threads: int) -> Iterator[Server]:
+    cache = with_cache(work.repository.path.parent)
     with (
-        served(work.repository.path, *options) as process,
+        served(work.repository.path, "--threads", str(threads), *options, environment=cache) as process,
         awake_at_the_end(Processes(process.pid)) as processes,
     ):
         yield Server(processes, espalier_endpoints(process, work), 0)

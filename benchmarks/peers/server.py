@@ -11,7 +11,7 @@ from benchmarks.peers.wires import Wire
 from benchmarks.peers.work import Work
 
 SEPARATE, SHARED, BATCHED = "separate networks", "shared trunk", "shared trunk, batching"
-SIDE_BY_SIDE = "shared trunk, runs of 1 thread side by side"
+ONE_AT_A_TIME = "shared trunk, one run at a time"
 SEPARATE_SIDE, HEADS_SIDE = f"{SEPARATE}, side by side", f"{SHARED}, heads side by side"
 
 

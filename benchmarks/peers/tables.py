@@ -97,7 +97,7 @@ def memory_plot(rows: Sequence[Row], last: int) -> Plot:
 
 
 def headline(rows: Sequence[Row], counts: Sequence[int]) -> str:
-    """Return our best against the best of the others, in a sentence."""
+    """Return our best against the best of the others, for one client and for several, whoever is ahead."""
     last = max(counts)
     measured = [row for row in rows if not row.missing]
     ours = [row for row in measured if row.peer == _OURS]
@@ -106,7 +106,16 @@ def headline(rows: Sequence[Row], counts: Sequence[int]) -> str:
     best = _fastest(ours, last)
     others = [row for row in measured if row.peer != _OURS]
     shared, separate = (_against(best, [row for row in others if _is_separate(row) is kind], last) for kind in (False, True))
-    return f"A request for {_tasks(last)} takes espalier {_ms(best, last)}{shared}{separate}."
+    many = "".join(f" {_most(ours, others, count)}" for count in (min(counts), last))
+    return f"A request for {_tasks(last)} takes espalier {_ms(best, last)}{shared}{separate}.{many}"
+
+
+def _most(ours: Sequence[Row], others: Sequence[Row], count: int) -> str:
+    """Return who answers most to several clients, us and others."""
+    us = max((row.per_s.get(count, 0.0) for row in ours), default=0.0)
+    them = max(others, key=lambda row: row.per_s.get(count, 0.0), default=None)
+    beside = "" if them is None else f", {them.peer} ({them.variant}) {them.per_s.get(count, 0.0):.1f}/s"
+    return f"Asked for {_tasks(count)} by several clients at once, espalier answers {us:.1f}/s{beside}."
 
 
 def _against(ours: Row, rows: Sequence[Row], count: int) -> str:

@@ -55,7 +55,8 @@ class PreciseVariants:
     def __init__(self, family: Precise, threads: int) -> None:
         self.family = family
         self._threads = threads
-        self._engine = EmbeddedEngine(family.repository, options=EngineOptions(SessionStoreOptions(threads), learn_rows=True))
+        sessions = SessionStoreOptions(threads, cache_folder=family.repository.path.with_name("segments"))
+        self._engine = EmbeddedEngine(family.repository, options=EngineOptions(sessions, learn_rows=True))
         self._files = {name: family.repository.path.with_name(f"{name}.onnx") for name in family.repository.tasks}
         self._sessions: dict[str, Any] = {}
         self._side_by_side = SideBySide(self._files, threads)

@@ -81,7 +81,8 @@ class Bench:
         self._others = [PreciseVariants(family, threads) for family in precise]
         self._runner = asyncio.Runner()
         self._worker = ThreadPoolExecutor(1)  # as the engine: one thread runs everything, one after another
-        self._engine = EmbeddedEngine(self.repository, options=EngineOptions(SessionStoreOptions(threads), learn_rows=True))
+        sessions = SessionStoreOptions(threads, cache_folder=family.repository.path.with_name("segments"))
+        self._engine = EmbeddedEngine(self.repository, options=EngineOptions(sessions, learn_rows=True))
 
     def __enter__(self) -> Bench:
         self._runner.run(self._engine.start())

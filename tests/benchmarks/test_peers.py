@@ -225,7 +225,7 @@ def test_plots_show_the_fastest_of_each_peer() -> None:
 
 def test_separate_networks_are_such_side_by_side_too() -> None:
     side = row("theirs", SEPARATE_SIDE, 3.0, 320)
-    assert headline([*ROWS, side], (1, 2)).endswith("theirs, the fastest other with separate networks, 6.0 ms, 1.50 times that.")
+    assert "; theirs, the fastest other with separate networks, 6.0 ms, 1.50 times that. " in headline([*ROWS, side], (1, 2))
     by_tasks, _ = make_result([ROWS[0], side], PLAN, ()).plots
     assert [series.name for series in by_tasks.series] == ["espalier, HTTP", "separate networks: theirs"]
     (theirs,) = [series for series in make_result([*ROWS, side], PLAN, ()).plots[1].series if series.name == "theirs"]
@@ -233,11 +233,14 @@ def test_separate_networks_are_such_side_by_side_too() -> None:
 
 
 def test_the_headline_says_who_is_faster_whoever_it_is() -> None:
-    assert headline(ROWS, (1, 2)) == (
+    busy = replace(ROWS[1], per_s={1: 12.0, 2: 4.0})
+    assert headline([ROWS[0], busy, *ROWS[2:]], (1, 2)) == (
         "A request for 2 tasks takes espalier 4.0 ms; theirs, the fastest other with a shared trunk, 2.0 ms, 0.50 times that; theirs, "
-        "the fastest other with separate networks, 8.0 ms, 2.00 times that."
+        "the fastest other with separate networks, 8.0 ms, 2.00 times that. "
+        f"Asked for 1 task by several clients at once, espalier answers 10.0/s, theirs ({busy.variant}) 12.0/s. "
+        "Asked for 2 tasks by several clients at once, espalier answers 5.0/s, theirs (shared trunk) 5.0/s."
     )
-    assert headline(ROWS[:1], (1, 2)) == "A request for 2 tasks takes espalier 4.0 ms."
+    assert headline(ROWS[:1], (1, 2)).startswith("A request for 2 tasks takes espalier 4.0 ms. Asked for 1 task by several clients")
     assert headline(ROWS[1:], (1, 2)) == "espalier was not measured."
 
 
