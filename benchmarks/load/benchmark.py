@@ -158,8 +158,14 @@ def make_result(what: str, found: Found, options: Options) -> Result:
     )
 
 
+def knee_in_words(wall: Wall, opened: Sequence[Measured]) -> str:
+    """Return the knee in words: nobody knows what lies beyond the largest rate that was tried."""
+    most = max(one.point.value.offered_per_s for one in opened if one.wire is wall.wire)
+    return f"{'at least ' if wall.knee_per_s >= most else ''}{wall.knee_per_s:.0f}"
+
+
 def _headline(what: str, found: Found) -> str:
-    knees = ", ".join(f"{wall.knee_per_s:.0f} over {wall.wire}" for wall in found.walls)
+    knees = ", ".join(f"{knee_in_words(wall, found.opened)} over {wall.wire}" for wall in found.walls)
     shares = " and ".join(f"{share.share:.0%} over {share.wire}" for share in found.shares)
     return (
         f"A server of {what} keeps up with so many requests a second: {knees}. With {CLIENTS} clients it answers {shares} of what the bare "

@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -38,7 +39,7 @@ def run(options: Options) -> Result:
     """Measure every peer, or those of `options.only`; on the quick scale few that start fast. Raises NoSuchPeer, LinuxOnly."""
     if sys.platform != "linux":
         raise LinuxOnly("peers")
-    peers, plan = _peers(options), _plan(options)
+    peers, plan = _peers(options), plan_of(options)
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder, _orderly_end():
         work = _work(options, Path(folder))
         rows = measure(work, peers, plan, null_loop(options), options.say)
@@ -54,13 +55,15 @@ def _peers(options: Options) -> list[Peer]:
     return [peer for peer in peers if (peer.name, peer.variant) in few]
 
 
-def _plan(options: Options) -> Plan:
+def plan_of(options: Options) -> Plan:
+    """Return how much the scale measures, in as many turns as the wanted number of runs takes."""
     counts, threads = (1, 2, TASKS), options.cores
-    return options.pick(
+    plan = options.pick(
         Plan(counts, threads=threads),
         Plan(counts, turns=2, runs=4, seconds=1.5, throughput_turns=1, threads=threads, ready_s=120),
         Plan((1, 2), turns=2, runs=2, clients=2, seconds=0.1, throughput_turns=1, threads=threads, ready_s=60, room_bytes=0),
     )
+    return plan if options.runs is None else replace(plan, turns=-(-options.runs // plan.runs))
 
 
 def _work(options: Options, folder: Path) -> Work:

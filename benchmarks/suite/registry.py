@@ -61,6 +61,7 @@ BENCHMARKS = (
         "The same tasks on FastAPI, LitServe, BentoML, MLServer, Ray Serve and Triton.",
         "benchmarks.peers.benchmark",
         chooses=True,
+        counts=True,
     ),
 )
 

@@ -39,7 +39,8 @@ def bench(
         ),
     ] = "",
     runs: Annotated[
-        int | None, typer.Option(min=1, help="Counted runs of each variant of latency or merge; 30 or more are for publication.")
+        int | None,
+        typer.Option(min=1, help="Counted runs of each variant of latency, merge or peers; 30 or more are for publication."),
     ] = None,
 ) -> None:
     """Measure what sharing a trunk gains, on this machine. What is measured, and by which rules: docs/benchmarks.md.

@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 
 from benchmarks.closed_loop import Span
 from benchmarks.load.bare import BareEngine, Setting, settings
+from benchmarks.load.benchmark import knee_in_words
 from benchmarks.load.errors import LoadGenMissing, Refused
 from benchmarks.load.loadgen import Scenario, ScenarioJob, is_installed, judge, run_scenario
+from benchmarks.load.measure import Measured, Wall
 from benchmarks.load.mixes import all_tasks, one_task, poisson_times, uniform, zipf
 from benchmarks.load.senders import Closed, Job, Open, Sent, send
 from benchmarks.load.summary import KneeRule, Percentiles, Point, knee, open_rate, percentile, percentiles
 from benchmarks.load.wires import Wire, address_of, make_requests, wires_of
 from benchmarks.served import ServerProcess, served
+from benchmarks.suite.noise import Settled
 from benchmarks.tiny import TASKS, write_tiny_family
 from serving.repository import ALL_TASKS, Repository
 
@@ -192,6 +195,12 @@ def test_every_request_is_answered_over_every_wire(repository: Repository, serve
     assert point.sent == point.answered >= 1  # the connection that was the last to be answered sends the first that counts
     assert point.offered_per_s == 0 < point.per_s
     assert point.latency is not None
+
+
+def test_a_knee_at_the_largest_rate_that_was_tried_is_a_least_one() -> None:
+    points = [Point(4, rate, 10, 10, rate, None) for rate in (5.0, 10.0)]
+    opened = [Measured(Wire.grpc, "mix", Settled(point, 0.0, 1)) for point in points]
+    assert [knee_in_words(Wall(Wire.grpc, 1.0, 9.0, knee), opened) for knee in (0.0, 5.0, 10.0)] == ["0", "5", "at least 10"]
 
 
 @pytest.mark.slow

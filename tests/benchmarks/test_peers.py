@@ -16,6 +16,7 @@ import onnxruntime as ort
 import pytest
 
 from benchmarks.http_wire import Connection
+from benchmarks.peers.benchmark import plan_of
 from benchmarks.peers.lines import count_lines
 from benchmarks.peers.measure import Plan, Row, measure
 from benchmarks.peers.peers import APPS, all_peers, choose_peers
@@ -26,6 +27,7 @@ from benchmarks.peers.triton_models import write_separate, write_shared
 from benchmarks.peers.wires import Form, RawBody
 from benchmarks.peers.work import Sample, Work, prepare_work
 from benchmarks.suite.errors import NoSuchPeer
+from benchmarks.suite.options import Options
 from benchmarks.timing import Timing
 from benchmarks.tiny import write_tiny_family, write_tiny_forks
 from serving.repository.config import parse_text
@@ -232,6 +234,11 @@ def test_separate_networks_are_such_side_by_side_too() -> None:
     assert (theirs.x, theirs.y) == ((320.0, 100.0), (6.0, 2.0))  # the faster of the separate ones, then the trunk
 
 
+def test_turns_are_as_many_as_the_runs_take(tmp_path: Path) -> None:
+    assert plan_of(Options(tmp_path)).turns == 10
+    assert [plan_of(Options(tmp_path, runs=runs)).turns for runs in (1, 30, 31)] == [1, 5, 6]
+
+
 def test_the_headline_says_who_is_faster_whoever_it_is() -> None:
     busy = replace(ROWS[1], per_s={1: 12.0, 2: 4.0})
     assert headline([ROWS[0], busy, *ROWS[2:]], (1, 2)) == (
@@ -240,7 +247,9 @@ def test_the_headline_says_who_is_faster_whoever_it_is() -> None:
         f"Asked for 1 task by several clients at once, espalier answers 10.0/s, theirs ({busy.variant}) 12.0/s. "
         "Asked for 2 tasks by several clients at once, espalier answers 5.0/s, theirs (shared trunk) 5.0/s."
     )
-    assert headline(ROWS[:1], (1, 2)).startswith("A request for 2 tasks takes espalier 4.0 ms. Asked for 1 task by several clients")
+    assert headline(ROWS[:1], (1, 2)).startswith(
+        "A request for 2 tasks takes espalier 4.0 ms. Asked for 1 task by several clients"
+    )
     assert headline(ROWS[1:], (1, 2)) == "espalier was not measured."
 
 

@@ -177,6 +177,7 @@ def test_the_baseline_is_the_faster_of_the_separate_ones(side_by_side: float, ba
     assert measured.baseline == baseline
     assert measured.speedup == pytest.approx(speedup)
     assert measured.share == pytest.approx(speedup / 3)
+    assert measured.share_one_after_another == pytest.approx(2 / 3)
     assert measured.speedup / measured.one_by_one == pytest.approx(7 / 8)  # the parts' time over the time of the whole
 
 

@@ -241,7 +241,7 @@ def test_the_command_lists_and_refuses() -> None:
     assert "--only does not go with flops; give it with latency or merge or peers." in refused.stderr
     refused = espalier("bench", "load", "--runs", "30")
     assert refused.returncode == 2
-    assert "--runs does not go with load; give it with latency or merge." in refused.stderr
+    assert "--runs does not go with load; give it with latency or merge or peers." in refused.stderr
 
 
 def test_the_command_refuses_precisions_before_it_measures(tmp_path: Path) -> None:
