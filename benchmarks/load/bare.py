@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.closed_loop import closed_loop
+from benchmarks.closed_loop import ClosedLoop, closed_loop
 from benchmarks.inputs import random_rows
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions import SessionStoreOptions
@@ -66,9 +66,13 @@ class BareEngine:
 
     def per_s(self, models: Sequence[str], callers: int, seconds: float) -> float:
         """Return the answers per second to `callers` callers that ask for `models` in turn, a row each, one request after the other."""
-        return self._runner.run(self._per_s(models, callers, seconds))
+        return self.loop(models, callers, seconds).per_s
 
-    async def _per_s(self, models: Sequence[str], callers: int, seconds: float) -> float:
+    def loop(self, models: Sequence[str], callers: int, seconds: float) -> ClosedLoop:
+        """Return all that came of it."""
+        return self._runner.run(self._loop(models, callers, seconds))
+
+    async def _loop(self, models: Sequence[str], callers: int, seconds: float) -> ClosedLoop:
         tasks = list(self._repository.tasks)
         plans = {model: make_plan(self._repository, tasks if model == ALL_TASKS else [model]) for model in set(models)}
         rows = random_rows(self._repository.tasks[tasks[0]])
@@ -79,4 +83,4 @@ class BareEngine:
             plan = plans[next(turns)]
             await self._engine.infer(plan, {name: inputs[name] for name in plan.inputs})
 
-        return (await closed_loop([ask] * callers, seconds)).per_s
+        return await closed_loop([ask] * callers, seconds)

@@ -43,8 +43,8 @@ class SegmentLoader:
     engines: EngineCache | None = None
     device: Device | None = None
 
-    def load(self, file: SegmentFile) -> ort.InferenceSession:
-        """Return a session that has been checked by a run with one row. Raises RepositoryError naming the segment."""
+    def open(self, file: SegmentFile) -> ort.InferenceSession:
+        """Return a session that nobody has checked, as another one of a segment that was. Raises RepositoryError naming the segment."""
         make_options = partial(session_options, segment_threads(file.segment, self.threads))
         try:
             session = self.cache.open(file.model, make_options) if self.cache is not None else None
@@ -52,10 +52,18 @@ class SegmentLoader:
                 engine_options = self.engines.options(file.model) if self.engines is not None else None
                 session = open_session(file.model, make_options(), self.providers, engine_options)
                 give_back_freed_memory()
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise cannot_be_loaded(file.segment) from error
+        return session
+
+    def load(self, file: SegmentFile) -> ort.InferenceSession:
+        """Return a session that has been checked by a run with one row. Raises RepositoryError naming the segment."""
+        session = self.open(file)
+        try:
             if TENSORRT in self.providers:  # it compiles again for numbers of rows beyond those that it has seen
                 warm_up(file.segment, session, self.device, file.segment.max_batch_rows)
             results = warm_up(file.segment, session, self.device)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base
+        except Exception as error:  # as above
             raise cannot_be_loaded(file.segment) from error
         check_outputs(file.segment, results)
         return session

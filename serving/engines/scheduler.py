@@ -21,6 +21,7 @@ from serving.errors import DeadlineExceeded, NotReady, QueueFull, SegmentClosed
 from serving.plan import ExecutionPlan
 
 MAX_QUEUE_ROWS = 1024
+_BRIEF_S = 0.001  # some times what it costs to hand work to a thread, and to hold Python's lock meanwhile
 
 
 class Scheduler:
@@ -135,7 +136,8 @@ class Scheduler:
             for flow, future in zip(flows, futures, strict=True):
                 self._open[flow] = _Open(loop, future, now)
                 self._push(flow.start(), now)
-            self._changed.notify(len(flows))
+            if self._free:  # else whoever runs looks for work when it is done
+                self._changed.notify(len(flows))
         return futures
 
     @property
@@ -174,24 +176,27 @@ class Scheduler:
             self._queue.charge(batch, now - started, width / self._lanes.widths[0])
             done = [flow for outcome in outcomes if (flow := self._advance(outcome, now)) is not None]
             answered = [(opened, flow.answer(opened.queued_s or 0.0)) for flow in done if (opened := self._close(flow))]
-            if len(self._queue) > 1 or self._stopping:
+            if self._stopping:
                 self._changed.notify_all()
         _settle(answered)
 
     def _next(self) -> tuple[list[Work], int] | None:
         """Wait for work and free lanes, and take both; None: there will be no more work."""
         with self._changed:
-            while not (width := self._width()) or not (batch := self._take()):
+            while not self._free or not (batch := self._take()):
                 if self._stopping and not self._open:
                     return None
                 self._changed.wait()
+            width = self._lanes.width(self._free, 1 if self._is_brief(batch) else 1 + self._queue.runs(self._free))
             self._free -= width
             if self._free and len(self._queue):
                 self._changed.notify()
             return batch, width
 
-    def _width(self) -> int:
-        return self._lanes.width(self._free, self._queue.runs(self._free))
+    def _is_brief(self, batch: Sequence[Work]) -> bool:
+        """Whether `batch` is known to be so short that what waits is better batched than run beside it."""
+        per_row = self._times.per_row(batch[0].step.segment)
+        return 0 < per_row * sum(work.rows for work in batch) < _BRIEF_S
 
     def _take(self) -> list[Work]:
         """Take the work of the next run, none where none waits, and note that its requests have begun."""

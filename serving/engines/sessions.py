@@ -191,8 +191,7 @@ class SessionStore:
             slot.opening = True
         try:
             self._reserve(slot)
-            loader = self._loader if slot.threads is None else replace(self._loader, threads=slot.threads)
-            session = loader.load(slot.file)
+            session = self._open(slot)
         except BaseException:
             with self._changed:
                 slot.opening = False
@@ -203,6 +202,12 @@ class SessionStore:
             self._use(slot)
             self._changed.notify_all()
         return slot
+
+    def _open(self, slot: _Slot) -> ort.InferenceSession:
+        if slot.threads is None:
+            return self._loader.load(slot.file)
+        # The store's own has been checked, and a check is a run that somebody would wait for.
+        return replace(self._loader, threads=slot.threads).open(slot.file)
 
     def _use(self, slot: _Slot) -> None:
         self._clock += 1

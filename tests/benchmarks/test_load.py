@@ -13,6 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.closed_loop import Span
+from benchmarks.lanes import cases, main
+from benchmarks.lanes import describe as describe_lanes
+from benchmarks.lanes import measure as measure_lanes
 from benchmarks.load.bare import BareEngine, Setting, settings
 from benchmarks.load.benchmark import knee_in_words
 from benchmarks.load.errors import LoadGenMissing, Refused
@@ -212,6 +215,21 @@ def test_failures_are_counted_and_no_latencies(repository: Repository, server: S
     assert len(sent.latencies_ms) == len(sent.failures) == 2
     assert "nobod" in sent.failures[0]
     assert sent.point(job).answered == 2
+
+
+@pytest.mark.slow
+def test_every_way_to_share_out_the_cores_is_measured_in_every_case(
+    repository: Repository, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = cases(repository, [1, 3])
+    assert [(case.name, case.callers) for case in asked] == [(name, n) for name in ("one task", "all tasks") for n in (1, 3)]
+    ways = settings(2, [None])
+    found = measure_lanes(repository, ways, asked, turns=2, seconds=0.02, cache=tmp_path)
+    assert set(found) == {(case, way) for case in asked for way in ways}
+    assert all(len(one.per_s) == len(one.latency_ms) == 2 and min(one.per_s + one.latency_ms) > 0 for one in found.values())
+    assert len(describe_lanes(found).splitlines()) == len(asked) * len(ways)
+    main([str(repository.path), "--turns", "1", "--seconds", "0.02", "--callers", "1", "--threads", "1"])
+    assert capsys.readouterr().out.count("1 callers") == 2 * 2
 
 
 @pytest.mark.slow

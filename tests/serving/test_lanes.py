@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -81,9 +82,13 @@ def test_the_queue_knows_how_many_runs_wait(steps: list[tuple[str, int, str]]) -
 
 
 class Machine:
-    """Segments that note on how many lanes they run, and how many were taken at most. gate: held up while it is not set."""
+    """Segments that note on how many lanes they run, and how many were taken at most. gate: held up while it is not set.
 
-    def __init__(self) -> None:
+    seconds: that each takes at least. What takes less than a millisecond is not run side by side.
+    """
+
+    def __init__(self, seconds: float = 0.005) -> None:
+        self._seconds = seconds
         self.widths: list[tuple[str, int]] = []
         self.most = self._now = 0
         self.gate = threading.Event()
@@ -99,6 +104,7 @@ class Machine:
                 self.most = max(self.most, self._now)
             self.entered.release()
             self.gate.wait(20)
+            time.sleep(self._seconds)
             try:
                 return [LAYERS[name](*inputs)]
             finally:
@@ -161,6 +167,26 @@ def test_requests_that_wait_together_run_side_by_side() -> None:
     assert machine.widths[1][1] == machine.widths[2][1] == 1
 
 
+def test_what_takes_no_time_is_batched_rather_than_run_side_by_side() -> None:
+    machine = Machine(seconds=0)
+
+    async def go() -> None:
+        scheduler = _scheduler(machine, halving(2), limit=8)
+        scheduler.start()
+        for name in LAYERS:
+            scheduler._times.note(name, 1, 6e-5)  # brief; a request is not short
+        machine.gate.clear()
+        plan = make_plan(REPOSITORY, TASK_NAMES)
+        asked = [asyncio.ensure_future(scheduler.infer(plan, {"image": images(1, seed)}, Call("a"))) for seed in range(4)]
+        await asyncio.sleep(0.01)
+        machine.gate.set()
+        await asyncio.gather(*asked)
+        await scheduler.aclose()
+
+    asyncio.run(asyncio.wait_for(go(), 30))
+    assert {width for _, width in machine.widths} == {2}
+
+
 def test_what_can_begin_at_once_in_one_request_begins_at_once() -> None:
     machine = Machine()
     machine.gate.clear()
@@ -192,7 +218,7 @@ def test_what_can_begin_at_once_in_one_request_begins_at_once() -> None:
 def test_answers_do_not_depend_on_the_lanes_and_no_more_are_taken_than_there_are(
     asked: list[tuple[list[str], int]], lanes: Lanes, limit: int
 ) -> None:
-    machine = Machine()
+    machine = Machine(seconds=0)
 
     async def go() -> list[Answer]:
         scheduler = _scheduler(machine, lanes, limit)
