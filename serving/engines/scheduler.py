@@ -133,11 +133,13 @@ class Scheduler:
             self.check_room(rows)
             self._queued_rows += rows
             now = time.perf_counter()
+            anybody_waited = len(self._queue) > 0
             for flow, future in zip(flows, futures, strict=True):
                 self._open[flow] = _Open(loop, future, now)
                 self._push(flow.start(), now)
-            if self._free:  # else whoever runs looks for work when it is done
-                self._changed.notify(len(flows))
+            # Else a worker that has been woken, or that runs, comes; whoever takes work wakes the next.
+            if self._free and not anybody_waited:
+                self._changed.notify()
         return futures
 
     @property
