@@ -23,7 +23,7 @@ from benchmarks.load.tables import bare_table, loads_plot, loads_table, scenario
 from benchmarks.load.wires import Wire, wires_of
 from benchmarks.served import segment_cache, served, with_cache
 from benchmarks.suite.families import RANDOM_WEIGHTS, networks
-from benchmarks.suite.noise import RULE, null_loop
+from benchmarks.suite.noise import RULE, watch
 from benchmarks.suite.options import Options
 from benchmarks.suite.pinning import find_cores, on_cores
 from benchmarks.suite.result import Result
@@ -80,7 +80,7 @@ def measure(repository: Repository, options: Options) -> Found:
             served(repository.path, *_QUIET, *setting.server, environment=with_cache(options.scratch)) as server,
             clients_on(cores.clients) as clients,
         ):
-            loads = Loads(repository, server, clients, extent, null_loop(options))
+            loads = Loads(repository, server, clients, extent, watch(options))
             closed, opened, walls = _loops(loads, wires_of(repository), extent, rule, repository, options)
             options.say("Measuring mixes of tasks")
             mixes = tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -15,7 +15,7 @@ from benchmarks.load.senders import Closed, Job, Open, Sent, send
 from benchmarks.load.summary import KneeRule, Point, knee
 from benchmarks.load.wires import Wire, address_of, make_requests
 from benchmarks.served import ServerProcess
-from benchmarks.suite.noise import Settled, settle
+from benchmarks.suite.noise import Settled, Watch, settle
 from serving.repository import Repository
 
 DRAWN = 1000  # requests after which a mix begins again
@@ -76,13 +76,11 @@ class Share:
 
 
 class Loads:
-    """Puts loads on `server`. null: seconds of the null loop."""
+    """Puts loads on `server`. watch: for noise."""
 
-    def __init__(
-        self, repository: Repository, server: ServerProcess, clients: Clients, extent: Extent, null: Callable[[], float]
-    ) -> None:
+    def __init__(self, repository: Repository, server: ServerProcess, clients: Clients, extent: Extent, watch: Watch) -> None:
         self._repository, self._server, self._clients = repository, server, clients
-        self._extent, self._null = extent, null
+        self._extent, self._watch = extent, watch
 
     def closed(self, wire: Wire, mix: Mix, clients: int) -> Measured:
         """Measure `clients` clients, each with one request after the other."""
@@ -111,9 +109,9 @@ class Loads:
 
     def _measure(self, wire: Wire, mix: Mix, connections: int, load: Closed | Open) -> Measured:
         job = self._job(wire, mix, connections, load)
-        found = settle(lambda: self._clients.run(send, job), self._null)
+        found = settle(lambda: self._clients.run(send, job), self._watch)
         sent: Sent = found.value
-        return Measured(wire, mix.name, Settled(sent.point(job), found.drift, found.runs), sent.failures)
+        return Measured(wire, mix.name, Settled(sent.point(job), found.drift, found.runs, found.others), sent.failures)
 
     def _job(self, wire: Wire, mix: Mix, connections: int, load: Closed | Open) -> Job:
         requests = make_requests(self._repository, wire, mix.models)

@@ -35,8 +35,7 @@ def _load_row(measured: Measured) -> dict[str, Cell]:
         "per_s": point.per_s,
         **(vars(point.latency) if point.latency else dict.fromkeys(f"p{percent}_ms" for percent in (50, 90, 95, 99))),
         "failed": point.sent - point.answered,
-        "noise": measured.point.mark,
-        "drift": measured.point.drift,
+        **measured.point.cells,
     }
 
 

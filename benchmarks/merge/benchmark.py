@@ -16,7 +16,7 @@ from benchmarks.merge.measure import ONNX, TORCH, Bench, Group
 from benchmarks.merge.resnet import Subset
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED
 from benchmarks.suite.families import RANDOM_WEIGHTS, networks
-from benchmarks.suite.noise import RULE, null_loop
+from benchmarks.suite.noise import RULE, watch
 from benchmarks.suite.options import Options, Runs
 from benchmarks.suite.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
 
@@ -28,7 +28,7 @@ _WAYS = (SEPARATE, FORKED, STACKED, GROUPED)
 def run(options: Options) -> Result:
     """Measure the ResNet of the scale, or what `options.only` names of it. Raises NoSuchMeasurement."""
     network, device = networks(options)[0], find_device(options.cores)
-    bench = Bench(network, options.workshop, device, null_loop(options), options.scratch)
+    bench = Bench(network, options.workshop, device, watch(options), options.scratch)
     cases = choose_cases(bench.parts, options)
     pairs = _two_tasks(bench, cases.subsets, options)
     suffixes = _suffixes(bench, cases.suffixes, options)
@@ -131,8 +131,7 @@ def _row(group: Group, ways: Sequence[str]) -> dict[str, Cell]:
         "streams": group.streams,
         "batch": group.batch,
         "difference": f"{group.difference:.0e}",
-        "noise": group.times.mark if group.times else "not timed",
-        "drift": group.times.drift if group.times else None,
+        **(group.times.cells if group.times else {"noise": "not timed", "drift": None, "others": None}),
         **{way: times.get(way) for way in ways},
         **{f"{way} gain": group.speedup(way) for way in ways},
     }

@@ -21,7 +21,7 @@ from benchmarks.merge.equality import Outputs, VariantsDisagree, check
 from benchmarks.merge.grouped import group_blocks
 from benchmarks.merge.resnet import Streams, Subset, make_streams, parts_of
 from benchmarks.suite.families import CLASSES, Network, Workshop
-from benchmarks.suite.noise import Settled, settle
+from benchmarks.suite.noise import Settled, Watch, settle
 from benchmarks.suite.options import Runs
 from benchmarks.synthetic import make_family
 from benchmarks.timing import Timing, interleave, summarise
@@ -55,10 +55,10 @@ class Group:
 
 
 class Bench:
-    """Measures one ResNet. null: seconds of the null loop. folder: for the networks."""
+    """Measures one ResNet. watch: for noise. folder: for the networks."""
 
-    def __init__(self, network: Network, workshop: Workshop, device: Device, null: Callable[[], float], folder: Path) -> None:
-        self._network, self._device, self._null, self._folder = network, device, null, folder
+    def __init__(self, network: Network, workshop: Workshop, device: Device, watch: Watch, folder: Path) -> None:
+        self._network, self._device, self._watch, self._folder = network, device, watch, folder
         self._backbone, self._exporter = workshop.backbone(network), workshop.exporter(network)
         self._parts = parts_of(self._backbone.network)
         self._suffixes: dict[str, ort.InferenceSession] = {}  # tracing one takes seconds
@@ -143,7 +143,7 @@ class Bench:
             share = check(f"{runtime}, {where}, {streams} streams of {batch} rows", variants)
         except VariantsDisagree as error:
             return Group(runtime, where, streams, batch, float("inf"), None, str(error))
-        return Group(runtime, where, streams, batch, share, settle(time, self._null))
+        return Group(runtime, where, streams, batch, share, settle(time, self._watch))
 
 
 def _await(runner: asyncio.Runner, run: onnx_variants.AsyncRun) -> Outputs:

@@ -23,7 +23,7 @@ from benchmarks.peers.tables import make_result
 from benchmarks.peers.work import Work, prepare_work
 from benchmarks.suite.errors import LinuxOnly
 from benchmarks.suite.families import RANDOM_WEIGHTS, networks
-from benchmarks.suite.noise import RULE, null_loop
+from benchmarks.suite.noise import RULE, watch
 from benchmarks.suite.options import Options, Scale
 from benchmarks.suite.result import Result
 from benchmarks.tiny import write_tiny_forks
@@ -42,7 +42,7 @@ def run(options: Options) -> Result:
     peers, plan = _peers(options), plan_of(options)
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder, _orderly_end():
         work = _work(options, Path(folder))
-        rows = measure(work, peers, plan, null_loop(options), options.say)
+        rows = measure(work, peers, plan, watch(options), options.say)
     words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
     return make_result(rows, plan, (RANDOM_WEIGHTS, words, RULE))
 

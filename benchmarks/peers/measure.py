@@ -15,14 +15,13 @@ from benchmarks.peers.environments import PeerUnavailable, set_up
 from benchmarks.peers.processes import available_bytes
 from benchmarks.peers.server import Endpoint, Peer, Server
 from benchmarks.peers.work import Work
-from benchmarks.suite.noise import Settled, settle
+from benchmarks.suite.noise import Settled, Watch, settle
 from benchmarks.timing import Timing, summarise
 from serving.errors import ServingError
 
 _WAKE_S = 30.0
 
 Say = Callable[[str], None]
-Null = Callable[[], float]
 _Value = TypeVar("_Value")
 
 
@@ -96,11 +95,11 @@ class _Entrant:
         )
 
 
-def measure(work: Work, peers: Sequence[Peer], plan: Plan, null: Null, say: Say = lambda sentence: None) -> list[Row]:
+def measure(work: Work, peers: Sequence[Peer], plan: Plan, watch: Watch, say: Say = lambda sentence: None) -> list[Row]:
     """Return a row for each peer and protocol, in their order; one that could not be measured says why.
 
     Latency: the peers take turns, in each turn one uncounted request and `runs` counted ones of each kind. Memory: of all of a
-    server's processes after requests of each kind. null: seconds of the null loop; a turn beside which it changes is measured again.
+    server's processes after requests of each kind. watch: for noise; a turn with it is measured again.
     """
     unavailable = _set_up({peer.environment for peer in peers if peer.environment}, say)
     with ExitStack() as stack:
@@ -108,10 +107,10 @@ def measure(work: Work, peers: Sequence[Peer], plan: Plan, null: Null, say: Say 
         entrants = [one for one in found if isinstance(one, _Entrant)]
         for turn in range(plan.turns):
             say(f"Measuring the latency of the peers, turn {turn + 1} of {plan.turns}")
-            _take_turns(entrants, lambda one: one.seconds.append(settle(lambda: _time(one, work, plan), null)))
+            _take_turns(entrants, lambda one: one.seconds.append(settle(lambda: _time(one, work, plan), watch)))
         for turn in range(plan.throughput_turns):
             say(f"Measuring the throughput of the peers, turn {turn + 1} of {plan.throughput_turns}")
-            _take_turns(entrants, lambda one: one.per_s.append(settle(lambda: _load(one, work, plan), null)))
+            _take_turns(entrants, lambda one: one.per_s.append(settle(lambda: _load(one, work, plan), watch)))
         return [one.result() if isinstance(one, _Entrant) else one for one in found]
 
 

@@ -17,7 +17,7 @@ from benchmarks.deploy_results import Options as TimelineOptions
 from benchmarks.deploy_results import Timeline
 from benchmarks.deploy_timeline import measure
 from benchmarks.suite.families import RANDOM_WEIGHTS, networks
-from benchmarks.suite.noise import RULE, Settled, null_loop, settle
+from benchmarks.suite.noise import RULE, Settled, settle, watch
 from benchmarks.suite.options import Options
 from benchmarks.suite.pinning import find_cores
 from benchmarks.suite.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
@@ -45,7 +45,7 @@ def run(options: Options) -> Result:
         threads=options.threads,
     )
     options.say(f"Measuring {deploys} deploys")
-    settled = settle(lambda: measure(repository, how), null_loop(options))
+    settled = settle(lambda: measure(repository, how), watch(options))
     words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
     found = settled.value
     return Result(
@@ -120,7 +120,7 @@ def _table(settled: Settled[Timeline]) -> Table:
 
 
 def _row(what: str, values: Sequence[float], percent: int, ratio: float | None, settled: Settled[Timeline]) -> dict[str, Cell]:
-    noise: dict[str, Cell] = {"noise": settled.mark, "drift": settled.drift}
+    noise: dict[str, Cell] = {**settled.cells}
     if not values:
         return {"what": what, "p50": None, "tail": None, "largest": None, "count": 0, "ratio": None, **noise}
     middle = float(np.median(values))

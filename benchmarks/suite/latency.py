@@ -21,7 +21,7 @@ from benchmarks.precision.tables import NOTES, Change, change, precision_tables
 from benchmarks.precision.trained import learn
 from benchmarks.suite.families import RANDOM_WEIGHTS, Network, choose_networks
 from benchmarks.suite.latency_bench import BY_HAND, ONE_TASK, Bench, Times, open_bench
-from benchmarks.suite.noise import RULE, Settled, null_loop, settle
+from benchmarks.suite.noise import RULE, Settled, settle, watch
 from benchmarks.suite.options import Options, Runs
 from benchmarks.suite.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
 from benchmarks.suite.side_by_side import SEPARATE, SIDE_BY_SIDE, fastest
@@ -112,13 +112,13 @@ def run(options: Options) -> Result:
 
 def _measure(bench: Bench, network: Network, fork: str, counts: Sequence[int], options: Options) -> Iterator[Measured]:
     runs = options.runs_of(*_RUNS)
-    null = null_loop(options)
+    noise = watch(options)
     with bench:
         for count in counts:
             options.say(f"Measuring {network.name}, fork at {fork}, {count} tasks")
             names = bench.names[:count]
             predicted = separate_cost(bench.repository, names).macs / shared_cost(bench.repository, names).macs
-            times = settle(lambda names=names: bench.measure(names, runs.rounds, runs.warmup), null)  # type: ignore[misc]
+            times = settle(lambda names=names: bench.measure(names, runs.rounds, runs.warmup), noise)  # type: ignore[misc]
             yield Measured(network.name, fork, count, predicted, times)
 
 
@@ -172,8 +172,7 @@ def _row(measured: Measured) -> dict[str, Cell]:
         "share_one_after_another": measured.share_one_after_another,
         "over_one_by_one": measured.speedup / measured.one_by_one,
         "over_graph": graph.median_ms / variants["shared"].median_ms if graph and variants["shared"] else None,
-        "noise": measured.times.mark,
-        "drift": measured.times.drift,
+        **measured.times.cells,
         **variants,
     }
 
@@ -244,5 +243,6 @@ def _raw(measured: Measured) -> dict[str, object]:
         "tasks": measured.tasks,
         "runs": times.runs,
         "drift": times.drift,
+        "others": times.others,
     }
     return {**which, "trunk_s": times.value.trunk_s, "branch_s": times.value.branch_s, "seconds": dict(times.value.seconds)}

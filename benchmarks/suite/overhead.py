@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.overhead import Overhead, measure
 from benchmarks.suite.families import networks
-from benchmarks.suite.noise import RULE, Settled, null_loop, settle
+from benchmarks.suite.noise import RULE, Settled, settle, watch
 from benchmarks.suite.options import Options
 from benchmarks.suite.pinning import find_cores
 from benchmarks.suite.result import Cell, Column, Result, Table, Unit
@@ -24,12 +24,12 @@ _TINY = "four layers of 16 numbers"
 def run(options: Options) -> Result:
     """Measure one task of each network."""
     rounds, seconds = options.pick((200, 5.0), (20, 2.0), (2, 0.2))
-    null = null_loop(options)
+    noise = watch(options)
 
     def settled(repository: Path, task: str, of_rounds: int) -> Settled[Overhead]:
         options.say(f"Measuring {task} of {repository.name}")
         how = partial(measure, repository, task, threads=options.threads, seconds=seconds, clients=16)
-        return settle(lambda: how(rounds=of_rounds), null)
+        return settle(lambda: how(rounds=of_rounds), noise)
 
     tiny = write_tiny_family(options.scratch / "tiny-family")
     found = {_TINY: settled(tiny.path, "probe", rounds)}
@@ -76,6 +76,5 @@ def _row(name: str, settled: Settled[Overhead]) -> dict[str, Cell]:
         "grpc_adds_ms": one.grpc_adds_ms,
         "http_per_s": one.http_per_s,
         "grpc_per_s": one.grpc_per_s,
-        "noise": settled.mark,
-        "drift": settled.drift,
+        **settled.cells,
     }

@@ -27,11 +27,13 @@ from benchmarks.peers.triton_models import write_separate, write_shared
 from benchmarks.peers.wires import Form, RawBody
 from benchmarks.peers.work import Sample, Work, prepare_work
 from benchmarks.suite.errors import NoSuchPeer
+from benchmarks.suite.noise import Watch
 from benchmarks.suite.options import Options
 from benchmarks.timing import Timing
 from benchmarks.tiny import write_tiny_family, write_tiny_forks
 from serving.repository.config import parse_text
 
+STEADY = Watch(lambda: 1.0)
 PLAN = Plan(counts=(1, 2), turns=2, runs=2, clients=2, seconds=0.1, throughput_turns=1, threads=1, ready_s=60, room_bytes=0)
 
 
@@ -65,10 +67,6 @@ def ends_at_once(work: Work, threads: int) -> Iterator[Server]:
         yield Server(processes, [Endpoint("HTTP", RawBody(), free_port())], 1, log.check)
 
 
-def steady() -> float:
-    return 1.0
-
-
 def test_what_cannot_be_measured_says_why(work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("benchmarks.peers.environments.REQUIREMENTS", tmp_path)
     peers = [
@@ -77,12 +75,12 @@ def test_what_cannot_be_measured_says_why(work: Work, monkeypatch: pytest.Monkey
         Peer("absent", SHARED, "1", ends_at_once, "absent"),
     ]
     said: list[str] = []
-    broken, *absent = measure(work, peers, PLAN, steady, said.append)
+    broken, *absent = measure(work, peers, PLAN, STEADY, said.append)
     assert broken.missing == "it ended with exit code 1: no such model"
     assert all("absent.txt" in row.missing for row in absent)  # it was not even started
     assert said[0] == "Starting broken, shared trunk"
     assert not any("Starting absent" in sentence for sentence in said)
-    (row,) = measure(work, peers[:1], replace(PLAN, room_bytes=10**18), steady)
+    (row,) = measure(work, peers[:1], replace(PLAN, room_bytes=10**18), STEADY)
     assert "too little memory" in row.missing
 
 
@@ -92,10 +90,10 @@ def test_answers_are_checked_and_turns_beside_a_changing_null_loop_are_marked(wo
     wrong = Sample(work.image, {task: answer + 1 for task, answer in work.samples[0].answers.items()})
     with fastapi.serve(work, PLAN.threads) as server:
         running = Peer("running", SHARED, "1", lambda work, threads: nullcontext(server))
-        (row,) = measure(work, [running], PLAN, iter([1, 1.2, 1.5, 1, 1, 1.2, 1, 1, 1, 2, 1, 2]).__next__)
+        (row,) = measure(work, [running], PLAN, Watch(iter([1, 1.2, 1.5, 1, 1, 1.2, 1, 1, 1, 2, 1, 2]).__next__))
         server.processes.resume()
-        (refused,) = measure(replace(work, samples=(wrong,)), [running], PLAN, steady)
-        (mixed_up,) = measure(replace(work, samples=(work.samples[0], wrong)), [running], PLAN, steady)
+        (refused,) = measure(replace(work, samples=(wrong,)), [running], PLAN, STEADY)
+        (mixed_up,) = measure(replace(work, samples=(work.samples[0], wrong)), [running], PLAN, STEADY)
     assert {count: timing.runs for count, timing in row.latency.items()} == {1: 4, 2: 4}
     assert set(row.per_s) == {1, 2}
     assert row.memory_bytes > 10**7
@@ -109,7 +107,7 @@ def test_answers_are_checked_and_turns_beside_a_changing_null_loop_are_marked(wo
 @pytest.mark.parametrize("variant", [SEPARATE_SIDE, HEADS_SIDE])
 def test_networks_that_run_side_by_side_answer_alike(work: Work, variant: str) -> None:
     chosen = [peer for peer in all_peers() if (peer.name, peer.variant) == ("FastAPI by hand", variant)]
-    (row,) = measure(work, chosen, replace(PLAN, turns=1, threads=2), steady)  # which compares the answers first
+    (row,) = measure(work, chosen, replace(PLAN, turns=1, threads=2), STEADY)  # which compares the answers first
     assert row.missing == ""
     assert set(row.latency) == {1, 2}
 

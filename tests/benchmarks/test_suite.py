@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 from benchmarks.machine import machine_facts, source_commit, versions
 from benchmarks.suite.errors import NoSuchNetwork, NotARecord, OnlyInFp32, UnknownBenchmark, UnknownPrecision
 from benchmarks.suite.families import choose_networks
-from benchmarks.suite.noise import LIMIT, Settled, settle
+from benchmarks.suite.noise import LIMIT, Settled, Watch, settle
 from benchmarks.suite.options import Options, Scale
 from benchmarks.suite.record import read_record, run_benchmark
 from benchmarks.suite.registry import BENCHMARKS, Benchmark, check_precisions, find_benchmarks
@@ -131,23 +134,43 @@ def test_other_precisions_are_refused_by_benchmarks_that_do_not_measure_them() -
 )
 def test_a_measurement_beside_a_changing_null_loop_is_made_once_more(loops: list[float], runs: int, noisy: bool) -> None:
     seconds = iter(loops)
-    count = 0
+    settled = settle(counting(), Watch(lambda: next(seconds)))
+    assert (settled.value, settled.runs, settled.noisy) == (runs, runs, noisy)
+    assert settled.mark == ("noisy (null loop 50%)" if noisy else "")
+    assert next(seconds, None) is None
+
+
+@pytest.mark.parametrize(
+    ("shares", "runs", "noisy"), [([0.05], 1, False), ([0.0], 1, False), ([0.5, 0.02], 2, False), ([0.2, 0.3], 2, True)]
+)
+def test_a_measurement_that_shared_its_cores_is_made_once_more(shares: list[float], runs: int, noisy: bool) -> None:
+    cores, moment, had, left = 4, 0.0, 100.0, iter(shares)
+    made = counting()
 
     def measure() -> int:
-        nonlocal count
-        count += 1
-        return count
+        nonlocal moment, had
+        moment += 2.0
+        had += next(left) * 2.0 * cores
+        return made()
 
-    settled = settle(measure, lambda: next(seconds))
+    with patch("benchmarks.suite.noise.time.perf_counter", lambda: moment):
+        settled = settle(measure, Watch(lambda: 1.0, lambda: had, cores))
     assert (settled.value, settled.runs, settled.noisy) == (runs, runs, noisy)
-    assert bool(settled.mark) == noisy
-    assert next(seconds, None) is None
+    assert settled.mark == ("noisy (others 30%)" if noisy else "")
+    assert settled.cells == {"noise": settled.mark, "drift": 0.0, "others": pytest.approx(shares[-1])}
+
+
+def counting() -> Callable[[], int]:
+    """Return a measurement that gives how often it was made."""
+    numbers = count(1)
+    return lambda: next(numbers)
 
 
 @settings(max_examples=25)
 @given(st.floats(0.01, 10), st.floats(0.01, 10))
 def test_noise_is_the_same_whichever_loop_was_slower(before: float, after: float) -> None:
-    found = [settle(lambda: 0, iter(loops).__next__) for loops in ([before, after] * 2, [after, before] * 2)]
+    turns = ([before, after] * 2, [after, before] * 2)
+    found = [settle(lambda: 0, Watch(iter(loops).__next__)) for loops in turns]
     assert found[0] == found[1]
     assert found[0].noisy == (max(before, after) / min(before, after) - 1 > LIMIT)
 
