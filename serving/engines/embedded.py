@@ -68,7 +68,8 @@ class EmbeddedEngine:
         self._repository = repository
         self._options = options
         self._segments: Mapping[str, Segment] = {}
-        self._store = SessionStore(replace(options.sessions, threads=options.threads))
+        spin = options.sessions.spin and options.threads * (options.instances or 1) <= available_cores()
+        self._store = SessionStore(replace(options.sessions, threads=options.threads, spin=spin))
         self._rows = RowLimits(options.rows_file if self._profiles else None, options.threads)
         self._limits: Mapping[str, int] = {}
         self._counter = RunCounter(repository.segments)

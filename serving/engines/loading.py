@@ -32,7 +32,7 @@ class SegmentFile:
 
 @dataclass(frozen=True)
 class SegmentLoader:
-    """Opens segments from the cache where they have a form there, else from their own files. threads: as of `session_options`.
+    """Opens segments from the cache where they have a form there, else from their own files. threads, spin: as of `session_options`.
 
     engines: of the first provider, TensorRT. device: where features stay, None: on the host.
     """
@@ -42,10 +42,11 @@ class SegmentLoader:
     cache: SegmentCache | None = None
     engines: EngineCache | None = None
     device: Device | None = None
+    spin: bool = True
 
     def open(self, file: SegmentFile) -> ort.InferenceSession:
         """Return a session that nobody has checked, as another one of a segment that was. Raises RepositoryError naming the segment."""
-        make_options = partial(session_options, segment_threads(file.segment, self.threads))
+        make_options = partial(session_options, segment_threads(file.segment, self.threads), self.spin)
         try:
             session = self.cache.open(file.model, make_options) if self.cache is not None else None
             if session is None:

@@ -66,7 +66,7 @@ class SessionStore:
             cache = SegmentCache(options.cache_folder, self.providers, limit, record_hashes=record)
         elif options.cache_folder is not None and self.providers[0] == TENSORRT:
             engines = EngineCache(options.cache_folder.with_name("engines"))
-        self._loader = SegmentLoader(self.providers, options.threads, cache, engines, self._device)
+        self._loader = SegmentLoader(self.providers, options.threads, cache, engines, self._device, options.spin)
         self._slots: dict[_Key, _Slot] = {}
         self._used_bytes = 0
         self._clock = 0

@@ -20,6 +20,7 @@ class SessionStoreOptions:
     memory_limit_bytes: what open sessions may take together (None: no limit). Counted per session: the size of its model file and
     250 kB. Not counted: features and answers of running requests, and for the moments in which ONNX Runtime optimises a segment that
     is not in the cache, another two or three times its weights.
+    spin: as of `session_options`.
     device: where features stay between segments; None: on the GPU if that computes, else on the host.
     """
 
@@ -29,4 +30,5 @@ class SessionStoreOptions:
     cache_limit_bytes: int = DEFAULT_LIMIT_BYTES
     record_hashes: bool = True
     memory_limit_bytes: int | None = None
+    spin: bool = True
     device: Device | None = None

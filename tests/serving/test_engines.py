@@ -120,11 +120,9 @@ def test_a_failing_function_is_named(repository: Repository) -> None:
     assert asyncio.run(infer("probe")) == "There is no function for segment 'mid'."
 
 
-def test_sessions_use_the_cores_of_the_process_and_do_not_spin(repository: Repository) -> None:
+def test_sessions_use_the_cores_of_the_process(repository: Repository) -> None:
     assert session_options().intra_op_num_threads == available_cores()
-    options = session_options(3)
-    assert options.intra_op_num_threads == 3
-    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert session_options(3).intra_op_num_threads == 3
     with pytest.raises(ValueError, match="threads must be at least 1, not 0"):
         EmbeddedEngine(repository, threads=0)
 
