@@ -10,11 +10,11 @@ import onnxruntime as ort
 
 
 def open_session(path):
-    """Open a network with the threads that it may use; they sleep when there is nothing to do."""
+    """Open a network with the threads that it may use; they wait for each other awake, and sleep between runs."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = int(os.environ["THREADS"])
     options.enable_cpu_mem_arena = False
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
