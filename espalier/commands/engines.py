@@ -55,6 +55,7 @@ _ONLY_WITH = {
         "instances",
         "max_batch_rows",
         "learn_rows",
+        "spin",
         "provider",
         "memory_limit",
         "cache_limit",

@@ -90,6 +90,13 @@ def serve(
     learn_rows: Annotated[
         bool, typer.Option("--learn-rows/--no-learn-rows", help="Find out at the start how many rows are best for each segment.")
     ] = True,
+    spin: Annotated[
+        bool,
+        typer.Option(
+            "--spin/--no-spin",
+            help="Let threads of a run wait for each other awake, if there is a core for each. --no-spin where others need the cores.",
+        ),
+    ] = True,
     provider: Annotated[
         str, typer.Option(help="What computes: auto (a GPU if CUDA works here, else the CPU), cpu, cuda, tensorrt or openvino.")
     ] = "auto",
@@ -160,6 +167,7 @@ def serve(
         cache_limit_bytes=cache_limit,
         record_hashes=not verify_segments,
         memory_limit_bytes=memory_limit,
+        spin=spin,
     )
     options = EngineOptions(
         sessions, instances, max_queue_rows, max_batch_rows, learn_rows, None if cache is None else cache.with_name("rows.json")

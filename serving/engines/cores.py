@@ -11,10 +11,19 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
 def available_cores() -> int:
-    """Return the number of cores that the scheduler gives this process: its CPU affinity, capped by cgroup v2 quotas."""
+    """Return the number of cores that the scheduler gives this process: its CPU affinity, capped by cgroup v2 quotas, rounded up."""
+    return max(1, math.ceil(_cores()))
+
+
+def whole_cores() -> int:
+    """Return the cores that threads of this process can keep busy all the time: as `available_cores`, rounded down; maybe 0."""
+    return math.floor(_cores())
+
+
+def _cores() -> float:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_cores(CGROUP_FILE, CGROUP_ROOT)
-    return affinity if quota is None else max(1, min(affinity, math.ceil(quota)))
+    return affinity if quota is None else min(affinity, quota)
 
 
 def cgroup_cores(cgroup_file: Path, root: Path) -> float | None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from espalier.cli import main
+from serving.engines.embedded import EngineOptions
+from serving.engines.sessions import SessionStoreOptions
 from tests.exporter.graphs import Net
 from tests.exporter.test_export import BACKBONE, FAMILY
 
@@ -104,6 +106,17 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(repository: Path, networks:
     assert words in said
     assert "Traceback" not in said
     assert sorted(networks.rglob("*")) == before
+
+
+def test_options_of_serve_reach_the_engine(repository: Path, networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[EngineOptions] = []
+    monkeypatch.setattr("serving.server.run", lambda repository, *, options, **others: found.append(options))
+    for given in ([], ["--threads", "3", "--no-spin", "--memory-limit", "1GB", "--no-segment-cache", "--no-learn-rows"]):
+        assert espalier("serve", "repo", *given, cwd=networks).returncode == 0
+    default, chosen = found
+    assert (default.sessions.threads, default.sessions.spin, default.learn_rows) == (None, True, True)
+    assert default.sessions.cache_folder is not None
+    assert chosen == EngineOptions(SessionStoreOptions(3, spin=False, memory_limit_bytes=10**9))
 
 
 @pytest.mark.parametrize(

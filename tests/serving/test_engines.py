@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.engines.base import Answer, Engine
-from serving.engines.cores import available_cores, cgroup_cores
+from serving.engines.cores import available_cores, cgroup_cores, whole_cores
 from serving.engines.embedded import EmbeddedEngine, session_options
 from serving.engines.memory import InMemoryEngine
 from serving.errors import NotReady, RepositoryError
@@ -144,3 +144,25 @@ def test_the_tightest_quota_of_the_control_groups_counts(tmp_path: Path, files: 
     for name, text in files.items():
         (tmp_path / "root" / name).write_text(text + "\n")
     assert cgroup_cores(tmp_path / "self", tmp_path / "root") == cores
+
+
+@pytest.mark.parametrize(
+    ("quota", "affinity", "available", "whole"),
+    [
+        (None, 4, 4, 4),
+        ("400000 100000", 2, 2, 2),
+        ("200000 100000", 4, 2, 2),
+        ("150000 100000", 4, 2, 1),
+        ("50000 100000", 4, 1, 0),
+    ],
+)
+def test_a_quota_is_rounded_up_for_threads_and_down_for_those_that_stay_awake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str | None, affinity: int, available: int, whole: int
+) -> None:
+    (tmp_path / "self").write_text("0::/\n")
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr("serving.engines.cores.CGROUP_FILE", tmp_path / "self")
+    monkeypatch.setattr("serving.engines.cores.CGROUP_ROOT", tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(affinity)), raising=False)
+    assert (available_cores(), whole_cores()) == (available, whole)
