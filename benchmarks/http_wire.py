@@ -41,6 +41,11 @@ class Connection:
         """Connect to a host and port. Raises OSError."""
         return cls(*await asyncio.open_connection(*address))
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the server has closed it, as far as is known."""
+        return self.reader.at_eof()
+
     async def ask(self, request: bytes) -> Reply:
         """Send a whole request and return its answer. Raises OSError, asyncio.IncompleteReadError (an EOFError)."""
         self.writer.write(request)
@@ -65,6 +70,45 @@ class Connection:
         self.writer.close()
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()
+
+
+class KeptConnection:
+    """A connection to `address` (host, port) that is opened again where the server has closed it, as every HTTP client does."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+        self._connection: Connection | None = None
+
+    @classmethod
+    async def open(cls, address: tuple[str, int]) -> KeptConnection:
+        """Connect. Raises OSError."""
+        kept = cls(address)
+        kept._connection = await Connection.open(address)
+        return kept
+
+    async def ask(self, request: bytes) -> Reply:
+        """Do as `Connection.ask`. After an error the next request has a new connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.is_closed:
+            await connection.close()
+            connection = None
+        connection = connection or await Connection.open(self._address)
+        try:
+            reply = await connection.ask(request)
+        except BaseException:
+            connection.writer.close()
+            raise
+        if reply.keeps_open:
+            self._connection = connection
+        else:
+            await connection.close()
+        return reply
+
+    async def close(self) -> None:
+        """Close it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
 
 def request_bytes(method: str, path: str, *headers: str, body: bytes | None = None) -> bytes:

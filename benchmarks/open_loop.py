@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.http_wire import Connection
+from benchmarks.http_wire import Connection, KeptConnection
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-5  # of two runs of one network with other numbers of rows
 
@@ -73,7 +73,7 @@ class OpenLoop:
         self._stopping = True
 
     async def _send(self) -> None:
-        connection = await Connection.open(self._address)
+        connection = await KeptConnection.open(self._address)
         while not self._stopping:
             number = next(self._numbers)
             due = number / self._rate
@@ -84,8 +84,6 @@ class OpenLoop:
                 status, answer = reply.status, reply.tensors
             except (OSError, EOFError):
                 status, answer = 0, b""
-                await connection.close()
-                connection = await Connection.open(self._address)
             latency_ms = (self.now_s - due) * 1000
             self.requests.append(Request(due, latency_ms, ask.task, status, ask.is_right(answer), answer == ask.expected))
         await connection.close()

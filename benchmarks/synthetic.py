@@ -17,6 +17,7 @@ from exporter.export import ExportOptions, export_repository
 from exporter.sources import Sources
 from exporter.task_model import TaskModel
 from exporter.torch_export import BackboneExporter
+from serving.preprocessing import Preprocessing
 from serving.repository import Repository
 from tuning.backbone import Backbone, load_backbone
 from tuning.checkpoint import TaskCheckpoint, tuned_names
@@ -68,7 +69,7 @@ def make_family(
         model = exporter.export_task(random_task(backbone, subset, classes, seed=index))
         networks[name] = folder / f"{name}.onnx"
         ir.save(model.model, networks[name])
-        loaders[name] = _reload(networks[name])
+        loaders[name] = _reload(networks[name], model.preprocessing)
     report = export_repository(Sources(loaders, exporter.export_backbone), ExportOptions(folder / "repository"))
     return Family(report.repository, networks)
 
@@ -88,5 +89,5 @@ def random_task(backbone: Backbone, subset: tuple[str, ...], classes: int, seed:
     return TaskCheckpoint(tensors, backbone.spec, subset, labels, {}, seed, {"method": "random weights"})
 
 
-def _reload(path: Path) -> Callable[[], TaskModel]:
-    return lambda: TaskModel(ir.load(path))
+def _reload(path: Path, how: Preprocessing | None) -> Callable[[], TaskModel]:
+    return lambda: TaskModel(ir.load(path), preprocessing=how)

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import grpc
 
-from benchmarks.http_wire import Connection, binary_body, infer_bytes, request_bytes
+from benchmarks.http_wire import KeptConnection, binary_body, infer_bytes, request_bytes
 from benchmarks.inputs import grpc_message, random_jpeg, random_rows
 from benchmarks.load.errors import Refused
 from benchmarks.served import ServerProcess
@@ -61,14 +61,10 @@ def connect(wire: Wire, address: str) -> AbstractAsyncContextManager[Call]:
 @asynccontextmanager
 async def _http(address: str) -> AsyncIterator[Call]:
     host, _, port = address.rpartition(":")
-    connection = await Connection.open((host, int(port)))
+    connection = await KeptConnection.open((host, int(port)))
 
     async def call(request: bytes) -> None:
-        nonlocal connection
         reply = await connection.ask(request)
-        if not reply.keeps_open:
-            await connection.close()
-            connection = await Connection.open((host, int(port)))
         if reply.status != 200:
             raise Refused(str(reply.status), reply.body.decode("utf-8", "replace")[:300])
 

@@ -10,6 +10,10 @@ from typing import Any
 
 import uvicorn
 
+# Longer than load balancers and clients keep idle connections, 60 s as a rule: whoever asks is to close them. Where the server does, a
+# request that was just sent is lost.
+KEEP_ALIVE_S = 75
+
 
 class HttpServer(uvicorn.Server):
     """uvicorn on a socket that is already listening, leaving signals to whoever owns the process."""
@@ -22,6 +26,7 @@ class HttpServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 # Parts of a second count, whatever uvicorn's annotation says; at 0 it would not see that nothing is in flight.
                 timeout_graceful_shutdown=max(0.001, grace_s),  # type: ignore[arg-type]
             )

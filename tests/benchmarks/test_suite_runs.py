@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.load.wires import Wire, wires_of
 from benchmarks.suite.families import first_tasks, networks
 from benchmarks.suite.latency_bench import Bench
 from benchmarks.suite.merged import write_merged
@@ -102,6 +103,13 @@ def test_with_two_threads_separate_networks_are_timed_side_by_side_too(options: 
     assert (one.wrong, two.wrong) == ("", "")  # all answers are alike
     assert SIDE_BY_SIDE not in one.seconds
     assert two.seconds.keys() - one.seconds.keys() == {SIDE_BY_SIDE}
+
+
+def test_tasks_of_a_family_take_pictures_so_that_load_can_send_jpegs(options: Options) -> None:
+    network = networks(options)[0]
+    repository = options.workshop.family(network, network.forks[0], 2).repository
+    assert {task.preprocessing and task.preprocessing.width for task in repository.tasks.values()} == {network.size}
+    assert wires_of(repository) == tuple(Wire)
 
 
 @given(st.integers(1, 40), st.integers(1, 40))

@@ -25,7 +25,7 @@ from tritonclient.utils import InferenceServerException
 
 from serving.engines.memory import InMemoryEngine
 from serving.errors import AddressInUse, InvalidAddress, RepositoryError
-from serving.protocol.http_server import HttpServer
+from serving.protocol.http_server import KEEP_ALIVE_S, HttpServer
 from serving.repository import Repository
 from serving.server import BackgroundServer, Server
 from serving.sockets import listening_socket
@@ -189,6 +189,21 @@ def test_http_gives_requests_in_flight_the_time_that_it_was_told(grace_s: float,
     assert not [
         record for record in caplog.records if record.levelname == "ERROR"
     ]  # nothing was in flight, so nothing was cut off
+
+
+def test_an_idle_connection_is_kept_for_longer_than_clients_and_balancers_keep_it(repository: Repository) -> None:
+    with BackgroundServer(repository, InMemoryEngine(LAYERS), http_port=0, grpc_port=0) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=20)
+        connection.auto_open = False  # or it would hide what is tested
+        connection.connect()
+        for pause_s in (0, 6):  # uvicorn would close it after 5
+            time.sleep(pause_s)
+            connection.request("GET", "/v2/health/live")
+            with connection.getresponse() as answer:
+                assert answer.status == 200
+                answer.read()
+        connection.close()
+    assert KEEP_ALIVE_S > 60  # what balancers keep, as a rule
 
 
 def test_an_open_stream_is_told_that_the_server_is_leaving(repository: Repository) -> None:
