@@ -21,6 +21,7 @@ from benchmarks.merge.resnet import Streams, make_streams, pairs_within_stages, 
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED, block_variants, network_variants, suffix_variants
 from benchmarks.suite.errors import NoSuchMeasurement
 from benchmarks.suite.families import CLASSES, Network, Workshop
+from benchmarks.suite.noise import Watch
 from benchmarks.suite.options import Options, Runs, Scale
 from tuning.backbone import Backbone
 
@@ -161,7 +162,7 @@ def _taken(backbone: Backbone, block: str) -> tuple[int]:
 
 @pytest.mark.slow
 def test_a_variant_that_is_wrong_is_not_timed(tmp_path: Path, workshop: Workshop) -> None:
-    bench = Bench(BASIC, workshop, Device("cpu", 1), lambda: 1.0, tmp_path)
+    bench = Bench(BASIC, workshop, Device("cpu", 1), Watch(lambda: 1.0), tmp_path)
     timed = bench._torch("layer4.1", 1, 1, {"a": lambda: [torch.ones(1, 2)], "b": lambda: [torch.ones(1, 2)]}, Runs(3, 1))
     assert timed.times is not None
     assert timed.times.value["b"].runs == 3
