@@ -70,6 +70,7 @@ def measure(repository: Repository, options: Options) -> Found:
         Extent(0.1, (1, 2), (0.5,), 4, 1),
     )
     cores, mix, rule = find_cores(), uniform(list(repository.tasks)), KneeRule()
+    noise = watch(options)  # of all cores, the clients' too: they count as ours
     with on_cores(cores.server):
         options.say("Looking for the bare engine's best setting")
         tried = settings(options.threads or len(cores.server), options.pick((None, 8), (None,), (None,)))
@@ -80,7 +81,7 @@ def measure(repository: Repository, options: Options) -> Found:
             served(repository.path, *_QUIET, *setting.server, environment=with_cache(options.scratch)) as server,
             clients_on(cores.clients) as clients,
         ):
-            loads = Loads(repository, server, clients, extent, watch(options))
+            loads = Loads(repository, server, clients, extent, noise)
             closed, opened, walls = _loops(loads, wires_of(repository), extent, rule, repository, options)
             options.say("Measuring mixes of tasks")
             mixes = tuple(
