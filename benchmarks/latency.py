@@ -63,7 +63,7 @@ def compare_latency(
         runs: dict[str, Run] = {SEPARATE: lambda: [session.run(None, feed)[0] for session in opened]}
         if side_by_side := several.open(list(networks)):
             runs[SIDE_BY_SIDE] = partial(side_by_side, feed)
-        options = EngineOptions(SessionStoreOptions(threads, cache_folder=Path(cache)), learn_rows=True)
+        options = EngineOptions(SessionStoreOptions(threads, provider="cpu", cache_folder=Path(cache)), learn_rows=True)
         engine = EmbeddedEngine(repository, options=options)
         return asyncio.run(_compare(engine, make_plan(repository, list(networks)), runs, rows, rounds))
 

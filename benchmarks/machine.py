@@ -11,7 +11,19 @@ from typing import Any
 
 from serving.engines.cores import available_cores
 
-_PACKAGES = ("espalier", "onnxruntime", "onnxruntime-gpu", "numpy", "onnx", "torch", "timm", "uvicorn", "grpcio", "tritonclient")
+_PACKAGES = (
+    "espalier",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "numpy",
+    "onnx",
+    "torch",
+    "timm",
+    "uvicorn",
+    "grpcio",
+    "tritonclient",
+    "mlcommons-loadgen",
+)
 _VECTORS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
 
 
@@ -22,7 +34,10 @@ def describe_machine() -> str:
 
 
 def machine_facts() -> dict[str, Any]:
-    """Return the hardware and the system under short names. memory_bytes: of the machine, 0 where it is not known."""
+    """Return the hardware and the system under short names.
+
+    memory_bytes: of the machine, 0 where it is not known. gpus: NVIDIA's, by their driver; only `merge` uses them, with torch.
+    """
     flags = processor_flags()
     return {
         "processor": _processor(),
@@ -30,6 +45,7 @@ def machine_facts() -> dict[str, Any]:
         "machine_cores": os.cpu_count(),
         "vector_instructions": [name for name in _VECTORS if name in flags],
         "memory_bytes": _memory_bytes(),
+        "gpus": _gpus(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
@@ -73,6 +89,12 @@ def _memory_bytes() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return 0
+
+
+def _gpus() -> list[str]:
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    lines = [line for file in files for line in file.read_text().splitlines() if line.startswith("Model:")]
+    return [line.partition(":")[2].strip() for line in lines]
 
 
 def _processor() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +19,9 @@ import numpy as np
 
 from benchmarks.networks import open_network
 from serving.dtypes import NUMPY_DTYPES
-from serving.engines.embedded import EmbeddedEngine
+from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.freed import give_back_freed_memory
+from serving.engines.sessions import SessionStoreOptions
 from serving.plan import make_plan
 from serving.repository import Repository, read_repository
 
@@ -70,13 +72,13 @@ def _measure(mode: str, *arguments: str) -> int:
 
 def _resident_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    return pages * resource.getpagesize()
 
 
 def _use_shared(path: Path, tasks: Sequence[str]) -> object:
     whole = read_repository(path)
     repository = only(whole, tasks or list(whole.tasks))
-    engine = EmbeddedEngine(repository, threads=1)
+    engine = EmbeddedEngine(repository, options=EngineOptions(SessionStoreOptions(1, provider="cpu")))
     inputs = {
         spec.name: np.zeros((1, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in next(iter(repository.tasks.values())).inputs
     }

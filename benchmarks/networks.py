@@ -6,10 +6,18 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from serving.engines.embedded import session_options
-from serving.engines.providers import choose_providers
+from serving.engines.cores import available_cores, have_cores
+from serving.engines.opening import PROVIDERS, open_session, session_options
 
 
-def open_network(path: Path, threads: int | None = None) -> ort.InferenceSession:
-    """Return a session of a whole network with the options of the embedded engine, on the provider that it would choose."""
-    return ort.InferenceSession(str(path), session_options(threads), providers=list(choose_providers("auto")))
+def open_network(model: Path | bytes, threads: int | None = None) -> ort.InferenceSession:
+    """Return a session of a whole network, in a file or as its bytes, on the CPU with the options that the embedded engine would have.
+
+    Benchmarks run on the CPU whatever else there is: torch and the servers of others, which they compare with, do.
+    """
+    return open_session(model, network_options(threads or available_cores()), PROVIDERS)
+
+
+def network_options(threads: int) -> ort.SessionOptions:
+    """Return the options of the embedded engine for one run of `threads` threads at a time."""
+    return session_options(threads, spin=have_cores(threads))

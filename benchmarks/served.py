@@ -46,9 +46,11 @@ def with_cache(folder: Path) -> Mapping[str, str]:
 def served(repository: Path, *options: str, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
     """Run `espalier serve repository options` on free ports; yield when it is ready, end it afterwards. Raises RuntimeError.
 
-    environment: variables beside those of this process.
+    The embedded engine computes on the CPU, as all in the benchmarks. environment: variables beside those of this process.
     """
-    command = [sys.executable, "-m", "espalier.cli", "serve", str(repository), "--http-port", "0", "--grpc-port", "0", *options]
+    provider = () if "--engine" in options else ("--provider", "cpu")
+    ports = ("--http-port", "0", "--grpc-port", "0")
+    command = [sys.executable, "-m", "espalier.cli", "serve", str(repository), *ports, *provider, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}) as process:
         try:
             assert process.stdout is not None

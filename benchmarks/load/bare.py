@@ -26,7 +26,7 @@ class Setting:
 
     def engine(self, cache: Path) -> EngineOptions:
         """Return it for an engine that keeps optimised segments in `cache`."""
-        sessions = SessionStoreOptions(self.threads, cache_folder=cache)
+        sessions = SessionStoreOptions(self.threads, provider="cpu", cache_folder=cache)
         return EngineOptions(sessions, self.instances, max_batch_rows=self.max_batch_rows, learn_rows=True)
 
     @property

@@ -20,7 +20,7 @@ from benchmarks.load.measure import RATES, Extent, Loads, Measured, Share, Wall,
 from benchmarks.load.mixes import MIXES, uniform
 from benchmarks.load.summary import KneeRule
 from benchmarks.load.tables import bare_table, loads_plot, loads_table, scenarios_table, walls_table
-from benchmarks.load.wires import Wire, wires_of
+from benchmarks.load.wires import Wire, choose_wires
 from benchmarks.served import segment_cache, served, with_cache
 from benchmarks.suite.families import RANDOM_WEIGHTS, networks
 from benchmarks.suite.noise import RULE, watch
@@ -50,7 +50,11 @@ class Found:
 
 
 def run(options: Options) -> Result:
-    """Measure a family of eight tasks of the scale's first network; on the tiny scale the family of benchmarks.tiny."""
+    """Measure a family of eight tasks of the scale's first network; on the tiny scale the family of benchmarks.tiny.
+
+    Over every wire, or those of `options.only`. Raises NoSuchMeasurement.
+    """
+    choose_wires(options.only)  # before anything is made
     network = networks(options)[0]
     if options.pick(True, True, False):
         options.say(f"Making 8 tasks of {network.name}")
@@ -69,11 +73,12 @@ def measure(repository: Repository, options: Options) -> Found:
         Extent(2.0, (1, 16), (0.6, 0.9), 64, 3),
         Extent(0.1, (1, 2), (0.5,), 4, 1),
     )
+    wires = choose_wires(options.only)
     cores, mix, rule = find_cores(), uniform(list(repository.tasks)), KneeRule()
     noise = watch(options)  # of all cores, the clients' too: they count as ours
     with on_cores(cores.server):
         options.say("Looking for the bare engine's best setting")
-        tried = settings(options.threads or len(cores.server), options.pick((None, 8), (None,), (None,)))
+        tried = settings(options.threads or cores.usable, options.pick((None, 8), (None,), (None,)))
         cache = segment_cache(options.scratch)
         bare = best_setting(repository, mix, tried, cache, CLIENTS, extent.seconds / 2, turns=options.pick(3, 1, 1))
         setting = next(iter(bare))
@@ -82,15 +87,16 @@ def measure(repository: Repository, options: Options) -> Found:
             clients_on(cores.clients) as clients,
         ):
             loads = Loads(repository, server, clients, extent, noise)
-            closed, opened, walls = _loops(loads, wires_of(repository), extent, rule, repository, options)
+            closed, opened, walls = _loops(loads, wires, extent, rule, repository, options)
             options.say("Measuring mixes of tasks")
             mixes = tuple(
-                loads.closed(Wire.grpc, make(list(repository.tasks)), min(CLIENTS, max(extent.clients))) for make in MIXES
+                loads.closed(wires[0], make(list(repository.tasks)), min(CLIENTS, max(extent.clients))) for make in MIXES
             )
             scenarios, notes = _scenarios(loads, repository, walls[0], rule, options)
             options.say("Comparing with the bare engine")
+            compared = [wire for wire in wires if wire is not Wire.predict] or wires  # decoding is not the engine's
             with BareEngine(repository, setting, cache) as engine:
-                shares = tuple(loads.share_of(engine, wire, mix, CLIENTS) for wire in (Wire.grpc, Wire.http))
+                shares = tuple(loads.share_of(engine, wire, mix, CLIENTS) for wire in compared)
     return Found(closed, opened, mixes, walls, scenarios, bare, shares, (cores.words, *notes))
 
 
@@ -146,7 +152,9 @@ def make_result(what: str, found: Found, options: Options) -> Result:
             walls_table(found.walls),
             loads_table("Closed loop", found.closed, "Every client sends one request after the other."),
             loads_table("Open loop", found.opened, "Requests arrive at random, at about this rate; latencies count from then."),
-            loads_table("Mixes of tasks", found.mixes, "What is asked for, in a closed loop over gRPC; one row each."),
+            loads_table(
+                "Mixes of tasks", found.mixes, f"What is asked for, in a closed loop over {found.walls[0].wire}; one row each."
+            ),
             bare_table(found.bare, found.shares, CLIENTS),
             *((scenarios_table(found.scenarios, found.walls[0].wire),) if found.scenarios else ()),
         ),

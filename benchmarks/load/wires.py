@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import StrEnum
 
@@ -12,6 +12,7 @@ from benchmarks.http_wire import KeptConnection, binary_body, infer_bytes, reque
 from benchmarks.inputs import grpc_message, random_jpeg, random_rows
 from benchmarks.load.errors import Refused
 from benchmarks.served import ServerProcess
+from benchmarks.suite.errors import NoSuchMeasurement
 from serving.repository import ALL_TASKS, Repository
 
 Call = Callable[[bytes], Awaitable[None]]  # raises Refused, OSError, EOFError
@@ -25,10 +26,12 @@ class Wire(StrEnum):
     predict = "JPEG to /predict"
 
 
-def wires_of(repository: Repository) -> tuple[Wire, ...]:
-    """Return the ways that the tasks allow: images only go to tasks that say how they are prepared."""
-    takes_images = all(task.preprocessing is not None for task in repository.tasks.values())
-    return tuple(Wire) if takes_images else (Wire.grpc, Wire.http)
+def choose_wires(words: Sequence[str]) -> tuple[Wire, ...]:
+    """Return the wires that have one of `words` in their names, in any case; all without words. Raises NoSuchMeasurement."""
+    for word in words:
+        if not any(word.lower() in wire.lower() for wire in Wire):
+            raise NoSuchMeasurement(word, Wire)
+    return tuple(wire for wire in Wire if not words or any(word.lower() in wire.lower() for word in words))
 
 
 def make_requests(repository: Repository, wire: Wire, models: Iterable[str]) -> dict[str, bytes]:

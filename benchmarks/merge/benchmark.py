@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from benchmarks.merge.cases import choose_cases
 from benchmarks.merge.device import Device, find_device
 from benchmarks.merge.measure import ONNX, TORCH, Bench, Group
+from benchmarks.merge.onnx_variants import SIDE_BY_SIDE
 from benchmarks.merge.resnet import Subset
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED
 from benchmarks.suite.families import RANDOM_WEIGHTS, networks
@@ -22,7 +23,8 @@ from benchmarks.suite.result import Cell, Column, Plot, Result, Series, Style, T
 
 OFFICIAL = Runs(rounds=300, warmup=300)
 _FEW, _TINY = Runs(5, 2), Runs(2, 1)
-_WAYS = (SEPARATE, FORKED, STACKED, GROUPED)
+_SHARED = (FORKED, STACKED, GROUPED)
+_WAYS = (SEPARATE, SIDE_BY_SIDE, *_SHARED)
 
 
 def run(options: Options) -> Result:
@@ -115,7 +117,8 @@ def _notes(device: Device, options: Options) -> tuple[str, ...]:
         f"torch in float32 on {device.words}; ONNX Runtime on the CPU with {device.threads} threads and the engine's own options, which "
         "are those of its two independent networks, too.",
         *(" ".join(paragraph.split()) for paragraph in (__doc__ or "").strip().split("\n\n")[1:]),
-        f"Each way adds to the one before: {SEPARATE}, one after another; {FORKED}; {STACKED}; {GROUPED}, which the engine does not do.",
+        f"Each way adds to the one before: {SEPARATE}, one after another, in ONNX Runtime also side by side, with the faster of which the "
+        f"others are compared; {FORKED}; {STACKED}; {GROUPED}, which the engine does not do.",
         "Grouped: the blocks of all streams as one module with grouped convolutions, but for the first, which sees one input and so is one "
         "wider convolution. Putting streams together and taking them apart counts.",
         RULE,
@@ -142,7 +145,7 @@ def _network_table(groups: Sequence[Group], options: Options) -> Table:
         Column("runtime", "runtime"),
         Column("where", "tuned"),
         *(Column(way, way, Unit.ms) for way in _WAYS),
-        *(Column(f"{way} gain", f"{way}: speed-up", Unit.ratio) for way in _WAYS[1:]),
+        *(Column(f"{way} gain", f"{way}: speed-up", Unit.ratio) for way in _SHARED),
         Column("difference", "answers differ by"),
         Column("noise", ""),
     )
@@ -172,7 +175,7 @@ def _network_plot(groups: Sequence[Group]) -> Plot:
     names = list(dict.fromkeys(group.where for group in groups))
     series = []
     for runtime in (TORCH, ONNX):
-        for variant in _WAYS[1:]:
+        for variant in _SHARED:
             points = [
                 (float(names.index(group.where) + 1), gain)
                 for group in groups

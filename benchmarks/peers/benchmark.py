@@ -25,6 +25,7 @@ from benchmarks.suite.errors import LinuxOnly
 from benchmarks.suite.families import RANDOM_WEIGHTS, networks
 from benchmarks.suite.noise import RULE, watch
 from benchmarks.suite.options import Options, Scale
+from benchmarks.suite.pinning import find_cores
 from benchmarks.suite.result import Result
 from benchmarks.tiny import write_tiny_forks
 
@@ -57,11 +58,23 @@ def _peers(options: Options) -> list[Peer]:
 
 def plan_of(options: Options) -> Plan:
     """Return how much the scale measures, in as many turns as the wanted number of runs takes."""
-    counts, threads = (1, 2, TASKS), options.cores
+    counts, cores = (1, 2, TASKS), find_cores()
+    threads = options.threads or cores.usable
     plan = options.pick(
-        Plan(counts, threads=threads),
-        Plan(counts, turns=2, runs=4, seconds=1.5, throughput_turns=1, threads=threads, ready_s=120),
-        Plan((1, 2), turns=2, runs=2, clients=2, seconds=0.1, throughput_turns=1, threads=threads, ready_s=60, room_bytes=0),
+        Plan(counts, threads=threads, cores=cores),
+        Plan(counts, turns=2, runs=4, seconds=1.5, throughput_turns=1, threads=threads, cores=cores, ready_s=120),
+        Plan(
+            (1, 2),
+            turns=2,
+            runs=2,
+            clients=2,
+            seconds=0.1,
+            throughput_turns=1,
+            threads=threads,
+            cores=cores,
+            ready_s=60,
+            room_bytes=0,
+        ),
     )
     return plan if options.runs is None else replace(plan, turns=-(-options.runs // plan.runs))
 

@@ -16,6 +16,7 @@ from benchmarks.peers.processes import available_bytes
 from benchmarks.peers.server import Endpoint, Peer, Server
 from benchmarks.peers.work import Work
 from benchmarks.suite.noise import Settled, Watch, settle
+from benchmarks.suite.pinning import Cores, find_cores, on_cores
 from benchmarks.timing import Timing, summarise
 from serving.errors import ServingError
 
@@ -31,7 +32,7 @@ class Plan:
 
     counts: tasks of a request. turns: of each peer, runs: requests of each kind in a turn. clients, seconds: of each measurement of
     throughput, in each of `throughput_turns`. threads: of each session. ready_s: for a peer to give its first answer. room_bytes: of
-    memory that must be there for another peer to be started.
+    memory that must be there for another peer to be started. cores: of servers and clients.
     """
 
     counts: tuple[int, ...] = (1, 2, 8)
@@ -43,14 +44,16 @@ class Plan:
     threads: int = 2
     ready_s: float = 300.0
     room_bytes: int = 3 * 10**9
+    cores: Cores = field(default_factory=find_cores)
 
 
 @dataclass(frozen=True)
 class Row:
     """One peer over one protocol. By tasks of a request: the latency of one client, and requests per second of several clients.
 
-    missing: why it could not be measured, "" if it was. lines: of code and configuration that a user has to write. turns, noisy: how
-    many measurements it had, and how many of them the rule of benchmarks.suite.noise calls noisy.
+    missing: why it could not be measured to the end, "" if it was; what was measured before is there. lines: of code and configuration
+    that a user has to write. turns, noisy: how many measurements it had, and how many of them the rule of benchmarks.suite.noise calls
+    noisy.
     """
 
     peer: str
@@ -83,8 +86,6 @@ class _Entrant:
 
     def result(self) -> Row:
         """Return its row with medians over all turns."""
-        if self.row.missing:
-            return self.row
         latency, rates = _by_count(turn.value for turn in self.seconds), _by_count(turn.value for turn in self.per_s)
         return replace(
             self.row,
@@ -135,7 +136,8 @@ def _enter(peer: Peer, unavailable: str, work: Work, plan: Plan, stack: ExitStac
             raise PeerUnavailable("the others had left too little memory; choose fewer with --only")
         say(f"Starting {peer.name}, {peer.variant}")
         with ExitStack() as own:
-            server = own.enter_context(peer.serve(work, plan.threads))
+            with on_cores(plan.cores.server):
+                server = own.enter_context(peer.serve(work, plan.threads))
             for endpoint in server.endpoints:
                 asyncio.run(_first_answers(server, endpoint, work, plan))
             stack.push(own.pop_all())
@@ -154,7 +156,7 @@ async def _first_answers(server: Server, endpoint: Endpoint, work: Work, plan: P
 
 
 def _take_turns(entrants: Iterable[_Entrant], run: Callable[[_Entrant], None]) -> None:
-    """Run each that still works; one that fails says so and is left out from then on."""
+    """Run each that still works; one that fails says so and is left out from then on, with what was measured before."""
     for entrant in entrants:
         if not entrant.row.missing:
             try:
@@ -165,7 +167,7 @@ def _take_turns(entrants: Iterable[_Entrant], run: Callable[[_Entrant], None]) -
 
 
 def _time(entrant: _Entrant, work: Work, plan: Plan) -> dict[int, list[float]]:
-    with entrant.server.processes.awake():
+    with entrant.server.processes.awake(), on_cores(plan.cores.clients):
         asyncio.run(_wake(entrant, work, plan.clients))
         return asyncio.run(latencies(entrant.endpoint, work, plan.counts, plan.runs))
 
@@ -174,7 +176,7 @@ def _load(entrant: _Entrant, work: Work, plan: Plan) -> dict[int, float]:
     async def rates() -> dict[int, float]:
         return {count: await throughput(entrant.endpoint, work, count, plan.clients, plan.seconds) for count in plan.counts}
 
-    with entrant.server.processes.awake():
+    with entrant.server.processes.awake(), on_cores(plan.cores.clients):
         asyncio.run(_wake(entrant, work, plan.clients))
         return asyncio.run(rates())
 

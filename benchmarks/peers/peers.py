@@ -66,7 +66,8 @@ def choose_peers(words: Sequence[str]) -> list[Peer]:
 
 @contextlib.contextmanager
 def _espalier(options: Sequence[str], work: Work, threads: int) -> Iterator[Server]:
-    cache = with_cache(work.repository.path.parent)
+    own = "-".join(("espalier", *options)).replace("--", "")  # one that two of them map would count by halves
+    cache = with_cache(work.repository.path.parent / own)
     with (
         served(work.repository.path, "--threads", str(threads), *options, environment=cache) as process,
         awake_at_the_end(Processes(process.pid)) as processes,

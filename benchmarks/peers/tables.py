@@ -17,7 +17,7 @@ _NOISE = Column("noise", "")
 
 def make_result(rows: Sequence[Row], plan: Plan, notes: tuple[str, ...]) -> Result:
     """Return what was measured for people. notes: beside how much it was."""
-    measured = [row for row in rows if not row.missing]
+    measured = [row for row in rows if row.latency]
     amount = (
         f"{plan.threads} threads a session; {plan.turns} turns of {plan.runs} requests of each kind, and {plan.throughput_turns} of "
         f"{plan.clients} clients at once."
@@ -26,7 +26,7 @@ def make_result(rows: Sequence[Row], plan: Plan, notes: tuple[str, ...]) -> Resu
         headline(rows, plan.counts),
         (latency_table(rows, plan.counts), throughput_table(rows, plan)),
         (latency_plot(measured, plan.counts), memory_plot(measured, max(plan.counts))) if measured else (),
-        (*notes, amount),
+        (*notes, amount, plan.cores.words),
         tuple(f"espalier could not be measured: {row.missing}." for row in rows if row.peer == _OURS and row.missing),
         json.loads(json.dumps({"plan": asdict(plan), "rows": [asdict(row) for row in rows]})),
     )
@@ -40,7 +40,7 @@ def latency_table(rows: Sequence[Row], counts: Sequence[int]) -> Table:
         Column("memory", "memory", Unit.bytes),
         Column("lines", "lines", Unit.number),
         _NOISE,
-        Column("missing", "not measured, because"),
+        Column("missing", "not measured, or not to the end, because"),
     )
     caption = (
         "One client; median (quartiles). Memory: of all processes, what they share counted once. Lines: of code and configuration that a "
@@ -57,7 +57,7 @@ def throughput_table(rows: Sequence[Row], plan: Plan) -> Table:
     found = tuple(
         {**_who(row), **{f"per_s_{count}": _countable(rate, plan) for count, rate in row.per_s.items()}}
         for row in rows
-        if not row.missing
+        if row.per_s
     )
     caption = (
         f"{plan.clients} clients, each with one request after the other, counted for {plan.seconds:g} s. Without a number: fewer answers "
@@ -99,7 +99,7 @@ def memory_plot(rows: Sequence[Row], last: int) -> Plot:
 def headline(rows: Sequence[Row], counts: Sequence[int]) -> str:
     """Return our best against the best of the others, for one client and for several, whoever is ahead."""
     last = max(counts)
-    measured = [row for row in rows if not row.missing]
+    measured = [row for row in rows if row.latency]
     ours = [row for row in measured if row.peer == _OURS]
     if not ours:
         return "espalier was not measured."
@@ -137,12 +137,12 @@ def _who(row: Row) -> dict[str, Cell]:
 
 
 def _latency(row: Row) -> dict[str, Cell]:
-    measured = not row.missing
+    started = row.memory_bytes > 0
     return {
         **_who(row),
         **{f"ms_{count}": timing for count, timing in row.latency.items()},
-        "memory": row.memory_bytes if measured else None,
-        "lines": row.lines if measured else None,
+        "memory": row.memory_bytes if started else None,
+        "lines": row.lines if started else None,
         "missing": row.missing,
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from benchmarks.precision.bfloat import in_bf16, to_bf16
 from benchmarks.precision.quantise import quantised
 from benchmarks.suite.errors import PrecisionUnavailable
+from benchmarks.suite.options import FP32
 from exporter.load import first_line
 from serving.engines.base import Array
 from serving.engines.providers import CPU
@@ -24,14 +25,23 @@ Make = Callable[[Repository, Array, Path], Repository]
 MAKE: Mapping[str, Make] = MappingProxyType({"int8": quantised, "bf16": in_bf16})
 
 
-def check_kernels(precisions: Iterable[str]) -> None:
-    """Raise PrecisionUnavailable unless a network of a convolution and a matrix product can be opened in each of `precisions`.
+def with_kernels(precisions: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return those of `precisions` in which a network of a convolution and a matrix product can be opened, and why others cannot be.
 
-    int8 is not asked for: a model in int8 says in fp32 what it computes where there are no kernels.
+    int8 is not asked for: a model in int8 says in fp32 what it computes where there are no kernels. Raises PrecisionUnavailable where
+    only fp32 would be left of more.
     """
-    if "bf16" in precisions:
+    if "bf16" not in precisions:
+        return tuple(precisions), ()
+    try:
         with tried("bf16"):
             ort.InferenceSession(to_bf16(_small_network()).SerializeToString(), providers=[CPU])
+    except PrecisionUnavailable as error:
+        left = tuple(precision for precision in precisions if precision != "bf16")
+        if left == (FP32,):
+            raise
+        return left, (str(error),)
+    return tuple(precisions), ()
 
 
 @contextmanager

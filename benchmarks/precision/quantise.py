@@ -35,7 +35,7 @@ def quantised(repository: Repository, rows: Array, out: Path) -> Repository:
 
     def convert(model: ModelProto, feeds: Sequence[Feed]) -> ModelProto:
         del model.graph.value_info[:]  # of weights, too, which are transposed on the way
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=out.parent) as folder:
             source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
             quant_pre_process(model, source, skip_optimization=True, skip_symbolic_shape=True)
             how(source, target, feeds)

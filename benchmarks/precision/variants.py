@@ -55,7 +55,7 @@ class PreciseVariants:
     def __init__(self, family: Precise, threads: int) -> None:
         self.family = family
         self._threads = threads
-        sessions = SessionStoreOptions(threads, cache_folder=family.repository.path.with_name("segments"))
+        sessions = SessionStoreOptions(threads, provider="cpu", cache_folder=family.repository.path.with_name("segments"))
         self._engine = EmbeddedEngine(family.repository, options=EngineOptions(sessions, learn_rows=True))
         self._files = {name: family.repository.path.with_name(f"{name}.onnx") for name in family.repository.tasks}
         self._sessions: dict[str, Any] = {}

@@ -90,7 +90,11 @@ class Workshop:
     def _make(self, network: Network, fork: str, tasks: int, stem: str) -> Family:
         backbone, exporter = self._opened(network)
         aside = Path(tempfile.mkdtemp(dir=self._folder))  # one that was not finished is not found again
-        make_family(backbone, [subset(fork)] * tasks, CLASSES, aside, exporter)
+        try:
+            make_family(backbone, [subset(fork)] * tasks, CLASSES, aside, exporter)
+        except BaseException:
+            shutil.rmtree(aside)  # gigabytes that others need, where the folder was too small
+            raise
         return _reopen(aside.rename(self._folder / f"{stem}{tasks}"))
 
     def _opened(self, network: Network) -> tuple[Backbone, BackboneExporter]:

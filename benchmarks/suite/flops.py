@@ -29,7 +29,7 @@ def run(options: Options) -> Result:
         options.say(f"Counting {network.name}")
         found.append(count(network, options.workshop))
     forks = {network.name: network.forks for network in networks(options)}
-    tables = [table for counted in found for table in (_blocks(counted), _speedups(counted.whole), _weights(counted.whole))]
+    tables = [table for counted in found for table in _tables(counted)]
     return Result(
         " ".join(_headline(counted, forks[counted.name][0]) for counted in found),
         (_summary(found, forks), *tables),
@@ -38,6 +38,11 @@ def run(options: Options) -> Result:
         tuple(_failures(found)),
         {counted.name: _raw(counted) for counted in found},
     )
+
+
+def _tables(counted: Counted) -> tuple[Table, ...]:
+    whole = counted.whole
+    return _blocks(counted), _speedups(whole), _weights(whole), _activations(whole)
 
 
 def _failures(found: Sequence[Counted]) -> Iterator[str]:
@@ -70,9 +75,13 @@ def _summary(found: Sequence[Counted], forks: Mapping[str, Sequence[str]]) -> Ta
         Column("separate_macs", "compute, separate", Unit.macs),
         Column("macs", "shared", Unit.macs),
         Column("speedup", "times fewer", Unit.ratio),
+        Column("separate_parameters", "parameters, separate", Unit.number),
+        Column("parameters", "shared", Unit.number),
         Column("separate_bytes", "weights, separate", Unit.bytes),
         Column("block_bytes", "shared", Unit.bytes),
         Column("smaller", "times fewer", Unit.ratio),
+        Column("separate_activation_bytes", "activations, separate", Unit.bytes),
+        Column("activation_bytes", "shared", Unit.bytes),
     )
     return Table(
         "Eight tasks", columns, tuple(rows), "Each task tunes the block at the fork, or none (fork at head), and has a head."
@@ -148,6 +157,12 @@ def _weights(counted: Counted) -> Table:
     caption = "Weights of separate networks over shared ones, when each task tunes one block and its head."
     rows = _by_fork(counted, lambda saved: saved.separate_bytes / saved.block_bytes)
     return Table(f"{counted.name}: weights saved", _ratio_columns(), rows, caption)
+
+
+def _activations(counted: Counted) -> Table:
+    caption = "Activations that separate networks compute for one image over those with a shared trunk."
+    rows = _by_fork(counted, lambda saved: saved.separate_activation_bytes / saved.activation_bytes)
+    return Table(f"{counted.name}: activations saved", _ratio_columns(), rows, caption)
 
 
 def _plot(counted: Counted) -> Plot:

@@ -74,7 +74,8 @@ def _put_together(blocks: Sequence[Block]) -> Block:
 class Saved:
     """What `tasks` tasks cost that fork in front of block `fork`, shared and as separate networks.
 
-    block_bytes, all_bytes: weights when each task tunes one block, or all behind the fork; the head is the last block.
+    parameters, block_bytes: when each task tunes one block; all_bytes: weights when it tunes all behind the fork. The head is the last
+    block.
     """
 
     fork: int
@@ -83,6 +84,8 @@ class Saved:
     separate_macs: int
     activation_bytes: int
     separate_activation_bytes: int
+    parameters: int
+    separate_parameters: int
     block_bytes: int
     all_bytes: int
     separate_bytes: int
@@ -97,10 +100,14 @@ def save(counted: Counted, fork: int, tasks: int) -> Saved:
     """Return what `tasks` tasks cost that fork in front of block `fork`."""
     macs = [block.macs for block in counted.blocks]
     weights = [block.weight_bytes for block in counted.blocks]
-    own = sum({fork: weights[fork], len(weights) - 1: weights[-1]}.values())
+    parameters = [block.parameters for block in counted.blocks]
 
     def shared(counts: Sequence[int]) -> int:
         return sum(counts[:fork]) + tasks * sum(counts[fork:])
+
+    def one_block(counts: Sequence[int]) -> int:
+        own = sum({fork: counts[fork], len(counts) - 1: counts[-1]}.values())
+        return sum(counts) + (tasks - 1) * own
 
     activations = counted.activation_bytes
     return Saved(
@@ -110,7 +117,9 @@ def save(counted: Counted, fork: int, tasks: int) -> Saved:
         separate_macs=tasks * sum(macs),
         activation_bytes=shared(activations),
         separate_activation_bytes=tasks * sum(activations),
-        block_bytes=sum(weights) - own + tasks * own,
+        parameters=one_block(parameters),
+        separate_parameters=tasks * sum(parameters),
+        block_bytes=one_block(weights),
         all_bytes=shared(weights),
         separate_bytes=tasks * sum(weights),
     )

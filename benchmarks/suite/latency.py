@@ -12,11 +12,11 @@ in inference mode, channels last; torch.compile with static shapes and without f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from benchmarks.flops import separate_cost, shared_cost
-from benchmarks.precision.kernels import check_kernels
+from benchmarks.precision.kernels import with_kernels
 from benchmarks.precision.tables import NOTES, Change, change, precision_tables
 from benchmarks.precision.trained import learn
 from benchmarks.suite.families import RANDOM_WEIGHTS, Network, choose_networks
@@ -79,12 +79,16 @@ class Measured:
 
 
 def run(options: Options) -> Result:
-    """Measure every network of the scale, or those of `options.only`, at each of its forks. Raises NoSuchNetwork."""
-    check_kernels(options.precisions)
+    """Measure every network of the scale, or those of `options.only`, at each of its forks.
+
+    Raises NoSuchNetwork; PrecisionUnavailable where no other precision that was asked for can be measured.
+    """
+    precisions, without = with_kernels(options.precisions)
+    options = replace(options, precision=",".join(precisions))
     chosen = choose_networks(options)
     counts = options.pick((1, 2, 4, 8, 16), (1, 8), (1, 2))
     found: list[Measured] = []
-    notes: list[str] = []
+    notes = list(without)
     changes: list[Change] = []
     for network in chosen:
         for fork in network.forks:

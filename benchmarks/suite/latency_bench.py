@@ -81,7 +81,7 @@ class Bench:
         self._others = [PreciseVariants(family, threads) for family in precise]
         self._runner = asyncio.Runner()
         self._worker = ThreadPoolExecutor(1)  # as the engine: one thread runs everything, one after another
-        sessions = SessionStoreOptions(threads, cache_folder=family.repository.path.with_name("segments"))
+        sessions = SessionStoreOptions(threads, provider="cpu", cache_folder=family.repository.path.with_name("segments"))
         self._engine = EmbeddedEngine(self.repository, options=EngineOptions(sessions, learn_rows=True))
 
     def __enter__(self) -> Bench:
@@ -103,7 +103,7 @@ class Bench:
 
     def measure(self, names: Sequence[str], rounds: int, warmup: int) -> Times:
         """Compare the variants' answers for the tasks `names`, then time them."""
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=self.repository.path.parent.parent) as folder:
             graph = open_network(write_merged(self.repository, names, Path(folder) / "merged.onnx"), self._threads)
             return self._runner.run(self._measure(names, self._variants(names, partial(graph.run, list(names))), rounds, warmup))
 

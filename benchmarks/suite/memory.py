@@ -45,7 +45,7 @@ def run(options: Options) -> Result:
             options.say(f"Measuring {count} tasks of {network.name}")
             found.append(measure(network, first_tasks(family, count), repeats))
     words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
-    return Result(_headline(found[-1]), (_table(found, repeats),), tuple(_plots(found)), (RANDOM_WEIGHTS, words))
+    return Result(_headline(found), (_table(found, repeats),), tuple(_plots(found)), (RANDOM_WEIGHTS, words))
 
 
 def measure(network: Network, family: Family, repeats: int) -> Footprint:
@@ -67,10 +67,13 @@ def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _headline(last: Footprint) -> str:
-    return (
-        f"{last.tasks} tasks of {last.network} take {last.shared / 1e6:,.0f} MB of memory with a shared trunk and "
-        f"{last.separate / 1e6:,.0f} MB as separate networks, {last.separate / last.shared:.1f} times as much."
+def _headline(found: Sequence[Footprint]) -> str:
+    """Return a sentence for each network, of its largest number of tasks."""
+    last = {one.network: one for one in found}
+    return " ".join(
+        f"{one.tasks} tasks of {one.network} take {one.shared / 1e6:,.0f} MB of memory with a shared trunk and "
+        f"{one.separate / 1e6:,.0f} MB as separate networks, {one.separate / one.shared:.1f} times as much."
+        for one in last.values()
     )
 
 

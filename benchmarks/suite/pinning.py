@@ -15,10 +15,11 @@ _CAN_PIN = hasattr(os, "sched_setaffinity")  # Linux
 
 @dataclass(frozen=True)
 class Cores:
-    """Cores by number. shared: whether the clients have none of their own."""
+    """Cores by number. quota: as many of them as this process may keep busy, None: all."""
 
     server: tuple[int, ...]
     clients: tuple[int, ...]
+    quota: int | None = None
 
     @property
     def shared(self) -> bool:
@@ -26,11 +27,20 @@ class Cores:
         return self.server == self.clients
 
     @property
+    def usable(self) -> int:
+        """Return how many the server can keep busy."""
+        return len(self.server) if self.quota is None else min(self.quota, len(self.server))
+
+    @property
     def words(self) -> str:
         """Return it for people."""
+        if self.quota is not None:
+            return f"Server and clients share the time of {_count(self.quota)}, a quota, which costs the server throughput."
         if self.shared:
-            return f"Server and clients share {_count(self.server)}, which costs the server throughput."
-        return f"The server has {_count(self.server)} of its own, and the clients have {_count(self.clients)} of theirs."
+            return f"Server and clients share {_count(len(self.server))}, which costs the server throughput."
+        return (
+            f"The server has {_count(len(self.server))} of its own, and the clients have {_count(len(self.clients))} of theirs."
+        )
 
 
 def split_cores(cores: Sequence[int]) -> Cores:
@@ -44,8 +54,9 @@ def split_cores(cores: Sequence[int]) -> Cores:
 def find_cores() -> Cores:
     """Return how the cores of this process are divided: not at all under a quota, which makes no core anyone's own."""
     cores = sorted(os.sched_getaffinity(0)) if _CAN_PIN else list(range(os.cpu_count() or 1))
-    if not _CAN_PIN or available_cores() < len(cores):
-        return Cores(tuple(cores), tuple(cores))
+    quota = available_cores()
+    if not _CAN_PIN or quota < len(cores):
+        return Cores(tuple(cores), tuple(cores), quota if quota < len(cores) else None)
     return split_cores(cores)
 
 
@@ -66,5 +77,5 @@ def on_cores(cores: Sequence[int]) -> Iterator[None]:
         pin(tuple(before))
 
 
-def _count(cores: Sequence[int]) -> str:
-    return f"{len(cores)} {'core' if len(cores) == 1 else 'cores'}"
+def _count(cores: int) -> str:
+    return f"{cores} {'core' if cores == 1 else 'cores'}"

@@ -54,7 +54,9 @@ BENCHMARKS = (
     ),
     Benchmark("memory", "Resident memory and disk for 1 to 32 tasks.", "benchmarks.suite.memory"),
     Benchmark("overhead", "What the server adds to its engine, per request and at most per second.", "benchmarks.suite.overhead"),
-    Benchmark("load", "A server under load: percentiles, throughput, the knee, MLPerf.", "benchmarks.load.benchmark"),
+    Benchmark(
+        "load", "A server under load: percentiles, throughput, the knee, MLPerf.", "benchmarks.load.benchmark", chooses=True
+    ),
     Benchmark("deploy", "The other tasks' latency while one comes and goes.", "benchmarks.suite.deploy"),
     Benchmark(
         "peers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,9 +22,18 @@ def can_draw() -> bool:
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder, before anything is measured. Raises ResultNotWritten; NotARecord for a result of another version in it."""
-    _writing(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
+    """Make the folder and write to it, before anything is measured.
+
+    Raises ResultNotWritten; NotARecord for a result of another version in it.
+    """
+    _writing(folder, lambda: _try(folder))
     read_records(folder)
+
+
+def _try(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder):
+        pass
 
 
 def read_records(folder: Path) -> list[Record]:

@@ -74,14 +74,16 @@ def _set_scales(axes: Axes, plot: Plot) -> None:
     if "y" in plot.log:
         _powers(axes, "y", [y for series in plot.series for y in series.y])
     else:
-        axes.set_ylim(0, 1.05 * max(value for series in plot.series for value in (*series.y, *series.high)))
+        most = max((value for series in plot.series for value in (*series.y, *series.high)), default=0.0)
+        axes.set_ylim(0, 1.05 * (most or 1.0))
 
 
 def _powers(axes: Axes, which: str, values: Sequence[float]) -> None:
     """Make an axis logarithmic with ticks at powers of two."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log", base=2)
-    low, high = int(log2(min(values)) // 1), int(-(-log2(max(values)) // 1))
+    positive = [value for value in values if value > 0] or [1.0]  # nothing was measured, or nothing that has a place on this axis
+    low, high = int(log2(min(positive)) // 1), int(-(-log2(max(positive)) // 1))
     axis.set_major_locator(FixedLocator([2.0**power for power in range(low, high + 1)]))
     room = 0.1  # for the markers at the ends; every point lies between two labels
     (axes.set_xlim if which == "x" else axes.set_ylim)(2.0 ** (low - room), 2.0 ** (high + room))

@@ -31,22 +31,27 @@ def run_all(benchmarks: Sequence[Benchmark], options: Options, out: Path) -> boo
 def _run(benchmark: Benchmark, options: Options, out: Path, *, keep_going: bool) -> Record | None:
     try:
         record = run_benchmark(benchmark, options)
+        _show(record)
+        write_record(record, out)
     except Exception as error:  # whatever a network, a server or a library does
         if not keep_going:
             raise
         errors.print(f"[bold red]{benchmark.name} failed:[/] {escape(str(error) or type(error).__name__)}", soft_wrap=True)
         return None
-    write_record(record, out)
-    _show(record, out)
+    _show_place(record, out)
     return record
 
 
-def _show(record: Record, out: Path) -> None:
+def _show(record: Record) -> None:
     """Print the headline and the main table: all of them would scroll the ones before away."""
-    first, *more = record.result.tables
+    first = record.result.tables[0]
     console.print(f"\n[bold]{record.benchmark}[/]: {escape(record.result.headline)}", soft_wrap=True, highlight=False)
     show_table(first, console)
-    others = f", and more: {', '.join(table.title for table in more)}" if more else ""
-    console.print(f"All of it is in {tables_file(record, out)}{others}.", soft_wrap=True, markup=False, highlight=False)
     for sentence in record.result.failed:
         errors.print(f"[bold red]Not to be used:[/] {escape(sentence)}", soft_wrap=True)
+
+
+def _show_place(record: Record, out: Path) -> None:
+    more = ", ".join(table.title for table in record.result.tables[1:])
+    others = f", and more: {more}" if more else ""
+    console.print(f"All of it is in {tables_file(record, out)}{others}.", soft_wrap=True, markup=False, highlight=False)

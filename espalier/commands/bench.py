@@ -28,6 +28,7 @@ def bench(
         typer.Option(
             exists=True,
             file_okay=False,
+            writable=True,
             metavar="FOLDER",
             help="Where networks are made, about 12 GB, with --quick 3; by default in the system's folder for temporary files.",
         ),
@@ -35,7 +36,8 @@ def bench(
     only: Annotated[
         str,
         typer.Option(
-            metavar="WORD,...", help="Only the peers, for latency the networks, for merge the measurements that these name."
+            metavar="WORD,...",
+            help="Only the peers, for latency the networks, for load the wires, for merge the measurements that these name.",
         ),
     ] = "",
     runs: Annotated[

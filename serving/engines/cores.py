@@ -20,6 +20,11 @@ def whole_cores() -> int:
     return math.floor(_cores())
 
 
+def have_cores(threads: int) -> bool:
+    """Whether so many threads can all be busy at the same time: then those that wait for each other may stay awake."""
+    return threads <= whole_cores()
+
+
 def _cores() -> float:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_cores(CGROUP_FILE, CGROUP_ROOT)

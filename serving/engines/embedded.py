@@ -15,7 +15,7 @@ import numpy as np
 from serving.dtypes import NUMPY_DTYPES
 from serving.engines.base import Answer, Array, Call, SegmentStatistics
 from serving.engines.batches import RunSegment
-from serving.engines.cores import available_cores, whole_cores
+from serving.engines.cores import available_cores, have_cores
 from serving.engines.counting import RunCounter
 from serving.engines.efficiency import RowLimits
 from serving.engines.lanes import Lanes, halving
@@ -68,7 +68,7 @@ class EmbeddedEngine:
         self._repository = repository
         self._options = options
         self._segments: Mapping[str, Segment] = {}
-        spin = options.sessions.spin and options.threads * (options.instances or 1) <= whole_cores()
+        spin = options.sessions.spin and have_cores(options.threads * (options.instances or 1))
         self._store = SessionStore(replace(options.sessions, threads=options.threads, spin=spin))
         self._rows = RowLimits(options.rows_file if self._profiles else None, options.threads)
         self._limits: Mapping[str, int] = {}

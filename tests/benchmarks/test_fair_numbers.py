@@ -17,6 +17,7 @@ from benchmarks.deploy_results import Options as TimelineOptions
 from benchmarks.memory import separate_resident
 from benchmarks.merge.benchmark import _headline as merge_headline
 from benchmarks.merge.measure import ONNX, TORCH, Group
+from benchmarks.networks import network_options
 from benchmarks.open_loop import Ask, Request, find_capacity
 from benchmarks.peers.measure import Plan, Row
 from benchmarks.peers.tables import throughput_table
@@ -114,3 +115,11 @@ def test_a_separate_network_takes_its_weights_and_not_what_optimising_it_left_fr
     file = tmp_path / "net.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), file)
     assert separate_resident([file]) < 1.6 * file.stat().st_size
+
+
+@pytest.mark.parametrize(("threads", "spin"), [(2, "1"), (3, "0")])
+def test_separate_networks_of_the_benchmarks_wait_as_the_engine_does(
+    monkeypatch: pytest.MonkeyPatch, threads: int, spin: str
+) -> None:
+    monkeypatch.setattr("serving.engines.cores.whole_cores", lambda: 2)
+    assert network_options(threads).get_session_config_entry("session.intra_op.allow_spinning") == spin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import sys
 from collections.abc import Iterator
@@ -17,16 +18,18 @@ from benchmarks.lanes import cases, main
 from benchmarks.lanes import describe as describe_lanes
 from benchmarks.lanes import measure as measure_lanes
 from benchmarks.load.bare import BareEngine, Setting, settings
-from benchmarks.load.benchmark import knee_in_words
+from benchmarks.load.benchmark import knee_in_words, run
 from benchmarks.load.errors import LoadGenMissing, Refused
 from benchmarks.load.loadgen import Scenario, ScenarioJob, is_installed, judge, run_scenario
 from benchmarks.load.measure import Measured, Wall
 from benchmarks.load.mixes import all_tasks, one_task, poisson_times, uniform, zipf
 from benchmarks.load.senders import Closed, Job, Open, Sent, send
 from benchmarks.load.summary import KneeRule, Percentiles, Point, knee, open_rate, percentile, percentiles
-from benchmarks.load.wires import Wire, address_of, make_requests, wires_of
+from benchmarks.load.wires import Wire, address_of, choose_wires, make_requests
 from benchmarks.served import ServerProcess, served
+from benchmarks.suite.errors import NoSuchMeasurement
 from benchmarks.suite.noise import Settled
+from benchmarks.suite.options import Options, Scale
 from benchmarks.tiny import TASKS, write_tiny_family
 from serving.repository import ALL_TASKS, Repository
 
@@ -183,10 +186,30 @@ def _job(repository: Repository, server: ServerProcess, wire: Wire, load: Closed
     return Job(wire, address_of(server, wire), tuple(requests.values()), 3, load)
 
 
+def test_latencies_of_an_open_loop_count_from_when_requests_were_due() -> None:
+    """A server that is slow delays all that are due meanwhile, not only the ones that it has."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(100):
+            await asyncio.sleep(0.05)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async def work() -> Sent:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            host, port = server.sockets[0].getsockname()
+            job = Job(Wire.http, f"{host}:{port}", (b"x",), 1, Open((0.0, 0.01, 0.02, 0.03), 0.04))
+            return await asyncio.to_thread(send, job)
+
+    latencies = asyncio.run(work()).latencies_ms
+    # Each is answered 50 ms after the one before, but was due only 10 ms later.
+    assert len(latencies) == 4
+    assert all(latency >= 50 + 40 * place for place, latency in enumerate(latencies))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("wire", Wire)
 def test_every_request_is_answered_over_every_wire(repository: Repository, server: ServerProcess, wire: Wire) -> None:
-    assert wire in wires_of(repository)
     due = tuple(place / 200 for place in range(20))
     opened = _job(repository, server, wire, Open(due, 0.1))
     sent = send(opened)
@@ -204,6 +227,23 @@ def test_a_knee_at_the_largest_rate_that_was_tried_is_a_least_one() -> None:
     points = [Point(4, rate, 10, 10, rate, None) for rate in (5.0, 10.0)]
     opened = [Measured(Wire.grpc, "mix", Settled(point, 0.0, 1)) for point in points]
     assert [knee_in_words(Wall(Wire.grpc, 1.0, 9.0, knee), opened) for knee in (0.0, 5.0, 10.0)] == ["0", "5", "at least 10"]
+
+
+def test_words_choose_wires_and_a_wrong_one_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    assert choose_wires(()) == tuple(Wire)
+    assert choose_wires(("GRPC", "http")) == (Wire.grpc, Wire.http)
+    assert choose_wires(("jpeg",)) == (Wire.predict,)
+    with pytest.raises(NoSuchMeasurement, match=r"contains 'quic'; there are gRPC, binary HTTP, JPEG to /predict\."):
+        run(Options(tmp_path, Scale.tiny, only=("quic",)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_one_wire_alone_is_measured_and_compared_with_the_engine(tmp_path: Path) -> None:
+    result = run(Options(tmp_path, Scale.tiny, threads=1, only=("jpeg",)))
+    assert result.failed == ()
+    assert {row["wire"] for table in result.tables for row in table.rows if "wire" in row} == {Wire.predict}
+    assert "over JPEG to /predict of what the bare engine does" in result.headline
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,16 @@ from benchmarks.merge.cases import choose_cases
 from benchmarks.merge.device import Device, as_outputs
 from benchmarks.merge.equality import TOLERANCE, VariantsDisagree, check, difference
 from benchmarks.merge.grouped import group_blocks, split_streams
-from benchmarks.merge.measure import Bench
+from benchmarks.merge.measure import Bench, Group
+from benchmarks.merge.onnx_variants import SIDE_BY_SIDE
 from benchmarks.merge.onnx_variants import block_variants as onnx_block_variants
 from benchmarks.merge.resnet import Streams, make_streams, pairs_within_stages, parts_of, single_blocks, tuned_copy
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED, block_variants, network_variants, suffix_variants
 from benchmarks.suite.errors import NoSuchMeasurement
 from benchmarks.suite.families import CLASSES, Network, Workshop
-from benchmarks.suite.noise import Watch
+from benchmarks.suite.noise import Settled, Watch
 from benchmarks.suite.options import Options, Runs, Scale
+from benchmarks.timing import Timing
 from tuning.backbone import Backbone
 
 BASIC = Network("resnet18", 32, (), {"channels": [8, 8, 16, 16]})
@@ -110,6 +113,26 @@ def test_all_ways_answer_alike(backbone: Backbone, subset: tuple[str, ...], batc
     streams = outputs[SEPARATE]()
     assert [stream.shape for stream in streams] == [(batch, CLASSES)] * 3
     assert difference(streams[1:], streams[:-1]) > TOLERANCE  # the tasks are not the same, so that mixing them up is found
+
+
+def test_speedups_are_over_the_faster_way_to_run_separate_networks() -> None:
+    times = {name: Timing(ms, ms, ms, 3) for name, ms in ((SEPARATE, 9.0), (SIDE_BY_SIDE, 8.0), (STACKED, 4.0))}
+    group = Group("ONNX Runtime", "layer4.1", 2, 1, 0.0, Settled(times, 0.0, 1))
+    assert group.speedup(STACKED) == 2
+    slower = replace(group, times=Settled({**times, SIDE_BY_SIDE: Timing(10, 10, 10, 3)}, 0.0, 1))
+    assert slower.speedup(STACKED) == 2.25
+    assert group.speedup(FORKED) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+def test_two_tasks_are_measured_side_by_side_where_there_are_threads(tmp_path: Path, workshop: Workshop, threads: int) -> None:
+    bench = Bench(BASIC, workshop, Device("cpu", threads), Watch(lambda: 1.0), tmp_path)
+    in_torch, in_onnx = bench.two_tasks(("layer4.1",), Runs(2, 1))
+    assert in_torch.times is not None
+    assert in_onnx.times is not None
+    assert in_onnx.times.value.keys() - in_torch.times.value.keys() == ({SIDE_BY_SIDE} if threads > 1 else set())
+    assert next(iter(in_onnx.times.value)) == SEPARATE
 
 
 def test_streams_stay_apart_when_they_are_split() -> None:

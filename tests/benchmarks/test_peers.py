@@ -104,6 +104,19 @@ def test_answers_are_checked_and_turns_beside_a_changing_null_loop_are_marked(wo
 
 
 @pytest.mark.slow
+def test_a_peer_that_ends_under_load_keeps_its_latencies(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: object) -> float:
+        raise RuntimeError("500")
+
+    monkeypatch.setattr("benchmarks.peers.measure.throughput", refused)
+    (fastapi,) = [peer for peer in all_peers() if (peer.name, peer.variant) == ("FastAPI by hand", SHARED)]
+    (row,) = measure(work, [fastapi], replace(PLAN, turns=1), STEADY)
+    assert row.missing == "it failed when it was measured: 500"
+    assert set(row.latency) == {1, 2}
+    assert row.per_s == {}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [SEPARATE_SIDE, HEADS_SIDE])
 def test_networks_that_run_side_by_side_answer_alike(work: Work, variant: str) -> None:
     chosen = [peer for peer in all_peers() if (peer.name, peer.variant) == ("FastAPI by hand", variant)]
@@ -204,6 +217,15 @@ def test_the_result_has_a_line_per_row_and_says_what_is_missing() -> None:
     assert result.failed == ()
     assert result.raw["plan"]["threads"] == 1
     assert result.raw["rows"][0]["latency"]["1"]["median_ms"] == 2.0
+
+
+def test_what_was_measured_before_a_peer_failed_stays() -> None:
+    failed = replace(row("failing", SHARED, 3.0), missing="it failed when it was measured: 500", per_s={})
+    latency, throughput = make_result([*ROWS, failed], PLAN, ()).tables
+    assert latency.rows[-1]["ms_2"] == failed.latency[2]
+    assert latency.rows[-1]["missing"] == "it failed when it was measured: 500"
+    assert "failing" not in {line["peer"] for line in throughput.rows}
+    assert "failing, HTTP" in {series.name for series in make_result([*ROWS, failed], PLAN, ()).plots[0].series}
 
 
 def test_plots_show_the_fastest_of_each_peer() -> None:

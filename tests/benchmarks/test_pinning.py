@@ -28,6 +28,18 @@ def test_it_is_said_who_has_how_many() -> None:
     assert split_cores(range(4)).words == "The server has 3 cores of its own, and the clients have 1 core of theirs."
 
 
+def test_under_a_quota_cores_are_shared_and_no_more_are_used_than_it_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = sorted(os.sched_getaffinity(0))
+    if len(mine) < 2:
+        pytest.skip("needs two cores")
+    assert find_cores().usable == len(find_cores().server)
+    monkeypatch.setattr("benchmarks.suite.pinning.available_cores", lambda: 1)
+    found = find_cores()
+    assert found.shared
+    assert found.usable == 1
+    assert found.words == "Server and clients share the time of 1 core, a quota, which costs the server throughput."
+
+
 def test_a_process_started_on_cores_stays_there_when_its_parent_goes_on() -> None:
     mine = os.sched_getaffinity(0)
     if len(mine) < 2:

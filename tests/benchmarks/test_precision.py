@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from onnx.reference import ReferenceEvaluator
 
 from benchmarks.precision.accuracy import Deviation, answers, deviation, mean_deviation, pictures
 from benchmarks.precision.bfloat import in_bf16, to_bf16
-from benchmarks.precision.kernels import check_kernels
+from benchmarks.precision.kernels import with_kernels
 from benchmarks.precision.quantise import quantised, reduces_range
 from benchmarks.precision.rewrite import calibration, weight_bytes
 from benchmarks.precision.tables import Change, precision_tables
@@ -170,9 +171,13 @@ def test_networks_in_bf16_compute_nearly_the_same(repository: Repository, tmp_pa
 
 
 def test_a_precision_without_kernels_is_refused_with_the_provider_and_the_reason(repository: Repository, tmp_path: Path) -> None:
-    check_kernels(["fp32", "int8"])
-    with pytest.raises(PrecisionUnavailable, match=r"CPUExecutionProvider opens no network in bf16 \(.*Conv.*\); leave bf16 out"):
-        check_kernels(["fp32", "bf16"])
+    assert with_kernels(["fp32", "int8"]) == (("fp32", "int8"), ())
+    reason = r"CPUExecutionProvider opens no network in bf16 \(.*Conv.*\); leave bf16 out"
+    with pytest.raises(PrecisionUnavailable, match=reason):
+        with_kernels(["fp32", "bf16"])
+    left, (said,) = with_kernels(["fp32", "bf16", "int8"])
+    assert left == ("fp32", "int8")
+    assert re.search(reason, said)
     small = replace(repository, tasks={"late": repository.tasks["late"]})
     made, refused = make_precise(small, ("fp32", "bf16"), Options(tmp_path, Scale.tiny, threads=1))
     assert made == []

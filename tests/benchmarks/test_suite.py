@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -96,6 +97,10 @@ def test_facts_of_this_machine_are_plain_json() -> None:
 
 def test_the_commit_is_that_of_the_checkout() -> None:
     assert re.fullmatch(r"|[0-9a-f]{40}\+?", source_commit())
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    if asked.returncode:
+        pytest.skip("these are no files of a checkout")
+    assert source_commit().removesuffix("+") == asked.stdout.strip()
 
 
 def test_benchmarks_are_found_by_name() -> None:

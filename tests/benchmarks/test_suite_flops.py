@@ -26,6 +26,7 @@ def test_a_fork_counted_by_hand() -> None:
     assert (saved.activation_bytes, saved.separate_activation_bytes) == (100 * saved.macs, 100 * saved.separate_macs)
     assert saved.block_bytes == 10 * (5 + 2 + 3 * (3 + 1))  # the suffix is stored once
     assert saved.all_bytes == 10 * (5 + 3 * (3 + 2 + 1))
+    assert (saved.parameters, saved.separate_parameters) == (5 + 2 + 3 * (3 + 1), 3 * 11)
     assert saved.separate_bytes == 10 * 33
 
 

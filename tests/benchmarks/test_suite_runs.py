@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.load.wires import Wire, wires_of
 from benchmarks.suite.families import first_tasks, networks
 from benchmarks.suite.latency_bench import Bench
 from benchmarks.suite.merged import write_merged
@@ -109,7 +108,6 @@ def test_tasks_of_a_family_take_pictures_so_that_load_can_send_jpegs(options: Op
     network = networks(options)[0]
     repository = options.workshop.family(network, network.forks[0], 2).repository
     assert {task.preprocessing and task.preprocessing.width for task in repository.tasks.values()} == {network.size}
-    assert wires_of(repository) == tuple(Wire)
 
 
 @given(st.integers(1, 40), st.integers(1, 40))

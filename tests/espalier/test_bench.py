@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -229,6 +230,25 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(tmp
         prepare(tmp_path / "file")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no files, not even root's")
+def test_a_folder_that_is_there_but_takes_no_files_is_said_before_anything_is_measured() -> None:
+    with pytest.raises(BenchmarkError, match="cannot be written to /proc"):
+        prepare(Path("/proc"))
+
+
+def test_what_was_measured_is_shown_though_it_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy = Benchmark("toy", "A toy.", __name__)
+    with pytest.raises(BenchmarkError, match="cannot be written"):
+        run_all([toy], Options(tmp_path, Scale.tiny), Path("/proc") / "absent")
+    assert "Twice as fast." in capsys.readouterr().out
+
+
+def test_nothing_measured_is_drawn_as_nothing() -> None:
+    for log in ("", "xy"):
+        render(Plot("p", "P", "", "x", "y", (Series("a", (), ()),), log), "svg")
+    render(Plot("p", "P", "", "x", "y", (Series("a", (0.0, 2.0), (0.0, 1.0)),), "xy"), "svg")
+
+
 def test_the_command_lists_and_refuses() -> None:
     listed = espalier("bench", "list")
     assert listed.returncode == 0
@@ -238,7 +258,7 @@ def test_the_command_lists_and_refuses() -> None:
     assert "There is no benchmark 'speed'" in unknown.stderr
     refused = espalier("bench", "flops", "--only", "triton")
     assert refused.returncode == 2
-    assert "--only does not go with flops; give it with latency or merge or peers." in refused.stderr
+    assert "--only does not go with flops; give it with latency or merge or load or peers." in refused.stderr
     refused = espalier("bench", "load", "--runs", "30")
     assert refused.returncode == 2
     assert "--runs does not go with load; give it with latency or merge or peers." in refused.stderr

@@ -25,7 +25,7 @@ def test_threads_stay_awake_only_where_all_runs_together_have_a_core_for_each(
     repository: Repository, monkeypatch: pytest.MonkeyPatch, instances: int | None, threads: int | None, spin: bool
 ) -> None:
     monkeypatch.setattr("serving.engines.embedded.available_cores", lambda: 2)
-    monkeypatch.setattr("serving.engines.embedded.whole_cores", lambda: 2)
+    monkeypatch.setattr("serving.engines.cores.whole_cores", lambda: 2)
     for wanted in (True, False):
         options = EngineOptions(SessionStoreOptions(threads, provider="cpu", spin=wanted), instances)
         engine = EmbeddedEngine(repository, options=options)
