@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions import SessionStoreOptions
 from serving.plan import make_plan
 from serving.repository import ALL_TASKS, Repository
+
+_CLEARLY = 0.05  # medians of a few turns differ by some per cent without any cause
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,16 @@ def settings(cores: int, rows: Sequence[int | None]) -> tuple[Setting, ...]:
     divisors = [number for number in range(1, cores + 1) if cores % number == 0]
     ways = [(None, cores), *((instances, cores // instances) for instances in divisors)]
     return tuple(Setting(instances, threads, most) for instances, threads in ways for most in rows)
+
+
+def choose_setting(per_s: Mapping[Setting, float]) -> Setting:
+    """Return which of the settings a server is to have: the one with most answers a second, but the first unless it is clearly behind.
+
+    The first is the engine's own way, which users have, and which has all threads for a lone client.
+    """
+    own = next(iter(per_s))
+    best = max(per_s, key=per_s.__getitem__)
+    return own if per_s[own] >= (1 - _CLEARLY) * per_s[best] else best
 
 
 class BareEngine:

@@ -128,10 +128,10 @@ def find_wall(wire: Wire, closed: Sequence[Measured], opened: Sequence[Measured]
     return Wall(wire, p99, max(point.per_s for point in points), knee(rates, p99, rule))
 
 
-def best_setting(
+def settings_per_s(
     repository: Repository, mix: Mix, tried: Sequence[Setting], cache: Path, callers: int, seconds: float, turns: int = 3
 ) -> dict[Setting, float]:
-    """Return the answers a second of the bare engine with each setting, the best first: medians of `turns` measurements in turn.
+    """Return the answers a second of the bare engine with each setting: medians of `turns` measurements in turn.
 
     cache: of optimised segments.
     """
@@ -143,4 +143,4 @@ def best_setting(
         for setting, rates in found.items():
             with BareEngine(repository, setting, cache) as engine:
                 rates.append(engine.per_s(models, callers, seconds))
-    return dict(sorted(((setting, median(rates)) for setting, rates in found.items()), key=lambda item: -item[1]))
+    return {setting: median(rates) for setting, rates in found.items()}

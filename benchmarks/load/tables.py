@@ -56,8 +56,8 @@ def walls_table(walls: Sequence[Wall]) -> Table:
     )
 
 
-def bare_table(bare: Mapping[Setting, float], shares: Sequence[Share], clients: int) -> Table:
-    """Return the bare engine's throughput by setting, and the server's beside that of the best."""
+def bare_table(bare: Mapping[Setting, float], setting: Setting, shares: Sequence[Share], clients: int) -> Table:
+    """Return the bare engine's throughput by setting, and the server's beside that of `setting`, which it had."""
     columns = (
         Column("what", "what"),
         Column("setting", "instances x threads"),
@@ -65,15 +65,16 @@ def bare_table(bare: Mapping[Setting, float], shares: Sequence[Share], clients: 
         Column("share", "of the bare engine beside it", Unit.share),
         Column("spread", "by round"),
     )
-    best = str(next(iter(bare)))
     none: dict[str, Cell] = {"share": None, "spread": None}
     rows: list[dict[str, Cell]] = []
-    for setting, rate in bare.items():
-        rows.append({"what": "bare engine", "setting": str(setting), "per_s": rate, **none})
+    for tried, rate in sorted(bare.items(), key=lambda item: -item[1]):
+        rows.append({"what": "bare engine", "setting": str(tried), "per_s": rate, **none})
     for share in shares:
         served = sorted(share.served_per_s)[len(share.served_per_s) // 2]
         spread = f"{min(share.shares):.0%} to {max(share.shares):.0%}"
-        rows.append({"what": f"server, {share.wire}", "setting": best, "per_s": served, "share": share.share, "spread": spread})
+        rows.append(
+            {"what": f"server, {share.wire}", "setting": str(setting), "per_s": served, "share": share.share, "spread": spread}
+        )
     rounds = len(shares[0].shares)
     caption = f"{clients} callers, one row each. Server and bare engine take turns; the share is the median of {rounds} rounds."
     return Table("The bare engine's throughput and the server's", columns, tuple(rows), caption)

@@ -17,7 +17,7 @@ from benchmarks.closed_loop import Span
 from benchmarks.lanes import cases, main
 from benchmarks.lanes import describe as describe_lanes
 from benchmarks.lanes import measure as measure_lanes
-from benchmarks.load.bare import BareEngine, Setting, settings
+from benchmarks.load.bare import BareEngine, Setting, choose_setting, settings
 from benchmarks.load.benchmark import knee_in_words, run
 from benchmarks.load.errors import LoadGenMissing, Refused
 from benchmarks.load.loadgen import Scenario, ScenarioJob, is_installed, judge, run_scenario
@@ -132,6 +132,13 @@ def test_settings_use_all_cores_evenly() -> None:
     assert [(s.instances, s.threads) for s in settings(4, [None])] == [(None, 4), (1, 4), (2, 2), (4, 1)]
     assert Setting(2, 1, 4).server == ("--instances", "2", "--threads", "1", "--max-batch-rows", "4")
     assert Setting(None, 4).server == ("--threads", "4")
+
+
+def test_the_server_has_the_engines_own_way_unless_another_is_clearly_better() -> None:
+    own, wide, narrow = Setting(None, 2), Setting(1, 2), Setting(2, 1)
+    assert choose_setting({own: 18.7, wide: 16.0, narrow: 19.4}) == own  # 4 % is no difference
+    assert choose_setting({own: 18.0, wide: 16.0, narrow: 19.4}) == narrow
+    assert choose_setting({own: 20.0, wide: 16.0, narrow: 19.4}) == own
 
 
 # ---- rates of what was sent
