@@ -71,7 +71,7 @@ def measure(repository: Repository, options: Options) -> Found:
     """Put every load on a server of `repository`, which has the setting that `choose_setting` finds with the bare engine."""
     extent = options.pick(
         Extent(20.0, (1, 2, 4, 8, 16, 32), RATES, 128, 9),
-        Extent(2.0, (1, 16), (0.6, 0.9), 64, 3),
+        Extent(1.5, (1, 16), (0.6, 0.9), 64, 2),
         Extent(0.1, (1, 2), (0.5,), 4, 1),
     )
     wires = choose_wires(options.only)

@@ -22,7 +22,7 @@ from benchmarks.suite.options import Options, Runs
 from benchmarks.suite.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
 
 OFFICIAL = Runs(rounds=300, warmup=300)
-_FEW, _TINY = Runs(5, 2), Runs(2, 1)
+_FEW, _TINY = Runs(5, 1), Runs(2, 1)
 _SHARED = (FORKED, STACKED, GROUPED)
 _WAYS = (SEPARATE, SIDE_BY_SIDE, *_SHARED)
 
@@ -69,7 +69,7 @@ def _suffixes(bench: Bench, suffixes: Sequence[str], options: Options) -> list[G
     found: list[Group] = []
     for first in suffixes:
         for streams in options.pick((2, 3, 4, 6, 8), (2, 8), (2,)):
-            for batch in options.pick((1, 2, 4, 8), (1, 2), (1,)):
+            for batch in options.pick((1, 2, 4, 8), (1,), (1,)):
                 options.say(f"Measuring a frozen suffix from {first} on, {streams} streams of {batch}")
                 found += bench.suffix(first, streams, batch, runs)
     return found

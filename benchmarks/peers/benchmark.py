@@ -62,7 +62,7 @@ def plan_of(options: Options) -> Plan:
     threads = options.threads or cores.usable
     plan = options.pick(
         Plan(counts, threads=threads, cores=cores),
-        Plan(counts, turns=2, runs=4, seconds=1.5, throughput_turns=1, threads=threads, cores=cores, ready_s=120),
+        Plan(counts, turns=2, runs=3, seconds=1.0, throughput_turns=1, threads=threads, cores=cores, ready_s=120),
         Plan(
             (1, 2),
             turns=2,
