@@ -169,7 +169,10 @@ def make_result(what: str, found: Found, options: Options) -> Result:
 
 
 def knee_in_words(wall: Wall, opened: Sequence[Measured]) -> str:
-    """Return the knee in words: nobody knows what lies beyond the largest rate that was tried."""
+    """Return the knee in words: nobody knows what lies beyond the largest rate that was tried, or below the smallest."""
+    if not wall.knee_per_s:
+        least = min(one.point.value.offered_per_s for one in opened if one.wire is wall.wire)
+        return f"fewer than {least:.0f}"
     most = max(one.point.value.offered_per_s for one in opened if one.wire is wall.wire)
     return f"{'at least ' if wall.knee_per_s >= most else ''}{wall.knee_per_s:.0f}"
 
