@@ -8,8 +8,8 @@ RULES = (
     "Medians with quartiles over at least 30 runs of each variant; --quick has fewer and says so. Loads are measured for seconds instead.",
     "The baseline is tuned as an expert would: the same thread settings, the same optimisation, no threads that spin against each other.",
     "Variants that are compared compute the same answers, which latency, merge and peers check before they are timed.",
-    "Clients of load, overhead, deploy and peers have cores of their own, away from the server's, where there are four or more; with fewer they "
-    "share them, and it is said.",
+    "Clients of load, overhead, deploy and peers have cores of their own, away from the server's, where there are four or more; "
+    "with fewer they share them, and it is said.",
     "What is worse than the baseline stays in the tables.",
 )
 
