@@ -84,7 +84,8 @@ def run(options: Options) -> Result:
     Raises NoSuchNetwork; PrecisionUnavailable where no other precision that was asked for can be measured.
     """
     precisions, without = with_kernels(options.precisions)
-    options = replace(options, precision=",".join(precisions))
+    if without:  # else what the benchmarks of a run share stays shared
+        options = replace(options, precision=",".join(precisions))
     chosen = choose_networks(options)
     counts = options.pick((1, 2, 4, 8, 16), (1, 8), (1, 2))
     found: list[Measured] = []
