@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from serving.errors import RepositoryError
 from serving.preprocessing import Preprocessing
-from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Canary, Segment, Step, Task, TensorSpec, segment_tensor
+from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Canary, Rows, Segment, Step, Task, TensorSpec, segment_tensor
 from serving.repository.record import ParityRecord
 from serving.repository.unite import Copy, ensemble_of
 
@@ -29,13 +29,14 @@ ModelConfig: Any = model_config_pb2.ModelConfig
 
 
 def segment_config(segment: Segment) -> Any:
-    """Return `segment` as a ModelConfig for Triton's onnxruntime backend, with dynamic batching and no artificial delay."""
+    """Return `segment` as a ModelConfig for Triton's onnxruntime backend: batched without artificial delay, unless rows are coupled."""
     config = ModelConfig(name=segment.name, backend="onnxruntime", max_batch_size=segment.max_batch_rows)
     config.default_model_filename = "model.onnx"
     _add_tensors(config.input, segment.inputs)
     _add_tensors(config.output, segment.outputs)
     config.instance_group.add(count=1)  # Triton's own choice on a CPU is two sessions, with the weights in memory twice
-    config.dynamic_batching.SetInParent()
+    if segment.rows != "coupled":
+        config.dynamic_batching.SetInParent()
     _add_warmup(config, segment)
     _set_parameters(
         config,
@@ -50,6 +51,7 @@ def segment_config(segment: Segment) -> Any:
             "modules": json.dumps(segment.modules),
             "uncounted": json.dumps(segment.uncounted),
             "reason": segment.reason,
+            "rows": segment.rows,
         },
     )
     return config
@@ -161,6 +163,7 @@ def parse_segment(config: Any, version: str) -> Segment:
             modules=tuple(json.loads(parameters["modules"])),
             uncounted=tuple(json.loads(parameters["uncounted"])),
             reason=parameters.get("reason", ""),
+            rows=_rows(parameters.get("rows", "")),
             version=version,
         )
     except (KeyError, ValueError, IndexError) as error:
@@ -258,6 +261,12 @@ def _add_warmup(config: Any, segment: Segment) -> None:
         warmup.inputs[spec.name].data_type = tensor.data_type
         warmup.inputs[spec.name].dims.extend(spec.shape)
         warmup.inputs[spec.name].zero_data = True
+
+
+def _rows(word: str) -> Rows:
+    if word not in get_args(Rows):
+        raise ValueError(f"rows are {word!r}")
+    return cast(Rows, word)
 
 
 def _mapped(names: Mapping[str, str], kind: str) -> tuple[str, ...]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from serving.preprocessing import Preprocessing
 from serving.repository.record import ParityRecord
 
 SEGMENT_INPUT = "input"
 SEGMENT_OUTPUT = "output"
+# Whether a row's answer depends on the other rows of its batch: no, yes, or nobody has checked.
+Rows = Literal["independent", "coupled", ""]
 
 
 def segment_tensor(kind: str, index: int) -> str:
@@ -39,6 +42,8 @@ class Segment:
     macs: multiply-accumulates for one row; GFLOPs = 2 x GMACs. uncounted: operator types that `macs` leaves out.
     parameters: number of weights; weight_bytes: their size. activation_bytes: size of the output tensors for one row.
     reason: why the network is cut in front of it, a sentence for people; empty at the input.
+    rows: "independent"; "coupled", where one request must be one run, none of its rows apart and no stranger's row beside them; or "",
+        where nobody has checked.
     """
 
     name: str
@@ -54,6 +59,7 @@ class Segment:
     modules: tuple[str, ...] = ()
     uncounted: tuple[str, ...] = ()
     reason: str = ""
+    rows: Rows = ""
     version: str = "1"
 
 
