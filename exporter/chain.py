@@ -9,12 +9,13 @@ from math import prod
 
 import onnx_ir as ir
 
+from exporter.coupling import Suspect, find_suspects
 from exporter.digests import addresses, block_digest
 from exporter.errors import UnsupportedModel
 from exporter.macs import PRODUCTS, count_macs
 from exporter.modules import modules_of
 from exporter.pieces import Piece, Splitter
-from exporter.shapes import infer_shapes, name_of, shape_of
+from exporter.shapes import infer, name_of, shape_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Block:
     inputs: first the tap before it, then what else it takes. outputs: the tap after it; several only at the end of a network.
     structure: the digest without the weights' values. macs: for one row. parameters, weight_bytes: number and size of the weights.
     modules: the network's modules in it, where the producer recorded them. uncounted: operator types that `macs` leaves out.
+    suspects: operators through which the rows of a batch may affect each other.
     """
 
     index: int
@@ -54,6 +56,7 @@ class Block:
     weight_bytes: int
     modules: tuple[str, ...] = ()
     uncounted: tuple[str, ...] = ()
+    suspects: tuple[Suspect, ...] = ()
 
     @property
     def start(self) -> Tap:
@@ -106,7 +109,9 @@ class Network:
     def __init__(self, name: str, model: ir.Model, sources: Sequence[str] = (), *, inner: bool = False) -> None:
         _check_splittable(name, model)
         self.name, self.model, self._inner = name, model, inner
-        self._one, self._other = infer_shapes(model, 1), infer_shapes(model, 3)
+        one, other = infer(model, 1), infer(model, 3)
+        self._one, self._other = one.shapes, other.shapes
+        self._suspects = find_suspects(model, one, other)
         for value in (*model.graph.inputs, *model.graph.outputs):
             if not self._has_rows(value):
                 raise UnsupportedModel(
@@ -151,6 +156,7 @@ class Network:
                 weight_bytes=sum(int(tensor.nbytes) for _, tensor in weights),
                 modules=modules_of(piece.nodes),
                 uncounted=counted.uncounted,
+                suspects=tuple(dict.fromkeys(self._suspects[node] for node in piece.nodes if node in self._suspects)),
             )
 
     def _taps(self, values: Sequence[ir.Value]) -> tuple[Tap, ...]:

@@ -88,13 +88,13 @@ def _einsum(node: ir.Node, shapes: Shapes) -> int:
         raise KeyError(f"the output of {equation!r}")
     dims: dict[str, int] = {}
     for term, value in zip(inputs.split(","), node.inputs, strict=True):
-        dims |= _indices(term, shape_of(value, shapes))
-    kept = set(_indices(output, shape_of(node.outputs[0], shapes)))
+        dims |= indices_of_term(term, shape_of(value, shapes))
+    kept = set(indices_of_term(output, shape_of(node.outputs[0], shapes)))
     contracted = any(index not in kept for index in dims)
     return prod(dims.values()) if len(node.inputs) > 1 and contracted else 0
 
 
-def _indices(term: str, shape: tuple[int, ...]) -> dict[str, int]:
+def indices_of_term(term: str, shape: tuple[int, ...]) -> dict[str, int]:
     """Return the sizes of the indices of a term; those of its ellipsis are named by their place from its end."""
     before, ellipsis, after = term.partition("...")
     hidden = len(shape) - len(before) - len(after) if ellipsis else 0
