@@ -11,6 +11,7 @@ from exporter.check import check_labels, check_together, explain_sharing
 from exporter.errors import ExportError
 from exporter.existing import Existing
 from exporter.guard import canonical_form, guarded
+from exporter.judge import refuse_random
 from exporter.segments import Place
 from exporter.sources import LoadTaskModel, Sources
 from exporter.store import WeightStore
@@ -52,6 +53,7 @@ class Analysis:
         self.tasks = chains
         for name, chain in chains.items():
             check_labels(name, chain, self.models[name].labels)
+            refuse_random(name, (suspect for block in chain.blocks for suspect in block.suspects))
         progress("Reading models", len(loaders), len(loaders))
         check_together([*(chain for chain, _ in self._existing.values()), *chains.values()], self.backbone)
 

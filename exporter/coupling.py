@@ -59,6 +59,13 @@ def find_suspects(model: ir.Model, one: Inferred, other: Inferred) -> dict[ir.No
     return {node: Suspect(_operator(node, kind), kind, ".".join(module_path(node))) for node, kind in found.items()}
 
 
+def random_suspects(model: ir.Model) -> tuple[Suspect, ...]:
+    """Return the operators of `model` that give another result each time."""
+    return tuple(
+        Suspect(_operator(node, "random"), "random", ".".join(module_path(node))) for node in model.graph if is_random(node)
+    )
+
+
 class _Finder:
     """Goes through a graph in topological order. of_data: what depends on the contents of the input."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -145,6 +145,39 @@ class ParityError(ExportError):
         )
 
 
+class NotDeterministic(ExportError):
+    """A network that gives another answer to the same input each time. operators: through which, as far as that is known."""
+
+    def __init__(self, name: str, operators: Sequence[str]) -> None:
+        through = f" ({_listed(operators)})" if operators else ""
+        super().__init__(
+            f"{name} gives another answer to the same input each time{through}, which cannot be checked; "
+            "export the network as it is for inference, without noise or dropout."
+        )
+
+
+class StaysInTraining(ExportError):
+    """A torch network of which a normalisation goes on normalising by the batch when the network is put into evaluation mode."""
+
+    def __init__(self, module: str, kind: str) -> None:
+        super().__init__(
+            f"The network's {module!r} ({kind}) stays in training mode after eval(), so the answer to a row depends on the other rows "
+            "of its batch; let eval() reach it; nothing was written."
+        )
+
+
+class CoupledRows(ExportError):
+    """A segment in which the answer to a row depends on the other rows of its batch. operators: through which, if that is known."""
+
+    def __init__(self, segment: str, operators: Sequence[str], error: float) -> None:
+        through = _listed(operators) or "something that no rule found"
+        super().__init__(
+            f"Segment {segment!r}: the answer to a row depends on the other rows of its batch, through {through} (by {error:.1e} of the "
+            f"outputs' spread), so no request may be batched with others; {_way_out(through)}give --coupled to have each request run "
+            "by itself."
+        )
+
+
 class UncountableShapes(ExportError):
     """Shapes that the exporter needs could not be inferred."""
 
@@ -260,3 +293,18 @@ class DifferentAnswer(ExportError):
             f"The canary of task {task!r} answers {found}, but the current version {expected}; clients expect one form of answer, so "
             "deploy it without --canary, or under another name."
         )
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    """Return `names` as words, the first `most` of them and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _way_out(operators: str) -> str:
+    """Return what to do about `operators`, in the words of `exporter.coupling`."""
+    if "in training mode" in operators:
+        return "export the network in evaluation mode, or "
+    if "without running statistics" in operators:
+        return "train it with track_running_stats=True, or "
+    return ""

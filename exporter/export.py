@@ -18,12 +18,13 @@ from exporter.check import check_names, check_output_names
 from exporter.choose import CutOptions
 from exporter.describe import describe_segment, describe_task
 from exporter.extract import extract_segment
-from exporter.parity import ParityChecker, check_error
+from exporter.judge import SegmentJudge
+from exporter.parity import Look, ParityChecker, check_error
 from exporter.planning import PlannedSegment, SharingPlan, make_sharing_plan
 from exporter.sources import Sources
 from exporter.store import save_with_weights
 from exporter.wholes import WholeAnswer, answers_of_wholes, with_records
-from exporter.write import check_output, model_path, write_configs, written_whole
+from exporter.write import check_output, model_path, write_configs, write_rows, written_whole
 from serving.repository import Repository
 
 
@@ -33,7 +34,7 @@ class ExportOptions:
 
     max_batch_rows: the most rows that one run of a model takes. force: replace a repository that is there.
     parity_limit: the largest difference between composed and whole, in units of the output's spread, for float32.
-    cuts: how to choose them.
+    cuts: how to choose them. coupled: take networks whose rows affect each other, through whatever; each request is then one run.
     """
 
     out: Path
@@ -41,17 +42,22 @@ class ExportOptions:
     force: bool = False
     parity_limit: float = 1e-4
     cuts: CutOptions = field(default_factory=CutOptions)
+    coupled: bool = False
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was exported: the repository, the plan it follows, the parity error of each task, and what the user should know."""
+    """What was exported: the repository, the plan it follows, the parity error of each task, and what the user should know.
+
+    remarks: by task. row_remarks: of segments, whether the rows of a batch affect each other.
+    """
 
     repository: Repository
     plan: SharingPlan
     chains: Mapping[str, Chain]
     parity_errors: Mapping[str, float]
     remarks: Mapping[str, str]
+    row_remarks: tuple[str, ...] = ()
 
 
 def export_repository(
@@ -82,8 +88,11 @@ def export_repository(
         with written_whole(options.out, options.force, waiting) as folder:
             write_segments(plan.segments.values(), analysis, folder, progress)
             repository = write_configs(folder, segments, with_records(tasks, wholes), plan.cuts_left_out)
-            errors = check_parity(repository, wholes, options.parity_limit, progress)
-    return ExportReport(replace(repository, path=options.out), plan, analysis.tasks, errors, analysis.remarks())
+            judge = SegmentJudge(plan.segments, plan.segments if options.coupled else ())
+            errors = check_parity(repository, wholes, options.parity_limit, progress, judge.look)
+            repository = write_rows(folder, repository, judge.rows)
+    remarks = analysis.remarks()
+    return ExportReport(replace(repository, path=options.out), plan, analysis.tasks, errors, remarks, judge.remarks)
 
 
 def write_segments(segments: Iterable[PlannedSegment], analysis: Analysis, folder: Path, progress: Progress) -> None:
@@ -97,9 +106,14 @@ def write_segments(segments: Iterable[PlannedSegment], analysis: Analysis, folde
     progress("Writing segments", len(segments), len(segments))
 
 
-def check_parity(repository: Repository, wholes: Mapping[str, WholeAnswer], limit: float, progress: Progress) -> dict[str, float]:
-    """Return the error of each of the tasks of `wholes` against its whole model. Raises ParityError when one is over `limit`."""
-    checker = ParityChecker(repository)
+def check_parity(
+    repository: Repository, wholes: Mapping[str, WholeAnswer], limit: float, progress: Progress, look: Look
+) -> dict[str, float]:
+    """Return the error of each of the tasks of `wholes` against its whole model. Raises ParityError when one is over `limit`.
+
+    look: is shown the segments, as in ParityChecker; what it raises is raised.
+    """
+    checker = ParityChecker(repository, look)
     tasks = list(wholes)
     errors: dict[str, float] = {}
     for index, name in enumerate(tasks):

@@ -14,15 +14,16 @@ from exporter.check import check_names, check_output_names
 from exporter.choose import CutOptions
 from exporter.describe import describe_segment, describe_steps, describe_task
 from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists
-from exporter.existing import read_existing
+from exporter.existing import Existing, read_existing
 from exporter.export import check_parity, write_segments
-from exporter.parity import ParityChecker, check_error
+from exporter.judge import SegmentJudge
+from exporter.parity import Look, ParityChecker, check_error
 from exporter.planning import PlannedStep, SharingPlan, make_sharing_plan
 from exporter.reuse import Missed, keep_segments, missed_sharing
 from exporter.sources import Sources
 from exporter.versions import all_versions, inherited, replaced, with_canary, with_steps
 from exporter.wholes import SAMPLE_ROWS, answers_of_wholes, with_records
-from exporter.write import Change, changed_whole, write_all_tasks, write_models
+from exporter.write import Change, changed_whole, write_all_tasks, write_models, write_rows
 from serving.repository import Repository, Task
 from serving.repository.rows import relative_error
 from serving.repository.sample import sample_inputs
@@ -33,13 +34,14 @@ class AddOptions:
     """recut: existing cuts may move where that lets more be shared; otherwise every segment that is there stays.
 
     replace: tasks of the same names are replaced, and kept as their previous versions. canary: instead, the new ones become canaries
-    of those, with that share of the requests. parity_limit: as in ExportOptions.
+    of those, with that share of the requests. parity_limit, coupled: as in ExportOptions.
     """
 
     recut: bool = False
     replace: bool = False
     parity_limit: float = 1e-4
     canary: float | None = None
+    coupled: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class AddReport:
     missed: per new task, what it shares but computes itself for want of a cut.
     parity_errors: of the new tasks against their whole models, and of recut tasks against what they were before.
     inherited: per task that was there, what the new model lacks and has from the current version: preprocessing, labels.
+    row_remarks: of new segments, whether the rows of a batch affect each other.
     """
 
     before: Mapping[str, Task]
@@ -61,6 +64,7 @@ class AddReport:
     parity_errors: Mapping[str, float]
     remarks: Mapping[str, str]
     inherited: Mapping[str, tuple[str, ...]]
+    row_remarks: tuple[str, ...] = ()
 
 
 def add_tasks(
@@ -98,8 +102,10 @@ def add_tasks(
         check_output_names(version for task in tasks.values() for version in task.versions)
         repository = _write(change, [*tasks.values()], plan, analysis, progress)
         alone = replace(repository, tasks={**repository.tasks, **coming})
-        errors = check_parity(alone, wholes, options.parity_limit, progress)
-        errors |= _check_recut(old, replace(repository, tasks=recut), options.parity_limit)
+        judge = _judge(plan, existing, before, options.coupled)
+        errors = check_parity(alone, wholes, options.parity_limit, progress, judge.look)
+        errors |= _check_recut(old, replace(repository, tasks=recut), options.parity_limit, judge.look)
+        repository = write_rows(change.folder, repository, judge.rows)
     kept = tuple(name for name in plan.segments if name in before.segments)
     missed = {} if options.recut else {chain.name: missed_sharing(existing, cuts, chain) for chain in new}
     return AddReport(
@@ -112,6 +118,7 @@ def add_tasks(
         errors,
         {name: remark for name, remark in analysis.remarks().items() if name in sources.tasks},
         taken,
+        judge.remarks,
     )
 
 
@@ -188,9 +195,17 @@ def _rows(repository: Repository) -> int:
     return min(segment.max_batch_rows for segment in repository.segments.values())
 
 
-def _check_recut(old: Repository, new: Repository, limit: float) -> dict[str, float]:
+def _judge(plan: SharingPlan, existing: Existing, before: Repository, coupled: bool) -> SegmentJudge:
+    """Return the judge of the segments that come. What is a part of a segment that was taken as coupled needs no leave again."""
+    coming = {name: segment for name, segment in plan.segments.items() if name not in before.segments}
+    taken = {digest for name, blocks in existing.digests.items() if before.segments[name].rows == "coupled" for digest in blocks}
+    parts = [name for name, segment in coming.items() if not taken.isdisjoint(block.digest for block in segment.blocks)]
+    return SegmentJudge(coming, coming if coupled else parts)
+
+
+def _check_recut(old: Repository, new: Repository, limit: float, look: Look) -> dict[str, float]:
     """Return the errors of tasks whose steps changed, against their old steps. Raises ParityError."""
-    before, after, errors = ParityChecker(old), ParityChecker(new), {}
+    before, after, errors = ParityChecker(old), ParityChecker(new, look), {}
     for name, task in old.tasks.items():
         if task.steps == new.tasks[name].steps:
             continue

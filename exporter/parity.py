@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
-import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from exporter.errors import ParityError
 from exporter.runtime import open_session, run_session
 from exporter.wholes import SAMPLE_ROWS, WholeAnswer
 from serving.repository import Repository, TensorSpec
 from serving.repository.model import SEGMENT_INPUT, segment_tensor
-from serving.repository.rows import allowed_error, relative_error
+from serving.repository.rows import Array, Run, allowed_error, relative_error
 from serving.repository.sample import sample_inputs
 
-Array = NDArray[np.generic]
+Look = Callable[[str, Run, Sequence[Array]], None]
 
 
 class ParityChecker:
-    """Compares whole task models with their composition in `repository`. Sessions of shared segments are opened once."""
+    """Compares whole task models with their composition in `repository`. Sessions of shared segments are opened once.
 
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
+    look: is shown each segment that runs, as a function that runs it, and what it is given.
+    """
+
+    def __init__(self, repository: Repository, look: Look = lambda segment, run, inputs: None) -> None:
+        self._repository, self._look = repository, look
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._samples: dict[tuple[TensorSpec, ...], Sequence[Array]] = {}
 
@@ -37,7 +39,8 @@ class ParityChecker:
         described = self._repository.tasks[task]
         tensors: dict[str, Array] = dict(zip((spec.name for spec in described.inputs), inputs, strict=True))
         for step in described.steps:
-            given = {segment_tensor(SEGMENT_INPUT, index): tensors[name] for index, name in enumerate(step.inputs)}
+            given = [tensors[name] for name in step.inputs]
+            self._look(step.segment, partial(self._run, step.segment), given)
             tensors.update(zip(step.outputs, self._run(step.segment, given), strict=True))
         return [tensors[output.name] for output in described.outputs]
 
@@ -51,10 +54,11 @@ class ParityChecker:
             self._samples = {specs: [*sample_inputs(specs, SAMPLE_ROWS).values()]}  # most often all tasks take the same
         return self._samples[specs]
 
-    def _run(self, segment: str, inputs: Mapping[str, Array]) -> Sequence[Array]:
+    def _run(self, segment: str, inputs: Sequence[Array]) -> Sequence[Array]:
         if segment not in self._sessions:
             self._sessions[segment] = open_session(self._repository.model_file(segment))
-        return run_session(self._sessions[segment], inputs, segment)
+        named = {segment_tensor(SEGMENT_INPUT, index): values for index, values in enumerate(inputs)}
+        return run_session(self._sessions[segment], named, segment)
 
 
 def check_error(repository: Repository, task: str, error: float, limit: float) -> None:

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from torch import nn
 
-from exporter.errors import ExportError, NonFiniteWeights
+from exporter.coupling import random_suspects
+from exporter.errors import ExportError, NonFiniteWeights, StaysInTraining
+from exporter.judge import refuse_random
 from exporter.load import first_line
 from exporter.passes.head import adapt_head
 from exporter.passes.optimise import optimise
@@ -79,6 +81,7 @@ class NetworkExporter:
         self._traces.append(trace(_with_distinct_weights(wrapped), self._example(2)))
         model = bind(self._traces[-1], weights)
         if not _computes(model, images, expected):
+            _refuse_uncertain(wrapped, model)
             raise ExportError("The exported ONNX graph does not compute what the torch network computes; nothing was written.")
         return model
 
@@ -189,6 +192,14 @@ def _computes(model: ir.Model, images: torch.Tensor, expected: NDArray[np.float3
     # `<=` is false where NaN is on either side.
     limit = _TOLERANCE * max(float(np.abs(expected).max()), 1e-6)
     return found.shape == expected.shape and bool(np.abs(found - expected).max() <= limit)
+
+
+def _refuse_uncertain(network: nn.Module, model: ir.Model) -> None:
+    """Raise ExportError if `network` computes something else each time, or by the batch, which no `model` of it could equal."""
+    refuse_random("The network", random_suspects(model))
+    for name, module in network.named_modules():
+        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise StaysInTraining(name.removeprefix("network."), type(module).__name__)
 
 
 def _with_distinct_weights(module: nn.Module) -> nn.Module:

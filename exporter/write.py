@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -26,6 +26,7 @@ from serving.repository.config import (
     task_config,
     to_text,
 )
+from serving.repository.model import Rows
 from serving.repository.read import CANARY, CONFIG_FILE, PREVIOUS
 
 
@@ -162,6 +163,14 @@ def write_all_tasks(folder: Path, tasks: Iterable[Task], cuts_left_out: Sequence
         onnx.save(copy_model(copy), model_path(folder, copy.model))
         _write_new(folder / copy.model / CONFIG_FILE, to_text(config))
     return read_repository(folder)
+
+
+def write_rows(folder: Path, repository: Repository, rows: Mapping[str, Rows]) -> Repository:
+    """Write into the configurations of segments in `folder` whether their `rows` affect each other; return what is there now."""
+    marked = {name: replace(repository.segments[name], rows=word) for name, word in rows.items()}
+    for segment in marked.values():
+        _write_new(folder / segment.name / CONFIG_FILE, to_text(segment_config(segment)))
+    return replace(repository, segments={**repository.segments, **marked})
 
 
 def model_path(folder: Path, segment: str) -> Path:

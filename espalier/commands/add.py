@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, Task, Tasks, input_options, open_inputs
+from espalier.commands.rows import Coupled, print_remarks
 from espalier.commands.versions import describe_inherited
 from espalier.console import console, human_macs, progress_bars, say
 
@@ -28,6 +29,7 @@ def add(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace tasks of the same names; the old ones are kept for a rollback.")
     ] = False,
+    coupled: Coupled = False,
 ) -> None:
     """Add tasks to a repository. What is there stays as it is, down to the byte, unless --recut is given.
 
@@ -43,10 +45,11 @@ def add(
 
     with progress_bars() as report:
         sources = open_inputs(backbone, task, tasks, inputs)
-        result = add_tasks(repo, sources, AddOptions(recut, replace), report, say)
+        result = add_tasks(repo, sources, AddOptions(recut, replace, coupled=coupled), report, say)
     console.print(repository_tree(result.repository))
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")
+    print_remarks(result.row_remarks)
     for name, taken in result.inherited.items():
         console.print(f"[yellow]{escape(describe_inherited(result.before[name], taken))}[/]", soft_wrap=True)
     for name, missed in result.missed.items():

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, input_options
 from espalier.commands.live import TokenFile, Urls, find_servers, tell
+from espalier.commands.rows import Coupled, print_remarks
 from espalier.commands.versions import describe_change, describe_inherited, describe_versions
 from espalier.console import console, human_macs, progress_bars, say
 
@@ -33,6 +34,7 @@ def deploy(
         str | None,
         typer.Option(metavar="SHARE", help="Keep the current version and give this one a share of the requests, such as 5%."),
     ] = None,
+    coupled: Coupled = False,
     url: Urls = None,
     token_file: TokenFile = None,
 ) -> None:
@@ -52,7 +54,8 @@ def deploy(
     from exporter.sources import open_sources
 
     with progress_bars() as report:
-        deployment = deploy(repo, open_sources(backbone, {task: model}, inputs), canary=share, progress=report, waiting=say)
+        sources = open_sources(backbone, {task: model}, inputs)
+        deployment = deploy(repo, sources, canary=share, coupled=coupled, progress=report, waiting=say)
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
     _print_sharing(deployment, task)
@@ -93,6 +96,7 @@ def _print_sharing(deployment: Deployment, task: str) -> None:
         return
     if task in added.remarks:
         console.print(f"[yellow]{escape(task)}[/] {escape(added.remarks[task])}", soft_wrap=True)
+    print_remarks(added.row_remarks)
     if task in added.inherited:
         console.print(f"[yellow]{escape(describe_inherited(added.before[task], added.inherited[task]))}[/]", soft_wrap=True)
     missed = added.missed[task]

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from espalier.commands.cuts import Cuts, MaxSegments, cut_options
 from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, Task, Tasks, input_options, open_inputs
+from espalier.commands.rows import Coupled, print_remarks
 from espalier.console import console, progress_bars, say
 
 
@@ -25,6 +26,7 @@ def export(
     cuts: Cuts = "cheap",
     max_segments: MaxSegments = None,
     max_batch_rows: Annotated[int, typer.Option(min=1, help="The most rows that one run of a model takes.")] = 64,
+    coupled: Coupled = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a repository that is there.")] = False,
 ) -> None:
     """Find what the tasks share and write one frozen trunk and their branches as a Triton model repository.
@@ -52,10 +54,11 @@ def export(
 
     with progress_bars() as report:
         sources = open_inputs(backbone, task, tasks, inputs)
-        result = export_repository(sources, ExportOptions(out, max_batch_rows, force, cuts=where), report, say)
+        result = export_repository(sources, ExportOptions(out, max_batch_rows, force, cuts=where, coupled=coupled), report, say)
     console.print(repository_tree(result.repository))
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")
+    print_remarks(result.row_remarks)
     for sentence in result.plan.cuts_left_out:
         console.print(f"[yellow]No cut:[/] {escape(sentence)}")
     worst = max(result.parity_errors.values())

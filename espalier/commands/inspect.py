@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from espalier.commands.rows import describe_rows
 from espalier.console import console
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def inspect(
     if cuts.row_count:
         console.print(cuts)
     console.print(savings_table(repository))
+    for line in describe_rows(repository):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     for plot in plots or ():
         console.print(f"Wrote {plot}.", soft_wrap=True, markup=False, highlight=False)
 

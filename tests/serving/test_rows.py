@@ -27,9 +27,9 @@ def softmax(x: Any, axis: int) -> Array:
     return np.asarray(exponents / exponents.sum(axis=axis, keepdims=True))
 
 
-def quantised(x: Any) -> Array:
+def quantised(x: Any) -> Any:
     step = max(float(np.abs(x).max()), 1e-9) / 127
-    return np.asarray(np.round(x / step) * step)
+    return np.round(x / step) * step
 
 
 INDEPENDENT: dict[str, Network] = {
