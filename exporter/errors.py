@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from pathlib import Path
 
 
@@ -149,10 +150,10 @@ class NotDeterministic(ExportError):
     """A network that gives another answer to the same input each time. operators: through which, as far as that is known."""
 
     def __init__(self, name: str, operators: Sequence[str]) -> None:
-        through = f" ({_listed(operators)})" if operators else ""
+        through = f" ({listed(operators)})" if operators else ""
         super().__init__(
             f"{name} gives another answer to the same input each time{through}, which cannot be checked; "
-            "export the network as it is for inference, without noise or dropout."
+            "export the network as it is for inference, without noise, dropout or statistics of the batch."
         )
 
 
@@ -170,11 +171,11 @@ class CoupledRows(ExportError):
     """A segment in which the answer to a row depends on the other rows of its batch. operators: through which, if that is known."""
 
     def __init__(self, segment: str, operators: Sequence[str], error: float) -> None:
-        through = _listed(operators) or "something that no rule found"
+        through = listed(operators) or "something that no rule found"
+        by = f" (by {error:.1e} of the outputs' spread)" if isfinite(error) else ""
         super().__init__(
-            f"Segment {segment!r}: the answer to a row depends on the other rows of its batch, through {through} (by {error:.1e} of the "
-            f"outputs' spread), so no request may be batched with others; {_way_out(through)}give --coupled to have each request run "
-            "by itself."
+            f"Segment {segment!r}: the answer to a row depends on the other rows of its batch, through {through}{by}, so no request may "
+            f"be batched with others; {_way_out(through)}give --coupled to have each request run by itself."
         )
 
 
@@ -295,7 +296,7 @@ class DifferentAnswer(ExportError):
         )
 
 
-def _listed(names: Sequence[str], most: int = 3) -> str:
+def listed(names: Sequence[str], most: int = 3) -> str:
     """Return `names` as words, the first `most` of them and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

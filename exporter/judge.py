@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from math import isnan
 
 from exporter.coupling import Suspect
-from exporter.errors import CoupledRows, ExportError, NotDeterministic
+from exporter.errors import CoupledRows, ExportError, NotDeterministic, listed
 from exporter.planning import PlannedSegment
 from serving.repository.model import Rows
-from serving.repository.rows import Array, RowsVerdict, Run, judge_rows
+from serving.repository.rows import LIMIT, Array, RowsVerdict, Run, judge_rows
 
+# Between batches of different sizes. Half precision and quantised networks then round otherwise, by some steps of many; what divides by
+# the number of rows is found by the rule.
+_SIZES = 500 * LIMIT
 _COST = "one request is one run of it, without those of others, and its rows stay together"
 
 
@@ -30,21 +33,23 @@ def judge(name: str, suspects: Sequence[Suspect], verdict: RowsVerdict, *, allow
     """
     wide, mixing, unknown = (_of_kind(suspects, kind) for kind in ("batch_wide", "mixes", "unknown"))
     if verdict.random():
-        raise NotDeterministic(f"Segment {name!r}", unknown)
+        raise NotDeterministic(f"Segment {name!r}", unknown + mixing)
     if isnan(verdict.alone):
-        return Judgement("", f"Segment {name}: no run gave a finite number, so whether rows affect each other is not known.")
-    independent = verdict.independent()
-    if not independent and (mixing or not wide) and not allowed:
+        remark = f"Segment {name}: no run gave a finite number, so whether rows affect each other is not known."
+        return Judgement("coupled" if mixing or wide else "", remark)
+    differ = not verdict.independent(sizes=_SIZES)
+    by_size = not suspects and verdict.beside <= LIMIT  # no operator that could, no other rows that did: rounding, or nearly
+    if differ and not (allowed or by_size) and (mixing or not wide):
         raise CoupledRows(name, mixing or unknown, max(verdict.alone, verdict.beside))
-    if not independent or wide:
-        through = " and ".join(mixing or wide or unknown) or "something that no rule found"
+    if differ or wide:
+        through = listed(mixing or wide or unknown) or ("how many they are" if by_size else "something that no rule found")
         return Judgement("coupled", f"Segment {name}: rows affect each other through {through}; {_COST}.")
     if mixing:
-        meet = f"rows meet in {' and '.join(mixing)}, though no run gave another answer for it"
+        meet = f"rows meet in {listed(mixing)}, though no run gave another answer for it"
         return Judgement("coupled", f"Segment {name}: {meet}; {_COST}.")
     if unknown:
         return Judgement(
-            "independent", f"Segment {name}: rows do not affect each other, judged by runs alone ({', '.join(unknown)})."
+            "independent", f"Segment {name}: rows do not affect each other, judged by runs alone ({listed(unknown)})."
         )
     return Judgement("independent")
 

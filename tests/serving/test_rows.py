@@ -86,6 +86,8 @@ def test_another_rounding_by_size_is_told_from_other_rows_beside() -> None:
     found = verdict(lambda x: x @ WEIGHTS + 0.01 * len(x))
     assert found.alone > 1e-4
     assert found.beside == 0
+    assert not found.independent()
+    assert found.independent(sizes=0.05)
 
 
 def test_answers_that_are_no_numbers_prove_nothing() -> None:
