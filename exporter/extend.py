@@ -16,7 +16,7 @@ from exporter.describe import describe_segment, describe_steps, describe_task
 from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists
 from exporter.existing import read_existing
 from exporter.export import check_parity, write_segments
-from exporter.parity import ParityChecker, check_error, relative_error
+from exporter.parity import ParityChecker, check_error
 from exporter.planning import PlannedStep, SharingPlan, make_sharing_plan
 from exporter.reuse import Missed, keep_segments, missed_sharing
 from exporter.sources import Sources
@@ -24,6 +24,7 @@ from exporter.versions import all_versions, inherited, replaced, with_canary, wi
 from exporter.wholes import SAMPLE_ROWS, answers_of_wholes, with_records
 from exporter.write import Change, changed_whole, write_all_tasks, write_models
 from serving.repository import Repository, Task
+from serving.repository.rows import relative_error
 from serving.repository.sample import sample_inputs
 
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from exporter.errors import ParityError
 from exporter.runtime import open_session, run_session
-from exporter.wholes import SAMPLE_ROWS, WholeAnswer, spread_of
+from exporter.wholes import SAMPLE_ROWS, WholeAnswer
 from serving.repository import Repository, TensorSpec
 from serving.repository.model import SEGMENT_INPUT, segment_tensor
+from serving.repository.rows import allowed_error, relative_error
 from serving.repository.sample import sample_inputs
 
 Array = NDArray[np.generic]
@@ -57,24 +58,8 @@ class ParityChecker:
 
 
 def check_error(repository: Repository, task: str, error: float, limit: float) -> None:
-    """Raise ParityError when `error` is over `limit`, which is meant for float32.
-
-    Half precision rounds some thousand times as coarsely, and gets a limit that much wider.
-    """
+    """Raise ParityError when `error` is over `limit`, which is meant for float32."""
     segments = [repository.segments[step.segment] for step in repository.tasks[task].steps]
-    half = any(spec.dtype in ("FP16", "BF16") for segment in segments for spec in (*segment.inputs, *segment.outputs))
-    allowed = limit * 500 if half else limit
+    allowed = allowed_error((spec for segment in segments for spec in (*segment.inputs, *segment.outputs)), limit)
     if not error <= allowed:  # NaN is an error, too
         raise ParityError(task, error, allowed)
-
-
-def relative_error(found: Array, expected: Array) -> float:
-    """Return max|found - expected| over the spread of `expected`: its largest standard deviation over rows, of any output entry.
-
-    An absolute limit would let a constant pass for the output of a network whose answers hardly differ.
-    """
-    difference = float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max())
-    spread = spread_of(expected)
-    if difference == 0:
-        return 0.0
-    return difference / spread if spread else float("inf")

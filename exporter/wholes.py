@@ -14,6 +14,7 @@ from exporter.analysis import Analysis, Progress
 from exporter.runtime import open_session, run_session
 from serving.repository import Task
 from serving.repository.record import OutputRecord, ParityRecord, recorded_places
+from serving.repository.rows import spread_of
 from serving.repository.sample import sample_inputs
 
 Array = NDArray[np.generic]
@@ -62,11 +63,6 @@ def answer_of_whole(task: Task, file: Path, tolerance: float = _TOLERANCE) -> Wh
 def with_records(tasks: Mapping[str, Task], answers: Mapping[str, WholeAnswer]) -> dict[str, Task]:
     """Return `tasks` with the records of their whole networks."""
     return {name: replace(task, parity=answers[name].record) for name, task in tasks.items()}
-
-
-def spread_of(values: Array) -> float:
-    """Return the largest standard deviation over rows of any entry of an output of shape (n, ...)."""
-    return float(np.std(values.astype(np.float64), axis=0).max(initial=0.0))
 
 
 def _record(row: Array, rows: Array) -> OutputRecord | None:

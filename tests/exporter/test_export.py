@@ -19,11 +19,11 @@ from exporter.errors import (
     ParityError,
 )
 from exporter.export import ExportOptions, ExportReport, export_repository
-from exporter.parity import relative_error
 from exporter.sources import Sources
 from exporter.task_model import TaskModel
 from serving.preprocessing import Preprocessing
 from serving.repository import Repository, read_repository
+from serving.repository.rows import relative_error
 from tests.exporter.graphs import SIZE, Net
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from exporter.errors import BadModel, NonFiniteWeights
 from exporter.guard import analyse
 from exporter.load import load_onnx
-from exporter.parity import relative_error
 from exporter.runtime import open_session
+from serving.repository.rows import relative_error
 from tests.exporter.graphs import SIZE, Net
 
 NET = Net(blocks=(1,))
