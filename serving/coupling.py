@@ -81,15 +81,15 @@ class RowsCheck:
         return {name: found[name] if name in found else self._known[segment.digest] for name, segment in silent.items()}
 
     def _try(self, repository: Repository, unknown: Mapping[str, Segment]) -> dict[str, _Finding]:
-        """Judge segments on what those before them give; where that fails, on rows of the right shape."""
+        """Judge segments on what those before them give; where that says nothing, on rows of the right shape."""
         found: dict[str, _Finding] = {}
         for flow in _flows(repository, unknown):
             ready = flow.start()
             while ready and len(found) < len(unknown):
                 work = ready.pop()  # the newest: what it takes is needed no longer than it has to
                 segment, inputs = repository.segments[work.step.segment], work.inputs()
-                if segment.name in unknown and segment.name not in found:
-                    found[segment.name] = self._judge(segment, inputs)
+                if segment.name in unknown and segment.name not in found and (finding := self._judge(segment, inputs)).rows:
+                    found[segment.name] = finding
                 try:
                     results = self._engine.try_segment(segment, inputs)
                     ready += flow.finish(work, results, SegmentRun(segment.name, work.rows, 0.0))
@@ -133,9 +133,12 @@ def _finding(verdict: RowsVerdict, limit: float) -> _Finding:
         return _Finding("independent")
     if verdict.random(limit):
         return _Finding("coupled", "it answers the same rows differently each time")
-    if math.isnan(verdict.alone + verdict.beside + verdict.repeated):
+    if math.isnan(verdict.alone):
         return _Finding("", "its answers to sample rows are no numbers")
-    return _Finding("coupled", f"answers change by {max(verdict.alone, verdict.beside):.2g} of their spread")
+    if math.isnan(verdict.beside):
+        return _Finding("coupled", "it does not give a row for each row")
+    worst = max(verdict.alone, verdict.beside)
+    return _Finding("coupled", f"answers change by {worst:.2g} of their spread" if worst < math.inf else "answers change beyond measure")
 
 
 def _flows(repository: Repository, unknown: Mapping[str, Segment]) -> Iterator[Flow]:
