@@ -24,6 +24,7 @@ from serving.repository.rows import RowsVerdict, allowed_error, judge_rows
 from serving.repository.sample import sample_inputs
 
 log = logging.getLogger(__name__)
+BUDGET_S = 30.0
 _SAMPLE_ROWS = 8  # as many as `judge_rows` takes
 _MOST_NAMES = 5  # in a log line
 
@@ -37,11 +38,15 @@ class _Finding:
 
 
 class RowsCheck:
-    """Checks the segments of `engine`. record: a file with the digests of those that were found to be independent; None: none is kept."""
+    """Checks the segments of `engine`. record: a file with the digests of those that were found to be independent; None: none is kept.
 
-    def __init__(self, engine: Engine, record: Path | None = None) -> None:
+    budget_s: after so long no further check is begun at a load: each takes forty rows of a segment, those of a thousand tasks half an hour.
+    """
+
+    def __init__(self, engine: Engine, record: Path | None = None, budget_s: float = BUDGET_S) -> None:
         self._engine = engine
         self._record = record
+        self._budget_s = budget_s
         self._known: dict[str, _Finding] = {}  # by digest
         self._said: set[str] = set()
 
@@ -61,7 +66,7 @@ class RowsCheck:
             passed = sum(finding.rows == "independent" for finding in findings.values())
             log.info(
                 "Of %d segments the configuration does not say whether the rows of a batch affect each other; %d were found not to, "
-                "and are batched as ever (%.1f s).",
+                "and are batched as ever (%.1f s). Export the repository again, and it says so.",
                 len(findings),
                 passed,
                 time.perf_counter() - started,
@@ -83,9 +88,10 @@ class RowsCheck:
     def _try(self, repository: Repository, unknown: Mapping[str, Segment]) -> dict[str, _Finding]:
         """Judge segments on what those before them give; where that says nothing, on rows of the right shape."""
         found: dict[str, _Finding] = {}
+        end = time.perf_counter() + self._budget_s
         for flow in _flows(repository, unknown):
             ready = flow.start()
-            while ready and len(found) < len(unknown):
+            while ready and len(found) < len(unknown) and time.perf_counter() < end:
                 work = ready.pop()  # the newest: what it takes is needed no longer than it has to
                 segment, inputs = repository.segments[work.step.segment], work.inputs()
                 if segment.name in unknown and segment.name not in found and (finding := self._judge(segment, inputs)).rows:
@@ -95,9 +101,10 @@ class RowsCheck:
                     ready += flow.finish(work, results, SegmentRun(segment.name, work.rows, 0.0))
                 except ServingError as error:
                     ready += flow.fail(work, error)
-        for name in unknown.keys() - found.keys():
-            found[name] = self._judge(unknown[name], list(sample_inputs(unknown[name].inputs, _SAMPLE_ROWS).values()))
-        return found
+        for name, segment in unknown.items():
+            if name not in found and time.perf_counter() < end:
+                found[name] = self._judge(segment, list(sample_inputs(segment.inputs, _SAMPLE_ROWS).values()))
+        return {name: found.get(name, _NO_TIME) for name in unknown}
 
     def _judge(self, segment: Segment, inputs: list[Array]) -> _Finding:
         try:
@@ -117,15 +124,16 @@ class RowsCheck:
         names = [f"{segment.name!r} ({findings.get(segment.name, marked).reason})" for segment in new[:_MOST_NAMES]]
         more = f" and {len(new) - _MOST_NAMES} more" if len(new) > _MOST_NAMES else ""
         log.warning(
-            "Rows of a batch may affect each other in %s%s: a request through these is one run, with no other request in it, and is "
+            "Rows of a batch may affect each other in segment %s%s: a request is one run there, with no other request in it, and is "
             "refused if it has more rows than a run may have.%s",
             ", ".join(names),
             more,
-            " " + _TRITON if self._engine.batches_elsewhere and any(segment.name in findings for segment in new) else "",
+            _TRITON if self._engine.batches_elsewhere and any(segment.name in findings for segment in new) else "",
         )
 
 
-_TRITON = "Triton goes by their own configuration, which does not say so; export the repository again."
+_NO_TIME = _Finding("", "there was no time to check it")
+_TRITON = " Triton goes by what their configuration says of batching; where that is wrong, export the repository again."
 
 
 def _finding(verdict: RowsVerdict, limit: float) -> _Finding:
@@ -138,7 +146,9 @@ def _finding(verdict: RowsVerdict, limit: float) -> _Finding:
     if math.isnan(verdict.beside):
         return _Finding("coupled", "it does not give a row for each row")
     worst = max(verdict.alone, verdict.beside)
-    return _Finding("coupled", f"answers change by {worst:.2g} of their spread" if worst < math.inf else "answers change beyond measure")
+    return _Finding(
+        "coupled", f"answers change by {worst:.2g} of their spread" if worst < math.inf else "answers change beyond measure"
+    )
 
 
 def _flows(repository: Repository, unknown: Mapping[str, Segment]) -> Iterator[Flow]:

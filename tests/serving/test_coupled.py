@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -309,7 +310,7 @@ def test_what_nobody_knows_is_found_out_at_the_load_and_said(
     passed = 2 if rows == "independent" else 1
     assert f"Of 2 segments the configuration does not say whether the rows of a batch affect each other; {passed} were" in found
     assert len(alone) == (rows != "independent")
-    assert all(f"may affect each other in 'odd' ({said}" in sentence for sentence in alone)
+    assert all(f"may affect each other in segment 'odd' ({said}" in sentence for sentence in alone)
 
 
 def test_inner_segments_are_tried_on_what_those_before_them_give() -> None:
@@ -335,6 +336,22 @@ def test_what_the_configuration_says_is_believed_and_the_rest_is_found_once(tmp_
         assert {"a", "b"} >= set(runs)
         first, runs = runs, []
     assert first == []  # the second time nothing ran
+
+
+def test_what_there_is_no_time_for_runs_alone_until_the_next_start(tmp_path: Path) -> None:
+    repository, record = one_by_one("a", "b"), tmp_path / "independent.txt"
+
+    def slow(x: Any) -> Any:
+        time.sleep(0.002)
+        return np.tanh(x)
+
+    def check(budget_s: float) -> list[Rows]:
+        found = asyncio.run(RowsCheck(InMemoryEngine({"a": slow, "b": slow}), record, budget_s).judged(repository))
+        return [segment.rows for segment in found.segments.values()]
+
+    assert check(budget_s=0) == ["", ""]
+    assert check(budget_s=0.01) == ["independent", ""]
+    assert check(budget_s=0.01) == ["independent", "independent"]
 
 
 def test_repositories_of_before_are_batched_as_ever_once_checked(tmp_path: Path) -> None:

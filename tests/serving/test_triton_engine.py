@@ -111,15 +111,17 @@ def all_of(tasks: list[str], rows: int) -> InferRequest:
 def test_segments_that_nobody_has_checked_are_tried_on_triton(
     triton: StandIn, repository: Repository, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """These take six rows at most, and the check needs eight: so nothing is found out, they run alone as far as we decide, and it is said."""
+    """These take six rows at most, and the check needs eight: nothing is found out, they run alone as far as we decide, and it is said."""
     silent = replace(repository, segments={**repository.segments, "mid": replace(repository.segments["mid"], rows="")})
 
     async def work(router: Router) -> None:
         assert {rows for model, _, rows in triton.requests if model == "mid"} >= {1, 8}
         assert router.catalog.repository.segments["mid"].is_coupled
         (said,) = [message for message in caplog.messages if "may affect each other" in message]
-        assert "in 'mid' (it does not run on several rows)" in said
-        assert said.endswith("Triton goes by their own configuration, which does not say so; export the repository again.")
+        assert "in segment 'mid' (it does not run on several rows)" in said
+        assert said.endswith(
+            "Triton goes by what their configuration says of batching; where that is wrong, export the repository again."
+        )
 
     routed(silent, triton, work)
 
