@@ -20,11 +20,12 @@ from serving.engines.flow import Flow
 from serving.errors import ServingError
 from serving.plan import make_plan
 from serving.repository.model import Repository, Rows, Segment
-from serving.repository.rows import RowsVerdict, allowed_error, judge_rows
+from serving.repository.rows import LIMIT, RowsVerdict, judge_rows
 from serving.repository.sample import sample_inputs
 
 log = logging.getLogger(__name__)
 BUDGET_S = 30.0
+_SIZES = 500 * LIMIT  # between batches of different sizes, which half precision, quantised networks and GPUs round otherwise
 _SAMPLE_ROWS = 8  # as many as `judge_rows` takes
 _MOST_NAMES = 5  # in a log line
 
@@ -107,12 +108,15 @@ class RowsCheck:
         return {name: found.get(name, _NO_TIME) for name in unknown}
 
     def _judge(self, segment: Segment, inputs: list[Array]) -> _Finding:
+        run = partial(self._engine.try_segment, segment)
         try:
-            verdict = judge_rows(partial(self._engine.try_segment, segment), inputs)
+            try:
+                return _finding(judge_rows(run, inputs))
+            except ServingError:  # larger numbers may be places beyond the end of a table
+                return _finding(judge_rows(run, inputs, scales=(1,)))
         except Exception:  # whatever a model does with rows that it was not made for, the server lives on
             log.debug("Segment %r could not be checked.", segment.name, exc_info=True)
             return _Finding("", "it does not run on several rows")
-        return _finding(verdict, allowed_error((*segment.inputs, *segment.outputs)))
 
     def _say_coupled(self, segments: Iterable[Segment], findings: Mapping[str, _Finding]) -> None:
         """Log once of each segment that it is not batched, and why."""
@@ -136,10 +140,10 @@ _NO_TIME = _Finding("", "there was no time to check it")
 _TRITON = " Triton goes by what their configuration says of batching; where that is wrong, export the repository again."
 
 
-def _finding(verdict: RowsVerdict, limit: float) -> _Finding:
-    if verdict.independent(limit):
+def _finding(verdict: RowsVerdict) -> _Finding:
+    if verdict.independent(sizes=_SIZES):
         return _Finding("independent")
-    if verdict.random(limit):
+    if verdict.random():
         return _Finding("coupled", "it answers the same rows differently each time")
     if math.isnan(verdict.alone):
         return _Finding("", "its answers to sample rows are no numbers")

@@ -39,9 +39,13 @@ class RowsVerdict:
     beside: float
     repeated: float
 
-    def independent(self, limit: float = LIMIT) -> bool:
-        """Return whether rows may be batched with any others. NaN is no."""
-        return self.alone <= limit and self.beside <= limit and self.repeated <= limit
+    def independent(self, limit: float = LIMIT, sizes: float | None = None) -> bool:
+        """Return whether rows may be batched with any others. NaN is no.
+
+        sizes: the limit for batches of different sizes, if it is another: a network that rounds to steps (half precision, quantised)
+        may land a step apart there, and nowhere else.
+        """
+        return self.alone <= (limit if sizes is None else sizes) and self.beside <= limit and self.repeated <= limit
 
     def random(self, limit: float = LIMIT) -> bool:
         """Return whether the same batch has another answer each time, so that nothing can be said of its rows."""

@@ -288,10 +288,16 @@ def far_off(x: Any) -> Any:
         return np.sqrt(x - 100)
 
 
+def table(x: Any) -> Any:
+    """Take places of a table, which ends before rows that are ten times as large."""
+    return np.linspace(0, 1, 20)[np.floor(x).astype(int) + 10]
+
+
 @pytest.mark.parametrize(
     ("function", "rows", "said"),
     [
         (np.tanh, "independent", ""),
+        (table, "independent", ""),
         (lambda x: x - x.mean(0), "coupled", "answers change beyond measure"),
         (lambda x: x / len(x), "coupled", "answers change by"),
         (lambda x: x + np.random.default_rng().normal(size=x.shape), "coupled", "it answers the same rows differently each time"),
@@ -299,7 +305,7 @@ def far_off(x: Any) -> Any:
         (lambda x: x.reshape(1, 4), "", "it does not run on several rows"),
         (lambda x: x * np.nan, "", "its answers to sample rows are no numbers"),
     ],
-    ids=["independent", "mean", "count", "random", "first", "one", "nan"],
+    ids=["independent", "table", "mean", "count", "random", "first", "one", "nan"],
 )
 def test_what_nobody_knows_is_found_out_at_the_load_and_said(
     function: Callable[[Any], Any], rows: Rows, said: str, caplog: pytest.LogCaptureFixture

@@ -27,9 +27,9 @@ def softmax(x: Any, axis: int) -> Array:
     return np.asarray(exponents / exponents.sum(axis=axis, keepdims=True))
 
 
-def quantised(x: Any) -> Array:
+def quantised(x: Any) -> Any:
     step = max(float(np.abs(x).max()), 1e-9) / 127
-    return np.asarray(np.round(x / step) * step)
+    return np.round(x / step) * step
 
 
 INDEPENDENT: dict[str, Network] = {
@@ -86,6 +86,8 @@ def test_another_rounding_by_size_is_told_from_other_rows_beside() -> None:
     found = verdict(lambda x: x @ WEIGHTS + 0.01 * len(x))
     assert found.alone > 1e-4
     assert found.beside == 0
+    assert not found.independent()
+    assert found.independent(sizes=0.05)
 
 
 def test_answers_that_are_no_numbers_prove_nothing() -> None:
