@@ -91,14 +91,18 @@ class Catalog:
     def _make_plan(self, model: Model, outputs: Sequence[str]) -> ExecutionPlan:
         if model.name in self.repository.segments:
             inputs = tuple(spec.name for spec in model.inputs)
-            step = PlanStep(model.name, (inputs,), (tuple(model.outputs),))
+            coupled = self.repository.segments[model.name].is_coupled
+            step = PlanStep(model.name, (inputs,), (tuple(model.outputs),), coupled)
             return ExecutionPlan(inputs, (step,), {name: name for name in outputs})
         return make_plan(self.repository, outputs)
 
     def rows_per_run(self, plan: ExecutionPlan, model: Model) -> int:
-        """Return the most rows that may go through `plan` at once: a segment that stacks k streams sees k times as many."""
+        """Return the most rows that may go through `plan` at once: a segment that stacks k streams sees k times as many.
+
+        Where the request must not be divided that is no reason to take fewer: what stacks streams takes them one by one.
+        """
         segments = self.repository.segments
-        limits = [segments[step.segment].max_batch_rows // len(step.inputs) for step in plan.steps]
+        limits = [segments[step.segment].max_batch_rows // (1 if plan.coupled else len(step.inputs)) for step in plan.steps]
         return max(1, min([model.max_batch_rows, *limits]))
 
     def config(self, model: Model) -> Any:

@@ -57,6 +57,16 @@ class DifferentInputs(InvalidRequest):
         super().__init__(f"Tasks {first!r} and {second!r} take different inputs; ask for them in separate requests.")
 
 
+class TooManyRows(InvalidRequest):
+    """A request that cannot be divided has more rows than a run may have."""
+
+    def __init__(self, rows: int, limit: int, segment: str) -> None:
+        super().__init__(
+            f"The request has {rows} rows, of which {limit} can go at once, and it cannot be divided: in segment {segment!r} the rows of a "
+            f"batch may affect each other. Send at most {limit} rows at a time."
+        )
+
+
 class NoImageTask(InvalidRequest):
     """An image came for all tasks that take one, and none does."""
 

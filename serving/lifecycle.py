@@ -1,9 +1,9 @@
 """Which tasks are served, and how that changes while requests run.
 
 What is served at a moment is a catalogue that never changes. A load or unload makes the next one: its new segments are opened and tried
-first, and its new tasks must answer their recorded samples; then it takes the place of the old one at once. Requests finish on the
-catalogue that they started on; segments that only old catalogues know are closed when their last request is done. Segments are named by
-content, so that states mix without harm.
+first, what is not known of their rows is found out, and its new tasks must answer their recorded samples; then it takes the place of the
+old one at once. Requests finish on the catalogue that they started on; segments that only old catalogues know are closed when their last
+request is done. Segments are named by content, so that states mix without harm.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from serving.catalog import Catalog
+from serving.coupling import RowsCheck
 from serving.engines.base import Engine
 from serving.errors import EngineError, LastModel, LoadFailed, NotATask, RepositoryError, ServingError, UnknownModel
 from serving.parity import check_answers
@@ -42,12 +44,16 @@ class Lifecycle:
     """The catalogue of `repository` on `engine`, and its changes from the repository's folder. Used from one event loop.
 
     reader: who has read `repository` and remembers; None: nobody, so that the first change takes as long as reading all anew.
+    rows_record: as of `RowsCheck`.
     """
 
-    def __init__(self, repository: Repository, engine: Engine, reader: RepositoryReader | None = None) -> None:
+    def __init__(
+        self, repository: Repository, engine: Engine, reader: RepositoryReader | None = None, rows_record: Path | None = None
+    ) -> None:
         self._engine = engine
         self._path = repository.path
         self._reader = reader or RepositoryReader(repository.path)
+        self._rows = RowsCheck(engine, rows_record)
         self._current = _Generation(Catalog(repository))
         self._old: list[_Generation] = []
         self._changing = asyncio.Lock()
@@ -58,6 +64,10 @@ class Lifecycle:
     def catalog(self) -> Catalog:
         """Return what is served now."""
         return self._current.catalog
+
+    async def begin(self) -> None:
+        """Find out what is to be known of the first catalogue's segments, which are loaded, before anybody asks for them."""
+        self._current = _Generation(Catalog(await self._rows.judged(self.catalog.repository)))
 
     @contextmanager
     def use(self) -> Iterator[Catalog]:
@@ -126,27 +136,31 @@ class Lifecycle:
 
     async def _serve(self, name: str, tasks: Mapping[str, Task], segments: Mapping[str, Segment]) -> None:
         repository = served_part(replace(self.catalog.repository, tasks=tasks, segments=segments))
-        catalog = Catalog(repository)
         before = self.catalog.repository.tasks
         changed = [task for task in repository.tasks.values() if task.name == name or task != before.get(task.name)]
         try:
             await self._engine.load(repository)
-            await self._try(repository, changed)
+            tried = await self._tried(repository, changed)
         except (RepositoryError, EngineError) as error:
             raise LoadFailed(name, error) from error
         self._old.append(self._current)
-        self._current = _Generation(catalog)
+        self._current = _Generation(Catalog(tried))
         self._release_soon()
 
-    async def _try(self, repository: Repository, tasks: Iterable[Task]) -> None:
-        """Compare the answers of `tasks` with their records. What was opened for a task that fails is closed."""
+    async def _tried(self, repository: Repository, tasks: Iterable[Task]) -> Repository:
+        """Return `repository` with what is to be known of its segments, after `tasks` have answered as their records say.
+
+        What was opened for a task that fails is closed.
+        """
         try:
-            await check_answers(self._engine, repository, tasks)
+            judged = await self._rows.judged(repository)
+            await check_answers(self._engine, judged, tasks)
         except ServingError:
             with suppress(ServingError):  # of an engine that is told what tasks are, these too are as they were
                 await self._engine.load(self.catalog.repository)
             await self._engine.release(repository.segments.keys() - self._kept())
             raise
+        return judged
 
     def _kept(self) -> set[str]:
         """Return the segments that requests can ask for."""

@@ -10,7 +10,7 @@ same segment to the same tensors.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,12 +25,14 @@ Tensors = tuple[str, ...]
 class PlanStep:
     """One run of a segment on one or several streams, stacked on the batch axis in this order; the results are split again.
 
-    inputs, outputs: per stream the tensors that the segment takes and gives there.
+    inputs, outputs: per stream the tensors that the segment takes and gives there. coupled: whether the rows of a run may affect each
+    other: then there is one stream, and a run has all rows of a request and nobody else's.
     """
 
     segment: str
     inputs: tuple[Tensors, ...]
     outputs: tuple[Tensors, ...]
+    coupled: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class ExecutionPlan:
     inputs: Tensors
     steps: tuple[PlanStep, ...]
     outputs: Mapping[str, str]
+
+    @cached_property
+    def coupled(self) -> str:
+        """Return the first segment because of which a request must not be divided, "" where there is none."""
+        return next((step.segment for step in self.steps if step.coupled), "")
 
     @cached_property
     def needs(self) -> tuple[frozenset[str], ...]:
@@ -78,7 +85,8 @@ def make_plan(repository: Repository, names: Sequence[str]) -> ExecutionPlan:
     sources = tuple(spec.name for spec in repository.tasks[tasks[0]].inputs)
     steps, tensors = unite(repository.tasks[task] for task in tasks)
     outputs = {output: tensors[task, output] for output, task in wanted.items()}
-    return ExecutionPlan(sources, tuple(_schedule(_needed(steps, outputs.values()), set(sources))), outputs)
+    coupled = {name for name, segment in repository.segments.items() if segment.is_coupled}
+    return ExecutionPlan(sources, tuple(_schedule(_needed(steps, outputs.values()), set(sources), coupled)), outputs)
 
 
 def _wanted(repository: Repository, names: Iterable[str]) -> dict[str, str]:
@@ -105,10 +113,11 @@ def _needed(steps: list[Step], outputs: Iterable[str]) -> list[Step]:
     return needed[::-1]
 
 
-def _schedule(steps: list[Step], available: set[str]) -> Iterator[PlanStep]:
+def _schedule(steps: list[Step], available: set[str], coupled: Set[str]) -> Iterator[PlanStep]:
     """Yield runs of segments: a segment waits until all of its inputs are there, then takes its streams as one batch.
 
-    Only where segments wait for each other (a network that contains the same frozen blocks twice) one runs with what it has.
+    Only where segments wait for each other (a network that contains the same frozen blocks twice) one runs with what it has; and those
+    that are `coupled` run once for each stream.
     """
     while steps:
         waiting: dict[str, list[Step]] = {}
@@ -118,6 +127,8 @@ def _schedule(steps: list[Step], available: set[str]) -> Iterator[PlanStep]:
         complete = (segment for segment, group in waiting.items() if len(ready[segment]) == len(group))
         chosen = next(complete, None) or next(segment for segment, group in ready.items() if group)
         run = ready[chosen]
-        yield PlanStep(chosen, tuple(step.inputs for step in run), tuple(step.outputs for step in run))
+        for streams in [[step] for step in run] if chosen in coupled else [run]:
+            inputs, outputs = tuple(step.inputs for step in streams), tuple(step.outputs for step in streams)
+            yield PlanStep(chosen, inputs, outputs, chosen in coupled)
         available.update(name for step in run for name in step.outputs)
         steps = [step for step in steps if step not in run]

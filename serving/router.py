@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from serving.canary import involved, served_by
 from serving.catalog import Catalog, Model
@@ -36,7 +37,7 @@ _MAX_RANKED_VALUES = 1 << 14  # on the event loop: more take a millisecond
 class Router:
     """Answers requests for the models of `repository` with `engine`, which it starts and closes. `observer` is told what happens.
 
-    draw: returns numbers in [0, 1), which share out requests between a task and its canary. reader: see `Lifecycle`.
+    draw: returns numbers in [0, 1), which share out requests between a task and its canary. reader, rows_record: see `Lifecycle`.
     """
 
     def __init__(
@@ -46,11 +47,12 @@ class Router:
         observer: Observer | None = None,
         draw: Callable[[], float] = random.random,
         reader: RepositoryReader | None = None,
+        rows_record: Path | None = None,
     ) -> None:
         self._draw = draw
         self._engine = engine
         self.observer = observer or Silent()
-        self.lifecycle = Lifecycle(repository, engine, reader)
+        self.lifecycle = Lifecycle(repository, engine, reader, rows_record)
         self._requests = RequestCounter()
         self._ready = False
         self._draining = False
@@ -78,6 +80,7 @@ class Router:
     async def start(self, check_samples: bool = False) -> None:
         """Load the models and, if asked to, compare every task's answer with its record. Raises RepositoryError or EngineError."""
         await self._engine.start()
+        await self.lifecycle.begin()
         if check_samples:
             await check_answers(self._engine, self.repository, self.repository.tasks.values())
         self._ready = True

@@ -49,7 +49,8 @@ class Server:
     max_pending_bytes: of requests that are not answered yet, together; more are refused (0: none is; None: a quarter of the memory).
     admin_token: whoever knows it may load and unload models; None: nobody. access_log: a log line per request.
     observers: who else hears what happens, beside metrics, log and traces. check_samples: whether every task's answer is compared with
-    what was recorded at its export before the server is ready, as it always is when a task is loaded later.
+    what was recorded at its export before the server is ready, as it always is when a task is loaded later. rows_record: a file that keeps
+    which segments of older repositories may be batched, so that the next start need not find out again; None: none.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Server:
         observers: Sequence[Observer] = (),
         admin_token: str | None = None,
         check_samples: bool = False,
+        rows_record: Path | None = None,
     ) -> None:
         self.host = host
         self.http_port = http_port
@@ -88,6 +90,7 @@ class Server:
         self._observers = observers
         self._admin = Admin(admin_token)
         self._check_samples = check_samples
+        self._rows_record = rows_record
         self._closing = contextlib.AsyncExitStack()
 
     @property
@@ -111,7 +114,7 @@ class Server:
             stack.push_async_callback(observation.aclose)
             observer = observation.observer
             engine = self._engine or self._make_engine(repository)
-            router = Router(repository, engine, observer, reader=reader)
+            router = Router(repository, engine, observer, reader=reader, rows_record=self._rows_record)
             observation.metrics.watch(router, lambda: self._pending.bytes)
             memory = SharedMemory(self._max_body_bytes) if self._shared_memory else None
             listener = stack.enter_context(contextlib.closing(listening_socket(self.host, self.http_port)))

@@ -187,4 +187,5 @@ def serve(
         access_log=log_format is LogFormat.json if access_log is None else access_log,
         admin_token=token,
         check_samples=check_samples,
+        rows_record=None if cache is None else cache.with_name("independent.txt"),
     )

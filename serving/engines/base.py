@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from serving.errors import ServingError
 from serving.observe.histogram import EMPTY, Histogram
 from serving.plan import ExecutionPlan
-from serving.repository.model import Repository
+from serving.repository.model import Repository, Segment
 
 Array = NDArray[np.generic]
 
@@ -86,7 +86,12 @@ class SegmentStatistics:
 
 
 class Engine(Protocol):
-    """Runs plans. `start` makes it ready (models loaded and warm), `aclose` lets go of everything."""
+    """Runs plans. `start` makes it ready (models loaded and warm), `aclose` lets go of everything.
+
+    batches_elsewhere: whether what computes puts requests together by itself, going by the configuration of each segment alone.
+    """
+
+    batches_elsewhere: ClassVar[bool]
 
     async def start(self) -> None:
         """Load what is needed. Raises RepositoryError or EngineError; a failed start leaves nothing behind."""
@@ -106,7 +111,14 @@ class Engine(Protocol):
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:
         """Run `plan` on `inputs` (by name, each of shape (n, ...), n >= 1).
 
-        Segments that fail make errors in the answer. Raises NotReady before `start`, QueueFull, DeadlineExceeded.
+        Segments that fail make errors in the answer. Raises NotReady before `start`, QueueFull, DeadlineExceeded; TooManyRows where there
+        are more than `call.rows_per_run`, and `plan` must not be divided.
+        """
+
+    def try_segment(self, segment: Segment, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Return what `segment`, which is loaded, gives on `inputs`, by itself and as nobody's request.
+
+        Callable from any thread but the event loop's, which it would hold up. Raises EngineError, RepositoryError, NotReady.
         """
 
     def check_room(self, rows: int) -> None:

@@ -63,7 +63,8 @@ class BatchRunner:
         segment = batch[0].step.segment
         rows = batch[0].rows if len(batch) == 1 else sum(work.rows for work in batch)
         try:
-            results = self._run_in_pieces(segment, _stack([work.inputs() for work in batch]), rows)
+            limit = rows if batch[0].step.coupled else self._limit(segment)
+            results = self._run_in_pieces(segment, _stack([work.inputs() for work in batch]), rows, limit)
             _check(segment, results, rows, len(batch[0].step.outputs[0]))
             if is_on_device(results[0]):
                 results = _brought_home(batch, results)
@@ -88,8 +89,7 @@ class BatchRunner:
             for work, end, wait in zip(batch, ends, waits, strict=True)
         ]
 
-    def _run_in_pieces(self, segment: str, inputs: Sequence[Array], rows: int) -> Sequence[Array]:
-        limit = self._limit(segment)
+    def _run_in_pieces(self, segment: str, inputs: Sequence[Array], rows: int, limit: int) -> Sequence[Array]:
         if rows <= limit:
             return self._run_segment(segment, inputs)
         pieces = [self._run_segment(segment, [i[start : start + limit] for i in inputs]) for start in range(0, rows, limit)]

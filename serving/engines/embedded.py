@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -36,7 +37,8 @@ class EngineOptions:
     sessions: how segments are opened; its `threads` are those of a run, None: the cores of this process, divided by `instances`.
     instances: runs at a time, each with `threads`; None: what is best at the moment (lanes.py) where segments compute on the CPU and have
     a cache, whose weights their sessions share, else one. max_queue_rows: rows of waiting requests beyond which more are refused.
-    max_batch_rows: the most rows of a run, None: as many as the segment takes. learn_rows: whether `start` finds out how many rows are
+    max_batch_rows: the most rows of a run, None: as many as the segment takes; a segment whose rows may affect each other gets those of
+    one request, whatever this is. learn_rows: whether `start` finds out how many rows are
     best for each segment (a tenth of a second for each shape that is not known; on the CPU only); rows_file: where that is kept, None:
     nowhere.
     """
@@ -62,6 +64,8 @@ class EngineOptions:
 
 class EmbeddedEngine:
     """Runs the segments of `repository`. threads: a short way to say `options.sessions.threads`."""
+
+    batches_elsewhere: ClassVar[bool] = False
 
     def __init__(self, repository: Repository, *, threads: int | None = None, options: EngineOptions | None = None) -> None:
         options = options or EngineOptions(SessionStoreOptions(threads))
@@ -117,6 +121,10 @@ class EmbeddedEngine:
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
         """Run `plan` on `inputs`, each of shape (n, ...). A segment that fails is named in the answer's errors."""
         return await self._scheduler.infer(plan, inputs, call)
+
+    def try_segment(self, segment: Segment, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Return what `segment` gives on `inputs`; not counted. Raises EngineError, RepositoryError."""
+        return [np.asarray(result) for result in self._store.run(segment.name, inputs)]
 
     def check_room(self, rows: int) -> None:
         """Raise QueueFull when so many rows more may not wait now."""

@@ -4,7 +4,8 @@ Start-time fair queuing (Goyal, Vin, Cheng, SIGCOMM 1996): every tenant has a vi
 with the smallest goes first; one that was idle starts where the others are, so that idleness earns nothing. A tenant is the model that
 clients call: one that floods the server waits for itself. Within a tenant the oldest request goes first, and a request that has begun
 before one that has not; a smaller priority number goes before a larger one, whoever asks.
-What a run has room for is filled with other work for the same segment, in the same order, whoever's it is.
+What a run has room for is filled with other work for the same segment, in the same order, whoever's it is. Work of a segment whose rows
+affect each other takes all the room.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class FairQueue:
         self._by_segment: dict[str, dict[str, list[_Entry]]] = {}
         self._waiting: dict[_Key, Work] = {}
         self._works: Counter[str] = Counter()  # that wait, by segment
-        self._rows: Counter[str] = Counter()
+        self._room: Counter[str] = Counter()  # that they take up
         self._pushes = 0  # since the last clean-up
         self._clock: dict[str, float] = {}  # virtual time of each tenant
         self._now = 0.0  # virtual time of the tenant that was served last
@@ -55,7 +56,7 @@ class FairQueue:
         heapq.heappush(self._by_segment.setdefault(segment, {}).setdefault(tenant, []), entry)
         self._waiting[key] = work
         self._works[segment] += 1
-        self._rows[segment] += work.rows
+        self._room[segment] += work.room
         self._pushes += 1
         if self._pushes > max(_LEAST_PUSHES, 2 * len(self._waiting)):
             self._clean_up()
@@ -78,19 +79,19 @@ class FairQueue:
         self._now = max(self._now, self._clock[first.flow.call.tenant])
         batch = [first]
         self._count(first)
-        room = self._limit(segment) - first.rows
+        room = self._limit(segment) - first.room
         # The next in order, or none: a smaller one behind it must not overtake it again and again.
-        while (found := self._first(self._by_segment[segment])) is not None and found.rows <= room:
+        while (found := self._first(self._by_segment[segment])) is not None and found.room <= room:
             batch.append(found)
             self._count(found)
-            room -= found.rows
+            room -= found.room
         return batch
 
     def runs(self, most: int) -> int:
         """Return how many runs what waits would take now; where there are more than `most`, some number above it."""
         runs = 0
-        for segment, rows in self._rows.items():
-            runs += min(self._works[segment], -(-rows // self._limit(segment)))  # a work is never shared out among runs
+        for segment, room in self._room.items():
+            runs += min(self._works[segment], -(-room // self._limit(segment)))  # a work is never shared out among runs
             if runs > most:
                 break
         return runs
@@ -109,9 +110,9 @@ class FairQueue:
         work = self._waiting.pop(key)
         segment = work.step.segment
         self._works[segment] -= 1
-        self._rows[segment] -= work.rows
+        self._room[segment] -= work.room
         if not self._works[segment]:
-            del self._works[segment], self._rows[segment]
+            del self._works[segment], self._room[segment]
 
     def _first(self, heaps: dict[str, list[_Entry]]) -> Work | None:
         """Return what comes first among the heaps of tenants; what is not waiting any more is dropped on the way."""

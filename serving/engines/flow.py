@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Mapping, Sequence
 
 from serving.engines.base import Answer, Array, Call, SegmentRun
@@ -14,10 +15,10 @@ from serving.plan import ExecutionPlan, PlanStep
 class Work:
     """A step of a flow, ready to run. streams: those of the step whose inputs are there; rows: theirs together.
 
-    ready_s: since when it waits, by whoever lets it wait.
+    room: the rows that it takes up in a run: all, where nothing may be beside it. ready_s: since when it waits, by whoever lets it wait.
     """
 
-    __slots__ = ("flow", "index", "ready_s", "rows", "step", "streams")
+    __slots__ = ("flow", "index", "ready_s", "room", "rows", "step", "streams")
 
     def __init__(self, flow: Flow, index: int, streams: tuple[int, ...]) -> None:
         self.flow = flow
@@ -25,6 +26,7 @@ class Work:
         self.streams = streams
         self.step: PlanStep = flow.plan.steps[index]
         self.rows = len(streams) * flow.rows
+        self.room = sys.maxsize if self.step.coupled else self.rows
         self.ready_s = 0.0
 
     def inputs(self) -> list[Array]:

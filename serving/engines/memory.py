@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from serving.engines.counting import RunCounter
 from serving.engines.scheduler import MAX_QUEUE_ROWS, Scheduler
 from serving.errors import EngineError, RepositoryError
 from serving.plan import ExecutionPlan
-from serving.repository.model import Repository
+from serving.repository.model import Repository, Segment
 
 
 class InMemoryEngine:
@@ -22,6 +22,8 @@ class InMemoryEngine:
     A function takes the segment's inputs, arrays of shape (n, ...), and returns its output of shape (n, ...), or a tuple of several.
     max_batch_rows: the most rows of a run. workers: runs at a time.
     """
+
+    batches_elsewhere: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -66,6 +68,10 @@ class InMemoryEngine:
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
         """Run `plan` on `inputs`. A function that is missing or fails is named in the answer's errors."""
         return await self._scheduler.infer(plan, inputs, call)
+
+    def try_segment(self, segment: Segment, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Return what the function of `segment` gives; not recorded. Raises EngineError."""
+        return self._run_segment(segment.name, inputs)
 
     def check_room(self, rows: int) -> None:
         """Raise QueueFull when so many rows more may not wait now."""

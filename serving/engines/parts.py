@@ -7,14 +7,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from serving.engines.base import Answer, Array
+from serving.errors import TooManyRows
 from serving.plan import ExecutionPlan
 
 
-def split(inputs: Mapping[str, Array], limit: int) -> Sequence[Mapping[str, Array]]:
-    """Return `inputs`, arrays of shape (n, ...), in parts of at most `limit` rows; 0: any number."""
+def split(plan: ExecutionPlan, inputs: Mapping[str, Array], limit: int) -> Sequence[Mapping[str, Array]]:
+    """Return `inputs` of `plan`, arrays of shape (n, ...), in parts of at most `limit` rows; 0: any number.
+
+    Raises TooManyRows when there would have to be parts, and a segment has to see all rows together.
+    """
     rows = len(next(iter(inputs.values())))
     if not limit or rows <= limit:
         return [inputs]
+    if plan.coupled:
+        raise TooManyRows(rows, limit, plan.coupled)
     return [{name: values[start : start + limit] for name, values in inputs.items()} for start in range(0, rows, limit)]
 
 

@@ -102,11 +102,11 @@ class Scheduler:
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call) -> Answer:
         """Return what `plan` gives on `inputs`, run in parts of `call.rows_per_run` rows.
 
-        Raises QueueFull, DeadlineExceeded, NotReady. Segments that fail are in the answer's `errors`. Cancelling it takes back what has
-        not begun.
+        Raises QueueFull, DeadlineExceeded, NotReady, TooManyRows. Segments that fail are in the answer's `errors`. Cancelling it takes
+        back what has not begun.
         """
         rows = len(next(iter(inputs.values())))
-        flows = [Flow(plan, part, call, next(self._numbers)) for part in split(inputs, call.rows_per_run)]
+        flows = [Flow(plan, part, call, next(self._numbers)) for part in split(plan, inputs, call.rows_per_run)]
         if self._is_idle and len(flows) == 1:
             try:
                 answer = await self._short.infer(flows[0])

@@ -115,14 +115,14 @@ def _add(ready: dict[str, list[Work]], works: Iterable[Work]) -> None:
 
 
 def _batches(works: Sequence[Work], limit: int) -> Iterator[list[Work]]:
-    """Yield `works` in batches of `limit` rows; one that has more is a batch of its own."""
+    """Yield `works` in batches of `limit` rows; one that takes up more is a batch of its own."""
     batch: list[Work] = []
-    rows = 0
+    taken = 0
     for work in works:
-        if batch and rows + work.rows > limit:
+        if batch and taken + work.room > limit:
             yield batch
-            batch, rows = [], 0
+            batch, taken = [], 0
         batch.append(work)
-        rows += work.rows
+        taken += work.room
     if batch:
         yield batch

@@ -62,6 +62,11 @@ class Segment:
     rows: Rows = ""
     version: str = "1"
 
+    @property
+    def is_coupled(self) -> bool:
+        """Whether one request must be one run: the rows affect each other, or nobody knows that they do not."""
+        return self.rows != "independent"
+
 
 @dataclass(frozen=True)
 class Step:

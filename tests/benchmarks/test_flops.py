@@ -12,7 +12,9 @@ def repository() -> Repository:
     """A trunk (100 MACs), two branches (10 each), a suffix on both streams (5), two heads (1 each)."""
     macs = {"trunk": 100, "left": 10, "right": 10, "suffix": 5, "head-l": 1, "head-r": 1}
     segments = {
-        name: Segment(name, (ROW,), (ROW,), (0, 0), "", 8, macs=count, parameters=count, weight_bytes=4 * count)
+        name: Segment(
+            name, (ROW,), (ROW,), (0, 0), "", 8, macs=count, parameters=count, weight_bytes=4 * count, rows="independent"
+        )
         for name, count in macs.items()
     }
     tasks = {}

@@ -16,7 +16,19 @@ AGE = TensorSpec("age", "FP32", (2,))
 def segment(name: str, block: int, macs: int, inputs: int = 1, reason: str = "") -> Segment:
     weights = 3 * macs + 8
     return Segment(
-        name, (ROW,) * inputs, (ROW,), (block, block), "", 8, macs, weights // 4, weights, 16, (f"layer.{block}",), reason=reason
+        name,
+        (ROW,) * inputs,
+        (ROW,),
+        (block, block),
+        "",
+        8,
+        macs,
+        weights // 4,
+        weights,
+        16,
+        (f"layer.{block}",),
+        reason=reason,
+        rows="independent",
     )
 
 

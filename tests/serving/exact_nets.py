@@ -96,6 +96,7 @@ def _write_segment(path: Path, name: str, seed: int, sizes: tuple[int, int]) -> 
         blocks=(0, 0) if is_trunk else (1, 1),
         digest=f"{seed:064x}",
         max_batch_rows=MAX_ROWS,
+        rows="independent",
     )
     (path / name / "1").mkdir(parents=True)
     onnx.save(_model(segment, _weight(seed, *sizes).astype(np.float32)), path / name / "1" / "model.onnx")

@@ -60,6 +60,7 @@ class Layer:
             digest=f"{self.seed:064x}",
             max_batch_rows=MAX_ROWS,
             macs=self.sizes[0] * self.sizes[1],
+            rows="independent",
         )
 
     def model(self) -> onnx.ModelProto:

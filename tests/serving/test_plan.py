@@ -63,7 +63,7 @@ def test_a_task_asked_for_twice_runs_once() -> None:
 def test_frozen_blocks_that_occur_twice_in_a_row_run_one_after_the_other() -> None:
     # x = twice(twice(image)) for "deep", twice(image) for "shallow": the first application is shared, the second must wait.
     spec = TensorSpec("input", "FP32", (1,))
-    segment = Segment("twice", (spec,), (TensorSpec("output", "FP32", (1,)),), (0, 0), "", 8)
+    segment = Segment("twice", (spec,), (TensorSpec("output", "FP32", (1,)),), (0, 0), "", 8, rows="independent")
     image = TensorSpec("image", "FP32", (1,))
     deep = (Step("twice", ("image",), ("tap",)), Step("twice", ("tap",), ("deep",)))
     shallow = (Step("twice", ("image",), ("shallow",)),)
@@ -82,7 +82,8 @@ def random_families(draw: st.DrawFn) -> Repository:
     chains = draw(st.lists(st.lists(st.sampled_from("abcde"), min_size=1, max_size=6).map(tuple), min_size=1, max_size=5))
     row = ("FP32", (1,))
     segments = {
-        name: Segment(name, (TensorSpec("input", *row),), (TensorSpec("output", *row),), (0, 0), "", 8) for name in "abcde"
+        name: Segment(name, (TensorSpec("input", *row),), (TensorSpec("output", *row),), (0, 0), "", 8, rows="independent")
+        for name in "abcde"
     }
     tasks = {}
     for number, chain in enumerate(chains):

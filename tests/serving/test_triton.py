@@ -27,6 +27,8 @@ from serving.triton.command import TritonOptions
 from serving.triton.environment import TritonEnvironment, set_up
 from serving.triton.errors import TritonUnavailable
 from serving.triton.local import LocalTriton, local_triton
+from tests.serving import coupled_nets
+from tests.serving.coupled_nets import write_coupled
 from tests.serving.test_wire_terms import wait_for
 from tests.serving.tritons import (
     FAILS,
@@ -46,6 +48,7 @@ from tests.serving.tritons import (
 
 pytestmark = pytest.mark.slow
 
+COUPLED_ALL = "coupled_all"
 LIMIT = 1e-5  # of the outputs' spread
 
 
@@ -88,6 +91,7 @@ def served(
     if name == "inputs":
         write_every_dtype(repository.path)
         write_fails(repository.path)
+        write_coupled(repository.path, all_tasks=COUPLED_ALL)
         options = TritonOptions(model_control="explicit", load=(ALL_TASKS, KINDS, FAILS))
     many = embedded_answers(repository, rows_for(repository, 32, seed=99))
     spread = {output: float(np.std(values, axis=0).max()) for output, values in many.items()}
@@ -230,6 +234,29 @@ def test_clients_load_and_unload_tasks(served: Served) -> None:
     assert server.is_model_ready(ALL_TASKS)
 
 
+@only("inputs")
+def test_requests_do_not_meet_where_rows_affect_each_other(served: Served) -> None:
+    """Not in a task's ensemble, nor in one of all tasks; and where they do not, they are batched as ever."""
+    models = (COUPLED_ALL, *coupled_nets.CHAINS)
+    for model in models:
+        served.grpc.server.load_model(model)
+    asked = [(model, {"rows": coupled_nets.some_rows(1 + number % 3, number)}) for number in range(12) for model in models]
+    alone = [served.grpc.infer(*one) for one in asked]
+    before = runs_of(served)
+    with ThreadPoolExecutor(24) as clients:
+        for (model, _), expected, found in zip(
+            asked, alone, clients.map(lambda one: served.grpc.infer(*one), asked), strict=True
+        ):
+            for name, values in expected.items():
+                np.testing.assert_array_equal(found[name], values, err_msg=model)
+    wait_for(lambda: (runs_of(served) - before)["quantised-mlp"] == 24)  # a run for each request of those that need it
+
+
+def runs_of(served: Served) -> Counter[str]:
+    statistics = served.http.server.get_inference_statistics()["model_stats"]
+    return Counter({model["name"]: model["execution_count"] for model in statistics})
+
+
 def wait_until_counted(served: Served) -> None:
     """Triton counts a request after it has answered; wait for those of the tests before."""
     seen: list[Counter[str]] = [Counter()]
@@ -259,7 +286,10 @@ def test_the_triton_engine_answers_as_the_embedded_one_and_runs_what_the_plan_sa
                 answer = await engine.infer(make_plan(repository, wanted), inputs)
                 check(dict(answer.outputs), {name: expected[name] for name in wanted}, served)
                 rows.update(plan_rows(repository, wanted, 3))
-                assert Counter({run.segment: run.rows for run in answer.runs}) == plan_rows(repository, wanted, 3)
+                ran = Counter[str]()
+                for run in answer.runs:
+                    ran[run.segment] += run.rows
+                assert ran == plan_rows(repository, wanted, 3)
             async with asyncio.timeout(20):
                 while {name: done.rows for name, done in engine.statistics().items() if done.rows} != rows:
                     await asyncio.sleep(0.02)

@@ -122,6 +122,14 @@ def test_a_canary_and_a_segment_are_run_step_by_step() -> None:
     assert choose(catalog.plan(catalog.find("trunk"), ["output"]), ensembles) is None
 
 
+def test_an_ensemble_is_asked_whatever_was_found_out_of_rows_meanwhile() -> None:
+    """The plan of a server that has checked them stacks streams; that of the repository as it was read does not."""
+    silent = {name: replace(segment, rows="") for name, segment in REPOSITORY.segments.items()}
+    ensembles = replace(ENSEMBLES, repository=replace(REPOSITORY, segments=silent))
+    for names in (["probe"], list(TASK_NAMES)):
+        assert choose(make_plan(REPOSITORY, names), ensembles) == choose(make_plan(REPOSITORY, names), ENSEMBLES)
+
+
 def test_choices_are_remembered_and_forgotten() -> None:
     choices = Choices(ENSEMBLES, most=2)
     for _ in range(2):

@@ -18,12 +18,12 @@ from espalier.commands.serve import serve
 from serving.engines.base import Answer
 from serving.engines.triton.engine import TritonEngine
 from serving.engines.triton.errors import TritonBusy
-from serving.errors import DeadlineExceeded, NotReady, QueueFull, TaskFailed
-from serving.messages import InferRequest
+from serving.errors import DeadlineExceeded, NotReady, QueueFull, TaskFailed, TooManyRows
+from serving.messages import InferRequest, RequestedOutput
 from serving.repository import ALL_TASKS, Repository
 from serving.router import Router
 from tests.serving.engine_on_stand_in import QUICK, ask, check, eventually, routed, use
-from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images
+from tests.serving.nets import CHAINS, LAYERS, MAX_ROWS, TASK_NAMES, images
 from tests.serving.stand_in import Refusal, StandIn
 
 pytestmark = pytest.mark.slow
@@ -72,6 +72,58 @@ def test_more_rows_than_a_model_takes_go_in_parts(triton: StandIn, repository: R
         assert [rows for _, _, rows in triton.requests] == [1, 1, 1]
 
     use(repository, triton, work)
+
+
+def coupled(repository: Repository, segment: str) -> Repository:
+    """Return the family with one segment whose rows may affect each other, as far as anybody knows."""
+    return replace(repository, segments={**repository.segments, segment: replace(repository.segments[segment], rows="coupled")})
+
+
+@pytest.mark.parametrize("segment", ["trunk", "suffix"])
+def test_what_goes_through_a_coupled_segment_is_neither_divided_nor_stacked(
+    triton: StandIn, repository: Repository, segment: str
+) -> None:
+    family, tasks = coupled(repository, segment), ["probe", "colour", "parity"]
+
+    async def work(router: Router) -> None:
+        answer = await router.infer(all_of(tasks, MAX_ROWS))
+        check(Answer(answer.outputs, ()), *tasks, rows=MAX_ROWS)
+        assert triton.requests == [(ALL_TASKS, tuple(tasks), MAX_ROWS)]
+        triton.requests.clear()
+        with pytest.raises(TooManyRows, match=rf"has 7 rows, of which 6 can go at once, .* in segment '{segment}' the rows"):
+            await router.infer(all_of(tasks, MAX_ROWS + 1))
+        assert triton.requests == []
+        triton.refusals[ALL_TASKS] = Refusal("INTERNAL", "no")
+        answer = await router.infer(all_of(tasks, MAX_ROWS))
+        check(Answer(answer.outputs, ()), *tasks, rows=MAX_ROWS)
+        assert [rows for model, _, rows in triton.requests if model == "suffix"] == [MAX_ROWS] * 3
+        if segment == "suffix":
+            divided = await router.infer(InferRequest("late", {"image": images(MAX_ROWS + 1)}))  # which does not go there
+            check(Answer(divided.outputs, ()), "late", rows=MAX_ROWS + 1)
+
+    routed(family, triton, work)
+
+
+def all_of(tasks: list[str], rows: int) -> InferRequest:
+    return InferRequest(ALL_TASKS, {"image": images(rows)}, tuple(map(RequestedOutput, tasks)))
+
+
+def test_segments_that_nobody_has_checked_are_tried_on_triton(
+    triton: StandIn, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    """These take six rows at most, and the check needs eight: nothing is found out, they run alone as far as we decide, and it is said."""
+    silent = replace(repository, segments={**repository.segments, "mid": replace(repository.segments["mid"], rows="")})
+
+    async def work(router: Router) -> None:
+        assert {rows for model, _, rows in triton.requests if model == "mid"} >= {1, 8}
+        assert router.catalog.repository.segments["mid"].is_coupled
+        (said,) = [message for message in caplog.messages if "may affect each other" in message]
+        assert "in segment 'mid' (it does not run on several rows)" in said
+        assert said.endswith(
+            "Triton goes by what their configuration says of batching; where that is wrong, export the repository again."
+        )
+
+    routed(silent, triton, work)
 
 
 def test_deadline_and_priority_go_along(triton: StandIn, repository: Repository) -> None:

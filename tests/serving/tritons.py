@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,9 +104,12 @@ def embedded_answers(repository: Repository, inputs: Arrays) -> Arrays:
     return asyncio.run(infer())
 
 
-def plan_rows(repository: Repository, outputs: Sequence[str], rows: int) -> dict[str, int]:
+def plan_rows(repository: Repository, outputs: Sequence[str], rows: int) -> Counter[str]:
     """Return how many rows each segment sees when a request with `rows` rows asks for `outputs`."""
-    return {step.segment: rows * len(step.inputs) for step in make_plan(repository, outputs).steps}
+    seen = Counter[str]()
+    for step in make_plan(repository, outputs).steps:
+        seen[step.segment] += rows * len(step.inputs)
+    return seen
 
 
 @dataclass(frozen=True)

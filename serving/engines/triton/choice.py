@@ -9,7 +9,7 @@ from serving.engines.triton.users import Users
 from serving.errors import ServingError
 from serving.plan import ExecutionPlan, make_plan
 from serving.repository.config import ALL_TASKS
-from serving.repository.model import Repository
+from serving.repository.model import Repository, Step
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,19 @@ def _computes_the_same(one: object, other: object) -> bool:
 
 def _is_what_tasks_compute(plan: ExecutionPlan, repository: Repository) -> bool:
     try:
-        return make_plan(repository, list(plan.outputs)) == plan
+        own = make_plan(repository, list(plan.outputs))
     except ServingError:
         return False
+    return (own.inputs, own.outputs, _applied(own)) == (plan.inputs, plan.outputs, _applied(plan))
+
+
+def _applied(plan: ExecutionPlan) -> frozenset[Step]:
+    """Return which segments are applied to what; whether they are stacked is nothing to an ensemble."""
+    return frozenset(
+        Step(step.segment, inputs, outputs)
+        for step in plan.steps
+        for inputs, outputs in zip(step.inputs, step.outputs, strict=True)
+    )
 
 
 class Choices:

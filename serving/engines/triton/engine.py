@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import grpc
 
@@ -29,7 +30,7 @@ from serving.engines.triton.sums import TritonSums
 from serving.engines.triton.wire import decode, encode, seconds_left
 from serving.errors import EngineDown, NotReady, QueueFull, ServingError
 from serving.plan import ExecutionPlan
-from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Repository, segment_tensor
+from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Repository, Segment, segment_tensor
 
 log = logging.getLogger(__name__)
 _SETTLE_S = 30.0  # that a load waits for requests which are under way to ensembles that it replaces
@@ -61,6 +62,8 @@ class TritonEngine:
     Raises InvalidTritonUrl.
     """
 
+    batches_elsewhere: ClassVar[bool] = True
+
     def __init__(self, repository: Repository, urls: str, options: TritonEngineOptions | None = None) -> None:
         self._addresses: Sequence[Address] = parse_urls(urls)
         self._options = options or TritonEngineOptions()
@@ -81,6 +84,7 @@ class TritonEngine:
 
         Raises TritonUnreachable, and RepositoryError naming the model that could not be loaded.
         """
+        self._loop = asyncio.get_running_loop()
         self._fleet = fleet = Fleet(self._addresses, self._admit, self._options.resolve_s, leave=self._shared.leave)
         self._counting = asyncio.create_task(self._count_forever())
         try:
@@ -150,6 +154,14 @@ class TritonEngine:
                 return await in_parts(plan, inputs, min(limits, default=0), ask)
         finally:
             self._rows -= rows
+
+    def try_segment(self, segment: Segment, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Return what a Triton's `segment` gives on `inputs`. Raises NotReady, EngineDown, EngineError."""
+        line = self._started().line
+        if line is None:
+            raise EngineDown
+        asked = self._run_segment(line, Call(), segment.name, inputs, len(segment.outputs))
+        return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
 
     def check_room(self, rows: int) -> None:
         """Raise QueueFull when so many rows more may not wait now."""

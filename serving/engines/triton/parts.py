@@ -13,8 +13,11 @@ Ask = Callable[[Mapping[str, Array]], Awaitable[Answer]]
 
 
 async def in_parts(plan: ExecutionPlan, inputs: Mapping[str, Array], limit: int, ask: Ask) -> Answer:
-    """Return what `ask` answers on `inputs`, arrays of shape (n, ...), given at most `limit` rows at a time (0: any number)."""
-    parts = split(inputs, limit)
+    """Return what `ask` answers on `inputs`, arrays of shape (n, ...), given at most `limit` rows at a time (0: any number).
+
+    Raises TooManyRows for a plan that must not be divided.
+    """
+    parts = split(plan, inputs, limit)
     if len(parts) == 1:
         return await ask(inputs)
     asked = [asyncio.ensure_future(ask(part)) for part in parts]

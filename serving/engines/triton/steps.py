@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+import numpy as np
+
 from serving.engines.base import Answer, Array, Call, SegmentRun
 from serving.engines.flow import Flow, Work
 from serving.errors import DeadlineExceeded, NotReady, QueueFull, ServingError
@@ -39,7 +41,13 @@ def _begun(ready: Iterable[Work], run_segment: RunSegment) -> dict[asyncio.Task[
 
 
 async def _run(work: Work, run_segment: RunSegment) -> Sequence[Array]:
-    return await run_segment(work.step.segment, work.inputs(), len(work.step.outputs[0]))
+    """Run `work` as one request; as one for each stream where the plan is not divided, so that a stream has all rows that a model takes."""
+    segment, outputs = work.step.segment, len(work.step.outputs[0])
+    if not work.flow.plan.coupled or len(work.streams) == 1:
+        return await run_segment(segment, work.inputs(), outputs)
+    streams = [work.flow.stacked(work.step, [stream]) for stream in work.streams]
+    parts = await asyncio.gather(*(run_segment(segment, arrays, outputs) for arrays in streams))
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def _advance(flow: Flow, work: Work, task: asyncio.Task[Sequence[Array]]) -> list[Work]:
