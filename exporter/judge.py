@@ -10,7 +10,7 @@ from exporter.coupling import Suspect
 from exporter.errors import CoupledRows, ExportError, NotDeterministic, listed
 from exporter.planning import PlannedSegment
 from serving.repository.model import Rows
-from serving.repository.rows import LIMIT, Array, RowsVerdict, Run, judge_rows
+from serving.repository.rows import LIMIT, QUICK, THOROUGH, Array, Batches, RowsVerdict, Run, judge_rows
 
 # Between batches of different sizes. Half precision and quantised networks then round otherwise, by some steps of many; what divides by
 # the number of rows is found by the rule.
@@ -65,8 +65,10 @@ class SegmentJudge:
     def look(self, name: str, run: Run, inputs: Sequence[Array]) -> None:
         """Judge the segment `name`, which `run` runs, with `inputs` that it meets. Raises what `judge` does, and what `run` raises."""
         if name in self.segments and name not in self.found:
-            suspects = dict.fromkeys(suspect for block in self.segments[name].blocks for suspect in block.suspects)
-            self.found[name] = judge(name, [*suspects], _verdict(run, inputs), allowed=name in self.allowed)
+            suspects = [*dict.fromkeys(suspect for block in self.segments[name].blocks for suspect in block.suspects)]
+            quick = None if suspects else _verdict(run, inputs, QUICK)
+            sure = quick if quick is not None and quick.independent(sizes=_SIZES) else _verdict(run, inputs, THOROUGH)
+            self.found[name] = judge(name, suspects, sure, allowed=name in self.allowed)
 
     @property
     def rows(self) -> dict[str, Rows]:
@@ -86,11 +88,11 @@ def refuse_random(name: str, suspects: Iterable[Suspect]) -> None:
         raise NotDeterministic(name, random)
 
 
-def _verdict(run: Run, inputs: Sequence[Array]) -> RowsVerdict:
+def _verdict(run: Run, inputs: Sequence[Array], batches: Batches) -> RowsVerdict:
     try:
-        return judge_rows(run, inputs)
+        return judge_rows(run, inputs, batches=batches)
     except ExportError:  # larger numbers may be places beyond the end of a table
-        return judge_rows(run, inputs, scales=(1,))
+        return judge_rows(run, inputs, scales=(1,), batches=batches)
 
 
 def _of_kind(suspects: Iterable[Suspect], kind: str) -> list[str]:

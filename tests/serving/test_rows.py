@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.repository import TensorSpec
-from serving.repository.rows import RowsVerdict, allowed_error, judge_rows
+from serving.repository.rows import QUICK, THOROUGH, Batches, RowsVerdict, allowed_error, judge_rows
 from serving.repository.sample import sample_rows
 
 Array = NDArray[np.generic]
@@ -18,8 +18,9 @@ Network = Callable[[Any], Any]
 WEIGHTS = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
 
 
-def verdict(network: Network, dtype: str = "FP32", rows: int = 4) -> RowsVerdict:
-    return judge_rows(lambda inputs: [np.asarray(network(inputs[0]))], [sample_rows(TensorSpec("x", dtype, (6,)), rows)])
+def verdict(network: Network, dtype: str = "FP32", batches: Batches = THOROUGH) -> RowsVerdict:
+    inputs = [sample_rows(TensorSpec("x", dtype, (6,)), 4)]
+    return judge_rows(lambda given: [np.asarray(network(given[0]))], inputs, batches=batches)
 
 
 def softmax(x: Any, axis: int) -> Array:
@@ -54,14 +55,16 @@ COUPLED: dict[str, Network] = {
 }
 
 
+@pytest.mark.parametrize("batches", [QUICK, THOROUGH])
 @pytest.mark.parametrize("name", INDEPENDENT)
-def test_rows_that_are_computed_by_themselves_pass(name: str) -> None:
-    assert verdict(INDEPENDENT[name]).independent()
+def test_rows_that_are_computed_by_themselves_pass(name: str, batches: Batches) -> None:
+    assert verdict(INDEPENDENT[name], batches=batches).independent()
 
 
+@pytest.mark.parametrize("batches", [QUICK, THOROUGH])
 @pytest.mark.parametrize("name", COUPLED)
-def test_rows_that_affect_each_other_do_not_pass_and_are_not_called_random(name: str) -> None:
-    found = verdict(COUPLED[name])
+def test_rows_that_affect_each_other_do_not_pass_and_are_not_called_random(name: str, batches: Batches) -> None:
+    found = verdict(COUPLED[name], batches=batches)
     assert not found.independent()
     assert not found.random()
 
