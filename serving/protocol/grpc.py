@@ -122,6 +122,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     async def ModelStatistics(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Statistics of one model, or of all when none is named."""
         models = [self._find(request)] if request.name else self._router.catalog.all_versions()
+        await self._router.refresh()
         return describe.model_statistics(self._router, models)
 
     @_translated

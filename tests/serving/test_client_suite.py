@@ -319,8 +319,27 @@ def test_successes_are_counted_alike(client: Client) -> None:
     wait_for(lambda: grown() == expected)
 
 
+def test_counts_of_durations_are_requests_on_each_stream(client: Client) -> None:
+    models = (ALL_TASKS, "trunk", "suffix")
+    durations = ("success", "queue", "compute_input", "compute_infer", "compute_output")
+
+    def counts() -> dict[str, list[int]]:
+        entries = client.ask("get_inference_statistics")["model_stats"]
+        return {
+            entry["name"]: [int(entry["inference_stats"].get(name, {}).get("count", 0)) for name in durations]
+            for entry in entries
+            if entry["name"] in models
+        }
+
+    _settled(client, models)
+    before = counts()
+    client.infer(ALL_TASKS, images(2), ["colour", "parity"])
+    grown = {ALL_TASKS: 1, "trunk": 1, "suffix": 2}
+    wait_for(lambda: counts() == {name: [count + grown[name] for count in found] for name, found in before.items()})
+
+
 def _settled(client: Client, models: Sequence[str]) -> dict[str, tuple[int, int, int]]:
-    """Triton counts after it has answered, and ours in front of it asks now and then: wait for what was asked before."""
+    """Triton counts after it has answered: wait for what was asked before."""
     seen = [client.counts(*models)]
 
     def is_still() -> bool:
