@@ -284,14 +284,16 @@ def test_system_shared_memory(client: Client) -> None:
     name, rows, size = f"espalier-{uuid.uuid4().hex}", images(2), 4096
     handle = shm.create_shared_memory_region(name, f"/{name}", size)
     try:
+        client.client.unregister_cuda_shared_memory()  # as Triton's examples begin
         client.client.register_system_shared_memory(name, f"/{name}", size)
         shm.set_shared_memory_region(handle, [rows], offset=64)
         tensor = client.module.InferInput("image", list(rows.shape), "UINT8")
         tensor.set_shared_memory(name, rows.nbytes, offset=64)
         wanted = client.module.InferRequestedOutput("late")
         wanted.set_shared_memory(name, 32, offset=2048)
-        head = described(client.client.infer("late", [tensor], outputs=[wanted]))
-        assert head["outputs"] == [("late", "FP32", (2, 4))]
+        (output,) = _outputs(client.client.infer("late", [tensor], outputs=[wanted]))
+        assert output.keys() == {"name", "datatype", "shape"}
+        assert _spec(output) == ("late", "FP32", [2, 4])
         found = shm.get_contents_as_numpy(handle, np.float32, [2, 4], offset=2048)
         np.testing.assert_allclose(found, whole("late", rows), rtol=1e-4, atol=1e-5)
         assert name in str(client.ask("get_system_shared_memory_status"))
@@ -299,6 +301,11 @@ def test_system_shared_memory(client: Client) -> None:
         assert client.outcome(lambda client: client.client.infer("late", [tensor])) in ("404", "NOT_FOUND")
     finally:
         shm.destroy_shared_memory_region(handle)
+
+
+def _outputs(result: Any) -> list[dict[str, Any]]:
+    found = result.get_response() if isinstance(result, tritonclient.http.InferResult) else result.get_response(as_json=True)
+    return list(found["outputs"])
 
 
 def test_successes_are_counted_alike(client: Client) -> None:
