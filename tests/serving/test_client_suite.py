@@ -24,7 +24,7 @@ import tritonclient.http.aio
 import tritonclient.utils.shared_memory as shm
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from exporter.write import write_configs
 from serving.repository import ALL_TASKS
@@ -33,7 +33,7 @@ from serving.triton.environment import set_up
 from serving.triton.errors import TritonUnavailable
 from serving.triton.local import LocalTriton, local_triton
 from tests.serving.differences import DIFFERENCES, REFUSALS
-from tests.serving.nets import LABELS, LAYERS, MAX_ROWS, images, write_repository
+from tests.serving.nets import CHAINS, LABELS, LAYERS, MAX_ROWS, images, write_repository
 from tests.serving.test_wire_terms import wait_for
 from tests.serving.three_servers import OUTPUTS, PAIR, SEGMENTS, TASKS, Client, Face, bare, described, ours, whole, write_three
 
@@ -131,6 +131,24 @@ def test_metadata(client: Client, model: str) -> None:
 
 def _spec(tensor: Any) -> tuple[str, str, list[int]]:
     return tensor["name"], tensor["datatype"], [int(size) for size in tensor["shape"]]
+
+
+@pytest.mark.parametrize("model", CHAINS)
+def test_what_tritons_image_client_looks_for(client: Client, model: str) -> None:
+    """One image in, its axes said, and one FP32 vector out, of which it asks for the best classes."""
+    said, config = client.ask("get_model_metadata", model), client.ask("get_model_config", model)
+    (tensor,), (output,) = said["inputs"], said["outputs"]
+    (configured,) = config["input"]
+    assert (output["datatype"], len(output["shape"]), int(config["max_batch_size"]) > 0) == ("FP32", 2, True)
+    assert configured["format"] == "FORMAT_NHWC"
+    rows, height, width, channels = map(int, tensor["shape"])
+    images_for_it = np.zeros((2, height, width, channels), triton_to_np_dtype(tensor["datatype"]))
+    assert (rows, channels) == (-1, 3)
+    best = client.infer(model, images_for_it, [output["name"]], name=tensor["name"], classes=1).as_numpy(output["name"])
+    for (row,) in best:
+        value, place, *label = row.decode().split(":")
+        assert whole(model, images_for_it)[0, int(place)] == pytest.approx(float(value), rel=1e-4, abs=1e-5)
+        assert label == [LABELS[model][int(place)]] if model in LABELS else not label
 
 
 @pytest.mark.parametrize("model", [*TASKS, ALL_TASKS])
