@@ -6,6 +6,7 @@ Where they are to differ, and why: differences.py for what is refused, and the t
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import time
 import uuid
@@ -26,6 +27,7 @@ from google.protobuf import json_format
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
+from benchmarks.perf_analyzer.program import PerfAnalyzer, PerfAnalyzerUnavailable, fetch
 from exporter.write import write_configs
 from serving.repository import ALL_TASKS
 from serving.repository.config import parse_text
@@ -374,6 +376,24 @@ def _settled(client: Client, models: Sequence[str]) -> dict[str, tuple[int, int,
 
     wait_for(is_still)
     return seen[-1]
+
+
+@pytest.fixture(scope="module")
+def perf_analyzer() -> PerfAnalyzer:
+    try:
+        return fetch(timeout_s=30)
+    except PerfAnalyzerUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(("protocol", "model"), [("http", ALL_TASKS), ("grpc", "trunk")])
+def test_perf_analyzer_runs_through(perf_analyzer: PerfAnalyzer, face: Face, protocol: str, model: str) -> None:
+    address = face.http if protocol == "http" else face.grpc
+    said = perf_analyzer.run("-m", model, "-i", protocol, "-u", address, "--concurrency-range", "2", "--request-count", "20")
+    by_clients, by_server = said.split("  Server: ")
+    assert "Request count: 20" in by_clients
+    assert re.search(r"Successful request count: [1-9]", by_server)
+    assert ("Composing models:" in by_server) == (model == ALL_TASKS)
 
 
 def test_refused_requests_count_as_failed_with_ours_alone(client: Client) -> None:
