@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+# The order of axes in a batch of images, in Triton's words; "": of tensors that are no images, or nobody has said.
+Layout = Literal["NHWC", "NCHW", ""]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 _RESAMPLING = {
@@ -67,6 +69,12 @@ class Preprocessing:
         if frame_width * height >= frame_height * width:  # the width is the tighter side
             return frame_width, max(self.height, int(frame_width * height / width))
         return max(self.width, int(frame_height * width / height)), frame_height
+
+    def layout(self, shape: tuple[int, ...]) -> Layout:
+        """Return in which order rows of `shape` hold the image, "" where they do not."""
+        if shape == (self.height, self.width, 3):
+            return "NHWC"
+        return "NCHW" if shape == (3, self.height, self.width) else ""
 
     def to_json(self) -> str:
         """Return the canonical JSON form: equal preprocessing, equal string."""

@@ -212,6 +212,10 @@ class Router:
         """Return what each segment has done, whoever asked."""
         return self._engine.statistics()
 
+    async def refresh(self) -> None:
+        """Have `segment_statistics` say what is so now, where somebody else keeps the count."""
+        await self._engine.refresh()
+
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes that each segment takes that is in memory."""
         return self._engine.loaded()

@@ -63,17 +63,33 @@ class Answer:
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """Runs with the same number of rows, and their time added up."""
+    """Runs with the same number of rows, and their time added up; what goes before and after, where it is counted apart."""
 
     runs: int
     seconds: float
+    input_seconds: float = 0.0
+    output_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RequestSeconds:
+    """Of requests that were answered, added up: `total` from when each could run to its answer, `infer` of the runs that it was in.
+
+    A run that served several requests counts in full for each. input, output: what goes before and after, 0 where `infer` has it.
+    """
+
+    total: float = 0.0
+    input: float = 0.0
+    infer: float = 0.0
+    output: float = 0.0
 
 
 @dataclass(frozen=True)
 class SegmentStatistics:
     """What a segment has done since it was loaded. `last_run_ms`: when it last ran, milliseconds since 1970; 0: never.
 
-    compute: of runs. queue: of requests, of which a run serves one or several. batches: under the rows of a run.
+    compute: of runs. queue, requests: of requests, of which a run serves one or several; as on Triton, a plan that applies the segment
+    to several streams makes one for each. batches: under the rows of a run.
     """
 
     runs: int = 0
@@ -82,6 +98,7 @@ class SegmentStatistics:
     last_run_ms: int = 0
     compute: Histogram = EMPTY
     queue: Histogram = EMPTY
+    requests: RequestSeconds = RequestSeconds()
     batches: Mapping[int, BatchStatistics] = field(default_factory=dict)
 
 
@@ -126,6 +143,9 @@ class Engine(Protocol):
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each segment that is loaded has done for requests; warming up does not count. Callable from any thread."""
+
+    async def refresh(self) -> None:
+        """Have `statistics` say what is so now, where somebody else keeps the count."""
 
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes that each open segment takes. Callable from any thread."""

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from serving.engines.base import BatchStatistics, SegmentRun, SegmentStatistics
+from serving.engines.base import BatchStatistics, RequestSeconds, SegmentRun, SegmentStatistics
 from serving.observe.histogram import DurationCounter
 
 
@@ -38,17 +38,19 @@ class RunCounter:
 class _Sums:
     """What becomes a SegmentStatistics; its owner holds the lock."""
 
-    __slots__ = ("batches", "compute", "last_run_ms", "queue")
+    __slots__ = ("batches", "compute", "infer_s", "last_run_ms", "queue")
 
     def __init__(self) -> None:
         self.compute, self.queue = DurationCounter(), DurationCounter()
         self.batches: dict[int, list[float]] = {}  # rows -> runs, seconds
+        self.infer_s = 0.0
         self.last_run_ms = 0
 
     def add(self, run: SegmentRun, waits_s: Sequence[float], now_ms: int) -> None:
         self.compute.add(run.seconds)
         for wait_s in waits_s:
             self.queue.add(wait_s)
+        self.infer_s += len(waits_s) * run.seconds
         batch = self.batches.setdefault(run.rows, [0, 0.0])
         batch[0] += 1
         batch[1] += run.seconds
@@ -56,13 +58,14 @@ class _Sums:
 
     def snapshot(self) -> SegmentStatistics:
         batches = {rows: BatchStatistics(int(runs), seconds) for rows, (runs, seconds) in sorted(self.batches.items())}
-        compute = self.compute.snapshot()
+        compute, queue = self.compute.snapshot(), self.queue.snapshot()
         return SegmentStatistics(
             runs=compute.count,
             rows=sum(rows * batch.runs for rows, batch in batches.items()),
             seconds=compute.total,
             last_run_ms=self.last_run_ms,
             compute=compute,
-            queue=self.queue.snapshot(),
+            queue=queue,
+            requests=RequestSeconds(total=queue.total + self.infer_s, infer=self.infer_s),
             batches=batches,
         )

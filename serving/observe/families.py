@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -11,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from serving.catalog import Model
 from serving.engines.base import SegmentStatistics
 from serving.observe.histogram import DURATION_BOUNDS_S, Histogram
+from serving.observe.reported import Reported, reported
 from serving.statistics import ModelStatistics, ModelVersion
 
 Bucket = tuple[str, float]
@@ -24,27 +24,16 @@ TRITON_REASONS = {
 }
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """What Triton reports of a model. Of a segment: its runs for whatever task. Times in seconds."""
-
-    successes: int
-    rows: int
-    executions: int
-    duration_s: float
-    queue_s: float
-    compute_s: float
-    pending: int
-
-
-_TRITON: tuple[tuple[str, str, str, Callable[[_Sums], float]], ...] = (
-    ("nv_inference_request_success", "counter", "Requests answered.", lambda sums: sums.successes),
-    ("nv_inference_count", "counter", "Rows.", lambda sums: sums.rows),
-    ("nv_inference_exec_count", "counter", "Executions.", lambda sums: sums.executions),
-    ("nv_inference_request_duration_us", "counter", "Time of requests.", lambda sums: round(sums.duration_s * 1e6)),
-    ("nv_inference_queue_duration_us", "counter", "Time in queues.", lambda sums: round(sums.queue_s * 1e6)),
-    ("nv_inference_compute_infer_duration_us", "counter", "Time of computing.", lambda sums: round(sums.compute_s * 1e6)),
-    ("nv_inference_pending_request_count", "gauge", "Requests being answered.", lambda sums: sums.pending),
+_TRITON: tuple[tuple[str, str, str, Callable[[Reported], float]], ...] = (
+    ("nv_inference_request_success", "counter", "Requests answered.", lambda done: done.requests),
+    ("nv_inference_count", "counter", "Rows.", lambda done: done.rows),
+    ("nv_inference_exec_count", "counter", "Executions.", lambda done: done.executions),
+    ("nv_inference_request_duration_us", "counter", "Time of requests.", lambda done: round(done.total_s * 1e6)),
+    ("nv_inference_queue_duration_us", "counter", "Time in queues.", lambda done: round(done.queue_s * 1e6)),
+    ("nv_inference_compute_input_duration_us", "counter", "Time before computing.", lambda done: round(done.input_s * 1e6)),
+    ("nv_inference_compute_infer_duration_us", "counter", "Time of computing.", lambda done: round(done.infer_s * 1e6)),
+    ("nv_inference_compute_output_duration_us", "counter", "Time after computing.", lambda done: round(done.output_s * 1e6)),
+    ("nv_inference_pending_request_count", "gauge", "Requests being answered.", lambda done: done.pending),
 )
 
 
@@ -56,14 +45,14 @@ def triton_families(
     table = [
         (
             {"model": model.name, "version": model.version},
-            _sums(models.get((model.name, model.version), never), runs.get(model.name)),
+            reported(models.get((model.name, model.version), never), runs.get(model.name)),
         )
         for model in catalog
     ]
     for name, kind, text, value in _TRITON:
         family = Metric(name, text, kind)
-        for labels, sums in table:
-            family.add_sample(name, labels, value(sums))
+        for labels, done in table:
+            family.add_sample(name, labels, value(done))
         yield family
     failures = Metric("nv_inference_request_failure", "Requests that failed.", "counter")
     for model in catalog:
@@ -124,21 +113,6 @@ def cumulative(histogram: Histogram) -> list[Bucket]:
 def _row_buckets(done: SegmentStatistics) -> list[Bucket]:
     below = [(bound, sum(batch.runs for rows, batch in done.batches.items() if rows <= bound)) for bound in ROW_BOUNDS]
     return [*((str(bound), float(count)) for bound, count in below), ("+Inf", float(done.runs))]
-
-
-def _sums(requests: ModelStatistics, runs: SegmentStatistics | None) -> _Sums:
-    if runs is None:
-        return _Sums(
-            successes=requests.successes,
-            rows=requests.rows,
-            executions=requests.successes,
-            duration_s=requests.success_ns / 1e9,
-            queue_s=requests.queue.total,
-            compute_s=requests.compute.total,
-            pending=requests.pending,
-        )
-    queue_s = runs.queue.total
-    return _Sums(runs.queue.count, runs.rows, runs.runs, queue_s + runs.seconds, queue_s, runs.seconds, pending=requests.pending)
 
 
 def _triton_failures(requests: ModelStatistics) -> Mapping[str, int]:

@@ -9,6 +9,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from serving.catalog import Model
+from serving.observe.reported import Reported, reported
 from serving.router import Router
 
 SERVER_NAME = "espalier"
@@ -59,18 +60,16 @@ def repository_index(router: Router) -> Any:
 def model_statistics(router: Router, models: Iterable[Model]) -> Any:
     """Return the ModelStatisticsResponse of `models`.
 
-    Of a segment: its runs for whatever task, so that execution_count says how often the trunk ran, and batch_stats by rows per run.
-    Of a task: the requests; queue and compute_infer add up the runs of segments that they needed.
+    Counts of durations are requests, those of one model all alike. Of a segment: for whatever task; execution_count says how often
+    it ran, and batch_stats by rows per run. Of a task: queue and compute_infer add up the runs of segments that they needed.
     """
+    runs = router.segment_statistics()
     response = _pb.ModelStatisticsResponse()
     for model in models:
         message = response.model_stats.add(name=model.name, version=model.version)
         for field in message.inference_stats.DESCRIPTOR.fields:
             getattr(message.inference_stats, field.name).SetInParent()  # perf_analyzer reads them all, zeros included
-        if model.name in router.repository.segments:
-            _add_runs(message, router, model.name)
-        else:
-            _add_requests(message, router, model)
+        _add(message, reported(router.statistics(model), runs.get(model.name)))
     return response
 
 
@@ -83,32 +82,23 @@ def to_json(message: Any) -> dict[str, Any]:
     }
 
 
-def _add_runs(message: Any, router: Router, segment: str) -> None:
-    done = router.segment_statistics().get(segment)
-    if done is None:
-        return
-    message.last_inference = done.last_run_ms
-    message.inference_count, message.execution_count = done.rows, done.runs
+def _add(message: Any, done: Reported) -> None:
+    message.last_inference, message.inference_count, message.execution_count = done.last_ms, done.rows, done.executions
     stats = message.inference_stats
-    for duration in (stats.success, stats.compute_infer):
-        duration.count, duration.ns = done.runs, round(done.seconds * 1e9)
-    stats.queue.count, stats.queue.ns = done.queue.count, round(done.queue.total * 1e9)
+    _set(stats, done.requests, success=done.total_s, queue=done.queue_s)
+    _set(stats, done.requests, compute_input=done.input_s, compute_infer=done.infer_s, compute_output=done.output_s)
+    _set(stats, done.failures, fail=done.failed_s)
     for rows, batch in done.batches.items():
         entry = message.batch_stats.add(batch_size=rows)
-        for field in entry.DESCRIPTOR.fields[1:]:
-            getattr(entry, field.name).SetInParent()
-        entry.compute_infer.count, entry.compute_infer.ns = batch.runs, round(batch.seconds * 1e9)
+        _set(
+            entry, batch.runs, compute_input=batch.input_seconds, compute_infer=batch.seconds, compute_output=batch.output_seconds
+        )
 
 
-def _add_requests(message: Any, router: Router, model: Model) -> None:
-    done = router.statistics(model)
-    message.last_inference = done.last_request_ms
-    message.inference_count, message.execution_count = done.rows, done.successes
-    stats = message.inference_stats
-    stats.success.count, stats.success.ns = done.successes, done.success_ns
-    stats.fail.count, stats.fail.ns = done.failures, done.failure_ns
-    stats.queue.count, stats.queue.ns = done.queue.count, round(done.queue.total * 1e9)
-    stats.compute_infer.count, stats.compute_infer.ns = done.compute.count, round(done.compute.total * 1e9)
+def _set(stats: Any, count: int, **seconds: float) -> None:
+    for name, total in seconds.items():
+        duration = getattr(stats, name)
+        duration.count, duration.ns = count, round(total * 1e9)
 
 
 def _field_to_json(field: Any, value: Any) -> Any:

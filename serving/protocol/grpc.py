@@ -17,14 +17,14 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving.catalog import Model
-from serving.errors import UnknownModel, Unsupported
+from serving.errors import UnknownModel
 from serving.protocol import describe, grpc_extensions
 from serving.protocol.admin import Admin
 from serving.protocol.grpc_codec import answers_long, decode_request, encode_response, output_slots, takes_long
 from serving.protocol.grpc_health import HEALTH_SERVICE, Health
 from serving.protocol.grpc_service import Received, add_servicer, with_sizes
 from serving.protocol.pending import PendingBytes
-from serving.protocol.shared_memory import SharedMemory
+from serving.protocol.shared_memory import SharedMemory, offered
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
 from serving.router import Router
 
@@ -58,13 +58,6 @@ def _logged(error: Exception) -> Exception:
 
 def _authorization(context: Any) -> str | None:
     return next((value for key, value in context.invocation_metadata() or () if key == "authorization"), None)
-
-
-def _refuse(what: str) -> Handler:
-    async def refuse(self: Any, request: Any, context: Any) -> Any:
-        raise Unsupported(f"{what} is not offered by this server.")
-
-    return _translated(refuse)
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -122,6 +115,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     async def ModelStatistics(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Statistics of one model, or of all when none is named."""
         models = [self._find(request)] if request.name else self._router.catalog.all_versions()
+        await self._router.refresh()
         return describe.model_statistics(self._router, models)
 
     @_translated
@@ -233,9 +227,20 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         await self._router.unload(request.model_name)
         return _pb.RepositoryModelUnloadResponse()
 
-    CudaSharedMemoryStatus = _refuse("CUDA shared memory")
-    CudaSharedMemoryRegister = _refuse("CUDA shared memory")
-    CudaSharedMemoryUnregister = _refuse("CUDA shared memory")
+    @_translated
+    async def CudaSharedMemoryStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """The regions in the memory of a GPU, of which there are none."""
+        return grpc_extensions.cuda_memory_status(request)
+
+    @_translated
+    async def CudaSharedMemoryRegister(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Refuse a region."""
+        return offered(None, "cuda")
+
+    @_translated
+    async def CudaSharedMemoryUnregister(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Do nothing: it is the first thing that Triton's examples do."""
+        return _pb.CudaSharedMemoryUnregisterResponse()
 
 
 def create_grpc_server(max_message_bytes: int, interceptors: Sequence[Any] = ()) -> Any:

@@ -79,13 +79,14 @@ def encode_response(response: InferResponse, slots: Mapping[str, Slot] | None = 
     """Return the ModelInferResponse, the outputs raw and in order; those with a slot go there, and leave an empty place."""
     message = _pb.ModelInferResponse(model_name=response.model, model_version=response.version, id=response.id)
     for name, array in response.outputs.items():
-        output = message.outputs.add(name=name, datatype=dtype_name(array), shape=array.shape)
+        message.outputs.add(name=name, datatype=dtype_name(array), shape=array.shape)
         data = to_bytes(array)
         if slots and name in slots:
-            _set_parameters(output.parameters, slots[name].write(name, data))
+            slots[name].write(name, data)
             data = b""  # clients find the others by position
         message.raw_output_contents.append(data)
-    _set_parameters(message.parameters, error_parameters(response))
+    for key, reason in error_parameters(response).items():
+        message.parameters[key].string_param = reason
     return message
 
 
@@ -128,8 +129,3 @@ def _is_classified(output: Any) -> bool:
 def _parameters(parameters: Any) -> Mapping[str, object]:
     chosen = {key: value.WhichOneof("parameter_choice") for key, value in parameters.items()}
     return {key: getattr(parameters[key], field) for key, field in chosen.items() if field is not None}
-
-
-def _set_parameters(parameters: Any, values: Mapping[str, str | int] | Mapping[str, str]) -> None:
-    for key, value in values.items():
-        setattr(parameters[key], "string_param" if isinstance(value, str) else "int64_param", value)

@@ -9,25 +9,17 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from serving.errors import Unsupported
 from serving.protocol.settings import LOG_SETTINGS, TRACE_SETTINGS, refuse_changes
-from serving.protocol.shared_memory import SharedMemory
+from serving.protocol.shared_memory import SharedMemory, offered
 from serving.router import Router
 
 _pb: Any = service_pb2
 
 
-def offered(memory: SharedMemory | None) -> SharedMemory:
-    """Return `memory`. Raises Unsupported when there is none."""
-    if memory is None:
-        raise Unsupported("Shared memory is not offered by this server.")
-    return memory
-
-
 def shared_memory_status(memory: SharedMemory | None, request: Any) -> Any:
-    """Return the SystemSharedMemoryStatusResponse: the region that is named, or all."""
+    """Return the SystemSharedMemoryStatusResponse: the region that is named, or all. Where it is not offered, there are none."""
     response = _pb.SystemSharedMemoryStatusResponse()
-    for region in offered(memory).status(request.name):
+    for region in (memory or SharedMemory(0)).status(request.name):
         status = response.regions[region.name]
         status.name, status.key, status.offset, status.byte_size = region.name, region.key, region.offset, region.byte_size
     return response
@@ -35,14 +27,20 @@ def shared_memory_status(memory: SharedMemory | None, request: Any) -> Any:
 
 def shared_memory_register(memory: SharedMemory | None, request: Any) -> Any:
     """Register a region."""
-    offered(memory).register(request.name, request.key, request.offset, request.byte_size)
+    offered(memory, "system").register(request.name, request.key, request.offset, request.byte_size)
     return _pb.SystemSharedMemoryRegisterResponse()
 
 
 def shared_memory_unregister(memory: SharedMemory | None, request: Any) -> Any:
-    """Unregister a region, or all."""
-    offered(memory).unregister(request.name)
+    """Unregister a region, or all. One that is not there is no error, nor is that there can be none."""
+    (memory or SharedMemory(0)).unregister(request.name)
     return _pb.SystemSharedMemoryUnregisterResponse()
+
+
+def cuda_memory_status(request: Any) -> Any:
+    """Return the CudaSharedMemoryStatusResponse: there is no region."""
+    SharedMemory(0).status(request.name)
+    return _pb.CudaSharedMemoryStatusResponse()
 
 
 def trace_setting(router: Router, request: Any) -> Any:

@@ -8,13 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 
-from serving.errors import InvalidRequest, Unsupported
+from serving.errors import InvalidRequest
 from serving.protocol.body import read_body
 from serving.protocol.fields import optional, required
-from serving.protocol.grpc_extensions import offered
 from serving.protocol.schemas import ErrorBody
 from serving.protocol.settings import LOG_SETTINGS, TRACE_SETTINGS, refuse_changes
-from serving.protocol.shared_memory import Region, SharedMemory
+from serving.protocol.shared_memory import Kind, Region, SharedMemory, offered
 from serving.router import Router
 
 _MAX_BODY_BYTES = 64 * 1024
@@ -96,27 +95,35 @@ def add_settings(routes: APIRouter, router: Router) -> None:
 
 def add_shared_memory(routes: APIRouter, memory: SharedMemory | None) -> None:
     """Add system shared memory below /v2 (`memory` None: not offered), and CUDA's, which never is."""
-    tagged: dict[str, Any] = {"tags": ["shared memory"], "responses": _NOT_OFFERED}
+    _add_regions(routes, "system", memory)
+    _add_regions(routes, "cuda", None)
 
-    @routes.get("/systemsharedmemory/status", summary="All shared memory regions", **tagged)
+
+def _add_regions(routes: APIRouter, kind: Kind, memory: SharedMemory | None) -> None:
+    """Add the regions in one kind of memory. Where it is not offered, there are none, and none can be registered."""
+    path, regions = f"/{kind}sharedmemory", memory or SharedMemory(0)
+    tagged: dict[str, Any] = {"tags": ["shared memory"], "include_in_schema": kind == "system"}
+
+    @routes.get(f"{path}/status", summary="All shared memory regions", **tagged)
     async def all_status() -> JSONResponse:
         """Return every region that is registered: name, key, offset and size in bytes."""
-        return JSONResponse([_described(region) for region in offered(memory).status()])
+        return JSONResponse([_described(region) for region in regions.status()])
 
-    @routes.get("/systemsharedmemory/region/{region}/status", summary="One shared memory region", **tagged)
+    @routes.get(f"{path}/region/{{region}}/status", summary="One shared memory region", **tagged)
     async def status(region: RegionName) -> JSONResponse:
         """Return one region, in a list."""
-        return JSONResponse([_described(found) for found in offered(memory).status(region)])
+        return JSONResponse([_described(found) for found in regions.status(region)])
 
     @routes.post(
-        "/systemsharedmemory/region/{region}/register",
+        f"{path}/region/{{region}}/register",
         summary="Register a region",
         openapi_extra=_REGION_DOCS,
+        responses=_NOT_OFFERED,
         **tagged,
     )
     async def register(request: Request, region: RegionName) -> JSONResponse:
         """Let requests name bytes of a shared memory object of this machine as `region`."""
-        into = offered(memory)
+        into = offered(memory, kind)
         body, where = await _object(request), "The request"
         into.register(
             region,
@@ -126,29 +133,17 @@ def add_shared_memory(routes: APIRouter, memory: SharedMemory | None) -> None:
         )
         return JSONResponse({})
 
-    @routes.post("/systemsharedmemory/region/{region}/unregister", summary="Unregister a shared memory region", **tagged)
+    @routes.post(f"{path}/region/{{region}}/unregister", summary="Unregister a shared memory region", **tagged)
     async def unregister(region: RegionName) -> JSONResponse:
         """Forget a region. Requests that use it go on; one that is not registered is no error."""
-        offered(memory).unregister(region)
+        regions.unregister(region)
         return JSONResponse({})
 
-    @routes.post("/systemsharedmemory/unregister", summary="Unregister all shared memory regions", **tagged)
+    @routes.post(f"{path}/unregister", summary="Unregister all shared memory regions", **tagged)
     async def unregister_all() -> JSONResponse:
         """Forget every region."""
-        offered(memory).unregister()
+        regions.unregister()
         return JSONResponse({})
-
-    for action in ("status", "unregister"):
-        _add_refusal(routes, f"/cudasharedmemory/{action}")
-    for action in ("status", "register", "unregister"):
-        _add_refusal(routes, f"/cudasharedmemory/region/{{region}}/{action}")
-
-
-def _add_refusal(routes: APIRouter, path: str) -> None:
-    async def refuse() -> None:
-        raise Unsupported("CUDA shared memory is not offered by this server.")
-
-    routes.add_api_route(path, refuse, methods=["GET", "POST"], include_in_schema=False)
 
 
 async def _object(request: Request) -> dict[str, Any]:

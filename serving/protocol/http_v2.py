@@ -88,6 +88,7 @@ def _add_descriptions(routes: APIRouter, router: Router, shared_memory: bool) ->
     @routes.get("/models/stats", tags=["statistics"], summary="Statistics of all models")
     async def all_statistics() -> JSONResponse:
         """Return, of every task, its requests, and of every segment, its runs for whatever task."""
+        await router.refresh()
         return JSONResponse(describe.to_json(describe.model_statistics(router, router.catalog.all_versions())))
 
     @routes.post("/repository/index", tags=["metadata"], summary="All models")
@@ -95,16 +96,17 @@ def _add_descriptions(routes: APIRouter, router: Router, shared_memory: bool) ->
         """Return the name, version and state of every model: tasks, `all_tasks` and segments."""
         return JSONResponse(describe.to_json(describe.repository_index(router))["models"])
 
-    def metadata(model: Model) -> Any:
+    async def metadata(model: Model) -> Any:
         """Return names, types and shapes of a model's inputs and outputs; -1 stands for the rows."""
         return describe.model_metadata(model)
 
-    def config(model: Model) -> Any:
+    async def config(model: Model) -> Any:
         """Return the model's config.pbtxt as JSON."""
         return describe.model_config(router, model)
 
-    def statistics(model: Model) -> Any:
+    async def statistics(model: Model) -> Any:
         """Return the requests that a task has had, or the runs of a segment for whatever task."""
+        await router.refresh()
         return describe.model_statistics(router, [model])
 
     for suffix, tag, summary, message in (
@@ -118,7 +120,7 @@ def _add_descriptions(routes: APIRouter, router: Router, shared_memory: bool) ->
 def _add_description(routes: APIRouter, router: Router, suffix: str, tag: str, summary: str, message: Any) -> None:
     @routes.get(f"/models/{{model}}/versions/{{version}}{suffix}", tags=[tag], summary=summary, description=message.__doc__)
     async def of_version(model: ModelName, version: Version) -> JSONResponse:
-        return JSONResponse(describe.to_json(message(router.catalog.find(model, version))))
+        return JSONResponse(describe.to_json(await message(router.catalog.find(model, version))))
 
     @routes.get(f"/models/{{model}}{suffix}", tags=[tag], summary=summary, description=message.__doc__)
     async def of_model(model: ModelName) -> JSONResponse:

@@ -170,7 +170,8 @@ def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
 def _describe(name: str, array: Array, blob: bytes | None, slot: Slot | None) -> dict[str, Any]:
     description: dict[str, Any] = {"name": name, "datatype": dtype_name(array), "shape": list(array.shape)}
     if slot is not None:
-        return description | {"parameters": slot.write(name, to_bytes(array))}
+        slot.write(name, to_bytes(array))
+        return description  # and no parameters, where clients look for the size of binary data
     if blob is None:
         return description | {"data": to_values(name, array)}
     return description | {"parameters": {"binary_data_size": len(blob)}}

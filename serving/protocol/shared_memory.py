@@ -13,14 +13,21 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from serving.errors import BodyTooLarge, InvalidRequest, UnknownRegion, Unsupported
 from serving.protocol.fields import optional, required
 
+Kind = Literal["system", "cuda"]
+_NOT_OFFERED: Mapping[Kind, str] = {
+    "system": "System shared memory is not offered by this server, which was started without --shared-memory.",
+    "cuda": "CUDA shared memory is not offered by this server; send the data with the request.",
+}
 MAX_REGIONS = 256  # each holds a file descriptor
 _FOLDER = Path("/dev/shm")
 _MAX_KEY_BYTES = 255
 _PREFIX = "shared_memory_"  # of the parameters' names
+_TRITONS = "triton_python_backend_shm_region_"  # objects in which a Triton passes what others sent on to its Python models
 
 
 class Region:
@@ -69,13 +76,11 @@ class Slot:
         """Return all the bytes."""
         return self.region.read(self.offset, self.byte_size)
 
-    def write(self, name: str, data: bytes) -> dict[str, str | int]:
-        """Put the output `name` here and return the parameters that tell the client where. Raises InvalidRequest if it does not fit."""
+    def write(self, name: str, data: bytes) -> None:
+        """Put the output `name` here. Raises InvalidRequest if it does not fit."""
         if len(data) > self.byte_size:
             raise InvalidRequest(f"Output {name!r} takes {len(data)} bytes, but its place in shared memory has {self.byte_size}.")
         self.region.write(self.offset, data)
-        place: dict[str, str | int] = {"region": self.region.name, "offset": self.offset, "byte_size": len(data)}
-        return {_PREFIX + key: value for key, value in place.items()}
 
 
 class SharedMemory:
@@ -89,7 +94,7 @@ class SharedMemory:
         self._regions: dict[str, Region] = {}
 
     def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
-        """Add a region. Raises InvalidRequest for a name in use, a key that is none, or an object that is not so large."""
+        """Add a region. Raises InvalidRequest for a name in use, a key that is none or Triton's own, or an object that is too small."""
         if not name:
             raise InvalidRequest("A shared memory region needs a name.")
         if name in self._regions:
@@ -155,6 +160,13 @@ class RequestMemory:
         return slot.read()
 
 
+def offered(memory: SharedMemory | None, kind: Kind) -> SharedMemory:
+    """Return `memory`, that of this `kind`. Raises Unsupported when there is none."""
+    if memory is None:
+        raise Unsupported(_NOT_OFFERED[kind])
+    return memory
+
+
 def is_shared(parameters: Mapping[str, object]) -> bool:
     """Whether a tensor with these `parameters` is in shared memory."""
     return f"{_PREFIX}region" in parameters
@@ -165,6 +177,8 @@ def _open(key: str) -> int:
     name = key.lstrip("/")  # as shm_open reads it
     if name in ("", ".", "..") or "/" in name or not name.isprintable() or len(name.encode()) > _MAX_KEY_BYTES:
         raise InvalidRequest("The key of a shared memory object is one name, with or without a slash in front of it.")
+    if name.startswith(_TRITONS):
+        raise InvalidRequest(f"Shared memory objects whose keys begin with {_TRITONS} are Triton's own; give yours another key.")
     try:
         # Not through links, and not waiting for a pipe's other end.
         file = os.open(_FOLDER / name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

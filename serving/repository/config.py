@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast, get_args
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from serving.errors import RepositoryError
-from serving.preprocessing import Preprocessing
+from serving.preprocessing import Layout, Preprocessing
 from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Canary, Rows, Segment, Step, Task, TensorSpec, segment_tensor
 from serving.repository.record import ParityRecord
 from serving.repository.unite import Copy, ensemble_of
@@ -26,13 +27,14 @@ _PARITY = "parity_sample"
 
 # A protobuf class without type information: `Any` at this one boundary.
 ModelConfig: Any = model_config_pb2.ModelConfig
+_FORMAT: Any = model_config_pb2.ModelInput.Format
 
 
 def segment_config(segment: Segment) -> Any:
     """Return `segment` as a ModelConfig for Triton's onnxruntime backend: batched without artificial delay, unless rows are coupled."""
     config = ModelConfig(name=segment.name, backend="onnxruntime", max_batch_size=segment.max_batch_rows)
     config.default_model_filename = "model.onnx"
-    _add_tensors(config.input, segment.inputs)
+    _add_inputs(config.input, segment.inputs, [spec.layout for spec in segment.inputs])
     _add_tensors(config.output, segment.outputs)
     config.instance_group.add(count=1)  # Triton's own choice on a CPU is two sessions, with the weights in memory twice
     if segment.rows != "coupled":
@@ -151,7 +153,7 @@ def parse_segment(config: Any, version: str) -> Segment:
         first, last = parameters["blocks"].split("-")
         return Segment(
             name=config.name,
-            inputs=_tensors(config.input),
+            inputs=_inputs(config.input),
             outputs=_tensors(config.output),
             blocks=(int(first), int(last)),
             digest=parameters["digest"],
@@ -178,7 +180,7 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
         return Task(
             name=config.name,
             steps=tuple(_step(step) for step in config.ensemble_scheduling.step),
-            inputs=_tensors(config.input),
+            inputs=_inputs(config.input),
             outputs=_tensors(config.output),
             max_batch_rows=config.max_batch_size,
             labels=labels,
@@ -216,7 +218,8 @@ def _incomplete(name: str, kind: str, error: Exception) -> RepositoryError:
 def _ensemble(name: str, tasks: Iterable[Task], steps: Iterable[Step], parameters: Mapping[str, str]) -> Any:
     tasks = list(tasks)
     config = ModelConfig(name=name, platform="ensemble", max_batch_size=min(task.max_batch_rows for task in tasks))
-    _add_tensors(config.input, tasks[0].inputs)
+    said = zip(*(task.input_layouts() for task in tasks), strict=True)
+    _add_inputs(config.input, tasks[0].inputs, [next(filter(None, layouts), "") for layouts in said])
     for task in tasks:
         _add_tensors(config.output, task.outputs)
         if task.labels:
@@ -238,6 +241,21 @@ def _add_tensors(messages: Any, specs: Iterable[TensorSpec]) -> None:
         # The v2 protocol and the configuration differ in one word: BYTES is TYPE_STRING.
         kind = model_config_pb2.DataType.Value(f"TYPE_{'STRING' if spec.dtype == 'BYTES' else spec.dtype}")
         messages.add(name=spec.name, data_type=kind, dims=spec.shape)
+
+
+def _add_inputs(messages: Any, specs: Sequence[TensorSpec], layouts: Sequence[str]) -> None:
+    _add_tensors(messages, specs)
+    for message, layout in zip(messages, layouts, strict=True):
+        if layout:
+            message.format = _FORMAT.Value(f"FORMAT_{layout}")
+
+
+def _inputs(messages: Any) -> tuple[TensorSpec, ...]:
+    layouts = (_FORMAT.Name(message.format).removeprefix("FORMAT_") for message in messages)
+    return tuple(
+        replace(spec, layout=layout if layout in get_args(Layout) else "")
+        for spec, layout in zip(_tensors(messages), layouts, strict=True)
+    )
 
 
 def _tensors(messages: Any) -> tuple[TensorSpec, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from serving.preprocessing import Preprocessing
+from serving.preprocessing import Layout, Preprocessing
 from serving.repository.record import ParityRecord
 
 SEGMENT_INPUT = "input"
@@ -23,11 +23,15 @@ def segment_tensor(kind: str, index: int) -> str:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of a model: `dtype` in the v2 protocol's words ("UINT8", "FP32"), `shape` without the batch axis."""
+    """One tensor of a model: `dtype` in the v2 protocol's words ("UINT8", "FP32"), `shape` without the batch axis.
+
+    layout: of an input that is an image, for clients who ask; nothing computes with it, so that specs are equal whatever it is.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    layout: Layout = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,10 @@ class Task:
     canary: Canary | None = None
     last_version: int = 0
     parity: ParityRecord | None = None
+
+    def input_layouts(self) -> tuple[Layout, ...]:
+        """Return the layout of each input: as its configuration says, or else as the preprocessing makes images."""
+        return tuple(spec.layout or (self.preprocessing.layout(spec.shape) if self.preprocessing else "") for spec in self.inputs)
 
     @property
     def versions(self) -> tuple[Task, ...]:

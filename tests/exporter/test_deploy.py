@@ -147,6 +147,9 @@ def test_what_a_task_keeps_of_its_version_before() -> None:
     ):
         assert inherited(old, new) == (expected, words)
         assert inherited(bare, new) == (new, ())
+    said = replace(bare, inputs=(replace(image, layout="NHWC"),))  # by hand, of a network that says nothing of images
+    assert inherited(said, bare)[0].input_layouts() == ("NHWC",)
+    assert inherited(said, bare)[1] == ("layout of images",)
 
 
 def test_only_the_version_before_is_kept(repo: Path) -> None:

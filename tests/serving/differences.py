@@ -5,9 +5,12 @@ docs/triton.md has the differences in the same words.
 
 from __future__ import annotations
 
+import base64
 import json
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -58,6 +61,7 @@ WRONG = Codes("400", "INVALID_ARGUMENT")
 UNKNOWN = Codes("404", "NOT_FOUND")
 
 REFUSALS: dict[str, tuple[Ask, Codes]] = {
+    "status of an unknown CUDA shared memory region": (lambda client: client.ask("get_cuda_shared_memory_status", "x"), UNKNOWN),
     "unknown model": (lambda client: client.infer("cats", ROW), UNKNOWN),
     "unknown version": (lambda client: client.infer("probe", ROW, model_version="9"), UNKNOWN),
     "unknown output": (lambda client: client.infer("probe", ROW, ["late"]), WRONG),
@@ -148,9 +152,14 @@ DIFFERENCES: dict[str, Difference] = {
         lambda client: client.client.register_system_shared_memory("none", "/espalier-there-is-none", 8), WRONG,
         Codes("500", "INTERNAL"), "the client's mistake, not the server's",
     ),
-    "CUDA shared memory": Difference(
-        lambda client: client.ask("get_cuda_shared_memory_status"), Codes("501", "UNIMPLEMENTED"), OK,
-        "not offered",
+    "registering shared memory in which Triton talks to its Python models": Difference(
+        lambda client: _register_reserved(client), WRONG, OK,
+        "refused, as by newer Tritons: others' tensors are in it",
+    ),
+    "registering CUDA shared memory": Difference(
+        lambda client: client.client.register_cuda_shared_memory("none", base64.b64encode(bytes(64)), 0, 8),
+        Codes("501", "UNIMPLEMENTED"), WRONG,
+        "not offered, with whatever handle; Triton was asked without a GPU",
     ),
 }  # fmt: skip
 
@@ -183,6 +192,17 @@ def _send_numbers(client: Client, numbers: list[int]) -> object:
         return client.message(_message(raw=0, contents={"uint_contents": numbers}))
     body = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": ROW.shape, "data": numbers}]}
     return client.send("POST", INFER, json.dumps(body).encode())
+
+
+def _register_reserved(client: Client) -> object:
+    key = f"triton_python_backend_shm_region_{uuid.uuid4().hex}"
+    file = Path("/dev/shm") / key
+    file.write_bytes(bytes(8))
+    try:
+        return client.client.register_system_shared_memory(key, key, 8)
+    finally:
+        client.client.unregister_system_shared_memory(key)
+        file.unlink()
 
 
 def _check_health(client: Client, service: str) -> object:

@@ -104,8 +104,9 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mi
         for name, model in self.models.items():
             message = response.model_stats.add(name=name, last_inference=7 if model.runs else 0)
             message.execution_count = sum(model.runs.values())
-            message.inference_stats.queue.count = message.execution_count
-            message.inference_stats.queue.ns = 3_000 * message.execution_count
+            stats = message.inference_stats
+            for duration in (stats.success, stats.queue, stats.compute_input, stats.compute_infer, stats.compute_output):
+                duration.count, duration.ns = message.execution_count, 3_000 * message.execution_count
             for rows, runs in model.runs.items():
                 message.batch_stats.add(batch_size=rows, compute_infer={"count": runs, "ns": 2_000_000 * runs})
         return response

@@ -6,6 +6,7 @@ Where they are to differ, and why: differences.py for what is refused, and the t
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import time
 import uuid
@@ -24,8 +25,9 @@ import tritonclient.http.aio
 import tritonclient.utils.shared_memory as shm
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
+from benchmarks.perf_analyzer.program import PerfAnalyzer, PerfAnalyzerUnavailable, fetch
 from exporter.write import write_configs
 from serving.repository import ALL_TASKS
 from serving.repository.config import parse_text
@@ -33,7 +35,7 @@ from serving.triton.environment import set_up
 from serving.triton.errors import TritonUnavailable
 from serving.triton.local import LocalTriton, local_triton
 from tests.serving.differences import DIFFERENCES, REFUSALS
-from tests.serving.nets import LABELS, LAYERS, MAX_ROWS, images, write_repository
+from tests.serving.nets import CHAINS, LABELS, LAYERS, MAX_ROWS, images, write_repository
 from tests.serving.test_wire_terms import wait_for
 from tests.serving.three_servers import OUTPUTS, PAIR, SEGMENTS, TASKS, Client, Face, bare, described, ours, whole, write_three
 
@@ -131,6 +133,24 @@ def test_metadata(client: Client, model: str) -> None:
 
 def _spec(tensor: Any) -> tuple[str, str, list[int]]:
     return tensor["name"], tensor["datatype"], [int(size) for size in tensor["shape"]]
+
+
+@pytest.mark.parametrize("model", CHAINS)
+def test_what_tritons_image_client_looks_for(client: Client, model: str) -> None:
+    """One image in, its axes said, and one FP32 vector out, of which it asks for the best classes."""
+    said, config = client.ask("get_model_metadata", model), client.ask("get_model_config", model)
+    (tensor,), (output,) = said["inputs"], said["outputs"]
+    (configured,) = config["input"]
+    assert (output["datatype"], len(output["shape"]), int(config["max_batch_size"]) > 0) == ("FP32", 2, True)
+    assert configured["format"] == "FORMAT_NHWC"
+    rows, height, width, channels = map(int, tensor["shape"])
+    images_for_it = np.zeros((2, height, width, channels), triton_to_np_dtype(tensor["datatype"]))
+    assert (rows, channels) == (-1, 3)
+    best = client.infer(model, images_for_it, [output["name"]], name=tensor["name"], classes=1).as_numpy(output["name"])
+    for (row,) in best:
+        value, place, *label = row.decode().split(":")
+        assert whole(model, images_for_it)[0, int(place)] == pytest.approx(float(value), rel=1e-4, abs=1e-5)
+        assert label == [LABELS[model][int(place)]] if model in LABELS else not label
 
 
 @pytest.mark.parametrize("model", [*TASKS, ALL_TASKS])
@@ -284,14 +304,16 @@ def test_system_shared_memory(client: Client) -> None:
     name, rows, size = f"espalier-{uuid.uuid4().hex}", images(2), 4096
     handle = shm.create_shared_memory_region(name, f"/{name}", size)
     try:
+        client.client.unregister_cuda_shared_memory()  # as Triton's examples begin
         client.client.register_system_shared_memory(name, f"/{name}", size)
         shm.set_shared_memory_region(handle, [rows], offset=64)
         tensor = client.module.InferInput("image", list(rows.shape), "UINT8")
         tensor.set_shared_memory(name, rows.nbytes, offset=64)
         wanted = client.module.InferRequestedOutput("late")
         wanted.set_shared_memory(name, 32, offset=2048)
-        head = described(client.client.infer("late", [tensor], outputs=[wanted]))
-        assert head["outputs"] == [("late", "FP32", (2, 4))]
+        (output,) = _outputs(client.client.infer("late", [tensor], outputs=[wanted]))
+        assert output.keys() == {"name", "datatype", "shape"}
+        assert _spec(output) == ("late", "FP32", [2, 4])
         found = shm.get_contents_as_numpy(handle, np.float32, [2, 4], offset=2048)
         np.testing.assert_allclose(found, whole("late", rows), rtol=1e-4, atol=1e-5)
         assert name in str(client.ask("get_system_shared_memory_status"))
@@ -299,6 +321,11 @@ def test_system_shared_memory(client: Client) -> None:
         assert client.outcome(lambda client: client.client.infer("late", [tensor])) in ("404", "NOT_FOUND")
     finally:
         shm.destroy_shared_memory_region(handle)
+
+
+def _outputs(result: Any) -> list[dict[str, Any]]:
+    found = result.get_response() if isinstance(result, tritonclient.http.InferResult) else result.get_response(as_json=True)
+    return list(found["outputs"])
 
 
 def test_successes_are_counted_alike(client: Client) -> None:
@@ -319,8 +346,27 @@ def test_successes_are_counted_alike(client: Client) -> None:
     wait_for(lambda: grown() == expected)
 
 
+def test_counts_of_durations_are_requests_on_each_stream(client: Client) -> None:
+    models = (ALL_TASKS, "trunk", "suffix")
+    durations = ("success", "queue", "compute_input", "compute_infer", "compute_output")
+
+    def counts() -> dict[str, list[int]]:
+        entries = client.ask("get_inference_statistics")["model_stats"]
+        return {
+            entry["name"]: [int(entry["inference_stats"].get(name, {}).get("count", 0)) for name in durations]
+            for entry in entries
+            if entry["name"] in models
+        }
+
+    _settled(client, models)
+    before = counts()
+    client.infer(ALL_TASKS, images(2), ["colour", "parity"])
+    grown = {ALL_TASKS: 1, "trunk": 1, "suffix": 2}
+    wait_for(lambda: counts() == {name: [count + grown[name] for count in found] for name, found in before.items()})
+
+
 def _settled(client: Client, models: Sequence[str]) -> dict[str, tuple[int, int, int]]:
-    """Triton counts after it has answered, and ours in front of it asks now and then: wait for what was asked before."""
+    """Triton counts after it has answered: wait for what was asked before."""
     seen = [client.counts(*models)]
 
     def is_still() -> bool:
@@ -330,6 +376,24 @@ def _settled(client: Client, models: Sequence[str]) -> dict[str, tuple[int, int,
 
     wait_for(is_still)
     return seen[-1]
+
+
+@pytest.fixture(scope="module")
+def perf_analyzer() -> PerfAnalyzer:
+    try:
+        return fetch(timeout_s=30)
+    except PerfAnalyzerUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(("protocol", "model"), [("http", ALL_TASKS), ("grpc", "trunk")])
+def test_perf_analyzer_runs_through(perf_analyzer: PerfAnalyzer, face: Face, protocol: str, model: str) -> None:
+    address = face.http if protocol == "http" else face.grpc
+    said = perf_analyzer.run("-m", model, "-i", protocol, "-u", address, "--concurrency-range", "2", "--request-count", "20")
+    by_clients, by_server = said.split("  Server: ")
+    assert "Request count: 20" in by_clients
+    assert re.search(r"Successful request count: [1-9]", by_server)
+    assert ("Composing models:" in by_server) == (model == ALL_TASKS)
 
 
 def test_refused_requests_count_as_failed_with_ours_alone(client: Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -12,15 +13,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from serving.engines.base import SegmentRun
 from serving.engines.counting import RunCounter
 from serving.engines.memory import InMemoryEngine
-from serving.errors import NotAnImage, UnknownTask
+from serving.errors import InvalidRequest, NotAnImage, UnknownTask
 from serving.messages import InferRequest, RequestedOutput
 from serving.observe.events import Silent
 from serving.observe.families import cumulative
 from serving.observe.histogram import DURATION_BOUNDS_S, DurationCounter
+from serving.observe.prometheus import Metrics
 from serving.observe.saved import SavedSteps
 from serving.plan import make_plan
 from serving.protocol.describe import model_statistics
@@ -29,6 +32,10 @@ from serving.repository.model import Repository, Step, Task
 from serving.router import Router
 from serving.statistics import MOST_GONE, RequestCounter, failure_reason
 from tests.serving.nets import CHAINS, IMAGE, LAYERS, MAX_ROWS, TASK_NAMES, images, make_repository, make_task
+from tests.serving.test_observe_metrics import Samples, samples
+from tests.serving.test_observe_metrics import value as said
+
+PARTS = ("input", "infer", "output")
 
 
 class Savings(Silent):
@@ -171,30 +178,92 @@ def test_runs_are_summed_by_rows_and_waits_by_request(added: list[tuple[int, flo
     }
 
 
-def test_the_protocols_statistics_have_queue_compute_and_batches() -> None:
+def served_together() -> tuple[dict[str, Any], Samples]:
+    """Return what a router says in the protocol, by model, and in the metrics, after requests that waited for each other."""
+    engine, metrics = InMemoryEngine({**LAYERS, "trunk": _slow_trunk}, max_batch_rows=6), Metrics()
+    asked = [("late", 2, ()), ("late", 5, ()), ("probe", 2, ()), (ALL_TASKS, 1, ("colour", "parity")), ("trunk", 1, ())]
+
+    async def work() -> Router:
+        router = Router(make_repository(), engine)
+        metrics.watch(router)
+        await router.start()
+        await asyncio.gather(
+            *(
+                router.infer(InferRequest(model, {"input" if model == "trunk" else IMAGE.name: images(rows)}, _wanted(outputs)))
+                for model, rows, outputs in asked
+            )
+        )
+        with pytest.raises(InvalidRequest):
+            await router.infer(InferRequest("trunk", {"other": images(1)}))
+        await router.predict(list(images(2)), ["late", "probe"])
+        return router
+
+    router = asyncio.run(work())
+    stats = model_statistics(router, router.catalog.all_versions()).model_stats
+    return {model.name: model for model in stats}, samples(metrics.text().decode())
+
+
+def _wanted(outputs: Sequence[str]) -> tuple[RequestedOutput, ...]:
+    return tuple(map(RequestedOutput, outputs))
+
+
+def _slow_trunk(rows: NDArray[Any]) -> NDArray[Any]:
+    time.sleep(0.005)  # the others come meanwhile
+    return LAYERS["trunk"](rows)
+
+
+def test_counts_of_a_models_durations_are_its_requests_and_the_metrics_say_the_same() -> None:
+    """perf_analyzer ends where the counts of one model differ."""
+    models, found = served_together()
+    durations = {"success": "request", "queue": "queue", **{f"compute_{part}": f"compute_{part}" for part in PARTS}}
+    for name, model in models.items():
+        stats, labels = model.inference_stats, {"model": name, "version": "1"}
+        assert {getattr(stats, duration).count for duration in durations} == {stats.success.count}
+        for duration, metric in durations.items():
+            us = said(found, f"nv_inference_{metric}_duration_us", **labels)
+            assert us == pytest.approx(getattr(stats, duration).ns / 1000, abs=1)
+        assert said(found, "nv_inference_request_success", **labels) == stats.success.count
+        assert said(found, "nv_inference_count", **labels) == model.inference_count
+        assert said(found, "nv_inference_exec_count", **labels) == model.execution_count
+        failures = [
+            count
+            for (metric, pairs), count in found.items()
+            if metric == "nv_inference_request_failure" and labels.items() <= {*pairs}
+        ]
+        assert sum(failures) == stats.fail.count
+    assert {name: models[name].inference_stats.success.count for name in ("late", "probe", ALL_TASKS)} == {
+        "late": 3, "probe": 2, ALL_TASKS: 1,
+    }  # fmt: skip
+
+
+def test_a_segments_requests_are_timed_from_when_they_could_run() -> None:
+    models, _ = served_together()
+    trunk = models["trunk"]
+    stats = trunk.inference_stats
+    assert (stats.success.count, trunk.inference_count, stats.fail.count) == (6, 13, 1)
+    assert trunk.execution_count < 6
+    assert stats.queue.ns > 5_000_000
+    assert stats.success.ns == pytest.approx(stats.queue.ns + stats.compute_infer.ns, abs=2)
+    runs_ns = sum(batch.compute_infer.ns for batch in trunk.batch_stats)
+    assert sum(batch.compute_infer.count for batch in trunk.batch_stats) == trunk.execution_count
+    assert sum(batch.batch_size * batch.compute_output.count for batch in trunk.batch_stats) == 13
+    assert stats.compute_infer.ns > runs_ns + 4_000_000  # of which several were in one: it counts in full for each
+    suffix = models["suffix"]
+    assert (suffix.inference_stats.success.count, suffix.inference_count) == (4, 2 * 1 + 2 + 2)  # one took it on two streams
+
+
+def test_a_tasks_durations_add_up_the_runs_that_it_needed() -> None:
     engine = InMemoryEngine(LAYERS)
 
     async def work() -> list[Any]:
         router = Router(make_repository(), engine)
         await router.start()
-        for rows in (2, 5, 2):
-            await router.infer(InferRequest("late", {IMAGE.name: images(rows)}))
         await router.predict(list(images(2)), ["late", "probe"])
-        models = [router.catalog.find(name) for name in ("trunk", "late", "probe")]
-        return list(model_statistics(router, models).model_stats)
+        return list(model_statistics(router, [router.catalog.find(name) for name in ("late", "probe")]).model_stats)
 
-    trunk, late, probe = asyncio.run(work())
-    assert {batch.batch_size: batch.compute_infer.count for batch in trunk.batch_stats} == {2: 3, 5: 1}
-    assert sum(batch.compute_infer.ns for batch in trunk.batch_stats) == pytest.approx(
-        trunk.inference_stats.compute_infer.ns, abs=4
-    )
-    assert trunk.inference_stats.queue.count == 4
-    for task, requests in ((late, 4), (probe, 1)):
-        stats = task.inference_stats
-        assert (stats.success.count, stats.compute_infer.count, stats.queue.count) == (requests,) * 3
-        assert 0 < stats.compute_infer.ns < stats.success.ns
+    late, probe = asyncio.run(work())
+    for task in (late, probe):
+        assert 0 < task.inference_stats.compute_infer.ns < task.inference_stats.success.ns
         assert not task.batch_stats
-    of_probe = sum(
-        run.seconds for run in engine.runs[-5:] if run.segment in CHAINS["probe"]
-    )  # the last request; late's branch is not its
+    of_probe = sum(run.seconds for run in engine.runs if run.segment in CHAINS["probe"])  # late's branch is not its
     assert probe.inference_stats.compute_infer.ns == pytest.approx(of_probe * 1e9, abs=2)

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tritonclient.grpc.model_config_pb2 import ModelInput
 
 from serving.errors import RepositoryError
 from serving.preprocessing import Preprocessing
 from serving.repository import Canary, Repository, Segment, Step, Task, TensorSpec, read_repository
 from serving.repository.check import check_repository
 from serving.repository.config import (
+    all_tasks_config,
     kept_config,
     parse_canary,
     parse_kept,
@@ -32,7 +34,9 @@ some_names = st.lists(names, min_size=1, max_size=3).map(tuple)
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 counts = st.integers(0, 2**62)
 dtypes = st.sampled_from(["UINT8", "FP16", "FP32", "BF16", "INT64", "BYTES", "BOOL"])
-specs = st.builds(TensorSpec, names, dtypes, st.lists(st.integers(1, 4096), max_size=4).map(tuple))
+specs = st.builds(
+    TensorSpec, names, dtypes, st.lists(st.integers(1, 4096), max_size=4).map(tuple), st.sampled_from(["", "NHWC", "NCHW"])
+)
 some_specs = st.lists(specs, min_size=1, max_size=3).map(tuple)
 segments = st.builds(
     Segment,
@@ -80,14 +84,18 @@ shares = st.floats(0, 1, exclude_min=True, exclude_max=True)
 @settings(max_examples=40)
 @given(segments)
 def test_a_segment_survives_its_configuration(segment: Segment) -> None:
-    assert parse_segment(parse_text(to_text(segment_config(segment)), "there"), segment.version) == segment
+    found = parse_segment(parse_text(to_text(segment_config(segment)), "there"), segment.version)
+    assert found == segment
+    assert [spec.layout for spec in found.inputs] == [spec.layout for spec in segment.inputs]
 
 
 @pytest.mark.slow
 @settings(max_examples=40)
 @given(tasks)
 def test_a_task_survives_its_configuration(task: Task) -> None:
-    assert parse_task(parse_text(to_text(task_config(task)), "there"), task.labels, task.version) == task
+    found = parse_task(parse_text(to_text(task_config(task)), "there"), task.labels, task.version)
+    assert found == task
+    assert found.input_layouts() == task.input_layouts()
 
 
 @pytest.mark.slow
@@ -97,6 +105,33 @@ def test_a_version_that_is_kept_survives_its_configuration(task: Task, share: fl
     assert parse_kept(parse_text(to_text(kept_config(task)), "there"), task.labels) == task
     canary = Canary(task, share)
     assert parse_canary(parse_text(to_text(kept_config(canary)), "there"), task.labels) == canary
+
+
+@pytest.mark.parametrize(
+    ("shape", "how", "layout"),
+    [
+        ((8, 6, 3), Preprocessing(8, 6), "FORMAT_NHWC"),
+        ((3, 8, 6), Preprocessing(8, 6), "FORMAT_NCHW"),  # what is exported with --preprocess none
+        ((8, 8, 3), Preprocessing(8, 6), "FORMAT_NONE"),
+        ((8, 6, 3), None, "FORMAT_NONE"),
+        ((3,), Preprocessing(8, 6), "FORMAT_NONE"),
+    ],
+)
+def test_image_clients_are_told_how_images_lie_in_an_input(
+    shape: tuple[int, ...], how: Preprocessing | None, layout: str
+) -> None:
+    task = replace(make_task("probe", how), inputs=(TensorSpec("image", "UINT8", shape), TensorSpec("size", "FP32", (2,))))
+    bare = replace(task, name="a", preprocessing=None)  # first by name, but another knows
+    for config in (task_config(task), kept_config(task), all_tasks_config([task, bare])):
+        assert [tensor.format for tensor in config.input] == [ModelInput.Format.Value(layout), ModelInput.FORMAT_NONE]
+
+
+def test_a_format_that_somebody_wrote_is_kept() -> None:
+    bare = make_task("probe", None)
+    config = task_config(bare)
+    config.input[0].format = ModelInput.FORMAT_NHWC
+    found = parse_task(parse_text(to_text(config), "there"), bare.labels, "1")
+    assert all_tasks_config([found]).input == task_config(replace(found, name="other")).input == config.input
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.5, 5, float("nan")])

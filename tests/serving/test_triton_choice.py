@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from serving.catalog import Catalog
+from serving.engines.base import BatchStatistics, RequestSeconds
 from serving.engines.triton.addresses import Address, parse_urls, resolve, target
 from serving.engines.triton.choice import Choices, Ensemble, Ensembles, choose, unchanged
 from serving.engines.triton.errors import (
@@ -205,9 +206,22 @@ def statistics(**models: dict[int, int]) -> object:
     for name, batches in models.items():
         runs = sum(batches.values())
         message = response.model_stats.add(name=name, execution_count=runs, last_inference=1000 + runs)
-        message.inference_stats.queue.count, message.inference_stats.queue.ns = runs, 3_000 * runs
+        for duration, us in (
+            ("success", 2_010),
+            ("queue", 3),
+            ("compute_input", 1),
+            ("compute_infer", 2_000),
+            ("compute_output", 4),
+        ):
+            spent = getattr(message.inference_stats, duration)
+            spent.count, spent.ns = runs, 1_000 * us * runs
         for rows, times in batches.items():
-            message.batch_stats.add(batch_size=rows, compute_infer={"count": times, "ns": 2_000_000 * times})
+            message.batch_stats.add(
+                batch_size=rows,
+                compute_input={"count": times, "ns": 1_000 * times},
+                compute_infer={"count": times, "ns": 2_000_000 * times},
+                compute_output={"count": times, "ns": 4_000 * times},
+            )
     return response
 
 
@@ -226,6 +240,8 @@ def test_statistics_of_several_tritons_add_up_from_when_they_were_met() -> None:
     assert (trunk.seconds, trunk.queue.total) == (pytest.approx(0.010), pytest.approx(15e-6))
     assert trunk.compute.counts[2] == 5  # 1 to 2.5 ms
     assert trunk.last_run_ms == 1007
+    assert trunk.requests == RequestSeconds(*(pytest.approx(5 * seconds) for seconds in (2_010e-6, 1e-6, 2e-3, 4e-6)))
+    assert trunk.batches[4] == BatchStatistics(2, *(pytest.approx(2 * seconds) for seconds in (2e-3, 1e-6, 4e-6)))
 
 
 def test_a_triton_that_has_started_again_takes_nothing_away() -> None:

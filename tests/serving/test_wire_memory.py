@@ -118,9 +118,7 @@ def test_inputs_and_outputs_in_shared_memory(client: Client) -> None:
     described = result.get_response() if client.is_http else result.get_response(as_json=True)
     (described,) = described["outputs"]
     assert list(described["shape"]) in ([2, 4], ["2", "4"])
-    assert "data" not in described
-    size = described["parameters"]["shared_memory_byte_size"]
-    assert int(size if client.is_http else size["int64_param"]) == OUTPUT_BYTES
+    assert described.keys() == {"name", "datatype", "shape"}  # in parameters, Triton's C++ client wants the size of binary data
     np.testing.assert_allclose(  # a tensor in shared memory, the answer in the response
         client.infer(ROWS.nbytes, offset=40).as_numpy("late"), whole("late", ROWS), rtol=1e-4, atol=1e-5
     )
@@ -167,6 +165,19 @@ def test_keys_name_one_shared_memory_object_and_nothing_else(client: Client, key
     assert status == ("400" if client.is_http else "INVALID_ARGUMENT")
     assert "shared memory object" in sentence
     assert "passwd" not in sentence
+
+
+@pytest.mark.parametrize("slashes", ["", "/", "//"])
+def test_objects_in_which_triton_passes_on_what_others_sent_are_not_registered(client: Client, slashes: str) -> None:
+    key = f"{slashes}triton_python_backend_shm_region_{uuid.uuid4().hex}"
+    path = Path("/dev/shm") / key.lstrip("/")
+    path.write_bytes(bytes(SIZE))
+    try:
+        status, sentence = client.refused(client.register, key=key)
+        assert status == ("400" if client.is_http else "INVALID_ARGUMENT")
+        assert "are Triton's own; give yours another key" in sentence
+    finally:
+        path.unlink()
 
 
 def test_links_pipes_and_folders_are_not_followed(client: Client, tmp_path: Path) -> None:
@@ -261,14 +272,21 @@ def test_the_asynchronous_clients(module: ModuleType, server: BackgroundServer, 
 
 
 def test_cuda_shared_memory_is_not_offered(client: Client) -> None:
-    for method, arguments in (
-        ("get_cuda_shared_memory_status", ()),
-        ("register_cuda_shared_memory", ("region", b"aGFuZGxl", 0, 10)),
-        ("unregister_cuda_shared_memory", ("region",)),
-    ):
-        status, sentence = client.refused(getattr(client.client, method), *arguments)
-        assert status == ("501" if client.is_http else "UNIMPLEMENTED")
-        assert "CUDA shared memory is not offered" in sentence
+    check_no_regions(client.client, "cuda", "region", b"aGFuZGxl", 0, 10)
+
+
+def check_no_regions(client: Any, kind: str, *region: Any) -> None:
+    """Unregistering is what Triton's examples begin with, whatever memory they use; only to register a `region` is refused."""
+    getattr(client, f"unregister_{kind}_shared_memory")()
+    getattr(client, f"unregister_{kind}_shared_memory")("region")
+    found = getattr(client, f"get_{kind}_shared_memory_status")()
+    assert not (found if isinstance(found, list) else found.regions)
+    with pytest.raises(InferenceServerException, match="is not registered") as caught:
+        getattr(client, f"get_{kind}_shared_memory_status")("region")
+    assert caught.value.status() in ("404", "StatusCode.NOT_FOUND")
+    with pytest.raises(InferenceServerException, match=rf"(?i){kind} shared memory is not offered by this server") as caught:
+        getattr(client, f"register_{kind}_shared_memory")(*region)
+    assert caught.value.status() in ("501", "StatusCode.UNIMPLEMENTED")
 
 
 @pytest.fixture
@@ -282,7 +300,7 @@ def test_a_request_finishes_on_a_region_that_is_unregistered(memory: SharedMemor
     slot = memory.slot("r", 5, 4)
     file = slot.region._file
     memory.unregister()
-    assert slot.write("y", b"done") == {"shared_memory_region": "r", "shared_memory_offset": 5, "shared_memory_byte_size": 4}
+    slot.write("y", b"done")
     assert bytes(handle._mpsm_handle.buf[5:9]) == slot.read() == b"done"
     with pytest.raises(UnknownRegion):
         memory.slot("r", 0, 1)

@@ -82,8 +82,8 @@ def ours(path: Path, triton: LocalTriton | None) -> Iterator[Face]:
     """Yield our server: with Triton as its engine, or with its own."""
     options: dict[str, Any] = {"threads": 1}
     if triton is not None:
-        url, often = triton.grpc_url, TritonEngineOptions(statistics_s=0.05)
-        options = {"make_engine": lambda repository: TritonEngine(repository, url, often)}
+        url, seldom = triton.grpc_url, TritonEngineOptions(statistics_s=3600)  # but for those that a client asks for
+        options = {"make_engine": lambda repository: TritonEngine(repository, url, seldom)}
     with BackgroundServer(path, http_port=0, grpc_port=0, shared_memory=True, **options) as server:
         yield Face(False, server.http_address, server.grpc_address)
 

@@ -42,9 +42,9 @@ class TritonEngineOptions:
 
     send_files: whether they are sent the models, which otherwise are in their own repository. wait_s: how long `start` waits for one.
     max_queue_rows: rows of unanswered requests beyond which more are refused. resolve_s: how often host names are looked up.
-    statistics_s: how often statistics are fetched, which is how old they may be. keep_s: how long segments that are over stay loaded, for
-    other servers before the same Tritons, which are told of a deploy after this one. shared_from_bytes: requests with so many bytes of
-    inputs or more leave them in shared memory for Tritons on this host; None: none do.
+    statistics_s: how often statistics are fetched when nobody asks, which is how old the metrics may be. keep_s: how long segments that
+    are over stay loaded, for other servers before the same Tritons, which are told of a deploy after this one. shared_from_bytes: requests
+    with so many bytes of inputs or more leave them in shared memory for Tritons on this host; None: none do.
     """
 
     send_files: bool = False
@@ -174,6 +174,11 @@ class TritonEngine:
         """Return what Triton says of each segment, all Tritons together, whoever asked them; up to `statistics_s` old."""
         return self._sums.totals(self._segments)
 
+    async def refresh(self) -> None:
+        """Ask the Tritons; of one that does not answer, what it said last is kept."""
+        if self._fleet is not None:
+            await self._count(self._fleet, self._sums.update)
+
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes of each segment's weights, of one Triton; what it takes beside them is not known here."""
         if self._fleet is None or self._fleet.line is None:
@@ -235,8 +240,7 @@ class TritonEngine:
 
     async def _count_forever(self) -> None:
         while True:
-            if self._fleet is not None:
-                await self._count(self._fleet, self._sums.update)
+            await self.refresh()
             await asyncio.sleep(self._options.statistics_s)
 
     def _begin_new(self, address: Address, response: object) -> None:

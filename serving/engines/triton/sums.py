@@ -8,18 +8,22 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.engines.base import BatchStatistics, SegmentStatistics
+from serving.engines.base import BatchStatistics, RequestSeconds, SegmentStatistics
 from serving.observe.histogram import DURATION_BOUNDS_S, Histogram
 
-_NUMBERS = ("runs", "requests", "compute_ns", "queue_ns")
+_NUMBERS = ("runs", "requests", "total_ns", "queue_ns", "input_ns", "infer_ns", "output_ns")
+_NONE = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class _Counts:
-    """Counters of one model, or what they have grown by. numbers: under _NUMBERS. batches: rows -> (runs, nanoseconds)."""
+    """Counters of one model, or what they have grown by. numbers: under _NUMBERS.
+
+    batches: rows -> runs, and nanoseconds of them: computing, before, after.
+    """
 
     numbers: Mapping[str, int] = field(default_factory=dict)
-    batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    batches: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     last_run_ms: int = 0
 
     def __add__(self, other: _Counts) -> _Counts:
@@ -30,10 +34,10 @@ class _Counts:
 
     def _with(self, other: _Counts, sign: int) -> _Counts:
         numbers = {name: self.numbers.get(name, 0) + sign * other.numbers.get(name, 0) for name in _NUMBERS}
-        batches: dict[int, tuple[int, int]] = {}
-        for rows in self.batches.keys() | other.batches.keys():
-            (runs, ns), (other_runs, other_ns) = (counts.batches.get(rows, (0, 0)) for counts in (self, other))
-            batches[rows] = (runs + sign * other_runs, ns + sign * other_ns)
+        batches = {
+            rows: tuple(a + sign * b for a, b in zip(self.batches.get(rows, _NONE), other.batches.get(rows, _NONE), strict=True))
+            for rows in self.batches.keys() | other.batches.keys()
+        }
         batches = {rows: counted for rows, counted in batches.items() if counted[0]}
         # One that has not run since has not run for us.
         last_run_ms = self.last_run_ms if sign < 0 else max(self.last_run_ms, other.last_run_ms)
@@ -90,33 +94,39 @@ class TritonSums:
 def _counts(message: Any) -> _Counts:
     # Its inference_stats count a run once for every request in it; its batch_stats do not.
     batches = {
-        batch.batch_size: (batch.compute_infer.count, batch.compute_infer.ns)
+        batch.batch_size: (batch.compute_infer.count, batch.compute_infer.ns, batch.compute_input.ns, batch.compute_output.ns)
         for batch in message.batch_stats
         if batch.compute_infer.count
     }
-    queue = message.inference_stats.queue
-    numbers = (message.execution_count, queue.count, sum(ns for _, ns in batches.values()), queue.ns)
+    stats = message.inference_stats
+    durations = (stats.success, stats.queue, stats.compute_input, stats.compute_infer, stats.compute_output)
+    numbers = (message.execution_count, stats.queue.count, *(duration.ns for duration in durations))
     return _Counts(dict(zip(_NUMBERS, numbers, strict=True)), batches, message.last_inference)
 
 
 def _statistics(counts: _Counts) -> SegmentStatistics:
-    runs, requests, compute_ns, queue_ns = (counts.numbers.get(name, 0) for name in _NUMBERS)
-    compute = [0] * len(Histogram().counts)
-    for times, ns in counts.batches.values():
-        compute[_bucket(times, ns)] += times
-    queue = [0] * len(compute)
-    queue[_bucket(requests, queue_ns)] = requests
+    runs, requests, *nanoseconds = (counts.numbers.get(name, 0) for name in _NUMBERS)
+    total_s, queue_s, input_s, infer_s, output_s = (ns / 1e9 for ns in nanoseconds)
+    batches = {
+        rows: BatchStatistics(times, *(ns / 1e9 for ns in spent)) for rows, (times, *spent) in sorted(counts.batches.items())
+    }
+    compute, queue = [0] * len(Histogram().counts), [0] * len(Histogram().counts)
+    for batch in batches.values():
+        compute[_bucket(batch.runs, batch.seconds)] += batch.runs
+    queue[_bucket(requests, queue_s)] = requests
+    seconds = sum(batch.seconds for batch in batches.values())
     return SegmentStatistics(
         runs=runs,
-        rows=sum(rows * times for rows, (times, _) in counts.batches.items()),
-        seconds=compute_ns / 1e9,
+        rows=sum(rows * batch.runs for rows, batch in batches.items()),
+        seconds=seconds,
         last_run_ms=counts.last_run_ms,
-        compute=Histogram(tuple(compute), compute_ns / 1e9),
-        queue=Histogram(tuple(queue), queue_ns / 1e9),
-        batches={rows: BatchStatistics(times, ns / 1e9) for rows, (times, ns) in sorted(counts.batches.items())},
+        compute=Histogram(tuple(compute), seconds),
+        queue=Histogram(tuple(queue), queue_s),
+        requests=RequestSeconds(total_s, input_s, infer_s, output_s),
+        batches=batches,
     )
 
 
-def _bucket(times: int, ns: int) -> int:
+def _bucket(times: int, seconds: float) -> int:
     """Return the bucket of the mean: Triton tells no more than sums."""
-    return bisect_left(DURATION_BOUNDS_S, ns / 1e9 / max(1, times))
+    return bisect_left(DURATION_BOUNDS_S, seconds / max(1, times))

@@ -1,0 +1,1 @@
+"""NVIDIA's perf_analyzer against our server: whether it runs through, and what it measures."""
