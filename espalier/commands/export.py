@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from espalier.commands.cuts import Cuts, MaxSegments, cut_options
 from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, Task, Tasks, input_options, open_inputs
+from espalier.commands.scores import describe_scores
 from espalier.console import console, progress_bars, say
 
 
@@ -56,6 +57,9 @@ def export(
     console.print(repository_tree(result.repository))
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")
+    scores = describe_scores(result.repository.tasks.values())
+    if scores:
+        console.print(escape(scores), soft_wrap=True)
     for sentence in result.plan.cuts_left_out:
         console.print(f"[yellow]No cut:[/] {escape(sentence)}")
     worst = max(result.parity_errors.values())

@@ -14,6 +14,8 @@ SEGMENT_INPUT = "input"
 SEGMENT_OUTPUT = "output"
 # Whether a row's answer depends on the other rows of its batch: no, yes, or nobody has checked.
 Rows = Literal["independent", "coupled", ""]
+# What the numbers are that a classifier answers: see `Task`.
+Scores = Literal["logits", "probabilities", "independent", "log_probabilities", "value", ""]
 
 
 def segment_tensor(kind: str, index: int) -> str:
@@ -85,6 +87,8 @@ class Task:
     previous: the version before this one, kept for a rollback. canary: one that is tried beside it. Neither keeps any in turn.
     last_version: the highest version number that the task ever had, where that is higher than those it has now; otherwise 0.
     parity: what the whole network answered when it was exported; None: nobody recorded it.
+    scores: what its only output, a vector, is: "logits"; "probabilities", which sum to one; "independent", each between 0 and 1 by itself;
+        "log_probabilities"; "value", a single number of which nobody knows more; or "", where nobody has looked.
     """
 
     name: str
@@ -100,6 +104,7 @@ class Task:
     canary: Canary | None = None
     last_version: int = 0
     parity: ParityRecord | None = None
+    scores: Scores = ""
 
     @property
     def versions(self) -> tuple[Task, ...]:

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from espalier.cli import app
 from serving.classify import softmax
 from serving.client import control_model, predict
 from serving.engines.memory import InMemoryEngine
@@ -298,3 +300,12 @@ def test_the_small_client_says_when_nobody_answers(server: BackgroundServer, tmp
         with pytest.raises(ServerUnreachable, match="not an espalier server"):
             predict(f"http://127.0.0.1:{stranger.server_port}", PICTURE)
         thread.join()
+
+
+def test_the_command_shows_a_score_that_is_no_number(repository: Repository, tmp_path: Any) -> None:
+    (tmp_path / "picture.png").write_bytes(PICTURE)
+    engine = InMemoryEngine({**LAYERS, "branch-late": lambda rows: np.array([[np.nan, 1, np.inf, 2]], np.float32)})
+    with BackgroundServer(repository, engine, http_port=0, grpc_port=0) as server:
+        options = ["infer", str(tmp_path / "picture.png"), "--task", "late", "--url", f"http://{server.http_address}"]
+        shown = CliRunner().invoke(app, options)
+    assert (shown.exit_code, shown.output.count("not finite")) == (0, 3)
