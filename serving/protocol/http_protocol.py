@@ -30,6 +30,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Begin to answer, unless the request will be told again."""
         if not self.parser.should_upgrade():
             super().on_headers_complete()
+            self.headers = []  # for what follows the body: whether that came in time to be a header, chance would decide
 
     def on_message_complete(self) -> None:
         """Note the end of the body, unless the request will be told again."""

@@ -190,6 +190,13 @@ def test_a_client_that_waits_for_100_continue_gets_it(echo_port: int) -> None:
         assert read(raw, 1) == [request.understood()]
 
 
+@pytest.mark.parametrize("upgrade", [(), ask()], ids=["plain", "upgrade"])
+def test_what_follows_a_body_is_no_header(echo_port: int, upgrade: tuple[tuple[str, str], ...]) -> None:
+    request = Request(1, framing="chunked", upgrade=upgrade)
+    data = request.sent().removesuffix(b"\r\n") + b"X-Late: 1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    assert answers(echo_port, [data + Request(2).sent()], 2) == [request.understood(), Request(2).understood()]
+
+
 @pytest.mark.parametrize(
     ("sent", "words"),
     [
