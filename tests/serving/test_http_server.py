@@ -132,8 +132,9 @@ def read(raw: socket.socket, count: int) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-def test_a_body_is_its_requests_whereever_packets_part(echo_port: int, framing: str) -> None:
+def test_a_body_is_its_requests_wherever_packets_part(echo_port: int, framing: str) -> None:
     first, second = Request(1, framing=framing, upgrade=ask()), Request(2, b"", "none", ask("websocket", "Upgrade"))
     data = first.sent() + second.sent()
     for place in range(1, len(data)):
@@ -235,6 +236,7 @@ def check_inference(text: str) -> None:
         np.testing.assert_allclose(json.loads(line)["outputs"][0]["data"], whole("late", images(1))[0], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("java"), reason="Java's own client needs a JDK, and there is no `java`")
 def test_javas_own_client_gets_answers(server: BackgroundServer) -> None:
     url = f"http://{server.http_address}/v2/models/late/infer"
@@ -252,6 +254,7 @@ def test_javas_own_client_gets_answers(server: BackgroundServer) -> None:
     check_inference(run.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no `curl`")
 @pytest.mark.parametrize("options", [[], ["-H", "Transfer-Encoding: chunked"], ["-H", "Expect: 100-continue"]])
 def test_curl_that_would_rather_speak_http_2_gets_answers(server: BackgroundServer, options: list[str]) -> None:
