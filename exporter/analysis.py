@@ -12,6 +12,7 @@ from exporter.errors import ExportError
 from exporter.existing import Existing
 from exporter.guard import canonical_form, guarded
 from exporter.judge import refuse_random
+from exporter.output_names import explain_output_names
 from exporter.segments import Place
 from exporter.sources import LoadTaskModel, Sources
 from exporter.store import WeightStore
@@ -62,16 +63,19 @@ class Analysis:
         return self._places.get((chain, block.index)) or self._networks[chain]
 
     def remarks(self) -> dict[str, str]:
-        """Return, by task that was read, why it shares nothing."""
+        """Return, by task that was read, what to know of it: why it shares nothing, which outputs got other names."""
         known = self._existing | {name: (chain, self.models[name].preprocessing) for name, chain in self.tasks.items()}
         if self.backbone:
             known = {BACKBONE: (self.backbone, self.models[BACKBONE].preprocessing)} | self._existing
         remarks = {}
         for name, chain in self.tasks.items():
             others = {key: other for key, other in known.items() if key != name}
-            reason = explain_sharing(chain, self.models[name].preprocessing, others)
-            if reason:
-                remarks[name] = reason
+            reasons = (
+                explain_sharing(chain, self.models[name].preprocessing, others),
+                explain_output_names(name, [tap.name for tap in chain.outputs]),
+            )
+            if any(reasons):
+                remarks[name] = " It ".join(reason for reason in reasons if reason)
         return remarks
 
     def _read_one(self, name: str, model: TaskModel) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from exporter.chain import Chain, Tap
+from exporter.output_names import output_names
 from exporter.planning import PlannedSegment, PlannedStep
 from exporter.task_model import TaskModel
 from serving.repository import Segment, Step, Task, TensorSpec
@@ -64,10 +64,9 @@ def _input_names(chain: Chain) -> dict[str, str]:
 
 
 def _output_names(chain: Chain) -> dict[str, str]:
-    if len(chain.outputs) == 1:
-        return {chain.outputs[0].address: chain.name}
-    prefix = f"{chain.name}."  # which the outputs of a task that is read back from a repository have already
-    return {tap.address: prefix + re.sub(r"[^A-Za-z0-9_.-]", "_", tap.name.removeprefix(prefix)) for tap in chain.outputs}
+    """Return what clients call the outputs, by address."""
+    names = output_names(chain.name, [tap.name for tap in chain.outputs])
+    return {tap.address: name for tap, name in zip(chain.outputs, names, strict=True)}
 
 
 def _names(taps: Iterable[Tap], names: dict[str, str]) -> tuple[str, ...]:

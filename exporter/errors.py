@@ -59,6 +59,14 @@ class BadTaskName(ExportError):
         super().__init__(f"{name!r} cannot name a task: {reason}.")
 
 
+class SameOutputNames(ExportError):
+    """Outputs of one network that clients could not tell apart."""
+
+    def __init__(self, task: str, names: Iterable[str], name: str) -> None:
+        listed = " and ".join(map(repr, names))
+        super().__init__(f"Outputs {listed} of task {task!r} would both be called {name!r}; export the network with other names.")
+
+
 class OutputExists(ExportError):
     """The output folder is there already."""
 

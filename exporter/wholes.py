@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from exporter.analysis import Analysis, Progress
 from exporter.runtime import open_session, run_session
+from exporter.scores import scores_of
 from serving.repository import Task
+from serving.repository.model import Scores
 from serving.repository.record import OutputRecord, ParityRecord, recorded_places
 from serving.repository.rows import spread_of
 from serving.repository.sample import sample_inputs
@@ -27,10 +29,14 @@ _COARSE_DTYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 @dataclass(frozen=True)
 class WholeAnswer:
-    """The outputs of a whole network for SAMPLE_ROWS rows of sample input, each of shape (n, ...), and the record of the first row."""
+    """The outputs of a whole network for SAMPLE_ROWS rows of sample input, each of shape (n, ...), and the record of the first row.
+
+    scores: what the only output is, if it is a vector.
+    """
 
     outputs: tuple[Array, ...]
     record: ParityRecord | None
+    scores: Scores = ""
 
 
 def answers_of_wholes(tasks: Mapping[str, Task], analysis: Analysis, progress: Progress) -> dict[str, WholeAnswer]:
@@ -39,7 +45,8 @@ def answers_of_wholes(tasks: Mapping[str, Task], analysis: Analysis, progress: P
     for index, (name, task) in enumerate(tasks.items()):
         progress("Running whole networks", index, len(tasks))
         tolerance = _COARSE_TOLERANCE if _is_coarse(analysis.models[name].model) else _TOLERANCE
-        answers[name] = answer_of_whole(task, analysis.wholes[name], tolerance)
+        answer = answer_of_whole(task, analysis.wholes[name], tolerance)
+        answers[name] = replace(answer, scores=_scores(analysis.models[name].model, answer.outputs))
     progress("Running whole networks", len(tasks), len(tasks))
     return answers
 
@@ -61,8 +68,12 @@ def answer_of_whole(task: Task, file: Path, tolerance: float = _TOLERANCE) -> Wh
 
 
 def with_records(tasks: Mapping[str, Task], answers: Mapping[str, WholeAnswer]) -> dict[str, Task]:
-    """Return `tasks` with the records of their whole networks."""
-    return {name: replace(task, parity=answers[name].record) for name, task in tasks.items()}
+    """Return `tasks` with the records of their whole networks, and what their outputs are."""
+    return {name: replace(task, parity=answers[name].record, scores=answers[name].scores) for name, task in tasks.items()}
+
+
+def _scores(model: ir.Model, outputs: Sequence[Array]) -> Scores:
+    return scores_of(model.graph.outputs[0], outputs[0]) if len(outputs) == 1 and outputs[0].ndim == 2 else ""
 
 
 def _record(row: Array, rows: Array) -> OutputRecord | None:

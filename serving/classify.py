@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.repository.model import Scores
+
 # The element types that Triton ranks.
 CLASS_DTYPES = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64")
 
@@ -17,6 +19,19 @@ def softmax(logits: NDArray[np.generic]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):  # a row that is not finite has no probabilities: NaN, and no warning
         shifted = np.exp(values - values.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+
+def scores(values: NDArray[np.generic], kind: Scores) -> NDArray[np.float64]:
+    """Return what clients read as the scores of a network's answer `values`, shape (rows, classes), which is of `kind`.
+
+    The softmax of logits, and of what nobody has looked at; all else as it is, for it is a score already. A single number has no others
+    to be compared with, and is itself.
+    """
+    if kind == "log_probabilities":
+        return np.exp(values.astype(np.float64))
+    if kind in ("logits", "") and values.shape[1] > 1:
+        return softmax(values)
+    return values.astype(np.float64)
 
 
 def best(values: NDArray[np.generic], k: int) -> NDArray[np.intp]:

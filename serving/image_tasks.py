@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.classify import best, label_of, softmax
+from serving.classify import best, label_of, scores
 from serving.engines.base import Array
 from serving.errors import DeadlineExceeded, InvalidRequest, NoImageTask, NotAnImage, NoTask, UnknownTask
 from serving.messages import ScoredLabel
@@ -99,12 +99,22 @@ def check_resized(width: int, height: int, ways: Sequence[Preprocessing], max_pi
             )
 
 
-def table(task: Task, logits: Array, top_k: int) -> tuple[tuple[ScoredLabel, ...], ...]:
-    """Return the `top_k` best classes of each row of `logits`, of shape (n, classes)."""
-    scores = softmax(logits)
+def table(task: Task, values: Array, top_k: int) -> tuple[tuple[ScoredLabel, ...], ...]:
+    """Return the `top_k` best classes of each row of `values`, what `task` answers, of shape (n, classes)."""
     return tuple(
         tuple(ScoredLabel(label_of(task.labels, int(index)), float(row[index])) for index in indices)
-        for row, indices in zip(scores, best(logits, top_k), strict=True)
+        for row, indices in zip(scores(values, task.scores), best(values, top_k), strict=True)
+    )
+
+
+def assumed_scores(tasks: Iterable[Task]) -> str | None:
+    """Return which of `tasks` have a softmax for their scores although nobody has looked at what they answer; None: none has."""
+    unknown = [task.name for task in tasks if not task.scores and _refusal(task) is None and task.outputs[0].shape != (1,)]
+    if not unknown:
+        return None
+    return (
+        f"Tasks that do not say what their outputs are, having been exported by an earlier version: {', '.join(unknown)}. Their scores "
+        "are a softmax of them; export them again if they are probabilities already."
     )
 
 

@@ -58,7 +58,7 @@ def error_parameters(response: InferResponse) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ScoredLabel:
-    """One class of a task: its label (its number as text when the task has no labels) and its softmax probability."""
+    """One class of a task: its label (its number as text when the task has no labels) and its score (`serving.classify.scores`)."""
 
     label: str
     score: float

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from serving.catalog import Catalog, Model
 from serving.classify import classification_strings
 from serving.engines.base import Answer, Array, Call, Engine, SegmentRun, SegmentStatistics
 from serving.errors import NotReady, ServingError, TaskFailed
-from serving.image_tasks import AnyImage, Prepare, given, group_tasks, names_of_image_tasks, rows_in_time, table
+from serving.image_tasks import AnyImage, Prepare, assumed_scores, given, group_tasks, names_of_image_tasks, rows_in_time, table
 from serving.lifecycle import Lifecycle
 from serving.messages import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
 from serving.observe.deployments import observed
@@ -83,6 +83,7 @@ class Router:
         await self.lifecycle.begin()
         if check_samples:
             await check_answers(self._engine, self.repository, self.repository.tasks.values())
+        _say_assumed(self.repository.tasks.values())
         self._ready = True
 
     def drain(self) -> None:
@@ -110,7 +111,9 @@ class Router:
 
     async def _observed(self, action: str, name: str, change: Callable[[str], Awaitable[None]]) -> None:
         with observed(self.observer, action, name, lambda: self.repository.tasks):
+            before = self.repository.tasks
             await change(name)
+        _say_assumed(task for task in self.repository.tasks.values() if task != before.get(task.name))
         self._requests.forget({(model.name, model.version) for model in self.catalog.all_versions()})
 
     async def infer(self, request: InferRequest) -> InferResponse:
@@ -240,6 +243,12 @@ class Router:
             log.error("%s", failure, exc_info=failure)
         _raise_failure(answer.errors, allowed=terms.partial)
         return answer
+
+
+def _say_assumed(tasks: Iterable[Task]) -> None:
+    sentence = assumed_scores(tasks)
+    if sentence:
+        log.info("%s", sentence)
 
 
 def _raise_failure(failures: Mapping[str, ServingError], allowed: bool) -> None:

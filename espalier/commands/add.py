@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, Task, Tasks, input_options, open_inputs
 from espalier.commands.rows import Coupled, print_remarks
+from espalier.commands.scores import describe_scores
 from espalier.commands.versions import describe_inherited
 from espalier.console import console, human_macs, progress_bars, say
 
@@ -52,6 +53,9 @@ def add(
     print_remarks(result.row_remarks)
     for name, taken in result.inherited.items():
         console.print(f"[yellow]{escape(describe_inherited(result.before[name], taken))}[/]", soft_wrap=True)
+    scores = describe_scores(result.repository.tasks[name] for name in sources.tasks)
+    if scores:
+        console.print(escape(scores), soft_wrap=True)
     for name, missed in result.missed.items():
         if missed.blocks:
             console.print(

@@ -12,6 +12,7 @@ from rich.markup import escape
 from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, input_options
 from espalier.commands.live import TokenFile, Urls, find_servers, tell
 from espalier.commands.rows import Coupled, print_remarks
+from espalier.commands.scores import describe_scores
 from espalier.commands.versions import describe_change, describe_inherited, describe_versions
 from espalier.console import console, human_macs, progress_bars, say
 
@@ -99,6 +100,10 @@ def _print_sharing(deployment: Deployment, task: str) -> None:
     print_remarks(added.row_remarks)
     if task in added.inherited:
         console.print(f"[yellow]{escape(describe_inherited(added.before[task], added.inherited[task]))}[/]", soft_wrap=True)
+    now = deployment.changes[task].after
+    scores = describe_scores([now.canary.task if now.canary else now])
+    if scores:
+        console.print(escape(scores), soft_wrap=True)
     missed = added.missed[task]
     if missed.blocks:
         console.print(

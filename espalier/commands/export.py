@@ -11,6 +11,7 @@ from rich.markup import escape
 from espalier.commands.cuts import Cuts, MaxSegments, cut_options
 from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, Task, Tasks, input_options, open_inputs
 from espalier.commands.rows import Coupled, print_remarks
+from espalier.commands.scores import describe_scores
 from espalier.console import console, progress_bars, say
 
 
@@ -59,6 +60,10 @@ def export(
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")
     print_remarks(result.row_remarks)
+
+    scores = describe_scores(result.repository.tasks.values())
+    if scores:
+        console.print(escape(scores), soft_wrap=True)
     for sentence in result.plan.cuts_left_out:
         console.print(f"[yellow]No cut:[/] {escape(sentence)}")
     worst = max(result.parity_errors.values())

@@ -41,6 +41,10 @@ def _table(answer: dict[str, Any]) -> Table:
     table = Table("task", "label", "score")
     for name, result in answer["tasks"].items():
         for index, entry in enumerate(result["labels"]):
-            table.add_row(escape(name) if index == 0 else "", escape(str(entry["label"])), f"{entry['score']:.3f}")
+            table.add_row(escape(name) if index == 0 else "", escape(str(entry["label"])), _score(entry["score"]))
         table.add_section()
     return table
+
+
+def _score(score: float | None) -> str:
+    return "not finite" if score is None else f"{score:.3f}"

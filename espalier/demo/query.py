@@ -14,7 +14,7 @@ import tritonclient.http as http_client
 from PIL import Image
 
 from benchmarks.networks import open_network
-from serving.classify import softmax
+from serving.classify import scores
 from serving.client import predict
 from serving.engines.base import Array
 from serving.repository import ALL_TASKS, Repository
@@ -65,7 +65,7 @@ class Interrogator:
         return self._compare(f"{protocol}  {model}", tasks, {task: result.as_numpy(task) for task in tasks}, rows, before)
 
     def with_png(self, tasks: Sequence[str], row: Array) -> Query:
-        """Ask POST /predict for `tasks` with the PNG bytes of one image. Compares the probabilities."""
+        """Ask POST /predict for `tasks` with the PNG bytes of one image. Compares the scores."""
         labels = {task: len(self._repository.tasks[task].labels) for task in tasks}
         before = self._runs()
         answer = predict(f"http://{self._http_url}", png_bytes(row), tasks=list(tasks), top_k=max(labels.values()))
@@ -94,7 +94,7 @@ class Interrogator:
         difference = 0.0
         for task in tasks:
             (expected,) = self._networks[task].run(None, {self._networks[task].get_inputs()[0].name: rows})
-            expected = softmax(expected) if probabilities else expected
+            expected = scores(expected, self._repository.tasks[task].scores) if probabilities else expected
             difference = max(difference, relative_difference(answers[task], expected))
         return Query(client, tuple(tasks), difference, {name: count for name, count in runs.items() if count})
 

@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse
 
 from serving.catalog import Catalog, Model
 from serving.dtypes import BYTES, NUMPY_DTYPES
@@ -69,6 +71,22 @@ def image_docs(path: str) -> dict[str, Any]:
     }
 
 
+def add_docs_page(app: FastAPI) -> None:
+    """Add /docs, whose parts are here and named from where it is: a proxy may show it at another path."""
+    parts = "static-offline-docs"
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=f"{app.title} - API",
+            swagger_js_url=f"{parts}/swagger-ui-bundle.js",
+            swagger_css_url=f"{parts}/swagger-ui.css",
+            swagger_favicon_url=f"{parts}/favicon.png",
+            swagger_ui_parameters={"validatorUrl": None},  # an address elsewhere
+        )
+
+
 def document(app: FastAPI, router: Router) -> None:
     """Let `app` describe itself with an example for the models of `router`, and without answers that it never gives."""
     described: Catalog | None = None
@@ -77,7 +95,13 @@ def document(app: FastAPI, router: Router) -> None:
         nonlocal described
         if app.openapi_schema is None or described is not router.catalog:  # its examples are of models that are there
             described = router.catalog
-            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+                servers=[{"url": "."}],  # from where this document is, see add_docs_page
+            )
             app.openapi_schema = _completed(schema, router)
         return app.openapi_schema
 

@@ -8,8 +8,9 @@ from fastapi_offline import FastAPIOffline
 from serving.observe.endpoint import metrics_routes
 from serving.observe.prometheus import Metrics
 from serving.protocol.admin import Admin
-from serving.protocol.api_docs import document
+from serving.protocol.api_docs import add_docs_page, document
 from serving.protocol.describe import server_metadata
+from serving.protocol.head import HeadAsGet
 from serving.protocol.http_control import control_routes
 from serving.protocol.http_errors import install_error_handlers
 from serving.protocol.http_predict import predict_routes
@@ -41,7 +42,11 @@ def create_app(
     admin: who may load and unload models; None: nobody. pending: counts the bytes of bodies; None: without a limit.
     """
     pending = pending or PendingBytes()
-    app: FastAPI = FastAPIOffline(title="espalier", version=server_metadata().version, description=_DESCRIPTION)
+    # Its own pages name their parts from the root, and ReDoc's shows a picture from elsewhere; a redirected POST is a lost one.
+    app: FastAPI = FastAPIOffline(
+        None, None, title="espalier", version=server_metadata().version, description=_DESCRIPTION, redirect_slashes=False
+    )
+    app.add_middleware(HeadAsGet)
     # Routes are tried in order. First those of images, because the requests for inference never come here (InferFront).
     app.include_router(predict_routes(router, images or ImageWorkers(), pending))
     app.include_router(v2_routes(router, max_body_bytes, memory, pending))
@@ -49,5 +54,6 @@ def create_app(
     if metrics is not None:
         app.include_router(metrics_routes(metrics))
     install_error_handlers(app)
+    add_docs_page(app)
     document(app, router)
     return app

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Mount
 
 from serving.errors import ServingError
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
@@ -47,11 +48,26 @@ async def _frameworks(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         return error_response(error)
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    path = request.url.path
     if error.status_code == 405:
-        text = f"{request.method} is not offered on {request.url.path}; use {headers.get('allow', 'another method')}."
+        headers["allow"] = _offered(request) or headers.get("allow", "another method")
+        text = f"{request.method} is not offered on {path}; use {headers['allow']}."
+    elif (path.endswith("/") and path != "/") or "//" in path:
+        text = f"There is nothing at {path}: no path ends in a slash or has two in a row. GET /docs lists what there is."
     else:
-        text = f"There is nothing at {request.url.path}; GET /docs lists what there is."
+        text = f"There is nothing at {path}; GET /docs lists what there is."
     return JSONResponse({"error": text}, error.status_code, headers)
+
+
+def _offered(request: Request) -> str:
+    """Return the methods that any route has for the path of `request`; the framework names those of the first."""
+    asked = {"type": "http", "path": request.scope["path"], "root_path": "", "headers": []}
+    routes = [
+        route for route in request.app.routes if not isinstance(route, Mount)
+    ]  # which takes whatever comes, and says itself
+    methods = {"GET": "GET, HEAD", "POST": "POST"}  # see HeadAsGet
+    found = [name for name in methods if any(route.matches({**asked, "method": name})[0] is Match.FULL for route in routes)]
+    return ", ".join(methods[name] for name in found)
 
 
 async def _invalid_parameter(request: Request, error: Exception) -> Response:

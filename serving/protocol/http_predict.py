@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Annotated
 
@@ -21,7 +22,12 @@ from serving.router import Router
 from serving.terms import Terms, read_terms
 
 TopK = Annotated[int, Query(ge=1, description="How many classes per task, best first.")]
-TaskList = Annotated[str | None, Query(description="Task names, separated by commas. Left out: all that take images.")]
+TaskList = Annotated[
+    list[str] | None,
+    Query(
+        description="Task names, separated by commas or each in a parameter `tasks` of its own. Left out: all that take images."
+    ),
+]
 Timeout = Annotated[
     int, Query(ge=0, description="Microseconds from the whole body received until the answer is of no use any more; 0: no limit.")
 ]
@@ -55,7 +61,7 @@ def predict_routes(router: Router, images: ImageWorkers, pending: PendingBytes) 
     ) -> Answer:
         """Classify an image, or the files of a form, for several tasks at once; what they share is computed once."""
         _check_query(request, ("tasks", *_TERMS, "partial_results"))
-        names = None if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]
+        names = None if tasks is None else [name.strip() for name in ",".join(tasks).split(",") if name.strip()]
         return await answer(request, names, top_k, _parameters(timeout, priority, partial_results))
 
     @routes.post("/predict/{task}", openapi_extra=image_docs("/predict/{task}?top_k=3"))
@@ -74,10 +80,13 @@ def predict_routes(router: Router, images: ImageWorkers, pending: PendingBytes) 
 
 
 def _check_query(request: Request, known: Collection[str]) -> None:
-    """Raise InvalidRequest for a parameter that is none: what was meant by it would be passed over in silence."""
-    unknown = [name for name in request.query_params if name not in known]
-    if unknown:
-        raise InvalidRequest(f"Unknown query parameter {unknown[0]!r}; known are: {', '.join(known)}.")
+    """Raise InvalidRequest for a parameter that is none, or has two values: what was meant would be passed over in silence."""
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    for name, count in counts.items():
+        if name not in known:
+            raise InvalidRequest(f"Unknown query parameter {name!r}; known are: {', '.join(known)}.")
+        if count > 1 and name != "tasks":
+            raise InvalidRequest(f"Query parameter {name!r} is given {count} times; give it once.")
 
 
 def _parameters(timeout: int, priority: int, partial_results: bool = False) -> Mapping[str, object]:

@@ -10,6 +10,11 @@ from typing import Any
 
 import uvicorn
 
+try:
+    from serving.protocol.http_protocol import HttpProtocol
+except ModuleNotFoundError:  # httptools is not for Windows; with h11 there is no need of ours
+    from uvicorn.protocols.http.h11_impl import H11Protocol as HttpProtocol  # type: ignore[assignment]
+
 # Longer than load balancers and clients keep idle connections, 60 s as a rule: whoever asks is to close them. Where the server does, a
 # request that was just sent is lost.
 KEEP_ALIVE_S = 75
@@ -22,6 +27,8 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=HttpProtocol,
+                ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,

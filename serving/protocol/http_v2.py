@@ -46,14 +46,11 @@ def v2_routes(router: Router, max_body_bytes: int, memory: SharedMemory | None, 
 
 
 def _add_health(routes: APIRouter, router: Router) -> None:
-    # HEAD, too: probes use it. The HTTP server leaves the body out.
-    @routes.head("/health/live", include_in_schema=False)
     @routes.get("/health/live", tags=["health"], summary="Does the process answer?")
     async def live() -> JSONResponse:
         """Answer as long as the process lives, also while it loads its models or shuts down."""
         return JSONResponse({"live": True})
 
-    @routes.head("/health/ready", include_in_schema=False)
     @routes.get("/health/ready", tags=["health"], summary="Are the models loaded?")
     async def ready() -> JSONResponse:
         """Answer 200 when every model is loaded and warm, and 503 before that.
@@ -63,7 +60,6 @@ def _add_health(routes: APIRouter, router: Router) -> None:
         router.check_ready()
         return JSONResponse({"ready": True})
 
-    @routes.head("/models/{model}/versions/{version}/ready", include_in_schema=False)
     @routes.get("/models/{model}/versions/{version}/ready", tags=["health"], summary="Is this version loaded?")
     async def version_ready(model: ModelName, version: Version) -> JSONResponse:
         """Answer 200 when this version of the model answers requests."""
@@ -71,7 +67,6 @@ def _add_health(routes: APIRouter, router: Router) -> None:
         router.check_ready()
         return JSONResponse({"name": found.name, "ready": True})
 
-    @routes.head("/models/{model}/ready", include_in_schema=False)
     @routes.get("/models/{model}/ready", tags=["health"], summary="Is this model loaded?")
     async def model_ready(model: ModelName) -> JSONResponse:
         """Answer 200 when the model answers requests."""

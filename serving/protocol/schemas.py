@@ -26,7 +26,8 @@ class LabelScore(BaseModel):
 
     label: str
     score: float | None = Field(
-        description="Softmax probability among all classes of the task; null where the network answers values that are not finite."
+        description="Its probability, or what `scores` of the task says (GET /tasks); null where the network answers values that are "
+        "not finite."
     )
 
 
@@ -111,6 +112,11 @@ class TaskBody(BaseModel):
     preprocessing: PreprocessingBody | None = Field(
         description="How an image becomes a row; the client does it where the input is not UINT8."
     )
+    scores: str = Field(
+        description="What the network answers. `logits`: a score of /predict is their softmax. `probabilities`, `independent` (each from "
+        "0 to 1 by itself) and `value` (a single number): the answer as it is. `log_probabilities`: exp of it. Empty: nobody has looked; "
+        "a softmax, or a single number as it is."
+    )
     segments: list[str] = Field(description="What runs for the task, in order.")
     macs: int = Field(description="Multiply-accumulates per row of the task alone; GFLOPs = 2 x GMACs.")
 
@@ -175,6 +181,7 @@ def _task(repository: Repository, task: Task) -> TaskBody:
         inputs=[_tensor(spec) for spec in task.inputs],
         outputs=[_tensor(spec) for spec in task.outputs],
         preprocessing=None if task.preprocessing is None else _preprocessing(task.preprocessing),
+        scores=task.scores,
         segments=[step.segment for step in task.steps],
         macs=sum(repository.segments[step.segment].macs for step in task.steps),
     )

@@ -15,7 +15,18 @@ from tritonclient.grpc import model_config_pb2
 
 from serving.errors import RepositoryError
 from serving.preprocessing import Layout, Preprocessing
-from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Canary, Rows, Segment, Step, Task, TensorSpec, segment_tensor
+from serving.repository.model import (
+    SEGMENT_INPUT,
+    SEGMENT_OUTPUT,
+    Canary,
+    Rows,
+    Scores,
+    Segment,
+    Step,
+    Task,
+    TensorSpec,
+    segment_tensor,
+)
 from serving.repository.record import ParityRecord
 from serving.repository.unite import Copy, ensemble_of
 
@@ -61,7 +72,7 @@ def segment_config(segment: Segment) -> Any:
 
 def task_config(task: Task) -> Any:
     """Return `task` as the ModelConfig of an ensemble with one output."""
-    parameters = {_KIND: "task", "provenance": json.dumps(dict(task.provenance), sort_keys=True)}
+    parameters = {_KIND: "task", "provenance": json.dumps(dict(task.provenance), sort_keys=True), "scores": task.scores}
     if task.preprocessing is not None:
         parameters["preprocessing"] = task.preprocessing.to_json()
     if task.last_version:
@@ -189,6 +200,7 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
             version=version,
             last_version=int(parameters.get("last_version", "0")),
             parity=ParityRecord.from_json(parameters[_PARITY]) if _PARITY in parameters else None,
+            scores=_scores(parameters.get("scores", "")),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise _incomplete(config.name, "task", error) from error
@@ -285,6 +297,12 @@ def _rows(word: str) -> Rows:
     if word not in get_args(Rows):
         raise ValueError(f"rows are {word!r}")
     return cast(Rows, word)
+
+
+def _scores(word: str) -> Scores:
+    if word not in get_args(Scores):
+        raise ValueError(f"scores are {word!r}")
+    return cast(Scores, word)
 
 
 def _mapped(names: Mapping[str, str], kind: str) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ SEGMENT_INPUT = "input"
 SEGMENT_OUTPUT = "output"
 # Whether a row's answer depends on the other rows of its batch: no, yes, or nobody has checked.
 Rows = Literal["independent", "coupled", ""]
+# What the numbers are that a classifier answers: see `Task`.
+Scores = Literal["logits", "probabilities", "independent", "log_probabilities", "value", ""]
 
 
 def segment_tensor(kind: str, index: int) -> str:
@@ -94,6 +96,8 @@ class Task:
     previous: the version before this one, kept for a rollback. canary: one that is tried beside it. Neither keeps any in turn.
     last_version: the highest version number that the task ever had, where that is higher than those it has now; otherwise 0.
     parity: what the whole network answered when it was exported; None: nobody recorded it.
+    scores: what its only output, a vector, is: "logits"; "probabilities", which sum to one; "independent", each between 0 and 1 by itself;
+        "log_probabilities"; "value", a single number of which nobody knows more; or "", where nobody has looked.
     """
 
     name: str
@@ -109,6 +113,7 @@ class Task:
     canary: Canary | None = None
     last_version: int = 0
     parity: ParityRecord | None = None
+    scores: Scores = ""
 
     def input_layouts(self) -> tuple[Layout, ...]:
         """Return the layout of each input: as its configuration says, or else as the preprocessing makes images."""

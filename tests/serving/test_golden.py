@@ -49,6 +49,7 @@ TASK = Task(
     preprocessing=Preprocessing(64, 64),
     provenance={"backbone": "resnet18", "seed": "0"},
     parity=ParityRecord((OutputRecord((-0.75336, 1.2501), 0.877),), 0.02),
+    scores="logits",
 )
 
 

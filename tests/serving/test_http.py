@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from espalier.cli import app
 from serving.classify import softmax
 from serving.client import control_model, predict
 from serving.engines.memory import InMemoryEngine
@@ -66,6 +68,36 @@ def test_an_image_is_classified_for_all_tasks_with_one_run_of_the_trunk(ask: Htt
     np.testing.assert_allclose([item["score"] for item in found], sorted(scores, reverse=True)[:2], rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "query", ["tasks=late,probe", "tasks=late&tasks=probe", "tasks=late,probe&tasks=probe", "tasks=late&tasks=,probe"]
+)
+def test_a_list_of_tasks_may_come_in_one_parameter_or_in_several(ask: Http, query: str) -> None:
+    """Python's requests sends {"tasks": ["late", "probe"]} in several."""
+    status, answer = ask("POST", f"/predict?{query}", PICTURE)
+    assert (status, list(answer["tasks"])) == (200, ["late", "probe"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/v2/logging", "GET, HEAD, POST"),  # a route for each
+        ("PUT", "/v2/models/late/infer", "POST"),
+        ("TRACE", "/v2", "GET, HEAD"),
+        ("PROPFIND", "/predict", "POST"),
+        ("POST", "/static-offline-docs/swagger-ui.css", "GET, HEAD"),
+    ],
+)
+def test_a_method_that_is_not_offered_is_refused_with_those_that_are(
+    server: BackgroundServer, method: str, path: str, allowed: str
+) -> None:
+    connection = http.client.HTTPConnection(server.http_address, timeout=20)
+    connection.request(method, path)
+    response = connection.getresponse()
+    assert (response.status, response.headers["allow"]) == (405, allowed)
+    assert json.loads(response.read()) == {"error": f"{method} is not offered on {path}; use {allowed}."}
+    connection.close()
+
+
 @pytest.mark.parametrize("path", ["/predict?tasks=late", "/predict/late"])
 def test_only_what_is_asked_for_runs(ask: Http, path: str) -> None:
     _, answer = ask("POST", path, PICTURE)
@@ -112,6 +144,18 @@ def test_the_interface_is_described(ask: Http) -> None:
         ("POST", "/predict", PICTURE, {"Content_Encoding": "br"}, 400, "'br' is not supported; use gzip, deflate or none"),
         ("GET", "/predict", None, {}, 405, "GET is not offered on /predict; use POST"),
         ("GET", "/nothing", None, {}, 404, "There is nothing at /nothing; GET /docs lists what there is"),
+        ("GET", "/", None, {}, 404, "There is nothing at /; GET /docs lists what there is"),
+        ("POST", "/predict/", PICTURE, {}, 404, "There is nothing at /predict/: no path ends in a slash"),
+        ("POST", "/predict/late/", PICTURE, {}, 404, "There is nothing at /predict/late/: no path ends in a slash"),
+        ("POST", "/v2/models/late/infer/", b"{}", {}, 404, "no path ends in a slash or has two in a row"),
+        ("GET", "/v2//models/late", None, {}, 404, "no path ends in a slash or has two in a row"),
+        ("GET", "/docs/", None, {}, 404, "no path ends in a slash"),
+        ("GET", "/redoc", None, {}, 404, "There is nothing at /redoc; GET /docs"),
+        ("POST", "/predict?top_k=1&top_k=2", PICTURE, {}, 400, "Query parameter 'top_k' is given 2 times; give it once."),
+        ("POST", "/predict/late?timeout=9&timeout=9", PICTURE, {}, 400, "Query parameter 'timeout' is given 2 times; give it once."),
+        ("POST", "/predict?tasks=late&tasks=cats", PICTURE, {}, 400, "Unknown task 'cats'; known are: colour, late, parity, probe"),
+        ("POST", "/predict?tasks=&tasks=,", PICTURE, {}, 400, "No task was asked for; name at least one of"),
+        ("POST", "/v2/models/la%2Fte/infer", b"{}", {}, 404, "Unknown model 'la/te'"),
         ("GET", "/v2/models/cats", None, {}, 404, "Unknown model 'cats'"),
         ("GET", "/v2/models/cats/ready", None, {}, 404, "Unknown model 'cats'"),
         ("POST", "/v2/models/late/infer", b"{", {}, 400, "not JSON"),
@@ -220,6 +264,9 @@ def test_what_is_no_http_server_cannot_write_to_the_terminal(server: BackgroundS
         ("/v2/models/late/ready", 200),
         ("/v2/models/late/versions/1/ready", 200),
         ("/v2/models/cats/ready", 404),
+        ("/v2/models/l%61te", 200),
+        ("/tasks", 200),
+        ("/docs", 200),
         ("/predict", 405),
     ],
 )
@@ -253,3 +300,12 @@ def test_the_small_client_says_when_nobody_answers(server: BackgroundServer, tmp
         with pytest.raises(ServerUnreachable, match="not an espalier server"):
             predict(f"http://127.0.0.1:{stranger.server_port}", PICTURE)
         thread.join()
+
+
+def test_the_command_shows_a_score_that_is_no_number(repository: Repository, tmp_path: Any) -> None:
+    (tmp_path / "picture.png").write_bytes(PICTURE)
+    engine = InMemoryEngine({**LAYERS, "branch-late": lambda rows: np.array([[np.nan, 1, np.inf, 2]], np.float32)})
+    with BackgroundServer(repository, engine, http_port=0, grpc_port=0) as server:
+        options = ["infer", str(tmp_path / "picture.png"), "--task", "late", "--url", f"http://{server.http_address}"]
+        shown = CliRunner().invoke(app, options)
+    assert (shown.exit_code, shown.output.count("not finite")) == (0, 3)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,7 +17,8 @@ from serving.errors import DeadlineExceeded, InvalidRequest, NoImageTask, NotAnI
 from serving.image_tasks import CheckRoom, Rows
 from serving.messages import Prediction
 from serving.preprocessing import Preprocessing
-from serving.repository import Canary, Repository
+from serving.repository import Canary, Repository, TensorSpec
+from serving.repository.model import Scores
 from serving.router import Router
 from serving.terms import Terms
 from tests.serving.nets import LAYERS, PREPROCESSING, TASK_NAMES, images, make_repository
@@ -29,9 +31,11 @@ def without_preprocessing(*names: str) -> Repository:
     return make_repository(preprocessing=dict.fromkeys(names))
 
 
-def ask(action: Callable[[Router], Awaitable[Result]], repository: Repository, draw: float = 0.0) -> Result:
+def ask(
+    action: Callable[[Router], Awaitable[Result]], repository: Repository, draw: float = 0.0, engine: InMemoryEngine | None = None
+) -> Result:
     async def answer() -> Result:
-        router = Router(repository, InMemoryEngine(LAYERS), draw=lambda: draw)
+        router = Router(repository, engine or InMemoryEngine(LAYERS), draw=lambda: draw)
         await router.start()
         try:
             return await action(router)
@@ -74,6 +78,47 @@ def test_a_canary_that_takes_no_images_is_in_nobodys_way(draw: float) -> None:
     canary = Canary(replace(late, version="2", preprocessing=None), 0.5)
     repository = replace(family, tasks={**family.tasks, "late": replace(late, canary=canary)})
     assert predict(repository, None, draw).tasks.keys() == (OTHERS if draw < 0.5 else {*TASK_NAMES})
+
+
+def classified(kind: Scores, values: list[list[float]], caplog: pytest.LogCaptureFixture) -> tuple[list[list[float]], str]:
+    """Return the scores of a task that answers `values`, in the order of its classes, and what was logged."""
+    late = replace(
+        make_repository().tasks["late"], scores=kind, labels=(), outputs=(TensorSpec("late", "FP32", (len(values[0]),)),)
+    )
+    repository = replace(make_repository(), tasks={"late": late})
+    engine = InMemoryEngine({**LAYERS, "branch-late": lambda rows: np.array(values, np.float32)})
+    with caplog.at_level("INFO"):
+        (tables,) = ask(lambda router: router.predict(images(2), None), repository, engine=engine).tasks.values()
+    assert [[float(item.label) for item in table] for table in tables] == np.argsort(-np.array(values), axis=1).tolist()
+    return [[item.score for item in sorted(table, key=lambda item: item.label)] for table in tables], caplog.text
+
+
+SOFTMAXED = (
+    np.exp([[0.5, 0.25, 0.25], [0.1, 0.7, 0.2]]) / np.exp([[0.5, 0.25, 0.25], [0.1, 0.7, 0.2]]).sum(1, keepdims=True)
+).tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "scores"),
+    [
+        ("logits", [[0.5, 0.25, 0.25], [0.1, 0.7, 0.2]], SOFTMAXED),
+        ("", [[0.5, 0.25, 0.25], [0.1, 0.7, 0.2]], SOFTMAXED),
+        ("probabilities", [[0.5, 0.25, 0.25], [0.1, 0.7, 0.2]], [[0.5, 0.25, 0.25], [0.1, 0.7, 0.2]]),
+        ("independent", [[0.5, 0.9], [0.1, 0.0]], [[0.5, 0.9], [0.1, 0.0]]),
+        ("log_probabilities", [[-0.5, -1e9], [0.0, -2.0]], np.exp([[-0.5, -1e9], [0.0, -2.0]]).tolist()),
+        ("value", [[-7.5], [1e9]], [[-7.5], [1e9]]),
+        ("logits", [[-7.5], [1e9]], [[-7.5], [1e9]]),
+        ("", [[-7.5], [1e9]], [[-7.5], [1e9]]),  # one of one is always 1, and no answer
+    ],
+)
+def test_scores_are_what_the_task_says_that_its_outputs_are(
+    kind: Scores, values: list[list[float]], scores: list[list[float]], caplog: pytest.LogCaptureFixture
+) -> None:
+    found, log = classified(kind, values, caplog)
+    np.testing.assert_allclose(found, scores, rtol=1e-6)
+    assert ("having been exported by an earlier version: late. Their scores are a softmax" in log) == (
+        not kind and len(values[0]) > 1
+    )
 
 
 async def never(ways: Sequence[Preprocessing], check_room: CheckRoom) -> Rows:
