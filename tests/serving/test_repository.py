@@ -142,7 +142,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no model": (lambda repo: (repo / "mid/1/model.onnx").unlink(), "Segment 'mid' has no model.onnx"),
     "no segment": (lambda repo: (repo / "mid/config.pbtxt").unlink(), "'probe' needs segment 'mid', which is not in the repository"),
     "no digest": (lambda repo: edit(repo / "mid/config.pbtxt", '"digest"', '"dig"'), "segment 'mid' is incomplete or damaged"),
-    "other scores": (lambda repo: edit(repo / "probe/config.pbtxt", '"logits"', '"odds"'), "'probe' is incomplete .* \\(scores are 'odds'\\)"),
+    "other scores": (lambda repo: edit(repo / "probe/config.pbtxt", '"logits"', '"odds"'), "damaged \\(scores are 'odds'\\)"),
     "bad number": (lambda repo: edit(repo / "mid/config.pbtxt", '"49"', '"many"'), "segment 'mid' is incomplete or damaged"),
     "other shape": (lambda repo: edit(repo / "mid/config.pbtxt", "dims: 7", "dims: 8"), "gives segment 'mid' FP32 rows"),
     "no batching": (lambda repo: edit(repo / "mid/config.pbtxt", "max_batch_size: 6\n", ""), "max_batch_size 0; espalier needs"),
