@@ -131,7 +131,8 @@ def make_task(name: str, preprocessing: Preprocessing | None = PREPROCESSING) ->
     taps = [IMAGE.name, *("tap-" + "-".join(chain[: end + 1]) for end in range(len(chain) - 1)), name]
     steps = tuple(Step(segment, (taps[place],), (taps[place + 1],)) for place, segment in enumerate(chain))
     output = TensorSpec(name, "FP32", LAYERS[chain[-1]].sizes[1:])
-    return Task(name, steps, (IMAGE,), (output,), MAX_ROWS, LABELS.get(name, ()), preprocessing, {"backbone": "nets"})
+    labels = LABELS.get(name, ())
+    return Task(name, steps, (IMAGE,), (output,), MAX_ROWS, labels, preprocessing, {"backbone": "nets"}, scores="logits")
 
 
 def make_repository(path: Path = Path("nowhere"), preprocessing: dict[str, Preprocessing | None] | None = None) -> Repository:

@@ -167,8 +167,6 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-ADDED = 'parameters { key: "scores" value { string_value: "odds" } }'
-OTHER_SCORES = ('platform: "ensemble"\n', f'platform: "ensemble"\n{ADDED}\n')
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "config is no config": (lambda repo: (repo / "probe/config.pbtxt").write_text("{}{"), "probe/config.pbtxt is not a Triton model"),
     "config is binary": (lambda repo: (repo / "probe/config.pbtxt").write_bytes(b"\xff\xfe\x00"), "cannot be read as UTF-8"),
@@ -179,7 +177,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no model": (lambda repo: (repo / "mid/1/model.onnx").unlink(), "Segment 'mid' has no model.onnx"),
     "no segment": (lambda repo: (repo / "mid/config.pbtxt").unlink(), "'probe' needs segment 'mid', which is not in the repository"),
     "no digest": (lambda repo: edit(repo / "mid/config.pbtxt", '"digest"', '"dig"'), "segment 'mid' is incomplete or damaged"),
-    "other scores": (lambda repo: edit(repo / "probe/config.pbtxt", *OTHER_SCORES), "'probe' is incomplete .* \\(scores are 'odds'\\)"),
+    "other scores": (lambda repo: edit(repo / "probe/config.pbtxt", '"logits"', '"odds"'), "damaged \\(scores are 'odds'\\)"),
     "bad number": (lambda repo: edit(repo / "mid/config.pbtxt", '"49"', '"many"'), "segment 'mid' is incomplete or damaged"),
     "other shape": (lambda repo: edit(repo / "mid/config.pbtxt", "dims: 7", "dims: 8"), "gives segment 'mid' FP32 rows"),
     "no batching": (lambda repo: edit(repo / "mid/config.pbtxt", "max_batch_size: 6\n", ""), "max_batch_size 0; espalier needs"),
