@@ -40,7 +40,9 @@ class LogLevel(StrEnum):
 
 def serve(
     context: typer.Context,
-    repo: Annotated[Path, typer.Argument(metavar="REPO", help="A model repository that `espalier export` wrote.")],
+    repo: Annotated[
+        Path, typer.Argument(metavar="REPO", help="A model repository that `espalier export` wrote, or Triton's of ONNX models.")
+    ],
     host: Annotated[
         str, typer.Option(help="The address to listen on. Anything but the loopback is reachable by others.")
     ] = "127.0.0.1",
@@ -187,4 +189,5 @@ def serve(
         access_log=log_format is LogFormat.json if access_log is None else access_log,
         admin_token=token,
         check_samples=check_samples,
+        plain=engine is EngineKind.embedded,
     )

@@ -56,7 +56,7 @@ def triton_families(
     table = [
         (
             {"model": model.name, "version": model.version},
-            _sums(models.get((model.name, model.version), never), runs.get(model.name)),
+            _sums(models.get((model.name, model.version), never), runs.get(model.segment)),
         )
         for model in catalog
     ]

@@ -64,7 +64,7 @@ def add_settings(routes: APIRouter, router: Router) -> None:
     @routes.post("/logging", summary="Change the log settings (refused)", **_CHANGES)
     async def change_log_settings(request: Request) -> JSONResponse:
         """Return the log settings when the request changes nothing; they are fixed while the server runs."""
-        refuse_changes("log", await _object(request))
+        refuse_changes("log", await read_object(request))
         return JSONResponse(LOG_SETTINGS)
 
     # Triton writes the trace level as a list and all else as strings.
@@ -78,7 +78,7 @@ def add_settings(routes: APIRouter, router: Router) -> None:
     @routes.post("/trace/setting", summary="Change the trace settings (refused)", **_CHANGES)
     async def change_trace_settings(request: Request) -> JSONResponse:
         """Return the trace settings when the request changes nothing; they are fixed while the server runs."""
-        refuse_changes("trace", await _object(request))
+        refuse_changes("trace", await read_object(request))
         return JSONResponse(trace)
 
     @routes.get("/models/{model}/trace/setting", tags=["settings"], summary="The trace settings of a model")
@@ -117,7 +117,7 @@ def add_shared_memory(routes: APIRouter, memory: SharedMemory | None) -> None:
     async def register(request: Request, region: RegionName) -> JSONResponse:
         """Let requests name bytes of a shared memory object of this machine as `region`."""
         into = offered(memory)
-        body, where = await _object(request), "The request"
+        body, where = await read_object(request), "The request"
         into.register(
             region,
             required(body, "key", str, where),
@@ -151,7 +151,7 @@ def _add_refusal(routes: APIRouter, path: str) -> None:
     routes.add_api_route(path, refuse, methods=["GET", "POST"], include_in_schema=False)
 
 
-async def _object(request: Request) -> dict[str, Any]:
+async def read_object(request: Request) -> dict[str, Any]:
     """Return the JSON object in the body of `request`; none where it is empty."""
     try:
         value = json.loads(await read_body(request.headers, request.receive, _MAX_BODY_BYTES) or b"{}")

@@ -143,7 +143,7 @@ def _input(name: str, entry: dict[str, Any], size: int | None, rest: memoryview,
     datatype, shape = required(entry, "datatype", str, where), required(entry, "shape", list, where)
     data = shared.read(_parameters(entry), where)
     if data is not None:
-        if size is not None or "data" in entry:
+        if size is not None or entry.get("data") is not None:
             raise InvalidRequest(f"{where} is in shared memory and comes with the request, too; give one of them.")
         return from_bytes(name, datatype, shape, memoryview(data))
     if size is None:

@@ -112,7 +112,10 @@ class TaskBody(BaseModel):
         description="How an image becomes a row; the client does it where the input is not UINT8."
     )
     segments: list[str] = Field(description="What runs for the task, in order.")
-    macs: int = Field(description="Multiply-accumulates per row of the task alone; GFLOPs = 2 x GMACs.")
+    macs: int | None = Field(
+        description="Multiply-accumulates per row of the task alone; GFLOPs = 2 x GMACs. Null: not known, of a model that espalier did "
+        "not export."
+    )
 
 
 class TasksBody(BaseModel):
@@ -176,7 +179,7 @@ def _task(repository: Repository, task: Task) -> TaskBody:
         outputs=[_tensor(spec) for spec in task.outputs],
         preprocessing=None if task.preprocessing is None else _preprocessing(task.preprocessing),
         segments=[step.segment for step in task.steps],
-        macs=sum(repository.segments[step.segment].macs for step in task.steps),
+        macs=None if task.plain else sum(repository.segments[step.segment].macs for step in task.steps),
     )
 
 

@@ -21,7 +21,7 @@ from serving.repository.unite import Copy, ensemble_of
 ALL_TASKS = "all_tasks"
 COPY = "copy"
 LABELS_FILE = "labels.txt"
-_KIND = "espalier_kind"
+KIND = "espalier_kind"
 _PARITY = "parity_sample"
 
 # A protobuf class without type information: `Any` at this one boundary.
@@ -41,7 +41,7 @@ def segment_config(segment: Segment) -> Any:
     _set_parameters(
         config,
         {
-            _KIND: "segment",
+            KIND: "segment",
             "blocks": f"{segment.blocks[0]}-{segment.blocks[1]}",
             "digest": segment.digest,
             "macs": str(segment.macs),
@@ -59,7 +59,7 @@ def segment_config(segment: Segment) -> Any:
 
 def task_config(task: Task) -> Any:
     """Return `task` as the ModelConfig of an ensemble with one output."""
-    parameters = {_KIND: "task", "provenance": json.dumps(dict(task.provenance), sort_keys=True)}
+    parameters = {KIND: "task", "provenance": json.dumps(dict(task.provenance), sort_keys=True)}
     if task.preprocessing is not None:
         parameters["preprocessing"] = task.preprocessing.to_json()
     if task.last_version:
@@ -89,7 +89,7 @@ def all_tasks_config(tasks: Iterable[Task], cuts_left_out: Sequence[str] = (), c
     if copied:
         steps, copies = ensemble_of(tasks)
         steps += [Step(copy.model, (copy.source,), (copy.spec.name,)) for copy in copies]
-    parameters = {_KIND: ALL_TASKS, "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else ""}
+    parameters = {KIND: ALL_TASKS, "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else ""}
     return _ensemble(ALL_TASKS, tasks, steps, parameters)
 
 
@@ -110,7 +110,7 @@ def _copy_config(copy: Copy, max_batch_rows: int) -> Any:
     _add_tensors(config.output, copy.outputs)
     config.instance_group.add(count=1)
     config.dynamic_batching.SetInParent()
-    _set_parameters(config, {_KIND: COPY})
+    _set_parameters(config, {KIND: COPY})
     return config
 
 
@@ -140,8 +140,8 @@ def parse_text(text: str, where: str) -> Any:
 
 
 def kind_of(config: Any) -> str:
-    """Return "segment", "task", "all_tasks", or "" for a model that espalier did not write."""
-    return _parameters(config).get(_KIND, "")
+    """Return "segment", "task", "all_tasks", "copy", or "" for a model that espalier did not write."""
+    return _parameters(config).get(KIND, "")
 
 
 def parse_segment(config: Any, version: str) -> Segment:
@@ -151,8 +151,8 @@ def parse_segment(config: Any, version: str) -> Segment:
         first, last = parameters["blocks"].split("-")
         return Segment(
             name=config.name,
-            inputs=_tensors(config.input),
-            outputs=_tensors(config.output),
+            inputs=tensor_specs(config.input),
+            outputs=tensor_specs(config.output),
             blocks=(int(first), int(last)),
             digest=parameters["digest"],
             max_batch_rows=config.max_batch_size,
@@ -178,8 +178,8 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
         return Task(
             name=config.name,
             steps=tuple(_step(step) for step in config.ensemble_scheduling.step),
-            inputs=_tensors(config.input),
-            outputs=_tensors(config.output),
+            inputs=tensor_specs(config.input),
+            outputs=tensor_specs(config.output),
             max_batch_rows=config.max_batch_size,
             labels=labels,
             preprocessing=None if described is None else Preprocessing.from_json(described),
@@ -235,12 +235,16 @@ def _ensemble(name: str, tasks: Iterable[Task], steps: Iterable[Step], parameter
 
 def _add_tensors(messages: Any, specs: Iterable[TensorSpec]) -> None:
     for spec in specs:
-        # The v2 protocol and the configuration differ in one word: BYTES is TYPE_STRING.
-        kind = model_config_pb2.DataType.Value(f"TYPE_{'STRING' if spec.dtype == 'BYTES' else spec.dtype}")
-        messages.add(name=spec.name, data_type=kind, dims=spec.shape)
+        messages.add(name=spec.name, data_type=data_type(spec.dtype), dims=spec.shape)
 
 
-def _tensors(messages: Any) -> tuple[TensorSpec, ...]:
+def data_type(dtype: str) -> Any:
+    """Return the configuration's value for the v2 protocol's `dtype`; they differ in one word: BYTES is TYPE_STRING."""
+    return model_config_pb2.DataType.Value(f"TYPE_{'STRING' if dtype == 'BYTES' else dtype}")
+
+
+def tensor_specs(messages: Any) -> tuple[TensorSpec, ...]:
+    """Return the inputs or outputs of a configuration. Raises ValueError for none."""
     specs = []
     for message in messages:
         dtype = model_config_pb2.DataType.Name(message.data_type).removeprefix("TYPE_")

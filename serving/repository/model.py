@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,11 +23,32 @@ def segment_tensor(kind: str, index: int) -> str:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of a model: `dtype` in the v2 protocol's words ("UINT8", "FP32"), `shape` without the batch axis."""
+    """One tensor of a model: `dtype` in the v2 protocol's words ("UINT8", "FP32"), `shape` without the batch axis.
+
+    Of a model that espalier did not export a size may be -1: any.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """What there is to know of a model that espalier did not export: a task that is one segment, under its own tensor names.
+
+    file: its ONNX file, below the repository. config: its config.pbtxt, completed from that file as Triton does it.
+    has_rows: whether its tensors have a batch axis; without one, all of a request is one row. shapes: of those tensors, by name, that
+    have another shape in the file than to clients, without the batch axis. labels: of each output that has some.
+    unheeded: what its config.pbtxt says that nothing here follows.
+    """
+
+    file: str
+    config: str
+    has_rows: bool = True
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unheeded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +65,7 @@ class Segment:
     reason: why the network is cut in front of it, a sentence for people; empty at the input.
     rows: "independent"; "coupled", where one request must be one run, none of its rows apart and no stranger's row beside them; or "",
         where nobody has checked.
+    plain: of a model that espalier did not export; None: it did.
     """
 
     name: str
@@ -61,6 +83,7 @@ class Segment:
     reason: str = ""
     rows: Rows = ""
     version: str = "1"
+    plain: Plain | None = None
 
 
 @dataclass(frozen=True)
@@ -80,11 +103,13 @@ class Task:
     """What a client asks for: the steps from the inputs to the outputs, each step after those whose results it takes.
 
     inputs: the tensors that the client sends, most often one, with a row per image. outputs: one that is named like the task, or
-    several that are named `task.output`. preprocessing: how an image becomes a row (None: no image task).
+    several that are named `task.output`; those of a plain model have names of their own.
+    preprocessing: how an image becomes a row (None: no image task).
     labels: one per entry of the only output, a vector, or empty. provenance: where the weights come from, for people.
     previous: the version before this one, kept for a rollback. canary: one that is tried beside it. Neither keeps any in turn.
     last_version: the highest version number that the task ever had, where that is higher than those it has now; otherwise 0.
     parity: what the whole network answered when it was exported; None: nobody recorded it.
+    plain: of a model that espalier did not export; None: it did.
     """
 
     name: str
@@ -100,6 +125,7 @@ class Task:
     canary: Canary | None = None
     last_version: int = 0
     parity: ParityRecord | None = None
+    plain: Plain | None = None
 
     @property
     def versions(self) -> tuple[Task, ...]:
@@ -126,6 +152,7 @@ class Repository:
 
     cuts_left_out: places where tasks part or meet without a cut there, with the reason, a sentence each for people.
     copies: models that only copy a tensor, which `all_tasks` needs on Triton where tasks have equal outputs.
+    unserved: why models that are there, and that espalier did not export, cannot be served: a sentence each for people.
     """
 
     path: Path
@@ -133,7 +160,15 @@ class Repository:
     tasks: Mapping[str, Task]
     cuts_left_out: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
+    unserved: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def exported(self) -> Repository:
+        """Return what of it espalier has exported, and what can therefore be shared and asked for together."""
+        segments = {name: segment for name, segment in self.segments.items() if segment.plain is None}
+        return replace(self, segments=segments, tasks={name: task for name, task in self.tasks.items() if task.plain is None})
 
     def model_file(self, segment: str) -> Path:
         """Return the path of the ONNX model of `segment`."""
-        return self.path / segment / self.segments[segment].version / "model.onnx"
+        found = self.segments[segment]
+        return self.path / (found.plain.file if found.plain else f"{segment}/{found.version}/model.onnx")
