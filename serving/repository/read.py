@@ -196,10 +196,10 @@ def _parse(files: ModelFiles) -> _Model:
 
 
 def _config(texts: Texts, name: str) -> Any:
-    """Return the configuration in `texts`, that of a model in the folder `name`, after which it must be named, if at all."""
+    """Return the configuration in `texts`, that of a model in the folder `name`, after which ours must be named, if at all."""
     where = f"{texts.where}/{CONFIG_FILE}"
     config = parse_text(decode(texts.config, where), where)
-    if config.name not in ("", name):
+    if kind_of(config) and config.name not in ("", name):
         owner = "folder" if texts.where == name else "task"
         raise RepositoryError(f"{where} is named {config.name!r}; it must be named like its {owner}.")
     config.name = name
