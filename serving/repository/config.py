@@ -136,7 +136,7 @@ def parse_text(text: str, where: str) -> Any:
     try:
         return text_format.Parse(text, ModelConfig())
     except text_format.ParseError as error:
-        raise RepositoryError(f"{where} is not a Triton model configuration: {error}.") from error
+        raise RepositoryError(f"{where} is not a Triton model configuration: {str(error).rstrip('.')}.") from error
 
 
 def kind_of(config: Any) -> str:

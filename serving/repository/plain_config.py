@@ -138,15 +138,11 @@ def _complete_tensors(word: str, messages: Any, tensors: Sequence[FileTensor], m
         for name in there:
             messages.add(name=name)
     named = [message.name for message in messages]
-    missing = there.keys() - named if word == "input" else ()  # a configuration may leave outputs out, and then nobody sees them
-    if missing or len({*named}) < len(named) or there.keys() < {*named} or not there:
+    unnamed = there.keys() - named if word == "input" else ()  # outputs may be left out, and then nobody sees them
+    if not named or unnamed or not there.keys() >= {*named} or len({*named}) < len(named):
         listed, known = (" and ".join(map(repr, names)) or "none" for names in (named, there))
         raise RepositoryError(f"Its config.pbtxt names the {word}s {listed}; those of its file are {known}.")
     for message in messages:
-        if message.name not in there:
-            raise RepositoryError(
-                f"Its config.pbtxt names the {word} {message.name!r}; those of its file are {', '.join(there)}."
-            )
         _complete_tensor(message, there[message.name], batched=max_batch_size > 0)
         _check_tensor(message, there[message.name], max_batch_size)
 
