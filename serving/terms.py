@@ -26,8 +26,7 @@ def read_terms(parameters: Mapping[str, object], deadline: float | None = None) 
     deadline: of the connection; the earlier of the two counts. Raises InvalidRequest.
     """
     timeout, priority = _count(parameters, "timeout"), _count(parameters, "priority")
-    partial = parameters.get("partial_results")
-    partial = False if partial is None else partial
+    partial = parameters.get("partial_results", False)
     if not isinstance(partial, bool):
         raise InvalidRequest(f"Parameter 'partial_results' is {partial!r}; give true or false.")
     ends = [deadline] if deadline is not None else []
@@ -37,8 +36,7 @@ def read_terms(parameters: Mapping[str, object], deadline: float | None = None) 
 
 
 def _count(parameters: Mapping[str, object], name: str) -> int:
-    value = parameters.get(name)
-    value = 0 if value is None else value  # JSON's null is nothing said
+    value = parameters.get(name, 0)
     # tritonclient's gRPC sends the timeout as a number and, in some versions, as its text.
     number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20 else value
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 63:

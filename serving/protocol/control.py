@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.errors import InvalidRequest, Unsupported
-from serving.protocol.fields import optional
+from serving.protocol.fields import parameters_of
 
-_WHERE = "The request"
 _FILE = "file:"
 
 
@@ -17,8 +16,7 @@ def body_parameters(body: Mapping[str, Any]) -> Mapping[str, object]:
     others = sorted(name for name, value in body.items() if name != "parameters" and value is not None)
     if others:
         raise InvalidRequest(f"The request has a member {others[0]!r}; it takes 'parameters' alone.")
-    parameters: dict[str, object] = optional(body, "parameters", dict, _WHERE, {})
-    return {name: value for name, value in parameters.items() if value is not None}
+    return parameters_of(body, "The request")
 
 
 def check_load(parameters: Mapping[str, object]) -> None:

@@ -27,6 +27,12 @@ def optional(holder: Mapping[str, Any], key: str, kind: type, where: str, defaul
     return value
 
 
+def parameters_of(holder: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the parameters of a request or a tensor, none where they are missing."""
+    parameters: dict[str, Any] = optional(holder, "parameters", dict, where, {})
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
 def decimal(text: str) -> int | None:
     """Return the number that a header's value `text` writes in at most 19 ASCII digits, or None."""
     return int(text) if len(text) < 20 and text.isascii() and text.isdigit() else None

@@ -157,7 +157,7 @@ class RequestMemory:
 
 def is_shared(parameters: Mapping[str, object]) -> bool:
     """Whether a tensor with these `parameters` is in shared memory."""
-    return f"{_PREFIX}region" in parameters and parameters[f"{_PREFIX}region"] is not None
+    return f"{_PREFIX}region" in parameters
 
 
 def _open(key: str) -> int:
