@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -91,7 +92,8 @@ class Server:
         self._observers = observers
         self._admin = Admin(admin_token)
         self._check_samples = check_samples
-        self._read_plain = read_plain if plain else refuse_plain
+        limit = options.sessions.memory_limit_bytes if options else None
+        self._read_plain: ReadPlain = partial(read_plain, memory_limit_bytes=limit) if plain else refuse_plain
         self._closing = contextlib.AsyncExitStack()
 
     @property

@@ -11,8 +11,9 @@ import onnxruntime as ort
 
 from serving.dtypes import BYTES
 from serving.engines.base import Array
+from serving.engines.loading import SegmentFile, memory_of
 from serving.engines.opening import PROVIDERS, open_session, session_options
-from serving.errors import InvalidRequest, RepositoryError
+from serving.errors import InvalidRequest, RepositoryError, SegmentTooLarge
 from serving.repository.config import ModelConfig, parse_text
 from serving.repository.files import CONFIG_FILE, PlainFiles, decode
 from serving.repository.model import Segment, Task, TensorSpec
@@ -30,24 +31,25 @@ _DTYPES = {
 }
 
 
-def read_plain(files: PlainFiles) -> tuple[Segment, Task]:
+def read_plain(files: PlainFiles, memory_limit_bytes: int | None = None) -> tuple[Segment, Task]:
     """Return the model of `files`, for `RepositoryReader`. Its file is opened once, to learn what it takes and gives.
 
     Raises RepositoryError with the reason why it cannot be served; OSError.
     """
     config = _config(files)
-    paths = {path for path, *_ in files.facts}
-    check_servable(config, any(f"{version}/{MODEL_FILE}" in paths for version in files.versions))
+    check_servable(config, any(_model_file(files, version, MODEL_FILE) for version in files.versions))
     version = chosen_version(config, files.versions)
     config.default_model_filename = config.default_model_filename or MODEL_FILE
-    file = f"{version}/{config.default_model_filename}"
-    if f"{file}/{MODEL_FILE}" in paths:  # a folder, of a model whose weights lie beside it
-        file = f"{file}/{MODEL_FILE}"
-    if file not in paths:
-        raise RepositoryError(f"It has no {file}.")
+    file = _model_file(files, version, config.default_model_filename)
+    if file is None:
+        raise RepositoryError(f"It has no {version}/{config.default_model_filename}.")
     found = _signature(files.folder, file)
     done = completed(config, found)
-    return plain_model(files, config, done, found, file, _labels(files.folder, done, paths))
+    segment, task = plain_model(files, config, done, found, file, _labels(files, done))
+    size = memory_of(SegmentFile(segment, files.folder / file))
+    if memory_limit_bytes is not None and size > memory_limit_bytes:
+        raise SegmentTooLarge(files.name, size, memory_limit_bytes)
+    return segment, task
 
 
 def refuse_plain(files: PlainFiles) -> tuple[Segment, Task]:
@@ -73,13 +75,22 @@ def _config(files: PlainFiles) -> Any:
     return config
 
 
+def _model_file(files: PlainFiles, version: int, name: str) -> str | None:
+    """Return where the model of a version is, below its folder: in the file `name`, or in a folder of that name with what belongs to it."""
+    file = f"{version}/{name}"
+    return next((path for path in (file, f"{file}/{MODEL_FILE}") if path in files.paths), None)
+
+
 def _signature(folder: Path, file: str) -> Signature:
     options = session_options(threads=1, spin=False)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = open_session(folder / file, options, PROVIDERS)
     except Exception as error:  # ONNX Runtime's exceptions have no common base
-        reason = printable(str(error).replace(str(folder / file), file))
+        reason = str(error)
+        for place in (folder.parent, folder.parent.resolve()):  # clients read it, and are not to know where the repository is
+            reason = reason.replace(f"{place}/", "")
+        reason = printable(reason)
         raise RepositoryError(f"ONNX Runtime does not open its {file} ({reason}).") from error
     return Signature(*(tuple(map(_tensor, values)) for values in (session.get_inputs(), session.get_outputs())))
 
@@ -89,15 +100,13 @@ def _tensor(value: ort.NodeArg) -> FileTensor:
     return FileTensor(value.name, value.type, _DTYPES.get(value.type, ""), shape)
 
 
-def _labels(folder: Path, config: Any, paths: set[str]) -> dict[str, tuple[str, ...]]:
-    labels = {}
-    for output in config.output:
-        if output.label_filename and output.label_filename not in paths:
-            raise RepositoryError(f"Its labels file {output.label_filename!r} is not beside its config.pbtxt.")
-        if output.label_filename:
-            text = decode((folder / output.label_filename).read_bytes(), f"{folder.name}/{output.label_filename}")
-            labels[output.name] = tuple(text.removesuffix("\n").split("\n"))
-    return labels
+def _labels(files: PlainFiles, config: Any) -> dict[str, tuple[str, ...]]:
+    named = {output.name: output.label_filename for output in config.output if output.label_filename}
+    missing = [file for file in named.values() if file not in files.paths]
+    if missing:
+        raise RepositoryError(f"Its labels file {missing[0]!r} is not beside its config.pbtxt.")
+    texts = {name: decode((files.folder / file).read_bytes(), f"{files.name}/{file}") for name, file in named.items()}
+    return {name: tuple(text.removesuffix("\n").split("\n")) for name, text in texts.items()}
 
 
 def _to_file(segment: Segment, spec: TensorSpec, rows: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Container
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from serving.errors import RepositoryError
@@ -55,6 +56,11 @@ class PlainFiles:
     def name(self) -> str:
         """Return the name of the model, which is that of its folder."""
         return self.folder.name
+
+    @cached_property
+    def paths(self) -> frozenset[str]:
+        """Return the paths of its files, below its folder."""
+        return frozenset(path for path, *_ in self.facts)
 
 
 def read_plain_files(folder: Path) -> PlainFiles | None:

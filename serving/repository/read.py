@@ -148,7 +148,10 @@ class RepositoryReader:
 def _nothing_to_serve(repository: Repository) -> str:
     if not repository.unserved:
         return f"{repository.path} holds no task of espalier; give the folder that `espalier export --out` wrote."
-    reasons = " ".join(f"{name}: {reason}" for name, reason in repository.unserved.items())
+    names: dict[str, list[str]] = {}
+    for name, reason in repository.unserved.items():
+        names.setdefault(reason, []).append(name)
+    reasons = " ".join(f"{', '.join(group)}: {reason}" for reason, group in names.items())
     return f"{repository.path} holds no model that can be served. {reasons}"
 
 

@@ -85,3 +85,12 @@ def ranking() -> onnx.ModelProto:
     model = onnx_model(nodes, {"x": ("N", 3)}, {"scores": ("N", 3), "best": ("N",)})
     model.graph.output[1].type.tensor_type.elem_type = TensorProto.INT64
     return model
+
+
+def scaled(weights: str) -> onnx.ModelProto:
+    """y = w * x, with the three weights in the file `weights` beside the model."""
+    model = onnx_model([helper.make_node("Mul", ["x", "w"], ["y"])], {"x": ("N", 3)}, {"y": ("N", 3)})
+    tensor = model.graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
+    for key, value in {"location": weights, "offset": "0", "length": "12"}.items():
+        tensor.external_data.add(key=key, value=value)
+    return model

@@ -9,6 +9,7 @@ import re
 import shutil
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,17 @@ from serving.repository import ALL_TASKS, read_repository
 from serving.repository.read import RepositoryReader
 from serving.server import BackgroundServer, Server
 from tests.serving.nets import LAYERS, TASK_NAMES, images, whole, write_repository
-from tests.serving.plain_models import add_sub, add_sub_of_strings, config_of, identity, matmul, onnx_model, ranking, write_model
+from tests.serving.plain_models import (
+    add_sub,
+    add_sub_of_strings,
+    config_of,
+    identity,
+    matmul,
+    onnx_model,
+    ranking,
+    scaled,
+    write_model,
+)
 from tests.serving.test_http import PICTURE, Http
 from tests.serving.test_wire_control import TOKEN, Controller
 
@@ -47,6 +58,7 @@ RESHAPED = """max_batch_size: 4 input [ { name: "x" data_type: TYPE_FP32 dims: [
 output [ { name: "y" data_type: TYPE_FP32 dims: [ 4 ] reshape { shape: [ 2, 2 ] } } ]"""
 SERVED = (
     "bare",
+    "external",
     "fixed",
     "matmul",
     "named",
@@ -73,6 +85,8 @@ def write_served(root: Path) -> None:
     (root / "ranking/colours.txt").write_text("red\ngreen\nblue\n")
     write_model(root / "partial", identity(), PARTIAL)
     write_model(root / "reshaped", identity(("N", 2, 2)), RESHAPED)
+    write_model(root / "external", scaled("w.bin"), file="1/model.onnx/model.onnx")
+    (root / "external/1/model.onnx/w.bin").write_bytes(floats(3).tobytes())
     write_model(root / "named", identity(), 'default_model_filename: "net.onnx" backend: "onnxruntime"', "1/net.onnx")
     for version in (1, 3, 10):
         write_model(
@@ -107,6 +121,7 @@ UNSERVED: dict[str, tuple[Any, str | None, str]] = {
     "two_versions": (identity(), "version_policy { all { } }", "asks for versions 1 and 2 at once, and one is served"),
     "no_version": (identity(), "version_policy { specific { versions: 7 } }", "Its version_policy names version 7, which is not there."),
     "no_labels": (identity(), 'output [ { name: "y" label_filename: "../x" } ]', "Its labels file '../x' is not beside its config.pbtxt."),
+    "outside": (scaled("../../secret.bin"), None, "ONNX Runtime does not open its 1/model.onnx ("),
     "no_file": (identity(), 'default_model_filename: "net.onnx"', "It has no 1/net.onnx."),
 }  # fmt: skip
 
@@ -117,6 +132,7 @@ def write_unserved(root: Path) -> None:
     write_model(root / "two_versions", identity(), None, "2/model.onnx")
     write_model(root / ".hidden", identity())
     (root / "notes").mkdir()
+    (root / "secret.bin").write_bytes(b"not theirs!!")
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +213,10 @@ def test_shapes_that_differ_from_the_files(client: Controller) -> None:
         [b"5.000000:2:blue", b"4.000000:1:green"],
     ]
     np.testing.assert_array_equal(ask(client, "reshaped", {"x": floats(3, 4)}).as_numpy("y"), floats(3, 4))
+
+
+def test_weights_beside_the_model(client: Controller) -> None:
+    np.testing.assert_array_equal(ask(client, "external", {"x": floats(2, 3)}).as_numpy("y"), floats(2, 3) * floats(3))
 
 
 def test_the_version_that_is_asked_for(client: Controller) -> None:
@@ -411,6 +431,12 @@ def test_where_tritons_compute_they_are_not_served(folder: Path) -> None:
     assert {reason for name, reason in found.unserved.items() if name in SERVED} == {
         "With --engine triton only what espalier has exported is served; ask Triton for it, or leave the option out."
     }
+
+
+def test_one_that_is_larger_than_the_memory_is_not_served(folder: Path) -> None:
+    found = RepositoryReader(folder, partial(read_plain, memory_limit_bytes=1000)).read()
+    assert found.tasks.keys() == {*TASK_NAMES}
+    assert all(found.unserved[name].endswith("more than the limit of 1000 bytes; raise --memory-limit.") for name in SERVED)
 
 
 def test_a_task_of_ours_whose_configuration_is_damaged_is_no_plain_model(tmp_path: Path) -> None:
