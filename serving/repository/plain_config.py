@@ -15,10 +15,11 @@ from serving.errors import RepositoryError
 from serving.repository.config import ALL_TASKS, ModelConfig, data_type, kind_of, tensor_specs
 
 PLATFORM, BACKEND, MODEL_FILE = "onnxruntime_onnx", "onnxruntime", "model.onnx"
+_RUNTIME = "libtriton_onnxruntime.so"  # the backend's own, which Triton writes out
 _DEFAULT_MAX_BATCH_SIZE = 4  # Triton's, of a model that can be batched and whose configuration does not say how far
 _SCHEDULERS = ("dynamic_batching", "sequence_batching", "ensemble_scheduling")
 # What changes answers, of a model and of its tensors, and what does not.
-_REFUSED = ("sequence_batching", "batch_input", "batch_output", "model_operations", "model_repository_agents", "runtime")
+_REFUSED = ("sequence_batching", "batch_input", "batch_output", "model_operations", "model_repository_agents")
 _REFUSED_OF_TENSORS = ("allow_ragged_batch", "optional", "is_shape_tensor", "is_non_linear_format_io")
 _UNHEEDED = (
     *("optimization", "instance_group", "cc_model_filenames", "metric_tags", "parameters", "model_warmup"),
@@ -71,6 +72,8 @@ def check_servable(config: Any, has_model_file: bool) -> None:
 def _asked_for(config: Any) -> Iterable[str]:
     present = {field.name for field, _ in config.ListFields()}
     yield from (name for name in _REFUSED if name in present)
+    if config.runtime not in ("", _RUNTIME):
+        yield f"runtime {config.runtime!r}"
     if config.model_transaction_policy.decoupled:
         yield "model_transaction_policy (decoupled)"
     for tensor in (*config.input, *config.output):

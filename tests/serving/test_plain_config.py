@@ -123,6 +123,7 @@ def test_one_version_is_chosen(text: str, versions: list[int], expected: int | s
         'platform: "onnxruntime_onnx" backend: "openvino"',
         'name: "all_tasks"',
         "model_transaction_policy { decoupled: true }",
+        'runtime: "model.py"',
         "batch_input [ { kind: BATCH_ELEMENT_COUNT } ]",
         'model_operations { op_library_filename: "lib.so" }',
         'input [ { name: "x" allow_ragged_batch: true } ]',
