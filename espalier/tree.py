@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rich.markup import escape
@@ -11,7 +12,7 @@ from rich.tree import Tree
 
 from espalier.console import human_bytes, human_macs
 from espalier.flow import Flow, compare_costs, make_flow
-from serving.repository import Repository, Segment
+from serving.repository import Repository, Segment, TensorSpec
 
 _MOST_NAMES = 6  # of the tasks that use a segment
 
@@ -71,6 +72,20 @@ def _grow(tree: Tree, tensor: str, repository: Repository, branches: _Branches) 
         child = tree.add(f"{_coloured(segment)}  {_describe(segment, branch)}")
         for result in branch.outputs:
             _grow(child, result, repository, branches)
+
+
+def other_models(repository: Repository) -> Iterator[str]:
+    """Yield a line for each model that espalier did not export, and for each that cannot be served."""
+    for task in repository.tasks.values():
+        if task.plain is not None:
+            takes, gives = (_tensors(specs, task.plain.has_rows) for specs in (task.inputs, task.outputs))
+            yield f"[bold green]{escape(task.name)}[/]  {escape(f'{task.plain.file}: {takes} -> {gives}')} [dim](shares nothing)[/]"
+    for name, reason in repository.unserved.items():
+        yield f"[bold]{escape(name)}[/]  is not served: {escape(reason)}"
+
+
+def _tensors(specs: Iterable[TensorSpec], has_rows: bool) -> str:
+    return ", ".join(f"{spec.name} {spec.dtype} {[*([-1] if has_rows else []), *spec.shape]}" for spec in specs)
 
 
 def segments_table(repository: Repository) -> Table:

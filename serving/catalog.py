@@ -1,7 +1,7 @@
 """The models that clients can call, and the execution plan of each: pure data, derived from a repository.
 
 As on Triton, everything in the repository is a model: every task, `all_tasks` (one output per task; the outputs that a request names
-choose the tasks), and every segment on its own.
+choose the tasks), and every segment on its own. What espalier did not export is a model like any other, and no part of `all_tasks`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 from serving.errors import UnknownModel
 from serving.observe.saved import SavedSteps
 from serving.plan import ExecutionPlan, PlanStep, make_plan
-from serving.repository.config import ALL_TASKS, all_tasks_config, segment_config, task_config
-from serving.repository.model import Repository, Segment, Task, TensorSpec
+from serving.repository.config import ALL_TASKS, all_tasks_config, parse_text, segment_config, task_config
+from serving.repository.model import Plain, Repository, Segment, Task, TensorSpec
+from serving.repository.plain_config import PLATFORM
 
 _MOST_VARIANTS = 64  # several canaries at once are rare; each subset of them has a catalogue
 
@@ -29,7 +30,10 @@ class Output:
 
 @dataclass(frozen=True)
 class Model:
-    """What a client may know about a version of a model. `platform` is Triton's word for its kind; `versions`: all that answer."""
+    """What a client may know about a version of a model. `platform` is Triton's word for its kind; `versions`: all that answer.
+
+    segment: the one that is all of it; "": it is made of several. plain: of a model that espalier did not export.
+    """
 
     name: str
     version: str
@@ -38,6 +42,17 @@ class Model:
     outputs: Mapping[str, Output]
     max_batch_rows: int
     versions: tuple[str, ...]
+    segment: str = ""
+    plain: Plain | None = None
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the first axis of its tensors is that of the rows; otherwise a request is one row."""
+        return self.plain is None or self.plain.has_rows
+
+    def whole_shape(self, spec: TensorSpec) -> list[int]:
+        """Return the shape of an input or output with all axes, -1: any size."""
+        return [-1, *spec.shape] if self.has_rows else [*spec.shape]
 
 
 class Catalog:
@@ -46,7 +61,8 @@ class Catalog:
     def __init__(self, repository: Repository, most_plans: int = 4096) -> None:
         self._most_plans = most_plans
         self.repository = repository
-        self.saved_steps = SavedSteps(repository)
+        self._exported = repository.exported
+        self._saved_steps = SavedSteps(self._exported)
         self.models: Mapping[str, Model] = {model.name: model for model in _models(repository)}
         self._canaries = {task.name: _version(task, task.canary.task) for task in repository.tasks.values() if task.canary}
         self.has_canaries = bool(self._canaries)
@@ -88,13 +104,17 @@ class Catalog:
             self._plans[asked] = self._make_plan(model, outputs)
         return self._plans[asked]
 
+    def saved_steps(self, model: Model, plan: ExecutionPlan) -> int:
+        """Return how many runs of segments `plan`, one of `model`, saves against one plan per task."""
+        return 0 if model.segment else self._saved_steps.of(plan)
+
     def _make_plan(self, model: Model, outputs: Sequence[str]) -> ExecutionPlan:
-        if model.name in self.repository.segments:
+        if model.segment:
             inputs = tuple(spec.name for spec in model.inputs)
-            coupled = self.repository.segments[model.name].is_coupled
-            step = PlanStep(model.name, (inputs,), (tuple(model.outputs),), coupled)
+            coupled = self.repository.segments[model.segment].is_coupled
+            step = PlanStep(model.segment, (inputs,), (tuple(model.outputs),), coupled)
             return ExecutionPlan(inputs, (step,), {name: name for name in outputs})
-        return make_plan(self.repository, outputs)
+        return make_plan(self._exported, outputs)
 
     def rows_per_run(self, plan: ExecutionPlan, model: Model) -> int:
         """Return the most rows that may go through `plan` at once: a segment that stacks k streams sees k times as many.
@@ -107,18 +127,21 @@ class Catalog:
 
     def config(self, model: Model) -> Any:
         """Return Triton's ModelConfig of `model`."""
+        if model.plain is not None:
+            return parse_text(model.plain.config, model.name)
         if model.name in self.repository.segments:
             return segment_config(self.repository.segments[model.name])
         if model.name in self.repository.tasks:
             task = self.repository.tasks[model.name]
             return task_config(task.canary.task if task.canary and task.canary.task.version == model.version else task)
-        return all_tasks_config(self.repository.tasks.values(), copied=False)
+        return all_tasks_config(self._exported.tasks.values(), copied=False)
 
 
 def _models(repository: Repository) -> Iterable[Model]:
-    yield from (_segment(segment) for segment in repository.segments.values())
-    yield from (_version(task, task) for task in repository.tasks.values())
-    tasks = sorted(repository.tasks.values(), key=lambda task: task.name)
+    exported = repository.exported
+    yield from (_segment(segment) for segment in exported.segments.values())
+    yield from (_plain(task, task.plain) if task.plain else _version(task, task) for task in repository.tasks.values())
+    tasks = sorted(exported.tasks.values(), key=lambda task: task.name)
     if len({task.inputs for task in tasks}) == 1:  # tasks with inputs of their own cannot be asked together
         yield _ensemble(ALL_TASKS, tasks, "1", ("1",))
 
@@ -126,7 +149,13 @@ def _models(repository: Repository) -> Iterable[Model]:
 def _segment(segment: Segment) -> Model:
     outputs = {spec.name: Output(spec) for spec in segment.outputs}
     version, rows = segment.version, segment.max_batch_rows
-    return Model(segment.name, version, "onnxruntime_onnx", segment.inputs, outputs, rows, (version,))
+    return Model(segment.name, version, PLATFORM, segment.inputs, outputs, rows, (version,), segment.name)
+
+
+def _plain(task: Task, plain: Plain) -> Model:
+    outputs = {spec.name: Output(spec, plain.labels.get(spec.name, ())) for spec in task.outputs}
+    version, segment = task.version, task.steps[0].segment
+    return Model(task.name, version, PLATFORM, task.inputs, outputs, task.max_batch_rows, (version,), segment, plain)
 
 
 def _version(task: Task, version: Task) -> Model:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from serving.dtypes import BYTES
 from serving.engines.base import Array, Call, Engine, SegmentRun
 from serving.engines.flow import Flow
 from serving.errors import ServingError
@@ -57,7 +58,7 @@ class RowsCheck:
 
     def _judged(self, repository: Repository) -> Repository:
         started = time.perf_counter()
-        silent = {name: segment for name, segment in repository.segments.items() if not segment.rows}
+        silent = {name: segment for name, segment in repository.segments.items() if not segment.rows and _has_rows(segment)}
         findings = self._find(repository, silent) if silent else {}
         segments = {
             name: replace(segment, rows=findings[name].rows) if name in findings else segment
@@ -90,7 +91,7 @@ class RowsCheck:
         """Judge segments on what those before them give; where that says nothing, on rows of the right shape."""
         found: dict[str, _Finding] = {}
         end = time.perf_counter() + self._budget_s
-        for flow in _flows(repository, unknown):
+        for flow in _flows(repository.exported, unknown):
             ready = flow.start()
             while ready and len(found) < len(unknown) and time.perf_counter() < end:
                 work = ready.pop()  # the newest: what it takes is needed no longer than it has to
@@ -103,7 +104,9 @@ class RowsCheck:
                 except ServingError as error:
                     ready += flow.fail(work, error)
         for name, segment in unknown.items():
-            if name not in found and time.perf_counter() < end:
+            if name not in found and not _has_sample(segment):
+                found[name] = _NO_SAMPLE
+            elif name not in found and time.perf_counter() < end:
                 found[name] = self._judge(segment, list(sample_inputs(segment.inputs, _SAMPLE_ROWS).values()))
         return {name: found.get(name, _NO_TIME) for name in unknown}
 
@@ -120,7 +123,7 @@ class RowsCheck:
 
     def _say_coupled(self, segments: Iterable[Segment], findings: Mapping[str, _Finding]) -> None:
         """Log once of each segment that it is not batched, and why."""
-        new = [segment for segment in segments if segment.is_coupled and segment.name not in self._said]
+        new = [segment for segment in segments if segment.is_coupled and _has_rows(segment) and segment.name not in self._said]
         if not new:
             return
         self._said.update(segment.name for segment in new)
@@ -137,6 +140,7 @@ class RowsCheck:
 
 
 _NO_TIME = _Finding("", "there was no time to check it")
+_NO_SAMPLE = _Finding("", "it takes strings or tensors of any size, of which there is no sample to check it with")
 _TRITON = " Triton goes by what their configuration says of batching; where that is wrong, export the repository again."
 
 
@@ -153,6 +157,14 @@ def _finding(verdict: RowsVerdict) -> _Finding:
     return _Finding(
         "coupled", f"answers change by {worst:.2g} of their spread" if worst < math.inf else "answers change beyond measure"
     )
+
+
+def _has_rows(segment: Segment) -> bool:
+    return segment.plain is None or segment.plain.has_rows
+
+
+def _has_sample(segment: Segment) -> bool:
+    return all(spec.dtype != BYTES and min(spec.shape, default=0) >= 0 for spec in segment.inputs)
 
 
 def _flows(repository: Repository, unknown: Mapping[str, Segment]) -> Iterator[Flow]:

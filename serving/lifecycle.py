@@ -9,6 +9,7 @@ request is done. Segments are named by content, so that states mix without harm.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -21,8 +22,10 @@ from serving.engines.base import Engine
 from serving.errors import EngineError, LastModel, LoadFailed, NotATask, RepositoryError, ServingError, UnknownModel
 from serving.parity import check_answers
 from serving.repository.config import ALL_TASKS
-from serving.repository.model import Repository, Segment, Task
+from serving.repository.model import Repository, Task
 from serving.repository.read import RepositoryReader
+
+log = logging.getLogger(__name__)
 
 
 def served_part(repository: Repository) -> Repository:
@@ -55,6 +58,7 @@ class Lifecycle:
         self._reader = reader or RepositoryReader(repository.path)
         self._rows = RowsCheck(engine, rows_record)
         self._current = _Generation(Catalog(repository))
+        _say_what_is_new(repository, {}, {})
         self._old: list[_Generation] = []
         self._changing = asyncio.Lock()
         self._running: set[asyncio.Task[None]] = set()
@@ -87,15 +91,21 @@ class Lifecycle:
         """
         async with self._changing:
             disk = await self._read(name)
+            before = self.catalog.repository
+            unserved = {other: reason for other, reason in before.unserved.items() if other != name}
             if name == ALL_TASKS:
-                tasks = disk.tasks
+                tasks, unserved = disk.tasks, {**disk.unserved}
             elif name in disk.tasks:
-                tasks = {**self.catalog.repository.tasks, name: disk.tasks[name]}
+                tasks = {**before.tasks, name: disk.tasks[name]}
+            elif name in disk.unserved:
+                raise LoadFailed(name, RepositoryError(disk.unserved[name]))
             elif name in disk.segments:
                 raise NotATask(name)
             else:
                 raise UnknownModel(name, disk.tasks)
-            await self._serve(name, tasks, {**self.catalog.repository.segments, **disk.segments})
+            await self._serve(
+                name, replace(before, tasks=tasks, segments={**before.segments, **disk.segments}, unserved=unserved)
+            )
 
     async def unload(self, name: str) -> None:
         """Serve the task `name` no longer. Raises UnknownModel, NotATask, LastModel; then nothing has changed."""
@@ -108,7 +118,7 @@ class Lifecycle:
             rest = {known: task for known, task in repository.tasks.items() if known != name}
             if not rest:
                 raise LastModel(name)
-            await self._serve(name, rest, repository.segments)
+            await self._serve(name, replace(repository, tasks=rest))
 
     async def finish(self, change: Coroutine[Any, Any, None]) -> None:
         """Await `change`, which goes on to its end also when nobody waits any more: what it has half opened would belong to nobody."""
@@ -134,10 +144,10 @@ class Lifecycle:
         except OSError as error:
             raise LoadFailed(name, RepositoryError(f"The repository cannot be read ({error.strerror}).")) from error
 
-    async def _serve(self, name: str, tasks: Mapping[str, Task], segments: Mapping[str, Segment]) -> None:
-        repository = served_part(replace(self.catalog.repository, tasks=tasks, segments=segments))
-        before = self.catalog.repository.tasks
-        changed = [task for task in repository.tasks.values() if task.name == name or task != before.get(task.name)]
+    async def _serve(self, name: str, wanted: Repository) -> None:
+        repository = served_part(wanted)
+        before = self.catalog.repository
+        changed = [task for task in repository.tasks.values() if task.name == name or task != before.tasks.get(task.name)]
         try:
             await self._engine.load(repository)
             tried = await self._tried(repository, changed)
@@ -145,6 +155,7 @@ class Lifecycle:
             raise LoadFailed(name, error) from error
         self._old.append(self._current)
         self._current = _Generation(Catalog(tried))
+        _say_what_is_new(repository, before.tasks, before.unserved)
         self._release_soon()
 
     async def _tried(self, repository: Repository, tasks: Iterable[Task]) -> Repository:
@@ -180,3 +191,13 @@ class Lifecycle:
             gone = {name for generation in finished for name in generation.catalog.repository.segments} - self._kept()
             if gone:
                 await self._engine.release(gone)
+
+
+def _say_what_is_new(repository: Repository, tasks: Mapping[str, Task], unserved: Mapping[str, str]) -> None:
+    """Log what is not served, and what is served otherwise than its config.pbtxt says, unless it was so before: `tasks`, `unserved`."""
+    for name, reason in repository.unserved.items():
+        if unserved.get(name) != reason:
+            log.warning("Model %r is not served: %s", name, reason)
+    for name, task in repository.tasks.items():
+        if task.plain is not None and task.plain.unheeded and task != tasks.get(name):
+            log.info("Model %r is served, but not what its config.pbtxt says of %s.", name, ", ".join(task.plain.unheeded))

@@ -14,7 +14,7 @@ from serving.canary import involved, served_by
 from serving.catalog import Catalog, Model
 from serving.classify import classification_strings
 from serving.engines.base import Answer, Array, Call, Engine, SegmentRun, SegmentStatistics
-from serving.errors import NotReady, ServingError, TaskFailed
+from serving.errors import InvalidRequest, NotReady, ServingError, TaskFailed
 from serving.image_tasks import AnyImage, Prepare, assumed_scores, given, group_tasks, names_of_image_tasks, rows_in_time, table
 from serving.lifecycle import Lifecycle
 from serving.messages import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
@@ -127,7 +127,7 @@ class Router:
             names = involved(catalog, request.model, [output.name for output in request.outputs])
             catalog = served_by(catalog, names, request.version, self._draw)
         model = catalog.find(request.model, request.version)
-        rows = _row_count(request)
+        rows = _row_count(model, request)
         note_work(model.name, rows)
         with self._requests.counting(model.name, model.version, rows) as tally:
             terms = read_terms(request.parameters, request.deadline)
@@ -135,7 +135,7 @@ class Router:
             outputs = checked_outputs(model, known)
             inputs = checked_inputs(model, request)
             answer = await self._compute(catalog, model, [output.name for output in outputs], inputs, terms)
-            _raise_failure(answer.errors, allowed=bool(answer.outputs))
+            _raise_failure(model, answer.errors, allowed=bool(answer.outputs))
             tally.ran(answer.runs)
         errors |= {name: str(error) for name, error in answer.errors.items()}
         values = {
@@ -197,7 +197,7 @@ class Router:
                 failures |= answer.errors
                 runs.extend(answer.runs)
                 queue_seconds += answer.queue_seconds
-            _raise_failure(failures, allowed=bool(tables))
+            _raise_failure(None, failures, allowed=bool(tables))
         errors |= {name: str(error) for name, error in failures.items()}
         answered = {name: tables[name] for name in dict.fromkeys(names) if name in tables}
         versions = {name: known[name].version for name in answered}
@@ -238,10 +238,11 @@ class Router:
         call = Call(tenant, terms.deadline, terms.priority, catalog.rows_per_run(plan, model))
         answer = await self._engine.infer(plan, inputs, call)
         parts = -(-len(next(iter(inputs.values()))) // call.rows_per_run)
-        self.observer.plan_done(answer.runs, catalog.saved_steps.of(plan) * parts)
+        self.observer.plan_done(answer.runs, catalog.saved_steps(model, plan) * parts)
         for failure in set(answer.errors.values()):  # here, where the log knows whose request it was
-            log.error("%s", failure, exc_info=failure)
-        _raise_failure(answer.errors, allowed=terms.partial)
+            if not isinstance(failure, InvalidRequest):
+                log.error("%s", failure, exc_info=failure)
+        _raise_failure(model, answer.errors, allowed=terms.partial)
         return answer
 
 
@@ -251,14 +252,17 @@ def _say_assumed(tasks: Iterable[Task]) -> None:
         log.info("%s", sentence)
 
 
-def _raise_failure(failures: Mapping[str, ServingError], allowed: bool) -> None:
+def _raise_failure(model: Model | None, failures: Mapping[str, ServingError], allowed: bool) -> None:
+    """model: that was asked; None: several. One that espalier did not export has one run, which fails as a whole."""
     if failures and not allowed:
         name, reason = next(iter(failures.items()))
-        raise TaskFailed(name, reason)
+        raise reason if model is not None and model.plain is not None else TaskFailed(name, reason)
 
 
-def _row_count(request: InferRequest) -> int:
+def _row_count(model: Model, request: InferRequest) -> int:
     shapes = [array.shape for array in request.inputs.values()]
+    if not model.has_rows:
+        return min(1, len(shapes))
     return shapes[0][0] if shapes and shapes[0] else 0
 
 
@@ -269,9 +273,10 @@ def _runs_of(task: Task, runs: Sequence[SegmentRun]) -> Iterator[SegmentRun]:
 
 
 async def _as_requested(model: Model, output: RequestedOutput, values: Array) -> Array:
-    if not output.classes:
-        return values
-    labels = model.outputs[output.name].labels
-    if values.size > _MAX_RANKED_VALUES:
-        return await asyncio.to_thread(classification_strings, values, labels, output.classes)
-    return classification_strings(values, labels, output.classes)
+    if output.classes:
+        labels = model.outputs[output.name].labels
+        if values.size > _MAX_RANKED_VALUES:
+            values = await asyncio.to_thread(classification_strings, values, labels, output.classes)
+        else:
+            values = classification_strings(values, labels, output.classes)
+    return values if model.has_rows else values[0]

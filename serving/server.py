@@ -10,12 +10,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from serving.engines.base import Engine
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
+from serving.engines.plain import read_plain, refuse_plain
 from serving.lifecycle import served_part
 from serving.observe.asgi import RequestMiddleware
 from serving.observe.events import Observer
@@ -30,7 +32,7 @@ from serving.protocol.image_workers import ImageWorkers
 from serving.protocol.pending import PendingBytes, default_pending_bytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.repository.model import Repository
-from serving.repository.read import RepositoryReader
+from serving.repository.read import ReadPlain, RepositoryReader
 from serving.router import Router
 from serving.sockets import add_grpc_port, format_address, listening_socket
 
@@ -48,6 +50,7 @@ class Server:
     shared_memory: whether clients may have their tensors in shared memory objects of this machine, whichever this process may open.
     max_pending_bytes: of requests that are not answered yet, together; more are refused (0: none is; None: a quarter of the memory).
     admin_token: whoever knows it may load and unload models; None: nobody. access_log: a log line per request.
+    plain: whether ONNX models are served that espalier did not export, which needs an engine that runs what it is given: the embedded one.
     observers: who else hears what happens, beside metrics, log and traces. check_samples: whether every task's answer is compared with
     what was recorded at its export before the server is ready, as it always is when a task is loaded later. rows_record: a file that keeps
     which segments of older repositories may be batched, so that the next start need not find out again; None: none.
@@ -73,6 +76,7 @@ class Server:
         admin_token: str | None = None,
         check_samples: bool = False,
         rows_record: Path | None = None,
+        plain: bool = True,
     ) -> None:
         self.host = host
         self.http_port = http_port
@@ -91,6 +95,8 @@ class Server:
         self._admin = Admin(admin_token)
         self._check_samples = check_samples
         self._rows_record = rows_record
+        limit = options.sessions.memory_limit_bytes if options else None
+        self._read_plain: ReadPlain = partial(read_plain, memory_limit_bytes=limit) if plain else refuse_plain
         self._closing = contextlib.AsyncExitStack()
 
     @property
@@ -109,7 +115,7 @@ class Server:
         Raises RepositoryError, AddressInUse, InvalidAddress, ExtraNeeded; then nothing stays behind.
         """
         async with contextlib.AsyncExitStack() as stack:
-            repository, reader = _read(self._repository)
+            repository, reader = _read(self._repository, self._read_plain)
             observation = make_observation(access_log=self._access_log, others=self._observers)
             stack.push_async_callback(observation.aclose)
             observer = observation.observer
@@ -284,11 +290,11 @@ def _run_loop(work: Coroutine[Any, Any, None]) -> None:
         runner.run(work)
 
 
-def _read(repository: Repository | str | Path) -> tuple[Repository, RepositoryReader | None]:
+def _read(repository: Repository | str | Path, read_plain: ReadPlain) -> tuple[Repository, RepositoryReader | None]:
     """Return what is to be served, and who has read it, so that loads need not read all of it again."""
     if isinstance(repository, Repository):
         return served_part(repository), None
-    reader = RepositoryReader(repository)
+    reader = RepositoryReader(repository, read_plain)
     return served_part(reader.read()), reader
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from serving.catalog import Model
 from serving.classify import CLASS_DTYPES
@@ -15,30 +15,40 @@ from serving.repository.model import TensorSpec
 
 
 def checked_inputs(model: Model, request: InferRequest) -> Mapping[str, Array]:
-    """Return the input tensors of `request` by name, each of shape (n, ...) with one n >= 1. Raises InvalidRequest."""
+    """Return the input tensors of `request` by name, each of shape (n, ...) with one n >= 1: 1 where `model` has no rows.
+
+    Raises InvalidRequest.
+    """
     known = {spec.name for spec in model.inputs}
     for name in request.inputs:
         if name not in known:
             raise InvalidRequest(f"Model {model.name!r} has no input {name!r}; it takes {_describe_inputs(model)}.")
     for spec in model.inputs:
         _check_input(model, spec, request.inputs.get(spec.name))
+    if not model.has_rows:
+        return {spec.name: request.inputs[spec.name][None] for spec in model.inputs}
     rows = {spec.name: len(request.inputs[spec.name]) for spec in model.inputs}
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"{count} in {name!r}" for name, count in rows.items())
         raise InvalidRequest(f"The inputs of model {model.name!r} have different numbers of rows ({counts}); send equally many.")
+    if model.plain is not None and max(rows.values()) > model.max_batch_rows:
+        raise InvalidRequest(
+            f"The request has {max(rows.values())} rows, but the max_batch_size of model {model.name!r} is {model.max_batch_rows}; "
+            "send it in parts."
+        )
     return {spec.name: request.inputs[spec.name] for spec in model.inputs}
 
 
 def _check_input(model: Model, spec: TensorSpec, rows: Array | None) -> None:
     if rows is None:
-        raise InvalidRequest(f"Model {model.name!r} needs {_describe_input(spec)}, which is missing.")
+        raise InvalidRequest(f"Model {model.name!r} needs {_describe_input(model, spec)}, which is missing.")
     which = "The input" if len(model.inputs) == 1 else f"The input {spec.name!r}"
-    takes = f"model {model.name!r} takes {_describe_input(spec)}"
+    takes = f"model {model.name!r} takes {_describe_input(model, spec)}"
     if dtype_name(rows) != spec.dtype:
         raise InvalidRequest(f"{which} is {dtype_name(rows)}, but {takes}.")
-    if rows.shape[1:] != spec.shape or rows.ndim == 0:
+    if not _fits(rows.shape, model.whole_shape(spec)):
         raise InvalidRequest(f"{which} has shape {list(rows.shape)}, but {takes}.")
-    if len(rows) == 0:
+    if model.has_rows and len(rows) == 0:
         raise InvalidRequest(f"{which} has no rows; {takes} with at least one.")
 
 
@@ -85,11 +95,15 @@ def _unknown_output(model: Model, name: str) -> InvalidRequest:
 
 
 def _describe_inputs(model: Model) -> str:
-    return " and ".join(_describe_input(spec) for spec in model.inputs)
+    return " and ".join(_describe_input(model, spec) for spec in model.inputs)
 
 
-def _describe_input(spec: TensorSpec) -> str:
-    return f"input {spec.name!r} ({spec.dtype}, shape {[-1, *spec.shape]}, first the rows)"
+def _describe_input(model: Model, spec: TensorSpec) -> str:
+    return f"input {spec.name!r} ({spec.dtype}, shape {model.whole_shape(spec)}{', first the rows' if model.has_rows else ''})"
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    return len(shape) == len(wanted) and all(size in (-1, given) for given, size in zip(shape, wanted, strict=True))
 
 
 def _first_repeated(names: Iterable[str]) -> str | None:

@@ -25,7 +25,9 @@ class PlotBy(StrEnum):
 
 
 def inspect(
-    repo: Annotated[Path, typer.Argument(metavar="REPO", help="A model repository that `espalier export` wrote.")],
+    repo: Annotated[
+        Path, typer.Argument(metavar="REPO", help="A model repository that `espalier export` wrote, or Triton's of ONNX models.")
+    ],
     plots: Annotated[
         list[Path] | None,
         typer.Option("--plot", metavar="FILE", help="Draw the tree, its width being cost, as FILE.svg or FILE.png; repeatable."),
@@ -35,18 +37,28 @@ def inspect(
 ) -> None:
     """Show a repository: the tree of trunk and branches, each segment's cost, why it is cut, and what sharing saves."""
     from espalier.plot.files import check_plot_file, write_plot
-    from espalier.tree import cuts_table, repository_tree, savings_table, segments_table
+    from espalier.tree import cuts_table, other_models, repository_tree, savings_table, segments_table
     from exporter.aside import recover
-    from serving.repository import read_repository
+    from serving.engines.plain import read_plain
+    from serving.repository.read import RepositoryReader
 
     for plot in plots or ():
         check_plot_file(plot)
     recover(repo)
-    repository = read_repository(repo)
+    everything = RepositoryReader(repo, read_plain).read()
+    repository = everything.exported
+    if plots and not repository.tasks:
+        raise typer.BadParameter(
+            f"{repo} holds nothing that espalier has exported, so there is no tree to draw.", param_hint="--plot"
+        )
     for plot in plots or ():
         write_plot(repository, plot, plot_by.value)
     if as_json:
-        print(json.dumps(_as_data(repository), indent=2))
+        print(json.dumps(_as_data(everything), indent=2))
+        return
+    for line in other_models(everything):
+        console.print(line, soft_wrap=True)
+    if not repository.tasks:
         return
     console.print(repository_tree(repository))
     console.print(segments_table(repository))
@@ -60,7 +72,13 @@ def inspect(
         console.print(f"Wrote {plot}.", soft_wrap=True, markup=False, highlight=False)
 
 
-def _as_data(repository: Repository) -> dict[str, Any]:
+def _as_data(everything: Repository) -> dict[str, Any]:
+    repository = everything.exported
+    others = {name: dataclasses.asdict(task) for name, task in everything.tasks.items() if task.plain is not None}
+    return (_exported(repository) if repository.tasks else {}) | {"plain": others, "unserved": dict(everything.unserved)}
+
+
+def _exported(repository: Repository) -> dict[str, Any]:
     from benchmarks.flops import separate_cost, shared_cost
     from espalier.flow import compare_costs
 

@@ -40,7 +40,9 @@ class LogLevel(StrEnum):
 
 def serve(
     context: typer.Context,
-    repo: Annotated[Path, typer.Argument(metavar="REPO", help="A model repository that `espalier export` wrote.")],
+    repo: Annotated[
+        Path, typer.Argument(metavar="REPO", help="A model repository that `espalier export` wrote, or Triton's of ONNX models.")
+    ],
     host: Annotated[
         str, typer.Option(help="The address to listen on. Anything but the loopback is reachable by others.")
     ] = "127.0.0.1",
@@ -188,4 +190,5 @@ def serve(
         admin_token=token,
         check_samples=check_samples,
         rows_record=None if cache is None else cache.with_name("independent.txt"),
+        plain=engine is EngineKind.embedded,
     )

@@ -168,14 +168,20 @@ class EmbeddedEngine:
 
     def _set_limits(self) -> None:
         most = self._options.max_batch_rows or sys.maxsize
-        self._limits = {name: min(most, self._rows.limit(segment)) for name, segment in self._segments.items()}
+        # A request for what espalier did not export is one run: nobody knows that its rows may be told apart.
+        limits = self._rows.limit
+        self._limits = {
+            name: segment.max_batch_rows if segment.plain else min(most, limits(segment))
+            for name, segment in self._segments.items()
+        }
 
     def _limit(self, name: str) -> int:
         return self._limits.get(name, 1)  # of one that is gone, any: its run fails
 
     def _learn_rows(self) -> None:
-        for name in self._store.loaded():
-            segment = self._segments[name]
+        for segment in (self._segments[name] for name in self._store.loaded()):
+            if segment.plain is not None:
+                continue
             self._rows.learn(segment, partial(self._try, segment))
         self._rows.save()
         self._set_limits()

@@ -58,8 +58,13 @@ class SegmentLoader:
         return session
 
     def load(self, file: SegmentFile) -> ort.InferenceSession:
-        """Return a session that has been checked by a run with one row. Raises RepositoryError naming the segment."""
+        """Return a session that has been checked by a run with one row. Raises RepositoryError naming the segment.
+
+        A model that espalier did not export has been checked against its file, and what it can be tried with nobody knows: no run.
+        """
         session = self.open(file)
+        if file.segment.plain is not None:
+            return session
         try:
             if TENSORRT in self.providers:  # it compiles again for numbers of rows beyond those that it has seen
                 warm_up(file.segment, session, self.device, file.segment.max_batch_rows)

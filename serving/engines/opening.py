@@ -91,6 +91,10 @@ def warm_up(segment: Segment, session: ort.InferenceSession, device: Device | No
 
 def cannot_be_loaded(segment: Segment) -> RepositoryError:
     """Return the error of a model that ONNX Runtime refuses; its own words may hold paths, which clients must not see."""
+    if segment.plain is not None:
+        return RepositoryError(
+            f"ONNX Runtime does not open {segment.plain.file} as it is now; load the model again when it is whole."
+        )
     return RepositoryError(
         f"Segment {segment.name!r} cannot be loaded: its model.onnx is damaged or does not fit its config.pbtxt; "
         "export the repository again."

@@ -15,10 +15,11 @@ from serving.engines.engine_cache import EngineCache
 from serving.engines.freed import give_back_freed_memory
 from serving.engines.loading import SegmentFile, SegmentLoader, memory_of
 from serving.engines.opening import run_on_device, run_session, segment_threads
+from serving.engines.plain import run_plain
 from serving.engines.providers import CPU, TENSORRT, choose_providers, device_of
 from serving.engines.segment_cache import SegmentCache
 from serving.engines.store_options import SessionStoreOptions as SessionStoreOptions
-from serving.errors import EngineError, RepositoryError, SegmentClosed, SegmentTooLarge
+from serving.errors import EngineError, RepositoryError, SegmentClosed, SegmentTooLarge, ServingError
 
 
 @dataclass(eq=False)
@@ -117,9 +118,13 @@ class SessionStore:
     def _run(self, slot: _Slot, inputs: Sequence[Array]) -> Sequence[Array]:
         """Run `slot`, which has been acquired, and release it."""
         try:
+            if slot.file.segment.plain is not None:
+                return run_plain(slot.file.segment, slot.session, inputs)
             if self._device is not None:
                 return run_on_device(slot.session, inputs, self._device)
             return run_session(slot.session, inputs)
+        except ServingError:
+            raise
         except Exception as error:  # ONNX Runtime's exceptions have no common base, and may hold paths
             raise EngineError(f"Segment {slot.name!r} failed on {len(inputs[0])} rows.") from error
         finally:

@@ -45,7 +45,7 @@ def triton_families(
     table = [
         (
             {"model": model.name, "version": model.version},
-            reported(models.get((model.name, model.version), never), runs.get(model.name)),
+            reported(models.get((model.name, model.version), never), runs.get(model.segment)),
         )
         for model in catalog
     ]

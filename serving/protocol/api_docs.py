@@ -109,7 +109,7 @@ def document(app: FastAPI, router: Router) -> None:
 
 
 def _completed(schema: dict[str, Any], router: Router) -> dict[str, Any]:
-    example = min(router.catalog.models.values(), key=_input_values, default=None)
+    example = min(router.catalog.models.values(), key=_cost_of_example, default=None)
     values = {} if example is None else {"model": example.name, "version": example.version}
     if router.repository.tasks:
         values["task"] = next(iter(router.repository.tasks))
@@ -141,8 +141,8 @@ def _infer_example(model: Model) -> dict[str, Any]:
         {
             "name": spec.name,
             "datatype": spec.dtype,
-            "shape": [1, *spec.shape],
-            "data": [_ZEROS.get(spec.dtype, 0)] * math.prod(spec.shape),
+            "shape": [abs(size) for size in model.whole_shape(spec)],
+            "data": [_ZEROS.get(spec.dtype, 0)] * math.prod(map(abs, spec.shape)),
         }
         for spec in model.inputs
     ]
@@ -152,5 +152,10 @@ def _infer_example(model: Model) -> dict[str, Any]:
 _ZEROS: dict[str, object] = {BYTES: "", "BOOL": False}
 
 
+def _cost_of_example(model: Model) -> tuple[bool, int]:
+    """What espalier has exported takes any values; of other models nobody knows."""
+    return model.plain is not None, _input_values(model)
+
+
 def _input_values(model: Model) -> int:
-    return sum(math.prod(spec.shape) for spec in model.inputs)
+    return sum(math.prod(map(abs, spec.shape)) for spec in model.inputs)

@@ -32,12 +32,12 @@ def server_metadata(*, shared_memory: bool = False) -> Any:
 
 
 def model_metadata(model: Model) -> Any:
-    """Return the ModelMetadataResponse of `model`, with all its versions that answer; -1 stands for the rows."""
+    """Return the ModelMetadataResponse of `model`, with all its versions that answer; -1 stands for the rows, and for any size."""
     response = _pb.ModelMetadataResponse(name=model.name, versions=model.versions, platform=model.platform)
     for spec in model.inputs:
-        response.inputs.add(name=spec.name, datatype=spec.dtype, shape=[-1, *spec.shape])
+        response.inputs.add(name=spec.name, datatype=spec.dtype, shape=model.whole_shape(spec))
     for name, output in model.outputs.items():
-        response.outputs.add(name=name, datatype=output.spec.dtype, shape=[-1, *output.spec.shape])
+        response.outputs.add(name=name, datatype=output.spec.dtype, shape=model.whole_shape(output.spec))
     return response
 
 
@@ -48,12 +48,17 @@ def model_config(router: Router, model: Model) -> Any:
     return config
 
 
-def repository_index(router: Router) -> Any:
+def repository_index(router: Router, only_ready: bool = False) -> Any:
     """Return the RepositoryIndexResponse: everything that is there, ready or not, canaries included."""
     response = _pb.RepositoryIndexResponse()
     for model in router.catalog.all_versions():
         state, reason = ("READY", "") if router.ready else ("UNAVAILABLE", "loading or shutting down")
         response.models.add(name=model.name, version=model.version, state=state, reason=reason)
+    for name, reason in router.repository.unserved.items():
+        response.models.add(name=name, state="UNAVAILABLE", reason=reason)
+    if only_ready:
+        ready = [model for model in response.models if model.state == "READY"]
+        return _pb.RepositoryIndexResponse(models=ready)
     return response
 
 
@@ -69,7 +74,7 @@ def model_statistics(router: Router, models: Iterable[Model]) -> Any:
         message = response.model_stats.add(name=model.name, version=model.version)
         for field in message.inference_stats.DESCRIPTOR.fields:
             getattr(message.inference_stats, field.name).SetInParent()  # perf_analyzer reads them all, zeros included
-        _add(message, reported(router.statistics(model), runs.get(model.name)))
+        _add(message, reported(router.statistics(model), runs.get(model.segment)))
     return response
 
 

@@ -1,4 +1,4 @@
-"""Reads fields of a JSON object and says in a sentence what is wrong with one."""
+"""Reads fields of a JSON object and says in a sentence what is wrong with one. A field that is null is not there."""
 
 from __future__ import annotations
 
@@ -12,17 +12,25 @@ _WORDS = {dict: "an object", list: "a list", str: "a string", int: "an integer",
 
 def required(holder: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
     """Return `holder[key]`, which must be there and of `kind`."""
-    if key not in holder:
+    if holder.get(key) is None:
         raise InvalidRequest(f"{where} has no {key!r}.")
     return optional(holder, key, kind, where, None)
 
 
 def optional(holder: Mapping[str, Any], key: str, kind: type, where: str, default: Any) -> Any:
     """Return `holder[key]`, or `default` where it is missing; JSON's true is no integer."""
-    value = holder.get(key, default)
-    if key in holder and type(value) is not kind:
+    value = holder.get(key)
+    if value is None:
+        return default
+    if type(value) is not kind:
         raise InvalidRequest(f"{where} has a {key!r} that is not {_WORDS[kind]}.")
     return value
+
+
+def parameters_of(holder: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the parameters of a request or a tensor, none where they are missing."""
+    parameters: dict[str, Any] = optional(holder, "parameters", dict, where, {})
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def decimal(text: str) -> int | None:

@@ -20,7 +20,8 @@ from serving.catalog import Model
 from serving.errors import UnknownModel
 from serving.protocol import describe, grpc_extensions
 from serving.protocol.admin import Admin
-from serving.protocol.grpc_codec import answers_long, decode_request, encode_response, output_slots, takes_long
+from serving.protocol.control import check_load, check_repository_name, check_unload
+from serving.protocol.grpc_codec import answers_long, decode_request, encode_response, output_slots, read_parameters, takes_long
 from serving.protocol.grpc_health import HEALTH_SERVICE, Health
 from serving.protocol.grpc_service import Received, add_servicer, with_sizes
 from serving.protocol.pending import PendingBytes
@@ -121,7 +122,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     @_translated
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
         """All models."""
-        return describe.repository_index(self._router)
+        check_repository_name(request.repository_name)
+        return describe.repository_index(self._router, request.ready)
 
     @with_sizes
     @_translated
@@ -217,6 +219,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Serve a task as it is in the repository on disk now."""
         self._admin.check(_authorization(context))
+        check_repository_name(request.repository_name)
+        check_load(read_parameters(request.parameters))
         await self._router.load(request.model_name)
         return _pb.RepositoryModelLoadResponse()
 
@@ -224,6 +228,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Serve a task no longer."""
         self._admin.check(_authorization(context))
+        check_repository_name(request.repository_name)
+        check_unload(read_parameters(request.parameters))
         await self._router.unload(request.model_name)
         return _pb.RepositoryModelUnloadResponse()
 

@@ -12,6 +12,7 @@ from serving.dtypes import BYTES, dtype_name
 from serving.engines.base import Array
 from serving.errors import InvalidRequest
 from serving.messages import InferRequest, InferResponse, RequestedOutput, error_parameters
+from serving.protocol.fields import optional
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot, is_shared
 from serving.protocol.tensors import LONG_VALUES, MAX_AXES, check_count, checked_shape, from_bytes, from_values, to_bytes
 
@@ -55,7 +56,7 @@ def decode_request(message: Any, memory: SharedMemory | None = None, deadline: f
     for tensor in message.inputs:
         if tensor.name in inputs:
             raise InvalidRequest(f"Input {tensor.name!r} is given twice.")
-        data = shared.read(_parameters(tensor.parameters), f"Input {tensor.name!r}")
+        data = shared.read(read_parameters(tensor.parameters), f"Input {tensor.name!r}")
         inputs[tensor.name] = _input(tensor, next(remaining, None) if data is None else data)
     return InferRequest(
         model=message.model_name,
@@ -63,7 +64,7 @@ def decode_request(message: Any, memory: SharedMemory | None = None, deadline: f
         id=message.id,
         inputs=inputs,
         outputs=tuple(_output(output) for output in message.outputs),
-        parameters=_parameters(message.parameters),
+        parameters=read_parameters(message.parameters),
         deadline=deadline,
     )
 
@@ -71,7 +72,9 @@ def decode_request(message: Any, memory: SharedMemory | None = None, deadline: f
 def output_slots(message: Any, memory: SharedMemory | None) -> Mapping[str, Slot]:
     """Return where the outputs go that the client wants in shared memory. Raises InvalidRequest, Unsupported, UnknownRegion."""
     shared = RequestMemory(memory)
-    slots = {output.name: shared.find(_parameters(output.parameters), f"Output {output.name!r}") for output in message.outputs}
+    slots = {
+        output.name: shared.find(read_parameters(output.parameters), f"Output {output.name!r}") for output in message.outputs
+    }
     return {name: slot for name, slot in slots.items() if slot is not None}
 
 
@@ -119,13 +122,11 @@ def _value_count(shape: Sequence[int]) -> int:
 
 
 def _output(output: Any) -> RequestedOutput:
-    return RequestedOutput(output.name, output.parameters["classification"].int64_param if _is_classified(output) else 0)
+    where = f"Output {output.name!r}"
+    return RequestedOutput(output.name, optional(read_parameters(output.parameters), "classification", int, where, 0))
 
 
-def _is_classified(output: Any) -> bool:
-    return "classification" in output.parameters
-
-
-def _parameters(parameters: Any) -> Mapping[str, object]:
+def read_parameters(parameters: Any) -> Mapping[str, object]:
+    """Return a message's map of parameters; those without a value are not there."""
     chosen = {key: value.WhichOneof("parameter_choice") for key, value in parameters.items()}
     return {key: getattr(parameters[key], field) for key, field in chosen.items() if field is not None}

@@ -63,7 +63,7 @@ def add_settings(routes: APIRouter, router: Router) -> None:
     @routes.post("/logging", summary="Change the log settings (refused)", **_CHANGES)
     async def change_log_settings(request: Request) -> JSONResponse:
         """Return the log settings when the request changes nothing; they are fixed while the server runs."""
-        refuse_changes("log", await _object(request))
+        refuse_changes("log", await read_object(request))
         return JSONResponse(LOG_SETTINGS)
 
     # Triton writes the trace level as a list and all else as strings.
@@ -77,7 +77,7 @@ def add_settings(routes: APIRouter, router: Router) -> None:
     @routes.post("/trace/setting", summary="Change the trace settings (refused)", **_CHANGES)
     async def change_trace_settings(request: Request) -> JSONResponse:
         """Return the trace settings when the request changes nothing; they are fixed while the server runs."""
-        refuse_changes("trace", await _object(request))
+        refuse_changes("trace", await read_object(request))
         return JSONResponse(trace)
 
     @routes.get("/models/{model}/trace/setting", tags=["settings"], summary="The trace settings of a model")
@@ -124,7 +124,7 @@ def _add_regions(routes: APIRouter, kind: Kind, memory: SharedMemory | None) -> 
     async def register(request: Request, region: RegionName) -> JSONResponse:
         """Let requests name bytes of a shared memory object of this machine as `region`."""
         into = offered(memory, kind)
-        body, where = await _object(request), "The request"
+        body, where = await read_object(request), "The request"
         into.register(
             region,
             required(body, "key", str, where),
@@ -146,7 +146,7 @@ def _add_regions(routes: APIRouter, kind: Kind, memory: SharedMemory | None) -> 
         return JSONResponse({})
 
 
-async def _object(request: Request) -> dict[str, Any]:
+async def read_object(request: Request) -> dict[str, Any]:
     """Return the JSON object in the body of `request`; none where it is empty."""
     try:
         value = json.loads(await read_body(request.headers, request.receive, _MAX_BODY_BYTES) or b"{}")

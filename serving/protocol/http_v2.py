@@ -10,7 +10,8 @@ from fastapi.responses import JSONResponse, Response
 from serving.catalog import Model
 from serving.protocol import describe
 from serving.protocol.api_docs import INFER_SCHEMA
-from serving.protocol.http_extensions import add_settings, add_shared_memory
+from serving.protocol.fields import optional
+from serving.protocol.http_extensions import add_settings, add_shared_memory, read_object
 from serving.protocol.http_infer import infer as answer_infer
 from serving.protocol.pending import PendingBytes
 from serving.protocol.schemas import ErrorBody
@@ -29,6 +30,17 @@ _INFER_DOCS: dict[str, Any] = {
         "required": True,
         "description": "JSON, or JSON followed by binary tensors (header Inference-Header-Content-Length).",
         "content": _TENSORS,
+    }
+}
+_INDEX_DOCS: dict[str, Any] = {
+    "requestBody": {
+        "description": "None, or an object. ready: true for those alone that are.",
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "properties": {"ready": {"type": "boolean"}}},
+                "example": {"ready": True},
+            }
+        },
     }
 }
 ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (400, 404, 413, 429, 503, 504)}
@@ -86,10 +98,11 @@ def _add_descriptions(routes: APIRouter, router: Router, shared_memory: bool) ->
         await router.refresh()
         return JSONResponse(describe.to_json(describe.model_statistics(router, router.catalog.all_versions())))
 
-    @routes.post("/repository/index", tags=["metadata"], summary="All models")
-    async def repository_index() -> JSONResponse:
-        """Return the name, version and state of every model: tasks, `all_tasks` and segments."""
-        return JSONResponse(describe.to_json(describe.repository_index(router))["models"])
+    @routes.post("/repository/index", tags=["metadata"], summary="All models", openapi_extra=_INDEX_DOCS)
+    async def repository_index(request: Request) -> JSONResponse:
+        """Return the name, version and state of every model: tasks, `all_tasks` and segments; and of those that cannot be served, why."""
+        only_ready = optional(await read_object(request), "ready", bool, "The request", False)
+        return JSONResponse(describe.to_json(describe.repository_index(router, only_ready))["models"])
 
     async def metadata(model: Model) -> Any:
         """Return names, types and shapes of a model's inputs and outputs; -1 stands for the rows."""

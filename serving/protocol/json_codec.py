@@ -15,7 +15,7 @@ from serving.dtypes import BYTES, dtype_name
 from serving.engines.base import Array
 from serving.errors import InvalidRequest
 from serving.messages import InferRequest, InferResponse, RequestedOutput, error_parameters
-from serving.protocol.fields import decimal, objects, optional, required
+from serving.protocol.fields import decimal, objects, optional, parameters_of, required
 from serving.protocol.long_json import read_long, write_long
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot
 from serving.protocol.tensors import LONG_VALUES, from_bytes, from_values, to_bytes, to_values
@@ -68,7 +68,7 @@ def decode_request(
     """Return the request in `body` and how its outputs are to be written. Raises InvalidRequest, Unsupported, UnknownRegion."""
     size = _json_size(body, header_length)
     header = _parse(body[:size])
-    parameters = optional(header, "parameters", dict, _WHERE, {})
+    parameters = parameters_of(header, _WHERE)
     wanted = objects(header, "outputs", _WHERE)
     shared = RequestMemory(memory)
     request = InferRequest(
@@ -143,7 +143,7 @@ def _input(name: str, entry: dict[str, Any], size: int | None, rest: memoryview,
     datatype, shape = required(entry, "datatype", str, where), required(entry, "shape", list, where)
     data = shared.read(_parameters(entry), where)
     if data is not None:
-        if size is not None or "data" in entry:
+        if size is not None or entry.get("data") is not None:
             raise InvalidRequest(f"{where} is in shared memory and comes with the request, too; give one of them.")
         return from_bytes(name, datatype, shape, memoryview(data))
     if size is None:
@@ -163,8 +163,7 @@ def _parameter(entry: dict[str, Any], key: str, kind: type, default: Any) -> Any
 
 
 def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
-    parameters: dict[str, Any] = optional(entry, "parameters", dict, f"Tensor {entry.get('name')!r}", {})
-    return parameters
+    return parameters_of(entry, f"Tensor {entry.get('name')!r}")
 
 
 def _describe(name: str, array: Array, blob: bytes | None, slot: Slot | None) -> dict[str, Any]:

@@ -118,7 +118,10 @@ class TaskBody(BaseModel):
         "a softmax, or a single number as it is."
     )
     segments: list[str] = Field(description="What runs for the task, in order.")
-    macs: int = Field(description="Multiply-accumulates per row of the task alone; GFLOPs = 2 x GMACs.")
+    macs: int | None = Field(
+        description="Multiply-accumulates per row of the task alone; GFLOPs = 2 x GMACs. Null: not known, of a model that espalier did "
+        "not export."
+    )
 
 
 class TasksBody(BaseModel):
@@ -183,7 +186,7 @@ def _task(repository: Repository, task: Task) -> TaskBody:
         preprocessing=None if task.preprocessing is None else _preprocessing(task.preprocessing),
         scores=task.scores,
         segments=[step.segment for step in task.steps],
-        macs=sum(repository.segments[step.segment].macs for step in task.steps),
+        macs=None if task.plain else sum(repository.segments[step.segment].macs for step in task.steps),
     )
 
 

@@ -33,7 +33,7 @@ from serving.repository.unite import Copy, ensemble_of
 ALL_TASKS = "all_tasks"
 COPY = "copy"
 LABELS_FILE = "labels.txt"
-_KIND = "espalier_kind"
+KIND = "espalier_kind"
 _PARITY = "parity_sample"
 
 # A protobuf class without type information: `Any` at this one boundary.
@@ -54,7 +54,7 @@ def segment_config(segment: Segment) -> Any:
     _set_parameters(
         config,
         {
-            _KIND: "segment",
+            KIND: "segment",
             "blocks": f"{segment.blocks[0]}-{segment.blocks[1]}",
             "digest": segment.digest,
             "macs": str(segment.macs),
@@ -72,7 +72,7 @@ def segment_config(segment: Segment) -> Any:
 
 def task_config(task: Task) -> Any:
     """Return `task` as the ModelConfig of an ensemble with one output."""
-    parameters = {_KIND: "task", "provenance": json.dumps(dict(task.provenance), sort_keys=True), "scores": task.scores}
+    parameters = {KIND: "task", "provenance": json.dumps(dict(task.provenance), sort_keys=True), "scores": task.scores}
     if task.preprocessing is not None:
         parameters["preprocessing"] = task.preprocessing.to_json()
     if task.last_version:
@@ -102,7 +102,7 @@ def all_tasks_config(tasks: Iterable[Task], cuts_left_out: Sequence[str] = (), c
     if copied:
         steps, copies = ensemble_of(tasks)
         steps += [Step(copy.model, (copy.source,), (copy.spec.name,)) for copy in copies]
-    parameters = {_KIND: ALL_TASKS, "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else ""}
+    parameters = {KIND: ALL_TASKS, "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else ""}
     return _ensemble(ALL_TASKS, tasks, steps, parameters)
 
 
@@ -123,7 +123,7 @@ def _copy_config(copy: Copy, max_batch_rows: int) -> Any:
     _add_tensors(config.output, copy.outputs)
     config.instance_group.add(count=1)
     config.dynamic_batching.SetInParent()
-    _set_parameters(config, {_KIND: COPY})
+    _set_parameters(config, {KIND: COPY})
     return config
 
 
@@ -149,12 +149,12 @@ def parse_text(text: str, where: str) -> Any:
     try:
         return text_format.Parse(text, ModelConfig())
     except text_format.ParseError as error:
-        raise RepositoryError(f"{where} is not a Triton model configuration: {error}.") from error
+        raise RepositoryError(f"{where} is not a Triton model configuration: {str(error).rstrip('.')}.") from error
 
 
 def kind_of(config: Any) -> str:
-    """Return "segment", "task", "all_tasks", or "" for a model that espalier did not write."""
-    return _parameters(config).get(_KIND, "")
+    """Return "segment", "task", "all_tasks", "copy", or "" for a model that espalier did not write."""
+    return _parameters(config).get(KIND, "")
 
 
 def parse_segment(config: Any, version: str) -> Segment:
@@ -165,7 +165,7 @@ def parse_segment(config: Any, version: str) -> Segment:
         return Segment(
             name=config.name,
             inputs=_inputs(config.input),
-            outputs=_tensors(config.output),
+            outputs=tensor_specs(config.output),
             blocks=(int(first), int(last)),
             digest=parameters["digest"],
             max_batch_rows=config.max_batch_size,
@@ -192,7 +192,7 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
             name=config.name,
             steps=tuple(_step(step) for step in config.ensemble_scheduling.step),
             inputs=_inputs(config.input),
-            outputs=_tensors(config.output),
+            outputs=tensor_specs(config.output),
             max_batch_rows=config.max_batch_size,
             labels=labels,
             preprocessing=None if described is None else Preprocessing.from_json(described),
@@ -250,9 +250,7 @@ def _ensemble(name: str, tasks: Iterable[Task], steps: Iterable[Step], parameter
 
 def _add_tensors(messages: Any, specs: Iterable[TensorSpec]) -> None:
     for spec in specs:
-        # The v2 protocol and the configuration differ in one word: BYTES is TYPE_STRING.
-        kind = model_config_pb2.DataType.Value(f"TYPE_{'STRING' if spec.dtype == 'BYTES' else spec.dtype}")
-        messages.add(name=spec.name, data_type=kind, dims=spec.shape)
+        messages.add(name=spec.name, data_type=data_type(spec.dtype), dims=spec.shape)
 
 
 def _add_inputs(messages: Any, specs: Sequence[TensorSpec], layouts: Sequence[str]) -> None:
@@ -266,11 +264,17 @@ def _inputs(messages: Any) -> tuple[TensorSpec, ...]:
     layouts = (_FORMAT.Name(message.format).removeprefix("FORMAT_") for message in messages)
     return tuple(
         replace(spec, layout=layout if layout in get_args(Layout) else "")
-        for spec, layout in zip(_tensors(messages), layouts, strict=True)
+        for spec, layout in zip(tensor_specs(messages), layouts, strict=True)
     )
 
 
-def _tensors(messages: Any) -> tuple[TensorSpec, ...]:
+def data_type(dtype: str) -> Any:
+    """Return the configuration's value for the v2 protocol's `dtype`; they differ in one word: BYTES is TYPE_STRING."""
+    return model_config_pb2.DataType.Value(f"TYPE_{'STRING' if dtype == 'BYTES' else dtype}")
+
+
+def tensor_specs(messages: Any) -> tuple[TensorSpec, ...]:
+    """Return the inputs or outputs of a configuration. Raises ValueError for none."""
     specs = []
     for message in messages:
         dtype = model_config_pb2.DataType.Name(message.data_type).removeprefix("TYPE_")

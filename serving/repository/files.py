@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Container
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from serving.errors import RepositoryError
@@ -38,6 +39,55 @@ class ModelFiles:
     canary: Texts | None = None
 
 
+@dataclass(frozen=True)
+class PlainFiles:
+    """All that the reading of a model depends on that espalier did not export: equal files, equal model.
+
+    config: its config.pbtxt as bytes, None where there is none. versions: its folders that are numbers, ascending. facts: of each file
+    in it and in its versions: path below `folder`, size, time of writing and inode.
+    """
+
+    folder: Path
+    config: bytes | None
+    versions: tuple[int, ...]
+    facts: tuple[tuple[str, int, int, int], ...]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the model, which is that of its folder."""
+        return self.folder.name
+
+    @cached_property
+    def paths(self) -> frozenset[str]:
+        """Return the paths of its files, below its folder."""
+        return frozenset(path for path, *_ in self.facts)
+
+
+def read_plain_files(folder: Path) -> PlainFiles | None:
+    """Return the files of a model that espalier did not export; None for what is hidden, or has neither a configuration nor a version.
+
+    Raises RepositoryError, OSError.
+    """
+    if folder.name.startswith(".") or not folder.is_dir():
+        return None
+    config = _content(folder / CONFIG_FILE, folder.name)
+    versions = sorted({int(entry.name) for entry in folder.iterdir() if _is_version(entry.name) and entry.is_dir()})
+    if config is None and not versions:
+        return None
+    files = [*folder.iterdir(), *(file for version in versions for file in (folder / str(version)).rglob("*"))]
+    return PlainFiles(folder, config, tuple(versions), tuple(_facts(file, folder) for file in sorted(files) if file.is_file()))
+
+
+def _facts(file: Path, folder: Path) -> tuple[str, int, int, int]:
+    status = file.stat()
+    return str(file.relative_to(folder)), status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _is_version(name: str) -> bool:
+    """Whether Triton takes a folder of this name for a version."""
+    return name.isascii() and name.isdigit() and (name == "0" or not name.startswith("0"))
+
+
 def read_files(folder: Path) -> ModelFiles | None:
     """Return the files of the model in `folder`, None where there is no configuration. Raises RepositoryError, OSError."""
     if not folder.is_dir():
@@ -48,7 +98,7 @@ def read_files(folder: Path) -> ModelFiles | None:
     if current is None:
         return None
     kept = {kind: _texts(folder / kind, f"{folder.name}/{kind}") for kind in (PREVIOUS, CANARY) if folders.get(kind)}
-    version = max((int(name) for name, is_folder in folders.items() if is_folder and name.isdigit()), default="")
+    version = max((int(name) for name, is_folder in folders.items() if is_folder and _is_version(name)), default="")
     return ModelFiles(folder.name, str(version), current, **kept)
 
 

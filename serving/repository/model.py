@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,7 @@ def segment_tensor(kind: str, index: int) -> str:
 class TensorSpec:
     """One tensor of a model: `dtype` in the v2 protocol's words ("UINT8", "FP32"), `shape` without the batch axis.
 
+    Of a model that espalier did not export a size may be -1: any.
     layout: of an input that is an image, for clients who ask; nothing computes with it, so that specs are equal whatever it is.
     """
 
@@ -34,6 +35,24 @@ class TensorSpec:
     dtype: str
     shape: tuple[int, ...]
     layout: Layout = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """What there is to know of a model that espalier did not export: a task that is one segment, under its own tensor names.
+
+    file: its ONNX file, below the repository. config: its config.pbtxt, completed from that file as Triton does it.
+    has_rows: whether its tensors have a batch axis; without one, all of a request is one row. shapes: of those tensors, by name, that
+    have another shape in the file than to clients, without the batch axis. labels: of each output that has some.
+    unheeded: what its config.pbtxt says that nothing here follows.
+    """
+
+    file: str
+    config: str
+    has_rows: bool = True
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unheeded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,7 @@ class Segment:
     reason: why the network is cut in front of it, a sentence for people; empty at the input.
     rows: "independent"; "coupled", where one request must be one run, none of its rows apart and no stranger's row beside them; or "",
         where nobody has checked.
+    plain: of a model that espalier did not export; None: it did.
     """
 
     name: str
@@ -67,6 +87,7 @@ class Segment:
     reason: str = ""
     rows: Rows = ""
     version: str = "1"
+    plain: Plain | None = None
 
     @property
     def is_coupled(self) -> bool:
@@ -91,13 +112,15 @@ class Task:
     """What a client asks for: the steps from the inputs to the outputs, each step after those whose results it takes.
 
     inputs: the tensors that the client sends, most often one, with a row per image. outputs: one that is named like the task, or
-    several that are named `task.output`. preprocessing: how an image becomes a row (None: no image task).
+    several that are named `task.output`; those of a plain model have names of their own.
+    preprocessing: how an image becomes a row (None: no image task).
     labels: one per entry of the only output, a vector, or empty. provenance: where the weights come from, for people.
     previous: the version before this one, kept for a rollback. canary: one that is tried beside it. Neither keeps any in turn.
     last_version: the highest version number that the task ever had, where that is higher than those it has now; otherwise 0.
     parity: what the whole network answered when it was exported; None: nobody recorded it.
     scores: what its only output, a vector, is: "logits"; "probabilities", which sum to one; "independent", each between 0 and 1 by itself;
         "log_probabilities"; "value", a single number of which nobody knows more; or "", where nobody has looked.
+    plain: of a model that espalier did not export; None: it did.
     """
 
     name: str
@@ -114,6 +137,7 @@ class Task:
     last_version: int = 0
     parity: ParityRecord | None = None
     scores: Scores = ""
+    plain: Plain | None = None
 
     def input_layouts(self) -> tuple[Layout, ...]:
         """Return the layout of each input: as its configuration says, or else as the preprocessing makes images."""
@@ -144,6 +168,7 @@ class Repository:
 
     cuts_left_out: places where tasks part or meet without a cut there, with the reason, a sentence each for people.
     copies: models that only copy a tensor, which `all_tasks` needs on Triton where tasks have equal outputs.
+    unserved: why models that are there, and that espalier did not export, cannot be served: a sentence each for people.
     """
 
     path: Path
@@ -151,7 +176,15 @@ class Repository:
     tasks: Mapping[str, Task]
     cuts_left_out: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
+    unserved: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def exported(self) -> Repository:
+        """Return what of it espalier has exported, and what can therefore be shared and asked for together."""
+        segments = {name: segment for name, segment in self.segments.items() if segment.plain is None}
+        return replace(self, segments=segments, tasks={name: task for name, task in self.tasks.items() if task.plain is None})
 
     def model_file(self, segment: str) -> Path:
         """Return the path of the ONNX model of `segment`."""
-        return self.path / segment / self.segments[segment].version / "model.onnx"
+        found = self.segments[segment]
+        return self.path / (found.plain.file if found.plain else f"{segment}/{found.version}/model.onnx")

@@ -14,6 +14,7 @@ from serving.repository.check import check_repository
 from serving.repository.config import (
     ALL_TASKS,
     COPY,
+    KIND,
     LABELS_FILE,
     kind_of,
     parse_canary,
@@ -26,7 +27,7 @@ from serving.repository.config import (
 from serving.repository.files import CANARY as CANARY
 from serving.repository.files import CONFIG_FILE as CONFIG_FILE
 from serving.repository.files import PREVIOUS as PREVIOUS
-from serving.repository.files import ModelFiles, Texts, decode, read_files
+from serving.repository.files import ModelFiles, PlainFiles, Texts, decode, read_files, read_plain_files
 from serving.repository.model import Repository, Segment, Task
 
 # Each attempt but the last met a writer that replaced the repository in these very milliseconds.
@@ -46,6 +47,8 @@ class _Copy:
 
 
 _Model = Segment | Task | _AllTasks | _Copy | None  # None: a model that espalier did not write
+# Reads such a model, as a task that is one segment. Raises RepositoryError with the reason why it cannot be served, or OSError.
+ReadPlain = Callable[[PlainFiles], tuple[Segment, Task]]
 
 
 def read_repository(path: str | Path) -> Repository:
@@ -60,12 +63,16 @@ def read_repository(path: str | Path) -> Repository:
 class RepositoryReader:
     """Reads the repository at `path` as often as it is asked. Not to be used from several threads at once.
 
+    read_plain: reads what espalier did not write, too, and what it refuses is `unserved`; None: such models are passed over.
     A model whose files say what they said the last time is not parsed again: that takes 2 ms, in which no other thread can run Python.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, read_plain: ReadPlain | None = None) -> None:
         self._path = Path(path)
+        self._read_plain = read_plain
         self._parsed: dict[ModelFiles, _Model] = {}
+        self._plain: dict[PlainFiles, tuple[Segment, Task]] = {}
+        self._ours: frozenset[str] = frozenset()  # the last time
         self._all_tasks: _AllTasks | None = None
 
     def read(self) -> Repository:
@@ -86,21 +93,66 @@ class RepositoryReader:
         parsed: dict[ModelFiles, _Model] = {}
         for folder in sorted(self._path.iterdir()):
             # With a thousand tasks their ensemble, which every deploy changes, takes a second; no answer depends on it.
-            files = None if folder.name == ALL_TASKS and self._all_tasks else read_files(folder)
-            if files is not None:
-                parsed[files] = self._parsed[files] if files in self._parsed else _parse(files)
+            found = None if folder.name == ALL_TASKS and self._all_tasks else self._model(folder)
+            if found is not None:
+                parsed[found[0]] = found[1]
         self._parsed = parsed
         models = {files.name: model for files, model in parsed.items()}
         segments = {name: model for name, model in models.items() if isinstance(model, Segment)}
         tasks = {name: model for name, model in models.items() if isinstance(model, Task)}
         self._all_tasks = next((model for model in models.values() if isinstance(model, _AllTasks)), self._all_tasks)
-        if not tasks:
-            raise RepositoryError(f"{self._path} holds no task of espalier; give the folder that `espalier export --out` wrote.")
+        self._ours = frozenset(name for name, model in models.items() if model is not None) | (
+            {ALL_TASKS} if self._all_tasks else set()
+        )
         cuts = self._all_tasks.cuts_left_out if self._all_tasks else ()
         copies = tuple(name for name, model in models.items() if isinstance(model, _Copy))
         repository = Repository(self._path, segments, tasks, cuts, copies)
         check_repository(repository)
+        if self._read_plain is not None:
+            repository = self._with_plain(repository, self._read_plain)
+        if not repository.tasks:
+            raise RepositoryError(_nothing_to_serve(repository))
         return repository
+
+    def _model(self, folder: Path) -> tuple[ModelFiles, _Model] | None:
+        """Return the files in `folder` and the model that they describe; None where there is no configuration."""
+        files = None
+        try:
+            files = read_files(folder)
+            return None if files is None else (files, self._parsed[files] if files in self._parsed else _parse(files))
+        except (RepositoryError, OSError):
+            is_ours = folder.name in {*self._ours, ALL_TASKS} or (files is not None and KIND.encode() in files.current.config)
+            if is_ours or self._read_plain is None:
+                raise
+            return None  # what is wrong is said where it is read as a plain model
+
+    def _with_plain(self, repository: Repository, read_plain: ReadPlain) -> Repository:
+        """Return `repository` with the models that espalier did not write, each a task of its own, as far as they can be served."""
+        known: dict[PlainFiles, tuple[Segment, Task]] = {}
+        unserved: dict[str, str] = {}
+        for folder in sorted(self._path.iterdir()):
+            try:
+                files = None if folder.name in self._ours else read_plain_files(folder)
+                if files is not None:
+                    known[files] = self._plain[files] if files in self._plain else read_plain(files)
+            except (RepositoryError, OSError) as error:
+                unserved[folder.name] = f"It cannot be read ({error.strerror})." if isinstance(error, OSError) else str(error)
+        self._plain = known
+        segments = {segment.name: segment for segment, _ in known.values()}
+        tasks = {task.name: task for _, task in known.values()}
+        return replace(
+            repository, segments={**repository.segments, **segments}, tasks={**repository.tasks, **tasks}, unserved=unserved
+        )
+
+
+def _nothing_to_serve(repository: Repository) -> str:
+    if not repository.unserved:
+        return f"{repository.path} holds no task of espalier; give the folder that `espalier export --out` wrote."
+    names: dict[str, list[str]] = {}
+    for name, reason in repository.unserved.items():
+        names.setdefault(reason, []).append(name)
+    reasons = " ".join(f"{', '.join(group)}: {reason}" for reason, group in names.items())
+    return f"{repository.path} holds no model that can be served. {reasons}"
 
 
 @contextmanager
@@ -147,10 +199,10 @@ def _parse(files: ModelFiles) -> _Model:
 
 
 def _config(texts: Texts, name: str) -> Any:
-    """Return the configuration in `texts`, that of a model in the folder `name`, after which it must be named, if at all."""
+    """Return the configuration in `texts`, that of a model in the folder `name`, after which ours must be named, if at all."""
     where = f"{texts.where}/{CONFIG_FILE}"
     config = parse_text(decode(texts.config, where), where)
-    if config.name not in ("", name):
+    if kind_of(config) and config.name not in ("", name):
         owner = "folder" if texts.where == name else "task"
         raise RepositoryError(f"{where} is named {config.name!r}; it must be named like its {owner}.")
     config.name = name

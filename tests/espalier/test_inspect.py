@@ -19,6 +19,7 @@ from serving.repository.config import ALL_TASKS, all_tasks_config, to_text
 from tests.espalier.families import families, family
 from tests.espalier.test_cli import espalier
 from tests.serving.nets import make_repository, write_repository
+from tests.serving.plain_models import identity, write_model
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
 
@@ -128,6 +129,21 @@ def test_inspect_prints_all_and_draws_what_is_asked_for(folder: Path, tmp_path: 
     assert files[1].read_bytes().startswith(b"\x89PNG")
     assert espalier("inspect", folder, "--plot", files[2], "--plot-by", "weights").returncode == 0
     assert files[2].read_bytes() != files[0].read_bytes()
+
+
+def test_models_that_espalier_did_not_export_are_a_line_each(tmp_path: Path) -> None:
+    write_model(tmp_path / "simple", identity(("N", 3)))
+    write_model(tmp_path / "fixed", identity((1, 3)))
+    write_model(tmp_path / "other", b"no model")
+    run = espalier("inspect", tmp_path)
+    assert (run.returncode, run.stdout.splitlines()[:2]) == (
+        0,
+        [
+            "fixed  fixed/1/model.onnx: x FP32 [1, 3] -> y FP32 [1, 3] (shares nothing)",
+            "simple  simple/1/model.onnx: x FP32 [-1, 3] -> y FP32 [-1, 3] (shares nothing)",
+        ],
+    )
+    assert run.stdout.splitlines()[2].startswith("other  is not served: ONNX Runtime does not open its 1/model.onnx (")
 
 
 def test_json_holds_reasons_cuts_and_costs_and_nothing_else_is_printed(folder: Path, tmp_path: Path) -> None:

@@ -139,6 +139,48 @@ def test_a_json_request_says_what_its_outputs_should_be() -> None:
 BINARY = {"name": "image", "datatype": "UINT8", "shape": [1, 2], "parameters": {"binary_data_size": 2}}
 
 
+NULLABLE = {
+    (): ("id", "parameters", "outputs"),
+    ("inputs", 0): ("parameters",),
+    ("inputs", 1): ("parameters",),
+    ("outputs", 0): ("parameters",),
+    ("parameters",): ("timeout", "priority", "binary_data_output", "partial_results"),
+    ("inputs", 0, "parameters"): ("binary_data_size", "shared_memory_region", "shared_memory_byte_size"),
+    ("inputs", 1, "parameters"): ("shared_memory_region",),
+    ("outputs", 0, "parameters"): ("classification", "binary_data", "shared_memory_region", "shared_memory_offset"),
+}
+
+
+@settings(max_examples=100)
+@given(st.sets(st.sampled_from([(place, name) for place, names in NULLABLE.items() for name in names])))
+def test_null_is_absence(nulls: set[tuple[tuple[Any, ...], str]]) -> None:
+    def request(as_null: bool) -> dict[str, Any]:
+        """The request with each of `nulls` null, or left out; what is there otherwise is kept."""
+        tensor = {"name": "y", "datatype": "UINT8", "shape": [2], "parameters": {"binary_data_size": 2}}
+        if (("inputs", 1), "parameters") in nulls:
+            tensor = {"name": "y", "datatype": "UINT8", "shape": [2], "data": [1, 2]}
+        numbers = {"name": "x", "datatype": "FP32", "shape": [1], "data": [0.5], "parameters": {}}
+        made: dict[str, Any] = {"inputs": [numbers, tensor], "outputs": [{"name": "z", "parameters": {}}], "parameters": {}}
+        for place, name in sorted(nulls, key=lambda null: -len(null[0])):  # the inner ones first
+            holder = made
+            for step in place:
+                holder = holder[step] if isinstance(step, int) or step in holder else {}
+            holder.pop(name, None)
+            if as_null:
+                holder[name] = None
+        return made
+
+    def decoded(as_null: bool) -> Any:
+        made = request(as_null)
+        head = json.dumps(made).encode()
+        blob = b"\x01\x02" if "data" not in made["inputs"][1] else b""
+        found, wanted = decode_request("m", "", head + blob, str(len(head)))
+        inputs = {name: array.tolist() for name, array in found.inputs.items()}
+        return found.id, found.outputs, found.parameters, inputs, wanted
+
+    assert decoded(True) == decoded(False)
+
+
 def test_binary_inputs_follow_in_order() -> None:
     head = json.dumps({"inputs": [BINARY, {**BINARY, "name": "mask"}]}).encode()
     request, _ = decode_request("m", "", head + b"\x01\x02\x03\x04", str(len(head)))

@@ -73,6 +73,20 @@ def own(repo: Path) -> Iterator[BackgroundServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def shared_server(repository: Repository) -> Iterator[BackgroundServer]:
+    """With a token, for requests that change nothing."""
+    with BackgroundServer(repository.path, InMemoryEngine(LAYERS), http_port=0, grpc_port=0, admin_token=TOKEN) as server:
+        yield server
+
+
+@pytest.fixture
+def shared(shared_server: BackgroundServer) -> Iterator[Http]:
+    http = Http(shared_server)
+    yield http
+    http.connection.close()
+
+
 @pytest.fixture(params=MODULES, ids=["http", "grpc"])
 def controller(request: pytest.FixtureRequest, own: BackgroundServer) -> Iterator[Controller]:
     made = Controller(request.param, own)
@@ -164,6 +178,70 @@ def test_names_that_are_refused(controller: Controller) -> None:
     status, sentence = controller.refusal("unload", TASK_NAMES[-1])
     assert (status, "is the last one that is served" in sentence) == (invalid, True)
     check_answers(controller, TASK_NAMES[-1])
+
+
+def test_what_a_load_or_unload_asks_for_beyond_the_disk_is_refused(controller: Controller, own: BackgroundServer) -> None:
+    headers, before = controller.headers, controller.index()
+    for options in ({"config": "{}"}, {"config": "{}", "files": {"file:1/model.onnx": b"\0" * 100_000}}):
+        with pytest.raises(InferenceServerException, match="what is loaded is what the repository on disk says") as caught:
+            controller.client.load_model("late", headers=headers, **options)
+        assert caught.value.status() == controller.status("501", "UNIMPLEMENTED")
+    controller.client.unload_model("late", headers=headers, unload_dependents=True)
+    assert controller.index() == before - {"late", "branch-late"}
+    controller.load("late")
+    assert controller.index() == before
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "expected"),
+    [
+        ("load", b"{", (400, "not JSON")),
+        ("load", b"[]", (400, "not an object")),
+        ("load", b'{"parameters": 1}', (400, "'parameters' that is not an object")),
+        ("load", b'{"parameters": {"confg": "{}"}}', (400, "A load has no parameter 'confg'")),
+        ("load", b'{"config": "{}"}', (400, "has a member 'config'; it takes 'parameters' alone")),
+        ("load", b'{"parameters": {"file:1/model.onnx": "AA=="}}', (501, "A load takes neither 'config' nor 'file:' parameters")),
+        ("load", b"", (200, "")),
+        ("load", b"{}", (200, "")),
+        ("load", b'{"parameters": null}', (200, "")),
+        ("load", b'{"parameters": {"config": null}}', (200, "")),
+        ("unload", b"{", (400, "not JSON")),
+        ("unload", b'{"parameters": {"unload_dependents": 1}}', (400, "'unload_dependents' is 1; give true or false")),
+        ("unload", b'{"parameters": {"force": true}}', (400, "An unload has no parameter 'force'")),
+    ],
+)
+def test_bodies_of_loads_and_unloads(shared: Http, action: str, body: bytes, expected: tuple[int, str]) -> None:
+    status, answer = shared("POST", f"/v2/repository/models/late/{action}", body, authorization=f"Bearer {TOKEN}")
+    assert (status, expected[1] in answer.get("error", "")) == (expected[0], True)
+
+
+def test_parameters_of_loads_and_unloads_over_grpc(shared_server: BackgroundServer) -> None:
+    metadata = [("authorization", f"Bearer {TOKEN}")]
+    with grpc.insecure_channel(shared_server.grpc_address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        load, unload = service_pb2.RepositoryModelLoadRequest, service_pb2.RepositoryModelUnloadRequest
+        for call, request, parameter, code in (
+            (stub.RepositoryModelLoad, load(model_name="late"), {"other": {"int64_param": 1}}, "INVALID_ARGUMENT"),
+            (stub.RepositoryModelLoad, load(model_name="late"), {"file:1/model.onnx": {"bytes_param": b"x"}}, "UNIMPLEMENTED"),
+            (stub.RepositoryModelLoad, load(model_name="late", repository_name="there"), {}, "UNIMPLEMENTED"),
+            (
+                stub.RepositoryModelUnload,
+                unload(model_name="late"),
+                {"unload_dependents": {"string_param": "yes"}},
+                "INVALID_ARGUMENT",
+            ),
+            (stub.RepositoryModelLoad, load(model_name="late"), {"config": {}}, None),  # a parameter without a value
+        ):
+            for name, choice in parameter.items():
+                request.parameters[name].SetInParent()
+                for field, value in choice.items():
+                    setattr(request.parameters[name], field, value)
+            if code is None:
+                call(request, metadata=metadata)
+                continue
+            with pytest.raises(grpc.RpcError) as caught:
+                call(request, metadata=metadata)
+            assert caught.value.code().name == code
 
 
 def damage(repo: Path, how: str) -> None:
