@@ -85,7 +85,8 @@ REFUSALS: dict[str, tuple[Ask, Codes]] = {
 DIFFERENCES: dict[str, Difference] = {
     "more rows than `max_batch_size`": Difference(
         lambda client: client.infer("probe", images(MAX_ROWS + 1)), OK, WRONG,
-        "answered, in parts: clients need not know the limit",
+        "answered, in parts: clients need not know the limit; refused as on Triton where "
+        "[rows affect each other](serving.md#rows-that-affect-each-other)",
     ),
     "a version that is no number": Difference(
         lambda client: client.infer("probe", ROW, model_version="new"), UNKNOWN, Codes("404", "INVALID_ARGUMENT"),
