@@ -81,7 +81,7 @@ def export_repository(
         wholes = answers_of_wholes(tasks, analysis, progress)
         with written_whole(options.out, options.force, waiting) as folder:
             write_segments(plan.segments.values(), analysis, folder, progress)
-            repository = write_configs(folder, segments, with_records(tasks, wholes), plan.cuts_left_out)
+            repository = write_configs(folder, segments, with_records(tasks, wholes), plan.cuts_left_out, options.cuts.rule)
             errors = check_parity(repository, wholes, options.parity_limit, progress)
     return ExportReport(replace(repository, path=options.out), plan, analysis.tasks, errors, analysis.remarks())
 

@@ -11,34 +11,35 @@ from exporter.analysis import Analysis, Progress
 from exporter.aside import Waiting, silent
 from exporter.chain import Chain
 from exporter.check import check_names, check_output_names
-from exporter.choose import CutOptions
+from exporter.choose import CUT_RULES, CutOptions
 from exporter.describe import describe_segment, describe_steps, describe_task
-from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists
-from exporter.existing import read_existing
+from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists, UnknownCutRule
+from exporter.existing import Existing, contents_of, read_existing
 from exporter.export import check_parity, write_segments
-from exporter.parity import ParityChecker, check_error, relative_error
 from exporter.planning import PlannedStep, SharingPlan, make_sharing_plan
+from exporter.recut import check_recut, plan_anew, read_anew
 from exporter.reuse import Missed, keep_segments, missed_sharing
 from exporter.sources import Sources
-from exporter.versions import all_versions, inherited, replaced, with_canary, with_steps
-from exporter.wholes import SAMPLE_ROWS, answers_of_wholes, with_records
+from exporter.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
+from exporter.wholes import answers_of_wholes, with_records
 from exporter.write import Change, changed_whole, write_all_tasks, write_models
 from serving.repository import Repository, Task
-from serving.repository.sample import sample_inputs
 
 
 @dataclass(frozen=True)
 class AddOptions:
-    """recut: existing cuts may move where that lets more be shared; otherwise every segment that is there stays.
+    """recut: all tasks are cut anew, as an export of them would cut them; otherwise every segment that is there stays.
 
     replace: tasks of the same names are replaced, and kept as their previous versions. canary: instead, the new ones become canaries
-    of those, with that share of the requests. parity_limit: as in ExportOptions.
+    of those, with that share of the requests. parity_limit: as in ExportOptions. cuts: how to cut anew; None: by the rule that the
+    repository was cut by.
     """
 
     recut: bool = False
     replace: bool = False
     parity_limit: float = 1e-4
     canary: float | None = None
+    cuts: CutOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,13 @@ def add_tasks(
     progress: Progress = lambda what, done, total: None,
     waiting: Waiting = silent,
 ) -> AddReport:
-    """Add the tasks of `sources` to the repository at `path`. `progress(what, done, total)` is called as work gets done.
+    """Add the tasks of `sources` to the repository at `path`, or none, if what is there is to be cut anew.
 
-    Segments that no task uses any more stay until `espalier gc`. Raises RepositoryError when `path` is no repository, ExportError
-    otherwise; then the repository is as it was.
+    `progress(what, done, total)` is called as work gets done. Segments that no task uses any more stay until `espalier gc`.
+    Raises RepositoryError when `path` is no repository, ExportError otherwise; then the repository is as it was.
     """
-    check_names(sources.tasks)
+    if sources.tasks or not options.recut:
+        check_names(sources.tasks)
     with changed_whole(path, waiting) as change, tempfile.TemporaryDirectory(prefix="espalier-") as scratch:
         before = change.repository
         _check_places(before, sources.tasks, options)
@@ -82,25 +84,27 @@ def add_tasks(
         old = replace(before, tasks={name: replace(task, name=name) for name, task in versions.items()})
         analysis = Analysis(Path(scratch))
         existing = read_existing(old, analysis.store)
-        analysis.adopt(existing, old)
-        analysis.read(sources, progress)
-        new = [analysis.tasks[name] for name in sources.tasks]
-        cuts = CutOptions("exact", also_cut=existing.cuts) if options.recut else keep_segments(existing, new)
-        names = {segment.digest: segment.name for segment in before.segments.values()}
-        plan = make_sharing_plan([*existing.chains.values(), *new], analysis.backbone, cuts, names)
-        recut = {name: _redescribed(task, existing.chains[name], plan.tasks[name]) for name, task in versions.items()}
+        if options.recut:
+            answers = staying(before.tasks, coming=sources.tasks, beside=options.canary is not None)
+            read_anew(analysis, existing, {name: versions[name] for name in answers}, sources, progress)
+            plan, missed = plan_anew(analysis, answers, _cuts(before, options), contents_of(before)), dict[str, Missed]()
+        else:
+            analysis.adopt(existing, old)
+            analysis.read(sources, progress)
+            plan, missed = _plan_beside(analysis, existing, contents_of(before))
+        chains = {**existing.chains, **analysis.tasks}
+        recut = {name: _redescribed(task, chains[name], plan.tasks.get(name)) for name, task in versions.items()}
         coming = {name: _described(name, plan, analysis, _rows(before)) for name in sources.tasks}
         coming, taken = _inherited(before.tasks, coming)
         wholes = answers_of_wholes(coming, analysis, progress)
         coming = with_records(coming, wholes)
         tasks = _together(before.tasks, recut, coming, options.canary)
         check_output_names(version for task in tasks.values() for version in task.versions)
-        repository = _write(change, [*tasks.values()], plan, analysis, progress)
+        repository = _write(change, [*tasks.values()], plan, analysis, options, progress)
         alone = replace(repository, tasks={**repository.tasks, **coming})
         errors = check_parity(alone, wholes, options.parity_limit, progress)
-        errors |= _check_recut(old, replace(repository, tasks=recut), options.parity_limit)
+        errors |= check_recut(old, replace(repository, tasks=recut), options.parity_limit)
     kept = tuple(name for name in plan.segments if name in before.segments)
-    missed = {} if options.recut else {chain.name: missed_sharing(existing, cuts, chain) for chain in new}
     return AddReport(
         before.tasks,
         replace(repository, path=path),
@@ -112,6 +116,24 @@ def add_tasks(
         {name: remark for name, remark in analysis.remarks().items() if name in sources.tasks},
         taken,
     )
+
+
+def _plan_beside(analysis: Analysis, existing: Existing, there: Mapping[str, str]) -> tuple[SharingPlan, dict[str, Missed]]:
+    """Return the plan in which all that is `existing` stays, and what each new task misses by it."""
+    new, steps = [*analysis.tasks.values()], existing.steps
+    options = keep_segments(steps, new)
+    plan = make_sharing_plan([*existing.chains.values(), *new], analysis.backbone, options, there)
+    return plan, {chain.name: missed_sharing(steps, options, chain) for chain in new}
+
+
+def _cuts(repository: Repository, options: AddOptions) -> CutOptions:
+    """Return how to cut `repository` anew. Raises UnknownCutRule when that is as it was cut before, but by a rule of another version."""
+    if options.cuts is not None:
+        return options.cuts
+    for rule in CUT_RULES:
+        if rule == repository.cut_rule:
+            return CutOptions(rule)
+    raise UnknownCutRule(repository.path, repository.cut_rule, CUT_RULES)
 
 
 def _check_places(repository: Repository, names: Collection[str], options: AddOptions) -> None:
@@ -160,7 +182,9 @@ def _answer(task: Task) -> str:
     return " and ".join(f"{spec.dtype} rows of shape {list(spec.shape)} in {spec.name!r}" for spec in task.outputs)
 
 
-def _write(change: Change, tasks: Sequence[Task], plan: SharingPlan, analysis: Analysis, progress: Progress) -> Repository:
+def _write(
+    change: Change, tasks: Sequence[Task], plan: SharingPlan, analysis: Analysis, options: AddOptions, progress: Progress
+) -> Repository:
     before = change.repository
     for name in before.segments:
         change.keep(name)
@@ -171,11 +195,15 @@ def _write(change: Change, tasks: Sequence[Task], plan: SharingPlan, analysis: A
         change.keep(name)
     changed = {task.name: task for task in tasks if task.name not in unchanged}
     write_models(change.folder, {planned.name: describe_segment(planned, _rows(before)) for planned in coming}, changed)
-    return write_all_tasks(change.folder, tasks, plan.cuts_left_out or before.cuts_left_out)
+    if options.recut:
+        return write_all_tasks(change.folder, tasks, plan.cuts_left_out, _cuts(before, options).rule)
+    return write_all_tasks(change.folder, tasks, before.cuts_left_out, before.cut_rule)
 
 
-def _redescribed(task: Task, chain: Chain, steps: Sequence[PlannedStep]) -> Task:
-    """Return a version of a task with the steps that the plan gives it; `chain` goes by another name, if others of it are there."""
+def _redescribed(task: Task, chain: Chain, steps: Sequence[PlannedStep] | None) -> Task:
+    """Return a version of a task with the steps that the plan gives it, if any; `chain` goes by another name, if others of it are there."""
+    if steps is None:  # a version that goes
+        return task
     return replace(task, steps=describe_steps(replace(chain, name=task.name), steps))
 
 
@@ -185,16 +213,3 @@ def _described(name: str, plan: SharingPlan, analysis: Analysis, max_batch_rows:
 
 def _rows(repository: Repository) -> int:
     return min(segment.max_batch_rows for segment in repository.segments.values())
-
-
-def _check_recut(old: Repository, new: Repository, limit: float) -> dict[str, float]:
-    """Return the errors of tasks whose steps changed, against their old steps. Raises ParityError."""
-    before, after, errors = ParityChecker(old), ParityChecker(new), {}
-    for name, task in old.tasks.items():
-        if task.steps == new.tasks[name].steps:
-            continue
-        inputs = [*sample_inputs(task.inputs, SAMPLE_ROWS).values()]
-        pairs = zip(after.compose(name, inputs), before.compose(name, inputs), strict=True)
-        errors[name] = max(relative_error(found, expected) for found, expected in pairs)
-        check_error(new, name, errors[name], limit)
-    return errors

@@ -14,7 +14,18 @@ from tritonclient.grpc import model_config_pb2
 
 from serving.errors import RepositoryError
 from serving.preprocessing import Preprocessing
-from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Canary, Rows, Segment, Step, Task, TensorSpec, segment_tensor
+from serving.repository.model import (
+    DEFAULT_CUT_RULE,
+    SEGMENT_INPUT,
+    SEGMENT_OUTPUT,
+    Canary,
+    Rows,
+    Segment,
+    Step,
+    Task,
+    TensorSpec,
+    segment_tensor,
+)
 from serving.repository.record import ParityRecord
 from serving.repository.unite import Copy, ensemble_of
 
@@ -23,6 +34,7 @@ COPY = "copy"
 LABELS_FILE = "labels.txt"
 _KIND = "espalier_kind"
 _PARITY = "parity_sample"
+_CUT_RULE = "cut_rule"
 
 # A protobuf class without type information: `Any` at this one boundary.
 ModelConfig: Any = model_config_pb2.ModelConfig
@@ -77,7 +89,9 @@ def kept_config(kept: Task | Canary) -> Any:
     return config
 
 
-def all_tasks_config(tasks: Iterable[Task], cuts_left_out: Sequence[str] = (), copied: bool = True) -> Any:
+def all_tasks_config(
+    tasks: Iterable[Task], cuts_left_out: Sequence[str] = (), cut_rule: str = DEFAULT_CUT_RULE, *, copied: bool = True
+) -> Any:
     """Return the ensemble of all `tasks`: the outputs of each; a client picks tasks by the outputs that it requests.
 
     All tasks must take the same inputs (the exporter sees to that). A step that several tasks have in common appears once; where
@@ -89,7 +103,11 @@ def all_tasks_config(tasks: Iterable[Task], cuts_left_out: Sequence[str] = (), c
     if copied:
         steps, copies = ensemble_of(tasks)
         steps += [Step(copy.model, (copy.source,), (copy.spec.name,)) for copy in copies]
-    parameters = {_KIND: ALL_TASKS, "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else ""}
+    parameters = {
+        _KIND: ALL_TASKS,
+        "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else "",
+        _CUT_RULE: cut_rule if cut_rule != DEFAULT_CUT_RULE else "",
+    }
     return _ensemble(ALL_TASKS, tasks, steps, parameters)
 
 
@@ -124,6 +142,11 @@ def parse_cuts_left_out(config: Any) -> tuple[str, ...]:
         return tuple(map(str, json.loads(_parameters(config).get("cuts_left_out", "[]"))))
     except ValueError as error:
         raise _incomplete(config.name, "model", error) from error
+
+
+def parse_cut_rule(config: Any) -> str:
+    """Return by what rule `all_tasks_config` was told that the cuts were chosen."""
+    return _parameters(config).get(_CUT_RULE, DEFAULT_CUT_RULE)
 
 
 def to_text(config: Any) -> str:

@@ -15,6 +15,8 @@ SEGMENT_OUTPUT = "output"
 # Whether a row's answer depends on the other rows of its batch: no, yes, or nobody has checked.
 Rows = Literal["independent", "coupled", ""]
 
+DEFAULT_CUT_RULE = "cheap"  # what a repository that does not say it was cut by
+
 
 def segment_tensor(kind: str, index: int) -> str:
     """Return the name of a segment's tensor number `index`, `kind` being SEGMENT_INPUT or SEGMENT_OUTPUT: input, input_1, ..."""
@@ -125,6 +127,7 @@ class Repository:
     """Segments and tasks, each by name. `path` holds `<segment>/<version>/model.onnx`.
 
     cuts_left_out: places where tasks part or meet without a cut there, with the reason, a sentence each for people.
+    cut_rule: by what rule of the exporter it was cut, and is cut anew.
     copies: models that only copy a tensor, which `all_tasks` needs on Triton where tasks have equal outputs.
     """
 
@@ -133,6 +136,7 @@ class Repository:
     tasks: Mapping[str, Task]
     cuts_left_out: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
+    cut_rule: str = DEFAULT_CUT_RULE
 
     def model_file(self, segment: str) -> Path:
         """Return the path of the ONNX model of `segment`."""

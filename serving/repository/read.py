@@ -17,6 +17,7 @@ from serving.repository.config import (
     LABELS_FILE,
     kind_of,
     parse_canary,
+    parse_cut_rule,
     parse_cuts_left_out,
     parse_kept,
     parse_segment,
@@ -27,7 +28,7 @@ from serving.repository.files import CANARY as CANARY
 from serving.repository.files import CONFIG_FILE as CONFIG_FILE
 from serving.repository.files import PREVIOUS as PREVIOUS
 from serving.repository.files import ModelFiles, Texts, decode, read_files
-from serving.repository.model import Repository, Segment, Task
+from serving.repository.model import DEFAULT_CUT_RULE, Repository, Segment, Task
 
 # Each attempt but the last met a writer that replaced the repository in these very milliseconds.
 _ATTEMPTS = 100
@@ -37,7 +38,8 @@ _ATTEMPTS = 100
 class _AllTasks:
     """What is asked of the ensemble of all tasks; the rest follows from the tasks."""
 
-    cuts_left_out: tuple[str, ...]
+    cuts_left_out: tuple[str, ...] = ()
+    cut_rule: str = DEFAULT_CUT_RULE
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,12 @@ class RepositoryReader:
         models = {files.name: model for files, model in parsed.items()}
         segments = {name: model for name, model in models.items() if isinstance(model, Segment)}
         tasks = {name: model for name, model in models.items() if isinstance(model, Task)}
-        self._all_tasks = next((model for model in models.values() if isinstance(model, _AllTasks)), self._all_tasks)
+        told = next((model for model in models.values() if isinstance(model, _AllTasks)), self._all_tasks) or _AllTasks()
+        self._all_tasks = told
         if not tasks:
             raise RepositoryError(f"{self._path} holds no task of espalier; give the folder that `espalier export --out` wrote.")
-        cuts = self._all_tasks.cuts_left_out if self._all_tasks else ()
         copies = tuple(name for name, model in models.items() if isinstance(model, _Copy))
-        repository = Repository(self._path, segments, tasks, cuts, copies)
+        repository = Repository(self._path, segments, tasks, told.cuts_left_out, copies, told.cut_rule)
         check_repository(repository)
         return repository
 
@@ -142,7 +144,7 @@ def _parse(files: ModelFiles) -> _Model:
             task = replace(task, canary=parse_canary(_config(files.canary, task.name), _labels(files.canary)))
         return task
     if kind == ALL_TASKS:
-        return _AllTasks(parse_cuts_left_out(config))
+        return _AllTasks(parse_cuts_left_out(config), parse_cut_rule(config))
     return _Copy() if kind == COPY else None
 
 
