@@ -7,23 +7,24 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from exporter.additions import Addition, plan_anew, plan_beside, rows_of
 from exporter.analysis import Analysis, Progress
 from exporter.aside import Waiting, silent
-from exporter.chain import Chain
 from exporter.check import check_names, check_output_names
-from exporter.choose import CUT_RULES, CutOptions
-from exporter.describe import describe_segment, describe_steps, describe_task
-from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists, UnknownCutRule
-from exporter.existing import Existing, contents_of, read_existing
+from exporter.choose import CutOptions
+from exporter.describe import describe_segment
+from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists
+from exporter.existing import read_existing
 from exporter.export import check_parity, write_segments
-from exporter.planning import PlannedStep, SharingPlan, make_sharing_plan
-from exporter.recut import check_recut, plan_anew, read_anew
-from exporter.reuse import Missed, keep_segments, missed_sharing
+from exporter.parity import ParityChecker, check_error, relative_error
+from exporter.planning import SharingPlan
+from exporter.reuse import Missed
 from exporter.sources import Sources
 from exporter.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
-from exporter.wholes import answers_of_wholes, with_records
+from exporter.wholes import SAMPLE_ROWS, answers_of_wholes, with_records
 from exporter.write import Change, changed_whole, write_all_tasks, write_models
 from serving.repository import Repository, Task
+from serving.repository.sample import sample_inputs
 
 
 @dataclass(frozen=True)
@@ -86,24 +87,20 @@ def add_tasks(
         existing = read_existing(old, analysis.store)
         if options.recut:
             answers = staying(before.tasks, coming=sources.tasks, beside=options.canary is not None)
-            read_anew(analysis, existing, {name: versions[name] for name in answers}, sources, progress)
-            plan, missed = plan_anew(analysis, answers, _cuts(before, options), contents_of(before)), dict[str, Missed]()
+            addition = plan_anew(old, existing, answers, sources, options.cuts, analysis, progress)
         else:
-            analysis.adopt(existing, old)
-            analysis.read(sources, progress)
-            plan, missed = _plan_beside(analysis, existing, contents_of(before))
-        chains = {**existing.chains, **analysis.tasks}
-        recut = {name: _redescribed(task, chains[name], plan.tasks.get(name)) for name, task in versions.items()}
-        coming = {name: _described(name, plan, analysis, _rows(before)) for name in sources.tasks}
+            addition = plan_beside(old, existing, sources, analysis, progress)
+        recut = {name: replace(task, steps=addition.steps[name]) for name, task in versions.items()}
+        coming, plan = addition.coming, addition.plan
         coming, taken = _inherited(before.tasks, coming)
         wholes = answers_of_wholes(coming, analysis, progress)
         coming = with_records(coming, wholes)
         tasks = _together(before.tasks, recut, coming, options.canary)
         check_output_names(version for task in tasks.values() for version in task.versions)
-        repository = _write(change, [*tasks.values()], plan, analysis, options, progress)
+        repository = _write(change, [*tasks.values()], addition, analysis, progress)
         alone = replace(repository, tasks={**repository.tasks, **coming})
         errors = check_parity(alone, wholes, options.parity_limit, progress)
-        errors |= check_recut(old, replace(repository, tasks=recut), options.parity_limit)
+        errors |= _check_recut(old, replace(repository, tasks=recut), options.parity_limit)
     kept = tuple(name for name in plan.segments if name in before.segments)
     return AddReport(
         before.tasks,
@@ -111,29 +108,11 @@ def add_tasks(
         plan,
         kept,
         tuple(name for name in plan.segments if name not in kept),
-        missed,
+        addition.missed,
         errors,
         {name: remark for name, remark in analysis.remarks().items() if name in sources.tasks},
         taken,
     )
-
-
-def _plan_beside(analysis: Analysis, existing: Existing, there: Mapping[str, str]) -> tuple[SharingPlan, dict[str, Missed]]:
-    """Return the plan in which all that is `existing` stays, and what each new task misses by it."""
-    new, steps = [*analysis.tasks.values()], existing.steps
-    options = keep_segments(steps, new)
-    plan = make_sharing_plan([*existing.chains.values(), *new], analysis.backbone, options, there)
-    return plan, {chain.name: missed_sharing(steps, options, chain) for chain in new}
-
-
-def _cuts(repository: Repository, options: AddOptions) -> CutOptions:
-    """Return how to cut `repository` anew. Raises UnknownCutRule when that is as it was cut before, but by a rule of another version."""
-    if options.cuts is not None:
-        return options.cuts
-    for rule in CUT_RULES:
-        if rule == repository.cut_rule:
-            return CutOptions(rule)
-    raise UnknownCutRule(repository.path, repository.cut_rule, CUT_RULES)
 
 
 def _check_places(repository: Repository, names: Collection[str], options: AddOptions) -> None:
@@ -182,10 +161,8 @@ def _answer(task: Task) -> str:
     return " and ".join(f"{spec.dtype} rows of shape {list(spec.shape)} in {spec.name!r}" for spec in task.outputs)
 
 
-def _write(
-    change: Change, tasks: Sequence[Task], plan: SharingPlan, analysis: Analysis, options: AddOptions, progress: Progress
-) -> Repository:
-    before = change.repository
+def _write(change: Change, tasks: Sequence[Task], addition: Addition, analysis: Analysis, progress: Progress) -> Repository:
+    before, plan = change.repository, addition.plan
     for name in before.segments:
         change.keep(name)
     coming = [planned for name, planned in plan.segments.items() if name not in before.segments]
@@ -194,22 +171,18 @@ def _write(
     for name in unchanged:
         change.keep(name)
     changed = {task.name: task for task in tasks if task.name not in unchanged}
-    write_models(change.folder, {planned.name: describe_segment(planned, _rows(before)) for planned in coming}, changed)
-    if options.recut:
-        return write_all_tasks(change.folder, tasks, plan.cuts_left_out, _cuts(before, options).rule)
-    return write_all_tasks(change.folder, tasks, before.cuts_left_out, before.cut_rule)
+    write_models(change.folder, {planned.name: describe_segment(planned, rows_of(before)) for planned in coming}, changed)
+    return write_all_tasks(change.folder, tasks, plan.cuts_left_out, addition.cut_rule)
 
 
-def _redescribed(task: Task, chain: Chain, steps: Sequence[PlannedStep] | None) -> Task:
-    """Return a version of a task with the steps that the plan gives it, if any; `chain` goes by another name, if others of it are there."""
-    if steps is None:  # a version that goes
-        return task
-    return replace(task, steps=describe_steps(replace(chain, name=task.name), steps))
-
-
-def _described(name: str, plan: SharingPlan, analysis: Analysis, max_batch_rows: int) -> Task:
-    return describe_task(analysis.tasks[name], plan.tasks[name], analysis.models[name], max_batch_rows)
-
-
-def _rows(repository: Repository) -> int:
-    return min(segment.max_batch_rows for segment in repository.segments.values())
+def _check_recut(old: Repository, new: Repository, limit: float) -> dict[str, float]:
+    """Return the errors of tasks whose steps changed, against their old steps. Raises ParityError."""
+    before, after, errors = ParityChecker(old), ParityChecker(new), {}
+    for name, task in old.tasks.items():
+        if task.steps == new.tasks[name].steps:
+            continue
+        inputs = [*sample_inputs(task.inputs, SAMPLE_ROWS).values()]
+        pairs = zip(after.compose(name, inputs), before.compose(name, inputs), strict=True)
+        errors[name] = max(relative_error(found, expected) for found, expected in pairs)
+        check_error(new, name, errors[name], limit)
+    return errors

@@ -55,7 +55,7 @@ def deploy(
         deployment = deploy(repo, open_sources(backbone, {task: model}, inputs), canary=share, progress=report, waiting=say)
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
-    _print_sharing(deployment, task)
+    _print_sharing(deployment, task, repo)
     tell(servers, [task], "load", changed=f"{describe_versions(change.after)}.", way_back=_way_back(change, repo))
 
 
@@ -87,7 +87,7 @@ def parse_task_model(text: str, name: str | None) -> tuple[str, str]:
     return file.stem, text
 
 
-def _print_sharing(deployment: Deployment, task: str) -> None:
+def _print_sharing(deployment: Deployment, task: str, repo: Path) -> None:
     added = deployment.added
     if added is None:
         return
@@ -99,7 +99,7 @@ def _print_sharing(deployment: Deployment, task: str) -> None:
     if missed.blocks:
         console.print(
             f"[yellow]{escape(task)}[/] computes {missed.blocks} blocks ({human_macs(missed.macs)} a request) itself that it has in "
-            "common with others, because there is no cut after them; `espalier add --recut` makes one.",
+            f"common with others, because there is no cut after them; `espalier add {escape(str(repo))} --recut` cuts anew.",
             soft_wrap=True,
         )
     segments = f"{len(added.new)} new {'segment' if len(added.new) == 1 else 'segments'}"
