@@ -44,7 +44,7 @@ def copy_tasks(
                 progress("Writing tasks", len(tasks), total)
                 name = f"{copies.name}-{index:04}"
                 tasks[name] = _copy(change, templates[template], name, seed=len(tasks))
-        repository = write_all_tasks(change.folder, tasks.values(), change.repository.cuts_left_out)
+        repository = write_all_tasks(change.folder, tasks.values(), change.repository.cuts_left_out, change.repository.cut_rule)
     return replace(repository, path=path)
 
 

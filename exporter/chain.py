@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import takewhile
 from math import prod
 
 import onnx_ir as ir
 
 from exporter.coupling import Suspect, find_suspects
-from exporter.digests import addresses, block_digest
+from exporter.digests import addresses, block_digest, content_of
 from exporter.errors import UnsupportedModel
 from exporter.macs import PRODUCTS, count_macs
 from exporter.modules import modules_of
@@ -29,6 +30,11 @@ class Tap:
     address: str
     dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def rows(self) -> tuple[str, tuple[int, ...]]:
+        """Return the dtype and the shape of one row."""
+        return self.dtype, self.shape
 
     @property
     def row_bytes(self) -> int:
@@ -57,6 +63,11 @@ class Block:
     modules: tuple[str, ...] = ()
     uncounted: tuple[str, ...] = ()
     suspects: tuple[Suspect, ...] = ()
+
+    @cached_property
+    def content(self) -> str:
+        """Return what tells it apart from blocks that need a model of their own."""
+        return content_of(self.digest, (tap.rows for tap in self.inputs))
 
     @property
     def start(self) -> Tap:

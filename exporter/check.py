@@ -66,7 +66,7 @@ def explain_sharing(
     if not others or any(common_blocks(chain, other) for other, _ in others.values()):
         return None
     name, (other, others_preprocessing) = next(iter(others.items()))
-    stored = sum(block.digest in {b.digest for o, _ in others.values() for b in o.blocks} for block in chain.blocks)
+    stored = sum(block.content in {b.content for o, _ in others.values() for b in o.blocks} for block in chain.blocks)
     weights = f"; the weights of {stored} of its {len(chain.blocks)} blocks are still stored once" if stored else ""
     if chain.preprocessing != other.preprocessing:
         reason = f"its preprocessing is not that of {name}{_describe(preprocessing, others_preprocessing)}"

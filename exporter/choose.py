@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Literal
+from typing import Literal, get_args
 
 from exporter.chain import Chain, Tap
 from exporter.costs import CutCosts
@@ -17,6 +17,7 @@ from exporter.errors import TooFewSegments
 from exporter.segments import Key, Layout, Occurrence, Place, SegmentFinder
 
 CutRule = Literal["exact", "cheap", "stages"]
+CUT_RULES: tuple[CutRule, ...] = get_args(CutRule)
 
 
 @dataclass(frozen=True)

@@ -90,5 +90,7 @@ def _change(repo: Path, name: str, become: Callable[[Task], Task], waiting: Wait
         after = become(tasks[name])
         keep_but(change, {name, ALL_TASKS})
         write_models(change.folder, {}, {name: after})
-        repository = write_all_tasks(change.folder, {**tasks, name: after}.values(), change.repository.cuts_left_out)
+        repository = write_all_tasks(
+            change.folder, {**tasks, name: after}.values(), change.repository.cuts_left_out, change.repository.cut_rule
+        )
     return Deployment(replace(repository, path=repo), {name: VersionChange(tasks[name], after)})

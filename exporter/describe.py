@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from exporter.chain import Chain, Tap
 from exporter.output_names import output_names
@@ -11,6 +14,7 @@ from exporter.task_model import TaskModel
 from serving.repository import Segment, Step, Task, TensorSpec
 from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
 
+NOTHING_TAKEN: Mapping[str, Any] = MappingProxyType({})
 INPUT = "image"  # what clients call the input, where there is one
 V2_DTYPES = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "BFLOAT16": "BF16", "STRING": "BYTES"}
 
@@ -35,12 +39,14 @@ def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
     )
 
 
-def describe_task(chain: Chain, steps: Sequence[PlannedStep], model: TaskModel, max_batch_rows: int) -> Task:
-    """Return the task of `chain` with what a person wants to know of it from `model`."""
+def describe_task(
+    chain: Chain, steps: Sequence[PlannedStep], model: TaskModel, max_batch_rows: int, taken: Mapping[str, str] = NOTHING_TAKEN
+) -> Task:
+    """Return the task of `chain` with what a person wants to know of it from `model`. taken: as in `describe_steps`."""
     inputs, outputs = _input_names(chain), _output_names(chain)
     return Task(
         name=chain.name,
-        steps=describe_steps(chain, steps),
+        steps=describe_steps(chain, steps, taken),
         inputs=tuple(_spec(inputs[tap.address], tap) for tap in chain.inputs),
         outputs=tuple(_spec(outputs[tap.address], tap) for tap in chain.outputs),
         max_batch_rows=max_batch_rows,
@@ -50,10 +56,23 @@ def describe_task(chain: Chain, steps: Sequence[PlannedStep], model: TaskModel, 
     )
 
 
-def describe_steps(chain: Chain, steps: Sequence[PlannedStep]) -> tuple[Step, ...]:
-    """Return the steps of the task of `chain`, its tensors named by how they are computed."""
-    names = _input_names(chain) | _output_names(chain)
-    return tuple(Step(step.segment, _names(step.inputs, names), _names(step.outputs, names)) for step in steps)
+def describe_steps(chain: Chain, steps: Sequence[PlannedStep], taken: Mapping[str, str] = NOTHING_TAKEN) -> tuple[Step, ...]:
+    """Return the steps of the task of `chain`, its tensors named by how they are computed.
+
+    taken: names of tensors in other tasks, with the segments that make them. Where another segment makes the same value, because this
+    task leaves that one half-way and comes back, the name tells also by which it is made.
+    """
+    names, outputs, described = _input_names(chain), _output_names(chain), []
+    for step in steps:
+        names |= {tap.address: outputs.get(tap.address) or _inner_name(tap, step.segment, taken) for tap in step.outputs}
+        inputs, made = (tuple(names[tap.address] for tap in taps) for taps in (step.inputs, step.outputs))
+        described.append(Step(step.segment, inputs, made))
+    return tuple(described)
+
+
+def names_of_tensors(tasks: Mapping[str, Sequence[Step]]) -> dict[str, str]:
+    """Return the names of the tensors of `tasks`, which are given as their steps, with the segments that make them."""
+    return {name: step.segment for steps in tasks.values() for step in steps for name in step.outputs}
 
 
 def _input_names(chain: Chain) -> dict[str, str]:
@@ -69,8 +88,11 @@ def _output_names(chain: Chain) -> dict[str, str]:
     return {tap.address: name for tap, name in zip(chain.outputs, names, strict=True)}
 
 
-def _names(taps: Iterable[Tap], names: dict[str, str]) -> tuple[str, ...]:
-    return tuple(names.get(tap.address, f"tap-{tap.address[:16]}") for tap in taps)
+def _inner_name(tap: Tap, segment: str, taken: Mapping[str, str]) -> str:
+    name = f"tap-{tap.address[:16]}"
+    if taken.get(name, segment) == segment:
+        return name
+    return f"tap-{hashlib.sha256(f'{tap.address} by {segment}'.encode()).hexdigest()[:16]}"
 
 
 def _segment_specs(kind: str, taps: Sequence[Tap]) -> tuple[TensorSpec, ...]:

@@ -57,6 +57,14 @@ def combined_digest(digests: Sequence[str]) -> str:
     return digests[0] if len(digests) == 1 else _hash(*map(bytes.fromhex, digests)).hex()
 
 
+def content_of(digest: str, takes: Iterable[tuple[str, Sequence[int]]]) -> str:
+    """Return what makes two parts of networks one model: the digest, and the dtypes and shapes of the rows that it takes.
+
+    A part without weights, or a convolution, has one digest wherever it occurs, but a model is made for one shape.
+    """
+    return " ".join([digest, *(f"{dtype}{list(shape)}" for dtype, shape in takes)])
+
+
 def weight_digest(value: ir.Value) -> bytes:
     """Return the hash of the dtype, shape and bytes of a constant. It is computed once per value."""
     if value.const_value is None:

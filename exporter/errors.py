@@ -203,6 +203,13 @@ class TooFewSegments(ExportError):
         super().__init__(f"The tasks cannot be exported as {limit} segments; {possible} is the fewest that was found.")
 
 
+class UnknownCutRule(ExportError):
+    """A repository that was cut by a rule of another version."""
+
+    def __init__(self, path: Path, rule: str, known: Iterable[str]) -> None:
+        super().__init__(f"{path} was cut by the rule {rule!r}, which this version does not know; give --cuts {'|'.join(known)}.")
+
+
 class DamagedSegment(ExportError):
     """A segment does not compute what its configuration says."""
 

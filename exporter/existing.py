@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from exporter.chain import Block, Chain, Network, Tap
-from exporter.digests import combined_digest, source_address
+from exporter.digests import combined_digest, content_of, source_address
 from exporter.errors import DamagedSegment
 from exporter.load import load_onnx
 from exporter.passes import canonicalise
+from exporter.planning import PlannedStep
 from exporter.segments import Place
 from exporter.store import WeightStore
 from serving.repository import Repository, Step, Task, TensorSpec
@@ -43,19 +44,17 @@ class Existing:
         return {(run.task, index): run for run in self.runs for index in range(run.start, run.stop)}
 
     @property
-    def cuts(self) -> frozenset[str]:
-        """Return the addresses of the taps between segments."""
-        inputs = {tap.address for chain in self.chains.values() for tap in chain.inputs}
-        return frozenset(self.blocks(run)[0].start.address for run in self.runs) - inputs
+    def models(self) -> dict[str, ir.Model]:
+        """Return the graph of each segment."""
+        return {run.segment: run.network.model for run in self.runs}
 
     @property
-    def digests(self) -> dict[str, tuple[str, ...]]:
-        """Return the digests of the blocks of each segment."""
-        return {run.segment: tuple(block.digest for block in self.blocks(run)) for run in self.runs}
-
-    def blocks(self, run: ExistingRun) -> tuple[Block, ...]:
-        """Return the blocks of `run`."""
-        return self.chains[run.task].blocks[run.start : run.stop]
+    def steps(self) -> dict[str, list[PlannedStep]]:
+        """Return the steps of each task."""
+        steps: dict[str, list[PlannedStep]] = {name: [] for name in self.chains}
+        for run in self.runs:
+            steps[run.task].append(PlannedStep.of(run.segment, self.chains[run.task].blocks[run.start : run.stop]))
+        return steps
 
 
 def read_existing(repository: Repository, store: WeightStore) -> Existing:
@@ -64,6 +63,14 @@ def read_existing(repository: Repository, store: WeightStore) -> Existing:
     for task in repository.tasks.values():
         reader.read(task)
     return Existing(reader.chains, tuple(reader.runs))
+
+
+def contents_of(repository: Repository) -> dict[str, str]:
+    """Return what tells the segments of `repository` apart, by their names; those that no task uses are among them."""
+    return {
+        segment.name: content_of(segment.digest, ((onnx_dtype(spec), spec.shape) for spec in segment.inputs))
+        for segment in repository.segments.values()
+    }
 
 
 class _Reader:
@@ -109,12 +116,13 @@ class _Reader:
 
 
 def _source(spec: TensorSpec, *, named: bool) -> str:
-    return source_address(_onnx_dtype(spec), spec.shape, spec.name if named else "")
+    return source_address(onnx_dtype(spec), spec.shape, spec.name if named else "")
 
 
 def _taps(specs: Sequence[TensorSpec], addresses: Mapping[str, str]) -> tuple[Tap, ...]:
-    return tuple(Tap(spec.name, addresses[spec.name], _onnx_dtype(spec), spec.shape) for spec in specs)
+    return tuple(Tap(spec.name, addresses[spec.name], onnx_dtype(spec), spec.shape) for spec in specs)
 
 
-def _onnx_dtype(spec: TensorSpec) -> str:
+def onnx_dtype(spec: TensorSpec) -> str:
+    """Return the dtype of `spec` in ONNX's words."""
     return _ONNX_DTYPES.get(spec.dtype, spec.dtype)

@@ -87,7 +87,7 @@ def export_repository(
         wholes = answers_of_wholes(tasks, analysis, progress)
         with written_whole(options.out, options.force, waiting) as folder:
             write_segments(plan.segments.values(), analysis, folder, progress)
-            repository = write_configs(folder, segments, with_records(tasks, wholes), plan.cuts_left_out)
+            repository = write_configs(folder, segments, with_records(tasks, wholes), plan.cuts_left_out, options.cuts.rule)
             judge = SegmentJudge(plan.segments, plan.segments if options.coupled else ())
             errors = check_parity(repository, wholes, options.parity_limit, progress, judge.look)
             repository = write_rows(folder, repository, judge.rows)

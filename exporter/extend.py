@@ -7,21 +7,21 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from exporter.additions import Addition, plan_anew, plan_beside, rows_of
 from exporter.analysis import Analysis, Progress
 from exporter.aside import Waiting, silent
-from exporter.chain import Chain
 from exporter.check import check_names, check_output_names
 from exporter.choose import CutOptions
-from exporter.describe import describe_segment, describe_steps, describe_task
+from exporter.describe import describe_segment
 from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists
 from exporter.existing import Existing, read_existing
 from exporter.export import check_parity, write_segments
 from exporter.judge import SegmentJudge
 from exporter.parity import Look, ParityChecker, check_error
-from exporter.planning import PlannedStep, SharingPlan, make_sharing_plan
-from exporter.reuse import Missed, keep_segments, missed_sharing
+from exporter.planning import SharingPlan
+from exporter.reuse import Missed
 from exporter.sources import Sources
-from exporter.versions import all_versions, inherited, replaced, with_canary, with_steps
+from exporter.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
 from exporter.wholes import SAMPLE_ROWS, answers_of_wholes, with_records
 from exporter.write import Change, changed_whole, write_all_tasks, write_models, write_rows
 from serving.repository import Repository, Task
@@ -31,16 +31,18 @@ from serving.repository.sample import sample_inputs
 
 @dataclass(frozen=True)
 class AddOptions:
-    """recut: existing cuts may move where that lets more be shared; otherwise every segment that is there stays.
+    """recut: all tasks are cut anew, as an export of them would cut them; otherwise every segment that is there stays.
 
     replace: tasks of the same names are replaced, and kept as their previous versions. canary: instead, the new ones become canaries
-    of those, with that share of the requests. parity_limit, coupled: as in ExportOptions.
+    of those, with that share of the requests. parity_limit, coupled: as in ExportOptions. cuts: how to cut anew; None: by the rule that
+    the repository was cut by.
     """
 
     recut: bool = False
     replace: bool = False
     parity_limit: float = 1e-4
     canary: float | None = None
+    cuts: CutOptions | None = None
     coupled: bool = False
 
 
@@ -74,12 +76,13 @@ def add_tasks(
     progress: Progress = lambda what, done, total: None,
     waiting: Waiting = silent,
 ) -> AddReport:
-    """Add the tasks of `sources` to the repository at `path`. `progress(what, done, total)` is called as work gets done.
+    """Add the tasks of `sources` to the repository at `path`, or none, if what is there is to be cut anew.
 
-    Segments that no task uses any more stay until `espalier gc`. Raises RepositoryError when `path` is no repository, ExportError
-    otherwise; then the repository is as it was.
+    `progress(what, done, total)` is called as work gets done. Segments that no task uses any more stay until `espalier gc`.
+    Raises RepositoryError when `path` is no repository, ExportError otherwise; then the repository is as it was.
     """
-    check_names(sources.tasks)
+    if sources.tasks or not options.recut:
+        check_names(sources.tasks)
     with changed_whole(path, waiting) as change, tempfile.TemporaryDirectory(prefix="espalier-") as scratch:
         before = change.repository
         _check_places(before, sources.tasks, options)
@@ -87,34 +90,32 @@ def add_tasks(
         old = replace(before, tasks={name: replace(task, name=name) for name, task in versions.items()})
         analysis = Analysis(Path(scratch))
         existing = read_existing(old, analysis.store)
-        analysis.adopt(existing, old)
-        analysis.read(sources, progress)
-        new = [analysis.tasks[name] for name in sources.tasks]
-        cuts = CutOptions("exact", also_cut=existing.cuts) if options.recut else keep_segments(existing, new)
-        names = {segment.digest: segment.name for segment in before.segments.values()}
-        plan = make_sharing_plan([*existing.chains.values(), *new], analysis.backbone, cuts, names)
-        recut = {name: _redescribed(task, existing.chains[name], plan.tasks[name]) for name, task in versions.items()}
-        coming = {name: _described(name, plan, analysis, _rows(before)) for name in sources.tasks}
+        if options.recut:
+            answers = staying(before.tasks, coming=sources.tasks, beside=options.canary is not None)
+            addition = plan_anew(old, existing, answers, sources, options.cuts, analysis, progress)
+        else:
+            addition = plan_beside(old, existing, sources, analysis, progress)
+        recut = {name: replace(task, steps=addition.steps[name]) for name, task in versions.items()}
+        coming, plan = addition.coming, addition.plan
         coming, taken = _inherited(before.tasks, coming)
         wholes = answers_of_wholes(coming, analysis, progress)
         coming = with_records(coming, wholes)
         tasks = _together(before.tasks, recut, coming, options.canary)
         check_output_names(version for task in tasks.values() for version in task.versions)
-        repository = _write(change, [*tasks.values()], plan, analysis, progress)
+        repository = _write(change, [*tasks.values()], addition, analysis, progress)
         alone = replace(repository, tasks={**repository.tasks, **coming})
         judge = _judge(plan, existing, before, options.coupled)
         errors = check_parity(alone, wholes, options.parity_limit, progress, judge.look)
         errors |= _check_recut(old, replace(repository, tasks=recut), options.parity_limit, judge.look)
         repository = write_rows(change.folder, repository, judge.rows)
     kept = tuple(name for name in plan.segments if name in before.segments)
-    missed = {} if options.recut else {chain.name: missed_sharing(existing, cuts, chain) for chain in new}
     return AddReport(
         before.tasks,
         replace(repository, path=path),
         plan,
         kept,
         tuple(name for name in plan.segments if name not in kept),
-        missed,
+        addition.missed,
         errors,
         {name: remark for name, remark in analysis.remarks().items() if name in sources.tasks},
         taken,
@@ -168,8 +169,8 @@ def _answer(task: Task) -> str:
     return " and ".join(f"{spec.dtype} rows of shape {list(spec.shape)} in {spec.name!r}" for spec in task.outputs)
 
 
-def _write(change: Change, tasks: Sequence[Task], plan: SharingPlan, analysis: Analysis, progress: Progress) -> Repository:
-    before = change.repository
+def _write(change: Change, tasks: Sequence[Task], addition: Addition, analysis: Analysis, progress: Progress) -> Repository:
+    before, plan = change.repository, addition.plan
     for name in before.segments:
         change.keep(name)
     coming = [planned for name, planned in plan.segments.items() if name not in before.segments]
@@ -178,27 +179,15 @@ def _write(change: Change, tasks: Sequence[Task], plan: SharingPlan, analysis: A
     for name in unchanged:
         change.keep(name)
     changed = {task.name: task for task in tasks if task.name not in unchanged}
-    write_models(change.folder, {planned.name: describe_segment(planned, _rows(before)) for planned in coming}, changed)
-    return write_all_tasks(change.folder, tasks, plan.cuts_left_out or before.cuts_left_out)
-
-
-def _redescribed(task: Task, chain: Chain, steps: Sequence[PlannedStep]) -> Task:
-    """Return a version of a task with the steps that the plan gives it; `chain` goes by another name, if others of it are there."""
-    return replace(task, steps=describe_steps(replace(chain, name=task.name), steps))
-
-
-def _described(name: str, plan: SharingPlan, analysis: Analysis, max_batch_rows: int) -> Task:
-    return describe_task(analysis.tasks[name], plan.tasks[name], analysis.models[name], max_batch_rows)
-
-
-def _rows(repository: Repository) -> int:
-    return min(segment.max_batch_rows for segment in repository.segments.values())
+    write_models(change.folder, {planned.name: describe_segment(planned, rows_of(before)) for planned in coming}, changed)
+    return write_all_tasks(change.folder, tasks, plan.cuts_left_out, addition.cut_rule)
 
 
 def _judge(plan: SharingPlan, existing: Existing, before: Repository, coupled: bool) -> SegmentJudge:
     """Return the judge of the segments that come. What is a part of a segment that was taken as coupled needs no leave again."""
     coming = {name: segment for name, segment in plan.segments.items() if name not in before.segments}
-    taken = {digest for name, blocks in existing.digests.items() if before.segments[name].rows == "coupled" for digest in blocks}
+    coupled_runs = [run for run in existing.runs if before.segments[run.segment].rows == "coupled"]
+    taken = {block.digest for run in coupled_runs for block in existing.chains[run.task].blocks[run.start : run.stop]}
     parts = [name for name, segment in coming.items() if not taken.isdisjoint(block.digest for block in segment.blocks)]
     return SegmentJudge(coming, coming if coupled else parts)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from exporter.chain import Chain, Tap
 from exporter.choose import CutLeftOut, CutOptions, choose_cuts
-from exporter.digests import combined_digest
+from exporter.digests import combined_digest, content_of
+from exporter.names import choose_names, segment_name
 from exporter.reasons import explain_cut, explain_cut_left_out
 from exporter.segments import Key, Layout, Occurrence, Run
 
@@ -33,6 +34,11 @@ class PlannedSegment:
         return _digest(self.blocks)
 
     @property
+    def content(self) -> str:
+        """Return what tells it apart from segments that need a model of their own."""
+        return _content(self.blocks)
+
+    @property
     def inputs(self) -> tuple[Tap, ...]:
         """Return what it takes in its own chain."""
         return self.blocks[0].inputs
@@ -45,11 +51,17 @@ class PlannedSegment:
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """A segment applied to the tensors `inputs`, giving the tensors `outputs`, in one task."""
+    """A segment applied to the tensors `inputs`, giving the tensors `outputs`, in one task. blocks: what it is in the task's chain."""
 
     segment: str
     inputs: tuple[Tap, ...]
     outputs: tuple[Tap, ...]
+    blocks: Run = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, segment: str, blocks: Run) -> PlannedStep:
+        """Return the step in which `segment` computes `blocks`."""
+        return cls(segment, blocks[0].inputs, blocks[-1].outputs, blocks)
 
 
 @dataclass(frozen=True)
@@ -69,26 +81,21 @@ def make_sharing_plan(
     tasks: Sequence[Chain],
     backbone: Chain | None = None,
     options: CutOptions | None = None,
-    names: Mapping[str, str] | None = None,
+    there: Mapping[str, str] | None = None,
 ) -> SharingPlan:
     """Return the plan for `tasks`.
 
     The `backbone`, if given, decides cuts and names, as one more task would; blocks that only it has are not in the plan.
-    names: by digest, names that segments have already. Raises TooFewSegments when `options.max_segments` cannot be reached.
+    there: the names that segments have already, with their contents. Raises TooFewSegments when `options.max_segments` cannot be reached.
     """
     options = options or CutOptions()
     chains = [*tasks, *([backbone] if backbone else [])]
     # The order of the tasks decides nothing.
     chains.sort(key=lambda chain: chain.name)
     layout, left_out = choose_cuts(chains, {chain.name for chain in tasks}, options)
-    describe = _Describer(tasks, backbone, layout, options, names or {})
-    segments = describe.segments()
+    segments = _Describer(tasks, backbone, layout, options).segments(there or {})
     steps = {
-        chain.name: tuple(
-            PlannedStep(segments[occurrence.key].name, occurrence.blocks[0].inputs, occurrence.blocks[-1].outputs)
-            for occurrence in layout[chain.name]
-        )
-        for chain in tasks
+        chain.name: tuple(PlannedStep.of(segments[part.key].name, part.blocks) for part in layout[chain.name]) for chain in tasks
     }
     forks = {chain.name: _fork(chain, tasks, backbone) for chain in tasks}
     sentences = tuple(explain_cut_left_out(cut, options) for cut in left_out if _concerns(cut, tasks))
@@ -104,10 +111,8 @@ def common_blocks(left: Chain, right: Chain) -> int:
 class _Describer:
     """Names the segments of a layout and says what each is."""
 
-    def __init__(
-        self, tasks: Sequence[Chain], backbone: Chain | None, layout: Layout, options: CutOptions, names: Mapping[str, str]
-    ) -> None:
-        self._layout, self._options, self._names = layout, options, names
+    def __init__(self, tasks: Sequence[Chain], backbone: Chain | None, layout: Layout, options: CutOptions) -> None:
+        self._layout, self._options = layout, options
         self._tasks = [chain.name for chain in tasks]
         self._backbone_taps = backbone.taps if backbone else frozenset[str]()
         self._backbone_digests = {block.digest for block in backbone.blocks} if backbone else set[str]()
@@ -119,22 +124,20 @@ class _Describer:
                 self._users[occurrence.key].add(name)
                 self._inputs[occurrence.key].add(occurrence.inputs)
 
-    def segments(self) -> dict[Key, PlannedSegment]:
-        """Return the tasks' segments by key; each is described as it is where it comes earliest."""
+    def segments(self, there: Mapping[str, str]) -> dict[Key, PlannedSegment]:
+        """Return the tasks' segments by key; each is described as it is where it comes earliest, and `there` are names given."""
         found: dict[Key, list[Occurrence]] = defaultdict(list)
         for name in self._tasks:
             for occurrence in self._layout[name]:
                 found[occurrence.key].append(occurrence)
-        earliest = (min(places, key=lambda place: (place.blocks[0].index, place.chain)) for places in found.values())
-        return {occurrence.key: self._segment(occurrence) for occurrence in earliest}
+        earliest = [min(places, key=lambda place: (place.blocks[0].index, place.chain)) for places in found.values()]
+        roles = {part.key: self._role(part) for part in earliest}
+        wanted = {part.key: _name(roles[part.key], part.blocks) for part in earliest}
+        names = choose_names(wanted, {part.key: _content(part.blocks) for part in earliest}, there)
+        return {part.key: self._segment(names[part.key], roles[part.key], part) for part in earliest}
 
-    def _segment(self, occurrence: Occurrence) -> PlannedSegment:
-        run, digest = occurrence.blocks, _digest(occurrence.blocks)
-        role = self._role(occurrence)
-        name = self._names.get(digest) or f"{role}-{run[0].index:02d}-{run[-1].index:02d}-{digest[:8]}"
-        return PlannedSegment(
-            name, role, occurrence.chain, run, explain_cut(occurrence, self._layout, self._tasks, self._options)
-        )
+    def _segment(self, name: str, role: str, part: Occurrence) -> PlannedSegment:
+        return PlannedSegment(name, role, part.chain, part.blocks, explain_cut(part, self._layout, self._tasks, self._options))
 
     def _role(self, occurrence: Occurrence) -> str:
         users = self._users[occurrence.key]
@@ -160,3 +163,11 @@ def _fork(chain: Chain, tasks: Sequence[Chain], backbone: Chain | None) -> int:
 
 def _digest(run: Run) -> str:
     return combined_digest([block.digest for block in run])
+
+
+def _content(run: Run) -> str:
+    return content_of(_digest(run), (tap.rows for tap in run[0].inputs))
+
+
+def _name(role: str, run: Run) -> str:
+    return segment_name(role, run[0].index, run[-1].index, _digest(run))

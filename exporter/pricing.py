@@ -18,7 +18,7 @@ from exporter.chain import Chain, Network, Tap
 from exporter.check import check_together
 from exporter.choose import CutOptions
 from exporter.errors import ExportError
-from exporter.existing import Existing
+from exporter.existing import Existing, contents_of
 from exporter.extract import extract_segment
 from exporter.guard import canonical_form, guarded
 from exporter.planning import PlannedStep, SharingPlan, make_sharing_plan
@@ -62,14 +62,14 @@ class Served:
     """What is served already: networks as chains, with the weight bytes of their segments by name.
 
     existing: where they are in a repository, whose segments then stay as they are; without it, `cuts` says how cuts are chosen for the
-    networks and the task to come together. names: by digest, those of the repository's segments.
+    networks and the task to come together. there: the names of the repository's segments, with their contents.
     """
 
     chains: tuple[Chain, ...]
     stored: Mapping[str, int]
     cuts: CutOptions = field(default_factory=CutOptions)
     existing: Existing | None = None
-    names: Mapping[str, str] = field(default_factory=dict)
+    there: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def alone(cls, backbone: Chain, cuts: CutOptions | None = None) -> Served:
@@ -85,9 +85,8 @@ class Served:
         if digests.isdisjoint(block.digest for block in backbone.blocks):
             raise SharesNothing(repository.path)
         check_together(chains, backbone)
-        segments = repository.segments.values()
-        stored = {segment.name: segment.weight_bytes for segment in segments}
-        return cls(chains, stored, existing=existing, names={segment.digest: segment.name for segment in segments})
+        stored = {segment.name: segment.weight_bytes for segment in repository.segments.values()}
+        return cls(chains, stored, existing=existing, there=contents_of(repository))
 
     @property
     def taps(self) -> frozenset[str]:
@@ -96,8 +95,8 @@ class Served:
 
     def plan(self, new: Chain) -> SharingPlan:
         """Return the sharing plan of what is served and `new`."""
-        cuts = self.cuts if self.existing is None else keep_segments(self.existing, [new])
-        return make_sharing_plan([*self.chains, new], options=cuts, names=self.names)
+        cuts = self.cuts if self.existing is None else keep_segments(self.existing.steps, [new])
+        return make_sharing_plan([*self.chains, new], options=cuts, there=self.there)
 
     def added_steps(self, plan: SharingPlan, new: Chain) -> list[PlannedStep]:
         """Return the steps of `new` that nothing else takes, in order."""

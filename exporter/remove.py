@@ -44,5 +44,5 @@ def remove_tasks(repo: Path, names: Iterable[str], *, gc: bool = False, waiting:
             raise LastTask(repo)
         unused = unused_segments(change.repository, rest.values())
         keep_but(change, {*names, ALL_TASKS, *(unused if gc else ())})
-        repository = write_all_tasks(change.folder, rest.values(), change.repository.cuts_left_out)
+        repository = write_all_tasks(change.folder, rest.values(), change.repository.cuts_left_out, change.repository.cut_rule)
     return Removal(replace(repository, path=repo), unused, gc)

@@ -7,7 +7,8 @@ the maximal paths of that graph that nothing enters or leaves on the way (the co
 - what they compute with the same weights on different inputs (a frozen suffix) is one segment: stored once, run on stacked streams;
 - every block is in exactly one segment, so no weight is stored twice, and there is no cut that sharing does not need.
 
-A block that occurs again after itself counts as another block: its first occurrences are compared with first occurrences.
+A block that occurs again after itself counts as another block: its first occurrences are compared with first occurrences. So does one
+that takes another shape (the same activation at another resolution): what was written for one shape does not take another.
 A block that takes several tensors begins a segment, so that only the first block of a segment takes more than the tap before it.
 """
 
@@ -28,14 +29,14 @@ Copies = Mapping[Place, str]
 class Key(NamedTuple):
     """What tells blocks apart. depth: how many equal blocks precede it on its way. copy: "", or which copy of it this one is."""
 
-    digest: str
+    content: str
     depth: int
     copy: str = ""
 
     @property
     def text(self) -> str:
         """Return the key as one word."""
-        return f"{self.digest[:16]}.{self.depth}{self.copy}"
+        return f"{self.content}.{self.depth}{self.copy}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class SegmentFinder:
     def _keys(self, chain: Chain, copies: Copies) -> list[Key]:
         depths = self._depths[chain.name]
         return [
-            Key(block.digest, depth, copies.get((chain.name, block.index), ""))
+            Key(block.content, depth, copies.get((chain.name, block.index), ""))
             for block, depth in zip(chain.blocks, depths, strict=True)
         ]
 
@@ -88,13 +89,13 @@ class SegmentFinder:
 def _depths(chain: Chain) -> list[int]:
     """Return for each block how many equal ones precede it on its way, at most."""
     producers = {tap.address: block.index for block in chain.blocks for tap in block.outputs}
-    ahead: list[Counter[str]] = []  # per block: how often each digest occurs on the way to it, at most
+    ahead: list[Counter[str]] = []  # per block: how often each content occurs on the way to it, at most
     for block in chain.blocks:
         before: Counter[str] = Counter()
         for index in {producers[tap.address] for tap in block.inputs if tap.address in producers}:
-            before |= ahead[index] | Counter({chain.blocks[index].digest: ahead[index][chain.blocks[index].digest] + 1})
+            before |= ahead[index] | Counter({chain.blocks[index].content: ahead[index][chain.blocks[index].content] + 1})
         ahead.append(before)
-    return [before[block.digest] for before, block in zip(ahead, chain.blocks, strict=True)]
+    return [before[block.content] for before, block in zip(ahead, chain.blocks, strict=True)]
 
 
 def _starts(chains: Sequence[Chain], keys: Mapping[str, Sequence[Key]], also_cut: Collection[str]) -> set[Key]:

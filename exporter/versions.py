@@ -82,9 +82,25 @@ def all_versions(tasks: Mapping[str, Task], coming: Collection[str]) -> dict[str
     versions = {}
     for task in tasks.values():
         for version in task.versions:
-            is_current = version is task and task.name not in coming
-            versions[task.name if is_current else f"{task.name}@{version.version}"] = _bare(version)
+            versions[_key(task, version, coming)] = _bare(version)
     return versions
+
+
+def staying(tasks: Mapping[str, Task], coming: Collection[str], *, beside: bool) -> dict[str, bool]:
+    """Return which of `all_versions` stay when others are `coming`, and whether each answers requests then, or is only kept.
+
+    beside: those that come are canaries.
+    """
+    answers: dict[str, bool] = {}
+    for task in tasks.values():
+        comes = task.name in coming
+        left: list[tuple[Task | None, bool]] = [(task, beside or not comes)]
+        if beside or not comes:
+            left.append((task.previous, False))
+        if not comes:
+            left.append((task.canary.task if task.canary else None, True))
+        answers |= {_key(task, version, coming): answering for version, answering in left if version is not None}
+    return answers
 
 
 def with_steps(task: Task, steps: Mapping[tuple[str, str], tuple[Step, ...]]) -> Task:
@@ -95,6 +111,11 @@ def with_steps(task: Task, steps: Mapping[tuple[str, str], tuple[Step, ...]]) ->
         previous=task.previous and with_steps(task.previous, steps),
         canary=task.canary and Canary(with_steps(task.canary.task, steps), task.canary.share),
     )
+
+
+def _key(task: Task, version: Task, coming: Collection[str]) -> str:
+    is_current = version is task and task.name not in coming
+    return task.name if is_current else f"{task.name}@{version.version}"
 
 
 def _bare(task: Task) -> Task:

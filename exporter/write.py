@@ -26,7 +26,7 @@ from serving.repository.config import (
     task_config,
     to_text,
 )
-from serving.repository.model import Rows
+from serving.repository.model import DEFAULT_CUT_RULE, Rows
 from serving.repository.read import CANARY, CONFIG_FILE, PREVIOUS
 
 
@@ -122,14 +122,18 @@ def _writing(repo: Path, waiting: Waiting) -> Iterator[Aside]:
 
 
 def write_configs(
-    folder: Path, segments: Mapping[str, Segment], tasks: Mapping[str, Task], cuts_left_out: Sequence[str] = ()
+    folder: Path,
+    segments: Mapping[str, Segment],
+    tasks: Mapping[str, Task],
+    cuts_left_out: Sequence[str] = (),
+    cut_rule: str = DEFAULT_CUT_RULE,
 ) -> Repository:
     """Write the configurations of `segments` (whose models are there already), `tasks` and all_tasks; return what is there now.
 
     Raises NameTaken when the folder of a task is there already.
     """
     write_models(folder, segments, tasks)
-    return write_all_tasks(folder, tasks.values(), cuts_left_out)
+    return write_all_tasks(folder, tasks.values(), cuts_left_out, cut_rule)
 
 
 def write_models(folder: Path, segments: Mapping[str, Segment], tasks: Mapping[str, Task]) -> None:
@@ -148,7 +152,9 @@ def write_models(folder: Path, segments: Mapping[str, Segment], tasks: Mapping[s
             _write_kept(folder / task.name / CANARY, task.canary.task, to_text(kept_config(task.canary)))
 
 
-def write_all_tasks(folder: Path, tasks: Iterable[Task], cuts_left_out: Sequence[str] = ()) -> Repository:
+def write_all_tasks(
+    folder: Path, tasks: Iterable[Task], cuts_left_out: Sequence[str] = (), cut_rule: str = DEFAULT_CUT_RULE
+) -> Repository:
     """Write the ensemble of all `tasks`, whose own folders and segments are in `folder` already; return what is there now.
 
     An ensemble of that name that is there is replaced.
@@ -156,7 +162,7 @@ def write_all_tasks(folder: Path, tasks: Iterable[Task], cuts_left_out: Sequence
     tasks = list(tasks)
     if (folder / ALL_TASKS).exists():
         shutil.rmtree(folder / ALL_TASKS)
-    _ensemble_folder(folder, ALL_TASKS, to_text(all_tasks_config(tasks, cuts_left_out)))
+    _ensemble_folder(folder, ALL_TASKS, to_text(all_tasks_config(tasks, cuts_left_out, cut_rule)))
     for task in tasks:
         _write_labels(folder / ALL_TASKS / f"{task.name}.{LABELS_FILE}", task)
     for copy, config in copy_configs(tasks).items():

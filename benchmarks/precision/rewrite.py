@@ -35,7 +35,9 @@ def rewritten(repository: Repository, rows: Array, out: Path, precision: str, co
             model = convert(onnx.load(repository.model_file(name)), feeds)
             segments[name] = _write(repository.segments[name], model, folder)
         tasks = {name: _moved(task, segments, precision) for name, task in repository.tasks.items()}
-        written = write_configs(folder, {segment.name: segment for segment in segments.values()}, tasks, repository.cuts_left_out)
+        written = write_configs(
+            folder, {segment.name: segment for segment in segments.values()}, tasks, repository.cuts_left_out, repository.cut_rule
+        )
     return replace(written, path=out)
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
+from espalier.commands.cuts import RecutRule, recut_options
 from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, Task, Tasks, input_options, open_inputs
 from espalier.commands.rows import Coupled, print_remarks
 from espalier.commands.scores import describe_scores
 from espalier.commands.versions import describe_inherited
 from espalier.console import console, human_macs, progress_bars, say
+
+if TYPE_CHECKING:
+    from exporter.extend import AddReport
 
 
 def add(
@@ -25,8 +29,9 @@ def add(
     mean: Mean = None,
     std: Std = None,
     recut: Annotated[
-        bool, typer.Option("--recut", help="Divide segments that are there, where that lets the new tasks share more.")
+        bool, typer.Option("--recut", help="Cut all tasks anew, as an export of them would; without a task, only that.")
     ] = False,
+    cuts: RecutRule = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace tasks of the same names; the old ones are kept for a rollback.")
     ] = False,
@@ -35,18 +40,20 @@ def add(
     """Add tasks to a repository. What is there stays as it is, down to the byte, unless --recut is given.
 
     The new tasks fork at the cuts that are there. A server that is running goes on with what it has loaded. For what MODEL may be,
-    see `espalier export --help`.
+    see `espalier export --help`. With --recut, segments that are there are divided and joined where that makes all tasks cheaper;
+    what no task uses any more stays until `espalier gc`.
 
     [dim]espalier add repo --backbone resnet50.a1_in1k --task birds=birds.safetensors[/]
     """
     inputs = input_options(preprocess, image_size, mean, std)
+    options = recut_options(recut, cuts)
 
     from espalier.tree import repository_tree
     from exporter.extend import AddOptions, add_tasks
 
     with progress_bars() as report:
         sources = open_inputs(backbone, task, tasks, inputs)
-        result = add_tasks(repo, sources, AddOptions(recut, replace, coupled=coupled), report, say)
+        result = add_tasks(repo, sources, AddOptions(recut, replace, cuts=options, coupled=coupled), report, say)
     console.print(repository_tree(result.repository))
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")
@@ -60,8 +67,30 @@ def add(
         if missed.blocks:
             console.print(
                 f"[yellow]{escape(name)}[/] computes {missed.blocks} blocks ({human_macs(missed.macs)} a request) itself that it has in "
-                "common with others, because there is no cut after them; --recut makes one."
+                f"common with others, because there is no cut after them; `espalier add {escape(str(repo))} --recut` cuts anew.",
+                soft_wrap=True,
             )
-    console.print(
-        f"Added {escape(', '.join(sources.tasks))}: {len(result.new)} new segments, {len(result.kept)} kept as they were."
-    )
+    if sources.tasks:
+        console.print(f"Added {escape(', '.join(sources.tasks))}: {_segments(result)}.", soft_wrap=True)
+    if recut:
+        console.print(_describe_recut(result), soft_wrap=True)
+
+
+def _segments(result: AddReport) -> str:
+    return f"{len(result.new)} new {'segment' if len(result.new) == 1 else 'segments'}, {len(result.kept)} kept as they were"
+
+
+def _describe_recut(result: AddReport) -> str:
+    """Return what became of the segments that were there."""
+    from exporter.gc import unused_segments
+
+    path = escape(str(result.repository.path))
+    by = f"by the rule {result.repository.cut_rule!r}"
+    pairs = [(task, result.repository.tasks[name]) for name, task in result.before.items()]
+    changed = [old.name for old, new in pairs if old.version == new.version and old.steps != new.steps]
+    if changed:
+        said = f"Cut {escape(', '.join(changed))} anew {by}: {_segments(result)}."
+    else:
+        said = f"Every cut is where an export {by} makes it: nothing was cut anew."
+    unused = len(unused_segments(result.repository))
+    return f"{said} No task uses {unused} of the segments; `espalier gc {path}` removes them." if unused else said

@@ -17,6 +17,14 @@ Cuts = Annotated[
         "ends, and only there, so that tasks added later find their fork.",
     ),
 ]
+RecutRule = Annotated[
+    str | None,
+    typer.Option(
+        "--cuts",
+        metavar="cheap|exact|stages",
+        help="With --recut, how to cut, as for `espalier export`. Default: as it was exported.",
+    ),
+]
 MaxSegments = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Leave out more cuts until N segments remain, the cheapest first.")
 ]
@@ -30,3 +38,12 @@ def cut_options(cuts: str, max_segments: int | None) -> CutOptions:
         if cuts == rule:
             return CutOptions(rule, max_segments)
     raise typer.BadParameter(f"must be cheap, exact or stages, not {cuts!r}.", param_hint="--cuts")
+
+
+def recut_options(recut: bool, cuts: str | None) -> CutOptions | None:
+    """Return what the command line says of cutting anew; None: as before. Raises typer.BadParameter."""
+    if cuts is None:
+        return None
+    if not recut:
+        raise typer.BadParameter("says how to cut anew; give --recut, too.", param_hint="--cuts")
+    return cut_options(cuts, None)

@@ -59,7 +59,7 @@ def deploy(
         deployment = deploy(repo, sources, canary=share, coupled=coupled, progress=report, waiting=say)
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
-    _print_sharing(deployment, task)
+    _print_sharing(deployment, task, repo)
     tell(servers, [task], "load", changed=f"{describe_versions(change.after)}.", way_back=_way_back(change, repo))
 
 
@@ -91,7 +91,7 @@ def parse_task_model(text: str, name: str | None) -> tuple[str, str]:
     return file.stem, text
 
 
-def _print_sharing(deployment: Deployment, task: str) -> None:
+def _print_sharing(deployment: Deployment, task: str, repo: Path) -> None:
     added = deployment.added
     if added is None:
         return
@@ -108,7 +108,7 @@ def _print_sharing(deployment: Deployment, task: str) -> None:
     if missed.blocks:
         console.print(
             f"[yellow]{escape(task)}[/] computes {missed.blocks} blocks ({human_macs(missed.macs)} a request) itself that it has in "
-            "common with others, because there is no cut after them; `espalier add --recut` makes one.",
+            f"common with others, because there is no cut after them; `espalier add {escape(str(repo))} --recut` cuts anew.",
             soft_wrap=True,
         )
     segments = f"{len(added.new)} new {'segment' if len(added.new) == 1 else 'segments'}"

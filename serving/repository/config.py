@@ -16,6 +16,7 @@ from tritonclient.grpc import model_config_pb2
 from serving.errors import RepositoryError
 from serving.preprocessing import Layout, Preprocessing
 from serving.repository.model import (
+    DEFAULT_CUT_RULE,
     SEGMENT_INPUT,
     SEGMENT_OUTPUT,
     Canary,
@@ -35,6 +36,7 @@ COPY = "copy"
 LABELS_FILE = "labels.txt"
 KIND = "espalier_kind"
 _PARITY = "parity_sample"
+_CUT_RULE = "cut_rule"
 
 # A protobuf class without type information: `Any` at this one boundary.
 ModelConfig: Any = model_config_pb2.ModelConfig
@@ -90,7 +92,9 @@ def kept_config(kept: Task | Canary) -> Any:
     return config
 
 
-def all_tasks_config(tasks: Iterable[Task], cuts_left_out: Sequence[str] = (), copied: bool = True) -> Any:
+def all_tasks_config(
+    tasks: Iterable[Task], cuts_left_out: Sequence[str] = (), cut_rule: str = DEFAULT_CUT_RULE, *, copied: bool = True
+) -> Any:
     """Return the ensemble of all `tasks`: the outputs of each; a client picks tasks by the outputs that it requests.
 
     All tasks must take the same inputs (the exporter sees to that). A step that several tasks have in common appears once; where
@@ -102,7 +106,11 @@ def all_tasks_config(tasks: Iterable[Task], cuts_left_out: Sequence[str] = (), c
     if copied:
         steps, copies = ensemble_of(tasks)
         steps += [Step(copy.model, (copy.source,), (copy.spec.name,)) for copy in copies]
-    parameters = {KIND: ALL_TASKS, "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else ""}
+    parameters = {
+        KIND: ALL_TASKS,
+        "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else "",
+        _CUT_RULE: cut_rule if cut_rule != DEFAULT_CUT_RULE else "",
+    }
     return _ensemble(ALL_TASKS, tasks, steps, parameters)
 
 
@@ -137,6 +145,11 @@ def parse_cuts_left_out(config: Any) -> tuple[str, ...]:
         return tuple(map(str, json.loads(_parameters(config).get("cuts_left_out", "[]"))))
     except ValueError as error:
         raise _incomplete(config.name, "model", error) from error
+
+
+def parse_cut_rule(config: Any) -> str:
+    """Return by what rule `all_tasks_config` was told that the cuts were chosen."""
+    return _parameters(config).get(_CUT_RULE, DEFAULT_CUT_RULE)
 
 
 def to_text(config: Any) -> str:

@@ -17,6 +17,8 @@ Rows = Literal["independent", "coupled", ""]
 # What the numbers are that a classifier answers: see `Task`.
 Scores = Literal["logits", "probabilities", "independent", "log_probabilities", "value", ""]
 
+DEFAULT_CUT_RULE = "cheap"  # what a repository that does not say it was cut by
+
 
 def segment_tensor(kind: str, index: int) -> str:
     """Return the name of a segment's tensor number `index`, `kind` being SEGMENT_INPUT or SEGMENT_OUTPUT: input, input_1, ..."""
@@ -167,6 +169,7 @@ class Repository:
     """Segments and tasks, each by name. `path` holds `<segment>/<version>/model.onnx`.
 
     cuts_left_out: places where tasks part or meet without a cut there, with the reason, a sentence each for people.
+    cut_rule: by what rule of the exporter it was cut, and is cut anew.
     copies: models that only copy a tensor, which `all_tasks` needs on Triton where tasks have equal outputs.
     unserved: why models that are there, and that espalier did not export, cannot be served: a sentence each for people.
     """
@@ -176,6 +179,7 @@ class Repository:
     tasks: Mapping[str, Task]
     cuts_left_out: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
+    cut_rule: str = DEFAULT_CUT_RULE
     unserved: Mapping[str, str] = field(default_factory=dict)
 
     @property

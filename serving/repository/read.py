@@ -18,6 +18,7 @@ from serving.repository.config import (
     LABELS_FILE,
     kind_of,
     parse_canary,
+    parse_cut_rule,
     parse_cuts_left_out,
     parse_kept,
     parse_segment,
@@ -28,7 +29,7 @@ from serving.repository.files import CANARY as CANARY
 from serving.repository.files import CONFIG_FILE as CONFIG_FILE
 from serving.repository.files import PREVIOUS as PREVIOUS
 from serving.repository.files import ModelFiles, PlainFiles, Texts, decode, read_files, read_plain_files
-from serving.repository.model import Repository, Segment, Task
+from serving.repository.model import DEFAULT_CUT_RULE, Repository, Segment, Task
 
 # Each attempt but the last met a writer that replaced the repository in these very milliseconds.
 _ATTEMPTS = 100
@@ -38,7 +39,8 @@ _ATTEMPTS = 100
 class _AllTasks:
     """What is asked of the ensemble of all tasks; the rest follows from the tasks."""
 
-    cuts_left_out: tuple[str, ...]
+    cuts_left_out: tuple[str, ...] = ()
+    cut_rule: str = DEFAULT_CUT_RULE
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,9 @@ class RepositoryReader:
         self._ours = frozenset(name for name, model in models.items() if model is not None) | (
             {ALL_TASKS} if self._all_tasks else set()
         )
-        cuts = self._all_tasks.cuts_left_out if self._all_tasks else ()
+        told = self._all_tasks or _AllTasks()
         copies = tuple(name for name, model in models.items() if isinstance(model, _Copy))
-        repository = Repository(self._path, segments, tasks, cuts, copies)
+        repository = Repository(self._path, segments, tasks, told.cuts_left_out, copies, told.cut_rule)
         check_repository(repository)
         if self._read_plain is not None:
             repository = self._with_plain(repository, self._read_plain)
@@ -194,7 +196,7 @@ def _parse(files: ModelFiles) -> _Model:
             task = replace(task, canary=parse_canary(_config(files.canary, task.name), _labels(files.canary)))
         return task
     if kind == ALL_TASKS:
-        return _AllTasks(parse_cuts_left_out(config))
+        return _AllTasks(parse_cuts_left_out(config), parse_cut_rule(config))
     return _Copy() if kind == COPY else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -145,6 +146,31 @@ def test_what_is_let_go_of_is_said(folder: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert "Version 3 of other is current and version 1 is kept for a rollback. Version 2 is gone." in run.stdout
     assert versions(folder, "other") == ["3", "1"]
+
+
+@pytest.mark.parametrize("command", [["deploy", "middle.onnx", "--to", "repo"], ["add", "repo", "--task", "middle=middle.onnx"]])
+def test_the_advice_to_cut_anew_can_be_followed(folder: Path, command: list[str]) -> None:
+    FAMILY["middle"].save(folder / "middle.onnx")
+    advised = espalier(*command, cwd=folder)
+    assert advised.returncode == 0, advised.stderr
+    advice = re.search(r"no cut after them; `espalier (.*)` cuts anew", " ".join(advised.stdout.split()))
+    assert advice is not None
+    run = espalier(*advice[1].split(), cwd=folder)
+    assert run.returncode == 0, run.stderr
+    assert "Cut late, middle, probe anew by the rule 'exact': 4 new segments, 4 kept as they were." in run.stdout
+    assert "No task uses 2 of the segments; `espalier gc repo` removes them." in run.stdout
+    again = espalier(*advice[1].split(), "--cuts", "exact", cwd=folder)
+    assert "Every cut is where an export by the rule 'exact' makes it: nothing was cut anew." in again.stdout
+
+
+def test_how_to_cut_is_asked_only_where_something_is_cut_anew(folder: Path) -> None:
+    for words, sentence in (
+        (["--cuts", "exact"], "give --recut, too"),
+        (["--recut", "--cuts", "fine"], "cheap, exact or stages"),
+    ):
+        run = espalier("add", "repo", "--task", "more=probe.onnx", *words, cwd=folder)
+        assert run.returncode == 2
+        assert sentence in " ".join(run.stderr.replace("│", "").split())
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def replace_with(repo: Path, source: Repository) -> None:
 def build(folder: Path, source: Repository) -> None:
     for name in source.segments:
         model_path(folder, name).write_bytes(source.model_file(name).read_bytes())
-    write_configs(folder, source.segments, source.tasks)
+    write_configs(folder, source.segments, source.tasks, source.cuts_left_out, source.cut_rule)
 
 
 def rewrite(repo: Path) -> None:

@@ -97,14 +97,14 @@ def test_segments_compose_to_every_task_and_hold_every_block_once(family: tuple[
     occurrences: dict[tuple[str, int], set[tuple[str, int]]] = {}
     for task in tasks:
         steps = plan.tasks[task.name]
-        composed = [(name, i, b.digest) for name in (s.segment for s in steps) for i, b in enumerate(plan.segments[name].blocks)]
-        assert [digest for _, _, digest in composed] == [block.digest for block in task.blocks]
+        composed = [(name, i, b.content) for name in (s.segment for s in steps) for i, b in enumerate(plan.segments[name].blocks)]
+        assert [content for _, _, content in composed] == [block.content for block in task.blocks]
         assert steps[0].inputs == task.blocks[0].inputs
         assert steps[-1].outputs == task.blocks[-1].outputs
         seen: dict[str, int] = {}
-        for name, index, digest in composed:
-            occurrences.setdefault((digest, seen.get(digest, 0)), set()).add((name, index))
-            seen[digest] = seen.get(digest, 0) + 1
+        for name, index, content in composed:
+            occurrences.setdefault((content, seen.get(content, 0)), set()).add((name, index))
+            seen[content] = seen.get(content, 0) + 1
     assert all(len(places) == 1 for places in occurrences.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +35,12 @@ class Wired:
         self._node("MatMul", [source], name + ".product", size, extra=[f"{self.prefix}{name}.weight"])
         return self._node("Tanh", [name + ".product"], name, size)
 
+    def clip(self, source: str, name: str) -> str:
+        """A ReLU6 with constant limits, as torch exports it: a block of its own, equal wherever it occurs."""
+        limits = [f"{self.prefix}{name}.low", f"{self.prefix}{name}.high"]
+        self._weights += [numpy_helper.from_array(np.float32(value), limit) for value, limit in zip((0, 6), limits, strict=True)]
+        return self._node("Clip", [source], name, self._sizes[source], extra=limits)
+
     def layers(self, source: str, seeds: dict[str, int]) -> str:
         for name, seed in seeds.items():
             source = self.layer(source, name, seed)
@@ -65,6 +72,16 @@ FROZEN = {"b1": 1, "b2": 2, "b3": 3, "b4": 4}
 def plain(seeds: dict[str, int], head: int, classes: int = 3) -> ir.Model:
     net = Wired()
     net.layer(net.layers("image", seeds), "logits", head, classes)
+    return net.model("logits")
+
+
+def clipped(seeds: Sequence[int], widths: Sequence[int], head: int) -> ir.Model:
+    """Layers of different widths, the same activation after each: one digest, several shapes."""
+    net = Wired()
+    source = "image"
+    for index, (seed, width) in enumerate(zip(seeds, widths, strict=True)):
+        source = net.clip(net.layer(source, f"b{index}", seed, width), f"b{index}.clip")
+    net.layer(source, "logits", head, 3)
     return net.model("logits")
 
 
