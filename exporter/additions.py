@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from exporter.analysis import Analysis, Progress
+from exporter.chain import Chain
 from exporter.choose import CUT_RULES, CutOptions
 from exporter.describe import NOTHING_TAKEN, describe_steps, describe_task, names_of_tensors
 from exporter.errors import UnknownCutRule
@@ -49,7 +50,18 @@ def plan_beside(old: Repository, existing: Existing, coming: Sources, analysis: 
     plan = replace(plan, cuts_left_out=old.cuts_left_out)
     steps = {name: task.steps for name, task in old.tasks.items()}
     missed = {chain.name: missed_sharing(there, cuts, chain) for chain in new}
-    return Addition(plan, steps, _described(coming.tasks, plan, analysis, old, steps), old.cut_rule, missed)
+    described = _described(coming.tasks, plan, analysis, old, steps)
+    described = {name: _as_there(task, analysis.tasks[name], existing, old) for name, task in described.items()}
+    return Addition(plan, steps, described, old.cut_rule, missed)
+
+
+def _as_there(task: Task, chain: Chain, existing: Existing, old: Repository) -> Task:
+    """Return `task` with the steps of a version of it that computes the same: what is deployed again changes nothing."""
+    wanted = [tap.address for tap in chain.outputs]
+    for version, there in existing.chains.items():
+        if version.partition("@")[0] == task.name and [tap.address for tap in there.outputs] == wanted:
+            return replace(task, steps=old.tasks[version].steps)
+    return task
 
 
 def plan_anew(
