@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from math import prod
 from typing import Any
 
@@ -25,9 +24,9 @@ from serving.protocol.tensors import check_count, check_strings, checked_dtype, 
 _MAX_SMALL_BYTES = 64 * 1024  # of names, shapes and parameters: more than anybody needs, and little as objects
 _MAX_OBJECTS = 1 << 15  # inputs, outputs and their parameters
 _PIECE_BYTES = 1 << 16  # converted at once: Python lets no other thread run meanwhile
-_PIECE_STRINGS = 1 << 12
 _SPACE = b" \t\n\r"
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_OUTSIDE = re.compile(rb'(?:[^"]++|' + _STRING.pattern + rb")*+", re.DOTALL)
 _NOT_FINITE = re.compile(_STRING.pattern + rb"|-?(?:NaN|Infinity)", re.DOTALL)
 # What Python's json writes for numbers that are not finite, in words that JSON has: too large, and a zero that nobody else writes.
 _WORDS = {b"NaN": b"-0e9999", b"Infinity": b"1e9999", b"-Infinity": b"-1e9999"}
@@ -110,27 +109,26 @@ class JsonValues:
         return [float("nan") if word.strip() == _WORDS[b"NaN"] else float(word) for word in text[1:-1].split(b",")]
 
     def _strings(self, name: str, sizes: tuple[int, ...], check: Callable[[], None]) -> Array:
+        wrong = InvalidRequest(f"Tensor {name!r} is BYTES; its values are strings.")
         text = bytes(self.text)
         found = _Measure(name, sizes)
-        for piece in _pieces(memoryview(_STRING.sub(b"0", text))):
+        for piece in _whole_strings(text):
             check()
+            piece = _STRING.sub(b"0", piece)
             if piece.translate(None, b"0,[]" + _SPACE):
-                raise InvalidRequest(f"Tensor {name!r} is BYTES; its values are strings.")
+                raise wrong
             found.add(piece)
         found.check()
         check_strings(name, prod(sizes))
         values: NDArray[np.object_] = np.empty(prod(sizes), object)
-        words = (match[0] for match in _STRING.finditer(text))
-        for start in range(0, values.size, _PIECE_STRINGS):
+        done = 0
+        for piece in _whole_strings(text):
             check()
-            piece = b",".join(islice(words, _PIECE_STRINGS))
-            try:
-                strings = [string.encode() for string in _strings.decode(b"[%b]" % piece)]
-            except ValueError as error:  # JSON can escape half of a surrogate pair
-                raise InvalidRequest(f"Tensor {name!r} has strings that are not Unicode text.") from error
-            if len(strings) != min(_PIECE_STRINGS, values.size - start):
-                raise InvalidRequest(f"Tensor {name!r} is BYTES; its values are strings.")
-            values[start : start + len(strings)] = strings
+            strings = _strings.decode(b"[%b]" % b",".join(_STRING.findall(piece)))
+            values[done : done + len(strings)] = [string.encode() for string in strings]
+            done += len(strings)
+        if done < values.size:
+            raise wrong
         return values
 
 
@@ -171,7 +169,7 @@ def read_request(text: bytes) -> dict[str, Any]:
     has more inputs and outputs, or longer names, shapes and parameters, than any request.
     """
     text, not_finite = _finite(text)
-    if text.count(b"{") > _MAX_OBJECTS and _STRING.sub(b"", text).count(b"{") > _MAX_OBJECTS:
+    if text.count(b"{") > _MAX_OBJECTS < sum(_STRING.sub(b"", piece).count(b"{") for piece in _whole_strings(text)):
         raise InvalidRequest(
             f"The request has more than {_MAX_OBJECTS} objects in its JSON; no model has so many inputs and outputs."
         )
@@ -191,7 +189,7 @@ def _finite(text: bytes) -> tuple[bytes, bool]:
     text = text.removeprefix(b"\xef\xbb\xbf")
     if b"NaN" not in text and b"Infinity" not in text:
         return text, False
-    return _NOT_FINITE.sub(lambda match: _WORDS.get(match[0], match[0]), text), True
+    return b"".join(_NOT_FINITE.sub(lambda match: _WORDS.get(match[0], match[0]), piece) for piece in _whole_strings(text)), True
 
 
 def _tensors_of(key: str, raw: msgspec.Raw) -> list[_Tensor]:
@@ -230,15 +228,25 @@ def _is_absent(raw: msgspec.Raw) -> bool:
 
 
 def _pieces(text: memoryview) -> Iterator[bytes]:
-    """Yield `text` in pieces of about _PIECE_BYTES, each but the last with a comma at its end."""
-    start, size = 0, _PIECE_BYTES
+    """Yield `text` in pieces of about _PIECE_BYTES, each but the last with a comma at its end. Raises InvalidRequest."""
+    start = 0
     while start < len(text):
-        piece = bytes(text[start : start + size])
-        if start + size < len(text):
-            cut = piece.rfind(b",") + 1
-            if not cut:  # a lot of space
-                size *= 2
-                continue
-            piece = piece[:cut]
-        start, size = start + len(piece), _PIECE_BYTES
+        piece = bytes(text[start : start + _PIECE_BYTES])
+        if start + len(piece) < len(text):
+            piece = piece[: piece.rfind(b",") + 1]
+        if not piece:
+            raise InvalidRequest(f"A tensor has more than {_PIECE_BYTES} bytes without a comma among its numbers.")
+        start += len(piece)
         yield piece
+
+
+def _whole_strings(text: bytes) -> Iterator[bytes]:
+    """Yield `text` in pieces of about _PIECE_BYTES, none of which ends within a string (of text that is no JSON, the last may)."""
+    start = 0
+    while start < len(text):
+        end = _OUTSIDE.match(text, start, start + _PIECE_BYTES).end()  # type: ignore[union-attr]  # it matches nothing, too
+        if end == start:  # a long string
+            found = _STRING.match(text, start)
+            end = found.end() if found else len(text)
+        yield text[start:end]
+        start = end

@@ -131,7 +131,6 @@ def test_values_that_do_not_fit_are_refused(datatype: Any, shape: Any, values: A
 def test_pieces_of_any_length_make_the_same_tensor(array: np.ndarray, size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("serving.protocol.json_request._PIECE_BYTES", size)
-        patch.setattr("serving.protocol.json_request._PIECE_STRINGS", size)
         values = (
             [text.decode() for text in array.ravel()]
             if array.dtype == object

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import time
+import tracemalloc
 from typing import Any
 
 import grpc
@@ -12,7 +15,7 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving.engines.memory import InMemoryEngine
-from serving.errors import InvalidRequest
+from serving.errors import DeadlineExceeded, InvalidRequest
 from serving.messages import InferResponse
 from serving.protocol import grpc_codec, json_codec
 from serving.protocol.http_infer import infer
@@ -149,3 +152,55 @@ def test_a_long_typed_message_is_answered(server: BackgroundServer) -> None:
         answer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
     found = np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(100, -1)
     np.testing.assert_allclose(found, whole("late", images(100)), rtol=1e-3, atol=1e-4)
+
+
+def tensor_text(data: str, count: int, datatype: str = "FP32", beside: str = "") -> bytes:
+    return f'{{"inputs": [{{"name": "x", "datatype": "{datatype}", "shape": [{count}], "data": {data}}}]{beside}}}'.encode()
+
+
+HOSTILE = {
+    "a long string among short ones": tensor_text('["' + "a" * 40_000 + '"' + ',""' * 10_000 + "]", 10_001),
+    "the same as strings": tensor_text('["' + "a" * 400_000 + '"' + ',""' * 100_000 + "]", 100_001, "BYTES"),
+    "lists 290 deep": tensor_text("[" + ",".join(["[" * 290 + "1" + "]" * 290] * 500) + "]", 500),
+    "a list 100,000 deep": tensor_text("[" * 100_000 + "]" * 100_000, 1),
+    "short numbers": tensor_text("[" + ",".join(["1"] * 200_000) + "]", 200_000),
+    "numbers of many digits": tensor_text("[" + ",".join(["0." + "1" * 300] * 2_000) + "]", 2_000),
+    "a number of a million digits": tensor_text("[" + "1" * 1_000_000 + "]", 1, "INT64"),
+    "empty lists": tensor_text("[" + ",".join(["[]"] * 200_000) + "]", 1),
+    "empty objects": tensor_text("[" + ",".join(["{}"] * 200_000) + "]", 1),
+    "empty inputs": b'{"inputs": [' + b",".join([b"{}"] * 200_000) + b"]}",
+    "empty outputs": b'{"inputs": [], "outputs": [' + b",".join([b"{}"] * 200_000) + b"]}",
+    "parameters": b'{"parameters": {' + b",".join(b'"%d":1' % number for number in range(100_000)) + b"}}",
+    "members that no request has": b"{" + b",".join(b'"%d":1' % number for number in range(100_000)) + b"}",
+    "the same member again and again": b'{"inputs": []' + b',"inputs":[{}]' * 100_000 + b"}",
+    "more values than the shape says": tensor_text("[" + ",".join(["1"] * 200_000) + "]", 3),
+    "many short strings": tensor_text("[" + ",".join(['"ab"'] * 300_000) + "]", 300_000, "BYTES"),
+    "NaN": tensor_text("[" + ",".join(["NaN"] * 200_000) + "]", 200_000),
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_no_json_takes_more_than_eight_times_its_text(body: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(InvalidRequest):
+            json_codec.decode_request("m", "", body, None)
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(body) + (1 << 20)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_body_is_decoded_no_longer_than_it_is_wanted_or_its_timeout() -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        json_codec.decode_request("m", "", long_body(3000), None, check=check)
+    body = long_body(3000)[:-1] + b', "parameters": {"timeout": 1000}}'
+    with pytest.raises(DeadlineExceeded):
+        json_codec.decode_request("m", "", body, None, arrived=time.monotonic() - 1)
