@@ -126,7 +126,7 @@ def test_values_that_do_not_fit_are_refused(datatype: Any, shape: Any, values: A
 @settings(max_examples=60)
 @given(
     finite_arrays | bytes_arrays(st.text(st.characters(exclude_categories=("Cs",)), max_size=4).map(str.encode)),
-    st.integers(1, 30),
+    st.integers(30, 60),
 )
 def test_pieces_of_any_length_make_the_same_tensor(array: np.ndarray, size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
