@@ -31,6 +31,7 @@ from serving.protocol.http_server import HttpServer
 from serving.protocol.image_workers import ImageWorkers
 from serving.protocol.pending import PendingBytes, default_pending_bytes
 from serving.protocol.shared_memory import SharedMemory
+from serving.protocol.work_pool import WorkPool
 from serving.repository.model import Repository
 from serving.repository.read import ReadPlain, RepositoryReader
 from serving.router import Router
@@ -128,7 +129,9 @@ class Server:
             grpc_server = create_grpc_server(self._max_body_bytes, [RequestInterceptor(observer)])
             stack.push_async_callback(grpc_server.stop, 0)
             self.grpc_port = add_grpc_port(grpc_server, self.host, self.grpc_port)
-            add_service(grpc_server, router, memory, self._admin, self._pending)
+            pool = WorkPool()
+            stack.callback(pool.close)
+            add_service(grpc_server, router, memory, self._admin, self._pending, pool)
             await grpc_server.start()
             limit = self._max_body_bytes
             images = stack.enter_context(ImageWorkers())
@@ -141,7 +144,7 @@ class Server:
                 admin=self._admin,
                 pending=self._pending,
             )
-            front = InferFront(app, router, limit, memory, self._pending)
+            front = InferFront(app, router, limit, memory, self._pending, pool)
             http_server = HttpServer(RequestMiddleware(front, observer), listener, self._grace_s)
             await http_server.start()
             stack.push_async_callback(self._shut_down, router, http_server, grpc_server)

@@ -20,10 +20,11 @@ class Terms:
     partial: bool = False
 
 
-def read_terms(parameters: Mapping[str, object], deadline: float | None = None) -> Terms:
+def read_terms(parameters: Mapping[str, object], deadline: float | None = None, now: float | None = None) -> Terms:
     """Return the terms in `parameters`: `timeout` (microseconds, 0: none), `priority`, `partial_results`; others are ignored.
 
-    deadline: of the connection; the earlier of the two counts. Raises InvalidRequest.
+    deadline: of the connection; the earlier of the two counts. now: from when the timeout counts (time.monotonic; None: this moment).
+    Raises InvalidRequest.
     """
     timeout, priority = _count(parameters, "timeout"), _count(parameters, "priority")
     partial = parameters.get("partial_results", False)
@@ -31,7 +32,7 @@ def read_terms(parameters: Mapping[str, object], deadline: float | None = None) 
         raise InvalidRequest(f"Parameter 'partial_results' is {partial!r}; give true or false.")
     ends = [deadline] if deadline is not None else []
     if timeout:
-        ends.append(time.monotonic() + timeout / 1e6)
+        ends.append((time.monotonic() if now is None else now) + timeout / 1e6)
     return Terms(min(ends, default=None), priority or _NORMAL_PRIORITY, partial)
 
 

@@ -9,8 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 import grpc
@@ -27,6 +26,7 @@ from serving.protocol.grpc_service import Received, add_servicer, with_sizes
 from serving.protocol.pending import PendingBytes
 from serving.protocol.shared_memory import SharedMemory, offered
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
+from serving.protocol.work_pool import WorkPool, until
 from serving.router import Router
 
 log = logging.getLogger(__name__)
@@ -70,13 +70,13 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         memory: SharedMemory | None = None,
         admin: Admin | None = None,
         pending: PendingBytes | None = None,
+        pool: WorkPool | None = None,
     ) -> None:
         self._router = router
         self._memory = memory
         self._admin = admin or Admin()
         self._pending = pending or PendingBytes()
-        # One at a time: Python's lock would let no two of them run at once anyway, and each takes many times its message in memory.
-        self._aside = ThreadPoolExecutor(1, "espalier-long-messages")
+        self._pool = pool or WorkPool()
 
     @_translated
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -174,17 +174,14 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         left_s = context.time_remaining()
         deadline = None if left_s is None else time.monotonic() + left_s
         if takes_long(request):
-            decoded = await self._run_aside(partial(decode_request, request, self._memory, deadline))
+            decoded = await self._pool.run(lambda check: decode_request(request, self._memory, deadline, until(deadline, check)))
         else:
             decoded = decode_request(request, self._memory, deadline)
         slots = output_slots(request, self._memory)
         response = await self._router.infer(decoded)
         if answers_long(response):
-            return await self._run_aside(partial(encode_response, response, slots))
+            return await self._pool.run(lambda check: encode_response(response, slots))
         return encode_response(response, slots)
-
-    async def _run_aside(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._aside, work)
 
     def _find(self, request: Any) -> Model:
         """Return the model of a request whose fields are `name` and `version`."""
@@ -267,11 +264,13 @@ def add_service(
     memory: SharedMemory | None = None,
     admin: Admin | None = None,
     pending: PendingBytes | None = None,
+    pool: WorkPool | None = None,
 ) -> None:
     """Let `server` answer for `router`, with system shared memory unless `memory` is None, and say how it is.
 
     admin: who may load and unload models; None: nobody. pending: counts the bytes of inference requests; None: without a limit.
+    pool: where long messages are decoded and encoded.
     """
-    servicer = Servicer(router, memory, admin, pending)
+    servicer = Servicer(router, memory, admin, pending, pool)
     add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer)
     add_servicer(server, HEALTH_SERVICE, Health(router))

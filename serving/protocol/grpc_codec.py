@@ -14,7 +14,8 @@ from serving.errors import InvalidRequest
 from serving.messages import InferRequest, InferResponse, RequestedOutput, error_parameters
 from serving.protocol.fields import optional
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot, is_shared
-from serving.protocol.tensors import LONG_VALUES, MAX_AXES, check_count, checked_shape, from_bytes, from_values, to_bytes
+from serving.protocol.tensors import LONG_VALUES, MAX_AXES, from_bytes, from_numbers, from_strings, to_bytes
+from serving.protocol.work_pool import Check, no_check
 
 _pb: Any = service_pb2
 # Which field of InferTensorContents holds the values of a datatype; the others must come raw.
@@ -41,10 +42,12 @@ def answers_long(response: InferResponse) -> bool:
     return sum([array.size for array in response.outputs.values() if array.dtype.kind == "O"]) > LONG_VALUES
 
 
-def decode_request(message: Any, memory: SharedMemory | None = None, deadline: float | None = None) -> InferRequest:
+def decode_request(
+    message: Any, memory: SharedMemory | None = None, deadline: float | None = None, check: Check = no_check
+) -> InferRequest:
     """Return the request that a ModelInferRequest holds. Raises InvalidRequest, Unsupported, UnknownRegion.
 
-    deadline: of the call, in time.monotonic seconds.
+    deadline: of the call, in time.monotonic seconds. check: called before each input.
     The raw contents belong to the inputs in their order, without those that are in shared memory.
     """
     raw = message.raw_input_contents
@@ -54,6 +57,7 @@ def decode_request(message: Any, memory: SharedMemory | None = None, deadline: f
     remaining, shared = iter(raw), RequestMemory(memory)
     inputs: dict[str, Array] = {}
     for tensor in message.inputs:
+        check()
         if tensor.name in inputs:
             raise InvalidRequest(f"Input {tensor.name!r} is given twice.")
         data = shared.read(read_parameters(tensor.parameters), f"Input {tensor.name!r}")
@@ -96,13 +100,16 @@ def encode_response(response: InferResponse, slots: Mapping[str, Slot] | None = 
 def _input(tensor: Any, raw: bytes | None) -> Array:
     shape = list(tensor.shape)
     if raw is None:
-        return from_values(tensor.name, tensor.datatype, shape, _typed_values(tensor))
+        values = _typed_values(tensor)
+        if tensor.datatype == BYTES:
+            return from_strings(tensor.name, shape, values)
+        return from_numbers(tensor.name, tensor.datatype, shape, values)
     if tensor.HasField("contents"):
         raise InvalidRequest(f"Input {tensor.name!r} has both raw and typed contents; give one of them.")
     return from_bytes(tensor.name, tensor.datatype, shape, memoryview(raw))
 
 
-def _typed_values(tensor: Any) -> list[Any]:
+def _typed_values(tensor: Any) -> Sequence[Any]:
     field = _CONTENTS.get(tensor.datatype)
     for present, _ in tensor.contents.ListFields():
         if present.name != field:
@@ -110,11 +117,8 @@ def _typed_values(tensor: Any) -> list[Any]:
             raise InvalidRequest(f"Input {tensor.name!r} is {tensor.datatype}, but comes in {present.name}; use {wanted}.")
     if field is None:
         return []
-    values = getattr(tensor.contents, field)
-    check_count(
-        tensor.name, checked_shape(tensor.name, list(tensor.shape)), len(values)
-    )  # before each becomes an object of Python's
-    return list(values)
+    values: Sequence[Any] = getattr(tensor.contents, field)
+    return values
 
 
 def _value_count(shape: Sequence[int]) -> int:

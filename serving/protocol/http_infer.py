@@ -6,10 +6,8 @@ Measured with a tiny network, the framework costs several times what decoding a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import partial
-from typing import TypeVar
+import time
+from collections.abc import Mapping
 from urllib.parse import unquote
 
 from starlette.requests import Request
@@ -23,10 +21,10 @@ from serving.protocol.http_errors import answer_error, error_response
 from serving.protocol.json_codec import EncodedResponse, answers_long, decode_request, encode_response, takes_long
 from serving.protocol.pending import Hold, PendingBytes
 from serving.protocol.shared_memory import SharedMemory
+from serving.protocol.work_pool import WorkPool
 from serving.router import Router
 
 _Headers = list[tuple[bytes, bytes]]
-_Result = TypeVar("_Result")
 
 
 class InferFront:
@@ -39,14 +37,14 @@ class InferFront:
         max_body_bytes: int,
         memory: SharedMemory | None = None,
         pending: PendingBytes | None = None,
+        pool: WorkPool | None = None,
     ) -> None:
         self.app = app
         self._router = router
         self._max_body_bytes = max_body_bytes
         self._memory = memory
         self._pending = pending or PendingBytes()
-        # One at a time: Python's lock would let no two of them run at once anyway, and each takes many times its body in memory.
-        self._aside = ThreadPoolExecutor(1, "espalier-long-bodies")
+        self._pool = pool or WorkPool()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -57,7 +55,7 @@ class InferFront:
         try:
             with self._pending.hold() as hold:
                 head, body = await infer(
-                    _headers(scope), receive, self._router, named, self._max_body_bytes, self._memory, self._aside, hold
+                    _headers(scope), receive, self._router, named, self._max_body_bytes, self._memory, self._pool, hold
                 )
         except Exception as error:
             response = await answer_error(Request(scope), error)
@@ -77,31 +75,28 @@ async def infer(
     named: tuple[str, str],
     limit: int,
     memory: SharedMemory | None,
-    aside: Executor | None = None,
+    pool: WorkPool,
     hold: Hold | None = None,
 ) -> tuple[_Headers, bytes]:
     """Return headers and body of the answer to an inference request. headers: names in lower case. named: the model and its version.
 
-    limit: bytes of the body. hold: counts them; None: nobody does. aside: where long bodies are decoded and encoded; None: in the
-    event loop's own threads.
+    limit: bytes of the body. pool: where long ones are decoded and encoded. hold: counts their bytes; None: nobody does.
     Raises what the router raises, QueueFull, and ClientDisconnect when nobody waits any more.
     """
     body = await read_body(headers, receive, limit, hold)
     header_length = headers.get("inference-header-content-length")
+    arrived = time.monotonic()
     if takes_long(body, header_length):
-        decoded, wanted = await _run_aside(aside, partial(decode_request, *named, body, header_length, memory))
+        work = pool.run(lambda check: decode_request(*named, body, header_length, memory, arrived=arrived, check=check))
+        decoded, wanted = await while_wanted(receive, work)
     else:
-        decoded, wanted = decode_request(*named, body, header_length, memory)
+        decoded, wanted = decode_request(*named, body, header_length, memory, arrived=arrived)
     response = await while_wanted(receive, router.infer(decoded))
     if answers_long(response, wanted):
-        encoded = await _run_aside(aside, partial(encode_response, response, wanted, by_pieces=True))
+        encoded = await while_wanted(receive, pool.run(lambda check: encode_response(response, wanted, check)))
     else:
         encoded = encode_response(response, wanted)
     return await _respond(encoded, headers.get("accept-encoding", ""))
-
-
-async def _run_aside(executor: Executor | None, work: Callable[[], _Result]) -> _Result:
-    return await asyncio.get_running_loop().run_in_executor(executor, work)
 
 
 def _headers(scope: Scope) -> Mapping[str, str]:

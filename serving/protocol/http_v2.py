@@ -16,6 +16,7 @@ from serving.protocol.http_infer import infer as answer_infer
 from serving.protocol.pending import PendingBytes
 from serving.protocol.schemas import ErrorBody
 from serving.protocol.shared_memory import SharedMemory
+from serving.protocol.work_pool import WorkPool
 from serving.router import Router
 
 ModelName = Annotated[str, Path(description="A task, `all_tasks` (one output per task), or a segment.")]
@@ -138,12 +139,14 @@ def _add_description(routes: APIRouter, router: Router, suffix: str, tag: str, s
 def _add_inference(
     routes: APIRouter, router: Router, max_body_bytes: int, memory: SharedMemory | None, pending: PendingBytes
 ) -> None:
+    pool = WorkPool()
+
     @routes.post("/models/{model}/versions/{version}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
     async def infer_version(request: Request, model: ModelName, version: Version) -> Response:
         """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
         with pending.hold() as hold:
             headers, body = await answer_infer(
-                request.headers, request.receive, router, (model, version), max_body_bytes, memory, hold=hold
+                request.headers, request.receive, router, (model, version), max_body_bytes, memory, pool, hold
             )
         return Response(body, headers={name.decode(): value.decode() for name, value in headers})
 

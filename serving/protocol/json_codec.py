@@ -6,22 +6,25 @@ the order of the JSON.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from serving.dtypes import BYTES, dtype_name
 from serving.engines.base import Array
 from serving.errors import InvalidRequest
 from serving.messages import InferRequest, InferResponse, RequestedOutput, error_parameters
 from serving.protocol.fields import decimal, objects, optional, parameters_of, required
-from serving.protocol.long_json import read_long, write_long
+from serving.protocol.json_request import JsonValues, read_request
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot
-from serving.protocol.tensors import LONG_VALUES, from_bytes, from_values, to_bytes, to_values
+from serving.protocol.tensors import LONG_VALUES, from_bytes, to_bytes, values_text
+from serving.protocol.work_pool import Check, no_check, until
+from serving.terms import read_terms
 
 _WHERE = "The request"
-LONG_BYTES = 256 * 1024  # of JSON: some milliseconds
+LONG_BYTES = 32 * 1024  # of JSON: a millisecond or two
 
 
 @dataclass(frozen=True)
@@ -63,21 +66,34 @@ def answers_long(response: InferResponse, wanted: OutputFormat) -> bool:
 
 
 def decode_request(
-    model: str, version: str, body: bytes, header_length: str | None, memory: SharedMemory | None = None
+    model: str,
+    version: str,
+    body: bytes,
+    header_length: str | None,
+    memory: SharedMemory | None = None,
+    *,
+    arrived: float | None = None,
+    check: Check = no_check,
 ) -> tuple[InferRequest, OutputFormat]:
-    """Return the request in `body` and how its outputs are to be written. Raises InvalidRequest, Unsupported, UnknownRegion."""
+    """Return the request in `body` and how its outputs are to be written.
+
+    arrived: when, in time.monotonic seconds, from which its `timeout` counts; None: now. check: called between pieces of a long one.
+    Raises InvalidRequest, Unsupported, UnknownRegion, DeadlineExceeded, and what `check` raises.
+    """
     size = _json_size(body, header_length)
-    header = _parse(body[:size])
+    header = read_request(body if size == len(body) else body[:size])
     parameters = parameters_of(header, _WHERE)
+    deadline = read_terms(parameters, now=arrived).deadline
     wanted = objects(header, "outputs", _WHERE)
     shared = RequestMemory(memory)
     request = InferRequest(
         model=model,
         version=version,
         id=optional(header, "id", str, _WHERE, ""),
-        inputs=_inputs(objects(header, "inputs", _WHERE), memoryview(body)[size:], shared),
+        inputs=_inputs(objects(header, "inputs", _WHERE), memoryview(body)[size:], shared, until(deadline, check)),
         outputs=tuple(_output(output) for output in wanted),
         parameters=parameters,
+        deadline=deadline,
     )
     default = optional(parameters, "binary_data_output", bool, _WHERE, False)
     binary = {output["name"]: _parameter(output, "binary_data", bool, default) for output in wanted}
@@ -85,8 +101,8 @@ def decode_request(
     return request, OutputFormat(binary, default, {name: slot for name, slot in slots.items() if slot is not None})
 
 
-def encode_response(response: InferResponse, wanted: OutputFormat, *, by_pieces: bool = False) -> EncodedResponse:
-    """Return the body of `response`. by_pieces: whether to let other threads run in between, where it `answers_long`.
+def encode_response(response: InferResponse, wanted: OutputFormat, check: Check = no_check) -> EncodedResponse:
+    """Return the body of `response`. check: called between pieces of a long one.
 
     JSON has no word for floats that are not finite. As Triton does, and Python's json reads, they are written NaN, Infinity and
     -Infinity; a client whose parser is stricter asks for binary data.
@@ -97,11 +113,12 @@ def encode_response(response: InferResponse, wanted: OutputFormat, *, by_pieces:
     if response.errors:
         header["parameters"] = error_parameters(response)
     blobs = {name: to_bytes(array) for name, array in response.outputs.items() if wanted.is_binary(name)}
-    header["outputs"] = [
-        _describe(name, array, blobs.get(name), wanted.slots.get(name)) for name, array in response.outputs.items()
-    ]
-    head = (write_long(header) if by_pieces else json.dumps(header, separators=(",", ":"))).encode()
-    return EncodedResponse(b"".join([head, *blobs.values()]), len(head) if blobs else None)
+    head = [msgspec.json.encode(header)[:-1], b',"outputs":[']
+    for number, (name, array) in enumerate(response.outputs.items()):
+        head += [b"," if number else b"", *_describe(name, array, blobs.get(name), wanted.slots.get(name), check)]
+    head.append(b"]}")
+    size = sum(map(len, head))
+    return EncodedResponse(b"".join([*head, *blobs.values()]), size if blobs else None)
 
 
 def _json_size(body: bytes, header_length: str | None) -> int:
@@ -113,17 +130,7 @@ def _json_size(body: bytes, header_length: str | None) -> int:
     return size
 
 
-def _parse(text: bytes) -> dict[str, Any]:
-    try:
-        header = json.loads(text) if len(text) <= LONG_BYTES else read_long(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest("The request's body is not JSON; see the v2 inference protocol.") from error
-    if not isinstance(header, dict):
-        raise InvalidRequest("The request's body is JSON, but not an object; see the v2 inference protocol.")
-    return header
-
-
-def _inputs(entries: list[dict[str, Any]], blob: memoryview, shared: RequestMemory) -> dict[str, Array]:
+def _inputs(entries: list[dict[str, Any]], blob: memoryview, shared: RequestMemory, check: Check) -> dict[str, Array]:
     inputs: dict[str, Array] = {}
     used = 0
     for entry in entries:
@@ -131,14 +138,14 @@ def _inputs(entries: list[dict[str, Any]], blob: memoryview, shared: RequestMemo
         if name in inputs:
             raise InvalidRequest(f"Input {name!r} is given twice.")
         size = _parameter(entry, "binary_data_size", int, None)
-        inputs[name] = _input(name, entry, size, blob[used:], shared)
+        inputs[name] = _input(name, entry, size, blob[used:], shared, check)
         used += size or 0
     if used != len(blob):
         raise InvalidRequest(f"The inputs declare {used} bytes of binary data, but {len(blob)} follow the JSON.")
     return inputs
 
 
-def _input(name: str, entry: dict[str, Any], size: int | None, rest: memoryview, shared: RequestMemory) -> Array:
+def _input(name: str, entry: dict[str, Any], size: int | None, rest: memoryview, shared: RequestMemory, check: Check) -> Array:
     where = f"Input {name!r}"
     datatype, shape = required(entry, "datatype", str, where), required(entry, "shape", list, where)
     data = shared.read(_parameters(entry), where)
@@ -147,7 +154,9 @@ def _input(name: str, entry: dict[str, Any], size: int | None, rest: memoryview,
             raise InvalidRequest(f"{where} is in shared memory and comes with the request, too; give one of them.")
         return from_bytes(name, datatype, shape, memoryview(data))
     if size is None:
-        return from_values(name, datatype, shape, required(entry, "data", list, where))
+        if not isinstance(values := entry.get("data"), JsonValues):
+            raise InvalidRequest(f"{where} has a 'data' that is not a list." if "data" in entry else f"{where} has no 'data'.")
+        return values.array(name, datatype, shape, check)
     if not 0 <= size <= len(rest):
         raise InvalidRequest(f"{where} declares {size} bytes of binary data, but {len(rest)} follow.")
     return from_bytes(name, datatype, shape, rest[:size])
@@ -166,11 +175,16 @@ def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
     return parameters_of(entry, f"Tensor {entry.get('name')!r}")
 
 
-def _describe(name: str, array: Array, blob: bytes | None, slot: Slot | None) -> dict[str, Any]:
+def _describe(name: str, array: Array, blob: bytes | None, slot: Slot | None, check: Check) -> Iterator[bytes]:
+    """Yield the JSON of one output, in pieces."""
     description: dict[str, Any] = {"name": name, "datatype": dtype_name(array), "shape": list(array.shape)}
     if slot is not None:
         slot.write(name, to_bytes(array))
-        return description  # and no parameters, where clients look for the size of binary data
-    if blob is None:
-        return description | {"data": to_values(name, array)}
-    return description | {"parameters": {"binary_data_size": len(blob)}}
+        yield msgspec.json.encode(description)  # and no parameters, where clients look for the size of binary data
+    elif blob is not None:
+        yield msgspec.json.encode(description | {"parameters": {"binary_data_size": len(blob)}})
+    else:
+        yield msgspec.json.encode(description)[:-1]
+        yield b',"data":['
+        yield from values_text(name, array, check)
+        yield b"]}"

@@ -5,10 +5,12 @@ Every refusal is an InvalidRequest that names the tensor, what came and what is 
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,9 +21,10 @@ from serving.errors import InvalidRequest
 _LENGTH_BYTES = 4  # BYTES elements are preceded by their length, little-endian
 MAX_AXES = 32  # numpy stops at 64
 _MAX_ELEMENTS = 2**48  # more than any memory holds, and far from the overflows of 64 bits
+_MAX_STRINGS = 1 << 17  # each takes some 50 bytes beyond its text
 LONG_VALUES = 1 << 14  # as Python's objects, or strings: to convert more takes milliseconds
-_PIECE_VALUES = 1 << 16  # converted at once: numpy lets no other thread run meanwhile
-_JSON_KINDS = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}  # numpy kind of the dtype: kinds that JSON values may have
+_PIECE_VALUES = 1 << 13  # written at once: Python lets no other thread run meanwhile
+_WIDEST = {"u": np.dtype(np.uint64), "i": np.dtype(np.int64)}  # by numpy's kind of the dtype
 
 
 def checked_dtype(name: str, datatype: object) -> np.dtype[np.generic]:
@@ -63,14 +66,23 @@ def to_bytes(array: Array) -> bytes:
     return b"".join(len(element).to_bytes(_LENGTH_BYTES, "little") + element for element in elements)
 
 
-def from_values(name: str, datatype: object, shape: object, values: object) -> Array:
-    """Return the tensor of JSON `values`, flat or nested, in row-major order. Nothing is rounded or wrapped to fit."""
+def from_numbers(name: str, datatype: str, shape: object, values: Sequence[Any]) -> Array:
+    """Return the tensor of `values`, in row-major order and of at least its precision. Nothing is rounded or wrapped to fit."""
     dtype, sizes = checked_dtype(name, datatype), checked_shape(name, shape)
-    flat = _flat(name, sizes, values)
-    check_count(name, sizes, len(flat))
-    pieces = [flat[start : start + _PIECE_VALUES] for start in range(0, len(flat), _PIECE_VALUES)] or [flat]
-    arrays = [_bytes_array(name, piece) if datatype == BYTES else _number_array(name, datatype, dtype, piece) for piece in pieces]
-    return (arrays[0] if len(arrays) == 1 else np.concatenate(arrays)).reshape(sizes)
+    check_count(name, sizes, len(values))
+    found = np.fromiter(values, _WIDEST.get(dtype.kind, dtype), len(values))
+    numbers = found.astype(dtype)
+    if dtype.kind in _WIDEST and not np.array_equal(found, numbers):
+        raise InvalidRequest(f"Tensor {name!r} has values that are not {datatype}.")
+    return numbers.reshape(sizes)
+
+
+def from_strings(name: str, shape: object, values: Sequence[bytes]) -> Array:
+    """Return the BYTES tensor of `values` in row-major order."""
+    sizes = checked_shape(name, shape)
+    check_count(name, sizes, len(values))
+    check_strings(name, len(values))
+    return _objects(values).reshape(sizes)
 
 
 def check_count(name: str, sizes: tuple[int, ...], count: int) -> None:
@@ -79,13 +91,34 @@ def check_count(name: str, sizes: tuple[int, ...], count: int) -> None:
         raise InvalidRequest(f"Tensor {name!r} of shape {list(sizes)} takes {math.prod(sizes)} values, but {count} were sent.")
 
 
-def to_values(name: str, array: Array) -> list[Any]:
-    """Return the elements of `array` as a flat list for JSON. Raises InvalidRequest for BYTES that are not UTF-8."""
-    flat: list[Any] = array.ravel().tolist()
-    if array.dtype != np.object_:
-        return flat
+def check_strings(name: str, count: int) -> None:
+    """Raise InvalidRequest when a tensor has more strings than one may have."""
+    if count > _MAX_STRINGS:
+        raise InvalidRequest(f"Tensor {name!r} has {count} strings; send at most {_MAX_STRINGS} at once.")
+
+
+def values_text(name: str, array: Array, check: Callable[[], None] = lambda: None) -> Iterator[bytes]:
+    """Yield the elements of `array` as JSON, flat and without the brackets around them, in pieces; `check` is called before each.
+
+    Raises InvalidRequest for BYTES that are not UTF-8.
+    """
+    flat = array.ravel()
+    for start in range(0, flat.size, _PIECE_VALUES):
+        check()
+        piece = flat[start : start + _PIECE_VALUES]
+        if start:
+            yield b","
+        if piece.dtype.kind == "f" and not np.isfinite(piece).all():
+            yield json.dumps(piece.tolist(), separators=(",", ":"))[
+                1:-1
+            ].encode()  # JSON has no words for them, Python's json has
+        else:
+            yield msgspec.json.encode(_texts(name, piece) if piece.dtype == np.object_ else piece.tolist())[1:-1]
+
+
+def _texts(name: str, elements: Array) -> list[str]:
     try:
-        return [element.decode() for element in flat]
+        return [element.decode() for element in elements]
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"Output {name!r} is not UTF-8 text; request it as binary data.") from error
 
@@ -94,6 +127,7 @@ def _split_bytes(name: str, sizes: tuple[int, ...], data: memoryview) -> NDArray
     elements: list[bytes] = []
     start = 0
     expected = math.prod(sizes)
+    check_strings(name, expected)
     while start < len(data):
         if len(elements) == expected:
             raise InvalidRequest(f"Tensor {name!r} of shape {list(sizes)} takes {expected} elements, but more were sent.")
@@ -108,58 +142,7 @@ def _split_bytes(name: str, sizes: tuple[int, ...], data: memoryview) -> NDArray
     return _objects(elements).reshape(sizes)
 
 
-def _flat(name: str, sizes: tuple[int, ...], values: object) -> list[Any]:
-    """Return what is in the lists `values`, nested no deeper than there are axes; it stops where there is more than the tensor takes."""
-    if not isinstance(values, list):
-        return [values]
-    if list not in map(type, values):
-        return values
-    flat: list[Any] = []
-    _gather(name, sizes, values, max(1, len(sizes)), flat)
-    return flat
-
-
-def _gather(name: str, sizes: tuple[int, ...], values: list[Any], levels: int, flat: list[Any]) -> None:
-    """Add to `flat` what is in `values`, lists of at most `levels` levels, this one included."""
-    if levels == 0:
-        raise InvalidRequest(f"Tensor {name!r} of shape {list(sizes)} has values in lists nested deeper than its axes.")
-    if list not in map(type, values):
-        flat.extend(values)
-        return
-    limit = math.prod(sizes)
-    for value in values:
-        if type(value) is list:
-            _gather(name, sizes, value, levels - 1, flat)
-        else:
-            flat.append(value)
-        if len(flat) > limit:
-            raise InvalidRequest(f"Tensor {name!r} of shape {list(sizes)} takes {limit} values, but more were sent.")
-
-
-def _number_array(name: str, datatype: object, dtype: np.dtype[np.generic], flat: list[Any]) -> Array:
-    wrong = InvalidRequest(f"Tensor {name!r} has values that are not {datatype}.")
-    try:
-        found = np.array(flat) if flat else np.empty(0, dtype)
-        # Integers beyond 64 bits signed come out as floats beside others: only exact ones survive `np.array(flat, dtype)`.
-        mixed = dtype.kind == "u" and all(type(value) is int for value in flat)
-        if found.dtype.kind not in _JSON_KINDS[dtype.kind] and not mixed:
-            raise wrong
-        with np.errstate(over="raise"):
-            return np.array(flat, dtype)
-    except (ValueError, TypeError, ArithmeticError) as error:
-        raise wrong from error
-
-
-def _bytes_array(name: str, flat: list[Any]) -> NDArray[np.object_]:
-    if not all(isinstance(value, str | bytes) for value in flat):
-        raise InvalidRequest(f"Tensor {name!r} is BYTES; its values are strings.")
-    try:
-        return _objects([value.encode() if isinstance(value, str) else value for value in flat])
-    except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair
-        raise InvalidRequest(f"Tensor {name!r} has strings that are not Unicode text.") from error
-
-
-def _objects(elements: list[bytes]) -> NDArray[np.object_]:
+def _objects(elements: Sequence[bytes]) -> NDArray[np.object_]:
     array = np.empty(len(elements), dtype=object)
     array[:] = elements
     return array

@@ -22,7 +22,8 @@ from serving.messages import InferResponse, RequestedOutput
 from serving.protocol.body import accepted_compression, compress, decompress
 from serving.protocol.images import ImageLimits, decode_image
 from serving.protocol.json_codec import decode_request, encode_response
-from serving.protocol.tensors import from_bytes, from_values, to_bytes, to_values
+from serving.protocol.json_request import JsonValues
+from serving.protocol.tensors import from_bytes, from_numbers, to_bytes, values_text
 
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
 numeric = st.sampled_from([name for name in NUMPY_DTYPES if name != "BYTES"])
@@ -31,6 +32,14 @@ finite_arrays = number_arrays.filter(lambda array: bool(np.isfinite(array).all()
 
 
 ANY_BYTES = st.binary(max_size=5)
+
+
+def from_values(name: str, datatype: Any, shape: Any, values: Any) -> np.ndarray:
+    return JsonValues(memoryview(json.dumps(values).encode())).array(name, datatype, shape)
+
+
+def to_values(name: str, array: np.ndarray) -> Any:
+    return json.loads(b"[%b]" % b"".join(values_text(name, array)))
 
 
 @st.composite
@@ -53,7 +62,7 @@ def test_a_tensor_survives_its_bytes(array: np.ndarray) -> None:
 @settings(max_examples=50)
 @given(finite_arrays | bytes_arrays(st.text(st.characters(exclude_categories=("Cs",)), max_size=4).map(str.encode)))
 def test_a_tensor_survives_json_flat_and_nested(array: np.ndarray) -> None:
-    flat = json.loads(json.dumps(to_values("x", array)))
+    flat = to_values("x", array)
     copy = from_values("x", dtype_name(array), list(array.shape), flat)
     assert (copy.dtype, copy.shape) == (array.dtype, array.shape)
     assert (copy == array).all()
@@ -93,7 +102,14 @@ def test_any_bytes_as_strings_are_read_or_refused(data: bytes, count: int) -> No
         ("FP32", [2, 2], [[1.0, 2.0], [3.0]], r"takes 4 values, but 3 were sent"),
         ("FP32", [2], [[1.0, 2.0], [3.0]], r"has values in lists nested deeper than its axes"),
         ("FP32", [], [[1.0]], r"has values in lists nested deeper than its axes"),
-        ("FP32", [1, 2], [[1.0], [2.0], [3.0], [4.0]], r"takes 2 values, but more were sent"),
+        ("FP32", [1, 2], [[1.0], [2.0], [3.0], [4.0]], r"takes 2 values, but 4 were sent"),
+        ("FP32", [2, 2], [[1.0], [], [2.0]], "has empty lists beside its values"),
+        ("BYTES", [2], ["a", 0], "its values are strings"),
+        ("BYTES", [2], [["a", "b"]], "nested deeper than its axes"),
+        ("BYTES", [1 << 18], ["a"] * (1 << 18), "has 262144 strings; send at most 131072 at once"),
+        ("UINT64", [1], [-1], "values that are not UINT64"),
+        ("INT64", [1], [True], "values that are not INT64"),
+        ("INT32", [2], [1, 2**31], "values that are not INT32"),
         ("FP32", [-1], [1.0], "a shape is a list of non-negative integers"),
         ("FP32", [True], [1.0], "a shape is a list of non-negative integers"),
         ("FP32", 3, [1.0], "a shape is a list of non-negative integers"),
@@ -107,13 +123,39 @@ def test_values_that_do_not_fit_are_refused(datatype: Any, shape: Any, values: A
         from_values("x", datatype, shape, values)
 
 
-def test_deep_lists_beside_many_values_are_refused_without_reading_all_of_them() -> None:
-    """They were flattened one level at a time, all values each time: 42 kB took seconds."""
-    deep: list[Any] = [1]
-    for _ in range(900):
-        deep = [deep]
-    with pytest.raises(InvalidRequest, match="nested deeper than its axes"):
-        from_values("x", "UINT8", [1, 8, 8, 3], [deep, *[1] * 20_000])
+@settings(max_examples=60)
+@given(
+    finite_arrays | bytes_arrays(st.text(st.characters(exclude_categories=("Cs",)), max_size=4).map(str.encode)),
+    st.integers(30, 60),
+)
+def test_pieces_of_any_length_make_the_same_tensor(array: np.ndarray, size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("serving.protocol.json_request._PIECE_BYTES", size)
+        values = (
+            [text.decode() for text in array.ravel()]
+            if array.dtype == object
+            else array.tolist()
+            if array.ndim
+            else [array.item()]
+        )
+        copy = from_values("x", dtype_name(array), list(array.shape), values)
+    assert (copy.dtype, copy.shape) == (array.dtype, array.shape)
+    assert (copy == array).all()
+
+
+def test_what_pythons_json_writes_for_numbers_that_are_not_finite_is_read_beside_strings_that_say_the_same() -> None:
+    numbers = {"name": "NaN", "datatype": "FP32", "shape": [5], "data": [float("nan"), float("inf"), -float("inf"), 1.5, -0.0]}
+    strings = {"name": 'a "NaN', "datatype": "BYTES", "shape": [3], "data": ["NaN", '\\"', "[-Infinity,"]}
+    request, _ = decode_request("m", "", json.dumps({"inputs": [numbers, strings], "id": "Infinity"}).encode(), None)
+    assert request.id == "Infinity"
+    np.testing.assert_array_equal(request.inputs["NaN"], np.array([np.nan, np.inf, -np.inf, 1.5, -0.0], np.float32))
+    assert request.inputs['a "NaN'].tolist() == [b"NaN", b'\\"', b"[-Infinity,"]
+
+
+def test_typed_numbers_of_a_message_are_not_wrapped() -> None:
+    assert from_numbers("x", "INT8", [2], [-128, 127]).tolist() == [-128, 127]
+    with pytest.raises(InvalidRequest, match="values that are not INT8"):
+        from_numbers("x", "INT8", [1], [128])
 
 
 def test_large_unsigned_integers_stay_exact() -> None:
@@ -197,7 +239,7 @@ TENSOR = {"name": "image", "datatype": "UINT8", "shape": [1], "data": [1]}
         (b"{", None, "not JSON"),
         (b"\xff", None, "not JSON"),
         (b"[" * 100_000, None, "not JSON"),
-        (b"[]", None, "not an object"),
+        (b"[]", None, "not JSON, an object in UTF-8"),
         (b"{}", "3", "Inference-Header-Content-Length is '3', but the body has 2 bytes"),
         (b"{}", "-1", "Inference-Header-Content-Length is '-1'"),
         (b"{}x", "2", "declare 0 bytes of binary data, but 1 follow"),

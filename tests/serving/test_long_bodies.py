@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import time
+import tracemalloc
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving.engines.memory import InMemoryEngine
-from serving.errors import InvalidRequest
+from serving.errors import DeadlineExceeded, InvalidRequest
 from serving.messages import InferResponse
 from serving.protocol import grpc_codec, json_codec
 from serving.protocol.http_infer import infer
-from serving.protocol.long_json import read_long, write_long
+from serving.protocol.work_pool import WorkPool
 from serving.repository import Repository
 from serving.router import Router
 from serving.server import BackgroundServer
@@ -27,45 +28,6 @@ from tests.serving.test_http import Http
 
 pb: Any = service_pb2
 pytestmark = pytest.mark.slow
-FINITE = st.floats(allow_nan=False)
-SCALARS = st.none() | st.booleans() | st.integers() | FINITE | st.text(alphabet='a[]{},:"\\ \né1')
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner), max_leaves=25)
-UNIFORM = st.lists(st.lists(st.lists(st.integers(0, 255), min_size=2, max_size=2), min_size=3, max_size=3))
-PIECES = st.integers(1, 40)
-
-
-@settings(max_examples=60)
-@given(VALUES | UNIFORM, PIECES, st.sampled_from([None, 1, "\t"]), st.sampled_from([(",", ":"), (" , ", " : ")]))
-def test_what_is_read_by_pieces_is_what_json_reads(value: Any, piece: int, indent: Any, separators: Any) -> None:
-    text = json.dumps(value, indent=indent, separators=separators)
-    assert read_long(text.encode(), piece) == value
-    assert read_long(f" {text}\n".encode("utf-16"), piece) == value
-
-
-@settings(max_examples=60)
-@given(VALUES | UNIFORM, PIECES, st.data())
-def test_what_json_refuses_is_refused_by_pieces_too(value: Any, piece: int, data: st.DataObject) -> None:
-    text = json.dumps(value)
-    place = data.draw(st.integers(0, len(text)))
-    damaged = text[:place] + data.draw(st.sampled_from([",", "]", "[", "}", '"', "1", ":", "-", ""])) + text[place + 1 :]
-    try:
-        expected = json.loads(damaged)
-    except ValueError:
-        with pytest.raises(ValueError, match=r"line|double quotes|Expecting"):
-            read_long(damaged.encode(), piece)
-    else:
-        assert read_long(damaged.encode(), piece) == expected
-
-
-@settings(max_examples=60)
-@given(VALUES)
-def test_what_is_written_by_pieces_is_what_json_writes(value: Any) -> None:
-    assert write_long(value) == json.dumps(value, separators=(",", ":"))
-
-
-def test_long_lists_are_written_with_a_comma_between_pieces() -> None:
-    value = {"outputs": [{"data": list(range(20_000))}, {"data": []}]}
-    assert write_long(value) == json.dumps(value, separators=(",", ":"))
 
 
 def long_body(rows: int = 500, **changes: Any) -> bytes:
@@ -92,12 +54,14 @@ async def _turns_while_decoding(repository: Repository, body: bytes) -> tuple[in
     router = Router(repository, engine)
     await router.start()
 
-    async def receive() -> Any:
-        if engine.turns_before_it >= 0:
-            await asyncio.Event().wait()  # the client stays
-        return {"type": "http.request", "body": body}
+    messages = [{"type": "http.request", "body": body}]
 
-    answering = asyncio.create_task(infer({}, receive, router, ("late", ""), 1 << 26, None))
+    async def receive() -> Any:
+        if not messages:
+            await asyncio.Event().wait()  # the client stays
+        return messages.pop()
+
+    answering = asyncio.create_task(infer({}, receive, router, ("late", ""), 1 << 26, None, WorkPool()))
     while not answering.done():
         await asyncio.sleep(0)
         engine.turns += 1
@@ -106,11 +70,11 @@ async def _turns_while_decoding(repository: Repository, body: bytes) -> tuple[in
 
 
 def test_others_have_their_turn_while_a_long_body_is_decoded_and_not_for_a_short_one(repository: Repository) -> None:
-    long_turns, answer = asyncio.run(_turns_while_decoding(repository, long_body()))
+    long_turns, answer = asyncio.run(_turns_while_decoding(repository, long_body(3000)))
     short_turns, _ = asyncio.run(_turns_while_decoding(repository, long_body(1)))
     assert long_turns > short_turns + 2
-    found = np.array(json.loads(answer)["outputs"][0]["data"]).reshape(500, -1)
-    np.testing.assert_allclose(found, whole("late", images(500)), rtol=1e-4, atol=1e-5)
+    found = np.array(json.loads(answer)["outputs"][0]["data"]).reshape(3000, -1)
+    np.testing.assert_allclose(found, whole("late", images(3000)), rtol=1e-4, atol=1e-5)
 
 
 def test_long_bodies_in_either_direction_are_answered_as_short_ones(server: BackgroundServer) -> None:
@@ -125,11 +89,11 @@ def test_long_bodies_in_either_direction_are_answered_as_short_ones(server: Back
     np.testing.assert_allclose(found, whole("late", images(rows)), rtol=1e-3, atol=1e-4)
     assert ask("POST", "/v2/models/late/infer", long_body())[0] == 200
     for body, words in (
-        (long_body(shape=[499, 8, 8, 3]), "takes 95808 values, but more were sent"),
+        (long_body(shape=[499, 8, 8, 3]), "takes 95808 values, but 96000 were sent"),
         (long_body(shape=[500, PIXELS]), "nested deeper than its axes"),
         (long_body()[:-2], "not JSON"),
         (b"[" * 300_000, "not JSON"),
-        (long_body(data=[{}] * 200_000), "values that are not UINT8|takes 96000 values"),
+        (long_body(data=[{}] * 200_000), "more than 32768 objects"),
     ):
         status, answer = ask("POST", "/v2/models/late/infer", body)
         assert status == 400
@@ -188,3 +152,55 @@ def test_a_long_typed_message_is_answered(server: BackgroundServer) -> None:
         answer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
     found = np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(100, -1)
     np.testing.assert_allclose(found, whole("late", images(100)), rtol=1e-3, atol=1e-4)
+
+
+def tensor_text(data: str, count: int, datatype: str = "FP32", beside: str = "") -> bytes:
+    return f'{{"inputs": [{{"name": "x", "datatype": "{datatype}", "shape": [{count}], "data": {data}}}]{beside}}}'.encode()
+
+
+HOSTILE = {
+    "a long string among short ones": tensor_text('["' + "a" * 40_000 + '"' + ',""' * 10_000 + "]", 10_001),
+    "the same as strings": tensor_text('["' + "a" * 400_000 + '"' + ',""' * 100_000 + "]", 100_001, "BYTES"),
+    "lists 290 deep": tensor_text("[" + ",".join(["[" * 290 + "1" + "]" * 290] * 500) + "]", 500),
+    "a list 100,000 deep": tensor_text("[" * 100_000 + "]" * 100_000, 1),
+    "short numbers": tensor_text("[" + ",".join(["1"] * 200_000) + "]", 200_000),
+    "numbers of many digits": tensor_text("[" + ",".join(["0." + "1" * 300] * 2_000) + "]", 2_000),
+    "a number of a million digits": tensor_text("[" + "1" * 1_000_000 + "]", 1, "INT64"),
+    "empty lists": tensor_text("[" + ",".join(["[]"] * 200_000) + "]", 1),
+    "empty objects": tensor_text("[" + ",".join(["{}"] * 200_000) + "]", 1),
+    "empty inputs": b'{"inputs": [' + b",".join([b"{}"] * 200_000) + b"]}",
+    "empty outputs": b'{"inputs": [], "outputs": [' + b",".join([b"{}"] * 200_000) + b"]}",
+    "parameters": b'{"parameters": {' + b",".join(b'"%d":1' % number for number in range(100_000)) + b"}}",
+    "members that no request has": b"{" + b",".join(b'"%d":1' % number for number in range(100_000)) + b"}",
+    "the same member again and again": b'{"inputs": []' + b',"inputs":[{}]' * 100_000 + b"}",
+    "more values than the shape says": tensor_text("[" + ",".join(["1"] * 200_000) + "]", 3),
+    "many short strings": tensor_text("[" + ",".join(['"ab"'] * 300_000) + "]", 300_000, "BYTES"),
+    "NaN": tensor_text("[" + ",".join(["NaN"] * 200_000) + "]", 200_000),
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_no_json_takes_more_than_eight_times_its_text(body: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(InvalidRequest):
+            json_codec.decode_request("m", "", body, None)
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(body) + (1 << 20)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_body_is_decoded_no_longer_than_it_is_wanted_or_its_timeout() -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        json_codec.decode_request("m", "", long_body(3000), None, check=check)
+    body = long_body(3000)[:-1] + b', "parameters": {"timeout": 1000}}'
+    with pytest.raises(DeadlineExceeded):
+        json_codec.decode_request("m", "", body, None, arrived=time.monotonic() - 1)
