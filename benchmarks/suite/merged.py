@@ -25,7 +25,7 @@ def write_merged(repository: Repository, tasks: Sequence[str], path: Path) -> Pa
     first = repository.tasks[tasks[0]]
     merged.input.extend(_info(spec.name, spec) for spec in first.inputs)
     models: dict[str, ModelProto] = {}
-    for step in plan.steps:
+    for place, step in enumerate(plan.steps):
         if step.segment not in models:
             models[step.segment] = onnx.load(repository.model_file(step.segment))
             _add_weights(merged, models[step.segment].graph, step.segment)
@@ -35,7 +35,7 @@ def write_merged(repository: Repository, tasks: Sequence[str], path: Path) -> Pa
             names |= {segment_tensor(SEGMENT_INPUT, index): f"tensor/{name}" for index, name in enumerate(inputs)}
             names |= {segment_tensor(SEGMENT_OUTPUT, index): f"tensor/{name}" for index, name in enumerate(outputs)}
             names |= {segment_tensor(SEGMENT_INPUT, index): name for index, name in enumerate(inputs) if name in plan.inputs}
-            _add_nodes(merged, graph, f"{step.segment}/{number}", names)
+            _add_nodes(merged, graph, f"{step.segment}/{place}/{number}", names)
     for task in tasks:
         for spec in repository.tasks[task].outputs:
             merged.node.append(helper.make_node("Identity", [f"tensor/{plan.outputs[spec.name]}"], [spec.name]))

@@ -63,9 +63,13 @@ def server(repository: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     environment = {**os.environ, "XDG_CACHE_HOME": str(repository.parent / "cache")}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.search(r"http://[\d.:]+", line)
-    assert found, line + process.stdout.read()
+    said = []  # the log, too, until it serves or has ended
+    for line in process.stdout:
+        said.append(line)
+        if "Serving on" in line:
+            break
+    found = re.search(r"http://[\d.:]+", said[-1])
+    assert found, said
     yield process, found.group()
     process.kill()
     process.communicate()
