@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from espalier.console import console
+from espalier.console import console, print_data
 
 if TYPE_CHECKING:
     from serving.repository import Repository
@@ -45,7 +44,7 @@ def inspect(
     for plot in plots or ():
         write_plot(repository, plot, plot_by.value)
     if as_json:
-        print(json.dumps(_as_data(repository), indent=2))
+        print_data(_as_data(repository))
         return
     console.print(repository_tree(repository))
     console.print(segments_table(repository))

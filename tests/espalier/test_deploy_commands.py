@@ -164,7 +164,10 @@ def test_the_advice_to_cut_anew_can_be_followed(folder: Path, command: list[str]
 
 
 def test_how_to_cut_is_asked_only_where_something_is_cut_anew(folder: Path) -> None:
-    for words, sentence in ((["--cuts", "exact"], "give --recut, too"), (["--recut", "--cuts", "fine"], "cheap, exact or stages")):
+    for words, sentence in (
+        (["--cuts", "exact"], "give --recut, too"),
+        (["--recut", "--cuts", "fine"], "cheap, exact or stages"),
+    ):
         run = espalier("add", "repo", "--task", "more=probe.onnx", *words, cwd=folder)
         assert run.returncode == 2
         assert sentence in " ".join(run.stderr.replace("│", "").split())
