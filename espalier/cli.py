@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -82,9 +83,11 @@ def main() -> None:
     except (ServingError, ExportError, TuningError, PlotError, BenchmarkError) as error:
         _fail(str(error))
     except FileNotFoundError as error:
-        if "No usable temporary directory" not in str(error):  # what tempfile says
-            raise
-        _fail("There is no folder for temporary files that can be written; let TMPDIR name one.")
+        if "No usable temporary directory" in str(error):  # what tempfile says
+            _fail("There is no folder for temporary files that can be written; let TMPDIR name one.")
+        if Path().stat().st_nlink == 0:
+            _fail("The working directory has been deleted; change to one that is there.")
+        raise
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
         if missing not in _EXTRAS:

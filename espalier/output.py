@@ -70,11 +70,15 @@ class Output(io.TextIOBase):
 
 def open_console(output: Output) -> Console:
     """Return a console on `output` that shows text as it is: ":boom:" in a message or a path is no picture."""
-    return Console(file=cast("IO[str]", output), emoji=False)
+    console = Console(file=cast("IO[str]", output), emoji=False)
+    if console.width < 1:  # COLUMNS=0, as some terminals of editors say; nothing would be shown
+        console.width = 80
+    return console
 
 
 def escape_what_cannot_be_encoded() -> None:
     """Let the process's streams write \\xe4 for a letter that their encoding has not, and for bytes of file names that are no text."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        # In a C locale Python lets bytes of file names through, but no letter that is not ASCII.
+        if isinstance(stream, io.TextIOWrapper) and (stream.errors == "strict" or "utf" not in stream.encoding.lower()):
             stream.reconfigure(errors="backslashreplace")

@@ -10,13 +10,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from serving import user_folders
+from serving.user_folders import cache_folder as user_cache_folder
 from tuning.errors import BadCheckpoint, CannotWrite, NoCacheFolder
 
 
 def cache_folder() -> Path:
     """Return the user's cache folder for espalier. Raises NoCacheFolder."""
-    folder = user_folders.cache_folder()
+    folder = user_cache_folder()
     if folder is None:
         raise NoCacheFolder
     return folder
