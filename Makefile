@@ -3,8 +3,10 @@ PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 UV_PIN := uv==0.13.8
+# What Python 3.11.0 brings.
+OLDEST_PIP := pip==22.3
 
-.PHONY: help env demo test test-fast lint format pins wheel clean
+.PHONY: help env demo test test-fast lint format resolve pins wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +37,12 @@ lint: env  ## ruff and mypy
 format: env  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+resolve:  ## whether the oldest pip finds versions that go together, without going back through them (300 MB, half a minute)
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" && \
+	  "$$folder/bin/python" -m pip install --quiet --disable-pip-version-check '$(OLDEST_PIP)' && \
+	  timeout 180 "$$folder/bin/python" -m pip install --quiet --disable-pip-version-check --dry-run '.[bench,otel,plot]' && \
+	  echo "$(OLDEST_PIP) finds versions that go together."
 
 pins:  ## renew constraints.txt (needs uv)
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \

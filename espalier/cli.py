@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -26,7 +27,8 @@ from espalier.commands import (
     tune,
     undeploy,
 )
-from espalier.console import errors
+from espalier.console import console, errors, output
+from espalier.output import escape_what_cannot_be_encoded
 
 # What only some commands need, and the extra that brings it.
 _EXTRAS = {**dict.fromkeys(("torch", "torchvision", "timm", "onnxscript", "sklearn"), "export"), "matplotlib": "plot"}
@@ -64,7 +66,7 @@ def version() -> None:
     """Print the version."""
     from espalier import __version__
 
-    print(__version__)
+    console.out(__version__, highlight=False)
 
 
 def main() -> None:
@@ -75,10 +77,17 @@ def main() -> None:
     from serving.errors import ServingError
     from tuning.errors import TuningError
 
+    escape_what_cannot_be_encoded()
     try:
-        app()
+        _run()
     except (ServingError, ExportError, TuningError, PlotError, BenchmarkError) as error:
         _fail(str(error))
+    except FileNotFoundError as error:
+        if "No usable temporary directory" in str(error):  # what tempfile says
+            _fail("There is no folder for temporary files that can be written; let TMPDIR name one.")
+        if Path().stat().st_nlink == 0:
+            _fail("The working directory has been deleted; change to one that is there.")
+        raise
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
         if missing not in _EXTRAS:
@@ -89,9 +98,19 @@ def main() -> None:
         )
 
 
-def _fail(sentence: str) -> NoReturn:
+def _run() -> None:
+    try:
+        app()
+    except SystemExit as end:
+        output.flush()
+        if output.failure is not None and not end.code:
+            _fail(f"The command did its work, but what it says cannot be written ({output.failure.strerror}).", code=1)
+        raise
+
+
+def _fail(sentence: str, code: int = 2) -> NoReturn:
     errors.print(f"[bold red]Error:[/] {escape(sentence)}", soft_wrap=True)
-    sys.exit(2)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def segments_table(repository: Repository) -> Table:
             escape(_users(users, len(repository.tasks))),
         )
         uncounted.update(segment.uncounted)
-    table.caption = f"Not counted as MACs: {', '.join(sorted(uncounted)) or 'nothing'}"
+    table.caption = escape(f"Not counted as MACs: {', '.join(sorted(uncounted)) or 'nothing'}")
     table.caption_justify = "left"
     return table
 

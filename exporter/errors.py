@@ -203,6 +203,13 @@ class TooFewSegments(ExportError):
         super().__init__(f"The tasks cannot be exported as {limit} segments; {possible} is the fewest that was found.")
 
 
+class NoScratch(ExportError):
+    """No folder for the weights that are being worked on."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(f"There is no folder for temporary files, and {place} cannot be written; let TMPDIR name one that can.")
+
+
 class UnknownCutRule(ExportError):
     """A repository that was cut by a rule of another version."""
 

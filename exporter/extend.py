@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from exporter.judge import SegmentJudge
 from exporter.parity import Look, ParityChecker, check_error
 from exporter.planning import SharingPlan
 from exporter.reuse import Missed
+from exporter.scratch import scratch_folder
 from exporter.sources import Sources
 from exporter.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
 from exporter.wholes import SAMPLE_ROWS, answers_of_wholes, with_records
@@ -83,12 +83,12 @@ def add_tasks(
     """
     if sources.tasks or not options.recut:
         check_names(sources.tasks)
-    with changed_whole(path, waiting) as change, tempfile.TemporaryDirectory(prefix="espalier-") as scratch:
+    with changed_whole(path, waiting) as change, scratch_folder(path) as scratch:
         before = change.repository
         _check_places(before, sources.tasks, options)
         versions = all_versions(before.tasks, coming=sources.tasks)
         old = replace(before, tasks={name: replace(task, name=name) for name, task in versions.items()})
-        analysis = Analysis(Path(scratch))
+        analysis = Analysis(scratch)
         existing = read_existing(old, analysis.store)
         if options.recut:
             answers = staying(before.tasks, coming=sources.tasks, beside=options.canary is not None)

@@ -16,7 +16,7 @@ PACKAGES = ("espalier", "benchmarks", "tuning", "exporter", "serving")
 # For each package: what of ours it may import, by prefix.
 ALLOWED = {
     "serving": ("serving",),
-    "tuning": ("tuning", "serving.preprocessing"),
+    "tuning": ("tuning", "serving.preprocessing", "serving.user_folders"),
     "exporter": ("exporter", "serving.repository", "serving.preprocessing", "serving.dtypes", "serving.errors"),
     "benchmarks": ("benchmarks", "serving", "exporter", "tuning"),
     "espalier": PACKAGES,

@@ -70,6 +70,13 @@ class CannotWrite(TuningError):
         super().__init__(f"Cannot write {path}: {reason.rstrip('.')}.")
 
 
+class NoCacheFolder(TuningError):
+    """Nothing can be kept for a user without a home."""
+
+    def __init__(self) -> None:
+        super().__init__("This user has no home folder to keep files in; let XDG_CACHE_HOME name a folder.")
+
+
 class BackboneMismatch(TuningError):
     """A task was tuned on another backbone than the one given."""
 

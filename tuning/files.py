@@ -10,13 +10,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tuning.errors import BadCheckpoint, CannotWrite
+from serving.user_folders import cache_folder as user_cache_folder
+from tuning.errors import BadCheckpoint, CannotWrite, NoCacheFolder
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder for espalier."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "espalier"
+    """Return the user's cache folder for espalier. Raises NoCacheFolder."""
+    folder = user_cache_folder()
+    if folder is None:
+        raise NoCacheFolder
+    return folder
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from PIL import ImageFont
 
+from serving.user_folders import home_folder
+
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST_TYPEFACES = 6
 
@@ -64,9 +66,10 @@ def _bundled_files() -> list[Path]:
 
 
 def _system_folders() -> list[Path]:
-    home, windows = Path.home(), os.environ.get("WINDIR")
-    folders = [Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), home / ".local/share/fonts", home / ".fonts"]
-    folders += [Path("/System/Library/Fonts"), Path("/Library/Fonts"), home / "Library/Fonts"]
+    home, windows = home_folder(), os.environ.get("WINDIR")
+    folders = [Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), Path("/System/Library/Fonts"), Path("/Library/Fonts")]
+    if home is not None:
+        folders += [home / ".local/share/fonts", home / ".fonts", home / "Library/Fonts"]
     return folders + ([Path(windows) / "Fonts"] if windows else [])
 
 

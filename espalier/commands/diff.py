@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from espalier.console import console
+from espalier.console import console, print_data
 
 
 def diff(
@@ -44,7 +43,7 @@ def diff(
     left, right = (sources.tasks[str(path)]() for path in (a, b))
     found = diff_models(str(a), left, str(b), right)
     if as_json:
-        print(json.dumps(as_data(found), indent=2, allow_nan=False))
+        print_data(as_data(found))
         return
     shown = found.blocks if show_all else found.differing
     if shown:

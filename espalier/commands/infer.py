@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.console import console
+from espalier.console import console, print_data
 
 
 def infer(
@@ -32,7 +31,7 @@ def infer(
         raise NotAnImage(f"{image} cannot be read: {error.strerror}.") from error
     answer = predict(url, content, tasks=task or [], top_k=top_k)
     if as_json:
-        print(json.dumps(answer, indent=2))
+        print_data(answer)
         return
     console.print(_table(answer))
 

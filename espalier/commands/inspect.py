@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from espalier.commands.rows import describe_rows
-from espalier.console import console
+from espalier.console import console, print_data
 
 if TYPE_CHECKING:
     from serving.repository import Repository
@@ -54,7 +53,7 @@ def inspect(
     for plot in plots or ():
         write_plot(repository, plot, plot_by.value)
     if as_json:
-        print(json.dumps(_as_data(everything), indent=2))
+        print_data(_as_data(everything))
         return
     for line in other_models(everything):
         console.print(line, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -152,7 +153,6 @@ def serve(
     """
     from exporter.aside import recover
     from serving.engines.embedded import EngineOptions
-    from serving.engines.segment_cache import default_cache_folder
     from serving.engines.sessions import SessionStoreOptions
     from serving.observe.logs import set_up_logging
     from serving.server import run
@@ -161,7 +161,7 @@ def serve(
     set_up_logging(log_format, log_level)
     token = read_token(admin_token_file, "--admin-token-file")
     recover(repo)
-    cache = default_cache_folder() if segment_cache else None
+    cache = _cache_folder() if segment_cache else None
     sessions = SessionStoreOptions(
         threads=threads,
         provider=provider,
@@ -192,3 +192,18 @@ def serve(
         rows_record=None if cache is None else cache.with_name("independent.txt"),
         plain=engine is EngineKind.embedded,
     )
+
+
+def _cache_folder() -> Path | None:
+    """Return where optimised segments, and what was learnt, are kept; None, and a line that says why, where they cannot be."""
+    from serving.engines.segment_cache import NoCacheFolder, default_cache_folder
+
+    try:
+        return default_cache_folder()
+    except NoCacheFolder as error:
+        logging.getLogger(__name__).warning(
+            "Nothing is kept for the next start, because %s; let XDG_CACHE_HOME name a folder of this user's, or give "
+            "--no-segment-cache.",
+            error,
+        )
+        return None

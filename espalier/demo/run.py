@@ -116,6 +116,8 @@ def _inviting_to(image: Path) -> Callable[[str, str], None]:
         console.print(
             f"Serving on http://{http_address} (API at /docs) and grpc://{grpc_address}; Ctrl-C stops. Try:", soft_wrap=True
         )
-        console.print(f"  curl --data-binary @{image} 'http://{http_address}/predict?top_k=2'", soft_wrap=True, highlight=False)
+        console.print(
+            f"  curl --data-binary @{escape(str(image))} 'http://{http_address}/predict?top_k=2'", soft_wrap=True, highlight=False
+        )
 
     return invite

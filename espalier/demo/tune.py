@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from espalier.console import say
 from espalier.demo.tasks import TASKS, DemoTask
 from serving.engines.base import Array
 from serving.preprocessing import Preprocessing
 from tuning.backbone import Backbone, load_backbone, save_backbone
 from tuning.checkpoint import TaskCheckpoint, load_task, save_task
 from tuning.digits import digit_task
-from tuning.errors import TuningError
+from tuning.errors import CannotWrite, NoCacheFolder, TuningError
 from tuning.files import cache_folder
 from tuning.fit import FitOptions, Subset, fit, pretrain
 
@@ -45,8 +46,8 @@ def get_backbone(name: str | None, checkpoint: Path | None, progress: OnProgress
     """Return the named backbone, or the demo's own: pretrained on upright digits once, then kept in the cache folder."""
     if name is not None:
         return load_backbone(name, checkpoint)
-    cached = cache_folder() / f"digits-{_settings_key()}.safetensors"
-    if cached.is_file():
+    cached = _cached()
+    if cached is not None and cached.is_file():
         try:
             return load_backbone(cached)
         except TuningError:
@@ -61,9 +62,26 @@ def get_backbone(name: str | None, checkpoint: Path | None, progress: OnProgress
         network_options={"channels": list(CHANNELS)},
         on_epoch=lambda done, total: progress("Pretraining the backbone on upright digits", done, total),
     )
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    save_backbone(backbone, cached)
+    if cached is not None:
+        _keep(backbone, cached)
     return backbone
+
+
+def _cached() -> Path | None:
+    """Return the file of the demo's own backbone; None, and a line that says so, where nothing can be kept."""
+    try:
+        return cache_folder() / f"digits-{_settings_key()}.safetensors"
+    except NoCacheFolder as error:
+        say(f"The backbone is not kept for the next time. {error}")
+        return None
+
+
+def _keep(backbone: Backbone, file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_backbone(backbone, file)
+    except (OSError, CannotWrite) as error:
+        say(f"The backbone is not kept for the next time ({error}).")
 
 
 def tune_tasks(backbone: Backbone, folder: Path, epochs: int, progress: OnProgress) -> list[TunedTask]:

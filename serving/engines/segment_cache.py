@@ -31,6 +31,7 @@ from serving.engines.digests import FileDigests
 from serving.engines.freed import give_back_freed_memory
 from serving.engines.opening import open_session
 from serving.engines.private_folder import make_private_folder
+from serving.user_folders import cache_folder
 
 DEFAULT_LIMIT_BYTES = 20_000_000_000
 # Below, opening the model itself takes as long: a linear probe of 0.8 MB 9 ms either way, but 30 ms and more to make its entry.
@@ -47,9 +48,23 @@ MakeOptions = Callable[[], ort.SessionOptions]
 
 
 def default_cache_folder() -> Path:
-    """Return the folder for this user's segments: below XDG_CACHE_HOME, or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "espalier" / "segments"
+    """Return the folder for this user's segments, made now. Raises NoCacheFolder, which says why there is none."""
+    base = cache_folder()
+    if base is None:
+        raise NoCacheFolder("this user has no home folder")
+    folder = base / "segments"
+    try:
+        if not make_private_folder(folder):
+            raise NoCacheFolder(f"others may write to {folder}")
+    except OSError as error:
+        raise NoCacheFolder(f"{folder} cannot be made ({error.strerror})") from error
+    if not os.access(folder, os.W_OK):
+        raise NoCacheFolder(f"{folder} cannot be written")
+    return folder
+
+
+class NoCacheFolder(Exception):
+    """There is no place for this user's segments, and why."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.triton.errors import TritonUnavailable
+from serving.user_folders import cache_folder
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 _PYTHONS = ((3, 11), (3, 12))
@@ -71,9 +72,11 @@ class TritonEnvironment:
 
 
 def default_folder() -> Path:
-    """Return the folder for this user's environments: below XDG_CACHE_HOME, or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "espalier" / "triton"
+    """Return the folder for this user's environments. Raises TritonUnavailable."""
+    base = cache_folder()
+    if base is None:
+        raise TritonUnavailable("this user has no home folder to keep it in; let XDG_CACHE_HOME name one")
+    return base / "triton"
 
 
 def set_up(folder: Path | None = None, say: Say = lambda sentence: None) -> TritonEnvironment:

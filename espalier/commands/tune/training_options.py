@@ -106,7 +106,9 @@ def make_fit_options(learning: Learning, augmentation: Augmentation, machine: Ma
 
 def cache_limits(cache: Cache) -> tuple[int, Path | None]:
     """Return how many bytes of memory kept features may take, and the folder for those beyond, None for nowhere."""
-    folder = Path(tempfile.gettempdir())
+    folder = _temporary_folder()
+    if folder is None and cache is Cache.DISK:
+        raise typer.BadParameter("there is no folder for temporary files; let TMPDIR name one.", param_hint="--cache")
     limits = {
         Cache.AUTO: (AUTO_BYTES, folder),
         Cache.MEMORY: (_memory_bytes() // 2, None),
@@ -114,6 +116,13 @@ def cache_limits(cache: Cache) -> tuple[int, Path | None]:
         Cache.OFF: (0, None),
     }
     return limits[cache]
+
+
+def _temporary_folder() -> Path | None:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return None
 
 
 def open_store(options: FitOptions) -> FeatureStore:
