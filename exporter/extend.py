@@ -13,13 +13,14 @@ from exporter.chain import Chain
 from exporter.check import check_names, check_output_names
 from exporter.choose import CutOptions
 from exporter.describe import describe_segment, describe_steps, describe_task
-from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists
+from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists, UnlikeRepository
 from exporter.existing import read_existing
 from exporter.export import check_parity, write_segments
 from exporter.parity import ParityChecker, check_error, relative_error
 from exporter.planning import PlannedStep, SharingPlan, make_sharing_plan
 from exporter.reuse import Missed, keep_segments, missed_sharing
 from exporter.sources import Sources
+from exporter.task_model import Tuned
 from exporter.versions import all_versions, inherited, replaced, with_canary, with_steps
 from exporter.wholes import SAMPLE_ROWS, answers_of_wholes, with_records
 from exporter.write import Change, changed_whole, write_all_tasks, write_models
@@ -78,6 +79,7 @@ def add_tasks(
     with changed_whole(path, waiting) as change, tempfile.TemporaryDirectory(prefix="espalier-") as scratch:
         before = change.repository
         _check_places(before, sources.tasks, options)
+        _check_images(before, sources.tuned)
         versions = all_versions(before.tasks, coming=sources.tasks)
         old = replace(before, tasks={name: replace(task, name=name) for name, task in versions.items()})
         analysis = Analysis(Path(scratch))
@@ -124,6 +126,16 @@ def _check_places(repository: Repository, names: Collection[str], options: AddOp
                 raise NothingBesideCanary(name)
         elif name in repository.tasks and not options.replace:
             raise TaskExists(name)
+
+
+def _check_images(repository: Repository, tuned: Mapping[str, Tuned]) -> None:
+    """Raise UnlikeRepository for a task that was tuned on other images than those on its backbone that are there take."""
+    for name, task in tuned.items():
+        for there in repository.tasks.values():
+            if there.preprocessing is None or there.provenance.get("backbone_sha256") != task.backbone_sha256:
+                continue
+            if fields := task.preprocessing.differing(there.preprocessing):
+                raise UnlikeRepository(name, task.preprocessing.words(fields), there.name, there.preprocessing.words(fields))
 
 
 def _together(

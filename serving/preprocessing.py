@@ -7,6 +7,7 @@ An image becomes a uint8 array (height, width, 3) here: decode, convert to RGB, 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -67,6 +68,18 @@ class Preprocessing:
         if frame_width * height >= frame_height * width:  # the width is the tighter side
             return frame_width, max(self.height, int(frame_width * height / width))
         return max(self.width, int(frame_height * width / height)), frame_height
+
+    def differing(self, other: Preprocessing) -> frozenset[str]:
+        """Return the names of the fields in which `other` is different."""
+        mine, others = asdict(self), asdict(other)
+        return frozenset(name for name, value in mine.items() if value != others[name])
+
+    def words(self, fields: Collection[str]) -> str:
+        """Return what it says in `fields`, for a sentence."""
+        size = [f"{self.height}x{self.width} pixels"] if {"height", "width"} & set(fields) else []
+        rest = {"interpolation": self.interpolation, "crop_fraction": f"{self.crop_fraction:g}"}
+        rest |= {name: ",".join(f"{value:g}" for value in values) for name, values in (("mean", self.mean), ("std", self.std))}
+        return " and ".join([*size, *(f"{name} {value}" for name, value in rest.items() if name in fields)])
 
     def to_json(self) -> str:
         """Return the canonical JSON form: equal preprocessing, equal string."""

@@ -26,6 +26,8 @@ class UnknownBackbone(TuningError):
     def __init__(self, name: str, close: Iterable[str] = ()) -> None:
         near = ", ".join(close)
         hint = f"did you mean {near}?" if near else "give a timm name, torchvision/NAME, or a backbone file."
+        if Path(name).is_dir():
+            hint = "it is a folder; give a file in it, or a network's name."
         super().__init__(f"Unknown backbone {name!r}; {hint}")
         self.name = name
 

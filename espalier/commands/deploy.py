@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, input_options
+from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, input_options, open_named
 from espalier.commands.live import TokenFile, Urls, find_servers, tell
 from espalier.commands.versions import describe_change, describe_inherited, describe_versions
 from espalier.console import console, human_macs, progress_bars, say
@@ -49,10 +49,9 @@ def deploy(
     servers = find_servers(url, token_file)
 
     from exporter.deploy import deploy
-    from exporter.sources import open_sources
 
     with progress_bars() as report:
-        deployment = deploy(repo, open_sources(backbone, {task: model}, inputs), canary=share, progress=report, waiting=say)
+        deployment = deploy(repo, open_named(backbone, {task: model}, inputs), canary=share, progress=report, waiting=say)
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
     _print_sharing(deployment, task)

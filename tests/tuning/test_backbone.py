@@ -182,7 +182,7 @@ def test_a_size_the_network_cannot_take_is_refused(tmp_path: Path) -> None:
 
 def test_plain_weights_are_no_backbone_file(tmp_path: Path) -> None:
     save_file(tiny_resnet().network.state_dict(), tmp_path / "weights.safetensors")
-    with pytest.raises(BadCheckpoint, match="not a backbone file; give weights from elsewhere as a checkpoint"):
+    with pytest.raises(BadCheckpoint, match="not a backbone file; give weights from elsewhere with their network, as NAME@FILE"):
         load_backbone(tmp_path / "weights.safetensors")
 
 
