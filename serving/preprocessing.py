@@ -25,6 +25,19 @@ _RESAMPLING = {
 }
 
 
+_SIXTEEN_BITS = ("PNG", "PPM")  # formats whose images of mode I hold 0 to 65,535
+_BITS_TAG, _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+
+
+class UnknownRange(ValueError):
+    """An image of 32-bit numbers: nothing says which of them is black and which is white."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "hold 32-bit numbers, of which nothing says what is black and what is white; save them with 8 or 16 bits"
+        )
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How an image becomes the network's input.
@@ -55,8 +68,8 @@ class Preprocessing:
             raise ValueError(f"crop_fraction must be in (0, 1], not {self.crop_fraction}.")
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Return `image` as a uint8 array of shape (height, width, 3), RGB."""
-        image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+        """Return `image` as a uint8 array of shape (height, width, 3), RGB. Raises UnknownRange."""
+        image = to_rgb(image)
         resized = image.resize(self.resized_size(image.width, image.height), _RESAMPLING[self.interpolation])
         left = round((resized.width - self.width) / 2)
         top = round((resized.height - self.height) / 2)
@@ -94,6 +107,31 @@ class Preprocessing:
             return cls(**fields)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a preprocessing description: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return `image` with 8 bits per channel, RGB; itself if it is that.
+
+    Of 16 bits the upper eight are taken, as Pillow does with colours; of transparency nothing, as torchvision and timm do it.
+    Raises UnknownRange for 32-bit integers and floats.
+    """
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS):
+        return Image.fromarray(_upper_eight_bits(image)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UnknownRange
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # the same colours, and Pillow does not warn of what it leaves out
+    return image.convert("RGB")
+
+
+def _upper_eight_bits(image: Image.Image) -> NDArray[np.uint8]:
+    """Return the upper eight of 16 bits, of 12 where a TIFF says so; in Pillow's 16-bit modes white may be zero, unlike in its others."""
+    tags = getattr(image, "tag_v2", {})
+    (bits, *_) = tags.get(_BITS_TAG, (16,))
+    values: NDArray[np.uint8] = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+    return 255 - values if tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO else values
 
 
 def resampling_of(interpolation: str) -> Interpolation:
