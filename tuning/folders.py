@@ -32,7 +32,6 @@ _SYSTEM = frozenset(
 # Formats that Pillow opens, but which are programs or containers of other things than pictures.
 _NO_PICTURES = frozenset({"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"})
 _ALSO = frozenset({".mpo"})  # Pillow opens it, but knows its suffix for writing only
-_CLASS_DEPTH = 2  # a class is a folder in the data's, or in one of its splits
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,11 @@ class _Walk:
             self._others.append(place)
 
     def _may_follow(self, link: Path, place: PurePath) -> bool:
-        """Return whether the linked folder is none that `link` is in; inside a class also none that is in the data without it."""
+        """Return whether the linked folder is none that `link` is in and, below the top, none that is in the data without it."""
         target, around = Path(os.path.realpath(link)), Path(os.path.realpath(link.parent))
         if self._real.is_relative_to(target) or around.is_relative_to(target):
             return False
-        if len(place.parts) > _CLASS_DEPTH and (target in self._followed or target.is_relative_to(self._real)):
+        if len(place.parts) > 1 and (target in self._followed or target.is_relative_to(self._real)):
             return False
         self._followed.add(target)
         return True

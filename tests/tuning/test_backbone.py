@@ -153,11 +153,15 @@ def test_a_network_without_published_weights_wants_a_checkpoint() -> None:
 
 
 def test_failed_download_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the hub could be reached."""
+
     def fail(*_: object, **__: object) -> None:
         raise OSError("Name or service not known\nmore lines")
 
+    monkeypatch.setattr("tuning.libraries.find_obstacle", lambda library, name: "")
     monkeypatch.setattr("timm.create_model", fail)
-    with pytest.raises(WeightsUnavailable, match="Name or service not known; give a checkpoint file, or connect") as caught:
+    words = r"Name or service not known; give weights from a file, as resnet18\.a1_in1k@FILE, or try again"
+    with pytest.raises(WeightsUnavailable, match=words) as caught:
         load_backbone("resnet18.a1_in1k")
     assert "\n" not in str(caught.value)
 
