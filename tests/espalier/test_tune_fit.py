@@ -76,7 +76,7 @@ def test_what_is_tuned_is_in_the_checkpoint(folder: Path, net: str, arguments: l
     assert checkpoint.siamese == ("--siamese" in arguments)
     build_network(_backbone(folder, net), checkpoint)
     assert f"test_accuracy {checkpoint.scores['test_accuracy']:.3f}" in run.stdout
-    assert run.stderr.startswith(
+    assert run.stdout.startswith(
         "colours: 12 images to learn from, 6 to test on, 3 classes (blue, green, red).\nSplits: train to learn from, test to test on.\n"
     )
 
@@ -194,7 +194,7 @@ def test_nothing_is_replaced_without_force_nor_anything_begun(folder: Path, comm
     said = " ".join(run.stderr.replace("│", " ").split())
     assert run.returncode == 2
     assert "exists already; choose another file, or replace it with --force." in said
-    assert "images to learn from" not in said
+    assert "images to learn from" not in run.stdout
     assert all(file.read_text() == "precious" for file in folder.glob("there.*"))
     assert not (folder / "new.safetensors").exists()
 
@@ -205,7 +205,7 @@ def test_a_network_with_weights_of_its_own_is_named_as_for_export(folder: Path) 
     run = espalier("tune", "blocks", "--backbone", "test_resnet@b.pth", cwd=folder)
     assert run.returncode == 0, run.stderr
     assert "layer1.0" in run.stdout
-    assert run.stderr.startswith("b.pth holds averaged weights (state_dict_ema) beside others (state_dict)")
+    assert run.stdout.startswith("b.pth holds averaged weights (state_dict_ema) beside others (state_dict)")
     assert espalier("tune", "blocks", "--backbone", "test_resnet", "--checkpoint", "b.pth", cwd=folder) == run
     for arguments, words in (
         (["test_resnet@b.pth", "--checkpoint", "b.pth"], "b.pth and b.pth would both be its weights; give one"),

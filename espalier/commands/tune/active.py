@@ -20,10 +20,11 @@ from espalier.commands.tune.options import (
     Weights,
     check_writable,
     parse_subset,
+    remark,
     write_json,
 )
 from espalier.commands.tune.training_options import Augmentation, Learning, Machine, make_fit_options
-from espalier.console import console, progress_bars, say
+from espalier.console import console, progress_bars
 
 
 def active(
@@ -106,8 +107,7 @@ def _choose(backbone: str, weights: Weights, pool: Path, task: Path, count: int,
         ranking = rank_pool(
             loaded, tuned, pool, find_compute(device), on_image=lambda done, total: show("Looking at images", done, total)
         )
-    for sentence in ranking.remarks:
-        say(sentence)
+    remark(*ranking.remarks)
     chosen = ranking.candidates[:count]
     write_candidates(chosen, out)
     console.print(

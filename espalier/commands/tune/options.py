@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from espalier.console import console, say
+from espalier.console import console
 
 if TYPE_CHECKING:
     from serving.preprocessing import Preprocessing
@@ -67,7 +67,7 @@ class Weights:
         with console.status("Loading the backbone"):
             backbone = load_backbone(name, self.checkpoint, image_size=self.image_size, preprocessing=like)
         if backbone.remark:
-            say(backbone.remark)
+            remark(backbone.remark)
         return backbone
 
 
@@ -93,9 +93,7 @@ class Images:
     def open(self, source: str, preprocessing: Preprocessing) -> TaskData:
         """Return the data that `source` names, and say what was taken, assumed and left out."""
         data = self.load(source, preprocessing)
-        say(_taken(data))
-        for sentence in data.remarks:
-            say(sentence)
+        remark(_taken(data), *data.remarks)
         return data
 
     def load(self, source: str, preprocessing: Preprocessing) -> TaskData:
@@ -136,6 +134,12 @@ def check_free(out: Path, option: str = "--out", *, force: bool) -> None:
         raise typer.BadParameter(f"{out} is a folder, not a file name.", param_hint=option)
     if out.exists() and not force:
         raise typer.BadParameter(f"{out} exists already; choose another file, or replace it with --force.", param_hint=option)
+
+
+def remark(*sentences: str) -> None:
+    """Print what was taken, assumed or left out, a line each."""
+    for sentence in sentences:
+        console.print(sentence, soft_wrap=True, markup=False, highlight=False)
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
