@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
@@ -32,6 +32,36 @@ class DifferentInput(ExportError):
         super().__init__(
             f"Task {name!r} takes {found}, but {first!r} takes {expected}; "
             "all tasks of one repository take the same input, so export them with the same size and --preprocess."
+        )
+
+
+class DifferentImages(ExportError):
+    """Tuned tasks whose checkpoints say different things about their images; images: per task, what it takes."""
+
+    def __init__(self, images: Mapping[str, str]) -> None:
+        listed = ", ".join(f"{name} on {words}" for name, words in images.items())
+        super().__init__(
+            f"The tasks were tuned on different images: {listed}; all tasks of one repository take the same, so tune them alike "
+            "(`espalier tune fit --image-size`), or export them into repositories of their own."
+        )
+
+
+class ContradictsTask(ExportError):
+    """An option says something else about the images than a tuned task's checkpoint."""
+
+    def __init__(self, option: str, given: str, task: str, found: str) -> None:
+        super().__init__(
+            f"{option} says {given}, but task {task!r} was tuned on {found}; leave {option} out, or tune the task on such images."
+        )
+
+
+class UnlikeRepository(ExportError):
+    """A tuned task takes other images than the tasks on its backbone that are there."""
+
+    def __init__(self, task: str, found: str, there: str, expected: str) -> None:
+        super().__init__(
+            f"Task {task!r} was tuned on {found}, but {there!r}, which is there on the same backbone, takes {expected}; tune it on such "
+            "images (`espalier tune fit --image-size`), or export it into a repository of its own."
         )
 
 

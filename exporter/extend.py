@@ -12,7 +12,7 @@ from exporter.aside import Waiting, silent
 from exporter.check import check_names, check_output_names
 from exporter.choose import CutOptions
 from exporter.describe import describe_segment
-from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists
+from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists, UnlikeRepository
 from exporter.existing import Existing, read_existing
 from exporter.export import check_parity, write_segments
 from exporter.judge import SegmentJudge
@@ -21,6 +21,7 @@ from exporter.planning import SharingPlan
 from exporter.reuse import Missed
 from exporter.scratch import scratch_folder
 from exporter.sources import Sources
+from exporter.task_model import Tuned
 from exporter.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
 from exporter.wholes import SAMPLE_ROWS, answers_of_wholes, with_records
 from exporter.write import Change, changed_whole, write_all_tasks, write_models, write_rows
@@ -86,6 +87,7 @@ def add_tasks(
     with changed_whole(path, waiting) as change, scratch_folder(path) as scratch:
         before = change.repository
         _check_places(before, sources.tasks, options)
+        _check_images(before, sources.tuned)
         versions = all_versions(before.tasks, coming=sources.tasks)
         old = replace(before, tasks={name: replace(task, name=name) for name, task in versions.items()})
         analysis = Analysis(scratch)
@@ -133,6 +135,16 @@ def _check_places(repository: Repository, names: Collection[str], options: AddOp
                 raise NothingBesideCanary(name)
         elif name in repository.tasks and not options.replace:
             raise TaskExists(name)
+
+
+def _check_images(repository: Repository, tuned: Mapping[str, Tuned]) -> None:
+    """Raise UnlikeRepository for a task that was tuned on other images than those on its backbone that are there take."""
+    for name, task in tuned.items():
+        for there in repository.tasks.values():
+            if there.preprocessing is None or there.provenance.get("backbone_sha256") != task.backbone_sha256:
+                continue
+            if fields := task.preprocessing.differing(there.preprocessing):
+                raise UnlikeRepository(name, task.preprocessing.words(fields), there.name, there.preprocessing.words(fields))
 
 
 def _together(

@@ -1,19 +1,18 @@
-"""What a user may write to name a model: a file, a network of a library, or Python code; with weights of its own after an @."""
+"""The models that a user names: their files checked, folders of them listed, and what they take as their input."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from exporter.errors import BadModel
 from exporter.load import check_file
+from tuning.references import ONNX, WEIGHTS, Reference, read_reference
 
-ONNX, WEIGHTS = (".onnx",), (".safetensors", ".pth", ".pt", ".bin")
+__all__ = ["InputOptions", "Preprocess", "Reference", "find_tasks", "parse_reference"]
+
 _IN_FOLDERS = (".onnx", ".safetensors", ".pth", ".pt")  # a .bin in a folder of models is more often a model's external data
-_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_LIBRARIES = ("timm/", "torchvision/")
 
 Preprocess = Literal["in-graph", "none"]
 Channels = tuple[float, float, float]
@@ -34,38 +33,15 @@ class InputOptions:
     std: Channels | None = None
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A model as the user named it: `network`, with the weights in `file` if there is one, or `file` alone.
-
-    network: a timm name, "torchvision/NAME", or "package.module:callable"; "" when the file says it, or the backbone.
-    """
-
-    text: str
-    network: str = ""
-    file: Path | None = None
-
-    @property
-    def onnx_file(self) -> Path | None:
-        """The file, if it is an ONNX model."""
-        return self.file if self.file is not None and self.file.suffix in ONNX else None
-
-    @property
-    def is_callable(self) -> bool:
-        """Whether the network comes from Python code, which is run."""
-        return _CALLABLE.fullmatch(self.network) is not None
-
-
 def parse_reference(text: str | Path) -> Reference:
-    """Return what `text` names: FILE, NETWORK, NETWORK@FILE, module:callable or module:callable@FILE. What exists as a file is one.
+    """Return what `text` names, as `tuning.references.read_reference` reads it, its file checked.
 
     Raises BadModel for a file that is missing, empty, a folder, or of no known kind.
     """
-    path = Path(text)
-    if path.exists() or _looks_like_a_file(str(text)):
-        return Reference(str(text), file=_checked(path, ONNX + WEIGHTS))
-    network, at, file = str(text).partition("@")
-    return Reference(str(text), network, _checked(Path(file), WEIGHTS) if at else None)
+    reference = read_reference(text)
+    if reference.file is not None:
+        _check(reference.file, WEIGHTS if reference.network else ONNX + WEIGHTS)
+    return reference
 
 
 def find_tasks(folder: Path, backbone: str | None = None) -> dict[str, Path]:
@@ -87,20 +63,11 @@ def find_tasks(folder: Path, backbone: str | None = None) -> dict[str, Path]:
     return found
 
 
-def _looks_like_a_file(text: str) -> bool:
-    if text.startswith((".", "/", "~")):
-        return True
-    if "@" in text or _CALLABLE.fullmatch(text):
-        return False
-    return Path(text).suffix in ONNX + WEIGHTS or ("/" in text and not text.startswith(_LIBRARIES))
-
-
-def _checked(path: Path, suffixes: tuple[str, ...]) -> Path:
+def _check(path: Path, suffixes: tuple[str, ...]) -> None:
     check_file(path)
     if path.suffix not in suffixes:
         kinds = "an ONNX model (.onnx) nor " if ONNX[0] in suffixes else ""
         raise BadModel(path, f"is neither {kinds}a checkpoint (.safetensors, .pth, .pt, .bin).".replace("neither a ", "not a "))
-    return path
 
 
 def _is_same(file: Path, backbone: str | None) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from exporter.labels import read_labels
 from exporter.load import load_onnx
 from exporter.preflight import preflight
 from exporter.references import InputOptions, Preprocess, Reference, parse_reference
-from exporter.task_model import TaskModel
+from exporter.task_model import TaskModel, Tuned
 
 if TYPE_CHECKING:
     from exporter.torch_sources import TorchSources
@@ -24,10 +23,15 @@ LoadTaskModel = Callable[[], TaskModel]
 
 @dataclass(frozen=True)
 class Sources:
-    """Functions that load the task models, one at a time, so that memory holds one of them and not all."""
+    """Functions that load the task models, one at a time, so that memory holds one of them and not all.
+
+    tuned: of those that are task checkpoints, what they were tuned on. remarks: what was assumed on opening them, in sentences.
+    """
 
     tasks: Mapping[str, LoadTaskModel]
     backbone: LoadTaskModel | None = None
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 def open_sources(
@@ -44,16 +48,28 @@ def open_sources(
     named = {name: parse_reference(text) for name, text in tasks.items()}
     references = [reference for reference in (base, *named.values()) if reference is not None]
     preflight([file for reference in references if (file := reference.onnx_file) is not None])
-    opener = _Opener(options)
+    opener = _Opener(options, named)
     load_base = opener.open_backbone(base) if base is not None else None
-    return Sources({name: opener.open_task(name, reference) for name, reference in named.items()}, load_base)
+    loads = {name: opener.open_task(name, reference) for name, reference in named.items()}
+    return Sources(loads, load_base, opener.tuned, opener.remarks)
 
 
 class _Opener:
     """Opens ONNX files itself and leaves the rest to TorchSources, which comes into being when it is needed."""
 
-    def __init__(self, options: InputOptions) -> None:
-        self._options = options
+    def __init__(self, options: InputOptions, tasks: Mapping[str, Reference]) -> None:
+        self._options, self._tasks = options, tasks
+        self._opened: TorchSources | None = None
+
+    @property
+    def tuned(self) -> Mapping[str, Tuned]:
+        """What the task checkpoints among the tasks were tuned on."""
+        return self._opened.tuned if self._opened else {}
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was assumed so far."""
+        return tuple(self._opened.remarks) if self._opened else ()
 
     def open_backbone(self, reference: Reference) -> LoadTaskModel:
         file = reference.onnx_file
@@ -68,8 +84,10 @@ class _Opener:
         labels = read_labels(name, file)
         return lambda: TaskModel(load_onnx(file), labels, provenance={"file": file.name})
 
-    @cached_property
+    @property
     def _torch(self) -> TorchSources:
-        from exporter.torch_sources import TorchSources
+        if self._opened is None:
+            from exporter.torch_sources import TorchSources
 
-        return TorchSources(self._options)
+            self._opened = TorchSources(self._options, self._tasks)
+        return self._opened

@@ -22,3 +22,11 @@ class TaskModel:
     labels: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a task checkpoint says of the backbone that it was tuned on: the hash of its weights, and what became of the images."""
+
+    backbone_sha256: str
+    preprocessing: Preprocessing

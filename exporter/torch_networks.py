@@ -23,7 +23,16 @@ from tuning.backbone import Backbone
 from tuning.blocks import find_head, is_under, replace_head
 from tuning.errors import TuningError
 from tuning.libraries import create_network, find_preprocessing, split_name, with_input_size
-from tuning.weights import check_tensors, read_state_dict
+from tuning.weights import StateDict, check_tensors, read_state_dict
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a state dict of an architecture has: so many outputs. source, remark: as of tuning.weights.StateDict."""
+
+    outputs: int
+    source: str
+    remark: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,24 +55,30 @@ class Architecture:
         how = backbone.spec.preprocessing
         return cls(backbone.spec.architecture, backbone.network, how.height, how.width, how)
 
-    def check(self, file: Path) -> int:
-        """Return the number of outputs that the whole state dict in `file` has. Raises BadModel or NonFiniteWeights if it does not fit."""
-        tensors = read_state_dict(file)
-        refuse_non_finite(str(file), tensors)
-        try:
-            check_tensors(self._needed(tensors), tensors)
-        except TuningError as error:
-            raise BadModel(file, f"is no whole state dict of {self.name.partition(' ')[0]}: {error}") from error
-        return self._outputs(tensors)
+    def check(self, file: Path) -> Fit:
+        """Return how the whole state dict in `file` fits. Raises BadModel or NonFiniteWeights if it does not."""
+        state = self._read(file)
+        return Fit(self._outputs(state.tensors), state.source, state.remark)
 
     def with_weights(self, file: Path) -> nn.Module:
         """Return a copy of the network with the state dict in `file`, its head as large as the one there."""
-        outputs, tensors = self.check(file), read_state_dict(file)
+        tensors = self._read(file).tensors
+        outputs = self._outputs(tensors)
         network = copy.deepcopy(self.network)
         if outputs != self._outputs(network.state_dict()):
             replace_head(network, outputs, seed=0)
-        network.load_state_dict(dict(tensors))
+        network.load_state_dict(tensors)
         return network.eval().requires_grad_(False)
+
+    def _read(self, file: Path) -> StateDict:
+        state = read_state_dict(file)
+        refuse_non_finite(str(file), state.tensors)
+        try:
+            check_tensors(self._needed(state.tensors), state.tensors)
+        except TuningError as error:
+            network = self.name.partition(" ")[0]
+            raise BadModel(file, f"is no whole state dict of {network}: {state.explained(error)}") from error
+        return state
 
     def _needed(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the network's tensors, those of the head with as many rows as in `given`."""

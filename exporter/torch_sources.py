@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from exporter.labels import read_labels
 from exporter.references import InputOptions, Reference
 from exporter.task_model import TaskModel
 from exporter.torch_export import BackboneExporter, NetworkExporter, refuse_non_finite
+from exporter.torch_inputs import agreed_preprocessing, read_tuned
 from exporter.torch_networks import Architecture, open_architecture, overridden
 from tuning.backbone import Backbone, load_backbone
 from tuning.checkpoint import TaskCheckpoint, check_backbone, load_task, read_kind
@@ -19,9 +20,16 @@ LoadTaskModel = Callable[[], TaskModel]
 
 
 class TorchSources:
-    """Opens torch models one by one: the backbone first, then tasks. What can be refused without tracing is refused on opening."""
+    """Opens torch models one by one: the backbone first, then tasks. What can be refused without tracing is refused on opening.
 
-    def __init__(self, options: InputOptions) -> None:
+    tasks: all that will be opened: the backbone takes the images that those of them were tuned on which say so. tuned: those.
+    remarks: what was assumed, in sentences.
+    """
+
+    def __init__(self, options: InputOptions, tasks: Mapping[str, Reference]) -> None:
+        self.tuned = read_tuned(tasks)
+        self.remarks: dict[str, None] = {}
+        self._images = agreed_preprocessing(self.tuned, options)
         self._options = options
         self._architectures: dict[tuple[str, bool], Architecture] = {}
         self._exporters: dict[tuple[str, int, int], NetworkExporter] = {}
@@ -47,23 +55,23 @@ class TorchSources:
             return self._open_tuned(name, reference.file)
         else:
             architecture = self._for_weights(name, reference)
-        outputs = architecture.check(reference.file) if reference.file else 0
-        labels = read_labels(name, reference.file) if reference.file else ()
-        if labels and outputs and len(labels) != outputs:
-            raise LabelsDoNotFit(name, len(labels), outputs)
-        return self._whole(reference, architecture, labels)
+        if reference.file is None:
+            return self._whole(reference, architecture, ())
+        fit, labels = architecture.check(reference.file), read_labels(name, reference.file)
+        if labels and fit.outputs and len(labels) != fit.outputs:
+            raise LabelsDoNotFit(name, len(labels), fit.outputs)
+        self._remark(fit.remark)
+        return self._whole(reference, architecture, labels, fit.source)
 
     def _load_backbone(self, reference: Reference) -> Backbone:
-        if reference.network:
-            backbone = load_backbone(reference.network, reference.file, image_size=self._options.image_size)
-        elif reference.file is not None and read_kind(reference.file) == "backbone":
-            backbone = load_backbone(reference.file, image_size=self._options.image_size)
-        else:
+        if not reference.network and (reference.file is None or read_kind(reference.file) != "backbone"):
             raise BadModel(
                 Path(reference.text), "is no backbone file; give weights from elsewhere with their network, as NETWORK@FILE."
             )
+        backbone = load_backbone(reference.text, image_size=self._options.image_size, preprocessing=self._images)
+        self._remark(backbone.remark)
         how = overridden(backbone.spec.preprocessing, self._options)
-        return Backbone(replace(backbone.spec, preprocessing=how), backbone.network)
+        return replace(backbone, spec=replace(backbone.spec, preprocessing=how))
 
     def _open_tuned(self, name: str, file: Path) -> LoadTaskModel:
         backbone = self._backbone
@@ -84,6 +92,11 @@ class TorchSources:
             raise BadModel(file, f"is a backbone, not a task; give it with --backbone instead of --task {name}.")
         if self._backbone_architecture is None:
             raise NeedsBackbone(name, file)
+        if self._images is not None:
+            self._remark(
+                f"{file.name} does not say what images it takes; {self._images.height}x{self._images.width} pixels are taken, on which the "
+                f"tasks were tuned that say it ({', '.join(self.tuned)})."
+            )
         return self._backbone_architecture
 
     def _architecture(self, reference: Reference) -> Architecture:
@@ -93,11 +106,17 @@ class TorchSources:
             self._architectures[key] = open_architecture(reference, self._options, pretrained=pretrained)
         return self._architectures[key]
 
-    def _whole(self, reference: Reference, architecture: Architecture, labels: tuple[str, ...]) -> LoadTaskModel:
+    def _remark(self, sentence: str) -> None:
+        if sentence:
+            self.remarks[sentence] = None  # once, however many tasks it is about
+
+    def _whole(
+        self, reference: Reference, architecture: Architecture, labels: tuple[str, ...], source: str = ""
+    ) -> LoadTaskModel:
         exporter = self._exporter(architecture)
         provenance = {"network": reference.network or architecture.name.partition(" ")[0]}
-        if reference.file is not None:
-            provenance["file"] = reference.file.name
+        if source:
+            provenance["file"] = source
 
         def load() -> TaskModel:
             network = architecture.with_weights(reference.file) if reference.file else architecture.network

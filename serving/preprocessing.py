@@ -7,6 +7,7 @@ An image becomes a uint8 array (height, width, 3) here: decode, convert to RGB, 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -24,6 +25,19 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+
+_SIXTEEN_BITS = ("PNG", "PPM")  # formats whose images of mode I hold 0 to 65,535
+_BITS_TAG, _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+
+
+class UnknownRange(ValueError):
+    """An image of 32-bit numbers: nothing says which of them is black and which is white."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "hold 32-bit numbers, of which nothing says what is black and what is white; save them with 8 or 16 bits"
+        )
 
 
 @dataclass(frozen=True)
@@ -56,8 +70,8 @@ class Preprocessing:
             raise ValueError(f"crop_fraction must be in (0, 1], not {self.crop_fraction}.")
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Return `image` as a uint8 array of shape (height, width, 3), RGB."""
-        image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+        """Return `image` as a uint8 array of shape (height, width, 3), RGB. Raises UnknownRange."""
+        image = to_rgb(image)
         resized = image.resize(self.resized_size(image.width, image.height), _RESAMPLING[self.interpolation])
         left = round((resized.width - self.width) / 2)
         top = round((resized.height - self.height) / 2)
@@ -76,6 +90,18 @@ class Preprocessing:
             return "NHWC"
         return "NCHW" if shape == (3, self.height, self.width) else ""
 
+    def differing(self, other: Preprocessing) -> frozenset[str]:
+        """Return the names of the fields in which `other` is different."""
+        mine, others = asdict(self), asdict(other)
+        return frozenset(name for name, value in mine.items() if value != others[name])
+
+    def words(self, fields: Collection[str]) -> str:
+        """Return what it says in `fields`, for a sentence."""
+        size = [f"{self.height}x{self.width} pixels"] if {"height", "width"} & set(fields) else []
+        rest = {"interpolation": self.interpolation, "crop_fraction": f"{self.crop_fraction:g}"}
+        rest |= {name: ",".join(f"{value:g}" for value in values) for name, values in (("mean", self.mean), ("std", self.std))}
+        return " and ".join([*size, *(f"{name} {value}" for name, value in rest.items() if name in fields)])
+
     def to_json(self) -> str:
         """Return the canonical JSON form: equal preprocessing, equal string."""
         return json.dumps(asdict(self), sort_keys=True)
@@ -89,6 +115,31 @@ class Preprocessing:
             return cls(**fields)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a preprocessing description: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return `image` with 8 bits per channel, RGB; itself if it is that.
+
+    Of 16 bits the upper eight are taken, as Pillow does with colours; of transparency nothing, as torchvision and timm do it.
+    Raises UnknownRange for 32-bit integers and floats.
+    """
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS):
+        return Image.fromarray(_upper_eight_bits(image)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UnknownRange
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # the same colours, and Pillow does not warn of what it leaves out
+    return image.convert("RGB")
+
+
+def _upper_eight_bits(image: Image.Image) -> NDArray[np.uint8]:
+    """Return the upper eight of 16 bits, of 12 where a TIFF says so; in Pillow's 16-bit modes white may be zero, unlike in its others."""
+    tags = getattr(image, "tag_v2", {})
+    (bits, *_) = tags.get(_BITS_TAG, (16,))
+    values: NDArray[np.uint8] = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+    return 255 - values if tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO else values
 
 
 def resampling_of(interpolation: str) -> Interpolation:

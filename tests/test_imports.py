@@ -17,12 +17,19 @@ PACKAGES = ("espalier", "benchmarks", "tuning", "exporter", "serving")
 ALLOWED = {
     "serving": ("serving",),
     "tuning": ("tuning", "serving.preprocessing", "serving.user_folders"),
-    "exporter": ("exporter", "serving.repository", "serving.preprocessing", "serving.dtypes", "serving.errors"),
+    "exporter": (
+        "exporter",
+        "tuning.references",
+        "serving.repository",
+        "serving.preprocessing",
+        "serving.dtypes",
+        "serving.errors",
+    ),
     "benchmarks": ("benchmarks", "serving", "exporter", "tuning"),
     "espalier": PACKAGES,
 }
 # The exporter's door to torch and tuning; exporter/sources.py opens it when it is needed.
-TORCH_MODULES = tuple(f"exporter/torch_{name}.py" for name in ("export", "networks", "pricing", "sources"))
+TORCH_MODULES = tuple(f"exporter/torch_{name}.py" for name in ("export", "inputs", "networks", "pricing", "sources"))
 
 
 def imports(file: Path) -> Iterator[str]:

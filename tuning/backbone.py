@@ -12,10 +12,11 @@ from torch import nn
 
 from serving.preprocessing import Preprocessing
 from tuning.blocks import find_blocks, find_head, replace_head
-from tuning.errors import BackboneOptions, BadCheckpoint, TuningError, UnknownBackbone, WrongTensors
+from tuning.errors import BackboneOptions, BadCheckpoint, TuningError, WrongTensors
 from tuning.files import read_metadata, read_tensors, write_tensors
 from tuning.libraries import Library, check_forward, create_network, find_preprocessing, split_name, with_input_size
-from tuning.weights import hash_weights, load_whole, read_state_dict
+from tuning.references import Reference, read_reference
+from tuning.weights import StateDict, hash_weights, load_whole, read_state_dict
 
 BACKBONE_FORMAT = "espalier-backbone/1"
 _HEAD_SEED = 0  # of the head that a backbone gets when its own does not have the wanted number of classes
@@ -69,10 +70,14 @@ class BackboneSpec:
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A network with its spec. `network`: eval mode, float32, CPU; takes (n, 3, height, width), returns logits (n, num_classes)."""
+    """A network with its spec. `network`: eval mode, float32, CPU; takes (n, 3, height, width), returns logits (n, num_classes).
+
+    remark: which of several weights in its file were taken: a sentence, or "".
+    """
 
     spec: BackboneSpec
     network: nn.Module
+    remark: str = ""
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -97,24 +102,24 @@ def load_backbone(
     options: Mapping[str, Any] | None = None,
     num_classes: int | None = None,
     image_size: int | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Backbone:
-    """Return a backbone from a timm name, "torchvision/NAME", or a file that `save_backbone` wrote.
+    """Return a backbone from a timm name, "torchvision/NAME", either with weights as NAME@FILE, or a file that `save_backbone` wrote.
 
-    checkpoint: weights as .safetensors or .pth; without it, the library fetches its pretrained ones.
+    checkpoint: weights as .safetensors or .pth, another way to say @FILE; without either, the library fetches its pretrained ones.
     options: keyword arguments of the library's constructor. num_classes: a differing head is replaced by a new one.
-    image_size: pixels of the square input, instead of what the weights were trained with.
+    image_size: pixels of the square input, instead of what the weights were trained with. preprocessing: all of what is done to images,
+    instead; then `image_size` is left out.
     Raises UnknownBackbone, BackboneOptions, WeightsUnavailable, BadCheckpoint, UnsupportedNetwork.
     """
-    path = Path(name_or_file)
-    if path.suffix == ".safetensors" or path.is_file():
-        if checkpoint is not None or options is not None:
-            raise BackboneOptions(path.name, "a backbone file has its own weights and options; give it alone")
-        loaded = _read_backbone(path)
-    elif str(name_or_file).startswith((".", "/", "~")):
-        raise UnknownBackbone(str(name_or_file))
+    reference, size = read_reference(name_or_file), _square_size(preprocessing) or image_size
+    if reference.network:
+        loaded = _build_backbone(reference.network, _weights_of(reference, checkpoint), options or {}, size)
+    elif checkpoint is not None or options is not None:
+        raise BackboneOptions(Path(name_or_file).name, "a backbone file has its own weights and options; give it alone")
     else:
-        loaded = _build_backbone(str(name_or_file), checkpoint, options or {}, image_size)
-    return _adapted(loaded, num_classes, image_size)
+        loaded = _read_backbone(Path(name_or_file))
+    return _adapted(loaded, num_classes, size, preprocessing)
 
 
 def save_backbone(backbone: Backbone, path: Path) -> None:
@@ -123,10 +128,30 @@ def save_backbone(backbone: Backbone, path: Path) -> None:
     write_tensors(path, backbone.network.state_dict(), metadata)
 
 
+def _square_size(preprocessing: Preprocessing | None) -> int | None:
+    """Return the side of a square input, which networks that are built for one size are told."""
+    return preprocessing.height if preprocessing and preprocessing.height == preprocessing.width else None
+
+
+def _weights_of(reference: Reference, checkpoint: Path | None) -> Path | None:
+    """Return the file of weights for a network by name. Raises BackboneOptions."""
+    if reference.is_callable:
+        raise BackboneOptions(reference.network, "tasks are tuned on networks of timm or torchvision, and this names Python code")
+    if reference.file is not None and checkpoint is not None:
+        raise BackboneOptions(
+            reference.network,
+            f"{reference.file} and {checkpoint} would both be its weights; give one, as NAME@FILE or as a checkpoint",
+        )
+    return reference.file or checkpoint
+
+
 def _read_backbone(path: Path) -> Backbone:
+    foreign = "not a backbone file; give weights from elsewhere with their network, as NAME@FILE"
+    if path.is_file() and path.suffix != ".safetensors":
+        raise BadCheckpoint(path, foreign)
     metadata = read_metadata(path)
     if metadata.get("format") != BACKBONE_FORMAT:
-        raise BadCheckpoint(path, "not a backbone file; give weights from elsewhere as a checkpoint, with the network's name")
+        raise BadCheckpoint(path, foreign)
     try:
         spec = BackboneSpec.from_json(metadata.get("spec", ""))
         network = create_network(spec.library, spec.name, spec.options, spec.num_classes, weights=False)
@@ -143,41 +168,45 @@ def _build_backbone(name: str, checkpoint: Path | None, options: Mapping[str, An
     image_size = image_size or options.get("img_size") or options.get("image_size")
     options = with_input_size(library, bare_name, options, image_size)
     network = create_network(library, bare_name, options, None, weights=checkpoint is None)
-    if checkpoint is not None:
-        _load_checkpoint(network, checkpoint)
+    state = None if checkpoint is None else read_state_dict(checkpoint)
+    if state is not None:
+        _put_in(network, state)
     spec = BackboneSpec(
         library=library,
         name=bare_name,
         options=options,
         num_classes=_count_classes(network),
         preprocessing=find_preprocessing(library, bare_name, network, image_size),
-        weights=checkpoint.name if checkpoint else _weights_tag(library, network),
+        weights=state.source if state else _weights_tag(library, network),
         weights_sha256=hash_weights(network),
     )
-    return Backbone(spec, network)
+    return Backbone(spec, network, state.remark if state else "")
 
 
-def _load_checkpoint(network: nn.Module, path: Path) -> None:
-    """Load weights of any origin; a head of another size is replaced by a new one of the network's size."""
-    tensors, head = read_state_dict(path), find_head(network)
+def _put_in(network: nn.Module, state: StateDict) -> None:
+    """Put weights of any origin into `network`; a head of another size is replaced by a new one of the network's size."""
     try:
-        whole = load_whole(network, tensors, may_differ=head)
+        whole = load_whole(network, state.tensors, may_differ=find_head(network))
     except WrongTensors as error:
-        raise BadCheckpoint(path, str(error)) from error
+        raise BadCheckpoint(state.file, state.explained(error)) from error
     if not whole:
         replace_head(network, _count_classes(network), _HEAD_SEED)
 
 
-def _adapted(backbone: Backbone, num_classes: int | None, image_size: int | None) -> Backbone:
-    """Return the backbone with `num_classes` outputs, for images of `image_size`, tried out on one image."""
+def _adapted(
+    backbone: Backbone, num_classes: int | None, image_size: int | None, preprocessing: Preprocessing | None
+) -> Backbone:
+    """Return the backbone with `num_classes` outputs, for images of `image_size` or as `preprocessing` says, tried out on one image."""
     spec, network = backbone.spec, backbone.network
-    if image_size is not None:
+    if preprocessing is not None:
+        spec = replace(spec, preprocessing=preprocessing)
+    elif image_size is not None:
         spec = replace(spec, preprocessing=replace(spec.preprocessing, height=image_size, width=image_size))
     if num_classes is not None and num_classes != spec.num_classes:
         replace_head(network, num_classes, _HEAD_SEED)
         spec = replace(spec, num_classes=num_classes)
     check_forward(network, spec.name, spec.preprocessing)
-    return Backbone(spec, network.requires_grad_(False))
+    return replace(backbone, spec=spec, network=network.requires_grad_(False))
 
 
 def _count_classes(network: nn.Module) -> int:

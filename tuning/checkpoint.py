@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from tuning.siamese import make_siamese
 from tuning.weights import check_tensors
 
 TASK_FORMAT = "espalier-task/1"
+_FOREIGN = "not a task checkpoint (it was not written by espalier tune fit)"
 
 Provenance = Mapping[str, str | int | float | bool]
 
@@ -58,11 +60,18 @@ def load_task(path: Path) -> TaskCheckpoint:
     """Read what `save_task` wrote. Raises BadCheckpoint for a missing, truncated or foreign file."""
     metadata = read_metadata(path)
     if metadata.get("format") != TASK_FORMAT:
-        raise BadCheckpoint(path, "not a task checkpoint (it was not written by espalier tune fit)")
-    try:
+        raise BadCheckpoint(path, _FOREIGN)
+    with _damage_named(path):
         return _from_json(metadata.get("task", ""), read_tensors(path))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadCheckpoint(path, f"the description of the task in its header is damaged ({error})") from error
+
+
+def read_spec(path: Path) -> BackboneSpec:
+    """Return what the task in `path` was tuned on, by the file's header alone. Raises BadCheckpoint as `load_task` does."""
+    metadata = read_metadata(path)
+    if metadata.get("format") != TASK_FORMAT:
+        raise BadCheckpoint(path, _FOREIGN)
+    with _damage_named(path):
+        return _from_json(metadata.get("task", ""), {}).backbone
 
 
 def read_kind(path: Path) -> Literal["backbone", "task"] | None:
@@ -119,13 +128,24 @@ def tuned_names(backbone: Backbone, subset: tuple[str, ...], all_weights: bool) 
 
 
 def check_backbone(given: BackboneSpec, wanted: BackboneSpec) -> None:
-    """Raise BackboneMismatch unless `given` is the network, with the weights, that a task wants."""
+    """Raise BackboneMismatch unless `given` is the network, with the weights and for the images, that a task wants."""
     if given.architecture != wanted.architecture:
         raise BackboneMismatch("the architecture", wanted.architecture, given.architecture)
     if given.weights_sha256 != wanted.weights_sha256:
         raise BackboneMismatch(
             "weights", f"{wanted.weights_sha256[:12]} ({wanted.weights})", f"{given.weights_sha256[:12]} ({given.weights})"
         )
+    if fields := wanted.preprocessing.differing(given.preprocessing):
+        raise BackboneMismatch("images of", wanted.preprocessing.words(fields), given.preprocessing.words(fields))
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Raise BadCheckpoint where the description in the header of `path` cannot be read."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadCheckpoint(path, f"the description of the task in its header is damaged ({error})") from error
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,11 @@ from PIL import Image
 from serving.preprocessing import Preprocessing
 from tuning.decode import Item, decode, require_memory
 from tuning.errors import BadData
+from tuning.folders import Contents, scan
 from tuning.folds import draw_rows
+from tuning.left_out import LeftOut, sentences, together
+from tuning.splits import find_layout
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
-
-_VALIDATION_FOLDERS = ("val", "valid", "validation")
 _NAMED = 5  # how many classes a sentence names at most
 
 
@@ -45,7 +46,7 @@ class Split:
 class TaskData:
     """The data of one task.
 
-    skipped: files that were left out because they are no readable images.
+    skipped: files that were left out, for whatever reason. remarks: what was assumed, and what was left out why, in sentences.
     validation: int64, (m,), rows of `train` that are the set's fixed validation split; None where folds have to be made.
     """
 
@@ -55,6 +56,7 @@ class TaskData:
     test: Split
     skipped: tuple[str, ...] = ()
     validation: NDArray[np.int64] | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2:
@@ -114,19 +116,23 @@ def read_task(
     preprocessing: Preprocessing,
     draw: Draw,
     validation: Sequence[Item] = (),
+    left_out: LeftOut = MappingProxyType({}),
 ) -> TaskData:
     """Decode what `draw` asks for, as `draw_task` does it, and nothing else; `validation` is put behind `train`.
 
-    Unreadable images are skipped and named. Raises BadData for impossible draws and for more images than memory should hold.
+    Unreadable images are skipped and named, with those `left_out` already. Raises BadData for impossible draws and for more images than
+    memory should hold.
     """
     fixed = draw.train_images is None and len(validation) > 0
     train_items = _draw_items([*train, *validation], draw.train_images, draw.seed, "training")
     test_items = _draw_items(test, draw.test_images, draw.seed, "test")
     require_memory(len(train_items) + len(test_items), preprocessing)
-    train_split, rows, skipped = _read(train_items, preprocessing)
-    test_split, _, skipped_test = _read(test_items, preprocessing)
+    train_split, rows, unread = _read(train_items, preprocessing)
+    test_split, _, unread_test = _read(test_items, preprocessing)
     validation_rows = np.flatnonzero(rows >= len(train)) if fixed else None
-    return TaskData(name, tuple(labels), train_split, test_split, skipped + skipped_test, validation_rows)
+    left_out = together(left_out, unread, unread_test)
+    skipped = tuple(name for names in left_out.values() for name in names)
+    return TaskData(name, tuple(labels), train_split, test_split, skipped, validation_rows, sentences(left_out))
 
 
 def require_all_classes(data: TaskData, where: str) -> None:
@@ -135,23 +141,23 @@ def require_all_classes(data: TaskData, where: str) -> None:
     counts = np.bincount(np.delete(data.train.targets, kept_back), minlength=len(data.labels))
     empty = ", ".join(data.labels[target] for target in np.flatnonzero(counts == 0)[:_NAMED])
     if empty:
-        raise BadData(f"{where} has no readable training image of class {empty}.")
+        raise BadData(" ".join([f"{where} has no readable training image of class {empty}.", *data.remarks]))
     if not len(data.test):
-        raise BadData(f"{where} leaves no readable image to test on; add images.")
+        raise BadData(" ".join([f"{where} leaves no readable image to test on; add images.", *data.remarks]))
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """Image files of each class, in the order of the classes."""
+    """Image files of each class, in the order of the classes, relative to the data's folder. folder: of the classes."""
 
     folder: Path
     classes: tuple[str, ...]
-    files: tuple[tuple[Path, ...], ...]
+    files: tuple[tuple[PurePath, ...], ...]
 
     def items(self, root: Path) -> list[Item]:
-        """Return the images, named by their paths under `root`."""
+        """Return the images in the data's folder `root`."""
         numbered = ((file, target) for target, files in enumerate(self.files) for file in files)
-        return [Item(str(file.relative_to(root)), target, partial(Image.open, file)) for file, target in numbered]
+        return [Item(file.as_posix(), target, partial(Image.open, root / file)) for file, target in numbered]
 
 
 def folder_task(
@@ -164,53 +170,52 @@ def folder_task(
 ) -> TaskData:
     """Return the data in a folder of class folders of images (ImageFolder layout); classes are the sorted folder names.
 
-    Where there are train/ and test/ folders of class folders, those are the splits, and val/ (valid/, validation/) beside them
-    is the fixed validation split, put behind the images of train/. Without test/, val/ is what is tested on; without both,
-    `test_fraction` of every class is held out, chosen by `seed`. train_images, test_images: only so many, drawn by `seed`
-    before anything is decoded. Files that are no readable images are skipped and listed in `skipped`.
-    Raises BadData: not a folder, fewer than 2 classes, a class without images, classes that training lacks.
+    Where there are folders that are splits by their names (train, Testing, val2017) and hold class folders, those are the splits
+    (`tuning.splits`); a validation split beside a test split is the fixed one, put behind the training images. Without a test split
+    the validation split is what is tested on; without both, `test_fraction` of every class is held out, chosen by `seed`.
+    train_images, test_images: only so many, drawn by `seed` before anything is decoded. What is left out is listed in `skipped`.
+    Raises BadData: not a folder, fewer than 2 classes, a class without images, classes that training lacks, splits or classes.
     """
     if not 0 < test_fraction < 1:
         raise BadData(f"test_fraction must be between 0 and 1, not {test_fraction}.")
     if not path.is_dir():
         raise BadData(f"{path} is not a folder; give one that has a folder of images per class.")
-    train_folder, validation_folder, test_folder = _find_splits(path)
-    train = _list_classes(train_folder)
-    validation = _matched_to(train, _list_classes(validation_folder)).items(path) if validation_folder else []
-    if test_folder is None:
+    contents = scan(path)
+    layout = find_layout(contents, path)
+    train = _list_classes(contents, path, layout.train)
+    validation = _matched_to(train, _list_classes(contents, path, layout.validation)) if layout.validation else None
+    if layout.test is None:
         train, test = _hold_out(train, test_fraction, seed)
     else:
-        test = _matched_to(train, _list_classes(test_folder))
-    draw, name = Draw(train_images, test_images, seed), path.resolve().name
-    data = read_task(name, train.classes, train.items(path), test.items(path), preprocessing, draw, validation)
+        test = _matched_to(train, _list_classes(contents, path, layout.test))
+    left_out = together(contents.left_out, _outside(contents, [train, test, *([validation] if validation else [])]))
+    draw, name, kept = Draw(train_images, test_images, seed), path.resolve().name, validation.items(path) if validation else []
+    data = read_task(name, train.classes, train.items(path), test.items(path), preprocessing, draw, kept, left_out)
     require_all_classes(data, str(path))
-    return data
+    return replace(data, remarks=(layout.sentence, *data.remarks))
 
 
-def _find_splits(path: Path) -> tuple[Path, Path | None, Path | None]:
-    """Return the folders of (training, validation or None, test or None when training data must be split)."""
-    if not (path / "train").is_dir():
-        return path, None, None
-    validation = next((path / name for name in _VALIDATION_FOLDERS if (path / name).is_dir()), None)
-    if (path / "test").is_dir():
-        return path / "train", validation, path / "test"
-    return path / "train", None, validation
-
-
-def _list_classes(folder: Path) -> _Listing:
-    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
+def _list_classes(contents: Contents, path: Path, part: PurePath) -> _Listing:
+    depth, folder = len(part.parts), path / part
+    classes = tuple(place.name for place in contents.folders if place.parent == part)
     if len(classes) < 2:
         found = f"only {classes[0]!r}" if classes else "none"
         raise BadData(f"{folder} must hold at least 2 folders, one per class, with images inside; it holds {found}.")
-    files = tuple(tuple(sorted(f for f in (folder / name).rglob("*") if _looks_like_image(f))) for name in classes)
-    for name, listed in zip(classes, files, strict=True):
+    files: dict[str, list[PurePath]] = {name: [] for name in classes}
+    for image in contents.images:
+        if image.is_relative_to(part) and len(image.parts) > depth + 1:
+            files[image.parts[depth]].append(image)
+    for name, listed in files.items():
         if not listed:
-            raise BadData(f"{folder / name} holds no images (files ending in {', '.join(sorted(IMAGE_SUFFIXES))}).")
-    return _Listing(folder, classes, files)
+            raise BadData(" ".join([f"{folder / name} holds no images.", *sentences(contents.left_out)]))
+    return _Listing(folder, classes, tuple(map(tuple, files.values())))
 
 
-def _looks_like_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
+def _outside(contents: Contents, listings: Sequence[_Listing]) -> LeftOut:
+    """Return the images that belong to none of `listings`."""
+    taken = {file for listing in listings for files in listing.files for file in files}
+    found = tuple(image.as_posix() for image in contents.images if image not in taken)
+    return {"as in no folder of a class": found} if found else {}
 
 
 def _hold_out(listing: _Listing, fraction: float, seed: int) -> tuple[_Listing, _Listing]:
@@ -234,10 +239,10 @@ def _matched_to(train: _Listing, test: _Listing) -> _Listing:
     return _Listing(test.folder, train.classes, tuple(files.get(name, ()) for name in train.classes))
 
 
-def _read(items: Sequence[Item], preprocessing: Preprocessing) -> tuple[Split, NDArray[np.int64], tuple[str, ...]]:
-    """Return the readable images, which rows of `items` they are, and the names of the others."""
-    images, rows, skipped = decode(items, preprocessing)
-    return Split(images, np.array([items[row].target for row in rows], dtype=np.int64)), rows, skipped
+def _read(items: Sequence[Item], preprocessing: Preprocessing) -> tuple[Split, NDArray[np.int64], LeftOut]:
+    """Return the readable images, which rows of `items` they are, and the others."""
+    images, rows, left_out = decode(items, preprocessing)
+    return Split(images, np.array([items[row].target for row in rows], dtype=np.int64)), rows, left_out
 
 
 def _draw_items(items: Sequence[Item], count: int | None, seed: int, what: str) -> Sequence[Item]:

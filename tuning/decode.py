@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.preprocessing import Preprocessing
+from serving.preprocessing import Preprocessing, UnknownRange
 from tuning.errors import BadData
+from tuning.left_out import UNREADABLE, LeftOut, together
 
 MOST_BYTES = 8 * 1024**3  # of decoded images: they are kept in memory
 
@@ -30,25 +31,27 @@ class Item:
     open_image: Callable[[], Image.Image]
 
 
-def decode(items: Sequence[Item], preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...]]:
-    """Return (images, rows, skipped): the readable images in the order of `items`, their rows, and the names of the others.
+def decode(items: Sequence[Item], preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], NDArray[np.int64], LeftOut]:
+    """Return (images, rows, left out): the readable images in the order of `items`, their rows, and the names of the others.
 
     images: uint8, (n, height, width, 3), preprocessed but not normalised. Decoded in threads, as PIL lets others run meanwhile.
     """
     images = np.empty((len(items), preprocessing.height, preprocessing.width, 3), dtype=np.uint8)
-    readable = np.zeros(len(items), dtype=np.bool_)
+    reasons = [""] * len(items)  # why it is left out, if it is
 
     def decode_one(row: int) -> None:
         try:
             with items[row].open_image() as image:
                 images[row] = preprocessing(image)
-            readable[row] = True
+        except UnknownRange as error:
+            reasons[row] = f"as they {error}"
         except _BROKEN:
-            pass  # it stays marked as unreadable
+            reasons[row] = UNREADABLE
 
     for_each_row(decode_one, len(items))
-    skipped = tuple(item.name for item, good in zip(items, readable, strict=True) if not good)
-    return (images[readable] if skipped else images), np.flatnonzero(readable).astype(np.int64), skipped
+    rows = np.array([row for row, reason in enumerate(reasons) if not reason], dtype=np.int64)
+    left_out = together(*({reason: (item.name,)} for item, reason in zip(items, reasons, strict=True) if reason))
+    return (images[rows] if left_out else images), rows, left_out
 
 
 def require_memory(count: int, preprocessing: Preprocessing, limit: int = MOST_BYTES) -> None:

@@ -26,6 +26,8 @@ class UnknownBackbone(TuningError):
     def __init__(self, name: str, close: Iterable[str] = ()) -> None:
         near = ", ".join(close)
         hint = f"did you mean {near}?" if near else "give a timm name, torchvision/NAME, or a backbone file."
+        if Path(name).is_dir():
+            hint = "it is a folder; give a file in it, or a network's name."
         super().__init__(f"Unknown backbone {name!r}; {hint}")
         self.name = name
 
@@ -38,12 +40,12 @@ class BackboneOptions(TuningError):
 
 
 class WeightsUnavailable(TuningError):
-    """Pretrained weights do not exist or could not be fetched."""
+    """Pretrained weights could not be fetched, or were never `published`."""
 
-    def __init__(self, name: str, reason: str) -> None:
+    def __init__(self, name: str, reason: str, *, published: bool = True) -> None:
+        again = ", or try again with a connection to the network" if published else ""
         super().__init__(
-            f"No pretrained weights for {name!r}: {reason.rstrip('.')}; give a checkpoint file, "
-            "or connect to the network and try again."
+            f"No pretrained weights for {name!r}: {reason.rstrip('.')}; give weights from a file, as {name}@FILE{again}."
         )
 
 

@@ -30,8 +30,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         raise CannotWrite(path, "it is a folder, not a file name")
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        aside.touch()
+        mode = aside.stat().st_mode  # as the user's umask has it; safetensors makes files for their owner alone
         # Clones, because tensors that share memory (tied weights) are refused by the format.
         save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, aside, dict(metadata))
+        aside.chmod(mode)
         aside.replace(path)
     except (OSError, SafetensorError) as error:
         raise CannotWrite(path, str(error)) from error

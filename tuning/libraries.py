@@ -15,6 +15,7 @@ from torch import nn
 
 from serving.preprocessing import Preprocessing, resampling_of
 from tuning.errors import BackboneOptions, UnknownBackbone, UnsupportedNetwork, WeightsUnavailable
+from tuning.published import find_obstacle
 
 Library = Literal["timm", "torchvision"]
 
@@ -44,13 +45,16 @@ def create_network(library: Library, name: str, options: Mapping[str, Any], num_
     num_classes None keeps the number the weights were trained with. Raises WeightsUnavailable or BackboneOptions.
     """
     create = _create_timm if library == "timm" else _create_torchvision
+    full_name = name if library == "timm" else f"{library}/{name}"
+    if weights and (obstacle := find_obstacle(library, name)):
+        raise WeightsUnavailable(full_name, obstacle)
     try:
         return create(name, options, num_classes, weights).float().eval()
     except (TypeError, AssertionError) as error:
         raise BackboneOptions(name, str(error)) from error
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise (WeightsUnavailable if weights else BackboneOptions)(name, reason) from error
+        raise (WeightsUnavailable if weights else BackboneOptions)(full_name, reason) from error
 
 
 def with_input_size(library: Library, name: str, options: Mapping[str, Any], image_size: int | None) -> dict[str, Any]:
@@ -89,7 +93,7 @@ def check_forward(network: nn.Module, name: str, preprocessing: Preprocessing) -
 def _create_timm(name: str, options: Mapping[str, Any], num_classes: int | None, weights: bool) -> nn.Module:
     config = timm.get_pretrained_cfg(name)
     if weights and (config is None or not config.has_weights):
-        raise WeightsUnavailable(name, "timm has none for this network")
+        raise WeightsUnavailable(name, "timm has none for this network", published=False)
     classes = num_classes or (config.num_classes if config else 0) or _CLASSES_WITHOUT_HEAD
     return timm.create_model(name, pretrained=weights, num_classes=classes, **options)
 

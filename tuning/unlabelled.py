@@ -19,9 +19,10 @@ from tuning.active import margins
 from tuning.backbone import Backbone
 from tuning.checkpoint import TaskCheckpoint, build_network
 from tuning.compute import Compute, find_compute
-from tuning.data import IMAGE_SUFFIXES
 from tuning.decode import Item, decode
 from tuning.errors import BadData, CannotWrite
+from tuning.folders import scan
+from tuning.left_out import sentences, together
 from tuning.normalise import Normalise
 
 OnImage = Callable[[int, int], None]  # (images done, images in all)
@@ -43,10 +44,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Ranking:
-    """candidates: lowest margin first. skipped: files that are no readable images."""
+    """candidates: lowest margin first. skipped: files that were left out. remarks: why, in sentences."""
 
     candidates: tuple[Candidate, ...]
     skipped: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def rank_pool(
@@ -59,21 +61,24 @@ def rank_pool(
     compute = compute or find_compute()
     network = nn.Sequential(Normalise(backbone.spec.preprocessing), build_network(backbone, checkpoint))
     compute.place(network.eval())
-    files = _list_images(folder)
+    if not folder.is_dir():
+        raise BadData(f"{folder} is not a folder; give one of images to choose from.")
+    contents = scan(folder)
+    files, left_out = [image.as_posix() for image in contents.images], contents.left_out
     candidates: list[Candidate] = []
-    skipped: list[str] = []
     for start in range(0, len(files), _BATCH):
         batch = [Item(file, 0, partial(Image.open, folder / file)) for file in files[start : start + _BATCH]]
         images, rows, unreadable = decode(batch, backbone.spec.preprocessing)
-        skipped += unreadable
+        left_out = together(left_out, unreadable)
         if len(images):
             names = [batch[row].name for row in rows]
             candidates += _candidates(names, _probabilities(network, images, compute), checkpoint.labels)
         if on_image:
             on_image(start + len(batch), len(files))
     if not candidates:
-        raise BadData(f"{folder} holds no readable images (files ending in {', '.join(sorted(IMAGE_SUFFIXES))}).")
-    return Ranking(tuple(sorted(candidates, key=lambda c: (c.margin, c.file))), tuple(skipped))
+        raise BadData(" ".join([f"{folder} holds no readable images.", *sentences(left_out)]))
+    skipped = tuple(name for names in left_out.values() for name in names)
+    return Ranking(tuple(sorted(candidates, key=lambda c: (c.margin, c.file))), skipped, sentences(left_out))
 
 
 def write_candidates(candidates: Sequence[Candidate], path: Path) -> None:
@@ -103,10 +108,3 @@ def _candidates(files: Sequence[str], probabilities: NDArray[np.float32], labels
     best = probabilities.argmax(1)
     for file, margin, target in zip(files, margins(probabilities), best, strict=True):
         yield Candidate(file, float(margin), labels[int(target)])
-
-
-def _list_images(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise BadData(f"{folder} is not a folder; give one of images to choose from.")
-    found = (f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".") and f.is_file())
-    return sorted(file.relative_to(folder).as_posix() for file in found)

@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,16 +17,46 @@ from tuning.errors import BadCheckpoint, WrongTensors
 from tuning.files import read_tensors
 
 _WRAPPINGS = ("state_dict", "model", "module", "model_state_dict")  # keys under which training scripts keep the state dict
+_AVERAGED = (  # and those of its running average, which timm and torchvision evaluate and publish: taken first
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "model_ema_state_dict",
+    "ema_model_state_dict",
+    "model_state_dict_ema",
+    "ema_model",
+    "ema",
+)
+_COUNTER = "n_averaged"  # torch's AveragedModel counts in a tensor beside the weights
 _PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class StateDict:
+    """A network's tensors as `file` holds them. taken: under which key, if they are an average. remark: as of tuning.backbone.Backbone."""
+
+    file: Path
+    tensors: dict[str, Tensor]
+    taken: str = ""
+    remark: str = ""
+
+    @property
+    def source(self) -> str:
+        """The file's name, and what was taken of it if that is an average."""
+        return f"{self.file.name} ({self.taken})" if self.taken else self.file.name
+
+    def explained(self, error: Exception) -> str:
+        """Return why these tensors do not fit, with what was taken of the file."""
+        return f"{error} {self.remark}".rstrip()
+
+
+def read_state_dict(path: Path) -> StateDict:
     """Return the state dict in a .safetensors file, or in a .pth, .pt or .bin that torch reads without running pickled code.
 
-    Raises BadCheckpoint for a missing, truncated or foreign file.
+    Of a training's checkpoint with averaged weights (EMA) those are taken. Raises BadCheckpoint for a missing, truncated or foreign file.
     """
     if path.suffix == ".safetensors":
-        return read_tensors(path)
+        return StateDict(path, read_tensors(path))
     if path.suffix not in (".pth", ".pt", ".bin"):
         raise BadCheckpoint(path, "a checkpoint is a .safetensors file, or a .pth, .pt or .bin written by torch.save")
     try:
@@ -78,14 +109,36 @@ def hash_weights(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _unwrapped(path: Path, content: object) -> dict[str, Tensor]:
-    """Return the state dict inside what a training script saved."""
-    for key in _WRAPPINGS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
+def _unwrapped(path: Path, content: object) -> StateDict:
+    """Return the state dict inside what a training script saved, under the network's own names. Raises BadCheckpoint."""
+    taken, remark = "", ""
+    while isinstance(content, dict) and (keys := [key for key in (*_AVERAGED, *_WRAPPINGS) if _holds_tensors(content.get(key))]):
+        if keys[0] in _AVERAGED:
+            taken, others = keys[0], [key for key in keys if key in _WRAPPINGS]
+            remark = _which(path, keys[0], others[0]) if others else ""
+        elif unknown := [key for key in _AVERAGED if isinstance(content.get(key), dict)]:
+            remark = f"{path.name} holds averaged weights ({unknown[0]}) in a form that is not known; {keys[0]} is taken."
+        content = content[keys[0]]
+    if not isinstance(content, dict) or not _holds_tensors(content):
         raise BadCheckpoint(path, "it holds no state dict (a mapping from names to tensors)")
+    tensors = {name: tensor for name, tensor in content.items() if name != _COUNTER}
     for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in content):
-            content = {name.removeprefix(prefix): t for name, t in content.items()}
-    return content
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return StateDict(path, tensors, taken, remark)
+
+
+def _holds_tensors(content: object) -> bool:
+    """Return whether `content` is a state dict, or one in wrappings."""
+    if not isinstance(content, dict) or not content:
+        return False
+    if all(isinstance(value, Tensor) for value in content.values()):
+        return True
+    return any(_holds_tensors(content.get(key)) for key in (*_AVERAGED, *_WRAPPINGS))
+
+
+def _which(path: Path, averaged: str, other: str) -> str:
+    return (
+        f"{path.name} holds averaged weights ({averaged}) beside others ({other}); the averaged ones are taken, as timm does. "
+        f"To have the others, save what is under {other!r} as a file of its own."
+    )

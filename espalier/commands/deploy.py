@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, input_options
+from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, input_options, open_named
 from espalier.commands.live import TokenFile, Urls, find_servers, tell
 from espalier.commands.rows import Coupled, print_remarks
 from espalier.commands.scores import describe_scores
@@ -52,10 +52,9 @@ def deploy(
     servers = find_servers(url, token_file)
 
     from exporter.deploy import deploy
-    from exporter.sources import open_sources
 
     with progress_bars() as report:
-        sources = open_sources(backbone, {task: model}, inputs)
+        sources = open_named(backbone, {task: model}, inputs)
         deployment = deploy(repo, sources, canary=share, coupled=coupled, progress=report, waiting=say)
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)

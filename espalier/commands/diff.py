@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from espalier.commands.inputs import input_options, open_named
 from espalier.console import console, print_data
 
 
@@ -16,7 +17,7 @@ def diff(
     b: Annotated[Path, typer.Argument(metavar="B", help="What to compare it with.")],
     backbone: Annotated[
         str | None,
-        typer.Option(metavar="FILE_OR_NAME", help="The network that checkpoints were tuned on, as for `espalier export`."),
+        typer.Option(metavar="MODEL", help="The network that checkpoints were tuned on, as for `espalier export`."),
     ] = None,
     preprocess: Annotated[
         str, typer.Option(metavar="in-graph|none", help="As for `espalier export`, for checkpoints.")
@@ -32,14 +33,12 @@ def diff(
 
     [dim]espalier diff --backbone resnet50.a1_in1k flowers.safetensors pets.safetensors[/]
     """
-    if preprocess not in ("in-graph", "none"):
-        raise typer.BadParameter(f"must be in-graph or none, not {preprocess!r}.", param_hint="--preprocess")
+    inputs = input_options(preprocess, None, None, None)
 
     from espalier.diff_table import as_data, diff_table, summary
     from exporter.diff import diff_models
-    from exporter.sources import open_sources
 
-    sources = open_sources(backbone, {str(a): a, str(b): b}, "in-graph" if preprocess == "in-graph" else "none")
+    sources = open_named(backbone, {str(a): str(a), str(b): str(b)}, inputs)
     left, right = (sources.tasks[str(path)]() for path in (a, b))
     found = diff_models(str(a), left, str(b), right)
     if as_json:

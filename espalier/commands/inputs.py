@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from espalier.console import say
 
 if TYPE_CHECKING:
     from exporter.references import InputOptions
@@ -38,12 +41,14 @@ Preprocess = Annotated[
 ]
 ImageSize = Annotated[
     int | None,
-    typer.Option(min=1, metavar="PIXELS", help="Side of the square input of torch networks. Default: what the network says."),
+    typer.Option(
+        min=1,
+        metavar="PIXELS",
+        help="Side of the square input of torch networks. Default: what the tasks or the network say.",
+    ),
 ]
-Mean = Annotated[str | None, typer.Option(metavar="R,G,B", help="Mean of the images, in [0, 1]. Default: what the network says.")]
-Std = Annotated[
-    str | None, typer.Option(metavar="R,G,B", help="Standard deviation of the images. Default: what the network says.")
-]
+Mean = Annotated[str | None, typer.Option(metavar="R,G,B", help="Mean of the images, in [0, 1]. Default: as for --image-size.")]
+Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation of the images. Default: as for --image-size.")]
 
 
 def input_options(preprocess: str, image_size: int | None, mean: str | None, std: str | None) -> InputOptions:
@@ -59,12 +64,20 @@ def input_options(preprocess: str, image_size: int | None, mean: str | None, std
 
 def open_inputs(backbone: str | None, pairs: list[str] | None, folder: Path | None, options: InputOptions) -> Sources:
     """Return how to load the models that the command line names. Raises typer.BadParameter, ExportError, TuningError."""
-    from exporter.sources import open_sources
-
     named = parse_tasks(pairs or [])
     if folder is not None:
         named = _with_folder(named, folder, backbone)
-    return open_sources(backbone, named, options)
+    return open_named(backbone, named, options)
+
+
+def open_named(backbone: str | None, named: Mapping[str, str], options: InputOptions) -> Sources:
+    """Return how to load the models `named`, and say what was assumed of them. Raises ExportError, TuningError."""
+    from exporter.sources import open_sources
+
+    sources = open_sources(backbone, named, options)
+    for sentence in sources.remarks:
+        say(sentence)
+    return sources
 
 
 def parse_tasks(pairs: list[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from serving.errors import BodyTooLarge, NotAnImage
 from serving.image_tasks import MAX_PIXELS, Rows, check_resized
-from serving.preprocessing import Preprocessing
+from serving.preprocessing import Preprocessing, to_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _KNOWN = "PNG, JPEG, WebP, GIF or BMP"
@@ -93,8 +93,7 @@ def make_rows(pictures: list[Picture], ways: Sequence[Preprocessing]) -> Rows:
     """
     rows: dict[Preprocessing, list[NDArray[np.uint8]]] = {way: [] for way in ways}
     while pictures:
-        image = _decode(pictures.pop(0))
-        image = image if image.mode == "RGB" else image.convert("RGB")  # once for all ways
+        image = to_rgb(_decode(pictures.pop(0)))  # once for all ways
         for way, made in rows.items():
             made.append(way(image))
     return {way: np.stack(made) for way, made in rows.items()}

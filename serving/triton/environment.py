@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,7 +146,8 @@ def _make(place: Path, say: Say) -> None:
     if shutil.disk_usage(place.parent).free < _NEEDED_BYTES:
         raise TritonUnavailable(f"setting it up needs {_NEEDED_BYTES // 10**6} MB of disk space in {place.parent}")
     say("Setting up Triton 24.10: about 95 MB to download and 300 MB on disk, once.")
-    new = Path(tempfile.mkdtemp(prefix="new-", dir=place.parent))
+    new = place.parent / f"new-{os.getpid()}"  # made by hand, as temporary folders are for their owner alone
+    new.mkdir()
     try:
         _install(new)
         _put_stub(TritonEnvironment(new))

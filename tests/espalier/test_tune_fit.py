@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from PIL import Image, ImageColor
 
@@ -43,7 +44,7 @@ def _backbone(folder: Path, net: str) -> Backbone:
 
 def _fit(folder: Path, net: str, *arguments: str | Path, out: str = "task.safetensors") -> Run:
     """Tune on twelve images for an epoch, unless the arguments say otherwise."""
-    quick = ["--epochs", "1", "--batch-size", "8", "--device", "cpu"]
+    quick = ["--epochs", "1", "--batch-size", "8", "--device", "cpu", "--force"]
     data = [] if "--data" in arguments else ["--data", "colours"]
     return espalier("tune", "fit", "--backbone", f"{net}.safetensors", *data, "--out", out, *quick, *arguments, cwd=folder)
 
@@ -75,6 +76,9 @@ def test_what_is_tuned_is_in_the_checkpoint(folder: Path, net: str, arguments: l
     assert checkpoint.siamese == ("--siamese" in arguments)
     build_network(_backbone(folder, net), checkpoint)
     assert f"test_accuracy {checkpoint.scores['test_accuracy']:.3f}" in run.stdout
+    assert run.stdout.startswith(
+        "colours: 12 images to learn from, 6 to test on, 3 classes (blue, green, red).\nSplits: train to learn from, test to test on.\n"
+    )
 
 
 @pytest.mark.slow
@@ -127,7 +131,7 @@ def test_kept_features_are_announced_and_cleared_away(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str, where: str | None
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    run = _fit(folder, "vit", "--cache", cache)
+    run = _fit(folder, "vit", "--blocks", "none", "--cache", cache)
     assert run.returncode == 0, run.stderr
     said = re.findall(r"Keeping .* MB of frozen features of ([0-9,]+) (\w+) images, (in .*)\.", run.stderr)
     assert said == ([] if where is None else [("12", "training", where), ("6", "test", where)])
@@ -146,17 +150,19 @@ def test_kept_features_are_announced_and_cleared_away(
         (["--method", "surgical", "--group", "4"], "in 3 groups"),
         (["--group", "1"], "--method surgical with --group"),
         (["--method", "lp-ft", "--rank", "2"], "only --method lora has a rank"),
-        (["--siamese"], "say what to tune with --blocks"),
-        (["--warm-head"], "say what to tune with --blocks"),
+        ([], "say what to tune: block names, which `espalier tune blocks` lists; none for a new head alone (a linear probe)"),
+        (["--blocks", "none", "--siamese"], "say what to tune with --blocks"),
+        (["--blocks", "none", "--warm-head"], "say what to tune with --blocks"),
+        (["--blocks", "none", "--method", "lora"], "leave out --blocks"),
         (["--blocks", "blocks.1", "--warm-head"], "at least 2 epochs"),
         (["--blocks", "blocks.1", "--all-weights"], 'subset "all"'),
-        (["--flip"], "without --views"),
-        (["--device", "quantum"], "Device 'quantum' cannot be used"),
+        (["--blocks", "none", "--flip"], "without --views"),
+        (["--blocks", "none", "--device", "quantum"], "Device 'quantum' cannot be used"),
         (["--precision", "float16"], "float16"),
         (["--cache", "cloud"], "cloud"),
         (["--report", "report.txt"], "must end in .json"),
         (["--report", "nowhere/report.json"], "does not exist"),
-        (["--data", "digits:nonsense"], "nonsense"),
+        (["--blocks", "none", "--data", "digits:nonsense"], "nonsense"),
     ],
 )
 def test_what_cannot_be_done_gets_one_sentence_and_exit_code_2(folder: Path, arguments: list[str], words: str) -> None:
@@ -166,3 +172,47 @@ def test_what_cannot_be_done_gets_one_sentence_and_exit_code_2(folder: Path, arg
     assert words in said
     assert "Traceback" not in said
     assert not (folder / "refused.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "fit --backbone vit.safetensors --data colours --blocks none --out there.safetensors",
+        "fit --backbone vit.safetensors --data colours --blocks none --out new.safetensors --report there.json",
+        "prune --backbone vit.safetensors --data colours --task there.safetensors --out there.safetensors",
+        "pretrain --network resnet18 --data colours --out there.safetensors",
+        "transfer --student vit.safetensors --data colours --method plain --out there.safetensors",
+        "active --backbone vit.safetensors --pool colours --task there.safetensors --out there.csv",
+        "active --backbone vit.safetensors --data colours --report there.json",
+        "plot ledger.jsonl --out there.svg",
+    ],
+)
+def test_nothing_is_replaced_without_force_nor_anything_begun(folder: Path, command: str) -> None:
+    for suffix in ("safetensors", "json", "csv", "svg"):
+        (folder / f"there.{suffix}").write_text("precious")
+    run = espalier("tune", *command.split(), cwd=folder)
+    said = " ".join(run.stderr.replace("│", " ").split())
+    assert run.returncode == 2
+    assert "exists already; choose another file, or replace it with --force." in said
+    assert "images to learn from" not in run.stdout
+    assert all(file.read_text() == "precious" for file in folder.glob("there.*"))
+    assert not (folder / "new.safetensors").exists()
+
+
+def test_a_network_with_weights_of_its_own_is_named_as_for_export(folder: Path) -> None:
+    network = timm.create_model("test_resnet", num_classes=3)
+    torch.save({"state_dict": network.state_dict(), "state_dict_ema": network.state_dict()}, folder / "b.pth")
+    run = espalier("tune", "blocks", "--backbone", "test_resnet@b.pth", cwd=folder)
+    assert run.returncode == 0, run.stderr
+    assert "layer1.0" in run.stdout
+    assert run.stdout.startswith("b.pth holds averaged weights (state_dict_ema) beside others (state_dict)")
+    assert espalier("tune", "blocks", "--backbone", "test_resnet", "--checkpoint", "b.pth", cwd=folder) == run
+    for arguments, words in (
+        (["test_resnet@b.pth", "--checkpoint", "b.pth"], "b.pth and b.pth would both be its weights; give one"),
+        (["test_resnet@gone.pth"], "gone.pth: there is no such file"),
+        (["b.pth"], "give weights from elsewhere with their network, as NAME@FILE"),
+        (["package.module:make"], "this names Python code"),
+    ):
+        refused = espalier("tune", "blocks", "--backbone", *arguments, cwd=folder)
+        assert refused.returncode == 2
+        assert words in " ".join(refused.stderr.split())

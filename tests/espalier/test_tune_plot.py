@@ -53,7 +53,7 @@ def test_profiles_stand_side_by_side(folder: Path, tmp_path: Path) -> None:
     [
         ("profile.jsonl --out a.jpg", "must end in .svg or .png"),
         ("profile.jsonl --out missing/a.svg", "missing is not a folder"),
-        ("profile.jsonl --out folder.svg", "Is a directory"),
+        ("profile.jsonl --out folder.svg", "is a folder, not a file name"),
         ("nowhere.jsonl --out a.svg", "nowhere.jsonl: cannot be read as a ledger"),
         ("no-ledger.txt --out a.svg", "no-ledger.txt: is no ledger of espalier"),
         ("profile.jsonl --kind pairs --out a.svg", "profile.jsonl holds no pairs of blocks; run tune profile --pairs."),

@@ -33,8 +33,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index, image in enumerate(data.test.images):
         Image.fromarray(image).save(root / "pool" / f"{index}.png")
     run = espalier(
-        "tune", "fit", *_on("backbone.safetensors", "data"), "--blocks", "layer4.1", *QUICK, "--out", "t.safetensors", cwd=root
-    )
+        "tune", "fit", *_on("backbone.safetensors", "data"), "--blocks", "layer4.1", "--image-size", "24", *QUICK,
+        "--out", "t.safetensors", cwd=root,
+    )  # fmt: skip
     assert run.returncode == 0, run.stderr
     return root
 
@@ -51,16 +52,24 @@ def test_prune_writes_a_smaller_task(folder: Path) -> None:
     assert "4.7 kMACs" in run.stdout
     assert "1.2 kMACs" in run.stdout  # 2 x 9 x 16 x 4 + 16 x 3
     task = load_task(folder / "small.safetensors")
-    network = build_network(load_backbone(folder / "backbone.safetensors"), task)
+    assert task.backbone.preprocessing.height == 24  # as it was tuned, not as the backbone has it
+    network = build_network(load_backbone(folder / "backbone.safetensors", image_size=24), task)
     assert network.get_submodule("layer4.1").conv2.in_channels == 4
     assert task.provenance["pruned_ratio"] == 0.75
 
 
 def test_prune_says_what_is_wrong(folder: Path) -> None:
-    options = [*_on("backbone.safetensors", "data"), "--task", "t.safetensors", "--out", "small.safetensors"]
+    options = [*_on("backbone.safetensors", "data"), "--task", "t.safetensors", "--out", "refused.safetensors"]
     run = espalier("tune", "prune", *options, "--ratio", "1", cwd=folder)
     assert run.returncode != 0
     assert "must lie between 0 and 1" in run.stderr
+
+
+def test_a_task_is_pruned_on_the_images_that_it_was_tuned_on(folder: Path) -> None:
+    options = [*_on("backbone.safetensors", "data"), "--task", "t.safetensors", "--out", "small.safetensors", "--force"]
+    run = espalier("tune", "prune", *options, "--image-size", "32", cwd=folder)
+    assert run.returncode == 2
+    assert "the task was tuned on 24x24 pixels; leave it out" in " ".join(run.stderr.replace("│", " ").split())
 
 
 def test_a_simulation_compares_margins_with_chance(folder: Path) -> None:

@@ -63,7 +63,7 @@ def test_plain_needs_no_teacher_and_the_result_is_exported_like_any_task(folder:
     ("arguments", "words"),
     [
         ([], "learns from teachers; name at least one"),
-        (["--teacher", "vit.safetensors"], "not of the form NAME=NAME_OR_FILE"),
+        (["--teacher", "vit.safetensors"], "not of the form NAME=MODEL"),
         ([*TEACHERS, "--teacher", "vit=resnet.safetensors"], "'vit' is given twice"),
         ([*TEACHERS, "--method", "magic"], "must be aft, plain, distillation or all, not 'magic'"),
         ([*TEACHERS, "--report", "report.txt"], "must end in .json"),

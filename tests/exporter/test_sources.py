@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to st
         ("package.module:make@a.pth", "package.module:make", "a.pth", True),
         ("a.pth", "", "a.pth", False),
         ("odd@name:with.onnx", "", "odd@name:with.onnx", False),
+        ("sub", "sub", None, False),  # a folder of a network's name is not that network
     ],
 )
 def test_what_a_reference_names(
@@ -51,7 +52,7 @@ def test_what_a_reference_names(
         ("resnet50@net.onnx", "net.onnx: is not a checkpoint"),
         ("notes.txt", "neither an ONNX model"),
         ("empty.pth", "the file is empty"),
-        ("folder", "is a folder"),
+        ("./folder", "is a folder"),
         ("resnet50@", r"is a folder"),
     ],
 )

@@ -148,16 +148,20 @@ def test_an_unknown_tag_lists_the_known() -> None:
 
 
 def test_a_network_without_published_weights_wants_a_checkpoint() -> None:
-    with pytest.raises(WeightsUnavailable, match="timm has none for this network; give a checkpoint"):
+    with pytest.raises(WeightsUnavailable, match=r"timm has none for this network; give weights from a file, as \S+@FILE\.$"):
         load_backbone("resnet200")
 
 
 def test_failed_download_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the hub could be reached."""
+
     def fail(*_: object, **__: object) -> None:
         raise OSError("Name or service not known\nmore lines")
 
+    monkeypatch.setattr("tuning.libraries.find_obstacle", lambda library, name: "")
     monkeypatch.setattr("timm.create_model", fail)
-    with pytest.raises(WeightsUnavailable, match="Name or service not known; give a checkpoint file, or connect") as caught:
+    words = r"Name or service not known; give weights from a file, as resnet18\.a1_in1k@FILE, or try again"
+    with pytest.raises(WeightsUnavailable, match=words) as caught:
         load_backbone("resnet18.a1_in1k")
     assert "\n" not in str(caught.value)
 
@@ -182,7 +186,7 @@ def test_a_size_the_network_cannot_take_is_refused(tmp_path: Path) -> None:
 
 def test_plain_weights_are_no_backbone_file(tmp_path: Path) -> None:
     save_file(tiny_resnet().network.state_dict(), tmp_path / "weights.safetensors")
-    with pytest.raises(BadCheckpoint, match="not a backbone file; give weights from elsewhere as a checkpoint"):
+    with pytest.raises(BadCheckpoint, match="not a backbone file; give weights from elsewhere with their network, as NAME@FILE"):
         load_backbone(tmp_path / "weights.safetensors")
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +37,16 @@ def test_round_trip(tmp_path: Path) -> None:
     assert read.tensors.keys() == written.tensors.keys()
     assert all(torch.equal(tensor, written.tensors[name]) for name, tensor in read.tensors.items())
     assert [entry.name for entry in tmp_path.iterdir()] == ["task.safetensors"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_files_are_for_whom_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        save_task(_task(tiny_resnet()), tmp_path / "task.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "task.safetensors").stat().st_mode) == mode
 
 
 def test_network_is_a_fresh_copy_with_the_tasks_tensors() -> None:

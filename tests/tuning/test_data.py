@@ -45,9 +45,13 @@ def test_a_broken_image_is_skipped_and_named(tmp_path: Path) -> None:
     whole = (tmp_path / "a" / "0.png").read_bytes()
     (tmp_path / "a" / "torn.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "b" / "text.jpg").write_text("no image")
-    (tmp_path / "b" / "notes.txt").write_text("ignored, as it does not claim to be an image")
+    (tmp_path / "b" / "notes.txt").write_text("does not claim to be an image")
     data = folder_task(tmp_path, SIZE)
-    assert sorted(data.skipped) == ["a/torn.png", "b/text.jpg"]
+    assert sorted(data.skipped) == ["a/torn.png", "b/notes.txt", "b/text.jpg"]
+    assert data.remarks[1:] == (
+        "Left out as of no kind of picture that can be read here (.txt): 1 (b/notes.txt).",
+        "Left out as damaged or no images: 2 (a/torn.png, b/text.jpg).",
+    )
     assert len(data.train) + len(data.test) == 6
 
 

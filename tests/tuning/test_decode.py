@@ -10,6 +10,7 @@ from PIL import Image
 from serving.preprocessing import Preprocessing
 from tuning.decode import Item, decode, for_each_row, require_memory
 from tuning.errors import BadData
+from tuning.left_out import UNREADABLE
 
 SIZE = Preprocessing(height=8, width=8, interpolation="nearest")
 
@@ -23,7 +24,7 @@ def test_images_keep_their_order_over_threads_and_the_unreadable_are_left_out(tm
     (tmp_path / "70.png").write_bytes(b"no image")
     (tmp_path / "71.png").unlink()
     images, rows, skipped = decode(items, SIZE)
-    assert skipped == ("70.png", "71.png")
+    assert skipped == {UNREADABLE: ("70.png", "71.png")}
     assert images[:, 0, 0, 0].tolist() == rows.tolist() == [value for value in range(200) if value not in (70, 71)]
 
 

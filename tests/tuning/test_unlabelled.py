@@ -32,7 +32,11 @@ def test_a_pool_is_ranked_by_margin(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image either")
     told: list[tuple[int, int]] = []
     ranking = rank_pool(backbone, task, tmp_path, on_image=lambda done, total: told.append((done, total)))
-    assert ranking.skipped == ("broken.png",)
+    assert ranking.skipped == ("notes.txt", "broken.png")
+    assert [remark.split(":")[0] for remark in ranking.remarks] == [
+        "Left out as of no kind of picture that can be read here (.txt)",
+        "Left out as damaged or no images",
+    ]
     assert told[-1] == (71, 71)
     with torch.inference_mode():
         scores = build_network(backbone, task)(Normalise(backbone.spec.preprocessing)(torch.from_numpy(images)))

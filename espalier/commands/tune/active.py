@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +12,17 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import AllImages, BackboneOption, DataOption, Weights, check_writable, parse_subset
+from espalier.commands.tune.options import (
+    AllImages,
+    BackboneOption,
+    DataOption,
+    ForceOption,
+    Weights,
+    check_writable,
+    parse_subset,
+    remark,
+    write_json,
+)
 from espalier.commands.tune.training_options import Augmentation, Learning, Machine, make_fit_options
 from espalier.console import console, progress_bars
 
@@ -42,6 +51,7 @@ def active(
     learning: Learning,
     augmentation: Augmentation,
     machine: Machine,
+    force: ForceOption = False,
 ) -> None:
     """Choose what to label next: the images that a task is least sure of.
 
@@ -56,6 +66,7 @@ def active(
     if pool is not None:
         if task is None or out is None:
             raise typer.BadParameter("--pool needs the task checkpoint (--task) and where to write the files to label (--out).")
+        check_writable(out, ".csv", force=force)
         _choose(backbone, weights, pool, task, count, out, machine.device)
         return
 
@@ -66,7 +77,7 @@ def active(
     from tuning.trainer import Trainer
 
     if report is not None:
-        check_writable(report, ".json")
+        check_writable(report, ".json", "--report", force=force)
     wanted = _parse_sizes(sizes)
     loaded = weights.open(backbone)
     task_data = images.open(data, loaded.spec.preprocessing)
@@ -81,7 +92,8 @@ def active(
     _print(summary)
     if report is not None:
         about = {"backbone": loaded.spec.name, "data": task_data.name, "method": method.name, "subset": list(method.paths)}
-        _write(report, {**about, "epochs": learning.epochs, "seeds": list(all_seeds), "strategies": summary})
+        write_json(report, {**about, "epochs": learning.epochs, "seeds": list(all_seeds), "strategies": summary})
+        console.print(f"Wrote {escape(str(report))}.", soft_wrap=True)
 
 
 def _choose(backbone: str, weights: Weights, pool: Path, task: Path, count: int, out: Path, device: str) -> None:
@@ -89,15 +101,13 @@ def _choose(backbone: str, weights: Weights, pool: Path, task: Path, count: int,
     from tuning.compute import find_compute
     from tuning.unlabelled import rank_pool, write_candidates
 
-    check_writable(out, ".csv")
     tuned = load_task(task)
-    loaded = weights.open(backbone)
+    loaded = weights.open(backbone, like=tuned.backbone.preprocessing)
     with progress_bars() as show:
         ranking = rank_pool(
             loaded, tuned, pool, find_compute(device), on_image=lambda done, total: show("Looking at images", done, total)
         )
-    if ranking.skipped:
-        console.print(f"[yellow]Skipped {len(ranking.skipped)} unreadable images:[/] {escape(', '.join(ranking.skipped[:5]))}")
+    remark(*ranking.remarks)
     chosen = ranking.candidates[:count]
     write_candidates(chosen, out)
     console.print(
@@ -112,16 +122,6 @@ def _parse_sizes(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is no list of numbers, as 100,400,500.", param_hint="--sizes") from error
-
-
-def _write(report: Path, content: Mapping[str, Any]) -> None:
-    from tuning.errors import CannotWrite
-
-    try:
-        report.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    except OSError as error:
-        raise CannotWrite(report, str(error)) from error
-    console.print(f"Wrote {escape(str(report))}.", soft_wrap=True)
 
 
 def _print(summary: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

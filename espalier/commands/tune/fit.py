@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from espalier.commands.tune.methods import LORA_RANK, MethodOptions, check_method, find_method
-from espalier.commands.tune.options import BackboneOption, DataOption, Images, Weights, check_writable
+from espalier.commands.tune.options import BackboneOption, DataOption, ForceOption, Images, Weights, check_writable, write_json
 from espalier.commands.tune.seeds import report, run_seeds, seeds_table
 from espalier.commands.tune.training_options import Augmentation, Learning, Machine, make_fit_options, open_store
 from espalier.console import console, progress_bars
@@ -28,14 +27,15 @@ def fit(
     data: DataOption,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The task checkpoint to write (.safetensors).")],
     blocks: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAMES|none|all",
             help="What to tune, separated by commas: blocks or other modules and parameters, by name or pattern (layer4.1, "
             "blocks.*.attn, cls_token); norm, attention: all normalisation layers, all attention modules; PATH:norm: those under a "
-            "path or pattern (layer4.*:norm; *:norm where a part itself is called norm). none: only a new head; all: every block.",
+            "path or pattern (layer4.*:norm; *:norm where a part itself is called norm). none: only a new head; all: every block. "
+            "Needed, unless --method is given.",
         ),
-    ] = "none",
+    ] = None,
     all_weights: Annotated[bool, typer.Option("--all-weights", help="With --blocks all: the stem and outer norms, too.")] = False,
     siamese: Annotated[
         bool, typer.Option("--siamese", help="The head sees the frozen features beside the tuned ones, from the shared trunk.")
@@ -69,14 +69,15 @@ def fit(
     ] = None,
     augmentation: Augmentation,
     machine: Machine,
+    force: ForceOption = False,
 ) -> None:
     """Fine-tune some blocks and a new head on a task, and write them as a task checkpoint.
 
     [dim]espalier tune fit --backbone resnet50.a1_in1k --data flowers/ --blocks layer4.2 --out flowers.safetensors[/]
     """
-    check_writable(out)
+    check_writable(out, force=force)
     if report_file is not None:
-        check_writable(report_file, ".json", "--report")
+        check_writable(report_file, ".json", "--report", force=force)
     wanted = MethodOptions(blocks, all_weights, siamese, warm_head, method, rank, group)
     check_method(wanted)
 
@@ -99,7 +100,7 @@ def fit(
     if seeds > 1:
         console.print(seeds_table(results))
     if report_file is not None:
-        report_file.write_text(json.dumps(report(trainer, plan, results, out), indent=2) + "\n")
+        write_json(report_file, report(trainer, plan, results, out))
     first = results[0]
     whose = f" (seed {first.seed})" if seeds > 1 else ""
     scores = (

@@ -18,9 +18,12 @@ LORA_RANK = 8
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """What the command line says of the method. name: of a baseline, with dashes; None for SubTuning of `blocks`."""
+    """What the command line says of the method. name: of a baseline, with dashes; None for SubTuning of `blocks`.
 
-    blocks: str
+    blocks: None when nothing was said of them.
+    """
+
+    blocks: str | None
     all_weights: bool = False
     siamese: bool = False
     warm_head: bool = False
@@ -34,7 +37,7 @@ def check_method(wanted: MethodOptions) -> None:
     if wanted.name is None:
         _check_subtuning(wanted)
         return
-    if wanted.blocks != "none" or wanted.all_weights or wanted.siamese or wanted.warm_head:
+    if wanted.blocks is not None or wanted.all_weights or wanted.siamese or wanted.warm_head:
         raise typer.BadParameter(
             "a named method says itself what is trained; leave out --blocks, --all-weights, --siamese and --warm-head.",
             param_hint="--method",
@@ -58,7 +61,7 @@ def find_method(wanted: MethodOptions, backbone: Backbone, epochs: int) -> Metho
 
     check_method(wanted)
     if wanted.name is None:
-        subset = parse_subset(wanted.blocks)
+        subset = parse_subset(wanted.blocks or "none")
         return choose_method(
             backbone, subset, epochs, all_weights=wanted.all_weights, siamese=wanted.siamese, warm_head=wanted.warm_head
         )
@@ -90,6 +93,12 @@ def dashed(name: str) -> str:
 def _check_subtuning(wanted: MethodOptions) -> None:
     if wanted.rank is not None or wanted.group is not None:
         raise typer.BadParameter("give --method lora with --rank, --method surgical with --group.", param_hint="--rank / --group")
+    if wanted.blocks is None:
+        raise typer.BadParameter(
+            "say what to tune: block names, which `espalier tune blocks` lists; none for a new head alone (a linear probe); all; or a "
+            "--method instead.",
+            param_hint="--blocks",
+        )
     for given, option in ((wanted.siamese, "--siamese"), (wanted.warm_head, "--warm-head")):
         if given and wanted.blocks == "none":
             raise typer.BadParameter("makes no difference to a linear probe; say what to tune with --blocks.", param_hint=option)

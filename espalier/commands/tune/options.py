@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from espalier.console import console
 
@@ -17,21 +18,30 @@ if TYPE_CHECKING:
     from tuning.data import TaskData
     from tuning.fit import Subset
 
+_NAMED = 5  # how many classes a sentence names at most
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 BackboneOption = Annotated[
     str,
-    typer.Option(metavar="NAME_OR_FILE", help="A timm name (resnet50.a1_in1k), torchvision/NAME, or a backbone file of ours."),
+    typer.Option(
+        metavar="MODEL",
+        help="A timm name (resnet50.a1_in1k) or torchvision/NAME, with its published weights or as NAME@FILE with others; or a backbone "
+        "file of ours.",
+    ),
 ]
 CheckpointOption = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Weights of the backbone (.safetensors, or .pth without pickled code) instead of the published."
+        metavar="FILE",
+        help="Weights of the backbone (.safetensors, or .pth without pickled code) instead of the published: another way to write "
+        "NAME@FILE.",
     ),
 ]
 DataOption = Annotated[
     str,
     typer.Option(
         metavar="FOLDER|KIND:NAME",
-        help="Images in one folder per class (optionally under train/ and val/ or test/); torchvision:NAME (cifar10, flowers102, ...); "
+        help="Images in one folder per class (or in folders train, val, test of such); torchvision:NAME (cifar10, flowers102, ...); "
         "vtab:FOLDER; or, without a download, digits:TASK and glyphs:TASK (digits:parity, glyphs:font, ...).",
     ),
 ]
@@ -46,12 +56,19 @@ class Weights:
         None
     )
 
-    def open(self, name: str) -> Backbone:
-        """Return the backbone of that name."""
+    def open(self, name: str, like: Preprocessing | None = None) -> Backbone:
+        """Return the backbone of that name, for the images of a tuned task where there is one. Say which weights were taken."""
         from tuning.backbone import load_backbone
 
+        if like is not None and self.image_size is not None and {self.image_size} != {like.height, like.width}:
+            raise typer.BadParameter(
+                f"the task was tuned on {like.height}x{like.width} pixels; leave it out.", param_hint="--image-size"
+            )
         with console.status("Loading the backbone"):
-            return load_backbone(name, self.checkpoint, image_size=self.image_size)
+            backbone = load_backbone(name, self.checkpoint, image_size=self.image_size, preprocessing=like)
+        if backbone.remark:
+            remark(backbone.remark)
+        return backbone
 
 
 @dataclass(frozen=True)
@@ -74,15 +91,18 @@ class Images:
     )
 
     def open(self, source: str, preprocessing: Preprocessing) -> TaskData:
-        """Return the data that `source` names, and say which images were left out."""
+        """Return the data that `source` names, and say what was taken, assumed and left out."""
+        data = self.load(source, preprocessing)
+        remark(_taken(data), *data.remarks)
+        return data
+
+    def load(self, source: str, preprocessing: Preprocessing) -> TaskData:
+        """Return the data that `source` names."""
         from tuning.sources import DataOptions, load_data
 
         options = DataOptions(self.data_folder, self.download, self.corruption, self.train_images)
         with console.status("Loading the data"):
-            data = load_data(source, preprocessing, options)
-        if data.skipped:
-            console.print(f"[yellow]Skipped {len(data.skipped)} unreadable images:[/] {escape(', '.join(data.skipped[:5]))}")
-        return data
+            return load_data(source, preprocessing, options)
 
 
 @dataclass(frozen=True)
@@ -99,9 +119,42 @@ def parse_subset(blocks: str) -> Subset:
     return [name.strip() for name in blocks.split(",") if name.strip()]
 
 
-def check_writable(out: Path, suffix: str = ".safetensors", option: str = "--out") -> None:
-    """Refuse before the training and not after it."""
+def check_writable(out: Path, suffix: str = ".safetensors", option: str = "--out", *, force: bool) -> None:
+    """Refuse before the training and not after it; without `force` what would replace a file, too."""
     if out.suffix != suffix:
         raise typer.BadParameter(f"{out} must end in {suffix}.", param_hint=option)
     if not out.parent.is_dir():
         raise typer.BadParameter(f"the folder {out.parent} does not exist.", param_hint=option)
+    check_free(out, option, force=force)
+
+
+def check_free(out: Path, option: str = "--out", *, force: bool) -> None:
+    """Refuse what would replace a file, without `force`."""
+    if out.is_dir():
+        raise typer.BadParameter(f"{out} is a folder, not a file name.", param_hint=option)
+    if out.exists() and not force:
+        raise typer.BadParameter(f"{out} exists already; choose another file, or replace it with --force.", param_hint=option)
+
+
+def remark(*sentences: str) -> None:
+    """Print what was taken, assumed or left out, a line each."""
+    for sentence in sentences:
+        console.print(sentence, soft_wrap=True, markup=False, highlight=False)
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a report. Raises CannotWrite."""
+    from tuning.errors import CannotWrite
+
+    try:
+        file.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CannotWrite(file, str(error.strerror or error)) from error
+
+
+def _taken(data: TaskData) -> str:
+    kept = 0 if data.validation is None else len(data.validation)
+    choosing = f"{kept} of them to choose by, " if kept else ""
+    labels = ", ".join(data.labels[:_NAMED]) + (", ..." if len(data.labels) > _NAMED else "")
+    images = f"{len(data.train)} images to learn from, {choosing}{len(data.test)} to test on"
+    return f"{data.name}: {images}, {len(data.labels)} classes ({labels})."

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from espalier.charts.kinds import Kind
+from espalier.commands.tune.options import ForceOption, check_free
 from espalier.console import console
 
 
@@ -24,6 +25,7 @@ def plot(
             "of training images; cost: accuracy against serving cost; auto: what the ledger holds."
         ),
     ] = Kind.auto,
+    force: ForceOption = False,
 ) -> None:
     """Draw what a search or a comparison found, from its ledger.
 
@@ -31,5 +33,6 @@ def plot(
     """
     from espalier.charts.files import write_chart
 
+    check_free(out, force=force)
     write_chart(ledgers, out, kind)
     console.print(f"Wrote {out}.", soft_wrap=True, markup=False, highlight=False)

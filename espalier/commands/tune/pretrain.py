@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.tune.options import AllImages, DataOption, check_writable
+from espalier.commands.tune.options import AllImages, DataOption, ForceOption, check_writable
 from espalier.commands.tune.training_options import Augmentation, BatchSizeOption, Learning, LrOption, Machine, make_fit_options
 from espalier.console import console, progress_bars
 
@@ -36,6 +36,7 @@ def pretrain(
         str | None, typer.Option(metavar="NUMBERS", help="Widths of a ResNet's stages, separated by commas: 24,48,96,192.")
     ] = None,
     learning: _Learning,
+    force: ForceOption = False,
 ) -> None:
     """Train a small network from nothing, as a backbone to try things on where no published weights are at hand.
 
@@ -46,7 +47,7 @@ def pretrain(
     from tuning.fit import evaluate
     from tuning.fit import pretrain as run
 
-    check_writable(out)
+    check_writable(out, force=force)
     how = Preprocessing(image_size, image_size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
     task_data = images.open(data, how)
     options = make_fit_options(learning, Augmentation(), Machine())

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import AllImages, BackboneOption, DataOption, Weights, check_writable
+from espalier.commands.tune.options import AllImages, BackboneOption, DataOption, ForceOption, Weights, check_writable
 from espalier.commands.tune.training_options import Augmentation, Learning, Machine, make_fit_options
 from espalier.console import console, human_bytes, human_macs, progress_bars
 
@@ -27,6 +27,7 @@ def prune(
     learning: Learning,
     augmentation: Augmentation,
     machine: Machine,
+    force: ForceOption = False,
 ) -> None:
     """Cut channels inside the tuned blocks of a task, and tune what is left of them, and the head, again.
 
@@ -37,10 +38,10 @@ def prune(
     from tuning.checkpoint import load_task, save_task
     from tuning.prune import prune_task
 
-    check_writable(out)
+    check_writable(out, force=force)
     options = make_fit_options(learning, augmentation, machine)
     tuned = load_task(task)
-    loaded = weights.open(backbone)
+    loaded = weights.open(backbone, like=tuned.backbone.preprocessing)
     task_data = images.open(data, loaded.spec.preprocessing)
     with progress_bars() as report:
         result = prune_task(

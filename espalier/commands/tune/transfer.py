@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from espalier.commands.tune.options import DataOption, Images, Weights, check_writable
+from espalier.commands.tune.options import DataOption, ForceOption, Images, Weights, check_writable, write_json
 from espalier.console import console, progress_bars
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ _ALL: tuple[Method, ...] = ("aft", "plain", "distillation")  # tuning.transfer.t
 @dataclass(frozen=True)
 class _Weights(Weights):
     checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights of the student (.safetensors or .pth) instead of the published.")
+        Path | None, typer.Option(metavar="FILE", help="Weights of the student, another way to write NAME@FILE.")
     ] = None
 
 
@@ -36,8 +34,9 @@ def transfer(
     student: Annotated[
         str,
         typer.Option(
-            metavar="NAME_OR_FILE",
-            help="The network to train, from its pretrained weights: a timm name, torchvision/NAME, or a file.",
+            metavar="MODEL",
+            help="The network to train, from its pretrained weights: a timm name or torchvision/NAME, with @FILE for other weights, or a "
+            "backbone file.",
         ),
     ],
     data: DataOption,
@@ -50,9 +49,7 @@ def transfer(
     ],
     teacher: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME=NAME_OR_FILE", help="A network to learn from, and what to call it. Repeat it for each teacher."
-        ),
+        typer.Option(metavar="NAME=MODEL", help="A network to learn from, and what to call it. Repeat it for each teacher."),
     ] = None,
     method: Annotated[
         str,
@@ -74,6 +71,7 @@ def transfer(
     seed: Annotated[int, typer.Option(help="Fixes the head's first weights and the order of the data.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per method, with seeds from --seed on.")] = 1,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every number as JSON.")] = None,
+    force: ForceOption = False,
 ) -> None:
     """Train a small network with what larger ones know (Adaptive Feature Transfer), and write it as a task checkpoint.
 
@@ -84,9 +82,9 @@ def transfer(
     methods, teachers = _parse_method(method), _parse_teachers(teacher or [])
     if not teachers and methods != ("plain",):
         raise typer.BadParameter(f"the method {method} learns from teachers; name at least one.", param_hint="--teacher")
-    check_writable(out)
+    check_writable(out, force=force)
     if report is not None:
-        check_writable(report, ".json", "--report")
+        check_writable(report, ".json", "--report", force=force)
 
     from espalier.transfer_table import as_data, methods_table, weights_table
     from tuning.checkpoint import save_task
@@ -99,7 +97,7 @@ def transfer(
     task_data = images.open(data, pupil.spec.preprocessing)
 
     def data_for(preprocessing: Preprocessing) -> TaskData:
-        return task_data if preprocessing == pupil.spec.preprocessing else images.open(data, preprocessing)
+        return task_data if preprocessing == pupil.spec.preprocessing else images.load(data, preprocessing)
 
     features: dict[str, TeacherFeatures] = {}
     for name, model in teachers.items() if methods != ("plain",) else ():
@@ -117,7 +115,7 @@ def transfer(
         console.print(weights_table(learned))
     if report is not None:
         about = {"student": student, "teachers": teachers, "data": data, "options": asdict(options), "seeds": seeds}
-        _write(report, {**about, **as_data(runs)})
+        write_json(report, {**about, **as_data(runs)})
     console.print(f"Wrote {escape(str(out))}: {methods[0]}, seed {seed}.", soft_wrap=True)
 
 
@@ -132,22 +130,13 @@ def _parse_method(method: str) -> tuple[Method, ...]:
 
 
 def _parse_teachers(pairs: list[str]) -> dict[str, str]:
-    """Return NAME=NAME_OR_FILE pairs as a mapping."""
+    """Return NAME=MODEL pairs as a mapping."""
     teachers: dict[str, str] = {}
     for pair in pairs:
         name, separator, model = pair.partition("=")
         if not separator or not name or not model:
-            raise typer.BadParameter(f"{pair!r} is not of the form NAME=NAME_OR_FILE.", param_hint="--teacher")
+            raise typer.BadParameter(f"{pair!r} is not of the form NAME=MODEL.", param_hint="--teacher")
         if name in teachers:
             raise typer.BadParameter(f"the name {name!r} is given twice.", param_hint="--teacher")
         teachers[name] = model
     return teachers
-
-
-def _write(report: Path, content: Mapping[str, Any]) -> None:
-    from tuning.errors import CannotWrite
-
-    try:
-        report.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    except OSError as error:
-        raise CannotWrite(report, str(error)) from error

@@ -1,0 +1,53 @@
+"""What a user may write to name a network: a file, a network of a library, or Python code; with weights of its own after an @.
+
+One grammar for every command. It says what was named; whether the files are there and of use is asked by who opens them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+ONNX, WEIGHTS = (".onnx",), (".safetensors", ".pth", ".pt", ".bin")
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_LIBRARIES = ("timm/", "torchvision/")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model as the user named it: `network`, with the weights in `file` if there is one, or `file` alone.
+
+    network: a timm name, "torchvision/NAME", or "package.module:callable"; "" when the file says it, or the backbone.
+    """
+
+    text: str
+    network: str = ""
+    file: Path | None = None
+
+    @property
+    def onnx_file(self) -> Path | None:
+        """The file, if it is an ONNX model."""
+        return self.file if self.file is not None and self.file.suffix in ONNX else None
+
+    @property
+    def is_callable(self) -> bool:
+        """Whether the network comes from Python code, which is run."""
+        return _CALLABLE.fullmatch(self.network) is not None
+
+
+def read_reference(text: str | Path) -> Reference:
+    """Return what `text` names: FILE, NETWORK, NETWORK@FILE, module:callable or module:callable@FILE. What exists as a file is one."""
+    path = Path(text)
+    if path.is_file() or _looks_like_a_file(str(text)):
+        return Reference(str(text), file=path)
+    network, at, file = str(text).partition("@")
+    return Reference(str(text), network, Path(file) if at else None)
+
+
+def _looks_like_a_file(text: str) -> bool:
+    if not text or text.startswith((".", "/", "~", "@")):
+        return True
+    if "@" in text or _CALLABLE.fullmatch(text):
+        return False
+    return Path(text).suffix in ONNX + WEIGHTS or ("/" in text and not text.startswith(_LIBRARIES))
