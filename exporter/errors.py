@@ -31,7 +31,7 @@ class DifferentInput(ExportError):
     def __init__(self, name: str, found: str, first: str, expected: str) -> None:
         super().__init__(
             f"Task {name!r} takes {found}, but {first!r} takes {expected}; "
-            "all tasks of one repository take the same input, so export them with the same size and --preprocess."
+            "all tasks of one repository take the same input, so export them with the same --image-size and --preprocess."
         )
 
 
