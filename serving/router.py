@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
@@ -26,6 +25,7 @@ from serving.repository.model import Repository, Task
 from serving.repository.read import RepositoryReader
 from serving.statistics import ModelStatistics, ModelVersion, RequestCounter
 from serving.terms import Terms, read_terms
+from serving.threads import to_thread
 from serving.validate import checked_inputs, checked_outputs, known_outputs
 
 log = logging.getLogger(__name__)
@@ -257,5 +257,5 @@ async def _as_requested(model: Model, output: RequestedOutput, values: Array) ->
         return values
     labels = model.outputs[output.name].labels
     if values.size > _MAX_RANKED_VALUES:
-        return await asyncio.to_thread(classification_strings, values, labels, output.classes)
+        return await to_thread(classification_strings, values, labels, output.classes)
     return classification_strings(values, labels, output.classes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -27,6 +26,7 @@ from serving.engines.scheduler import MAX_QUEUE_ROWS, Scheduler
 from serving.engines.sessions import SessionStore, SessionStoreOptions
 from serving.plan import ExecutionPlan
 from serving.repository.model import Repository, Segment
+from serving.threads import to_thread
 
 
 @dataclass(frozen=True)
@@ -89,28 +89,28 @@ class EmbeddedEngine:
 
         Raises RepositoryError naming the segment that cannot be used.
         """
-        await asyncio.to_thread(self._open, self._repository, make_room=False)
+        await to_thread(self._open, self._repository, make_room=False)
         if self._options.learn_rows and self._profiles:
-            await asyncio.to_thread(self._learn_rows)
+            await to_thread(self._learn_rows)
         self._scheduler.start()
 
     async def aclose(self) -> None:
         """Finish what was asked for, then let go of the sessions."""
         await self._scheduler.aclose()
         self._segments = {}
-        await asyncio.to_thread(self._store.close_all)
+        await to_thread(self._store.close_all)
 
     async def load(self, repository: Repository) -> None:
         """Open the segments of `repository` that are not known, and run each once.
 
         Raises RepositoryError naming one that cannot be used.
         """
-        await asyncio.to_thread(self._open, repository, make_room=True)
+        await to_thread(self._open, repository, make_room=True)
 
     async def release(self, segments: Collection[str]) -> None:
         """Let go of the sessions of these segments, and of what they have done."""
         self._segments = {name: segment for name, segment in self._segments.items() if name not in segments}
-        await asyncio.to_thread(self._store.close, segments)
+        await to_thread(self._store.close, segments)
         self._counter.drop(segments)
         self._scheduler.forget(segments)
 

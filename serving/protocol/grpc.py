@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 from typing import Any
 
@@ -27,6 +26,7 @@ from serving.protocol.pending import PendingBytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
 from serving.router import Router
+from serving.threads import DaemonPool
 
 log = logging.getLogger(__name__)
 _pb: Any = service_pb2
@@ -82,7 +82,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         self._admin = admin or Admin()
         self._pending = pending or PendingBytes()
         # One at a time: Python's lock would let no two of them run at once anyway, and each takes many times its message in memory.
-        self._aside = ThreadPoolExecutor(1, "espalier-long-messages")
+        self._aside = DaemonPool(1, "espalier-long-messages")
 
     @_translated
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from functools import partial
 from typing import TypeVar
 from urllib.parse import unquote
@@ -24,6 +24,7 @@ from serving.protocol.json_codec import EncodedResponse, answers_long, decode_re
 from serving.protocol.pending import Hold, PendingBytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
+from serving.threads import DaemonPool, to_thread
 
 _Headers = list[tuple[bytes, bytes]]
 _Result = TypeVar("_Result")
@@ -46,7 +47,7 @@ class InferFront:
         self._memory = memory
         self._pending = pending or PendingBytes()
         # One at a time: Python's lock would let no two of them run at once anyway, and each takes many times its body in memory.
-        self._aside = ThreadPoolExecutor(1, "espalier-long-bodies")
+        self._aside = DaemonPool(1, "espalier-long-bodies")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -153,7 +154,7 @@ async def _respond(encoded: EncodedResponse, accept_encoding: str) -> tuple[_Hea
         headers.append((b"inference-header-content-length", str(encoded.json_bytes).encode()))
     compression = accepted_compression(accept_encoding, len(body))
     if compression:
-        body = await asyncio.to_thread(compress, body, compression)
+        body = await to_thread(compress, body, compression)
         headers += [(b"content-encoding", compression.encode()), (b"vary", b"Accept-Encoding")]
     headers.append((b"content-length", str(len(body)).encode()))
     return headers, body
