@@ -130,6 +130,10 @@ class EmbeddedEngine:
         """Return the bytes of each segment that is open."""
         return self._store.loaded()
 
+    def unavailable(self) -> Collection[str]:
+        """Return the segments that were closed for others and cannot be opened again."""
+        return self._store.unavailable()
+
     @property
     def _lanes(self) -> Lanes:
         """Return what runs at a time: as many as were asked for, or else what the threads of this machine allow."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnxruntime as ort
@@ -19,6 +21,9 @@ from serving.engines.providers import CPU, TENSORRT, choose_providers, device_of
 from serving.engines.segment_cache import SegmentCache
 from serving.engines.store_options import SessionStoreOptions as SessionStoreOptions
 from serving.errors import EngineError, RepositoryError, SegmentClosed, SegmentTooLarge
+
+log = logging.getLogger(__name__)
+_AGAIN_S = 1.0
 
 
 @dataclass(eq=False)
@@ -40,6 +45,14 @@ class _Slot:
     @property
     def is_busy(self) -> bool:
         return self.opening or self.runs > 0
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why a segment could not be opened, and when (time.monotonic)."""
+
+    sentence: str
+    at: float
 
 
 _Key = str | tuple[str, int]  # name of the segment, and the threads where they are not the store's
@@ -68,12 +81,17 @@ class SessionStore:
             engines = EngineCache(options.cache_folder.with_name("engines"))
         self._loader = SegmentLoader(self.providers, options.threads, cache, engines, self._device, options.spin)
         self._slots: dict[_Key, _Slot] = {}
+        self._failures: dict[str, _Failure] = {}  # of segments whose last opening for a run failed
         self._used_bytes = 0
         self._clock = 0
         self._changed = threading.Condition()
 
     def declare(self, files: Iterable[SegmentFile]) -> None:
-        """Make segments known, to be opened on first use. One that is known already stays as it is."""
+        """Make segments known, to be opened on first use, and keep their files. One that is known already stays as it is.
+
+        Raises RepositoryError when a file is not there.
+        """
+        files = [file for file in files if file.kept]
         with self._changed:
             for file in files:
                 self._slots.setdefault(file.segment.name, _Slot(file))
@@ -86,14 +104,14 @@ class SessionStore:
         """
         files = list(files)
         with self._changed:
-            new = [file.segment.name for file in files if file.segment.name not in self._slots]
-            self.declare(files)
+            new = [file for file in files if file.segment.name not in self._slots]
+        self.declare(new)
         try:
             for file in files:
                 if make_room or self._fits(file.segment.name):
                     self._release(self._acquire(file.segment.name))
         except BaseException:
-            self.close(new)
+            self.close(file.segment.name for file in new)
             raise
 
     def run(self, name: str, inputs: Sequence[Array], threads: int | None = None) -> Sequence[Array]:
@@ -103,7 +121,7 @@ class SessionStore:
         Raises EngineError when it fails or is unknown, RepositoryError when it cannot be opened.
         """
         slot = None if threads is None else self._acquire_narrow(name, threads)
-        return self._run(slot or self._acquire(name), inputs)
+        return self._run(slot or self._acquire_again(name), inputs)
 
     def run_open(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
         """Do as `run` at once: raise SegmentClosed where it would open the segment."""
@@ -131,6 +149,8 @@ class SessionStore:
         with self._changed:
             gone = set(names)
             slots = [self._slots.pop(key) for key, slot in list(self._slots.items()) if slot.name in gone]
+            for name in gone:
+                self._failures.pop(name, None)
             while slots:  # those that are idle at once: one that is being opened may wait for their memory
                 closed += [self._evict(slot) for slot in slots if not slot.is_busy]
                 slots = [slot for slot in slots if slot.is_busy]
@@ -153,10 +173,30 @@ class SessionStore:
                     found[slot.name] += slot.bytes
         return dict(found)
 
+    def unavailable(self) -> Collection[str]:
+        """Return the segments that could not be opened when they were last wanted."""
+        return tuple(self._failures)
+
     def is_open(self, name: str) -> bool:
         """Return whether `name` has a session at this moment, which a run would not have to wait for."""
         slot = self._slots.get(name)
         return slot is not None and slot.session is not None
+
+    def _acquire_again(self, name: str) -> _Slot:
+        """Do as `_acquire` for a run. After a failure the next attempt is a second later: each may take long, and anybody can ask."""
+        failure = self._failures.get(name)
+        if failure is not None and time.monotonic() < failure.at + _AGAIN_S:
+            raise RepositoryError(failure.sentence)
+        try:
+            slot = self._acquire(name)
+        except RepositoryError as error:
+            self._failures[name] = _Failure(str(error), time.monotonic())
+            if failure is None:
+                log.error("%s Until then, the tasks that need it are not ready.", error)
+            raise
+        if self._failures.pop(name, None) is not None:
+            log.info("Segment %r has been opened again.", name)
+        return slot
 
     def _acquire_narrow(self, name: str, threads: int) -> _Slot | None:
         """Return the slot for runs of `name` with so many threads, as `_acquire` does; None: the store's own session has to do.

@@ -56,11 +56,11 @@ def _add_health(routes: APIRouter, router: Router) -> None:
     @routes.head("/health/ready", include_in_schema=False)
     @routes.get("/health/ready", tags=["health"], summary="Are the models loaded?")
     async def ready() -> JSONResponse:
-        """Answer 200 when every model is loaded and warm, and 503 before that.
+        """Answer 200 when every model is loaded and warm, and 503 before that, and while the files of one cannot be opened.
 
         A server that is told to stop answers 503 for a tenth of a second at most; then its port is closed: connections are refused.
         """
-        router.check_ready()
+        router.check_all_ready()
         return JSONResponse({"ready": True})
 
     @routes.head("/models/{model}/versions/{version}/ready", include_in_schema=False)
@@ -68,7 +68,7 @@ def _add_health(routes: APIRouter, router: Router) -> None:
     async def version_ready(model: ModelName, version: Version) -> JSONResponse:
         """Answer 200 when this version of the model answers requests."""
         found = router.catalog.find(model, version)
-        router.check_ready()
+        router.check_model_ready(found)
         return JSONResponse({"name": found.name, "ready": True})
 
     @routes.head("/models/{model}/ready", include_in_schema=False)
