@@ -6,7 +6,6 @@ every task against its whole model, and only then let the repository appear. One
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from exporter.describe import describe_segment, describe_task
 from exporter.extract import extract_segment
 from exporter.parity import ParityChecker, check_error
 from exporter.planning import PlannedSegment, SharingPlan, make_sharing_plan
+from exporter.scratch import scratch_folder
 from exporter.sources import Sources
 from exporter.store import save_with_weights
 from exporter.wholes import WholeAnswer, answers_of_wholes, with_records
@@ -68,8 +68,8 @@ def export_repository(
     check_names(sources.tasks)
     recover(options.out, waiting)
     check_output(options.out, options.force)  # before hours of work; and again when it is this writer's turn
-    with tempfile.TemporaryDirectory(prefix="espalier-") as scratch:
-        analysis = Analysis(Path(scratch))
+    with scratch_folder() as scratch:
+        analysis = Analysis(scratch)
         analysis.read(sources, progress)
         plan = make_sharing_plan(list(analysis.tasks.values()), analysis.backbone, options.cuts)
         segments = {name: describe_segment(planned, options.max_batch_rows) for name, planned in plan.segments.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from exporter.export import check_parity, write_segments
 from exporter.parity import ParityChecker, check_error, relative_error
 from exporter.planning import PlannedStep, SharingPlan, make_sharing_plan
 from exporter.reuse import Missed, keep_segments, missed_sharing
+from exporter.scratch import scratch_folder
 from exporter.sources import Sources
 from exporter.versions import all_versions, inherited, replaced, with_canary, with_steps
 from exporter.wholes import SAMPLE_ROWS, answers_of_wholes, with_records
@@ -75,12 +75,12 @@ def add_tasks(
     otherwise; then the repository is as it was.
     """
     check_names(sources.tasks)
-    with changed_whole(path, waiting) as change, tempfile.TemporaryDirectory(prefix="espalier-") as scratch:
+    with changed_whole(path, waiting) as change, scratch_folder() as scratch:
         before = change.repository
         _check_places(before, sources.tasks, options)
         versions = all_versions(before.tasks, coming=sources.tasks)
         old = replace(before, tasks={name: replace(task, name=name) for name, task in versions.items()})
-        analysis = Analysis(Path(scratch))
+        analysis = Analysis(scratch)
         existing = read_existing(old, analysis.store)
         analysis.adopt(existing, old)
         analysis.read(sources, progress)

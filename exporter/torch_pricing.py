@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from pathlib import Path
 
 import onnx_ir as ir
@@ -16,6 +15,7 @@ from exporter.choose import CutOptions
 from exporter.existing import read_existing
 from exporter.guard import analyse
 from exporter.pricing import MeasureMs, Pricing, Served
+from exporter.scratch import scratch_folder
 from exporter.store import WeightStore
 from exporter.torch_export import NetworkExporter
 from serving.repository import Repository, read_repository
@@ -93,6 +93,6 @@ def _input_dtype(repository: Repository) -> str:
 
 
 def _served(repository: Repository, backbone: Chain) -> Served:
-    with tempfile.TemporaryDirectory(prefix="espalier-") as scratch:
-        existing = read_existing(repository, WeightStore(Path(scratch)))
+    with scratch_folder() as scratch:
+        existing = read_existing(repository, WeightStore(scratch))
     return Served.in_repository(repository, existing, backbone)

@@ -17,6 +17,8 @@ from typing import Any, Self
 from serving.ending import LEFT_S, LOOP_S, end_process, ended_after, in_time, signals_call
 from serving.engines.base import Engine
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
+from serving.engines.freed import share_one_heap
+from serving.idle_memory import give_back_in_idle_moments
 from serving.lifecycle import served_part
 from serving.loop_thread import LoopThread
 from serving.observe.asgi import RequestMiddleware
@@ -158,6 +160,8 @@ class Server:
             await http_server.start()
             stack.push_async_exit(lambda kind, *error: self._shut_down(router, http_server, grpc_server, kind))
             await router.start(self._check_samples)
+            giving_back = asyncio.create_task(give_back_in_idle_moments(lambda: not self._pending.bytes))
+            stack.callback(giving_back.cancel)
             self._closing = stack.pop_all()
 
     async def aclose(self) -> None:
@@ -212,6 +216,7 @@ def run(repository: Repository | str | Path, *, on_ready: OnReady | None = None,
     # While a thread works in Python (a deploy reads configurations), others wait for Python's lock this long, at every step that they take:
     # with the default of 5 ms, requests beside deploys took 2.8 times as long as quiet ones at the 99th percentile, now 2.1.
     sys.setswitchinterval(_SWITCH_S)
+    share_one_heap()
     server = Server(repository, **options)
     loop = LoopThread(server.start, server.aclose, "espalier-server")
     news: SimpleQueue[int] = SimpleQueue()  # a signal's number; 0 when the server is ready, or could not be

@@ -14,7 +14,7 @@ import numpy as np
 from serving.dtypes import NUMPY_DTYPES
 from serving.engines.base import Answer, Array, Call, SegmentStatistics
 from serving.engines.batches import RunSegment
-from serving.engines.cores import available_cores, have_cores
+from serving.engines.cores import available_cores, have_cores, waited_for_cores_s
 from serving.engines.counting import RunCounter
 from serving.engines.efficiency import RowLimits
 from serving.engines.lanes import Lanes, halving
@@ -70,7 +70,12 @@ class EmbeddedEngine:
         self._segments: Mapping[str, Segment] = {}
         spin = options.sessions.spin and have_cores(options.threads * (options.instances or 1))
         self._store = SessionStore(replace(options.sessions, threads=options.threads, spin=spin))
-        self._rows = RowLimits(options.rows_file if self._profiles else None, options.threads)
+        self._rows = RowLimits(
+            options.rows_file if self._profiles else None,
+            options.threads,
+            # With more threads than cores they wait for each other, which says nothing of others.
+            waited=waited_for_cores_s if have_cores(options.threads) else lambda: 0.0,
+        )
         self._limits: Mapping[str, int] = {}
         self._counter = RunCounter(repository.segments)
         self._scheduler = Scheduler(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
-import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +12,7 @@ import onnxruntime as ort
 
 from serving.engines.base import Array
 from serving.engines.engine_cache import EngineCache
+from serving.engines.failures import Failures
 from serving.engines.freed import give_back_freed_memory
 from serving.engines.loading import SegmentFile, SegmentLoader, memory_of
 from serving.engines.opening import run_on_device, run_session, segment_threads
@@ -21,9 +20,6 @@ from serving.engines.providers import CPU, TENSORRT, choose_providers, device_of
 from serving.engines.segment_cache import SegmentCache
 from serving.engines.store_options import SessionStoreOptions as SessionStoreOptions
 from serving.errors import EngineError, RepositoryError, SegmentClosed, SegmentTooLarge
-
-log = logging.getLogger(__name__)
-_AGAIN_S = 1.0
 
 
 @dataclass(eq=False)
@@ -45,14 +41,6 @@ class _Slot:
     @property
     def is_busy(self) -> bool:
         return self.opening or self.runs > 0
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """Why a segment could not be opened, and when (time.monotonic)."""
-
-    sentence: str
-    at: float
 
 
 _Key = str | tuple[str, int]  # name of the segment, and the threads where they are not the store's
@@ -81,7 +69,7 @@ class SessionStore:
             engines = EngineCache(options.cache_folder.with_name("engines"))
         self._loader = SegmentLoader(self.providers, options.threads, cache, engines, self._device, options.spin)
         self._slots: dict[_Key, _Slot] = {}
-        self._failures: dict[str, _Failure] = {}  # of segments whose last opening for a run failed
+        self._failures = Failures()
         self._used_bytes = 0
         self._clock = 0
         self._changed = threading.Condition()
@@ -121,7 +109,7 @@ class SessionStore:
         Raises EngineError when it fails or is unknown, RepositoryError when it cannot be opened.
         """
         slot = None if threads is None else self._acquire_narrow(name, threads)
-        return self._run(slot or self._acquire_again(name), inputs)
+        return self._run(slot or self._acquire_for_run(name), inputs)
 
     def run_open(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
         """Do as `run` at once: raise SegmentClosed where it would open the segment."""
@@ -149,8 +137,7 @@ class SessionStore:
         with self._changed:
             gone = set(names)
             slots = [self._slots.pop(key) for key, slot in list(self._slots.items()) if slot.name in gone]
-            for name in gone:
-                self._failures.pop(name, None)
+            self._failures.forget(gone)
             while slots:  # those that are idle at once: one that is being opened may wait for their memory
                 closed += [self._evict(slot) for slot in slots if not slot.is_busy]
                 slots = [slot for slot in slots if slot.is_busy]
@@ -175,27 +162,22 @@ class SessionStore:
 
     def unavailable(self) -> Collection[str]:
         """Return the segments that could not be opened when they were last wanted."""
-        return tuple(self._failures)
+        return self._failures.segments
 
     def is_open(self, name: str) -> bool:
         """Return whether `name` has a session at this moment, which a run would not have to wait for."""
         slot = self._slots.get(name)
         return slot is not None and slot.session is not None
 
-    def _acquire_again(self, name: str) -> _Slot:
-        """Do as `_acquire` for a run. After a failure the next attempt is a second later: each may take long, and anybody can ask."""
-        failure = self._failures.get(name)
-        if failure is not None and time.monotonic() < failure.at + _AGAIN_S:
-            raise RepositoryError(failure.sentence)
+    def _acquire_for_run(self, name: str) -> _Slot:
+        """Do as `_acquire`, and note how it went."""
+        self._failures.check(name)
         try:
             slot = self._acquire(name)
         except RepositoryError as error:
-            self._failures[name] = _Failure(str(error), time.monotonic())
-            if failure is None:
-                log.error("%s Until then, the tasks that need it are not ready.", error)
+            self._failures.failed(name, error)
             raise
-        if self._failures.pop(name, None) is not None:
-            log.info("Segment %r has been opened again.", name)
+        self._failures.succeeded(name)
         return slot
 
     def _acquire_narrow(self, name: str, threads: int) -> _Slot | None:

@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from exporter.gc import collect_garbage
 from exporter.remove import remove_tasks
-from serving.engines import sessions
+from serving.engines import failures
 from serving.engines.embedded import EngineOptions
 from serving.engines.kept_files import KeptFiles
 from serving.engines.loading import SegmentFile, SegmentLoader
@@ -84,7 +84,7 @@ def test_changes_on_disk_that_nobody_told_the_server_of_change_nothing(
 def test_a_file_that_is_damaged_makes_its_tasks_unready_until_it_is_mended(
     broken_repository: Path, repository: Repository, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(failures, "AGAIN_S", 0.0)
     file = broken_repository / "suffix/1/model.onnx"
     content = file.read_bytes()
     with_suffix = {task for task in TASK_NAMES if "suffix" in CHAINS[task]}
