@@ -9,7 +9,8 @@
 Promised: whatever moment a writer dies at, its old or its new state stands at `repo`, whole (on file systems that cannot exchange,
 once `recover` or another writer has looked); the next writer removes the rest. The new state is on disk before it takes its place,
 and its place is on disk before the old state is deleted, so a power cut is such a moment too, as far as the disk keeps its word.
-Not promised: anything against programs that write into these folders without the lock.
+Not promised: anything against programs that write into these folders without the lock. Only its owner, the writer or root, may write into
+the hidden folder; one that others have made, or may write into, is not used.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter.errors import ChangedMeanwhile, ExportError, MountPoint, NotDurable, NotOurs
+from exporter.errors import ChangedMeanwhile, ExportError, MountPoint, NotDurable, NotOurs, OthersFolder
 from exporter.lock import locked
 from exporter.swap import put_in_place, sync, sync_tree
 
 Waiting = Callable[[str], None]
+_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _LOCK, _NEW, _OLD, _TRASH = "lock", "new", "old", "trash"
 
 
@@ -51,17 +53,17 @@ class Aside:
         return self.folder / _LOCK
 
     def check_ours(self) -> None:
-        """Raise NotOurs if the hidden folder's name is taken by something else."""
-        if self.folder.is_symlink():
-            raise NotOurs(self.folder)
+        """Raise NotOurs if the hidden folder's name is taken by something else, OthersFolder if others may have filled it."""
         try:
-            names = {entry.name for entry in self.folder.iterdir()}
-        except FileNotFoundError:
+            status = self.folder.lstat()
+        except (FileNotFoundError, NotADirectoryError):  # a file stands above: that nothing can be made there, says who tries
             return
-        except NotADirectoryError:
-            if os.path.lexists(self.folder):
-                raise NotOurs(self.folder) from None
-            return  # a file stands above: nothing can be made there, which will be said by who tries
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotOurs(self.folder)
+        # What is in it becomes the repository, or is put back in its place.
+        if status.st_uid not in (0, os.geteuid()) or status.st_mode & _BY_OTHERS:
+            raise OthersFolder(self.folder, status)
+        names = {entry.name for entry in self.folder.iterdir()}
         if names and (_LOCK not in names or names - {_LOCK, _NEW, _OLD, _TRASH}):
             raise NotOurs(self.folder)
 
@@ -111,13 +113,12 @@ class Aside:
 def aside(repo: Path, waiting: Waiting) -> Iterator[Aside]:
     """Be the only writer of `repo`, on its newest state, mended if need be; then leave nothing but the repository.
 
-    Another writer is waited for; `waiting` is given a sentence that says so. Raises NotOurs, and ExportError when the folder that
-    is to hold the repository cannot be written.
+    Another writer is waited for; `waiting` is given a sentence that says so. Raises NotOurs, OthersFolder, and ExportError when the
+    folder that is to hold the repository cannot be written.
     """
     place = Aside(repo)
     sentence = f"Another process is writing {repo}; waiting for it to end."
-    place.check_ours()
-    with locked(place.lock, lambda: waiting(sentence)) as held:
+    with locked(place.lock, lambda: waiting(sentence), place.check_ours) as held:
         place.held = held
         try:
             _mend(place)
@@ -133,7 +134,7 @@ def recover(repo: Path, waiting: Waiting = silent) -> None:
     For readers, before they read. Raises ExportError when the folders cannot be written.
     """
     place = Aside(repo)
-    if not os.path.lexists(place.target) and (place.folder / _OLD).is_dir():
+    if not os.path.lexists(place.target) and os.path.isdir(place.folder / _OLD):  # noqa: PTH112 (False where it may not be looked into)
         tidy(repo, waiting)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -138,6 +140,17 @@ class NotOurs(ExportError):
     def __init__(self, path: Path) -> None:
         super().__init__(
             f"{path} is in the way: espalier works in a folder of that name, but did not make this one; move it away."
+        )
+
+
+class OthersFolder(ExportError):
+    """The hidden folder is there, and another user may have put something into it. status: the folder's."""
+
+    def __init__(self, path: Path, status: os.stat_result) -> None:
+        who = f"belongs to {user_name(status.st_uid)}" if status.st_uid != os.geteuid() else "may be written by other users"
+        super().__init__(
+            f"{path} {who}: espalier works in it, and what others put there would become the repository, so nothing was changed. If "
+            "nobody writes this repository now, delete that folder, and give the command again."
         )
 
 
@@ -361,3 +374,11 @@ def _way_out(operators: str) -> str:
     if "without running statistics" in operators:
         return "train it with track_running_stats=True, or "
     return ""
+
+
+def user_name(number: int) -> str:
+    """Return what to call the user of that number in a sentence."""
+    try:
+        return f"user {pwd.getpwuid(number).pw_name!r}"
+    except KeyError:
+        return f"user {number}"

@@ -17,8 +17,10 @@ _ATTEMPTS = 1000
 
 
 @contextmanager
-def locked(file: Path, waiting: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Hold the lock that `file` stands for; its folder is made when it is missing, and so are the folders above.
+def locked(file: Path, waiting: Callable[[], None], check: Callable[[], None] = lambda: None) -> Iterator[Callable[[], bool]]:
+    """Hold the lock that `file` stands for; its folder is made when it is missing, for this user only, and so are the folders above.
+
+    check: raises what is wrong with the folder, where it was there already.
 
     Yields a function that says whether it is still so: whoever deletes the file from outside takes the lock away.
 
@@ -31,7 +33,7 @@ def locked(file: Path, waiting: Callable[[], None]) -> Iterator[Callable[[], boo
     """
     made: list[Path] = []
     try:
-        with _acquired(file, made, waiting) as handle:
+        with _acquired(file, made, waiting, check) as handle:
             yield lambda: _stands_at(file, handle)
     except BaseException:
         for folder in reversed(made):
@@ -40,11 +42,12 @@ def locked(file: Path, waiting: Callable[[], None]) -> Iterator[Callable[[], boo
 
 
 @contextmanager
-def _acquired(file: Path, made: list[Path], waiting: Callable[[], None]) -> Iterator[BufferedWriter]:
+def _acquired(file: Path, made: list[Path], waiting: Callable[[], None], check: Callable[[], None]) -> Iterator[BufferedWriter]:
     for attempt in range(_ATTEMPTS):
         try:
-            _make_folder(file.parent, made)
-            handle = file.open("ab")
+            if not _make_folder(file.parent, made, mode=0o700):
+                check()
+            handle = open(file, "ab", opener=_open_no_link)  # noqa: SIM115 (Path.open takes no opener)
         except FileNotFoundError:
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -76,18 +79,22 @@ def _lock(handle: BufferedWriter, waiting: Callable[[], None]) -> None:
     fcntl.flock(handle, fcntl.LOCK_EX)
 
 
-def _make_folder(folder: Path, made: list[Path]) -> None:
-    """Make `folder` and what is missing above it; append to `made` what was."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent, made)
+def _make_folder(folder: Path, made: list[Path], mode: int = 0o777) -> bool:
+    """Make `folder`, and what is missing above it, and append to `made` what was; say whether `folder` was."""
+    if os.path.lexists(folder):
+        return False
+    if not folder.parent.is_dir():
+        _make_folder(folder.parent, made)
     try:
-        folder.mkdir()
+        folder.mkdir(mode)
     except FileExistsError:
-        if not folder.is_dir():
-            raise
-    else:
-        made.append(folder)
+        return False
+    made.append(folder)
+    return True
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _remove_if_empty(folder: Path) -> None:

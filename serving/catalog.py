@@ -6,7 +6,7 @@ choose the tasks), and every segment on its own. What espalier did not export is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,6 +124,15 @@ class Catalog:
         segments = self.repository.segments
         limits = [segments[step.segment].max_batch_rows // (1 if plan.coupled else len(step.inputs)) for step in plan.steps]
         return max(1, min([model.max_batch_rows, *limits]))
+
+    def segments_of(self, model: Model) -> Collection[str]:
+        """Return the segments that `model`, with all of its outputs, runs."""
+        tasks = self.repository.tasks
+        if model.name in self.repository.segments:
+            return {model.name}
+        if model.name not in tasks:
+            return {step.segment for task in tasks.values() for step in task.steps}
+        return {step.segment for task in tasks[model.name].versions if task.version == model.version for step in task.steps}
 
     def config(self, model: Model) -> Any:
         """Return Triton's ModelConfig of `model`."""

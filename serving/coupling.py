@@ -5,7 +5,6 @@ Until that is known they count as coupled: one request is one run. So do those w
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -23,6 +22,7 @@ from serving.plan import make_plan
 from serving.repository.model import Repository, Rows, Segment
 from serving.repository.rows import LIMIT, RowsVerdict, judge_rows
 from serving.repository.sample import sample_inputs
+from serving.threads import to_thread
 
 log = logging.getLogger(__name__)
 BUDGET_S = 30.0
@@ -54,7 +54,7 @@ class RowsCheck:
 
     async def judged(self, repository: Repository) -> Repository:
         """Return `repository`, whose segments are loaded, with their `rows` as far as they can be found out; log what that means."""
-        return await asyncio.to_thread(self._judged, repository)
+        return await to_thread(self._judged, repository)
 
     def _judged(self, repository: Repository) -> Repository:
         started = time.perf_counter()

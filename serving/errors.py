@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from serving.text import printable, size_text
 
@@ -98,6 +98,15 @@ class Unsupported(ServingError):
 
 class NotReady(ServingError):
     """The server is starting, draining, or its engine is down."""
+
+
+class ModelNotReady(NotReady):
+    """A segment cannot be opened. model: that needs it; "": some do."""
+
+    def __init__(self, model: str, segments: Sequence[str]) -> None:
+        more = f" and {len(segments) - 1} more" if len(segments) > 1 else ""
+        what = f"Model {model!r} is not ready" if model else "Not every model is ready"
+        super().__init__(f"{what}: segment {segments[0]!r}{more} cannot be opened from its files; the server's log says why.")
 
 
 class EngineDown(NotReady):

@@ -17,6 +17,7 @@ from serving.errors import DeadlineExceeded, InvalidRequest, NoImageTask, NotAnI
 from serving.messages import ScoredLabel
 from serving.preprocessing import Preprocessing
 from serving.repository.model import Task, TensorSpec
+from serving.threads import to_thread
 
 AnyImage = Image.Image | NDArray[np.uint8]
 Group = tuple[tuple[TensorSpec, ...], Preprocessing]
@@ -70,7 +71,7 @@ def given(images: Sequence[Any]) -> Prepare:
         for picture in pictures:
             check_resized(picture.width, picture.height, ways)
         check_room(len(pictures))
-        return await asyncio.to_thread(lambda: {way: np.stack([way(picture) for picture in pictures]) for way in ways})
+        return await to_thread(lambda: {way: np.stack([way(picture) for picture in pictures]) for way in ways})
 
     return prepare
 

@@ -24,6 +24,7 @@ from serving.parity import check_answers
 from serving.repository.config import ALL_TASKS
 from serving.repository.model import Repository, Task
 from serving.repository.read import RepositoryReader
+from serving.threads import to_thread
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ class Lifecycle:
 
     async def _read(self, name: str) -> Repository:
         try:
-            return await asyncio.to_thread(self._reader.read)
+            return await to_thread(self._reader.read)
         except RepositoryError as error:
             # Clients read it, and are not to know where on this machine the repository is.
             raise LoadFailed(name, RepositoryError(str(error).replace(str(self._path), "The repository"))) from error

@@ -14,6 +14,7 @@ from serving.plan import ExecutionPlan, make_plan
 from serving.repository.model import Repository, Task
 from serving.repository.record import SAMPLE, recorded_places
 from serving.repository.sample import sample_inputs
+from serving.threads import to_thread
 
 _WAIT_S = 0.05
 _MOST_WAITS = 600  # half a minute
@@ -29,7 +30,7 @@ async def check_answers(engine: Engine, repository: Repository, tasks: Iterable[
         if task.parity is None or task.parity.sample != SAMPLE:
             continue
         plan = make_plan(replace(repository, tasks={task.name: task}), [task.name])
-        inputs = await asyncio.to_thread(sample_inputs, task.inputs)
+        inputs = await to_thread(sample_inputs, task.inputs)
         answer = await _patient_answer(engine, plan, inputs, Call(task.name, rows_per_run=1))
         for error in answer.errors.values():
             raise error

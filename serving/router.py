@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from serving.canary import involved, served_by
 from serving.catalog import Catalog, Model
 from serving.classify import classification_strings
 from serving.engines.base import Answer, Array, Call, Engine, SegmentRun, SegmentStatistics
-from serving.errors import InvalidRequest, NotReady, ServingError, TaskFailed
+from serving.errors import InvalidRequest, ModelNotReady, NotReady, RepositoryError, ServingError, TaskFailed
 from serving.image_tasks import AnyImage, Prepare, assumed_scores, given, group_tasks, names_of_image_tasks, rows_in_time, table
 from serving.lifecycle import Lifecycle
 from serving.messages import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
@@ -27,6 +26,7 @@ from serving.repository.model import Repository, Task
 from serving.repository.read import RepositoryReader
 from serving.statistics import ModelStatistics, ModelVersion, RequestCounter
 from serving.terms import Terms, read_terms
+from serving.threads import to_thread
 from serving.validate import checked_inputs, checked_outputs, known_outputs
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,8 @@ class Router:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are answered: the engine is loaded, and nobody has asked to stop."""
-        return self._ready
+        """Whether all requests are answered: the engine is loaded, nobody has asked to stop, and every segment can be opened."""
+        return self._ready and not self._engine.unavailable()
 
     async def start(self, check_samples: bool = False) -> None:
         """Load the models and, if asked to, compare every task's answer with its record. Raises RepositoryError or EngineError."""
@@ -228,6 +228,32 @@ class Router:
         if not self._ready:
             raise NotReady("The server is not ready: it is loading its models or shutting down.")
 
+    def check_model_ready(self, model: Model) -> None:
+        """Raise NotReady while requests are not answered, or not those for `model`."""
+        self.check_ready()
+        lost = sorted(self._lost(model))
+        if lost:
+            raise ModelNotReady(model.name, lost)
+
+    def check_all_ready(self) -> None:
+        """Raise NotReady unless requests for every model are answered."""
+        self.check_ready()
+        lost = sorted(self._engine.unavailable())
+        if lost:
+            raise ModelNotReady("", lost)
+
+    def is_model_ready(self, model: Model) -> bool:
+        """Whether requests for `model` are answered."""
+        return self._ready and not self._lost(model)
+
+    def unavailable(self) -> Collection[str]:
+        """Return the segments that cannot be opened."""
+        return self._engine.unavailable()
+
+    def _lost(self, model: Model) -> Collection[str]:
+        lost = self._engine.unavailable()
+        return {*lost}.intersection(self.catalog.segments_of(model)) if lost else ()
+
     async def _compute(
         self, catalog: Catalog, model: Model, outputs: Sequence[str], inputs: Mapping[str, Array], terms: Terms
     ) -> Answer:
@@ -241,7 +267,7 @@ class Router:
         self.observer.plan_done(answer.runs, catalog.saved_steps(model, plan) * parts)
         for failure in set(answer.errors.values()):  # here, where the log knows whose request it was
             if not isinstance(failure, InvalidRequest):
-                log.error("%s", failure, exc_info=failure)
+                log.error("%s", failure, exc_info=None if isinstance(failure, RepositoryError) else failure)
         _raise_failure(model, answer.errors, allowed=terms.partial)
         return answer
 
@@ -276,7 +302,7 @@ async def _as_requested(model: Model, output: RequestedOutput, values: Array) ->
     if output.classes:
         labels = model.outputs[output.name].labels
         if values.size > _MAX_RANKED_VALUES:
-            values = await asyncio.to_thread(classification_strings, values, labels, output.classes)
+            values = await to_thread(classification_strings, values, labels, output.classes)
         else:
             values = classification_strings(values, labels, output.classes)
     return values if model.has_rows else values[0]

@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
-import signal
+import logging
 import sys
-import threading
-from collections.abc import Callable, Coroutine, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
+from serving.ending import LEFT_S, LOOP_S, end_process, ended_after, in_time, signals_call
 from serving.engines.base import Engine
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
+from serving.engines.freed import share_one_heap
 from serving.engines.plain import read_plain, refuse_plain
+from serving.idle_memory import give_back_in_idle_moments
 from serving.lifecycle import served_part
+from serving.loop_thread import LoopThread
 from serving.observe.asgi import RequestMiddleware
 from serving.observe.events import Observer
 from serving.observe.interceptor import RequestInterceptor
-from serving.observe.setup import make_observation
+from serving.observe.setup import Observation, make_observation
 from serving.protocol.admin import Admin
 from serving.protocol.grpc import add_service, create_grpc_server
 from serving.protocol.http import MAX_BODY_BYTES, create_app
@@ -36,14 +40,20 @@ from serving.repository.model import Repository
 from serving.repository.read import ReadPlain, RepositoryReader
 from serving.router import Router
 from serving.sockets import add_grpc_port, format_address, listening_socket
+from serving.threads import at_work
 
+log = logging.getLogger(__name__)
 GRACE_S = 30.0
 _SWITCH_S = 0.0005
+_FLUSH_S = 0.3  # of LEFT_S, for traces
 OnReady = Callable[[str, str], None]
 
 
 class Server:
     """A repository, served. `start` returns when it is ready; `aclose` finishes what is in flight.
+
+    `aclose` returns a second after `grace_s` at the latest. A thread cannot be stopped: what still computes then is left behind in threads
+    that end with their work and hold up no process, and a log line says so.
 
     repository: a folder, or what was read from one. engine: by default the embedded one with `threads` threads (None: all cores),
     or as `options` says. make_engine: makes it from what is read, in place of `engine`.
@@ -99,6 +109,18 @@ class Server:
         limit = options.sessions.memory_limit_bytes if options else None
         self._read_plain: ReadPlain = partial(read_plain, memory_limit_bytes=limit) if plain else refuse_plain
         self._closing = contextlib.AsyncExitStack()
+        self._end = 0.0  # of `aclose`, by time.monotonic
+        self._left = False
+
+    @property
+    def end_s(self) -> float:
+        """Return after how many seconds an event loop in which `aclose` has not ended will not come back."""
+        return self._grace_s + LEFT_S + LOOP_S
+
+    @property
+    def has_left_work(self) -> bool:
+        """Whether something that still computes was left behind at the end."""
+        return self._left
 
     @property
     def http_address(self) -> str:
@@ -116,9 +138,10 @@ class Server:
         Raises RepositoryError, AddressInUse, InvalidAddress, ExtraNeeded; then nothing stays behind.
         """
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._note_left)
             repository, reader = _read(self._repository, self._read_plain)
             observation = make_observation(access_log=self._access_log, others=self._observers)
-            stack.push_async_callback(observation.aclose)
+            stack.push_async_callback(self._flush, observation)
             observer = observation.observer
             engine = self._engine or self._make_engine(repository)
             router = Router(repository, engine, observer, reader=reader, rows_record=self._rows_record)
@@ -147,8 +170,10 @@ class Server:
             front = InferFront(app, router, limit, memory, self._pending, pool)
             http_server = HttpServer(RequestMiddleware(front, observer), listener, self._grace_s)
             await http_server.start()
-            stack.push_async_callback(self._shut_down, router, http_server, grpc_server)
+            stack.push_async_exit(lambda kind, *error: self._shut_down(router, http_server, grpc_server, kind))
             await router.start(self._check_samples)
+            giving_back = asyncio.create_task(give_back_in_idle_moments(lambda: not self._pending.bytes))
+            stack.callback(giving_back.cancel)
             self._closing = stack.pop_all()
 
     async def aclose(self) -> None:
@@ -158,12 +183,29 @@ class Server:
     def _embedded(self, repository: Repository) -> Engine:
         return EmbeddedEngine(repository, threads=self._threads, options=self._options)
 
-    async def _shut_down(self, router: Router, http_server: HttpServer, grpc_server: Any) -> None:
+    async def _shut_down(
+        self, router: Router, http_server: HttpServer, grpc_server: Any, kind: type[BaseException] | None
+    ) -> None:
+        """kind: of the error that ends a start; a start that is cancelled has no requests to wait for."""
+        grace_s = 0.0 if kind is asyncio.CancelledError else self._grace_s
+        self._end = time.monotonic() + grace_s + LEFT_S
         router.drain()
         try:
-            await asyncio.gather(http_server.aclose(), grpc_server.stop(self._grace_s))
+            await self._in_time(asyncio.gather(http_server.aclose(), grpc_server.stop(grace_s)), "A request")
         finally:
-            await router.aclose()
+            await self._in_time(router.aclose(), "The engine")
+
+    async def _in_time(self, work: Awaitable[object], what: str) -> None:
+        self._left |= not await in_time(work, self._end - _FLUSH_S, what)
+
+    async def _flush(self, observation: Observation) -> None:
+        """Send what traces are left."""
+        self._left |= not await in_time(observation.aclose(), max(self._end, time.monotonic() + _FLUSH_S), "Sending traces")
+
+    def _note_left(self) -> None:
+        if busy := at_work():
+            self._left = True
+            log.warning("Still at work, in threads that end with their work or with this process: %s.", ", ".join(busy))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -176,41 +218,44 @@ class Server:
 def run(repository: Repository | str | Path, *, on_ready: OnReady | None = None, **options: Any) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight and return; a second signal ends the process at once.
 
-    options: as of `Server`. on_ready(http_address, grpc_address) is called once, when requests are answered; by default the
-    addresses are printed. Raises as `Server.start` does.
+    It takes `grace_s` and two seconds at most. Where threads still compute then, the process is ended from here, after what is registered
+    with `atexit`: with 0, or with 128 + the signal's number if the event loop has not come back, so that requests were cut off unanswered.
+
+    To be called in the main thread, which waits for signals; the event loop has another one, so that nothing that runs in it keeps them
+    from being heard. options: as of `Server`. on_ready(http_address, grpc_address) is called once, when requests are answered; by default
+    the addresses are printed. Raises as `Server.start` does.
     """
     # While a thread works in Python (a deploy reads configurations), others wait for Python's lock this long, at every step that they take:
     # with the default of 5 ms, requests beside deploys took 2.8 times as long as quiet ones at the 99th percentile, now 2.1.
     sys.setswitchinterval(_SWITCH_S)
-    _run_loop(_serve_until_signal(Server(repository, **options), on_ready or _announce))
+    share_one_heap()
+    server = Server(repository, **options)
+    loop = LoopThread(server.start, server.aclose, "espalier-server")
+    news: SimpleQueue[int] = SimpleQueue()  # a signal's number; 0 when the server is ready, or could not be
+    with signals_call(news.put):
+        loop.begin(lambda: news.put(0))
+        number = news.get()
+        try:
+            if not number and loop.is_ready:
+                # What is here now stays. To look through all of it for garbage takes 40 ms, in which nobody is answered.
+                gc.collect()
+                gc.freeze()
+                (on_ready or _announce)(server.http_address, server.grpc_address)
+                number = news.get()
+        except BaseException:
+            loop.finish(server.end_s)
+            raise
+        _leave(server, loop, number)
 
 
-async def _serve_until_signal(server: Server, on_ready: OnReady) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, stop, number)
-    async with contextlib.AsyncExitStack() as stack:
-        starting = asyncio.create_task(server.start())
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stack.push_async_callback(server.aclose)
-        if not starting.done():
-            starting.cancel()  # told to stop while still loading
-            await asyncio.wait((starting,))
-            return
-        await starting
-        # What is here now stays. To look through all of it for garbage takes 40 ms, in which nobody is answered.
-        gc.collect()
-        gc.freeze()
-        on_ready(server.http_address, server.grpc_address)
-        await stopping
-
-
-def _stop(stop: asyncio.Event, number: int) -> None:
-    if stop.is_set():
-        os._exit(128 + number)  # as a shell reports a process that the signal has killed
-    stop.set()
+def _leave(server: Server, loop: LoopThread, number: int) -> None:
+    """Stop `server`, and return if nothing of it is left; else end the process. number: of the signal."""
+    with ended_after(server.end_s + LOOP_S):
+        if not loop.finish(server.end_s):
+            log.error("The event loop does not come back: the process is ended, and requests that are not answered are cut off.")
+            end_process(128 + number)
+        if server.has_left_work or loop.is_running:
+            end_process(0)
 
 
 class BackgroundServer:
@@ -221,10 +266,7 @@ class BackgroundServer:
 
     def __init__(self, repository: Repository | str | Path, engine: Engine | None = None, **options: Any) -> None:
         self._server = Server(repository, engine, **options)
-        self._thread = threading.Thread(target=self._run, name="espalier-server", daemon=True)
-        self._settled = threading.Event()
-        self._error: BaseException | None = None
-        self._stop: Callable[[], None] = lambda: None
+        self._loop = LoopThread(self._server.start, self._server.aclose, "espalier-server")
 
     @property
     def http_port(self) -> int:
@@ -247,50 +289,17 @@ class BackgroundServer:
         return self._server.grpc_address
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        self._settled.wait()
-        if self._error is not None:
-            self._thread.join()
-            raise self._error
+        self._loop.begin()
+        self._loop.wait_until_ready()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stop()
-        self._thread.join()
-        if self._error is not None and error is None:
-            raise self._error
-
-    def _run(self) -> None:
         try:
-            _run_loop(self._serve())
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._settled.set()
-
-    async def _serve(self) -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        async with self._server:
-            self._stop = lambda: _call_if_open(loop, stop.set)
-            self._settled.set()
-            await stop.wait()
-
-
-def _call_if_open(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped by itself
-        loop.call_soon_threadsafe(action)
-
-
-def _run_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` on uvloop where there is one."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        asyncio.run(work)
-        return
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(work)
+            if not self._loop.finish(self._server.end_s):
+                log.error("The server's event loop does not come back, and was left behind: its thread ends with its work.")
+        except BaseException:
+            if error is None:
+                raise
 
 
 def _read(repository: Repository | str | Path, read_plain: ReadPlain) -> tuple[Repository, RepositoryReader | None]:

@@ -149,3 +149,6 @@ class Engine(Protocol):
 
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes that each open segment takes. Callable from any thread."""
+
+    def unavailable(self) -> Collection[str]:
+        """Return the segments that were loaded and cannot be opened any more, until one of them can. Callable from any thread."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.engines.cache_json import parse, read_bounded
+
+log = logging.getLogger(__name__)
 Identity = tuple[int, ...]  # of a file: what changes whenever its content does
 Known = dict[Path, tuple[Identity, str]]
 
@@ -38,7 +42,7 @@ class DigestRecord:
     def read(self) -> Known:
         """Return what was hashed since the machine started, the last word on each file."""
         known = dict(self._lines()) if self.boot else {}
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             if self.file.stat().st_size > _TOO_LONG_BYTES:
                 self._write(known)
         return known
@@ -56,14 +60,23 @@ class DigestRecord:
 
     def _lines(self) -> Iterator[tuple[Path, tuple[Identity, str]]]:
         try:
-            lines = self.file.read_bytes().splitlines()
+            lines = read_bounded(self.file).splitlines()
         except OSError:
             return
+        except ValueError:
+            log.warning("%s is too long to be ours, and begun anew.", self.file)
+            lines = []
+        damaged = 0
         for line in lines:
-            with suppress(ValueError, TypeError):  # half a line, or none of ours
-                boot, path, identity, digest = json.loads(line)
-                if boot == self.boot:
-                    yield Path(path), (tuple(map(int, identity)), str(digest))
+            try:
+                boot, path, identity, digest = _parse(line)
+            except ValueError:  # half a line, or none of ours
+                damaged += 1
+                continue
+            if boot == self.boot:
+                yield Path(path), (identity, digest)
+        if damaged:
+            log.warning("%s: %d lines are damaged, and passed over; what they were about is hashed again.", self.file, damaged)
 
     def _write(self, known: Known) -> None:
         """Replace the record by `known`, less the files that are gone; what others add meanwhile is lost, and hashed again."""
@@ -74,3 +87,16 @@ class DigestRecord:
 
     def _line(self, file: Path, identity: Identity, digest: str) -> bytes:
         return json.dumps([self.boot, str(file), identity, digest]).encode() + b"\n"
+
+
+def _parse(line: bytes) -> tuple[str, str, Identity, str]:
+    """Return boot, path, identity and digest. Raises ValueError unless the line is one of ours."""
+    fields = parse(line)
+    if not isinstance(fields, list) or len(fields) != 4:
+        raise ValueError("not four fields")
+    boot, path, identity, digest = fields
+    if not all(isinstance(text, str) for text in (boot, path, digest)) or "\0" in path:
+        raise ValueError("not texts")
+    if not isinstance(identity, list) or not all(type(number) is int for number in identity):
+        raise ValueError("not integers")
+    return boot, path, tuple(identity), digest

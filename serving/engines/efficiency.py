@@ -1,13 +1,15 @@
 """How many rows a segment best takes at once on this machine: more are not always faster (caches), and fewer wait less.
 
 Learnt by a short profile: 1, 2, 4, ... rows, until a budget of time is spent or more rows only make it worse. Segments of one shape (the
-heads of a thousand tasks) have one profile. It can be kept in a file; it holds for this machine, version and number of threads only.
+heads of a thousand tasks) have one profile. It can be kept in a file; it holds for this machine, version and number of threads only. A
+profile during which the threads had to wait for cores that others had is not kept, but made again by the next process.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import time
@@ -16,13 +18,17 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from serving.engines.cache_json import parse, read_bounded
+from serving.engines.private_folder import BY_ALL, is_private, make_private_folder
 from serving.repository.model import Segment
 
+log = logging.getLogger(__name__)
 Clock = Callable[[], float]
 
 _REPETITIONS = 3
 _AS_GOOD = 1.03  # seconds a row, over the best: no difference that could be told from noise
 _WORSE = 1.15  # beyond it, larger runs are not tried
+_DISTURBED = 0.05  # of its time that a thread waited for a core
 BUDGET_S = 0.1
 
 
@@ -55,14 +61,27 @@ def efficient_rows(seconds: Mapping[int, float]) -> int:
 
 
 class RowLimits:
-    """The efficient rows of segments. file: where they are kept, None: nowhere. threads: of a run."""
+    """The efficient rows of segments. file: where they are kept, None: nowhere. threads: of a run.
 
-    def __init__(self, file: Path | None, threads: int, budget_s: float = BUDGET_S, clock: Clock = time.perf_counter) -> None:
+    waited: for how long, added up, threads of this process have waited for a core; by default nobody disturbs.
+    """
+
+    def __init__(
+        self,
+        file: Path | None,
+        threads: int,
+        budget_s: float = BUDGET_S,
+        clock: Clock = time.perf_counter,
+        waited: Clock = lambda: 0.0,
+    ) -> None:
         self._file = file
         self._clock = clock
-        self._here = f"{_machine()}, {threads} threads"
+        self._here = f"{_machine()}, {threads} threads, undisturbed"
         self._budget_s = budget_s
-        self._known: dict[str, int] = _read(file).get(self._here, {})
+        self._waited = waited
+        self._threads = threads
+        self._kept: dict[str, int] = self._read_kept().get(self._here, {})
+        self._known = dict(self._kept)
 
     def limit(self, segment: Segment) -> int:
         """Return the most rows for a run of `segment`: what was learnt of its shape, otherwise its own limit."""
@@ -70,20 +89,44 @@ class RowLimits:
 
     def learn(self, segment: Segment, run: Callable[[int], object]) -> None:
         """Profile `segment` unless its shape is known. run: runs so many rows of it."""
-        if _shape(segment) not in self._known:
-            self._known[_shape(segment)] = efficient_rows(measure(run, segment.max_batch_rows, self._budget_s, self._clock))
+        shape = _shape(segment)
+        if shape in self._known:
+            return
+        begun, waited = self._clock(), self._waited()
+        self._known[shape] = efficient_rows(measure(run, segment.max_batch_rows, self._budget_s, self._clock))
+        lost = (self._waited() - waited) / self._threads
+        if lost <= _DISTURBED * (self._clock() - begun):
+            self._kept[shape] = self._known[shape]
 
     def save(self) -> None:
-        """Keep what is known, if there is a file; a file that cannot be written is no error, since it only saves time."""
+        """Keep what was learnt undisturbed, if there is a file; one that cannot be written is no error, since it only saves time."""
+        if disturbed := len(self._known) - len(self._kept):
+            log.info(
+                "The rows of a run were learnt for %d kinds of segments while others worked on the same cores: they hold for this process, "
+                "and are learnt again at the next start.",
+                disturbed,
+            )
         if self._file is None:
             return
         aside = self._file.with_name(f".{self._file.name}.{os.getpid()}")
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps({**_read(self._file), self._here: self._known}, indent=1))
+            if not make_private_folder(self._file.parent, BY_ALL):
+                return
+            aside.write_text(json.dumps({**self._read_kept(quiet=True), self._here: self._kept}, indent=1))
             aside.replace(self._file)
         except OSError:
             return
+
+    def _read_kept(self, quiet: bool = False) -> dict[str, dict[str, int]]:
+        """Return what the file keeps, by machine; nothing where there is none or, which is logged unless `quiet`, it is damaged."""
+        try:
+            return _read(self._file) if self._file is not None and is_private(self._file.parent, BY_ALL) else {}
+        except OSError:
+            return {}
+        except ValueError as error:
+            if not quiet:
+                log.warning("%s is damaged (%s) and not used: what it kept is learnt again.", self._file, error)
+            return {}
 
 
 def _timed(run: Callable[[int], object], rows: int, clock: Clock) -> float:
@@ -108,12 +151,11 @@ def _machine() -> str:
     return f"{model}, {os.cpu_count()} cores, onnxruntime {ort.__version__}"
 
 
-def _read(file: Path | None) -> dict[str, dict[str, int]]:
-    """Return what `file` keeps, by machine; nothing where it is missing or damaged."""
-    try:
-        found = json.loads(file.read_text()) if file else {}
-        return {
-            str(here): {str(shape): int(rows) for shape, rows in known.items() if int(rows) >= 1} for here, known in found.items()
-        }
-    except (OSError, ValueError, AttributeError, TypeError):
-        return {}
+def _read(file: Path) -> dict[str, dict[str, int]]:
+    """Return what `file` keeps, by machine. Raises OSError, and ValueError unless it is one of ours."""
+    found = parse(read_bounded(file))
+    if not isinstance(found, dict) or not all(isinstance(known, dict) for known in found.values()):
+        raise ValueError("not rows by machine and shape")
+    if not all(type(rows) is int and rows >= 1 for known in found.values() for rows in known.values()):
+        raise ValueError("not numbers of rows")
+    return found

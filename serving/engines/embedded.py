@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 from serving.dtypes import NUMPY_DTYPES
 from serving.engines.base import Answer, Array, Call, SegmentStatistics
 from serving.engines.batches import RunSegment
-from serving.engines.cores import available_cores, have_cores
+from serving.engines.cores import available_cores, have_cores, waited_for_cores_s
 from serving.engines.counting import RunCounter
 from serving.engines.efficiency import RowLimits
 from serving.engines.lanes import Lanes, halving
@@ -28,6 +27,7 @@ from serving.engines.scheduler import MAX_QUEUE_ROWS, Scheduler
 from serving.engines.sessions import SessionStore, SessionStoreOptions
 from serving.plan import ExecutionPlan
 from serving.repository.model import Repository, Segment
+from serving.threads import to_thread
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,12 @@ class EmbeddedEngine:
         self._segments: Mapping[str, Segment] = {}
         spin = options.sessions.spin and have_cores(options.threads * (options.instances or 1))
         self._store = SessionStore(replace(options.sessions, threads=options.threads, spin=spin))
-        self._rows = RowLimits(options.rows_file if self._profiles else None, options.threads)
+        self._rows = RowLimits(
+            options.rows_file if self._profiles else None,
+            options.threads,
+            # With more threads than cores they wait for each other, which says nothing of others.
+            waited=waited_for_cores_s if have_cores(options.threads) else lambda: 0.0,
+        )
         self._limits: Mapping[str, int] = {}
         self._counter = RunCounter(repository.segments)
         self._scheduler = Scheduler(
@@ -93,28 +98,28 @@ class EmbeddedEngine:
 
         Raises RepositoryError naming the segment that cannot be used.
         """
-        await asyncio.to_thread(self._open, self._repository, make_room=False)
+        await to_thread(self._open, self._repository, make_room=False)
         if self._options.learn_rows and self._profiles:
-            await asyncio.to_thread(self._learn_rows)
+            await to_thread(self._learn_rows)
         self._scheduler.start()
 
     async def aclose(self) -> None:
         """Finish what was asked for, then let go of the sessions."""
         await self._scheduler.aclose()
         self._segments = {}
-        await asyncio.to_thread(self._store.close_all)
+        await to_thread(self._store.close_all)
 
     async def load(self, repository: Repository) -> None:
         """Open the segments of `repository` that are not known, and run each once.
 
         Raises RepositoryError naming one that cannot be used.
         """
-        await asyncio.to_thread(self._open, repository, make_room=True)
+        await to_thread(self._open, repository, make_room=True)
 
     async def release(self, segments: Collection[str]) -> None:
         """Let go of the sessions of these segments, and of what they have done."""
         self._segments = {name: segment for name, segment in self._segments.items() if name not in segments}
-        await asyncio.to_thread(self._store.close, segments)
+        await to_thread(self._store.close, segments)
         self._counter.drop(segments)
         self._scheduler.forget(segments)
 
@@ -140,6 +145,10 @@ class EmbeddedEngine:
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes of each segment that is open."""
         return self._store.loaded()
+
+    def unavailable(self) -> Collection[str]:
+        """Return the segments that were closed for others and cannot be opened again."""
+        return self._store.unavailable()
 
     @property
     def _lanes(self) -> Lanes:

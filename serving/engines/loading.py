@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import onnxruntime as ort
@@ -12,9 +12,18 @@ import onnxruntime as ort
 from serving.engines.device import Device
 from serving.engines.engine_cache import EngineCache
 from serving.engines.freed import give_back_freed_memory
-from serving.engines.opening import cannot_be_loaded, check_outputs, open_session, segment_threads, session_options, warm_up
+from serving.engines.kept_files import KeptFiles
+from serving.engines.opening import (
+    cannot_be_loaded,
+    cannot_be_read,
+    check_outputs,
+    open_session,
+    segment_threads,
+    session_options,
+    warm_up,
+)
 from serving.engines.providers import TENSORRT
-from serving.engines.segment_cache import SegmentCache
+from serving.engines.segment_cache import MakeOptions, SegmentCache
 from serving.errors import RepositoryError
 from serving.repository.model import Segment
 
@@ -28,6 +37,14 @@ class SegmentFile:
 
     segment: Segment
     model: Path
+
+    @cached_property
+    def kept(self) -> KeptFiles:
+        """Return the file, with what is beside it, kept from when this was first asked for. Raises RepositoryError."""
+        try:
+            return KeptFiles(self.model)
+        except OSError as error:
+            raise RepositoryError(f"Segment {self.segment.name!r} has no model.onnx; export the repository again.") from error
 
 
 @dataclass(frozen=True)
@@ -48,13 +65,20 @@ class SegmentLoader:
         """Return a session that nobody has checked, as another one of a segment that was. Raises RepositoryError naming the segment."""
         make_options = partial(session_options, segment_threads(file.segment, self.threads), self.spin)
         try:
-            session = self.cache.open(file.model, make_options) if self.cache is not None else None
-            if session is None:
-                engine_options = self.engines.options(file.model) if self.engines is not None else None
-                session = open_session(file.model, make_options(), self.providers, engine_options)
-                give_back_freed_memory()
+            return file.kept.use(partial(self._open, make_options))
+        except RepositoryError:
+            raise
+        except OSError as error:
+            raise cannot_be_read(file.segment, error) from error
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise cannot_be_loaded(file.segment) from error
+
+    def _open(self, make_options: MakeOptions, model: Path) -> ort.InferenceSession:
+        session = self.cache.open(model, make_options) if self.cache is not None else None
+        if session is None:
+            engine_options = self.engines.options(model) if self.engines is not None else None
+            session = open_session(model, make_options(), self.providers, engine_options)
+            give_back_freed_memory()
         return session
 
     def load(self, file: SegmentFile) -> ort.InferenceSession:
@@ -77,8 +101,4 @@ class SegmentLoader:
 
 def memory_of(file: SegmentFile) -> int:
     """Return the bytes that an open session of `file` takes: its weights, and what comes with them. Raises RepositoryError."""
-    try:
-        weights = sum(part.stat().st_size for part in file.model.parent.iterdir())  # with external data, where there is any
-    except OSError as error:
-        raise RepositoryError(f"Segment {file.segment.name!r} has no model.onnx; export the repository again.") from error
-    return _OVERHEAD_BYTES + weights
+    return _OVERHEAD_BYTES + file.kept.bytes  # with external data, where there is any

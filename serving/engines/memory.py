@@ -88,6 +88,10 @@ class InMemoryEngine:
         """Return nought bytes for every function."""
         return dict.fromkeys(self._functions, 0)
 
+    def unavailable(self) -> Collection[str]:
+        """Return nothing: there are no files."""
+        return ()
+
     def _record(self, run: SegmentRun, waits_s: Sequence[float]) -> None:
         self.runs.append(run)
         self._counter.add(run, waits_s)

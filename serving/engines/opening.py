@@ -101,6 +101,14 @@ def cannot_be_loaded(segment: Segment) -> RepositoryError:
     )
 
 
+def cannot_be_read(segment: Segment, error: OSError) -> RepositoryError:
+    """Return the error of files that are not where they were, and of which no copy can be made."""
+    return RepositoryError(
+        f"Segment {segment.name!r} cannot be opened: its files are not where they were, and cannot be copied from what the server has "
+        f"kept of them ({error.strerror or type(error).__name__}); export the repository again, and load the task."
+    )
+
+
 def check_outputs(segment: Segment, results: Sequence[Array]) -> None:
     """Raise RepositoryError unless `results`, of any number of rows, are what `segment` says that it gives."""
     if len(results) != len(segment.outputs):

@@ -19,6 +19,7 @@ from serving.engines.parts import join, split
 from serving.engines.short import ShortRuns
 from serving.errors import DeadlineExceeded, NotReady, QueueFull, SegmentClosed
 from serving.plan import ExecutionPlan
+from serving.threads import to_thread
 
 MAX_QUEUE_ROWS = 1024
 _BRIEF_S = 0.001  # some times what it costs to hand work to a thread, and to hold Python's lock meanwhile
@@ -97,7 +98,7 @@ class Scheduler:
             self._changed.notify_all()
         threads, self._threads = self._threads, []
         for thread in threads:
-            await asyncio.to_thread(thread.join)
+            await to_thread(thread.join)
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call) -> Answer:
         """Return what `plan` gives on `inputs`, run in parts of `call.rows_per_run` rows.

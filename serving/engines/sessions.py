@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnxruntime as ort
 
 from serving.engines.base import Array
 from serving.engines.engine_cache import EngineCache
+from serving.engines.failures import Failures
 from serving.engines.freed import give_back_freed_memory
 from serving.engines.loading import SegmentFile, SegmentLoader, memory_of
 from serving.engines.opening import run_on_device, run_session, segment_threads
@@ -69,12 +70,17 @@ class SessionStore:
             engines = EngineCache(options.cache_folder.with_name("engines"))
         self._loader = SegmentLoader(self.providers, options.threads, cache, engines, self._device, options.spin)
         self._slots: dict[_Key, _Slot] = {}
+        self._failures = Failures()
         self._used_bytes = 0
         self._clock = 0
         self._changed = threading.Condition()
 
     def declare(self, files: Iterable[SegmentFile]) -> None:
-        """Make segments known, to be opened on first use. One that is known already stays as it is."""
+        """Make segments known, to be opened on first use, and keep their files. One that is known already stays as it is.
+
+        Raises RepositoryError when a file is not there.
+        """
+        files = [file for file in files if file.kept]
         with self._changed:
             for file in files:
                 self._slots.setdefault(file.segment.name, _Slot(file))
@@ -87,14 +93,14 @@ class SessionStore:
         """
         files = list(files)
         with self._changed:
-            new = [file.segment.name for file in files if file.segment.name not in self._slots]
-            self.declare(files)
+            new = [file for file in files if file.segment.name not in self._slots]
+        self.declare(new)
         try:
             for file in files:
                 if make_room or self._fits(file.segment.name):
                     self._release(self._acquire(file.segment.name))
         except BaseException:
-            self.close(new)
+            self.close(file.segment.name for file in new)
             raise
 
     def run(self, name: str, inputs: Sequence[Array], threads: int | None = None) -> Sequence[Array]:
@@ -104,7 +110,7 @@ class SessionStore:
         Raises EngineError when it fails or is unknown, RepositoryError when it cannot be opened.
         """
         slot = None if threads is None else self._acquire_narrow(name, threads)
-        return self._run(slot or self._acquire(name), inputs)
+        return self._run(slot or self._acquire_for_run(name), inputs)
 
     def run_open(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
         """Do as `run` at once: raise SegmentClosed where it would open the segment."""
@@ -136,6 +142,7 @@ class SessionStore:
         with self._changed:
             gone = set(names)
             slots = [self._slots.pop(key) for key, slot in list(self._slots.items()) if slot.name in gone]
+            self._failures.forget(gone)
             while slots:  # those that are idle at once: one that is being opened may wait for their memory
                 closed += [self._evict(slot) for slot in slots if not slot.is_busy]
                 slots = [slot for slot in slots if slot.is_busy]
@@ -158,10 +165,25 @@ class SessionStore:
                     found[slot.name] += slot.bytes
         return dict(found)
 
+    def unavailable(self) -> Collection[str]:
+        """Return the segments that could not be opened when they were last wanted."""
+        return self._failures.segments
+
     def is_open(self, name: str) -> bool:
         """Return whether `name` has a session at this moment, which a run would not have to wait for."""
         slot = self._slots.get(name)
         return slot is not None and slot.session is not None
+
+    def _acquire_for_run(self, name: str) -> _Slot:
+        """Do as `_acquire`, and note how it went."""
+        self._failures.check(name)
+        try:
+            slot = self._acquire(name)
+        except RepositoryError as error:
+            self._failures.failed(name, error)
+            raise
+        self._failures.succeeded(name)
+        return slot
 
     def _acquire_narrow(self, name: str, threads: int) -> _Slot | None:
         """Return the slot for runs of `name` with so many threads, as `_acquire` does; None: the store's own session has to do.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse, Response
 
 from serving.observe.prometheus import CONTENT_TYPE, Metrics
+from serving.threads import to_thread
 
 
 def metrics_routes(metrics: Metrics) -> APIRouter:
@@ -18,6 +17,6 @@ def metrics_routes(metrics: Metrics) -> APIRouter:
     async def get_metrics() -> Response:
         """Return every metric in Prometheus' text format; docs/metrics.md lists them."""
         # In a thread: with thousands of tasks it takes long enough to be felt by requests.
-        return Response(await asyncio.to_thread(metrics.text), media_type=CONTENT_TYPE)
+        return Response(await to_thread(metrics.text), media_type=CONTENT_TYPE)
 
     return routes

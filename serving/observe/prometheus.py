@@ -76,6 +76,8 @@ class Metrics(Silent, Collector):
             loaded = self._router.loaded()
             yield GaugeMetricFamily("espalier_loaded_segments", "Segments in memory.", value=len(loaded))
             yield GaugeMetricFamily("espalier_loaded_segment_bytes", "Memory that they take.", value=sum(loaded.values()))
+            lost = len(self._router.unavailable())
+            yield GaugeMetricFamily("espalier_unavailable_segments", "Segments that cannot be opened.", value=lost)
             yield GaugeMetricFamily("espalier_ready", "1 while requests are answered.", value=int(self._router.ready))
             yield GaugeMetricFamily("espalier_pending_bytes", "Of requests not answered yet.", value=self._pending_bytes())
         with self._lock:

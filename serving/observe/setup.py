@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from serving.errors import ExtraNeeded
 from serving.observe.events import Observer, Observers
 from serving.observe.logs import AccessLog
 from serving.observe.prometheus import Metrics
+from serving.threads import to_thread
 
 if TYPE_CHECKING:
     from serving.observe.traces import Traces
@@ -28,7 +28,7 @@ class Observation:
     async def aclose(self) -> None:
         """Send the traces that are left, without holding up the event loop."""
         if self.traces is not None:
-            await asyncio.to_thread(self.traces.close)
+            await to_thread(self.traces.close)
 
 
 def make_observation(

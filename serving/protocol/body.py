@@ -13,6 +13,7 @@ from starlette.types import Message, Receive
 from serving.errors import BodyStalled, BodyTooLarge, InvalidRequest
 from serving.protocol.fields import decimal
 from serving.protocol.pending import Hold, PendingBytes
+from serving.threads import to_thread
 
 _MIN_COMPRESSED_BYTES = 1024  # below, compression costs more than it saves
 _PIECE_BYTES = 64 * 1024
@@ -46,7 +47,7 @@ async def read_body(
     data = await _read(receive, limit_bytes, hold, most_pause_s)
     if encoding == "identity":
         return data
-    unpacked = await asyncio.to_thread(decompress, data, limit_bytes)
+    unpacked = await to_thread(decompress, data, limit_bytes)
     hold.resize(len(unpacked))
     return unpacked
 

@@ -9,6 +9,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from serving.catalog import Model
+from serving.errors import NotReady
 from serving.observe.reported import Reported, reported
 from serving.router import Router
 
@@ -52,7 +53,11 @@ def repository_index(router: Router, only_ready: bool = False) -> Any:
     """Return the RepositoryIndexResponse: everything that is there, ready or not, canaries included."""
     response = _pb.RepositoryIndexResponse()
     for model in router.catalog.all_versions():
-        state, reason = ("READY", "") if router.ready else ("UNAVAILABLE", "loading or shutting down")
+        state, reason = "READY", ""
+        try:
+            router.check_model_ready(model)
+        except NotReady as error:
+            state, reason = "UNAVAILABLE", str(error)
         response.models.add(name=model.name, version=model.version, state=state, reason=reason)
     for name, reason in router.repository.unserved.items():
         response.models.add(name=name, state="UNAVAILABLE", reason=reason)

@@ -92,10 +92,10 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Whether a model is loaded; False also for one that there is not, as on Triton: clients ask until it is there."""
         try:
-            self._find(request)
+            model = self._find(request)
         except UnknownModel:
             return _pb.ModelReadyResponse(ready=False)
-        return _pb.ModelReadyResponse(ready=self._router.ready)
+        return _pb.ModelReadyResponse(ready=self._router.is_model_ready(model))
 
     @_translated
     async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -50,13 +50,13 @@ class Health:
             await asyncio.sleep(self._poll_s)
 
     def _status(self, service: str) -> Any:
-        if service not in ("", _INFERENCE) and not self._is_model(service):
-            return _Status.SERVICE_UNKNOWN
-        return _Status.SERVING if self._router.ready else _Status.NOT_SERVING
-
-    def _is_model(self, name: str) -> bool:
         try:
-            self._router.catalog.find(name)
+            is_ready = self._is_ready(service)
         except UnknownModel:
-            return False
-        return True
+            return _Status.SERVICE_UNKNOWN
+        return _Status.SERVING if is_ready else _Status.NOT_SERVING
+
+    def _is_ready(self, service: str) -> bool:
+        if service in ("", _INFERENCE):
+            return self._router.ready
+        return self._router.is_model_ready(self._router.catalog.find(service))

@@ -23,6 +23,7 @@ from serving.protocol.pending import Hold, PendingBytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.protocol.work_pool import WorkPool
 from serving.router import Router
+from serving.threads import to_thread
 
 _Headers = list[tuple[bytes, bytes]]
 
@@ -148,7 +149,7 @@ async def _respond(encoded: EncodedResponse, accept_encoding: str) -> tuple[_Hea
         headers.append((b"inference-header-content-length", str(encoded.json_bytes).encode()))
     compression = accepted_compression(accept_encoding, len(body))
     if compression:
-        body = await asyncio.to_thread(compress, body, compression)
+        body = await to_thread(compress, body, compression)
         headers += [(b"content-encoding", compression.encode()), (b"vary", b"Accept-Encoding")]
     headers.append((b"content-length", str(len(body)).encode()))
     return headers, body

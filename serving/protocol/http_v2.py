@@ -66,18 +66,18 @@ def _add_health(routes: APIRouter, router: Router) -> None:
 
     @routes.get("/health/ready", tags=["health"], summary="Are the models loaded?")
     async def ready() -> JSONResponse:
-        """Answer 200 when every model is loaded and warm, and 503 before that.
+        """Answer 200 when every model is loaded and warm, and 503 before that, and while the files of one cannot be opened.
 
         A server that is told to stop answers 503 for a tenth of a second at most; then its port is closed: connections are refused.
         """
-        router.check_ready()
+        router.check_all_ready()
         return JSONResponse({"ready": True})
 
     @routes.get("/models/{model}/versions/{version}/ready", tags=["health"], summary="Is this version loaded?")
     async def version_ready(model: ModelName, version: Version) -> JSONResponse:
         """Answer 200 when this version of the model answers requests."""
         found = router.catalog.find(model, version)
-        router.check_ready()
+        router.check_model_ready(found)
         return JSONResponse({"name": found.name, "ready": True})
 
     @routes.get("/models/{model}/ready", tags=["health"], summary="Is this model loaded?")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -16,6 +16,7 @@ from serving.image_tasks import CheckRoom, Rows
 from serving.preprocessing import Preprocessing
 from serving.protocol.images import ImageLimits, Picture, count_pixels, make_rows, open_pictures
 from serving.protocol.multipart import is_form, read_files
+from serving.threads import DaemonPool
 
 _MOST_THREADS = 8  # each may hold a whole picture; more would decode faster than one event loop can take the rows
 
@@ -31,7 +32,7 @@ class ImageWorkers:
         self.limits = limits
         threads = threads or min(available_cores(), _MOST_THREADS)
         # One more than jobs: it reads headers while the others are busy. Never on the event loop: a hostile header takes seconds.
-        self._pool = ThreadPoolExecutor(threads + 1, thread_name_prefix="images")
+        self._pool = DaemonPool(threads + 1, "images")
         self._free = asyncio.Semaphore(threads)
         self._waiting_pixels = 0
 
@@ -73,7 +74,7 @@ class ImageWorkers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown()
 
 
 class SentImages:

@@ -6,10 +6,10 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from serving.errors import DeadlineExceeded
+from serving.threads import DaemonPool
 
 Check = Callable[[], None]
 """Called between the pieces of long work; raises what ends it."""
@@ -42,7 +42,7 @@ class WorkPool:
     """Runs functions in threads of its own. What is cancelled ends at its next check, and what has not begun does not begin."""
 
     def __init__(self, threads: int = _THREADS) -> None:
-        self._pool = ThreadPoolExecutor(threads, "decoding")
+        self._pool = DaemonPool(threads, "decoding")
         self.waiting = 0
 
     async def run(self, work: Callable[[Check], _Result]) -> _Result:
@@ -62,4 +62,4 @@ class WorkPool:
 
     def close(self) -> None:
         """Begin no more work, and do not wait for what is under way."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown()

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.engines.private_folder import BY_ALL, make_private_folder
 from serving.triton.errors import TritonUnavailable
 from serving.user_folders import cache_folder
 
@@ -87,8 +88,11 @@ def set_up(folder: Path | None = None, say: Say = lambda sentence: None) -> Trit
     folder = folder or default_folder()
     place = folder / _key()
     try:
+        if not make_private_folder(folder, BY_ALL):  # what is in it is run
+            raise TritonUnavailable(
+                f"{folder} belongs to another user, or all may write into it; delete it, or set XDG_CACHE_HOME"
+            )
         if not _is_whole(place):
-            folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder / "lock", say):
                 _make(place, say)
     except OSError as error:

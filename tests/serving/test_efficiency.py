@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -7,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.engines.cores import waited_for_cores_s
 from serving.engines.efficiency import RowLimits, efficient_rows, measure
 from tests.serving.nets import LAYERS
 
@@ -85,12 +90,44 @@ def test_what_was_learnt_holds_for_segments_of_the_same_shape_and_is_kept(tmp_pa
     assert RowLimits(file, threads=1).limit(TRUNK) == 4
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"x": 3}', '{"x": {"y": "z"}}', '{"x": {"y": 0}}'])
-def test_a_damaged_file_is_as_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / "rows.json").write_text(text)
-    limits = RowLimits(tmp_path / "rows.json", threads=1)
-    assert limits.limit(TRUNK) == TRUNK.max_batch_rows
-    limits.save()
+@pytest.mark.parametrize(("threads", "waiting", "kept"), [(1, 0.0, True), (1, 0.04, True), (1, 0.06, False), (2, 0.06, True)])
+def test_what_is_learnt_while_others_have_the_cores_is_learnt_again(
+    tmp_path: Path, threads: int, waiting: float, kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    machine = Machine(lambda rows: 0.001)
+    file = tmp_path / "cache" / "rows.json"
+
+    def started() -> RowLimits:
+        limits = RowLimits(file, threads, clock=machine.clock, waited=lambda: waiting * machine.now)
+        limits.learn(TRUNK, machine)
+        limits.save()
+        return limits
+
+    assert started().limit(TRUNK) == 4  # it holds for this process, whatever it was
+    assert ("learnt again at the next start" in caplog.text) == (not kept)
+    machine.asked.clear()
+    started()
+    assert bool(machine.asked) == (not kept)
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel does not tell how long threads wait for cores")
+def test_the_kernel_tells_that_a_thread_had_to_wait_for_its_core() -> None:
+    busy = f"import os, time\nos.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}])\nprint(flush=True)\nwhile True: pass"
+    ours = os.sched_getaffinity(0)
+    other = subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+        os.sched_setaffinity(0, [min(ours)])
+        before, end = waited_for_cores_s(), time.perf_counter() + 0.2
+        while time.perf_counter() < end:
+            pass
+        assert waited_for_cores_s() - before > 0.02  # some half of it
+    finally:
+        os.sched_setaffinity(0, ours)
+        other.kill()
+        other.communicate()
 
 
 def test_a_file_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:

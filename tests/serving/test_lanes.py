@@ -280,13 +280,13 @@ def test_a_run_with_fewer_threads_has_a_session_of_its_own_and_the_same_answer(r
     assert store._used_bytes == 0
 
 
-@pytest.mark.parametrize("why", ["small", "no room", "no file"])
+@pytest.mark.parametrize("why", ["small", "no room", "damaged"])
 def test_the_stores_own_session_does_where_there_can_be_no_other(tmp_path: Path, why: str) -> None:
     repository = write_repository(tmp_path)
     full = sum(_store(repository).loaded().values())
     store = _store(repository, macs=LARGE if why != "small" else 1, limit=full if why == "no room" else None)
-    if why == "no file":
-        repository.model_file("trunk").unlink()
+    if why == "damaged":
+        repository.model_file("trunk").write_bytes(b"")
     (found,) = store.run("trunk", [images(2)], 1)
     np.testing.assert_allclose(found, LAYERS["trunk"](images(2)), rtol=1e-4, atol=1e-5)
     assert sum(store.loaded().values()) == full  # nothing was closed for it, and nothing opened

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -46,6 +47,34 @@ def tell():
 for work in (open_gate, tell):
     threading.Thread(target=work, daemon=True).start()
 run(make_repository(), engine=engine, http_port=0, grpc_port=0, grace_s=float(sys.argv[1]))
+"""
+# A server in which something never comes to an end, in the place that argv[1] names, and which has a folder that is deleted at the end.
+STUCK = """
+import sys, tempfile, time
+from serving.engines.memory import InMemoryEngine
+from serving.server import run
+from serving.threads import to_thread
+from tests.serving.nets import LAYERS, make_repository
+place = sys.argv[1]
+def stay(here, value=None):
+    if here == place:
+        print("stuck", flush=True)
+        time.sleep(600)
+    return value
+class Stuck(InMemoryEngine):
+    async def start(self):
+        await super().start()
+        if place == "loading":
+            print("http://127.0.0.1:1 grpc://127.0.0.1:1")
+        await to_thread(stay, "loading")
+    async def infer(self, plan, inputs, call):
+        stay("loop")
+        await to_thread(stay, "thread")
+        return await super().infer(plan, inputs, call)
+folder = tempfile.TemporaryDirectory(dir=sys.argv[2])
+engine = Stuck({**LAYERS, "trunk": lambda rows: stay("run", LAYERS["trunk"](rows))})
+run(make_repository(), engine=engine, http_port=0, grpc_port=0, grace_s=0.2)
+print("returned")
 """
 
 
@@ -139,15 +168,14 @@ def in_flight(server: Process) -> int:
     return int(float(found[1])) if found else 0
 
 
-@pytest.mark.parametrize(("second", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_second_signal_ends_it_at_once(second: signal.Signals, code: int) -> None:
+def test_a_second_signal_ends_it_at_once() -> None:
     with gated() as server, socket.create_connection(("127.0.0.1", server.http_port), timeout=20) as connection:
         connection.sendall(raw_request("/v2/models/late/infer", infer_body(1)))
         assert read_line(server) == "at the gate\n"
         server.process.send_signal(signal.SIGTERM)
         wait_for(lambda: has_left(server))
-        server.process.send_signal(second)
-        assert server.wait() == (code, "")
+        server.process.send_signal(signal.SIGINT)
+        assert server.wait() == (130, "")
         assert connection.recv(1) == b""
 
 
@@ -172,6 +200,54 @@ def test_what_takes_longer_than_the_grace_is_cut_off(path: str, body: bytes) -> 
         open_gate(server)  # a run cannot be cut off
         code, errors = server.wait()
         assert (code, "Traceback" in errors) == (0, False), errors
+
+
+@contextmanager
+def stuck(place: str, folder: Path) -> Iterator[Process]:
+    """A server's process in which a request, or the start, is stuck in `place`."""
+    with started("-c", STUCK, place, str(folder)) as server, socket.socket() as connection:
+        if place != "loading":
+            connection.connect(("127.0.0.1", server.http_port))
+            connection.sendall(raw_request("/v2/models/late/infer", infer_body(1)))
+        assert read_line(server) == "stuck\n"
+        assert list(folder.iterdir())
+        yield server
+
+
+# What is said at the end. A request that a thread is stuck with has been answered with 503, one that holds the loop has not.
+LEFT = {
+    "run": (0, "The engine did not come to an end in time and was left behind"),
+    "thread": (0, "Still at work, in threads that end with their work or with this process: aside-0."),
+    "loading": (0, "Still at work, in threads that end with their work or with this process: aside-0."),
+    "loop": (143, "The event loop does not come back: the process is ended"),
+}
+
+
+@pytest.mark.parametrize("place", LEFT)
+def test_sigterm_ends_it_in_time_whatever_its_threads_do(place: str, tmp_path: Path) -> None:
+    code, sentence = LEFT[place]
+    with stuck(place, tmp_path) as server:
+        begun = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        found, errors = server.wait()
+        assert time.monotonic() - begun < 0.2 + 2 + 3  # the grace, the two seconds, and what a busy machine adds
+    assert (found, sentence in errors, "Traceback" in errors) == (code, True, False), errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_signal_is_heard_while_the_loop_stands_still(tmp_path: Path) -> None:
+    with stuck("loop", tmp_path) as server:
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGINT)
+        assert server.wait() in ((130, ""), (143, ""))  # both may come at once, in any order
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_keeps_pythons_lock_does_not_keep_the_process() -> None:
+    code = "from serving.ending import ended_after\nwith ended_after(0.2): 7 ** 10 ** 9"  # hours, in C, without a pause
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr  # and what the threads did
 
 
 def serve(repository: Repository, folder: Path, http_port: int = 0, grpc_port: int = 0) -> Any:

@@ -29,6 +29,7 @@ from serving.protocol.http_server import KEEP_ALIVE_S, HttpServer
 from serving.repository import Repository
 from serving.server import BackgroundServer, Server
 from serving.sockets import listening_socket
+from serving.threads import at_work, to_thread
 from tests.serving.nets import IMAGE, LAYERS
 
 pytestmark = pytest.mark.slow
@@ -175,7 +176,32 @@ def test_what_is_in_flight_is_finished_and_what_is_new_is_refused(repository: Re
     assert sorted(answers, key=str) == [(1, 4), 200]
 
 
-@pytest.mark.parametrize("grace_s", [0.0, 0.25, 2.5])
+def test_a_server_in_somebodys_process_ends_in_time_and_says_what_it_leaves_behind(
+    repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate, at_the_gate = threading.Event(), threading.Event()
+
+    class Stuck(InMemoryEngine):
+        async def infer(self, plan: Any, inputs: Any, call: Any = None) -> Any:
+            at_the_gate.set()
+            return await to_thread(gate.wait, 60)
+
+    with (
+        BackgroundServer(repository, Stuck(LAYERS), http_port=0, grpc_port=0, grace_s=0.1) as server,
+        closing(http.client.HTTPConnection(server.http_address, timeout=20)) as connection,
+    ):
+        connection.request("POST", "/predict/late", png())
+        assert at_the_gate.wait(20)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 0.1 + 1 + 3  # the grace, the second, and what a busy machine adds
+    assert "Still at work, in threads that end with their work or with this process: aside-0." in caplog.text
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("aside") and not thread.daemon]
+    gate.set()
+    while at_work():
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 0.25])
 def test_http_gives_requests_in_flight_the_time_that_it_was_told(grace_s: float, caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         listener = listening_socket("127.0.0.1", 0)

@@ -14,7 +14,7 @@ from espalier.commands.live import LiveServer, tell
 from espalier.commands.token import VARIABLE
 from serving.engines.triton.addresses import parse_urls
 from serving.engines.triton.control import TritonServer
-from serving.engines.triton.models import model_files
+from serving.engines.triton.models import KeptModels
 from serving.errors import EngineDown, RequestRefused
 from serving.repository import ALL_TASKS, read_repository
 from serving.repository.config import parse_text, to_text
@@ -168,7 +168,7 @@ def test_one_killed_costs_nothing_both_are_said_at_once_and_one_that_returns_is_
 
 def test_a_model_that_is_gone_takes_its_task_with_it_and_no_other(server: Served, folder: Path, pair: Pair) -> None:
     model = head("moving", MOVING)
-    config, files = model_files(read_repository(folder))(model)
+    config, files = KeptModels(read_repository(folder), [model])(model)
     for triton in pair.tritons:
         for reply in ask(server, ALL_TASKS):  # whether it is gone nowhere or from the first
             reply.check(**FAMILY)

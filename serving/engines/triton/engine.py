@@ -20,7 +20,7 @@ from serving.engines.triton.choice import Choices, Ensemble, ensembles_of, uncha
 from serving.engines.triton.control import TritonServer
 from serving.engines.triton.errors import said, translated
 from serving.engines.triton.fleet import Fleet
-from serving.engines.triton.models import Files, converge, model_files, models_of
+from serving.engines.triton.models import KeptModels, converge, models_of
 from serving.engines.triton.parts import in_parts
 from serving.engines.triton.releases import Releases
 from serving.engines.triton.rollout import roll_out, unload
@@ -31,6 +31,7 @@ from serving.engines.triton.wire import decode, encode, seconds_left
 from serving.errors import EngineDown, NotReady, QueueFull, ServingError
 from serving.plan import ExecutionPlan
 from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Repository, Segment, segment_tensor
+from serving.threads import to_thread
 
 log = logging.getLogger(__name__)
 _SETTLE_S = 30.0  # that a load waits for requests which are under way to ensembles that it replaces
@@ -69,6 +70,7 @@ class TritonEngine:
         self._options = options or TritonEngineOptions()
         self._repository = repository
         self._models = models_of(repository)
+        self._files = KeptModels(repository, self._models.parts) if self._options.send_files else None
         self._choices = Choices(ensembles_of(repository, self._models.ensembles))
         self._segments = frozenset(repository.segments)
         self._sums = TritonSums()
@@ -119,13 +121,13 @@ class TritonEngine:
             try:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(old.users.gone(), _SETTLE_S)
-                files = (self._files(self._repository), self._files(repository))
-                await roll_out(fleet, self._models, after, files)
+                files = self._files and await to_thread(KeptModels, repository, after.parts, self._files)
+                await roll_out(fleet, self._models, after, (self._files, files))
                 await self._count(fleet, self._begin_new)
             except BaseException:
                 self._choices = Choices(before)
                 raise
-            self._repository, self._models = repository, after
+            self._repository, self._models, self._files = repository, after, files
             self._segments |= repository.segments.keys()
             self._choices = Choices(wanted)
 
@@ -185,6 +187,10 @@ class TritonEngine:
             return {}
         return {name: segment.weight_bytes for name, segment in self._repository.segments.items()}
 
+    def unavailable(self) -> Collection[str]:
+        """Return nothing: a Triton that does not serve a model is not admitted."""
+        return ()
+
     async def _unload(self, segments: Collection[str]) -> None:
         async with self._changing:
             if self._fleet is not None:
@@ -226,17 +232,14 @@ class TritonEngine:
     async def _admit(self, server: TritonServer, enter: Callable[[], None]) -> None:
         """Have a Triton that was not there serve what the others serve, and let it in."""
         models = self._models
-        await converge(server, models, None, self._files(self._repository))
+        await converge(server, models, None, self._files)
         async with self._changing:
             if models is not self._models:  # meanwhile something was deployed
-                await converge(server, self._models, models, self._files(self._repository))
+                await converge(server, self._models, models, self._files)
             self._sums.begin(server.address, await server.statistics())
             if self._options.shared_from_bytes is not None:
                 await self._shared.join(server.address)
             enter()
-
-    def _files(self, repository: Repository) -> Files | None:
-        return model_files(repository) if self._options.send_files else None
 
     async def _count_forever(self) -> None:
         while True:

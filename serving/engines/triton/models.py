@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from serving.engines.kept_files import KeptFiles
 from serving.engines.triton.control import TritonServer
 from serving.engines.triton.errors import ModelTooLarge, TritonLoadFailed
 from serving.errors import RepositoryError
@@ -102,28 +103,53 @@ async def _stale(server: TritonServer, wanted: TritonModels, had: TritonModels |
     return [name for name, config in wanted.ensembles.items() if name not in configs or wiring(configs[name]) != wiring(config)]
 
 
-def model_files(repository: Repository) -> Files:
-    """Return a function that reads a model of the repository's folder, to be sent. It raises RepositoryError, ModelTooLarge."""
+class KeptModels:
+    """The models `names` of a repository's folder, to be sent, also when the folder has changed or gone: a `Files`.
 
-    def read(name: str) -> tuple[str, Mapping[str, bytes]]:
-        folder = repository.path / name
+    had: those of before, whose models are taken over where they have these names. Raises RepositoryError; a call raises that, too, and
+    ModelTooLarge.
+    """
+
+    def __init__(self, repository: Repository, names: Iterable[str], had: KeptModels | None = None) -> None:
+        known: Mapping[str, _Model] = {} if had is None else had._models
+        self._models: Mapping[str, _Model] = {
+            name: known[name] if name in known else _Model(repository.path / name) for name in names
+        }
+
+    def __call__(self, name: str) -> tuple[str, Mapping[str, bytes]]:
+        """Return the configuration of a model (JSON) and its files, by their paths in its folder."""
+        return self._models[name].read()
+
+
+class _Model:
+    """The configuration of the model in `folder`, and its files, kept. Raises RepositoryError."""
+
+    def __init__(self, folder: Path) -> None:
+        self._name = folder.name
         try:
-            config = parse_text((folder / CONFIG_FILE).read_text(encoding="utf-8"), f"{name}/{CONFIG_FILE}")
-            paths = sorted(path for path in folder.glob("[0-9]*/*") if path.is_file())
-            _check_size(name, paths)
-            files = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+            config = parse_text((folder / CONFIG_FILE).read_text(encoding="utf-8"), f"{folder.name}/{CONFIG_FILE}")
+            self._kept = {path.parent.name: KeptFiles(path) for path in sorted(folder.glob("[0-9]*/model.onnx"))}
         except OSError as error:
-            raise RepositoryError(f"Model {name!r} cannot be read ({error.strerror}).") from error
-        config.name = name
-        return _json(config), files
+            raise self._unreadable(error) from error
+        config.name = folder.name
+        self._config = _json(config)
 
-    return read
+    def read(self) -> tuple[str, Mapping[str, bytes]]:
+        size = sum(kept.bytes for kept in self._kept.values())
+        if size > _MOST_BYTES:
+            raise ModelTooLarge(self._name, size)
+        try:
+            read = {version: kept.use(_read_all) for version, kept in self._kept.items()}
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return self._config, {f"{version}/{name}": data for version, files in read.items() for name, data in files.items()}
+
+    def _unreadable(self, error: OSError) -> RepositoryError:
+        return RepositoryError(f"Model {self._name!r} cannot be read ({error.strerror}).")
 
 
-def _check_size(name: str, paths: Iterable[Path]) -> None:
-    size = sum(path.stat().st_size for path in paths)
-    if size > _MOST_BYTES:
-        raise ModelTooLarge(name, size)
+def _read_all(model: Path) -> Mapping[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(model.parent.iterdir()) if path.is_file()}
 
 
 def _json(config: Any) -> str:

@@ -22,6 +22,7 @@ from serving.engines.triton.channels import Line
 from serving.engines.triton.errors import translated_control
 from serving.engines.triton.slabs import PREFIX, SMALLEST_BYTES, Slab, Slabs, is_abandoned, remove_abandoned, space
 from serving.engines.triton.wire import encode, seconds_left
+from serving.threads import to_thread
 
 log = logging.getLogger(__name__)
 _pb: Any = service_pb2
@@ -138,7 +139,7 @@ class SharedLine:
             self._slabs.forget(slab)
 
     async def _grow(self, byte_size: int) -> None:
-        slab = await asyncio.to_thread(Slab, byte_size)
+        slab = await to_thread(Slab, byte_size)
         try:
             request = _pb.SystemSharedMemoryRegisterRequest(name=slab.name, key=slab.key, byte_size=slab.byte_size)
             await self._line.stub.SystemSharedMemoryRegister(request, timeout=_ASK_S)
@@ -182,7 +183,7 @@ class SharedLines:
 
     async def join(self, address: Address) -> None:
         """Share memory with the Triton at `address`, if it can. Raises TritonUnreachable."""
-        await asyncio.to_thread(remove_abandoned)
+        await to_thread(remove_abandoned)
         line = SharedLine(address, self._from_bytes)
         try:
             await line.start()
