@@ -9,10 +9,12 @@ import faulthandler
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections import deque
+from collections.abc import Awaitable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -40,26 +42,60 @@ async def in_time(work: Awaitable[object], end: float, what: str) -> bool:
         task.cancel()
 
 
-@contextlib.contextmanager
-def signals_call(stop: Callable[[int], None]) -> Iterator[None]:
-    """Let the first SIGTERM or SIGINT call `stop` with its number, and a second one end the process at once, with 128 + its number.
+class News:
+    """What the main thread waits for: numbers, put by signals or by other threads.
 
-    To be called in the main thread, which must not wait for anything that signals do not interrupt: the handlers run there.
+    The system may give a signal to any thread, and then wakes none that waits for a lock: Python's handler would run when the main thread
+    has something else to do. So whoever gets it writes to a socket, which the main thread waits for.
     """
-    numbers: list[int] = []
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if numbers:
-            end_process(128 + number)  # as a shell reports a process that the signal has killed
-        numbers.append(number)
-        stop(number)
+    def __init__(self) -> None:
+        self._numbers: deque[int] = deque()
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
 
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def put(self, number: int) -> None:
+        """Have `get` return `number`."""
+        self._numbers.append(number)
+        self._wake()
+
+    def get(self) -> int:
+        """Return the first number; wait until there is one."""
+        while not self._numbers:
+            self._reader.recv(64)
+        return self._numbers.popleft()
+
+    @contextlib.contextmanager
+    def of_signals(self) -> Iterator[None]:
+        """Put the number of the first SIGTERM or SIGINT; a second one ends the process at once, with 128 + its number.
+
+        To be called in the main thread, where the handlers run; it must not wait for anything but `get`, or only for moments.
+        """
+        numbers: list[int] = []
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if numbers:
+                end_process(128 + number)  # as a shell reports a process that the signal has killed
+            numbers.append(number)
+            self.put(number)
+
+        before = {number: signal.signal(number, handle) for number in _SIGNALS}
+        waker = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(waker)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._reader.close()
+        self._writer.close()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):  # full: it wakes already; closed: nobody waits
+            self._writer.send(b"\0")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+_WAIT_S = 0.05
 _JOIN_S = 0.5  # for what a loop still does when all is closed
 
 
@@ -56,7 +57,9 @@ class LoopThread:
         end = time.monotonic() + seconds
         self._can_stop.wait(seconds)
         self._stop()
-        has_ended = self._ended.wait(max(0.0, end - time.monotonic()))
+        # In short waits: a signal that another thread gets does not end one.
+        while not (has_ended := self._ended.wait(_WAIT_S)) and time.monotonic() < end:
+            pass
         if has_ended:
             self._thread.join(_JOIN_S)
         if has_ended and self._error is not None:

@@ -11,11 +11,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
-from serving.ending import LEFT_S, LOOP_S, end_process, ended_after, in_time, signals_call
+from serving.ending import LEFT_S, LOOP_S, News, end_process, ended_after, in_time
 from serving.engines.base import Engine
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.freed import share_one_heap
@@ -231,8 +230,8 @@ def run(repository: Repository | str | Path, *, on_ready: OnReady | None = None,
     share_one_heap()
     server = Server(repository, **options)
     loop = LoopThread(server.start, server.aclose, "espalier-server")
-    news: SimpleQueue[int] = SimpleQueue()  # a signal's number; 0 when the server is ready, or could not be
-    with signals_call(news.put):
+    news = News()  # a signal's number; 0 when the server is ready, or could not be
+    with contextlib.closing(news), news.of_signals():
         loop.begin(lambda: news.put(0))
         number = news.get()
         try:
