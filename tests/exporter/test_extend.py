@@ -124,7 +124,7 @@ def test_a_siamese_head_is_added_to_what_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.sets(st.integers(0, 3)), st.booleans(), st.booleans()), min_size=1, max_size=4),
     st.sampled_from(["exact", "cheap", "stages"]),
