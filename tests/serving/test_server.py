@@ -183,8 +183,7 @@ def test_a_server_in_somebodys_process_ends_in_time_and_says_what_it_leaves_behi
 
     class Stuck(InMemoryEngine):
         async def infer(self, plan: Any, inputs: Any, call: Any = None) -> Any:
-            at_the_gate.set()
-            return await to_thread(gate.wait, 60)
+            return await to_thread(lambda: at_the_gate.set() or gate.wait(60))
 
     with (
         BackgroundServer(repository, Stuck(LAYERS), http_port=0, grpc_port=0, grace_s=0.1) as server,
