@@ -29,9 +29,9 @@ two_users = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make fil
 
 @pytest.fixture
 def repo(tmp_path: Path, old: Repository) -> Path:
-    replace_with(scratch / "repo", old)
+    replace_with(tmp_path / "repo", old)
     tmp_path.chmod(0o1777)
-    return scratch / "repo"
+    return tmp_path / "repo"
 
 
 def give(path: Path, user: int = STRANGER) -> None:
@@ -118,9 +118,9 @@ def test_nobody_else_can_write_where_a_writer_works_and_links_are_not_followed(r
 
 def test_a_reader_that_may_not_look_into_the_hidden_folder_says_what_it_finds(tmp_path: Path) -> None:
     (tmp_path / ".repo.espalier").mkdir(mode=0)
-    recover(scratch / "repo")
+    recover(tmp_path / "repo")
     with pytest.raises(RepositoryError, match="is not a folder"):
-        read_repository(scratch / "repo")
+        read_repository(tmp_path / "repo")
 
 
 @two_users
