@@ -44,7 +44,7 @@ class Gated(InMemoryEngine):
 
     @property
     def waiting_rows(self) -> int:
-        return self._scheduler.queued_rows
+        return sum(self.queued_rows().values())
 
     def rows_of(self, segment: str) -> list[int]:
         """Return the rows of each run of `segment`, in order."""
