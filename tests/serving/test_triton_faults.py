@@ -229,13 +229,15 @@ def test_a_queue_that_is_full_in_triton_is_said_and_what_waits_is_answered(pair:
 
 
 def test_a_queue_that_is_full_here_does_not_go_to_triton(pair: Pair, gated: Path, gate: Path) -> None:
-    with Served(gated, pair.tritons[0].grpc_url, max_queue_rows=8) as server, ThreadPoolExecutor(2) as pool:
+    with Served(gated, pair.tritons[0].grpc_url, max_queue_rows=7) as server, ThreadPoolExecutor(2) as pool:
         with closed(gate):
             waiting = [pool.submit(ask_by, connect, server, "gated") for connect in (HttpClient, GrpcClient)]
             wait_for(lambda: server.engine.queued_rows() == {"gated": 4})
             for reply in ask(server, "gated"):
                 assert (reply.status in (429, "RESOURCE_EXHAUSTED"), reply.retry_after) == (True, "1")
-                assert reply.sentence.startswith("4 rows are waiting for model 'gated', whose share of the limit of 8 has no room")
+                assert reply.sentence.startswith(
+                    "4 rows are waiting for model 'gated', whose share of the limit of 7 has no room"
+                )
             for reply in ask(server, "still"):
                 reply.check(still=STILL)
         for one in waiting:
