@@ -10,6 +10,8 @@ _LISTED = 16  # names in a sentence
 _LARGEST = 1000  # characters of what somebody else wrote; a server that is none may send any number
 _repr = Repr()
 _repr.maxstring = _repr.maxother = 120
+_repr.maxlist = _repr.maxdict = 3
+_repr.maxlevel = 1
 
 
 def printable(text: str) -> str:
