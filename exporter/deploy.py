@@ -86,7 +86,7 @@ def _change(repo: Path, name: str, become: Callable[[Task], Task], waiting: Wait
     with changed_whole(repo, waiting) as change:
         tasks = change.repository.tasks
         if name not in tasks:
-            raise UnknownTask(name, tasks)
+            raise UnknownTask(name, sorted(tasks))
         after = become(tasks[name])
         keep_but(change, {name, ALL_TASKS})
         write_models(change.folder, {}, {name: after})

@@ -38,7 +38,7 @@ def remove_tasks(repo: Path, names: Iterable[str], *, gc: bool = False, waiting:
         tasks = change.repository.tasks
         unknown = sorted(names - tasks.keys())
         if unknown:
-            raise UnknownTask(unknown[0], tasks)
+            raise UnknownTask(unknown[0], sorted(tasks))
         rest = {name: task for name, task in tasks.items() if name not in names}
         if not rest:
             raise LastTask(repo)

@@ -66,6 +66,7 @@ class Catalog:
         self.models: Mapping[str, Model] = {model.name: model for model in _models(repository)}
         self._canaries = {task.name: _version(task, task.canary.task) for task in repository.tasks.values() if task.canary}
         self.has_canaries = bool(self._canaries)
+        self.outputs_of_canaries = sum(len(canary.outputs) for canary in self._canaries.values())
         self._variants: dict[frozenset[str], Catalog] = {}
         self._plans: dict[tuple[str, tuple[str, ...]], ExecutionPlan] = {}
 

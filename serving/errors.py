@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from serving.text import printable, size_text
+from serving.text import listed, printable, quoted, size_text
 
 
 class ServingError(Exception):
-    """Anything that serving refuses or fails at, with one sentence for the user."""
+    """Anything that serving refuses or fails at, with one sentence for the user. limit: the name of the one that it is about, "": none."""
+
+    limit = ""
 
 
 class RepositoryError(ServingError):
@@ -23,8 +25,8 @@ class UnknownModel(ServingError):
     """No model (task) of that name or version."""
 
     def __init__(self, name: str, known: Iterable[str], version: str = "") -> None:
-        what = f"version {version!r} of model {name!r}" if version else f"model {name!r}"
-        super().__init__(f"Unknown {what}; known are: {', '.join(sorted(known)) or 'none'}.")
+        what = f"version {quoted(version)} of model {quoted(name)}" if version else f"model {quoted(name)}"
+        super().__init__(f"Unknown {what}; known are: {listed(sorted(known))}.")
         self.name = name
 
 
@@ -36,10 +38,10 @@ class UnknownRegion(ServingError):
 
 
 class UnknownTask(InvalidRequest):
-    """A requested task is not in the repository."""
+    """A requested task is not in the repository. known: in the order in which they are listed."""
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"Unknown task {name!r}; known are: {', '.join(sorted(known)) or 'none'}.")
+    def __init__(self, name: str, known: Collection[str]) -> None:
+        super().__init__(f"Unknown task {quoted(name)}; known are: {listed(known)}.")
         self.name = name
 
 
@@ -47,7 +49,17 @@ class NoTask(InvalidRequest):
     """The list of tasks is empty."""
 
     def __init__(self, known: Iterable[str]) -> None:
-        super().__init__(f"No task was asked for; name at least one of: {', '.join(sorted(known))}.")
+        super().__init__(f"No task was asked for; name at least one of: {listed(sorted(known))}.")
+
+
+class TooManyNames(InvalidRequest):
+    """A request names more outputs, or tasks, than there are. of: whose outputs."""
+
+    limit = "names"
+
+    def __init__(self, named: int, known: int, what: str, of: str = "") -> None:
+        there_are = f"{of} has {known}" if of else f"there are {known}"
+        super().__init__(f"The request names {named} {what}, and {there_are}; name each once.")
 
 
 class DifferentInputs(InvalidRequest):
@@ -117,10 +129,12 @@ class EngineDown(NotReady):
 
 
 class QueueFull(ServingError):
-    """So much waits that one more request would only wait in vain."""
+    """So much waits that one more request would only wait in vain. model: the one whose share of it is full; "": all of it is."""
 
-    def __init__(self, waiting: int, limit: int, unit: str = "rows") -> None:
-        super().__init__(f"{waiting} {unit} are waiting and {limit} is the limit; try again later.")
+    def __init__(self, waiting: int, limit: int, unit: str = "rows", model: str = "") -> None:
+        full = f"for model {model!r}, whose share of the limit of {limit} has no room for this request" if model else ""
+        super().__init__(f"{waiting} {unit} are waiting {full or f'and {limit} is the limit'}; try again later.")
+        self.limit = "queue" if unit == "rows" else ""  # of others tells who counts their units
 
 
 class DeadlineExceeded(ServingError):

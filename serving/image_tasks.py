@@ -13,11 +13,12 @@ from PIL import Image
 
 from serving.classify import best, label_of, scores
 from serving.engines.base import Array
-from serving.errors import DeadlineExceeded, InvalidRequest, NoImageTask, NotAnImage, NoTask, UnknownTask
+from serving.errors import DeadlineExceeded, InvalidRequest, NoImageTask, NotAnImage, NoTask, TooManyNames, UnknownTask
 from serving.messages import ScoredLabel
 from serving.preprocessing import Preprocessing
 from serving.repository.model import Task, TensorSpec
 from serving.threads import to_thread
+from serving.validate import SPARE_NAMES
 
 AnyImage = Image.Image | NDArray[np.uint8]
 Group = tuple[tuple[TensorSpec, ...], Preprocessing]
@@ -41,17 +42,20 @@ def group_tasks(
     """Return the tasks `names` by what they take: those of a group see the same array, and share what they have in common.
 
     partial: tasks that cannot be asked are left out as long as others can; the second of the results says why, by name.
-    Raises NoTask, UnknownTask, InvalidRequest.
+    Raises NoTask, TooManyNames, UnknownTask, InvalidRequest.
     """
     if top_k < 1:
         raise InvalidRequest(f"top_k is {top_k}; ask for at least 1 class.")
     if not names:
         raise NoTask(known)
+    if len(names) > len(known) + SPARE_NAMES:
+        raise TooManyNames(len(names), len(known), "tasks")
+    in_order = [] if known.keys() >= {*names} else sorted(known)
     groups: dict[Group, list[str]] = {}
     refused: dict[str, InvalidRequest] = {}
     for name in dict.fromkeys(names):
         task = known.get(name)
-        reason = UnknownTask(name, known) if task is None else _refusal(task)
+        reason = UnknownTask(name, in_order) if task is None else _refusal(task)
         if reason is not None:
             refused[name] = reason
         elif task is not None and task.preprocessing is not None:

@@ -99,7 +99,7 @@ def _wanted(repository: Repository, names: Iterable[str]) -> dict[str, str]:
         elif name in of_outputs:
             wanted[name] = of_outputs[name]
         else:
-            raise UnknownTask(name, repository.tasks)
+            raise UnknownTask(name, sorted(repository.tasks))
     return wanted
 
 

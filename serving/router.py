@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from serving.canary import involved, served_by
@@ -21,13 +22,14 @@ from serving.observe.deployments import observed
 from serving.observe.events import Observer, Silent
 from serving.observe.request import note_work
 from serving.parity import check_answers
+from serving.plan import ExecutionPlan
 from serving.repository.config import ALL_TASKS
 from serving.repository.model import Repository, Task
 from serving.repository.read import RepositoryReader
 from serving.statistics import ModelStatistics, ModelVersion, RequestCounter
 from serving.terms import Terms, read_terms
 from serving.threads import to_thread
-from serving.validate import checked_inputs, checked_outputs, known_outputs
+from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs
 
 log = logging.getLogger(__name__)
 _NO_TERMS = Terms()
@@ -119,10 +121,15 @@ class Router:
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer `request`. Raises UnknownModel, InvalidRequest, NotReady, QueueFull, DeadlineExceeded, TaskFailed, EngineError."""
         self.check_ready()
-        with self.lifecycle.use() as catalog:
-            return await self._infer(catalog, request)
+        try:
+            with self.lifecycle.use() as catalog:
+                return await self._infer(catalog, request)
+        except ServingError as error:
+            self._note_limit(error)
+            raise
 
     async def _infer(self, catalog: Catalog, request: InferRequest) -> InferResponse:
+        check_count(catalog.find(request.model), request.outputs, catalog.outputs_of_canaries)
         if catalog.has_canaries:
             names = involved(catalog, request.model, [output.name for output in request.outputs])
             catalog = served_by(catalog, names, request.version, self._draw)
@@ -159,8 +166,12 @@ class Router:
     async def predict_prepared(self, prepare: Prepare, tasks: Sequence[str] | None, top_k: int, terms: Terms) -> Prediction:
         """Do what `predict` does. prepare: gives the rows of the images, and is called when the tasks are known to take some."""
         self.check_ready()
-        with self.lifecycle.use() as catalog:
-            return await self._predict(catalog, prepare, tasks, top_k, terms)
+        try:
+            with self.lifecycle.use() as catalog:
+                return await self._predict(catalog, prepare, tasks, top_k, terms)
+        except ServingError as error:
+            self._note_limit(error)
+            raise
 
     async def _predict(
         self, catalog: Catalog, prepare: Prepare, tasks: Sequence[str] | None, top_k: int, terms: Terms
@@ -182,8 +193,9 @@ class Router:
                 for members in groups.values()
                 for name in members
             }
+            calls = [self._call(catalog, catalog.find(members[0]), members, terms)[1] for members in groups.values()]
             started = time.perf_counter()
-            made = await rows_in_time(prepare, groups, self._engine.check_room, terms.deadline)
+            made = await rows_in_time(prepare, groups, partial(self._check_room, calls), terms.deadline)
             prepare_seconds = time.perf_counter() - started
             count = len(next(iter(made.values())))
             note_work(asked, count)
@@ -218,6 +230,10 @@ class Router:
     async def refresh(self) -> None:
         """Have `segment_statistics` say what is so now, where somebody else keeps the count."""
         await self._engine.refresh()
+
+    def queued_rows(self) -> Mapping[str, int]:
+        """Return the rows that wait, of each model that has any."""
+        return self._engine.queued_rows()
 
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes that each segment takes that is in memory."""
@@ -258,10 +274,7 @@ class Router:
         self, catalog: Catalog, model: Model, outputs: Sequence[str], inputs: Mapping[str, Array], terms: Terms
     ) -> Answer:
         """Run the plan for `outputs`. Raises TaskFailed for the first that failed, unless the terms allow it."""
-        plan = catalog.plan(model, outputs)
-        # Tasks that are asked for together are accounted to nobody in particular.
-        tenant = model.name if set(outputs) <= model.outputs.keys() else ALL_TASKS
-        call = Call(tenant, terms.deadline, terms.priority, catalog.rows_per_run(plan, model))
+        plan, call = self._call(catalog, model, outputs, terms)
         answer = await self._engine.infer(plan, inputs, call)
         parts = -(-len(next(iter(inputs.values()))) // call.rows_per_run)
         self.observer.plan_done(answer.runs, catalog.saved_steps(model, plan) * parts)
@@ -270,6 +283,21 @@ class Router:
                 log.error("%s", failure, exc_info=None if isinstance(failure, RepositoryError) else failure)
         _raise_failure(model, answer.errors, allowed=terms.partial)
         return answer
+
+    def _call(self, catalog: Catalog, model: Model, outputs: Sequence[str], terms: Terms) -> tuple[ExecutionPlan, Call]:
+        """Return the plan for `outputs`, and how it is to be run."""
+        plan = catalog.plan(model, outputs)
+        # Tasks that are asked for together are accounted to nobody in particular.
+        tenant = model.name if set(outputs) <= model.outputs.keys() else ALL_TASKS
+        return plan, Call(tenant, terms.deadline, terms.priority, catalog.rows_per_run(plan, model))
+
+    def _check_room(self, calls: Iterable[Call], rows: int) -> None:
+        for call in calls:
+            self._engine.check_room(rows, call)
+
+    def _note_limit(self, error: ServingError) -> None:
+        if error.limit:
+            self.observer.refused(error.limit)
 
 
 def _say_assumed(tasks: Iterable[Task]) -> None:
@@ -286,10 +314,10 @@ def _raise_failure(model: Model | None, failures: Mapping[str, ServingError], al
 
 
 def _row_count(model: Model, request: InferRequest) -> int:
-    shapes = [array.shape for array in request.inputs.values()]
-    if not model.has_rows:
-        return min(1, len(shapes))
-    return shapes[0][0] if shapes and shapes[0] else 0
+    first = next(iter(request.inputs.values()), None)
+    if first is None or not model.has_rows:
+        return 0 if first is None else 1
+    return first.shape[0] if first.shape else 0
 
 
 def _runs_of(task: Task, runs: Sequence[SegmentRun]) -> Iterator[SegmentRun]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from serving.errors import InvalidRequest
+from serving.text import quoted
 
 _NORMAL_PRIORITY = 2  # 1 goes first; what says nothing (0) is in between
 
@@ -29,7 +30,7 @@ def read_terms(parameters: Mapping[str, object], deadline: float | None = None, 
     timeout, priority = _count(parameters, "timeout"), _count(parameters, "priority")
     partial = parameters.get("partial_results", False)
     if not isinstance(partial, bool):
-        raise InvalidRequest(f"Parameter 'partial_results' is {partial!r}; give true or false.")
+        raise InvalidRequest(f"Parameter 'partial_results' is {quoted(partial)}; give true or false.")
     ends = [deadline] if deadline is not None else []
     if timeout:
         ends.append((time.monotonic() if now is None else now) + timeout / 1e6)
@@ -41,5 +42,5 @@ def _count(parameters: Mapping[str, object], name: str) -> int:
     # tritonclient's gRPC sends the timeout as a number and, in some versions, as its text.
     number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20 else value
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 63:
-        raise InvalidRequest(f"Parameter {name!r} is {value!r}; give a whole number, at least 0.")
+        raise InvalidRequest(f"Parameter {name!r} is {quoted(value)}; give a whole number, at least 0.")
     return number

@@ -8,10 +8,13 @@ from serving.catalog import Model
 from serving.classify import CLASS_DTYPES
 from serving.dtypes import dtype_name
 from serving.engines.base import Array
-from serving.errors import InvalidRequest, UnknownTask
+from serving.errors import InvalidRequest, TooManyNames, UnknownTask
 from serving.messages import InferRequest, RequestedOutput
 from serving.repository.config import ALL_TASKS
 from serving.repository.model import TensorSpec
+from serving.text import listed, quoted
+
+SPARE_NAMES = 16  # that a request may have beside those of the model: tasks may have gone since its client looked
 
 
 def checked_inputs(model: Model, request: InferRequest) -> Mapping[str, Array]:
@@ -22,7 +25,7 @@ def checked_inputs(model: Model, request: InferRequest) -> Mapping[str, Array]:
     known = {spec.name for spec in model.inputs}
     for name in request.inputs:
         if name not in known:
-            raise InvalidRequest(f"Model {model.name!r} has no input {name!r}; it takes {_describe_inputs(model)}.")
+            raise InvalidRequest(f"Model {model.name!r} has no input {quoted(name)}; it takes {_describe_inputs(model)}.")
     for spec in model.inputs:
         _check_input(model, spec, request.inputs.get(spec.name))
     if not model.has_rows:
@@ -52,10 +55,25 @@ def _check_input(model: Model, spec: TensorSpec, rows: Array | None) -> None:
         raise InvalidRequest(f"{which} has no rows; {takes} with at least one.")
 
 
+def check_count(model: Model, requested: tuple[RequestedOutput, ...], of_canaries: int = 0) -> None:
+    """Raise TooManyNames where more outputs are named than the model has, and some that have gone; what follows looks at each.
+
+    of_canaries: outputs of versions that may answer in its place.
+    """
+    if len(requested) > len(model.outputs) + of_canaries + SPARE_NAMES:
+        raise TooManyNames(len(requested), len(model.outputs), "outputs", f"model {model.name!r}")
+
+
 def known_outputs(
     model: Model, requested: tuple[RequestedOutput, ...], partial: bool
 ) -> tuple[tuple[RequestedOutput, ...], dict[str, str]]:
-    """Return what can be checked further, and a sentence for each output that is missing; with `partial` only, and if not all are."""
+    """Return what can be checked further, and a sentence for each output that is missing; with `partial` only, and if not all are.
+
+    Raises InvalidRequest for an output that is named twice.
+    """
+    repeated = _first_repeated(output.name for output in requested)
+    if repeated is not None:
+        raise InvalidRequest(f"Output {quoted(repeated)} is requested twice; name each output once.")
     missing = [output for output in requested if output.name not in model.outputs]
     if not partial or len(missing) == len(requested):
         return requested, {}
@@ -69,9 +87,6 @@ def checked_outputs(model: Model, requested: tuple[RequestedOutput, ...]) -> tup
         return tuple(RequestedOutput(name) for name in model.outputs)
     for output in requested:
         _check_output(model, output)
-    repeated = _first_repeated(output.name for output in requested)
-    if repeated is not None:
-        raise InvalidRequest(f"Output {repeated!r} is requested twice; name each output once.")
     return requested
 
 
@@ -90,8 +105,8 @@ def _check_output(model: Model, output: RequestedOutput) -> None:
 def _unknown_output(model: Model, name: str) -> InvalidRequest:
     if model.name == ALL_TASKS:
         return UnknownTask(name, model.outputs)
-    names = ", ".join(repr(known) for known in model.outputs)
-    return InvalidRequest(f"Model {model.name!r} has no output {name!r}; it gives {names}.")
+    names = listed([repr(known) for known in model.outputs])
+    return InvalidRequest(f"Model {model.name!r} has no output {quoted(name)}; it gives {names}.")
 
 
 def _describe_inputs(model: Model) -> str:

@@ -31,6 +31,10 @@ class Call:
     priority: int = 0
     rows_per_run: int = 0
 
+    def at_once(self, rows: int) -> int:
+        """Return how many of a request's `rows` go through the plan at once."""
+        return min(rows, self.rows_per_run or rows)
+
 
 @dataclass(frozen=True)
 class SegmentRun:
@@ -138,8 +142,11 @@ class Engine(Protocol):
         Callable from any thread but the event loop's, which it would hold up. Raises EngineError, RepositoryError, NotReady.
         """
 
-    def check_room(self, rows: int) -> None:
+    def check_room(self, rows: int, call: Call) -> None:
         """Raise QueueFull where `infer` would for so many rows: before work that would be in vain. Callable from any thread."""
+
+    def queued_rows(self) -> Mapping[str, int]:
+        """Return the rows that wait, of each tenant that has any, as they count against its share. Callable from any thread."""
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each segment that is loaded has done for requests; warming up does not count. Callable from any thread."""

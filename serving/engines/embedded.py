@@ -131,9 +131,13 @@ class EmbeddedEngine:
         """Return what `segment` gives on `inputs`; not counted. Raises EngineError, RepositoryError."""
         return [np.asarray(result) for result in self._store.run(segment.name, inputs)]
 
-    def check_room(self, rows: int) -> None:
+    def check_room(self, rows: int, call: Call) -> None:
         """Raise QueueFull when so many rows more may not wait now."""
-        self._scheduler.check_room(rows)
+        self._scheduler.check_room(rows, call)
+
+    def queued_rows(self) -> Mapping[str, int]:
+        """Return the rows that wait, by tenant."""
+        return self._scheduler.queued_rows()
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each segment has done for requests since it was loaded."""

@@ -73,9 +73,13 @@ class InMemoryEngine:
         """Return what the function of `segment` gives; not recorded. Raises EngineError."""
         return self._run_segment(segment.name, inputs)
 
-    def check_room(self, rows: int) -> None:
+    def check_room(self, rows: int, call: Call) -> None:
         """Raise QueueFull when so many rows more may not wait now."""
-        self._scheduler.check_room(rows)
+        self._scheduler.check_room(rows, call)
+
+    def queued_rows(self) -> Mapping[str, int]:
+        """Return the rows that wait, by tenant."""
+        return self._scheduler.queued_rows()
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each function has done so far."""

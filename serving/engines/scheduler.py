@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from serving.engines.admission import Admission, Place
 from serving.engines.base import Answer, Array, Call
 from serving.engines.batches import BatchRunner, OnRun, Outcome, RunSegment, SegmentTimes, advance
 from serving.engines.fair_queue import FairQueue
@@ -17,7 +18,7 @@ from serving.engines.flow import Flow, Work
 from serving.engines.lanes import Lanes
 from serving.engines.parts import join, split
 from serving.engines.short import ShortRuns
-from serving.errors import DeadlineExceeded, NotReady, QueueFull, SegmentClosed
+from serving.errors import DeadlineExceeded, NotReady, SegmentClosed
 from serving.plan import ExecutionPlan
 from serving.threads import to_thread
 
@@ -30,9 +31,9 @@ class Scheduler:
 
     limit: the most rows that a segment takes in one run. workers: runs at a time; or lanes: what there is for runs, of which each takes
     one or more, and run_on: what runs a segment on so many of them (None: run_segment on any number). max_queue_rows: rows of requests
-    that have not begun; beyond it requests are refused, unless nothing waits. on_run: is told every run, and the seconds that each
-    request in it waited for it, in the thread of the run. is_open: whether a segment can run without being opened first. run_open: as
-    run_segment, but raises SegmentClosed rather than open one; None: run_segment never opens any.
+    that have not begun, of which each tenant has its share (admission.py); a request in parts counts as one of them. on_run: is told every
+    run, and the seconds that each request in it waited for it, in the thread of the run. is_open: whether a segment can run without being
+    opened first. run_open: as run_segment, but raises SegmentClosed rather than open one; None: run_segment never opens any.
     There is no artificial delay: where lanes are free, what is there begins.
     """
 
@@ -50,7 +51,6 @@ class Scheduler:
         run_open: RunSegment | None = None,
     ) -> None:
         self._lanes = lanes or Lanes(workers)
-        self._max_queue_rows = max_queue_rows
         on_run = on_run or (lambda run, waits: None)
         runs = {width: run_on(width) if run_on else run_segment for width in self._lanes.widths}
         self._runners = {width: BatchRunner(run, limit, on_run) for width, run in runs.items()}
@@ -62,20 +62,17 @@ class Scheduler:
         # What follows is guarded by `_changed`.
         self._queue = FairQueue(limit, self._times)
         self._open: dict[Flow, _Open] = {}
-        self._queued_rows = 0
+        self._admission = Admission(max_queue_rows)
         self._free = self._lanes.capacity
         self._stopping = False
 
-    @property
-    def queued_rows(self) -> int:
-        """Return the rows of requests that have not begun."""
-        return self._queued_rows
+    def queued_rows(self) -> Mapping[str, int]:
+        """Return the rows of requests that have not begun, by tenant."""
+        return self._admission.rows()
 
-    def check_room(self, rows: int) -> None:
+    def check_room(self, rows: int, call: Call) -> None:
         """Raise QueueFull when so many rows more may not wait now."""
-        queued = self._queued_rows  # once: another thread may change it
-        if queued and queued + rows > self._max_queue_rows:
-            raise QueueFull(queued, self._max_queue_rows)
+        self._admission.check(call.tenant, call.at_once(rows))
 
     def forget(self, segments: Iterable[str]) -> None:
         """Know no more how long these take; nobody will ask for them."""
@@ -106,7 +103,8 @@ class Scheduler:
         Raises QueueFull, DeadlineExceeded, NotReady, TooManyRows. Segments that fail are in the answer's `errors`. Cancelling it takes
         back what has not begun.
         """
-        rows = len(next(iter(inputs.values())))
+        if call.deadline is not None and call.deadline <= time.monotonic():
+            raise DeadlineExceeded
         flows = [Flow(plan, part, call, next(self._numbers)) for part in split(plan, inputs, call.rows_per_run)]
         if self._is_idle and len(flows) == 1:
             try:
@@ -115,7 +113,7 @@ class Scheduler:
                     return answer
             except SegmentClosed:  # a moment ago; anew in a worker, where it may be opened
                 flows = [Flow(plan, inputs, call, next(self._numbers))]
-        answers = self._submit(flows, rows)
+        answers = self._submit(flows, call)
         try:
             async with asyncio.timeout_at(_loop_time(call.deadline)):
                 return join(plan, [await answer for answer in answers])
@@ -124,19 +122,18 @@ class Scheduler:
         finally:
             self._take_back(flows)
 
-    def _submit(self, flows: Sequence[Flow], rows: int) -> list[asyncio.Future[Answer]]:
-        """Let the flows wait, all or none."""
+    def _submit(self, flows: Sequence[Flow], call: Call) -> list[asyncio.Future[Answer]]:
+        """Let the flows of a request wait, all or none."""
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Answer]] = [loop.create_future() for _ in flows]
         with self._changed:
             if self._stopping or not self._threads:
                 raise NotReady("The engine is not started.")
-            self.check_room(rows)
-            self._queued_rows += rows
+            place = self._admission.enter(call.tenant, max(flow.rows for flow in flows), len(flows))
             now = time.perf_counter()
             anybody_waited = len(self._queue) > 0
             for flow, future in zip(flows, futures, strict=True):
-                self._open[flow] = _Open(loop, future, now)
+                self._open[flow] = _Open(loop, future, now, place)
                 self._push(flow.start(), now)
             # Else a worker that has been woken, or that runs, comes; whoever takes work wakes the next.
             if self._free and not anybody_waited:
@@ -160,7 +157,7 @@ class Scheduler:
     def _close(self, flow: Flow) -> _Open | None:
         found = self._open.pop(flow, None)
         if found is not None and found.queued_s is None:
-            self._queued_rows -= flow.rows
+            found.place.let_go()
         return found
 
     def _work(self) -> None:
@@ -209,7 +206,7 @@ class Scheduler:
             begun = self._open[flow]
             if begun.queued_s is None:
                 begun.queued_s = now - begun.arrived
-                self._queued_rows -= flow.rows
+                begun.place.let_go()
         return batch
 
     def _advance(self, outcome: Outcome, now: float) -> Flow | None:
@@ -228,11 +225,12 @@ class Scheduler:
 
 @dataclass(eq=False)
 class _Open:
-    """A flow that somebody waits for. queued_s: how long it waited for its first run; None: it still does."""
+    """A flow that somebody waits for. place: of its request, held until its first run. queued_s: how long that took; None: it waits."""
 
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Answer]
     arrived: float
+    place: Place
     queued_s: float | None = None
 
 

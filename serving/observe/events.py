@@ -49,6 +49,9 @@ class Observer(Protocol):
     def deployed(self, task: str, seconds: float, ok: bool) -> None:
         """Hear that a task was deployed, or that it was tried and nothing changed."""
 
+    def refused(self, limit: str) -> None:
+        """Hear that something was refused because of the limit of this name, one of docs/limits.md."""
+
 
 class Silent:
     """An observer that ignores everything; others override what they care for."""
@@ -63,6 +66,9 @@ class Silent:
         """Do nothing."""
 
     def deployed(self, task: str, seconds: float, ok: bool) -> None:
+        """Do nothing."""
+
+    def refused(self, limit: str) -> None:
         """Do nothing."""
 
 
@@ -91,3 +97,8 @@ class Observers:
         """Tell all of them."""
         for observer in self._observers:
             observer.deployed(task, seconds, ok)
+
+    def refused(self, limit: str) -> None:
+        """Tell all of them."""
+        for observer in self._observers:
+            observer.refused(limit)

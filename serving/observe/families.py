@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import accumulate
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from serving.catalog import Model
 from serving.engines.base import SegmentStatistics
@@ -74,6 +74,14 @@ def model_families(catalog: Collection[Model], models: Mapping[ModelVersion, Mod
     for what, text in (("duration", "Time of requests."), ("queue", "Their time in queues."), ("compute", "Their computing.")):
         histograms = [({"model": model.name, "version": model.version}, getattr(done, what)) for model, done in asked]
         yield duration_family(f"espalier_request_{what}_seconds", text, histograms)
+
+
+def queue_family(models: Iterable[ModelVersion], queued: Mapping[str, int]) -> Metric:
+    """Return the rows that wait, of the models that have been asked for or have any."""
+    family = GaugeMetricFamily("espalier_queued_rows", "Rows that wait.", labels=("model",))
+    for model in dict.fromkeys([*(name for name, _ in models), *queued]):
+        family.add_metric((model,), queued.get(model, 0))
+    return family
 
 
 def segment_families(runs: Mapping[str, SegmentStatistics]) -> Iterator[Metric]:

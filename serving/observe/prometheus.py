@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from serving.engines.base import SegmentRun
 from serving.observe.events import RequestRecord, Silent
-from serving.observe.families import duration_family, model_families, segment_families, triton_families
+from serving.observe.families import duration_family, model_families, queue_family, segment_families, triton_families
 from serving.observe.histogram import DurationCounter
 from serving.observe.text import render
 from serving.router import Router
@@ -30,6 +30,7 @@ class Metrics(Silent, Collector):
         self._lock = threading.Lock()
         self._responses: dict[tuple[str, str], int] = {}
         self._steps_saved = 0
+        self._refused: dict[str, int] = {}
         self._deploys = {True: DurationCounter(), False: DurationCounter()}
         self._router: Router | None = None
         self._pending_bytes: Callable[[], int] = lambda: 0
@@ -61,6 +62,11 @@ class Metrics(Silent, Collector):
         with self._lock:
             self._deploys[ok].add(seconds)
 
+    def refused(self, limit: str) -> None:
+        """Count what a limit refused."""
+        with self._lock:
+            self._refused[limit] = self._refused.get(limit, 0) + 1
+
     def describe(self) -> Sequence[Metric]:
         """Return nothing: the registry need not collect in order to know the names."""
         return ()
@@ -72,6 +78,7 @@ class Metrics(Silent, Collector):
             catalog = self._router.catalog.all_versions()
             yield from triton_families(catalog, models, runs)
             yield from model_families(catalog, models)
+            yield queue_family(models, self._router.queued_rows())
             yield from segment_families(runs)
             loaded = self._router.loaded()
             yield GaugeMetricFamily("espalier_loaded_segments", "Segments in memory.", value=len(loaded))
@@ -89,6 +96,10 @@ class Metrics(Silent, Collector):
         for key, count in self._responses.items():
             responses.add_metric(key, count)
         yield responses
+        refused = CounterMetricFamily("espalier_refused", "Refused because of a limit.", labels=("limit",))
+        for limit, count in self._refused.items():
+            refused.add_metric((limit,), count)
+        yield refused
         yield CounterMetricFamily("espalier_steps_saved", "Segment runs that sharing saved.", value=self._steps_saved)
         deploys = [({"result": "ok" if ok else "failed"}, counter.snapshot()) for ok, counter in self._deploys.items()]
         yield duration_family("espalier_deploy_seconds", "Deployments.", deploys)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -50,8 +51,9 @@ async def eventually(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
-async def ask(engine: TritonEngine, repository: Repository, *tasks: str, rows: int = 2, **call: float) -> Answer:
-    return await engine.infer(make_plan(repository, tasks), {"image": images(rows)}, Call(**call))  # type: ignore[arg-type]
+async def ask(engine: TritonEngine, repository: Repository, *tasks: str, rows: int = 2, **call: Any) -> Answer:
+    call.setdefault("tenant", tasks[0])
+    return await engine.infer(make_plan(repository, tasks), {"image": images(rows)}, Call(**call))
 
 
 def check(answer: Answer, *tasks: str, rows: int = 2) -> None:

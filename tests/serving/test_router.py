@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -16,12 +17,14 @@ from PIL import Image
 
 from serving.classify import best, classification_strings, softmax
 from serving.engines.memory import InMemoryEngine
-from serving.errors import InvalidRequest, NotAnImage, NoTask, NotReady, TaskFailed, UnknownModel, UnknownTask
+from serving.errors import InvalidRequest, NotAnImage, NoTask, NotReady, TaskFailed, TooManyNames, UnknownModel, UnknownTask
 from serving.messages import InferRequest, RequestedOutput
+from serving.observe.events import Silent
 from serving.preprocessing import Preprocessing
 from serving.repository import ALL_TASKS, Repository, Task, TensorSpec
 from serving.router import Router
 from serving.statistics import ModelStatistics
+from serving.terms import Terms
 from tests.serving.nets import CHAINS, LAYERS, MAX_ROWS, PREPROCESSING, TASK_NAMES, images, make_repository, whole
 
 Result = TypeVar("Result")
@@ -116,6 +119,69 @@ def test_bad_requests_get_one_sentence_and_run_nothing(case: str) -> None:
         ask(lambda router: router.infer(bad), engine=engine)
     assert str(caught.value).count("\n") == 0
     assert engine.runs == []
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("model", ["late", ALL_TASKS])
+def test_more_names_than_there_are_cost_one_sentence_whatever_their_number(model: str, partial: bool) -> None:
+    outputs = (RequestedOutput("late"), *(RequestedOutput(f"x{number}") for number in range(50_000)))
+    terms = {"partial_results": partial}
+    limits: list[str] = []
+
+    async def work(router: Router) -> int:
+        router.observer = Noting(limits)
+        await router.infer(request(model, outputs=outputs[:17], parameters={"partial_results": True}))  # some have gone: fine
+        tracemalloc.start()
+        try:
+            with pytest.raises(TooManyNames, match=rf"names 50001 outputs, and model '{model}' has [14]; name each once\.$"):
+                await router.infer(request(model, outputs=outputs, parameters=terms))
+            with pytest.raises(TooManyNames, match=r"names 50001 tasks, and there are 4; name each once\.$"):
+                await router.predict(images(1), [output.name for output in outputs], terms=Terms(partial=partial))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert ask(work) < 5e6  # the list of names itself, which this test makes, has 4 MB
+    assert limits == ["names", "names"]
+
+
+def test_what_a_client_calls_things_is_shortened_in_sentences_and_an_output_named_twice_is_refused_with_partial_results() -> None:
+    endless = "x" * 10_000_000
+    outputs = (RequestedOutput("late"), RequestedOutput(endless))
+    terms = {"partial_results": True}
+    bad = [
+        request(endless),
+        request("late", version=endless),
+        request("late", inputs={endless: images(1)}),
+        request("late", outputs=outputs),
+        request(ALL_TASKS, outputs=outputs),
+        request("late", outputs=(*outputs, outputs[1]), parameters=terms),
+        request("late", parameters={"timeout": endless}),
+        request("late", parameters={"partial_results": [endless] * 100}),
+    ]
+
+    async def work(router: Router) -> None:
+        for one in bad:
+            with pytest.raises((InvalidRequest, UnknownModel), match=r"x\.\.\.x|'partial_results'") as caught:
+                await router.infer(one)
+            assert len(str(caught.value)) < 500
+        (sentence,) = (await router.infer(request("late", outputs=outputs, parameters=terms))).errors.values()
+        assert len(sentence) < 400
+
+    ask(work)
+
+
+def test_a_thousand_names_are_not_all_listed() -> None:
+    assert str(UnknownModel("x", [f"m{number:04}" for number in range(1000)])).endswith(", m0014, m0015 and 984 more.")
+    assert str(UnknownTask("x", [])).endswith("known are: none.")
+
+
+class Noting(Silent):
+    def __init__(self, limits: list[str]) -> None:
+        self._limits = limits
+
+    def refused(self, limit: str) -> None:
+        self._limits.append(limit)
 
 
 def test_tasks_with_inputs_of_their_own_are_not_offered_together() -> None:

@@ -199,23 +199,76 @@ def test_a_smaller_priority_number_goes_first() -> None:
     assert finished == [1, 2, 2, 3]
 
 
-def test_a_full_queue_refuses_and_an_empty_one_takes_anything() -> None:
+def test_a_request_in_parts_counts_as_one_until_the_last_has_begun_and_a_share_that_is_full_refuses() -> None:
     segments = Segments()
 
     async def go(scheduler: Scheduler) -> None:
         first = await behind_the_gate(segments, scheduler)
         large = asyncio.ensure_future(infer(scheduler, ["late"], rows=9, rows_per_run=2))
         await asyncio.sleep(0)
-        assert scheduler.queued_rows == 9
-        with pytest.raises(QueueFull, match="9 rows are waiting and 4 is the limit; try again later"):
-            await infer(scheduler, ["late"])
+        assert scheduler.queued_rows() == {"late": 2}
+        with pytest.raises(
+            QueueFull, match=r"^2 rows are waiting for model 'late', whose share of the limit of 4 has no room for"
+        ):
+            await infer(scheduler, ["late"], rows=2)
+        others = [
+            asyncio.ensure_future(infer(scheduler, [task], rows=100)) for task in ("probe", "colour")
+        ]  # 1 each, of what is free
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull, match=r"^4 rows are waiting and 4 is the limit; try again later"):
+            scheduler.check_room(1, Call("parity"))
         segments.gate.set()
         assert len((await large).outputs["late"]) == 9
-        await first
-        assert scheduler.queued_rows == 0
-        await infer(scheduler, ["late"], rows=3)
+        await asyncio.gather(first, *others)
+        assert scheduler.queued_rows() == {}
+        assert len((await infer(scheduler, ["late"], rows=30)).outputs["late"]) == 30
 
     work_with(go, segments, max_queue_rows=4)
+
+
+def test_a_flood_for_one_model_fills_its_share_and_no_row_of_another_model_is_refused() -> None:
+    """20 clients of 64 rows and one of 5,000, who ask again at once, whatever they were told; the other model's client has one row."""
+    segments = Segments()
+    refused: Counter[str] = Counter()
+
+    async def ask(scheduler: Scheduler, tasks: list[str], rows: int) -> None:
+        try:
+            await infer(scheduler, tasks, rows, rows_per_run=64)
+        except QueueFull:
+            refused[tasks[0]] += 1
+
+    async def go(scheduler: Scheduler) -> None:
+        first = await behind_the_gate(segments, scheduler)
+        for turn in range(60):
+            flood = [asyncio.ensure_future(ask(scheduler, ["late"], 5000 if client == 0 else 64)) for client in range(21)]
+            quiet = asyncio.ensure_future(ask(scheduler, ["probe"], 1))
+            await asyncio.sleep(0)
+            assert scheduler.queued_rows().get("probe", 0) == turn + 1
+            for one in flood[::5]:
+                one.cancel()
+        assert scheduler.queued_rows()["late"] in range(600, 769)
+        segments.gate.set()
+        await asyncio.gather(first, quiet)
+        await scheduler.aclose()
+
+    work_with(go, segments, limit=64)
+    assert refused["probe"] == 0 < refused["late"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(TASK_NAMES), st.integers(1, 9), st.booleans()), max_size=20), st.integers(1, 3))
+def test_whatever_is_taken_back_and_whatever_runs_nothing_stays_counted(asked: list[tuple[str, int, bool]], turns: int) -> None:
+    async def go(scheduler: Scheduler) -> None:
+        requests = [asyncio.ensure_future(infer(scheduler, [task], rows, rows_per_run=2)) for task, rows, _ in asked]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for request, (*_, leaves) in zip(requests, asked, strict=True):
+            if leaves:
+                request.cancel()
+        await asyncio.gather(*requests, return_exceptions=True)
+        assert scheduler.queued_rows() == {}
+
+    work_with(go, max_queue_rows=30, workers=2)
 
 
 def test_what_is_taken_back_lets_go_of_its_tensors_while_others_keep_the_workers_busy() -> None:
@@ -252,7 +305,7 @@ def test_what_nobody_waits_for_any_more_is_not_started(how: str) -> None:
             gone.cancel()
         with pytest.raises(DeadlineExceeded if how == "deadline" else asyncio.CancelledError):
             await gone
-        assert scheduler.queued_rows == 0
+        assert scheduler.queued_rows() == {}
         segments.gate.set()
         await first
         await infer(scheduler, ["late"])

@@ -172,15 +172,16 @@ def test_what_nobody_waits_for_any_more_is_not_cancelled_on_triton_but_counts(re
             await leaves
         with pytest.raises(DeadlineExceeded):
             await ask(engine, repository, "probe", "late", deadline=time.monotonic() + 0.1)
-        with pytest.raises(QueueFull, match="4 rows are waiting and 5 is the limit"):
-            await ask(engine, repository, "late")
+        assert engine.queued_rows() == {"probe": 4}
+        with pytest.raises(QueueFull, match="4 rows are waiting for model 'probe', whose share of the limit of 7 has no room"):
+            await ask(engine, repository, "probe", "late")
         held.set()
         await eventually(lambda: triton.stayed == [True, True])
-        await eventually(lambda: not engine._fleet.line.left_rows)  # type: ignore[union-attr]
+        await eventually(lambda: engine.queued_rows() == {})
         check(await ask(engine, repository, "late"), "late")
 
     with Noting(repository.path) as triton:
-        use(repository, triton, work, replace(QUICK, max_queue_rows=5))
+        use(repository, triton, work, replace(QUICK, max_queue_rows=7))
 
 
 @pytest.mark.parametrize("how", ["fails", "is gone"])
@@ -226,8 +227,10 @@ def test_what_waits_is_limited_here_and_there(triton: StandIn, repository: Repos
         triton.held["late"] = threading.Event()
         first = asyncio.create_task(ask(engine, repository, "late", rows=5))
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull, match="5 rows are waiting and 6 is the limit"):
+        assert engine.queued_rows() == {"late": 4}  # its share, of 6
+        with pytest.raises(QueueFull, match="4 rows are waiting for model 'late', whose share of the limit of 6 has no room"):
             await ask(engine, repository, "late", rows=2)
+        check(await ask(engine, repository, "probe", rows=2), "probe", rows=2)
         triton.held["late"].set()
         check(await first, "late", rows=5)
         check(await ask(engine, repository, "late", rows=20), "late", rows=20)  # alone, it may be larger

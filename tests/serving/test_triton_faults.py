@@ -229,13 +229,17 @@ def test_a_queue_that_is_full_in_triton_is_said_and_what_waits_is_answered(pair:
 
 
 def test_a_queue_that_is_full_here_does_not_go_to_triton(pair: Pair, gated: Path, gate: Path) -> None:
-    with Served(gated, pair.tritons[0].grpc_url, max_queue_rows=4) as server, ThreadPoolExecutor(2) as pool:
+    with Served(gated, pair.tritons[0].grpc_url, max_queue_rows=7) as server, ThreadPoolExecutor(2) as pool:
         with closed(gate):
             waiting = [pool.submit(ask_by, connect, server, "gated") for connect in (HttpClient, GrpcClient)]
-            wait_for(lambda: server.engine._rows == 4)
+            wait_for(lambda: server.engine.queued_rows() == {"gated": 4})
+            for reply in ask(server, "gated"):
+                assert (reply.status in (429, "RESOURCE_EXHAUSTED"), reply.retry_after) == (True, "1")
+                assert reply.sentence.startswith(
+                    "4 rows are waiting for model 'gated', whose share of the limit of 7 has no room"
+                )
             for reply in ask(server, "still"):
-                assert reply.status in (429, "RESOURCE_EXHAUSTED")
-                assert (reply.sentence, reply.retry_after) == ("4 rows are waiting and 4 is the limit; try again later.", "1")
+                reply.check(still=STILL)
         for one in waiting:
             one.result(20).check(gated=GATED)
         for reply in ask(server, "still"):
@@ -265,13 +269,14 @@ def test_clients_that_go_away_do_no_harm_to_triton(pair: Pair, tmp_path: Path, g
             leaving = [HttpClient(server) for _ in range(6)]
             for client in leaving:
                 client.send(ALL_TASKS, 2)
-            wait_for(lambda: server.engine._rows == 14)
+            wait_for(lambda: server.engine.queued_rows() == {ALL_TASKS: 14})
             for client in leaving:
                 client.close()
-            wait_for(lambda: server.engine._rows == 2)
+            wait_for(lambda: metric(server, "nv_inference_pending_request_count", ALL_TASKS) == 1)
+            assert server.engine.queued_rows() == {ALL_TASKS: 14}  # until Triton has done what it works on
         for reply in [stays.result(20), *ask(server, ALL_TASKS)]:
             reply.check(left=61, right=62)
-        wait_for(lambda: not server.engine._fleet.line.left_rows)  # type: ignore[union-attr]
+        wait_for(lambda: server.engine.queued_rows() == {})
         heads = [head("left", 61), head("right", 62)]
         assert [metric(triton, "nv_inference_request_failure", model, reason="CANCELED") for model in heads] == [0, 0]
 

@@ -44,7 +44,7 @@ class Gated(InMemoryEngine):
 
     @property
     def waiting_rows(self) -> int:
-        return self._scheduler.queued_rows
+        return sum(self.queued_rows().values())
 
     def rows_of(self, segment: str) -> list[int]:
         """Return the rows of each run of `segment`, in order."""
@@ -298,19 +298,32 @@ def test_partial_results_as_tritonclient_reads_them(module: Any, outputs: tuple[
         client.client.close()
 
 
-def test_a_full_queue_says_when_to_come_back(ask: Ask) -> None:
+def test_a_share_that_is_full_says_whose_it_is_and_when_to_come_back(ask: Ask) -> None:
     with queue_before(Gated(max_queue_rows=4)) as queue:
-        waiting = queue.put(ask, 4)
+        waiting = queue.put(ask, 3)
         reply = ask(queue.server, rows=1)
         assert reply.status in (429, "RESOURCE_EXHAUSTED")
-        assert reply.sentence == "4 rows are waiting and 4 is the limit; try again later."
+        full = "3 rows are waiting for model 'late', whose share of the limit of 4 has no room for this request; try again later."
+        assert reply.sentence == full
         assert reply.headers["retry-after"] == "1"
         assert reply.headers["x-request-id"]
-        for body in (raw_request("/predict/late", PICTURE[:100]), raw_request("/predict", form(("a", PICTURE[:100])), FORM_HEAD)):
+        for body in (
+            raw_request("/predict/late", PICTURE[:100]),
+            raw_request("/predict?tasks=late", form(("a", PICTURE[:100])), FORM_HEAD),
+        ):
             assert b"429 Too Many" in exchange(queue.server, body)  # known before it is found out that the image is truncated
+        assert {'espalier_refused_total{limit="queue"} 3', 'espalier_queued_rows{model="late"} 3'} <= {*metrics(queue.server)}
+        other = queue.put(ask, 1, model="probe")
         queue.open()
-        assert waiting.result(20).status in (200, "OK")
+        assert {waiting.result(20).status, other.result(20).status} <= {200, "OK"}
         assert ask(queue.server, rows=1).status in (200, "OK")
+        assert 'espalier_queued_rows{model="late"} 0' in metrics(queue.server)
+
+
+def metrics(server: BackgroundServer) -> list[str]:
+    with closing(http.client.HTTPConnection(server.http_address, timeout=20)) as connection:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode().splitlines()
 
 
 def raw_request(path: str, body: bytes, head: str = "") -> bytes:

@@ -66,11 +66,10 @@ def closed(gate: Path) -> Iterator[None]:
         gate.unlink()
 
 
-def metric(triton: LocalTriton, name: str, model: str, **labels: str) -> int:
-    """Return one of Triton's own metrics of `model`; 0 when it does not say."""
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-        f"http://{triton.addresses.metrics}/metrics", timeout=20
-    ) as response:
+def metric(triton: LocalTriton | Served, name: str, model: str, **labels: str) -> int:
+    """Return one of Triton's metrics of `model`, from a Triton itself or from a server; 0 when it does not say."""
+    address = triton.http_address if isinstance(triton, Served) else triton.addresses.metrics
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://{address}/metrics", timeout=20) as response:
         lines = response.read().decode().splitlines()
     wanted = {f'{label}="{value}"' for label, value in {"model": model, **labels}.items()}
     found = (re.fullmatch(rf"{name}\{{(.*)\}} (\S+)", line) for line in lines)

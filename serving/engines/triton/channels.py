@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
+from serving.engines.admission import Place
 from serving.engines.triton.addresses import Address, target
 from serving.engines.triton.users import Users
 from serving.errors import DeadlineExceeded
@@ -58,7 +59,7 @@ def open_channel(addresses: Collection[Address], retries: bool = True) -> Any:
 class Line:
     """A way to a set of Tritons, for inference. It never changes: another set is another line, and this one ends with its last user.
 
-    users: whoever needs it open. stub: the other calls of the protocol. left_rows: of requests that Triton works on and nobody waits for.
+    users: whoever needs it open. stub: the other calls of the protocol.
     """
 
     def __init__(self, addresses: Collection[Address], retries: bool = True) -> None:
@@ -66,15 +67,19 @@ class Line:
         self.stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._ask: Callable[..., Any] = self.stub.ModelInfer
         self.users = Users()
-        self.left_rows = 0
 
-    async def infer(self, request: Any, timeout: float | None = None) -> Any:
+    async def infer(self, request: Any, timeout: float | None = None, place: Place | None = None) -> Any:
         """Return the ModelInferResponse. Raises AioRpcError, and DeadlineExceeded after `timeout` seconds.
+
+        place: of the request in the queue, if it has one: held until Triton has done its work, also where nobody waits for it any more.
 
         When time is up, or who asks is cancelled, Triton goes on and its answer is dropped. It must not be told: cancelled requests end
         a Triton 24.10 now and then with a segmentation fault (its issues 7368, 8034; we saw it with ensembles of several branches).
         """
         asked = asyncio.create_task(self._infer(request))
+        if place is not None:
+            place.hold()
+            asked.add_done_callback(lambda _: place.let_go())
         try:
             async with asyncio.timeout(timeout):
                 return await asyncio.shield(asked)
@@ -82,7 +87,7 @@ class Line:
             raise DeadlineExceeded from None
         finally:
             if not asked.done():
-                self._leave(asked, request.inputs[0].shape[0])
+                self._leave(asked)
 
     async def aclose(self) -> None:
         """Wait for its users, and close it."""
@@ -93,13 +98,11 @@ class Line:
         with self.users.one():
             return await self._ask(request)
 
-    def _leave(self, asked: asyncio.Task[Any], rows: int) -> None:
-        self.left_rows += rows
+    def _leave(self, asked: asyncio.Task[Any]) -> None:
         # A Triton that never answers is not waited for for ever.
         end = asyncio.get_running_loop().call_later(_LEFT_S, asked.cancel)
 
         def forget(done: asyncio.Task[Any]) -> None:
-            self.left_rows -= rows
             end.cancel()
             if not done.cancelled():
                 done.exception()  # taken note of: nobody is there to hear of it

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import grpc
 
+from serving.engines.admission import Admission, Place
 from serving.engines.base import Answer, Array, Call, SegmentRun, SegmentStatistics
 from serving.engines.scheduler import MAX_QUEUE_ROWS
 from serving.engines.triton.addresses import Address, parse_urls
@@ -28,7 +29,7 @@ from serving.engines.triton.shared_line import SharedLines
 from serving.engines.triton.steps import OF_THE_REQUEST, run_steps
 from serving.engines.triton.sums import TritonSums
 from serving.engines.triton.wire import decode, encode, seconds_left
-from serving.errors import EngineDown, NotReady, QueueFull, ServingError
+from serving.errors import EngineDown, NotReady, ServingError
 from serving.plan import ExecutionPlan
 from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Repository, Segment, segment_tensor
 from serving.threads import to_thread
@@ -42,7 +43,8 @@ class TritonEngineOptions:
     """How Tritons are used.
 
     send_files: whether they are sent the models, which otherwise are in their own repository. wait_s: how long `start` waits for one.
-    max_queue_rows: rows of unanswered requests beyond which more are refused. resolve_s: how often host names are looked up.
+    max_queue_rows: rows of unanswered requests, of which each tenant has its share (engines/admission.py). resolve_s: how often host names
+    are looked up.
     statistics_s: how often statistics are fetched when nobody asks, which is how old the metrics may be. keep_s: how long segments that
     are over stay loaded, for other servers before the same Tritons, which are told of a deploy after this one. shared_from_bytes: requests
     with so many bytes of inputs or more leave them in shared memory for Tritons on this host; None: none do.
@@ -74,7 +76,7 @@ class TritonEngine:
         self._choices = Choices(ensembles_of(repository, self._models.ensembles))
         self._segments = frozenset(repository.segments)
         self._sums = TritonSums()
-        self._rows = 0
+        self._admission = Admission(self._options.max_queue_rows)
         self._fleet: Fleet | None = None
         self._shared = SharedLines(self._options.shared_from_bytes or 0)
         self._changing = asyncio.Lock()
@@ -144,33 +146,32 @@ class TritonEngine:
         line = self._started().line
         if line is None:
             raise EngineDown
-        rows = len(next(iter(inputs.values())))
-        self.check_room(rows)
         choices = self._choices
         ensemble = choices.of(plan)
         limits = [limit for limit in (call.rows_per_run, ensemble.max_rows if ensemble else 0) if limit]
-        self._rows += rows
+        place = self._admission.enter(call.tenant, len(next(iter(inputs.values()))))
         try:
             with line.users.one(), choices.users.one():
-                ask = partial(self._answer, line, plan, ensemble, call)
+                ask = partial(self._answer, line, plan, ensemble, call, place)
                 return await in_parts(plan, inputs, min(limits, default=0), ask)
         finally:
-            self._rows -= rows
+            place.let_go()
 
     def try_segment(self, segment: Segment, inputs: Sequence[Array]) -> Sequence[Array]:
         """Return what a Triton's `segment` gives on `inputs`. Raises NotReady, EngineDown, EngineError."""
         line = self._started().line
         if line is None:
             raise EngineDown
-        asked = self._run_segment(line, Call(), segment.name, inputs, len(segment.outputs))
+        asked = self._run_segment(line, Call(), None, segment.name, inputs, len(segment.outputs))
         return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
 
-    def check_room(self, rows: int) -> None:
-        """Raise QueueFull when so many rows more may not wait now."""
-        line = None if self._fleet is None else self._fleet.line
-        waiting = self._rows + (line.left_rows if line is not None else 0) + self._shared.left_rows
-        if waiting and waiting + rows > self._options.max_queue_rows:
-            raise QueueFull(waiting, self._options.max_queue_rows)
+    def check_room(self, rows: int, call: Call) -> None:
+        """Raise QueueFull when so many rows more may not wait now; the parts of a request, which are asked for side by side, all count."""
+        self._admission.check(call.tenant, rows)
+
+    def queued_rows(self) -> Mapping[str, int]:
+        """Return the rows that are not answered yet, by tenant, with those that nobody waits for and Triton works on."""
+        return self._admission.rows()
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what Triton says of each segment, all Tritons together, whoever asked them; up to `statistics_s` old."""
@@ -205,7 +206,7 @@ class TritonEngine:
         return self._fleet
 
     async def _answer(
-        self, line: Line, plan: ExecutionPlan, ensemble: Ensemble | None, call: Call, inputs: Mapping[str, Array]
+        self, line: Line, plan: ExecutionPlan, ensemble: Ensemble | None, call: Call, place: Place, inputs: Mapping[str, Array]
     ) -> Answer:
         """Answer rows that go at once: by the ensemble, and if there is none or it fails, step by step.
 
@@ -213,18 +214,18 @@ class TritonEngine:
         """
         if ensemble is not None:
             try:
-                return await self._ask_ensemble(line, plan, ensemble, call, inputs)
+                return await self._ask_ensemble(line, plan, ensemble, call, place, inputs)
             except OF_THE_REQUEST:
                 raise
             except ServingError as error:
                 log.warning("%s Its steps are asked for one by one.%s", error, said(error))
-        return await run_steps(plan, inputs, call, partial(self._run_segment, line, call))
+        return await run_steps(plan, inputs, call, partial(self._run_segment, line, call, place))
 
     async def _ask_ensemble(
-        self, line: Line, plan: ExecutionPlan, ensemble: Ensemble, call: Call, inputs: Mapping[str, Array]
+        self, line: Line, plan: ExecutionPlan, ensemble: Ensemble, call: Call, place: Place, inputs: Mapping[str, Array]
     ) -> Answer:
         sent = {name: inputs[name] for name in plan.inputs}
-        outputs = await self._ask(line, ensemble.name, sent, list(plan.outputs), call)
+        outputs = await self._ask(line, ensemble.name, sent, list(plan.outputs), call, place)
         rows = len(next(iter(sent.values())))
         # What Triton did, by the plan; how long it took, it does not say with the answer.
         return Answer(outputs, tuple(SegmentRun(step.segment, rows * len(step.inputs), 0.0) for step in plan.steps))
@@ -254,19 +255,21 @@ class TritonEngine:
             with contextlib.suppress(ServingError):  # it has gone: what it said last is kept
                 take(address, await server.statistics())
 
-    async def _run_segment(self, line: Line, call: Call, name: str, arrays: Sequence[Array], outputs: int) -> Sequence[Array]:
+    async def _run_segment(
+        self, line: Line, call: Call, place: Place | None, name: str, arrays: Sequence[Array], outputs: int
+    ) -> Sequence[Array]:
         inputs = {segment_tensor(SEGMENT_INPUT, index): array for index, array in enumerate(arrays)}
         names = [segment_tensor(SEGMENT_OUTPUT, index) for index in range(outputs)]
-        return list((await self._ask(line, name, inputs, names, call)).values())
+        return list((await self._ask(line, name, inputs, names, call, place)).values())
 
     async def _ask(
-        self, line: Line, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], call: Call
+        self, line: Line, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], call: Call, place: Place | None
     ) -> Mapping[str, Array]:
         try:
-            response = await self._shared.infer(model, inputs, outputs, call)
+            response = await self._shared.infer(model, inputs, outputs, call, place)
             if response is None:
                 left_s = seconds_left(call)
-                response = await line.infer(encode(model, inputs, outputs, call, left_s), timeout=left_s)
+                response = await line.infer(encode(model, inputs, outputs, call, left_s), left_s, place)
         except grpc.aio.AioRpcError as error:
             raise translated(error, model) from error
         return decode(response, model, outputs, len(next(iter(inputs.values()))))

@@ -16,6 +16,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 
+from serving.engines.admission import Place
 from serving.engines.base import Array, Call
 from serving.engines.triton.addresses import Address
 from serving.engines.triton.channels import Line
@@ -64,11 +65,6 @@ class SharedLine:
             raise NotShared(f"{error.strerror or error}") from error
         self._keeper = asyncio.create_task(self._keep())
 
-    @property
-    def left_rows(self) -> int:
-        """Return the rows of requests that Triton works on and nobody waits for."""
-        return self._line.left_rows
-
     async def aclose(self) -> None:
         """Finish what was asked for, and give up the memory."""
         await self._line.users.gone()
@@ -82,7 +78,9 @@ class SharedLine:
             slab.close()
         await self._line.aclose()
 
-    async def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], call: Call) -> Any:
+    async def infer(
+        self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], call: Call, place: Place | None = None
+    ) -> Any:
         """Return the ModelInferResponse; None where it has to be asked over the wire. Raises AioRpcError, DeadlineExceeded."""
         shared = {name: array for name, array in inputs.items() if array.dtype != np.object_ and array.nbytes}
         byte_size = space(shared.values())
@@ -97,7 +95,7 @@ class SharedLine:
                 left_s = seconds_left(call)
                 request = encode(model, inputs, outputs, call, left_s, slab.write(shared))
                 may_be_read = True
-                response = await self._line.infer(request, timeout=left_s)
+                response = await self._line.infer(request, left_s, place)
             may_be_read = False
         except grpc.aio.AioRpcError as error:
             if error.code() not in _ASK_ON_THE_WIRE:
@@ -176,11 +174,6 @@ class SharedLines:
         self._warned: set[Address] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
-    @property
-    def left_rows(self) -> int:
-        """Return the rows of requests that Tritons work on and nobody waits for."""
-        return sum(line.left_rows for line in self._lines.values() if line is not None)
-
     async def join(self, address: Address) -> None:
         """Share memory with the Triton at `address`, if it can. Raises TritonUnreachable."""
         await to_thread(remove_abandoned)
@@ -210,7 +203,9 @@ class SharedLines:
         while self._ending:
             await asyncio.wait(self._ending)
 
-    async def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], call: Call) -> Any:
+    async def infer(
+        self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], call: Call, place: Place | None = None
+    ) -> Any:
         """Return the ModelInferResponse of the Triton whose turn it is, None where any is to be asked over the wire.
 
         Raises AioRpcError, DeadlineExceeded.
@@ -220,7 +215,7 @@ class SharedLines:
             return None
         self._turn += 1
         line = lines[self._turn % len(lines)]
-        return None if line is None else await line.infer(model, inputs, outputs, call)
+        return None if line is None else await line.infer(model, inputs, outputs, call, place)
 
     def _put(self, address: Address, line: SharedLine | None) -> None:
         self.leave(address)
