@@ -79,7 +79,7 @@ def serve(
         int | None, typer.Option(min=1, help="The most rows of a run; by default as many as are best on this machine.")
     ] = None,
     max_queue_rows: Annotated[
-        int, typer.Option(min=1, help="Rows of waiting requests beyond which more are refused (429).")
+        int, typer.Option(min=1, help="Rows that may wait, of which each model has its share; more are refused (429).")
     ] = 1024,
     max_pending_bytes: Annotated[
         int | None,

@@ -36,7 +36,7 @@ class EngineOptions:
 
     sessions: how segments are opened; its `threads` are those of a run, None: the cores of this process, divided by `instances`.
     instances: runs at a time, each with `threads`; None: what is best at the moment (lanes.py) where segments compute on the CPU and have
-    a cache, whose weights their sessions share, else one. max_queue_rows: rows of waiting requests beyond which more are refused.
+    a cache, whose weights their sessions share, else one. max_queue_rows: rows that may wait, of which each tenant has its share.
     max_batch_rows: the most rows of a run, None: as many as the segment takes; a segment whose rows may affect each other gets those of
     one request, whatever this is. learn_rows: whether `start` finds out how many rows are
     best for each segment (a tenth of a second for each shape that is not known; on the CPU only); rows_file: where that is kept, None:
