@@ -128,6 +128,8 @@ def test_every_metric_is_in_the_documentation_and_the_other_way_round(own: Backg
     infer(own, "late", 1)
     with pytest.raises(InferenceServerException):
         infer(own, "late", 1, ("cats",))
+    with pytest.raises(InferenceServerException):
+        infer(own, "late", 1, tuple(map(str, range(100))))  # beyond a limit
     source = text(own)
     assert {(name, kind) for name, kind, _ in rows} == set(re.findall(r"^# TYPE (\w+) (\w+)$", source, re.MULTILINE))
     labels: dict[str, set[str]] = {}
