@@ -235,7 +235,7 @@ def _pieces(text: memoryview) -> Iterator[bytes]:
         if start + len(piece) < len(text):
             piece = piece[: piece.rfind(b",") + 1]
         if not piece:
-            raise InvalidRequest(f"A tensor has more than {_PIECE_BYTES} bytes without a comma among its numbers.")
+            raise InvalidRequest(f"A tensor has a value, or space before one, of more than {_PIECE_BYTES} bytes.")
         start += len(piece)
         yield piece
 
