@@ -124,7 +124,10 @@ class JsonValues:
         done = 0
         for piece in _whole_strings(text):
             check()
-            strings = _strings.decode(b"[%b]" % b",".join(_STRING.findall(piece)))
+            try:
+                strings = _strings.decode(b"[%b]" % b",".join(_STRING.findall(piece)))
+            except ValueError as error:  # bytes that are no UTF-8, which nobody has looked at before
+                raise InvalidRequest(f"Tensor {name!r} has strings that are not Unicode text.") from error
             values[done : done + len(strings)] = [string.encode() for string in strings]
             done += len(strings)
         if done < values.size:

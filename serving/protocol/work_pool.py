@@ -43,7 +43,6 @@ class WorkPool:
 
     def __init__(self, threads: int = _THREADS) -> None:
         self._pool = DaemonPool(threads, "decoding")
-        self.waiting = 0
 
     async def run(self, work: Callable[[Check], _Result]) -> _Result:
         """Return what `work` returns; it calls what it is given between its pieces. Raises what `work` raises."""
@@ -53,11 +52,9 @@ class WorkPool:
             if stop.is_set():
                 raise NotWanted
 
-        self.waiting += 1
         try:
             return await asyncio.wrap_future(self._pool.submit(work, check))
         finally:
-            self.waiting -= 1
             stop.set()
 
     def close(self) -> None:

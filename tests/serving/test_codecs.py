@@ -152,6 +152,24 @@ def test_what_pythons_json_writes_for_numbers_that_are_not_finite_is_read_beside
     assert request.inputs['a "NaN'].tolist() == [b"NaN", b'\\"', b"[-Infinity,"]
 
 
+@pytest.mark.parametrize("name", [b"x", b"\xff"])
+@pytest.mark.parametrize("text", [b"\xff", b"a\xc3", b"\xed\xa0\x80", b"\\ud800", b"\\u12"])
+def test_text_that_is_no_text_is_refused(name: bytes, text: bytes) -> None:
+    for datatype in (b"BYTES", b"FP32", text):
+        content = b'{"inputs": [{"name": "%b", "datatype": "%b", "shape": [1], "data": ["%b"]}]}' % (name, datatype, text)
+        with pytest.raises(InvalidRequest):
+            decode_request("m", "", content, None)
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=12), st.sampled_from(["BYTES", "FP32", "BOOL", "INT64"]))
+def test_any_bytes_as_values_are_read_or_refused(data: bytes, datatype: str) -> None:
+    for values in (data, b'"%b"' % data, b"1,%b" % data, b"NaN,%b" % data):
+        with suppress(InvalidRequest, Unsupported):
+            content = b'{"inputs": [{"name": "x", "datatype": "%b", "shape": [1], "data": [%b]}]}' % (datatype.encode(), values)
+            decode_request("m", "", content, None)
+
+
 def test_typed_numbers_of_a_message_are_not_wrapped() -> None:
     assert from_numbers("x", "INT8", [2], [-128, 127]).tolist() == [-128, 127]
     with pytest.raises(InvalidRequest, match="values that are not INT8"):
