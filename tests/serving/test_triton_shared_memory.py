@@ -70,6 +70,17 @@ def test_inputs_are_in_memory_that_is_used_again_and_given_back_at_the_end(trito
     use(repository, triton, work)
 
 
+def test_memory_that_triton_lets_go_of_a_little_after_its_answer_is_given_back_too(
+    triton: Sharing, repository: Repository
+) -> None:
+    async def work(engine: TritonEngine) -> None:
+        check(await ask(engine, repository, "probe"), "probe")
+        triton.refuses_to_let_go = 3
+
+    use(repository, triton, work)
+    assert triton.refuses_to_let_go < 0
+
+
 def test_small_inputs_go_with_the_message(triton: Sharing, repository: Repository) -> None:
     async def work(engine: TritonEngine) -> None:
         check(await ask(engine, repository, "late", rows=2), "late", rows=2)

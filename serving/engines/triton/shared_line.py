@@ -30,6 +30,8 @@ _pb: Any = service_pb2
 SHARED_FROM_BYTES = 128 << 10  # of a request's inputs: what is less is sent as cheaply
 _ASK_S = 5.0
 _AGAIN_S = 1.0  # until Triton is asked once more to let go of what it still reads
+_LETS_GO_S = 2.0  # for Triton to let go of what it has answered already; it answers first
+_SOON_S = 0.02
 _Code = grpc.StatusCode
 _GONE = (_Code.UNAVAILABLE, _Code.CANCELLED, _Code.DEADLINE_EXCEEDED)
 # What may have been for the shared memory's sake, or is for another Triton.
@@ -73,7 +75,7 @@ class SharedLine:
             self._work.set()
             await self._keeper
         slabs = self._slabs.known
-        await asyncio.gather(*(self._unregister(slab.name) for slab in slabs))
+        await asyncio.gather(*(self._unregister_soon(slab.name) for slab in slabs))
         for slab in slabs:
             slab.close()
         await self._line.aclose()
@@ -133,7 +135,7 @@ class SharedLine:
                     self._slabs.stop_growing()
 
     async def _give_up(self, slab: Slab) -> None:
-        if await self._unregister(slab.name):
+        if await self._unregister(slab.name) is None:
             self._slabs.forget(slab)
 
     async def _grow(self, byte_size: int) -> None:
@@ -146,13 +148,19 @@ class SharedLine:
             raise
         self._slabs.put(slab)
 
-    async def _unregister(self, name: str) -> bool:
-        """Return whether Triton has let go of the region, or will; it does not (24.10) while it reads it."""
+    async def _unregister(self, name: str) -> grpc.StatusCode | None:
+        """Return why Triton keeps the region, None where it has let go; it does not (24.10) while it reads it, and briefly after."""
         try:
             await self._line.stub.SystemSharedMemoryUnregister(_pb.SystemSharedMemoryUnregisterRequest(name=name), timeout=_ASK_S)
-        except grpc.aio.AioRpcError:
-            return False
-        return True
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+        return None
+
+    async def _unregister_soon(self, name: str) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LETS_GO_S):
+                while await self._unregister(name) not in (None, *_GONE):
+                    await asyncio.sleep(_SOON_S)
 
     async def _unregister_abandoned(self) -> None:
         regions = (await self._line.stub.SystemSharedMemoryStatus(_pb.SystemSharedMemoryStatusRequest(), timeout=_ASK_S)).regions
