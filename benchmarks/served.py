@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,14 +43,17 @@ def with_cache(folder: Path) -> Mapping[str, str]:
 
 
 @contextlib.contextmanager
-def served(repository: Path, *options: str, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
+def served(
+    repository: Path, *options: str, environment: Mapping[str, str] | None = None, program: Sequence[str] = ("espalier.cli",)
+) -> Iterator[ServerProcess]:
     """Run `espalier serve repository options` on free ports; yield when it is ready, end it afterwards. Raises RuntimeError.
 
     The embedded engine computes on the CPU, as all in the benchmarks. environment: variables beside those of this process.
+    program: a module in place of the command, and its first arguments.
     """
     provider = () if "--engine" in options else ("--provider", "cpu")
     ports = ("--http-port", "0", "--grpc-port", "0")
-    command = [sys.executable, "-m", "espalier.cli", "serve", str(repository), *ports, *provider, *options]
+    command = [sys.executable, "-m", *program, "serve", str(repository), *ports, *provider, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}) as process:
         try:
             assert process.stdout is not None

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import Sample, growth_percent, main, measure
-from benchmarks.soak_requests import make_cases
+from benchmarks.soak.__main__ import main
+from benchmarks.soak.requests import good_and_bad_cases
+from benchmarks.soak.run import Sample, growth_percent, make_cases, measure
+from benchmarks.soak.state import Holds
 from benchmarks.tiny import TASKS, write_tiny_family
 from serving.repository import Repository
 
@@ -33,21 +35,32 @@ def test_growth_is_counted_after_the_warm_up() -> None:
     assert growth_percent(leaking, 100) == pytest.approx(100 * (1095.5 - 1023.5) / 1023.5)
 
 
-def test_cases_are_named_apart_and_half_of_them_are_good(repository: Repository) -> None:
-    cases = make_cases(repository)
+def test_cases_are_named_apart_half_of_them_are_good_and_the_hostile_take_their_part(repository: Repository) -> None:
+    cases, others = make_cases(repository, hostile=0.3), good_and_bad_cases(repository)
     assert max(Counter(case.name for case in cases).values()) == 1
-    good = sum(case.share for case in cases if case.statuses & {200, "OK"})  # type: ignore[operator]
-    assert 0.4 < good / sum(case.share for case in cases) < 0.7
+    good = sum(case.share for case in others if case.statuses & {200, "OK"})  # type: ignore[operator]
+    assert 0.4 < good / sum(case.share for case in others) < 0.7
+    hostile = sum(case.share for case in cases if case.name.startswith("hostile"))
+    assert hostile / sum(case.share for case in cases) == pytest.approx(0.3)
+
+
+def test_what_is_more_than_it_was_is_said() -> None:
+    before = Holds(100, 10, 5, {"waiting": 0.0})
+    assert Holds(101, 9, 5, {"waiting": 0.0}).more_than(before) == []
+    lines = Holds(103, 11, 6, {"waiting": 2.0}).more_than(before)
+    assert [line.split()[0] for line in lines] == ["waiting", "descriptors:", "threads:", "resident:"]
 
 
 @pytest.mark.slow
 def test_a_short_soak_meets_every_case_and_every_answer_is_right(repository: Repository) -> None:
-    soak = measure(repository, 1500, clients=3)
+    soak = measure(repository, 1500, clients=3, rest_s=0)
     assert soak.wrong == ()
     assert sum(sum(statuses.values()) for statuses in soak.answers.values()) == 1500
-    assert all(soak.answers.values())
+    assert len([name for name, statuses in soak.answers.items() if statuses]) > 0.9 * len(soak.answers)
     assert soak.samples[-1].requests == 1500
     assert min(sample.resident_bytes for sample in soak.samples) > 20e6
+    assert soak.loads
+    assert not any(soak.after.gauges.values())
 
 
 @pytest.mark.slow

@@ -23,31 +23,39 @@ Make = Callable[[int], bytes]  # of the request's number, so that no two need be
 
 @dataclass(frozen=True)
 class HttpCase:
-    """A request over HTTP as bytes. statuses: that are right; none: the client hangs up without waiting for an answer."""
+    """A request over HTTP as bytes. statuses: that are right; none: the client hangs up without waiting for an answer.
+
+    share: of all requests, in proportion. same: whether its answers in binary are all the same numbers.
+    """
 
     name: str
     make: Make
-    statuses: frozenset[int]
-    share: int = 1
+    statuses: frozenset[int | str]
+    share: float = 1
+    same: bool = False
 
 
 @dataclass(frozen=True)
 class GrpcCase:
-    """A gRPC call with a message as bytes. statuses: that are right, by name. cancelled: the client gives up at once."""
+    """A gRPC call with a message as bytes. statuses: that are right, by name. cancelled: the client gives up at once.
+
+    share, same: as of `HttpCase`.
+    """
 
     name: str
     method: str
     make: Make
     statuses: frozenset[str]
-    share: int = 1
+    share: float = 1
     cancelled: bool = False
+    same: bool = False
 
 
 Case = HttpCase | GrpcCase
 
 
-def make_cases(repository: Repository) -> Sequence[Case]:
-    """Return the cases for a repository whose tasks take one input. share: of all requests, in proportion; about half are good."""
+def good_and_bad_cases(repository: Repository) -> Sequence[Case]:
+    """Return the cases for a repository whose tasks take one input; about half of the requests are good."""
     task = next(iter(repository.tasks.values()))
     (spec,) = task.inputs
     rows = np.random.default_rng(0).integers(0, 256, (1, *spec.shape)).astype(NUMPY_DTYPES[spec.dtype])
@@ -60,8 +68,8 @@ def _good_http(task: str, spec: TensorSpec, rows: Any) -> list[Case]:
     everything = binary_body(spec, rows)
     return [
         HttpCase("numbers", _post(infer, numbers), _only(200), 4),
-        HttpCase("binary", _infer(task, everything), _only(200), 8),
-        HttpCase("all tasks", _infer(ALL_TASKS, everything), _only(200), 8),
+        HttpCase("binary", _infer(task, everything), _only(200), 8, same=True),
+        HttpCase("all tasks", _infer(ALL_TASKS, everything), _only(200), 8, same=True),
         HttpCase("compressed", _post(infer, gzip.compress(numbers), "Content-Encoding: gzip"), _only(200)),
         HttpCase("image", _post("/predict?top_k=2", _picture()), frozenset((200, 400)), 2),  # 400: no images here
         HttpCase("metadata", _get(f"/v2/models/{task}"), _only(200)),
@@ -94,7 +102,7 @@ def _bad_http(task: str, spec: TensorSpec, rows: Any) -> list[Case]:
         HttpCase("half an image", _post("/predict", picture[:60]), _only(400)),
         HttpCase("unknown task", lambda number: request_bytes("POST", f"/predict?tasks=t{number}", body=picture), _only(400)),
         HttpCase("no time", _infer(task, (in_a_hurry, blob)), frozenset((200, 504)), 2),
-        HttpCase("model control", _post(f"/v2/repository/models/{task}/unload", b"{}"), _only(501)),
+        HttpCase("model control", _post(f"/v2/repository/models/{task}/unload", b"{}"), frozenset((401, 501))),
         HttpCase("hangs up early", lambda number: whole[: 50 + number % 200], frozenset(), 2),
         HttpCase("hangs up late", _infer(task, (head, blob)), frozenset(), 2),
         HttpCase("bomb", lambda number: _bomb(infer, bomb, number), frozenset((404, 413))),
@@ -113,8 +121,8 @@ def _grpc(task: str, spec: TensorSpec, rows: Any) -> list[Case]:
     hurried = message(task, timeout=1)
     invalid = frozenset(("INVALID_ARGUMENT",))
     return [
-        GrpcCase("gRPC", "ModelInfer", lambda number: good, frozenset(("OK",)), 12),
-        GrpcCase("gRPC all tasks", "ModelInfer", lambda number: everything, frozenset(("OK",)), 6),
+        GrpcCase("gRPC", "ModelInfer", lambda number: good, frozenset(("OK",)), 12, same=True),
+        GrpcCase("gRPC all tasks", "ModelInfer", lambda number: everything, frozenset(("OK",)), 6, same=True),
         GrpcCase("gRPC statistics", "ModelStatistics", lambda number: b"", frozenset(("OK",))),
         GrpcCase("gRPC wrong shape", "ModelInfer", lambda number: wrong, invalid, 3),
         GrpcCase("gRPC no message", "ModelInfer", lambda number: b"\x0a\xff" + good[2:], invalid, 3),
@@ -125,7 +133,7 @@ def _grpc(task: str, spec: TensorSpec, rows: Any) -> list[Case]:
     ]
 
 
-def _only(status: int) -> frozenset[int]:
+def _only(status: int) -> frozenset[int | str]:
     return frozenset((status,))
 
 
