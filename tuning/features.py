@@ -6,11 +6,9 @@ recently used ones give way; what is larger than the limit lives in a memory-map
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,8 +40,8 @@ class _Entry:
 class FeatureStore:
     """Features by prefix and images; may be used by several threads, and by several trainers: they hold different image tensors.
 
-    limit_bytes: of memory; 0 holds nothing. folder: where files may go, None for nowhere; they are gone when the store is closed or
-    no longer used. say: is told the size of an entry before it is computed. Raises BadOptions when `folder` is not there.
+    limit_bytes: of memory; 0 holds nothing. folder: where files may go, None for nowhere; they are gone when nobody has their features
+    any more. say: is told the size of an entry before it is computed. Raises BadOptions when `folder` is not there.
     """
 
     def __init__(self, limit_bytes: int, folder: Path | None = None, say: OnCached | None = None) -> None:
@@ -52,22 +50,18 @@ class FeatureStore:
         self.enabled = limit_bytes > 0 or folder is not None
         self._limit = limit_bytes
         self._say = say or (lambda sentence: None)
-        self._files = Path(tempfile.mkdtemp(prefix="espalier-features-", dir=folder)) if folder is not None else None
-        self._remove = weakref.finalize(self, shutil.rmtree, self._files, ignore_errors=True) if self._files else None
+        self._folder = folder
         self._entries: OrderedDict[tuple[str, int], _Entry] = OrderedDict()
-        self._numbers = itertools.count()
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Forget everything, and remove the files."""
+        """Forget everything."""
         self._entries.clear()
-        if self._remove is not None:
-            self._remove()
 
     def has_room(self, prefix: nn.Module, images: Tensor, rows: int, compute: Compute) -> bool:
         """Return whether the features of `rows` images can be held at all; `images`: some of them, uint8."""
         size = sum(sample.nbytes for sample in _run(prefix, images[:1], compute)) * rows
-        return size <= self._limit or (self._files is not None and size <= _DISK_SHARE * shutil.disk_usage(self._files).free)
+        return size <= self._limit or (self._folder is not None and size <= _DISK_SHARE * shutil.disk_usage(self._folder).free)
 
     def get(self, key: str, what: str, prefix: nn.Module, images: Tensor, compute: Compute) -> Features:
         """Return the features of `images` (uint8, n of them): tensors of n rows on the CPU. Nobody may write to them.
@@ -84,7 +78,7 @@ class FeatureStore:
     def _compute(self, prefix: nn.Module, images: Tensor, what: str, compute: Compute) -> _Entry:
         samples = _run(prefix, images[:1], compute)
         size = sum(sample.nbytes for sample in samples) * len(images)
-        in_memory = self._files is None or size <= self._limit
+        in_memory = self._folder is None or size <= self._limit
         self._say(
             f"{size / 1e6:,.0f} MB of frozen features of {len(images):,} {what} images, {'in memory' if in_memory else 'in a file'}"
         )
@@ -103,12 +97,11 @@ class FeatureStore:
             del self._entries[name]
 
     def _mapped(self, shape: tuple[int, ...], sample: Tensor) -> Tensor:
-        assert self._files is not None
-        file = self._files / f"{next(self._numbers)}.bin"
         # Channels last in the file where they are in memory: a batch is then read in one piece either way.
         last = _is_channels_last(sample)
         stored = (shape[0], *shape[2:], shape[1]) if last else shape
-        array = np.memmap(file, dtype=sample.numpy().dtype, mode="w+", shape=stored)
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            array = np.memmap(file, dtype=sample.numpy().dtype, mode="w+", shape=stored)
         tensor = torch.from_numpy(array)
         return tensor.movedim(-1, 1) if last else tensor
 
