@@ -119,7 +119,7 @@ def test_files_have_no_name_and_are_gone_with_the_store(tmp_path: Path) -> None:
     store = FeatureStore(0, tmp_path)
     store.get("a", "training", _Prefix(), IMAGES, CPU)
     assert not list(tmp_path.iterdir())
-    assert _mapped_below(tmp_path) == 1
+    assert _mapped_below(tmp_path) == 2
     store.close()
     gc.collect()
     assert _mapped_below(tmp_path) == 0
