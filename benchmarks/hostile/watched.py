@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import mmap
+import runpy
 import struct
 import sys
 import threading
@@ -87,9 +88,7 @@ def main() -> None:
     watch(longest)
     threading.Thread(target=longest.tidy_for_ever, daemon=True).start()
     sys.modules["uvloop"] = None  # type: ignore[assignment]
-    from espalier.cli import main as serve
-
-    serve()
+    runpy.run_module("espalier.cli", run_name="__main__")
 
 
 if __name__ == "__main__":
