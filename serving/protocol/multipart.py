@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from python_multipart import multipart
 from python_multipart.exceptions import FormParserError
 
-from serving.errors import BodyTooLarge, InvalidRequest
+from serving.errors import ImageFileTooLarge, InvalidRequest, TooManyFiles
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class _Collector:
 
     def _begin(self) -> None:
         if len(self.files) == self._max_files:
-            raise InvalidRequest(f"The form has more than the limit of {self._max_files} files; send fewer at once.")
+            raise TooManyFiles(self._max_files)
         self._headers, self._data = {}, bytearray()
 
     def _add_header(self, data: bytes, start: int, end: int) -> None:
@@ -93,7 +93,7 @@ class _Collector:
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         if len(self._data) + end - start > self._max_file_bytes:
-            raise BodyTooLarge(self._max_file_bytes)
+            raise ImageFileTooLarge(self._max_file_bytes)
         self._data += memoryview(data)[start:end]
 
     def _end(self) -> None:
