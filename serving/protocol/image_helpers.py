@@ -82,9 +82,11 @@ class Helper:
         self._process.wait()
 
     def _failure(self, picture: Picture) -> NotAnImage:
+        was_ended = self._is_broken
         self.end()
         code = self._process.wait()
-        log.warning("A process that decoded a picture has ended with %d.", code)
+        if not was_ended:
+            log.warning("A process that decoded a picture has ended with %d.", code)
         if code in _OUT_OF_BOUNDS:
             return TooCostlyImage(picture.where)
         return NotAnImage(f"The {picture.file.format} image{picture.where} makes its decoder fail; save the picture again.")
