@@ -20,6 +20,12 @@ _SEARCHED = 1 << 20  # bytes at a time: Python's lock is kept meanwhile
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not stuffed zeros, nor what makes a scan restart
 _TEM, _EOI, _SOS = 0x01, 0xD9, 0xDA
 _ASIDE = frozenset([*range(0xE1, 0xEE), 0xEF, 0xFE])  # APP1 to APP13, APP15, comments; APP0 and APP14 say what the colours mean
+_RUN_LENGTHS = (b"\1\0\0\0", b"\2\0\0\0")  # of a BMP, whose decoder is written in Python
+_COPIED_PIXELS = 1 << 22  # of WebP: Pillow keeps Python's lock while it copies them, a hundredth of a second for so many
+_STRANGE_PIXELS, _STRANGE_BYTES = (
+    1 << 16,
+    1 << 18,
+)  # where a decoder can be made to take far more time or memory than its pixels explain
 _GIF_TABLE, _GIF_CONTROL = 0x80, 0xF9
 
 
@@ -27,13 +33,13 @@ _GIF_TABLE, _GIF_CONTROL = 0x80, 0xF9
 class ImageFile:
     """A file whose format is known. data: of it, what makes the picture. scans: how often a decoder goes through the pixels.
 
-    is_plain: whether its decoder takes memory and time by its pixels alone, and lets other threads work meanwhile.
+    thread_pixels: beyond so many its decoder is not for a thread, which cannot be stopped; None: as of all pictures.
     """
 
     format: str
     data: bytes
     scans: int = 1
-    is_plain: bool = True
+    thread_pixels: int | None = None
 
 
 def read_file(data: bytes) -> ImageFile | None:
@@ -45,10 +51,14 @@ def read_file(data: bytes) -> ImageFile | None:
     if data.startswith((b"GIF87a", b"GIF89a")):
         return ImageFile("GIF", _joined(data, _gif_pieces(data)))
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return ImageFile("WEBP", data, is_plain=data[12:16] == b"VP8 ")
+        return ImageFile("WEBP", data, thread_pixels=_COPIED_PIXELS if data[12:16] == b"VP8 " else _strange_pixels(data))
     if data.startswith(b"BM"):
-        return ImageFile("BMP", data, is_plain=data[30:34] not in (b"\1\0\0\0", b"\2\0\0\0"))  # of run lengths
+        return ImageFile("BMP", data, thread_pixels=_strange_pixels(data) if data[30:34] in _RUN_LENGTHS else None)
     return None
+
+
+def _strange_pixels(data: bytes) -> int:
+    return _STRANGE_PIXELS if len(data) <= _STRANGE_BYTES else 0
 
 
 def _joined(data: bytes, pieces: Iterator[tuple[int, int]]) -> bytes:

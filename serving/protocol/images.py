@@ -19,7 +19,6 @@ from serving.protocol.work_pool import Check, no_check
 _KNOWN = "PNG, JPEG, WebP, GIF or BMP"
 _MOST_SCANS = 12  # of a picture with the most pixels; people's progressive JPEGs have some ten
 _BLOCK = 8  # JPEG decodes whole blocks of so many pixels squared
-_STRANGE_PIXELS = 1 << 16  # with one that is not plain, a thread of ours is busy for some milliseconds
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,8 @@ class Picture:
 
     def is_heavy(self, limits: ImageLimits) -> bool:
         """Whether a thread is not to decode it."""
-        return self.cost > limits.max_thread_cost or not (self.file.is_plain or self.pixels <= _STRANGE_PIXELS)
+        most = self.file.thread_pixels
+        return self.cost > limits.max_thread_cost or (most is not None and self.pixels > most)
 
     def resized_pixels(self, ways: Sequence[Preprocessing]) -> int:
         """Return how many it has when it is resized, for all of `ways` together."""

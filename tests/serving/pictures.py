@@ -79,3 +79,10 @@ def many_scans(size: int, scans: int) -> bytes:
     second = segment(0xDA, b"\x01\x01\x00\x01\x3f\x01") + data
     again = segment(0xDA, b"\x01\x01\x00\x01\x3f\x10") + data  # looks at all that is known of each block
     return start + tables + first + second + again * (scans - 2) + b"\xff\xd9"
+
+
+def run_lengths(size: int, data: bytes) -> bytes:
+    """Return a BMP of 256 colours and `size` pixels squared, whose compressed pixels are `data`."""
+    start = 14 + 40 + 4 * 256
+    head = struct.pack("<IiiHHIIiiII", 40, size, size, 1, 8, 1, len(data), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + head + bytes(4 * 256) + data

@@ -18,7 +18,7 @@ from serving.errors import NotAnImage, TooManyScans, TooManySections
 from serving.preprocessing import to_rgb
 from serving.protocol.image_files import MAX_SECTIONS, read_file
 from serving.protocol.images import ImageLimits, decode_image, open_picture
-from tests.serving.pictures import FORMATS, MOVING, chunk, file, many_scans, picture, segment, with_chunks
+from tests.serving.pictures import FORMATS, MOVING, chunk, file, many_scans, picture, run_lengths, segment, with_chunks
 
 LIMITS = ImageLimits()
 TEXT = b"what nobody here looks at \xff\xda\xff\xd9" * 100
@@ -151,3 +151,32 @@ def test_what_is_not_looked_at_takes_no_time(data: bytes) -> None:
     began = time.thread_time()
     assert decode_image(data, LIMITS).size == (8, 8)
     assert time.thread_time() - began < 0.2
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "options", "is_heavy"),
+    [
+        ((2000, 2000), "JPEG", {}, False),
+        ((2000, 2000), "PNG", {}, False),
+        ((2000, 2000), "WEBP", {"method": 0}, False),
+        ((2200, 2000), "WEBP", {"method": 0}, True),
+        ((250, 250), "WEBP", {"lossless": True}, False),
+        ((300, 300), "WEBP", {"lossless": True}, True),
+    ],
+)
+def test_what_is_decoded_in_a_process(size: tuple[int, int], kind: str, options: dict[str, Any], is_heavy: bool) -> None:
+    assert open_picture("It", file(kind, Image.new("RGB", size), **options), "", LIMITS).is_heavy(LIMITS) == is_heavy
+
+
+def test_scans_make_a_picture_costly() -> None:
+    assert [open_picture("It", many_scans(1000, scans), "", LIMITS).is_heavy(LIMITS) for scans in (98, 102)] == [False, True]
+
+
+@pytest.mark.parametrize(("size", "runs", "is_heavy"), [(250, 10, False), (300, 10, True), (250, 200_000, True)])
+def test_run_lengths_are_for_a_process_where_they_are_many(size: int, runs: int, is_heavy: bool) -> None:
+    assert open_picture("It", run_lengths(size, b"\x01\x01" * runs), "", LIMITS).is_heavy(LIMITS) == is_heavy
+
+
+def test_run_lengths_are_decoded() -> None:
+    image = decode_image(run_lengths(20, b"\x14\x07\0\0" * 20), LIMITS)
+    assert set(image.get_flattened_data()) == {7}
