@@ -116,7 +116,7 @@ class Helpers:
             self._give(helper)
         return as_rows(made, ways)
 
-    def end_idle(self, idle_s: float = IDLE_S) -> None:
+    def end_idle(self, idle_s: float) -> None:
         """End the processes that nobody has used for so many seconds."""
         before = time.monotonic() - idle_s
         with self._lock:

@@ -34,11 +34,17 @@ class ImageWorkers:
     A request with a picture that is heavy (`Picture.is_heavy`) goes to a process in place of a thread, of which there are two at most:
     whatever it costs, it keeps no thread from the others, and ends when it is cancelled. Requests that find all threads (or processes)
     busy wait in the order in which they came, until `limits.max_waiting_pixels` wait. To be used from one event loop; closing it ends the
-    processes and lets go of the threads.
+    processes and lets go of the threads. idle_s: after how many seconds a process ends for which there was nothing to do.
     """
 
-    def __init__(self, limits: ImageLimits = ImageLimits(), threads: int | None = None) -> None:  # noqa: B008 (frozen)
+    def __init__(
+        self,
+        limits: ImageLimits = ImageLimits(),  # noqa: B008 (frozen)
+        threads: int | None = None,
+        idle_s: float = IDLE_S,
+    ) -> None:
         self.limits = limits
+        self._idle_s = idle_s
         threads = threads or min(available_cores(), _MOST_THREADS)
         processes = min(threads, _MOST_PROCESSES)
         # One more than jobs: it reads headers while the others are busy. Never on the event loop: a hostile header takes seconds.
@@ -108,7 +114,9 @@ class ImageWorkers:
     def _end_helpers_later(self) -> None:
         if self._end_idle is not None:
             self._end_idle.cancel()
-        self._end_idle = asyncio.get_running_loop().call_later(IDLE_S, self._pool.submit, self._helpers.end_idle)
+        self._end_idle = asyncio.get_running_loop().call_later(
+            self._idle_s, self._pool.submit, self._helpers.end_idle, self._idle_s
+        )
 
     def __enter__(self) -> Self:
         return self

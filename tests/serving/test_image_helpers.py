@@ -98,7 +98,7 @@ def test_a_process_is_kept_also_after_a_broken_picture_and_ends_when_nobody_has_
     with pytest.raises(NotAnImage, match="The PNG image in file is damaged or truncated"):
         helpers.rows(opened(file("PNG", picture(64, 64))[:200]), WAYS, Cancellation())
     helpers.rows(opened(EASY), WAYS, Cancellation())
-    helpers.end_idle()
+    helpers.end_idle(60.0)
     assert len(before) == 1
     assert children() == before
     helpers.end_idle(0.0)
@@ -106,6 +106,16 @@ def test_a_process_is_kept_also_after_a_broken_picture_and_ends_when_nobody_has_
     helpers.close()
     with pytest.raises(NotWanted):
         helpers.rows(opened(EASY), WAYS, Cancellation())
+
+
+def test_workers_end_a_process_that_has_had_nothing_to_do() -> None:
+    async def inside() -> None:
+        with ImageWorkers(LIMITS, threads=1, idle_s=0.2) as workers:
+            await workers.rows(opening(file("WEBP", picture(300, 300), lossless=True)), WAYS)
+            assert len(children()) == 1
+            await eventually(lambda: not children())
+
+    asyncio.run(inside())
 
 
 def test_a_process_that_fails_is_a_sentence_and_another_one_follows() -> None:
