@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 from serving.errors import TooManySections
 
-MAX_SECTIONS = (
-    1 << 16
-)  # markers of JPEG, chunks of PNG, blocks of GIF: a photograph has some dozens, a PNG of 32 MiB some thousands
+# Markers of JPEG, chunks of PNG, blocks of GIF: a photograph has some dozens, a PNG of 32 MiB some thousands.
+MAX_SECTIONS = 1 << 16
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SEARCHED = 1 << 20  # bytes at a time: Python's lock is kept meanwhile
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not stuffed zeros, nor what makes a scan restart
@@ -22,10 +21,8 @@ _TEM, _EOI, _SOS = 0x01, 0xD9, 0xDA
 _ASIDE = frozenset([*range(0xE1, 0xEE), 0xEF, 0xFE])  # APP1 to APP13, APP15, comments; APP0 and APP14 say what the colours mean
 _RUN_LENGTHS = (b"\1\0\0\0", b"\2\0\0\0")  # of a BMP, whose decoder is written in Python
 _COPIED_PIXELS = 1 << 22  # of WebP: Pillow keeps Python's lock while it copies them, a hundredth of a second for so many
-_STRANGE_PIXELS, _STRANGE_BYTES = (
-    1 << 16,
-    1 << 18,
-)  # where a decoder can be made to take far more time or memory than its pixels explain
+# Where a decoder can be made to take far more time or memory than its pixels explain:
+_STRANGE_PIXELS, _STRANGE_BYTES = 1 << 14, 1 << 18
 _GIF_TABLE, _GIF_CONTROL = 0x80, 0xF9
 
 

@@ -25,7 +25,7 @@ from serving.protocol.image_helpers import Helpers
 from serving.protocol.image_workers import ImageWorkers
 from serving.protocol.images import ImageLimits, Picture, make_rows, open_pictures
 from serving.protocol.work_pool import Check, NotWanted
-from tests.serving.pictures import FORMATS, file, many_scans, picture
+from tests.serving.pictures import FORMATS, file, many_scans, many_tables, picture
 
 WAYS = [Preprocessing(8, 8), Preprocessing(6, 5, interpolation="bilinear", crop_fraction=0.8)]
 LIMITS = ImageLimits(max_pixels=170_000_000)
@@ -230,6 +230,22 @@ def test_a_process_may_take_no_more_memory_than_a_picture_of_this_size_needs() -
     data = file("PNG", Image.new("RGB", (3000, 3000)))
     done = subprocess.run([sys.executable, "-c", LITTLE], input=data, capture_output=True, timeout=60, check=True)
     assert b"takes more memory or time to decode than its size explains" in done.stdout
+
+
+def test_tables_that_no_picture_needs_are_not_made() -> None:
+    helpers = Helpers(LIMITS)
+    helpers.rows(opened(many_tables(64)), WAYS, Cancellation())
+    (pid,) = children()
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    with pytest.raises(NotAnImage):
+        helpers.rows(opened(many_tables(1024)), WAYS, Cancellation())
+    assert children() == {pid}
+    assert kilobytes(pid, "VmHWM") - kilobytes(pid, "VmRSS") < 2 * 12 * 1024  # 380 MB without the limit
+    helpers.close()
+
+
+def kilobytes(pid: int, name: str) -> int:
+    return next(int(line.split()[1]) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(name))
 
 
 def test_a_process_ends_with_whoever_has_begun_it() -> None:
