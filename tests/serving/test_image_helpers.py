@@ -133,8 +133,7 @@ def test_one_that_has_gone_while_nobody_wanted_it_is_nobodys_trouble() -> None:
     helpers = Helpers(LIMITS)
     helpers.rows(opened(EASY), WAYS, Cancellation())
     os.kill(pid := children().pop(), signal.SIGKILL)
-    while not has_ended(pid):
-        time.sleep(0.01)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # it has gone, and nobody has heard of it
     helpers.rows(opened(EASY), WAYS, Cancellation())
     assert pid not in children()
     helpers.close()
