@@ -13,7 +13,16 @@ from PIL import Image
 
 from serving.classify import best, label_of, scores
 from serving.engines.base import Array
-from serving.errors import DeadlineExceeded, InvalidRequest, NoImageTask, NotAnImage, NoTask, TooManyNames, UnknownTask
+from serving.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    NoImageTask,
+    NotAnImage,
+    NoTask,
+    TooManyNames,
+    TooManyPixels,
+    UnknownTask,
+)
 from serving.messages import ScoredLabel
 from serving.preprocessing import Preprocessing
 from serving.repository.model import Task, TensorSpec
@@ -98,7 +107,7 @@ def check_resized(width: int, height: int, ways: Sequence[Preprocessing], max_pi
     for way in ways:
         wide, high = way.resized_size(width, height)
         if wide * high > max_pixels:
-            raise NotAnImage(
+            raise TooManyPixels(
                 f"The image{where} has {width} x {height} pixels, which would be resized to {wide} x {high}, more than the limit of "
                 f"{max_pixels} pixels; crop it first."
             )

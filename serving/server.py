@@ -32,6 +32,7 @@ from serving.protocol.http import MAX_BODY_BYTES, create_app
 from serving.protocol.http_infer import InferFront
 from serving.protocol.http_server import HttpServer
 from serving.protocol.image_workers import ImageWorkers
+from serving.protocol.images import ImageLimits
 from serving.protocol.pending import PendingBytes, default_pending_bytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.protocol.work_pool import WorkPool
@@ -64,6 +65,7 @@ class Server:
     observers: who else hears what happens, beside metrics, log and traces. check_samples: whether every task's answer is compared with
     what was recorded at its export before the server is ready, as it always is when a task is loaded later. rows_record: a file that keeps
     which segments of older repositories may be batched, so that the next start need not find out again; None: none.
+    image_limits: what images may be sent; None: the usual ones.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Server:
         check_samples: bool = False,
         rows_record: Path | None = None,
         plain: bool = True,
+        image_limits: ImageLimits | None = None,
     ) -> None:
         self.host = host
         self.http_port = http_port
@@ -105,6 +108,7 @@ class Server:
         self._admin = Admin(admin_token)
         self._check_samples = check_samples
         self._rows_record = rows_record
+        self._image_limits = image_limits or ImageLimits()
         limit = options.sessions.memory_limit_bytes if options else None
         self._read_plain: ReadPlain = partial(read_plain, memory_limit_bytes=limit) if plain else refuse_plain
         self._closing = contextlib.AsyncExitStack()
@@ -156,7 +160,8 @@ class Server:
             add_service(grpc_server, router, memory, self._admin, self._pending, pool)
             await grpc_server.start()
             limit = self._max_body_bytes
-            images = stack.enter_context(ImageWorkers())
+            images = stack.enter_context(ImageWorkers(self._image_limits))
+            observation.metrics.watch_images(lambda: images.waiting_pixels)
             app = create_app(
                 router,
                 max_body_bytes=limit,

@@ -90,6 +90,18 @@ def serve(
             "of the memory, 4 GiB at most.",
         ),
     ] = None,
+    max_image_pixels: Annotated[
+        int,
+        typer.Option(
+            min=1, max=170_000_000, help="Pixels of a picture; those of a request's pictures together may be twice as many."
+        ),
+    ] = 50_000_000,
+    max_image_bytes: Annotated[
+        int,
+        typer.Option(
+            parser=parse_size, metavar="SIZE", help="Bytes of an image's file; a form with several may have twice as many."
+        ),
+    ] = "32MiB",  # type: ignore[assignment]
     learn_rows: Annotated[
         bool, typer.Option("--learn-rows/--no-learn-rows", help="Find out at the start how many rows are best for each segment.")
     ] = True,
@@ -155,6 +167,7 @@ def serve(
     from serving.engines.embedded import EngineOptions
     from serving.engines.sessions import SessionStoreOptions
     from serving.observe.logs import set_up_logging
+    from serving.protocol.images import ImageLimits
     from serving.server import run
 
     check_engine_options(context, engine)
@@ -191,6 +204,12 @@ def serve(
         check_samples=check_samples,
         rows_record=None if cache is None else cache.with_name("independent.txt"),
         plain=engine is EngineKind.embedded,
+        image_limits=ImageLimits(
+            max_bytes=max_image_bytes,
+            max_pixels=max_image_pixels,
+            max_total_bytes=2 * max_image_bytes,
+            max_total_pixels=2 * max_image_pixels,
+        ),
     )
 
 

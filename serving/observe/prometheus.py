@@ -34,6 +34,7 @@ class Metrics(Silent, Collector):
         self._deploys = {True: DurationCounter(), False: DurationCounter()}
         self._router: Router | None = None
         self._pending_bytes: Callable[[], int] = lambda: 0
+        self._waiting_pixels: Callable[[], int] = lambda: 0
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
@@ -41,6 +42,10 @@ class Metrics(Silent, Collector):
         """Report the models and segments of `router` from now on. pending_bytes: of its requests that are not answered yet."""
         self._router = router
         self._pending_bytes = pending_bytes
+
+    def watch_images(self, waiting_pixels: Callable[[], int]) -> None:
+        """Report the pixels of images that wait to be decoded from now on."""
+        self._waiting_pixels = waiting_pixels
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format. Takes up to some tenths of a second where there are thousands of tasks."""
@@ -87,6 +92,7 @@ class Metrics(Silent, Collector):
             yield GaugeMetricFamily("espalier_unavailable_segments", "Segments that cannot be opened.", value=lost)
             yield GaugeMetricFamily("espalier_ready", "1 while requests are answered.", value=int(self._router.ready))
             yield GaugeMetricFamily("espalier_pending_bytes", "Of requests not answered yet.", value=self._pending_bytes())
+            yield GaugeMetricFamily("espalier_waiting_pixels", "Of images not decoded yet.", value=self._waiting_pixels())
         with self._lock:
             families = list(self._own())
         yield from families

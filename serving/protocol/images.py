@@ -8,14 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, WebPImagePlugin
 
-from serving.errors import BodyTooLarge, NotAnImage
+from serving.errors import ImageFileTooLarge, NotAnImage, ServingError, TooManyPixels, TooManyScans
 from serving.image_tasks import MAX_PIXELS, Rows, check_resized
 from serving.preprocessing import Preprocessing, to_rgb
+from serving.protocol.image_files import ImageFile, read_file
+from serving.protocol.work_pool import Check, no_check
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _KNOWN = "PNG, JPEG, WebP, GIF or BMP"
+_MOST_SCANS = 12  # of a picture with the most pixels; people's progressive JPEGs have some ten
+_BLOCK = 8  # JPEG decodes whole blocks of so many pixels squared
 
 
 @dataclass(frozen=True)
@@ -25,32 +28,53 @@ class ImageLimits:
     For a form with several files: how many, how large all together with what is between them, and all pictures' pixels together; so,
     too, what becomes of them for all tasks when they are resized.
     max_waiting_pixels: of requests that wait for a thread to decode them, before and after they are resized; some 100 million take a
-    core about a second. Beyond it requests are refused, unless nothing waits.
+    core about a second. Beyond it requests are refused, unless nothing waits. Those that wait for a process count for themselves.
+    max_thread_cost: pixels times scans of a picture that a thread decodes, which cannot be ended; one with more goes to a process.
     """
 
     max_bytes: int = 32 * 1024 * 1024
     max_pixels: int = MAX_PIXELS
     max_files: int = 64
     max_total_bytes: int = 64 * 1024 * 1024
-    max_total_pixels: int = 100_000_000
+    max_total_pixels: int = 2 * MAX_PIXELS
     max_waiting_pixels: int = 400_000_000
+    max_thread_cost: int = 100_000_000
+
+    @property
+    def max_scan_pixels(self) -> int:
+        """Return the most pixels times scans of a picture."""
+        return _MOST_SCANS * self.max_pixels
 
 
 @dataclass(frozen=True)
 class Picture:
     """A picture of which only the header has been read. where: what follows "the image" when something is wrong with it."""
 
-    image: Image.Image
+    file: ImageFile
+    width: int
+    height: int
     where: str
 
     @property
     def pixels(self) -> int:
         """Return how many it has."""
-        return self.image.width * self.image.height
+        return self.width * self.height
+
+    @property
+    def cost(self) -> int:
+        """Return how many pixels a decoder goes through, in all scans."""
+        if self.file.format != "JPEG":
+            return self.pixels
+        return self.file.scans * (-(-self.width // _BLOCK) * -(-self.height // _BLOCK)) * _BLOCK**2
+
+    def is_heavy(self, limits: ImageLimits) -> bool:
+        """Whether a thread is not to decode it."""
+        most = self.file.thread_pixels
+        return self.cost > limits.max_thread_cost or (most is not None and self.pixels > most)
 
     def resized_pixels(self, ways: Sequence[Preprocessing]) -> int:
         """Return how many it has when it is resized, for all of `ways` together."""
-        sizes = (way.resized_size(self.image.width, self.image.height) for way in ways)
+        sizes = (way.resized_size(self.width, self.height) for way in ways)
         return sum(width * height for width, height in sizes)
 
 
@@ -59,22 +83,45 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
 
     Raises BodyTooLarge, NotAnImage.
     """
-    return _decode(Picture(_open("The body", data, limits), ""))
+    return decode(open_picture("The body", data, "", limits))
 
 
-def open_pictures(files: Sequence[tuple[str, str, bytes]], ways: Sequence[Preprocessing], limits: ImageLimits) -> list[Picture]:
+def open_picture(what: str, data: bytes, where: str, limits: ImageLimits) -> Picture:
+    """Return the picture in `data`. what, where: "File 1", " in file 1", or what it is called. Raises BodyTooLarge, NotAnImage."""
+    if not data:
+        raise NotAnImage(f"{what} is empty; send the bytes of an image ({_KNOWN}).")
+    if len(data) > limits.max_bytes:
+        raise ImageFileTooLarge(limits.max_bytes)
+    file = read_file(data)
+    if file is None:
+        raise NotAnImage(f"{what} is not an image; send the bytes of one ({_KNOWN}).")
+    width, height = _read_size(what, file, limits)
+    picture = Picture(file, width, height, where)
+    if picture.pixels > limits.max_pixels:
+        raise _too_large(limits)
+    if file.scans > 1 and picture.cost > limits.max_scan_pixels:
+        raise TooManyScans(file.scans, picture.pixels, limits.max_scan_pixels, where)
+    return picture
+
+
+def open_pictures(
+    files: Sequence[tuple[str, str, bytes]], ways: Sequence[Preprocessing], limits: ImageLimits, check: Check = no_check
+) -> list[Picture]:
     """Return the pictures in `files`, in their order. Nothing is decoded; all limits are known to hold, also for what `ways` make of them.
 
     files: "File 1", " in file 1" or what each is called, and its bytes. Raises BodyTooLarge, and NotAnImage naming the file.
     """
-    pictures = [Picture(_open(what, data, limits), where) for what, where, data in files]
+    pictures = []
+    for what, where, data in files:
+        check()
+        pictures.append(open_picture(what, data, where, limits))
     for picture in pictures:
-        check_resized(picture.image.width, picture.image.height, ways, limits.max_pixels, picture.where)
+        check_resized(picture.width, picture.height, ways, limits.max_pixels, picture.where)
     limit = limits.max_total_pixels
     if sum(picture.pixels for picture in pictures) > limit:
-        raise NotAnImage(f"The images have more than the limit of {limit} pixels together; send fewer at once.")
+        raise TooManyPixels(f"The images have more than the limit of {limit} pixels together; send fewer at once.")
     if sum(picture.resized_pixels(ways) for picture in pictures) > limit:
-        raise NotAnImage(
+        raise TooManyPixels(
             f"Resized for each way in which the tasks take images, there would be more than the limit of {limit} pixels together; "
             "crop long and narrow images first, send fewer at once, or ask for fewer tasks."
         )
@@ -86,48 +133,81 @@ def count_pixels(pictures: Sequence[Picture], ways: Sequence[Preprocessing]) -> 
     return sum(picture.pixels + picture.resized_pixels(ways) for picture in pictures)
 
 
-def make_rows(pictures: list[Picture], ways: Sequence[Preprocessing]) -> Rows:
+def rows_of(picture: Picture, ways: Sequence[Preprocessing], check: Check = no_check) -> list[NDArray[np.uint8]]:
+    """Return what each of `ways` makes of `picture`. Raises NotAnImage, and what `check` raises, which is called between the steps."""
+    image = to_rgb(decode(picture, check))  # once for all ways
+    made = []
+    for way in ways:
+        check()
+        made.append(way(image))
+    return made
+
+
+def make_rows(pictures: list[Picture], ways: Sequence[Preprocessing], check: Check = no_check) -> Rows:
     """Return what each of `ways` makes of `pictures`, which are taken out of the list: one is decoded at a time, and then let go of.
 
-    Raises NotAnImage.
+    Raises NotAnImage, and what `check` raises.
     """
-    rows: dict[Preprocessing, list[NDArray[np.uint8]]] = {way: [] for way in ways}
+    made = []
     while pictures:
-        image = to_rgb(_decode(pictures.pop(0)))  # once for all ways
-        for way, made in rows.items():
-            made.append(way(image))
-    return {way: np.stack(made) for way, made in rows.items()}
+        made.append(rows_of(pictures.pop(0), ways, check))
+    return as_rows(made, ways)
 
 
-def _open(what: str, data: bytes, limits: ImageLimits) -> Image.Image:
-    """Read the header only."""
-    if not data:
-        raise NotAnImage(f"{what} is empty; send the bytes of an image ({_KNOWN}).")
-    if len(data) > limits.max_bytes:
-        raise BodyTooLarge(limits.max_bytes)
-    image = _read_header(what, data, limits)
-    if image.width * image.height > limits.max_pixels:
-        raise _too_large(limits)
-    return image
+def as_rows(made: Sequence[Sequence[NDArray[np.uint8]]], ways: Sequence[Preprocessing]) -> Rows:
+    """Return what `rows_of` made of each picture as what each way made of all."""
+    return {way: np.stack(rows) for way, rows in zip(ways, zip(*made, strict=True), strict=True)}
 
 
-def _decode(picture: Picture) -> Image.Image:
-    image = picture.image
+def decode(picture: Picture, check: Check = no_check) -> Image.Image:
+    """Return `picture` decoded. Raises NotAnImage, and what `check` raises, which is called before each 64 KiB of the file."""
+    check()
     try:
+        image = _open(picture.file, check)
         image.load()
+    except (ServingError, MemoryError):
+        raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise NotAnImage(f"The {image.format} image{picture.where} is damaged or truncated.") from error
+        check()  # may be what has ended it
+        raise NotAnImage(f"The {picture.file.format} image{picture.where} is damaged or truncated.") from error
     return image
 
 
-def _read_header(what: str, data: bytes, limits: ImageLimits) -> Image.Image:
+class _CheckedFile(io.BytesIO):
+    """A file in memory. `check` is called before each read: a decoder that is not wanted any more gets nothing more."""
+
+    def __init__(self, data: bytes, check: Check) -> None:
+        super().__init__(data)
+        self._check = check
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to `size` bytes."""
+        self._check()
+        return super().read(size)
+
+
+class _WebP(WebPImagePlugin.WebPImageFile):
+    """One whose decoder, with its two canvases of 4 bytes a pixel, is let go of before there is room for the picture."""
+
+    def load_prepare(self) -> None:
+        """Make room for the picture."""
+        self._decoder = None
+        super().load_prepare()
+
+
+def _open(file: ImageFile, check: Check) -> Image.Image:
+    stream = io.BytesIO(file.data) if check is no_check else _CheckedFile(file.data, check)
+    return _WebP(stream) if file.format == "WEBP" else Image.open(stream, formats=(file.format,))
+
+
+def _read_size(what: str, file: ImageFile, limits: ImageLimits) -> tuple[int, int]:
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return _open(file, no_check).size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(limits) from error
-    except Exception as error:  # see _decode
+    except Exception as error:  # see decode
         raise NotAnImage(f"{what} is not an image; send the bytes of one ({_KNOWN}).") from error
 
 
 def _too_large(limits: ImageLimits) -> NotAnImage:
-    return NotAnImage(f"The image has more than the limit of {limits.max_pixels} pixels; send a smaller one.")
+    return TooManyPixels(f"The image has more than the limit of {limits.max_pixels} pixels; send a smaller one.")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from email.message import Message
 
 from python_multipart import multipart
 from python_multipart.exceptions import FormParserError
 
-from serving.errors import BodyTooLarge, InvalidRequest
+from serving.errors import ImageFileTooLarge, InvalidRequest, TooManyFiles
+from serving.protocol.work_pool import Check, no_check
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,18 @@ def is_form(content_type: str) -> bool:
     return content_type.lower().startswith("multipart/")
 
 
-def read_files(body: bytes, content_type: str, max_files: int, max_file_bytes: int) -> list[File]:
+def read_files(body: bytes, content_type: str, max_files: int, max_file_bytes: int, check: Check = no_check) -> list[File]:
     """Return the files of the form `body` in their order.
 
-    Raises InvalidRequest when it is no form, or has other fields, no files or too many; BodyTooLarge for a file over the limit.
+    Raises InvalidRequest when it is no form, or has other fields, no files or too many; BodyTooLarge for a file over the limit; and what
+    `check` raises, which is called at every piece of a file.
     """
     kind, options = multipart.parse_options_header(content_type)
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise InvalidRequest(
             "A form is sent as multipart/form-data with a boundary; or send one image's bytes themselves as the body."
         )
-    collector = _Collector(max_files, max_file_bytes)
+    collector = _Collector(max_files, max_file_bytes, check)
     try:
         parser = multipart.MultipartParser(options[b"boundary"], collector.callbacks())
         parser.write(body)
@@ -50,13 +53,15 @@ def read_files(body: bytes, content_type: str, max_files: int, max_file_bytes: i
 class _Collector:
     """Follows the parser through the parts of one form."""
 
-    def __init__(self, max_files: int, max_file_bytes: int) -> None:
+    def __init__(self, max_files: int, max_file_bytes: int, check: Check) -> None:
         self.files: list[File] = []
         self.ended = False
         self._max_files = max_files
         self._max_file_bytes = max_file_bytes
+        self._check = check
         self._header, self._value = b"", b""
         self._headers: dict[bytes, bytes] = {}
+        self._name = ""
         self._data = bytearray()
 
     def callbacks(self) -> multipart.MultipartCallbacks:
@@ -74,7 +79,7 @@ class _Collector:
 
     def _begin(self) -> None:
         if len(self.files) == self._max_files:
-            raise InvalidRequest(f"The form has more than the limit of {self._max_files} files; send fewer at once.")
+            raise TooManyFiles(self._max_files)
         self._headers, self._data = {}, bytearray()
 
     def _add_header(self, data: bytes, start: int, end: int) -> None:
@@ -88,22 +93,36 @@ class _Collector:
         self._header, self._value = b"", b""
 
     def _check_part(self) -> None:
-        if self._file_name() is None:
+        name = self._file_name()
+        if name is None:
             raise InvalidRequest("The form has a field that is no file; give `tasks` and `top_k` in the query: /predict?top_k=3.")
+        self._name = name
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
+        self._check()
         if len(self._data) + end - start > self._max_file_bytes:
-            raise BodyTooLarge(self._max_file_bytes)
+            raise ImageFileTooLarge(self._max_file_bytes)
         self._data += memoryview(data)[start:end]
 
     def _end(self) -> None:
-        self.files.append(File(self._file_name() or "", bytes(self._data)))
+        self.files.append(File(self._name, bytes(self._data)))
+        self._data = bytearray()
 
     def _finish(self) -> None:
         self.ended = True
 
     def _file_name(self) -> str | None:
         """Return the name of the part's file, None when it is an ordinary field."""
-        _, options = multipart.parse_options_header(self._headers.get(b"content-disposition", b""))
+        header = self._headers.get(b"content-disposition", b"")
+        _, options = multipart.parse_options_header(header)
         name = options.get(b"filename")
-        return None if name is None else name.decode("utf-8", "replace")
+        return _extended_name(header) if name is None else name.decode("utf-8", "replace")
+
+
+def _extended_name(header: bytes) -> str | None:
+    """Return the name where a client says its encoding or divides it (RFC 2231): a form should not have it, but some do."""
+    if b"filename*" not in header.lower():
+        return None
+    message = Message()
+    message["content-disposition"] = header.decode("latin-1").replace("\r", " ").replace("\n", " ")
+    return message.get_filename()
