@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
@@ -16,17 +16,19 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving.catalog import Model
-from serving.errors import UnknownModel
+from serving.errors import ServingError, UnknownModel
+from serving.messages import InferRequest
 from serving.protocol import describe, grpc_extensions
 from serving.protocol.admin import Admin
 from serving.protocol.control import check_load, check_repository_name, check_unload
 from serving.protocol.grpc_codec import answers_long, decode_request, encode_response, output_slots, read_parameters, takes_long
+from serving.protocol.grpc_cost import Undecodable
 from serving.protocol.grpc_health import HEALTH_SERVICE, Health
-from serving.protocol.grpc_service import Received, add_servicer, with_sizes
+from serving.protocol.grpc_service import Reader, Received, add_servicer, takes_tensors
 from serving.protocol.pending import PendingBytes
-from serving.protocol.shared_memory import SharedMemory, offered
+from serving.protocol.shared_memory import SharedMemory, Slot, offered
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
-from serving.protocol.work_pool import WorkPool, until
+from serving.protocol.work_pool import Check, WorkPool, no_check, until
 from serving.router import Router
 
 log = logging.getLogger(__name__)
@@ -125,13 +127,13 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         check_repository_name(request.repository_name)
         return describe.repository_index(self._router, request.ready)
 
-    @with_sizes
+    @takes_tensors
     @_translated
     async def ModelInfer(self, request: Received, context: Any) -> Any:  # noqa: N802
         """Run a model on tensors."""
         return await self._infer(request, context)
 
-    @with_sizes
+    @takes_tensors
     async def ModelStreamInfer(self, requests: AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """Answer each request of a stream in order; one that fails is answered by its error_message and the stream goes on.
 
@@ -155,33 +157,45 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             coming.cancel()
 
     async def _stream_answer(self, request: Received, context: Any) -> Any:
+        named = _pb.ModelInferResponse()  # tells the client which of its requests failed
         try:
-            answer = await self._infer(request, context)
+            answer = await self._infer(request, context, named)
             answer.parameters["triton_final_response"].bool_param = True  # by which clients of streams know that no more comes
             return _pb.ModelStreamInferResponse(infer_response=answer)
+        except Undecodable as error:
+            return await context.abort(wire_codes(error).grpc, sentence(error))
         except Exception as error:
-            # The id tells the client which of its requests it was.
-            failed = _pb.ModelInferResponse(model_name=request.message.model_name, id=request.message.id)
-            return _pb.ModelStreamInferResponse(error_message=sentence(_logged(error)), infer_response=failed)
+            return _pb.ModelStreamInferResponse(error_message=sentence(_logged(error)), infer_response=named)
 
-    async def _infer(self, received: Received, context: Any) -> Any:
+    async def _infer(self, received: Received, context: Any, named: Any = None) -> Any:
+        """named: a response that gets the request's model and id as soon as they are known."""
         with self._pending.hold() as hold:
             hold.resize(received.bytes)
-            return await self._answer(received.message, context)
+            # A call that the client cancels, or whose deadline passes, cancels this coroutine; the deadline also orders what waits.
+            left_s = context.time_remaining()
+            deadline = None if left_s is None else time.monotonic() + left_s
+            request, slots = await self._decode(received, deadline, named)
+            response = await self._router.infer(request)
+            if answers_long(response):
+                return await self._pool.run(lambda check: encode_response(response, slots))
+            return encode_response(response, slots)
 
-    async def _answer(self, request: Any, context: Any) -> Any:
-        # A call that the client cancels, or whose deadline passes, cancels this coroutine; the deadline also orders what waits.
-        left_s = context.time_remaining()
-        deadline = None if left_s is None else time.monotonic() + left_s
-        if takes_long(request):
-            decoded = await self._pool.run(lambda check: decode_request(request, self._memory, deadline, until(deadline, check)))
-        else:
-            decoded = decode_request(request, self._memory, deadline)
-        slots = output_slots(request, self._memory)
-        response = await self._router.infer(decoded)
-        if answers_long(response):
-            return await self._pool.run(lambda check: encode_response(response, slots))
-        return encode_response(response, slots)
+    async def _decode(self, received: Received, deadline: float | None, named: Any) -> tuple[InferRequest, Mapping[str, Slot]]:
+        def decode(message: Any, check: Check = no_check) -> tuple[InferRequest, Mapping[str, Slot]]:
+            if named is not None:
+                named.model_name, named.id = message.model_name, message.id
+            request = decode_request(message, self._memory, deadline, until(deadline, check))
+            return request, output_slots(message, self._memory)
+
+        try:
+            if not received.is_quick:
+                return await self._pool.run(lambda check: decode(received.decode(), check))
+            message = received.decode()
+            return await self._pool.run(lambda check: decode(message, check)) if takes_long(message) else decode(message)
+        except ServingError as error:
+            if error.limit:
+                self._router.observer.refused(error.limit)
+            raise
 
     def _find(self, request: Any) -> Model:
         """Return the model of a request whose fields are `name` and `version`."""
@@ -271,6 +285,8 @@ def add_service(
     admin: who may load and unload models; None: nobody. pending: counts the bytes of inference requests; None: without a limit.
     pool: where long messages are decoded and encoded.
     """
+    pool = pool or WorkPool()
+    reader = Reader(pool, router.observer.refused)
     servicer = Servicer(router, memory, admin, pending, pool)
-    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer)
-    add_servicer(server, HEALTH_SERVICE, Health(router))
+    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer, reader)
+    add_servicer(server, HEALTH_SERVICE, Health(router), reader)

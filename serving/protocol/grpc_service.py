@@ -1,96 +1,129 @@
-"""Puts a servicer on a gRPC server such that messages that cannot be read are the client's fault.
+"""Puts a servicer on a gRPC server such that messages cost no more than they may, and those that cannot be read are the client's fault.
 
-The handlers that protoc generates answer them with UNKNOWN, as if the server had failed.
+The handlers that protoc generates decode in the event loop whatever comes, and answer what they cannot read with UNKNOWN, as if the server
+had failed.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from serving.errors import BodyTooLarge, ServingError
+from serving.protocol.grpc_cost import QUICK_BYTES, Schema, Undecodable, check_cost, is_quick, schema_of
+from serving.protocol.status import sentence, wire_codes
+from serving.protocol.work_pool import WorkPool
+
 Behaviour = TypeVar("Behaviour", bound=Callable[..., Any])
-_SENTENCE = "The message is not the one that this method takes: it cannot be decoded."
+MAX_SMALL_BYTES = 1 << 16  # of a message of a method that takes no tensors
+
+
+class SmallMessageTooLarge(BodyTooLarge):
+    """A message is over the limit of the methods that take no tensors."""
+
+    limit = "small_message"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The class of a method's requests, and what is counted of them."""
+
+    message: Any
+    schema: Schema
 
 
 class Received:
-    """A message as it came. message: None where it could not be decoded. bytes: its size on the wire."""
+    """A message as it came. bytes: its size on the wire."""
 
-    __slots__ = ("bytes", "message")
+    __slots__ = ("_data", "_kind", "bytes")
 
-    def __init__(self, message: Any, size: int) -> None:
-        self.message = message
-        self.bytes = size
+    def __init__(self, data: bytes, kind: Kind) -> None:
+        self._data = data
+        self._kind = kind
+        self.bytes = len(data)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether to decode it takes below a millisecond."""
+        return is_quick(self._data, self._kind.schema)
+
+    def decode(self) -> Any:
+        """Return the message; can be called once, for the bytes are let go of. Raises what `check_cost` raises."""
+        data, self._data = self._data, b""
+        if len(data) > QUICK_BYTES and not is_quick(data, self._kind.schema):
+            check_cost(data, self._kind.schema)
+        try:
+            return self._kind.message.FromString(data)
+        except DecodeError:
+            raise Undecodable from None
 
     def ByteSize(self) -> int:  # noqa: N802
         """Return its size, as messages do; they write themselves out for it, which takes longer than to read them."""
         return self.bytes
 
 
-def with_sizes(behaviour: Behaviour) -> Behaviour:
-    """Let a servicer's method have its requests as `Received`, and not as messages."""
-    behaviour.takes_sizes = True  # type: ignore[attr-defined]
+def takes_tensors(behaviour: Behaviour) -> Behaviour:
+    """Let a servicer's method have its requests as `Received`, of any size and not decoded yet, and not as messages."""
+    behaviour.takes_tensors = True  # type: ignore[attr-defined]
     return behaviour
 
 
-def add_servicer(server: Any, service: Any, servicer: Any) -> None:
+class Reader:
+    """Decodes the small messages of methods that take no tensors. refused: is told the limits that strike."""
+
+    def __init__(self, pool: WorkPool, refused: Callable[[str], None]) -> None:
+        self._pool = pool
+        self._refused = refused
+
+    async def read(self, received: Received, context: Any) -> Any:
+        """Return the message, or end the call with one sentence."""
+        try:
+            if received.bytes > MAX_SMALL_BYTES:
+                raise SmallMessageTooLarge(MAX_SMALL_BYTES)
+            return received.decode() if received.is_quick else await self._pool.run(lambda check: received.decode())
+        except ServingError as error:
+            if error.limit:
+                self._refused(error.limit)
+            return await context.abort(wire_codes(error).grpc, sentence(error))
+
+
+def add_servicer(server: Any, service: Any, servicer: Any, reader: Reader) -> None:
     """Let `server` answer the methods of `service` (its descriptor) with the methods of `servicer` that bear their names."""
-    handlers = {method.name: _handler(method, getattr(servicer, method.name)) for method in service.methods}
+    handlers = {method.name: _handler(method, getattr(servicer, method.name), reader) for method in service.methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
     server.add_registered_method_handlers(service.full_name, handlers)
 
 
-def _handler(method: Any, behaviour: Any) -> Any:
+def _handler(method: Any, behaviour: Any, reader: Reader) -> Any:
+    kind = Kind(GetMessageClass(method.input_type), schema_of(method.input_type))
     codecs = {
-        "request_deserializer": _reader(GetMessageClass(method.input_type)),
+        "request_deserializer": lambda data: Received(data, kind),
         "response_serializer": GetMessageClass(method.output_type).SerializeToString,
     }
     if method.client_streaming:
-        return grpc.stream_stream_rpc_method_handler(_stream_stream(behaviour), **codecs)
+        return grpc.stream_stream_rpc_method_handler(behaviour, **codecs)
+    if getattr(behaviour, "takes_tensors", False):
+        return grpc.unary_unary_rpc_method_handler(behaviour, **codecs)
     if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(_unary_stream(behaviour), **codecs)
-    return grpc.unary_unary_rpc_method_handler(_unary_unary(behaviour), **codecs)
+        return grpc.unary_stream_rpc_method_handler(_unary_stream(behaviour, reader), **codecs)
+    return grpc.unary_unary_rpc_method_handler(_unary_unary(behaviour, reader), **codecs)
 
 
-def _reader(message: Any) -> Callable[[bytes], Received]:
-    def read(data: bytes) -> Received:
-        try:
-            return Received(message.FromString(data), len(data))
-        except DecodeError:
-            return Received(None, len(data))
-
-    return read
-
-
-async def _checked(received: Received, context: Any, behaviour: Any) -> Any:
-    """Return what `behaviour` takes. A message that could not be decoded ends the call."""
-    if received.message is None:
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _SENTENCE)
-    return received if getattr(behaviour, "takes_sizes", False) else received.message
-
-
-def _unary_unary(behaviour: Any) -> Any:
-    async def unary_unary(request: Any, context: Any) -> Any:
-        return await behaviour(await _checked(request, context, behaviour), context)
+def _unary_unary(behaviour: Any, reader: Reader) -> Any:
+    async def unary_unary(request: Received, context: Any) -> Any:
+        return await behaviour(await reader.read(request, context), context)
 
     return unary_unary
 
 
-def _unary_stream(behaviour: Any) -> Any:
-    async def unary_stream(request: Any, context: Any) -> AsyncIterator[Any]:
-        async for answer in behaviour(await _checked(request, context, behaviour), context):
+def _unary_stream(behaviour: Any, reader: Reader) -> Any:
+    async def unary_stream(request: Received, context: Any) -> AsyncIterator[Any]:
+        async for answer in behaviour(await reader.read(request, context), context):
             yield answer
 
     return unary_stream
-
-
-def _stream_stream(behaviour: Any) -> Any:
-    async def stream_stream(requests: Any, context: Any) -> AsyncIterator[Any]:
-        checked = (await _checked(request, context, behaviour) async for request in requests)
-        async for answer in behaviour(checked, context):
-            yield answer
-
-    return stream_stream
