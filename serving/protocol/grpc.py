@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -24,7 +24,7 @@ from serving.protocol.control import check_load, check_repository_name, check_un
 from serving.protocol.grpc_codec import answers_long, decode_request, encode_response, output_slots, read_parameters, takes_long
 from serving.protocol.grpc_cost import Undecodable
 from serving.protocol.grpc_health import HEALTH_SERVICE, Health
-from serving.protocol.grpc_service import Reader, Received, add_servicer, takes_tensors
+from serving.protocol.grpc_service import MAX_STREAMS, SHUTTING_DOWN, Gate, Received, add_servicer, takes_tensors
 from serving.protocol.pending import PendingBytes
 from serving.protocol.shared_memory import SharedMemory, Slot, offered
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
@@ -33,7 +33,6 @@ from serving.router import Router
 
 log = logging.getLogger(__name__)
 _pb: Any = service_pb2
-_POLL_S = 0.1
 Handler = Callable[[Any, Any, Any], Awaitable[Any]]
 
 
@@ -140,19 +139,21 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         The stream ends when the server shuts down, which waits for its streams.
         """
         iterator = aiter(requests)
-        while (request := await self._next(iterator)) is not None:
-            yield await self._stream_answer(request, context)
+        ending = asyncio.ensure_future(self._router.until_draining())
+        try:
+            while (request := await self._next(iterator, ending)) is not None:
+                yield await self._stream_answer(request, context)
+        finally:
+            ending.cancel()
         if self._router.draining:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is shutting down.")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)
 
-    async def _next(self, requests: AsyncIterator[Any]) -> Any:
+    async def _next(self, requests: AsyncIterator[Any], ending: asyncio.Future[None]) -> Any:
         """Return the next request of a stream; None where no more come, or the server shuts down first."""
         coming = asyncio.ensure_future(anext(requests, None))
         try:
-            while not (await asyncio.wait((coming,), timeout=_POLL_S))[0]:
-                if self._router.draining:
-                    return None
-            return coming.result()
+            await asyncio.wait((coming, ending), return_when=asyncio.FIRST_COMPLETED)
+            return coming.result() if coming.done() else None
         finally:
             coming.cancel()
 
@@ -260,18 +261,6 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         return _pb.CudaSharedMemoryUnregisterResponse()
 
 
-def create_grpc_server(max_message_bytes: int, interceptors: Sequence[Any] = ()) -> Any:
-    """Return a grpc.aio server without services, so that its port can be taken before anything is loaded."""
-    return grpc.aio.server(
-        interceptors=interceptors,
-        options=[
-            ("grpc.so_reuseport", 0),  # else a second server would silently share the port
-            ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.max_send_message_length", -1),
-        ],
-    )
-
-
 def add_service(
     server: Any,
     router: Router,
@@ -279,14 +268,15 @@ def add_service(
     admin: Admin | None = None,
     pending: PendingBytes | None = None,
     pool: WorkPool | None = None,
+    max_streams: int = MAX_STREAMS,
 ) -> None:
     """Let `server` answer for `router`, with system shared memory unless `memory` is None, and say how it is.
 
     admin: who may load and unload models; None: nobody. pending: counts the bytes of inference requests; None: without a limit.
-    pool: where long messages are decoded and encoded.
+    pool: where long messages are decoded and encoded. max_streams: that may be open at a time; more are refused.
     """
     pool = pool or WorkPool()
-    reader = Reader(pool, router.observer.refused)
+    gate = Gate(pool, router.observer.refused, max_streams)
     servicer = Servicer(router, memory, admin, pending, pool)
-    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer, reader)
-    add_servicer(server, HEALTH_SERVICE, Health(router), reader)
+    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer, gate)
+    add_servicer(server, HEALTH_SERVICE, Health(router), gate)

@@ -51,8 +51,10 @@ class TextTooLong(InvalidRequest):
 
     limit = "names"
 
-    def __init__(self, size: int) -> None:
-        super().__init__(f"A text of the message has {size} bytes; beside tensors' data it may have {MAX_TEXT_BYTES}.")
+    def __init__(self, size: int, limit: int = MAX_TEXT_BYTES) -> None:
+        super().__init__(
+            f"A name, or another text of the message that is no tensor's data, is {size} long; the limit is {limit}."
+        )
 
 
 class TooManyStrings(InvalidRequest):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from serving.errors import BodyTooLarge, ServingError
+from serving.errors import BodyTooLarge, QueueFull, ServingError
 from serving.protocol.grpc_cost import QUICK_BYTES, Schema, Undecodable, check_cost, is_quick, schema_of
 from serving.protocol.status import sentence, wire_codes
 from serving.protocol.work_pool import WorkPool
@@ -23,10 +23,24 @@ Behaviour = TypeVar("Behaviour", bound=Callable[..., Any])
 MAX_SMALL_BYTES = 1 << 16  # of a message of a method that takes no tensors
 
 
+MAX_STREAMS = 1024
+SHUTTING_DOWN = "The server is shutting down."
+Refused = Callable[[str], None]
+"""Is told the limits that strike."""
+
+
 class SmallMessageTooLarge(BodyTooLarge):
     """A message is over the limit of the methods that take no tensors."""
 
     limit = "small_message"
+
+
+class TooManyStreams(QueueFull):
+    """So many streams are open that one more has no place."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit, limit, "streams")
+        self.limit = "streams"
 
 
 @dataclass(frozen=True)
@@ -73,12 +87,25 @@ def takes_tensors(behaviour: Behaviour) -> Behaviour:
     return behaviour
 
 
-class Reader:
-    """Decodes the small messages of methods that take no tensors. refused: is told the limits that strike."""
+async def refuse(error: ServingError, context: Any, refused: Refused) -> NoReturn:
+    """End a call with the one sentence of `error`, and count the limit that it is about."""
+    if error.limit:
+        refused(error.limit)
+    await context.abort(wire_codes(error).grpc, sentence(error))
+    raise AssertionError  # an abort raises
 
-    def __init__(self, pool: WorkPool, refused: Callable[[str], None]) -> None:
+
+class Gate:
+    """Lets calls in: decodes the small messages of methods that take no tensors, and counts the streams that are open.
+
+    max_streams: that may be open at a time, of all clients together.
+    """
+
+    def __init__(self, pool: WorkPool, refused: Refused, max_streams: int = MAX_STREAMS) -> None:
         self._pool = pool
         self._refused = refused
+        self._max_streams = max_streams
+        self._streams = 0
 
     async def read(self, received: Received, context: Any) -> Any:
         """Return the message, or end the call with one sentence."""
@@ -87,43 +114,61 @@ class Reader:
                 raise SmallMessageTooLarge(MAX_SMALL_BYTES)
             return received.decode() if received.is_quick else await self._pool.run(lambda check: received.decode())
         except ServingError as error:
-            if error.limit:
-                self._refused(error.limit)
-            return await context.abort(wire_codes(error).grpc, sentence(error))
+            await refuse(error, context, self._refused)
+
+    async def enter(self, context: Any) -> None:
+        """Count a stream until it ends, however it does; or end it at once where there are too many."""
+        if self._streams >= self._max_streams:
+            await refuse(TooManyStreams(self._max_streams), context, self._refused)
+        self._streams += 1
+        context.add_done_callback(self._leave)
+
+    def _leave(self, context: Any) -> None:
+        self._streams -= 1
 
 
-def add_servicer(server: Any, service: Any, servicer: Any, reader: Reader) -> None:
+def add_servicer(server: Any, service: Any, servicer: Any, gate: Gate) -> None:
     """Let `server` answer the methods of `service` (its descriptor) with the methods of `servicer` that bear their names."""
-    handlers = {method.name: _handler(method, getattr(servicer, method.name), reader) for method in service.methods}
+    handlers = {method.name: _handler(method, getattr(servicer, method.name), gate) for method in service.methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
     server.add_registered_method_handlers(service.full_name, handlers)
 
 
-def _handler(method: Any, behaviour: Any, reader: Reader) -> Any:
+def _handler(method: Any, behaviour: Any, gate: Gate) -> Any:
     kind = Kind(GetMessageClass(method.input_type), schema_of(method.input_type))
     codecs = {
         "request_deserializer": lambda data: Received(data, kind),
         "response_serializer": GetMessageClass(method.output_type).SerializeToString,
     }
     if method.client_streaming:
-        return grpc.stream_stream_rpc_method_handler(behaviour, **codecs)
+        return grpc.stream_stream_rpc_method_handler(_stream_stream(behaviour, gate), **codecs)
     if getattr(behaviour, "takes_tensors", False):
         return grpc.unary_unary_rpc_method_handler(behaviour, **codecs)
     if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(_unary_stream(behaviour, reader), **codecs)
-    return grpc.unary_unary_rpc_method_handler(_unary_unary(behaviour, reader), **codecs)
+        return grpc.unary_stream_rpc_method_handler(_unary_stream(behaviour, gate), **codecs)
+    return grpc.unary_unary_rpc_method_handler(_unary_unary(behaviour, gate), **codecs)
 
 
-def _unary_unary(behaviour: Any, reader: Reader) -> Any:
+def _unary_unary(behaviour: Any, gate: Gate) -> Any:
     async def unary_unary(request: Received, context: Any) -> Any:
-        return await behaviour(await reader.read(request, context), context)
+        return await behaviour(await gate.read(request, context), context)
 
     return unary_unary
 
 
-def _unary_stream(behaviour: Any, reader: Reader) -> Any:
+def _unary_stream(behaviour: Any, gate: Gate) -> Any:
     async def unary_stream(request: Received, context: Any) -> AsyncIterator[Any]:
-        async for answer in behaviour(await reader.read(request, context), context):
+        await gate.enter(context)
+        async for answer in behaviour(await gate.read(request, context), context):
             yield answer
 
     return unary_stream
+
+
+def _stream_stream(behaviour: Any, gate: Gate) -> Any:
+    async def stream_stream(requests: AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:
+        await gate.enter(context)
+        async for answer in behaviour(requests, context):
+            yield answer
+
+    return stream_stream
