@@ -30,6 +30,7 @@ from serving.protocol.admin import Admin
 from serving.protocol.grpc import add_service
 from serving.protocol.grpc_server import create_grpc_server, needed_bytes
 from serving.protocol.grpc_service import MAX_STREAMS
+from serving.protocol.grpc_stalled import STALLED_S
 from serving.protocol.http import MAX_BODY_BYTES, create_app
 from serving.protocol.http_infer import InferFront
 from serving.protocol.http_server import HttpServer
@@ -61,7 +62,8 @@ class Server:
     http_port, grpc_port: 0 means any free port; after `start` they are the real ones. grace_s: how long `aclose` waits for requests.
     shared_memory: whether clients may have their tensors in shared memory objects of this machine, whichever this process may open.
     max_message_bytes: of a gRPC message, not compressed; None: what the models need that are there at the start (`needed_bytes`), and
-    `max_body_bytes` at most. max_streams: of gRPC, that may be open at a time.
+    `max_body_bytes` at most. max_streams: of gRPC, that may be open at a time. stalled_s: how long a gRPC message may take to come, or to
+    go.
     max_pending_bytes: of requests that are not answered yet, together; more are refused (0: none is; None: a quarter of the memory).
     admin_token: whoever knows it may load and unload models; None: nobody. access_log: a log line per request.
     plain: whether ONNX models are served that espalier did not export, which needs an engine that runs what it is given: the embedded one.
@@ -84,6 +86,7 @@ class Server:
         max_body_bytes: int = MAX_BODY_BYTES,
         max_message_bytes: int | None = None,
         max_streams: int = MAX_STREAMS,
+        stalled_s: float = STALLED_S,
         max_pending_bytes: int | None = None,
         grace_s: float = GRACE_S,
         shared_memory: bool = False,
@@ -105,6 +108,7 @@ class Server:
         self._max_body_bytes = max_body_bytes
         self._max_message_bytes = max_message_bytes
         self._max_streams = max_streams
+        self._stalled_s = stalled_s
         self._pending = PendingBytes(default_pending_bytes() if max_pending_bytes is None else max_pending_bytes)
         self._grace_s = grace_s
         self._shared_memory = shared_memory
@@ -161,7 +165,7 @@ class Server:
             self.grpc_port = add_grpc_port(grpc_server, self.host, self.grpc_port)
             pool = WorkPool()
             stack.callback(pool.close)
-            add_service(grpc_server, router, memory, self._admin, self._pending, pool, self._max_streams)
+            add_service(grpc_server, router, memory, self._admin, self._pending, pool, self._max_streams, self._stalled_s)
             await grpc_server.start()
             limit = self._max_body_bytes
             images = stack.enter_context(ImageWorkers())

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import grpc
@@ -24,8 +24,18 @@ from serving.protocol.control import check_load, check_repository_name, check_un
 from serving.protocol.grpc_codec import answers_long, decode_request, encode_response, output_slots, read_parameters, takes_long
 from serving.protocol.grpc_cost import Undecodable
 from serving.protocol.grpc_health import HEALTH_SERVICE, Health
-from serving.protocol.grpc_service import MAX_STREAMS, SHUTTING_DOWN, Gate, Received, add_servicer, takes_tensors
-from serving.protocol.pending import PendingBytes
+from serving.protocol.grpc_service import (
+    MAX_STREAMS,
+    SHUTTING_DOWN,
+    Encoded,
+    Gate,
+    Received,
+    add_servicer,
+    takes_tensors,
+    until_sent,
+)
+from serving.protocol.grpc_stalled import STALLED_S
+from serving.protocol.pending import Hold, PendingBytes
 from serving.protocol.shared_memory import SharedMemory, Slot, offered
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
 from serving.protocol.work_pool import Check, WorkPool, no_check, until
@@ -130,7 +140,9 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     @_translated
     async def ModelInfer(self, request: Received, context: Any) -> Any:  # noqa: N802
         """Run a model on tensors."""
-        return await self._infer(request, context)
+        hold = self._pending.hold()
+        until_sent(hold.let_go)
+        return await self._infer(request, context, hold)
 
     @takes_tensors
     async def ModelStreamInfer(self, requests: AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:  # noqa: N802
@@ -142,7 +154,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         ending = asyncio.ensure_future(self._router.until_draining())
         try:
             while (request := await self._next(iterator, ending)) is not None:
-                yield await self._stream_answer(request, context)
+                with self._pending.hold() as hold:
+                    yield await self._stream_answer(request, context, hold)
         finally:
             ending.cancel()
         if self._router.draining:
@@ -157,29 +170,28 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         finally:
             coming.cancel()
 
-    async def _stream_answer(self, request: Received, context: Any) -> Any:
+    async def _stream_answer(self, request: Received, context: Any, hold: Hold) -> Encoded:
         named = _pb.ModelInferResponse()  # tells the client which of its requests failed
         try:
-            answer = await self._infer(request, context, named)
-            answer.parameters["triton_final_response"].bool_param = True  # by which clients of streams know that no more comes
-            return _pb.ModelStreamInferResponse(infer_response=answer)
+            return await self._infer(request, context, hold, named)
         except Undecodable as error:
-            return await context.abort(wire_codes(error).grpc, sentence(error))
+            return await context.abort(wire_codes(error).grpc, sentence(error))  # type: ignore[no-any-return]
         except Exception as error:
-            return _pb.ModelStreamInferResponse(error_message=sentence(_logged(error)), infer_response=named)
+            failed = _pb.ModelStreamInferResponse(error_message=sentence(_logged(error)), infer_response=named)
+            return Encoded(failed.SerializeToString())
 
-    async def _infer(self, received: Received, context: Any, named: Any = None) -> Any:
-        """named: a response that gets the request's model and id as soon as they are known."""
-        with self._pending.hold() as hold:
-            hold.resize(received.bytes)
-            # A call that the client cancels, or whose deadline passes, cancels this coroutine; the deadline also orders what waits.
-            left_s = context.time_remaining()
-            deadline = None if left_s is None else time.monotonic() + left_s
-            request, slots = await self._decode(received, deadline, named)
-            response = await self._router.infer(request)
-            if answers_long(response):
-                return await self._pool.run(lambda check: encode_response(response, slots))
-            return encode_response(response, slots)
+    async def _infer(self, received: Received, context: Any, hold: Hold, named: Any = None) -> Encoded:
+        """named: of a stream; a response that gets the request's model and id as soon as they are known."""
+        hold.resize(received.bytes)
+        # A call that the client cancels, or whose deadline passes, cancels this coroutine; the deadline also orders what waits.
+        left_s = context.time_remaining()
+        deadline = None if left_s is None else time.monotonic() + left_s
+        request, slots = await self._decode(received, deadline, named)
+        response = await self._router.infer(request)
+        encode = partial(encode_response, response, slots, in_stream=named is not None)
+        answer = await self._pool.run(lambda check: encode()) if answers_long(response) else encode()
+        hold.turn_into(len(answer))
+        return Encoded(answer)
 
     async def _decode(self, received: Received, deadline: float | None, named: Any) -> tuple[InferRequest, Mapping[str, Slot]]:
         def decode(message: Any, check: Check = no_check) -> tuple[InferRequest, Mapping[str, Slot]]:
@@ -269,14 +281,16 @@ def add_service(
     pending: PendingBytes | None = None,
     pool: WorkPool | None = None,
     max_streams: int = MAX_STREAMS,
+    stalled_s: float = STALLED_S,
 ) -> None:
     """Let `server` answer for `router`, with system shared memory unless `memory` is None, and say how it is.
 
     admin: who may load and unload models; None: nobody. pending: counts the bytes of inference requests; None: without a limit.
-    pool: where long messages are decoded and encoded. max_streams: that may be open at a time; more are refused.
+    pool: where long messages are decoded and encoded. max_streams: that may be open at a time; more are refused. stalled_s: how long
+    a message may take to come to its end, and an answer to be taken.
     """
     pool = pool or WorkPool()
-    gate = Gate(pool, router.observer.refused, max_streams)
+    gate = Gate(pool, router.observer.refused, max_streams, stalled_s)
     servicer = Servicer(router, memory, admin, pending, pool)
     add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer, gate)
     add_servicer(server, HEALTH_SERVICE, Health(router), gate)

@@ -21,7 +21,7 @@ MAX_FIELDS = 1 << 13  # the dearest, an input, takes 800 bytes
 MAX_TEXT_BYTES = 1 << 16  # of a name, or another field that is no tensor's data
 QUICK_BYTES = 1 << 12  # so much structure is decoded in a millisecond, and to two megabytes at most
 _QUICK_FIELDS = 64
-_QUICK_DATA_BYTES = 1 << 22  # they are copied
+QUICK_DATA_BYTES = 1 << 22  # they are copied
 _CONTENTS = service_pb2.InferTensorContents.DESCRIPTOR.full_name
 _DATA = {service_pb2.ModelInferRequest.DESCRIPTOR.full_name: frozenset({7})}  # raw_input_contents
 _STRINGS = service_pb2.InferTensorContents.DESCRIPTOR.fields_by_name["bytes_contents"].number
@@ -115,7 +115,7 @@ def is_quick(data: bytes, schema: Schema) -> bool:
                 return False
     except Malformed:
         return False
-    return structure <= QUICK_BYTES and len(data) <= _QUICK_DATA_BYTES
+    return structure <= QUICK_BYTES and len(data) <= QUICK_DATA_BYTES
 
 
 class _Tally:

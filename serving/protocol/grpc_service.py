@@ -6,8 +6,10 @@ had failed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -15,7 +17,9 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from serving.errors import BodyTooLarge, QueueFull, ServingError
+from serving.observe.request import note_received
 from serving.protocol.grpc_cost import QUICK_BYTES, Schema, Undecodable, check_cost, is_quick, schema_of
+from serving.protocol.grpc_stalled import STALLED_S, MessageStalled, Sending
 from serving.protocol.status import sentence, wire_codes
 from serving.protocol.work_pool import WorkPool
 
@@ -81,8 +85,21 @@ class Received:
         return self.bytes
 
 
+class Encoded:
+    """An answer with tensors as it goes. data: its bytes on the wire."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def ByteSize(self) -> int:  # noqa: N802
+        """Return its size, as messages do."""
+        return len(self.data)
+
+
 def takes_tensors(behaviour: Behaviour) -> Behaviour:
-    """Let a servicer's method have its requests as `Received`, of any size and not decoded yet, and not as messages."""
+    """Let a servicer's method have its requests as `Received`, of any size and not decoded yet, and answer with `Encoded`."""
     behaviour.takes_tensors = True  # type: ignore[attr-defined]
     return behaviour
 
@@ -98,14 +115,29 @@ async def refuse(error: ServingError, context: Any, refused: Refused) -> NoRetur
 class Gate:
     """Lets calls in: decodes the small messages of methods that take no tensors, and counts the streams that are open.
 
-    max_streams: that may be open at a time, of all clients together.
+    max_streams: that may be open at a time, of all clients together. stalled_s: how long a message may take to come, or to go.
     """
 
-    def __init__(self, pool: WorkPool, refused: Refused, max_streams: int = MAX_STREAMS) -> None:
+    def __init__(self, pool: WorkPool, refused: Refused, max_streams: int = MAX_STREAMS, stalled_s: float = STALLED_S) -> None:
+        self.sending = Sending(pool, refused, stalled_s)
         self._pool = pool
         self._refused = refused
         self._max_streams = max_streams
         self._streams = 0
+
+    async def receive(self, context: Any) -> Received:
+        """Return the one message of a call, or end it with one sentence."""
+        try:
+            async with asyncio.timeout(self.sending.stalled_s):
+                received = await context.read()
+            if received is grpc.aio.EOF:
+                raise Undecodable
+            note_received(received.bytes)
+            return received  # type: ignore[no-any-return]
+        except TimeoutError:
+            await refuse(MessageStalled(self.sending.stalled_s), context, self._refused)
+        except Undecodable as error:
+            await refuse(error, context, self._refused)
 
     async def read(self, received: Received, context: Any) -> Any:
         """Return the message, or end the call with one sentence."""
@@ -135,40 +167,53 @@ def add_servicer(server: Any, service: Any, servicer: Any, gate: Gate) -> None:
 
 
 def _handler(method: Any, behaviour: Any, gate: Gate) -> Any:
+    """Return the handler of a method. To gRPC all take streams, of which most read one message: else it tells nobody of half a message."""
     kind = Kind(GetMessageClass(method.input_type), schema_of(method.input_type))
+    takes_tensors = getattr(behaviour, "takes_tensors", False)
     codecs = {
         "request_deserializer": lambda data: Received(data, kind),
-        "response_serializer": GetMessageClass(method.output_type).SerializeToString,
+        "response_serializer": attrgetter("data") if takes_tensors else GetMessageClass(method.output_type).SerializeToString,
     }
-    if method.client_streaming:
-        return grpc.stream_stream_rpc_method_handler(_stream_stream(behaviour, gate), **codecs)
-    if getattr(behaviour, "takes_tensors", False):
-        return grpc.unary_unary_rpc_method_handler(behaviour, **codecs)
-    if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(_unary_stream(behaviour, gate), **codecs)
-    return grpc.unary_unary_rpc_method_handler(_unary_unary(behaviour, gate), **codecs)
+    if method.client_streaming or method.server_streaming:
+        requests = behaviour if method.client_streaming else _of_one(behaviour, gate)
+        return grpc.stream_stream_rpc_method_handler(_streaming(requests, gate), **codecs)
+    return grpc.stream_unary_rpc_method_handler(_call(behaviour, gate, takes_tensors), **codecs)
 
 
-def _unary_unary(behaviour: Any, gate: Gate) -> Any:
-    async def unary_unary(request: Received, context: Any) -> Any:
-        return await behaviour(await gate.read(request, context), context)
+def _call(behaviour: Any, gate: Gate, takes_tensors: bool) -> Any:
+    async def call(requests: AsyncIterator[Received], context: Any) -> Any:
+        received = await gate.receive(context)
+        answer = await behaviour(received if takes_tensors else await gate.read(received, context), context)
+        until_sent(gate.sending.begin(context).cancel)
+        return answer
 
-    return unary_unary
+    return call
 
 
-def _unary_stream(behaviour: Any, gate: Gate) -> Any:
-    async def unary_stream(request: Received, context: Any) -> AsyncIterator[Any]:
-        await gate.enter(context)
-        async for answer in behaviour(await gate.read(request, context), context):
+def _of_one(behaviour: Any, gate: Gate) -> Any:
+    async def of_one(requests: AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:
+        received = await gate.receive(context)
+        async for answer in behaviour(await gate.read(received, context), context):
             yield answer
 
-    return unary_stream
+    return of_one
 
 
-def _stream_stream(behaviour: Any, gate: Gate) -> Any:
-    async def stream_stream(requests: AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:
+def _streaming(behaviour: Any, gate: Gate) -> Any:
+    async def streaming(requests: AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:
         await gate.enter(context)
         async for answer in behaviour(requests, context):
-            yield answer
+            sending = gate.sending.begin(context)
+            try:
+                yield answer
+            finally:
+                sending.cancel()
 
-    return stream_stream
+    return streaming
+
+
+def until_sent(done: Callable[[], None]) -> None:
+    """Have `done` called when the answer of this task's call has gone, or the call has ended otherwise."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.add_done_callback(lambda task: done())

@@ -50,3 +50,13 @@ def varint(data: bytes, position: int, end: int) -> tuple[int, int]:
             return number, place + 1
         shift += 7
     raise Malformed
+
+
+def header(number: int, size: int) -> bytes:
+    """Return what stands before `size` bytes that are the value of the field `number`, which is below 16."""
+    written = bytearray((number << 3 | LENGTH,))
+    while size > 127:
+        written.append(size & 127 | 128)
+        size >>= 7
+    written.append(size)
+    return bytes(written)

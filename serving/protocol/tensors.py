@@ -66,6 +66,14 @@ def to_bytes(array: Array) -> bytes:
     return b"".join(len(element).to_bytes(_LENGTH_BYTES, "little") + element for element in elements)
 
 
+def to_buffer(array: Array) -> bytes | NDArray[np.uint8]:
+    """Return what `to_bytes` returns, without a copy where `array` is that already."""
+    if array.dtype == np.object_:
+        return to_bytes(array)
+    little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+    return little.reshape(-1).view(np.uint8)
+
+
 def from_numbers(name: str, datatype: str, shape: object, values: Sequence[Any]) -> Array:
     """Return the tensor of `values`, in row-major order and of at least its precision. Nothing is rounded or wrapped to fit."""
     dtype, sizes = checked_dtype(name, datatype), checked_shape(name, shape)

@@ -15,6 +15,7 @@ from serving.errors import ServingError
 from serving.protocol.grpc_codec import decode_request, output_slots
 from serving.protocol.grpc_cost import MAX_FIELDS, schema_of
 from serving.protocol.grpc_service import Kind, Received
+from serving.protocol.grpc_wire import header
 from serving.protocol.tensors import MAX_STRINGS
 
 pb: Any = service_pb2
@@ -23,12 +24,7 @@ KIND = Kind(GetMessageClass(pb.ModelInferRequest.DESCRIPTOR), schema_of(pb.Model
 
 def delimited(number: int, payload: bytes) -> bytes:
     """Return a field that holds `payload`."""
-    size = len(payload)
-    header = bytearray([number << 3 | 2])
-    while size > 127:
-        header.append(size & 127 | 128)
-        size >>= 7
-    return bytes(header) + bytes([size]) + payload
+    return header(number, len(payload)) + payload
 
 
 def tensor(datatype: str, count: int, number: int, payload: bytes, *, packed: bool = True) -> bytes:
