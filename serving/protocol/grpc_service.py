@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any, NoReturn, TypeVar
 
@@ -18,8 +19,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from serving.errors import BodyTooLarge, QueueFull, ServingError
 from serving.observe.request import note_received
-from serving.protocol.grpc_cost import QUICK_BYTES, Schema, Undecodable, check_cost, is_quick, schema_of
-from serving.protocol.grpc_stalled import STALLED_S, MessageStalled, Sending
+from serving.protocol.grpc_cost import Schema, Undecodable, check_cost, is_quick, schema_of
+from serving.protocol.grpc_stalled import STALLED_S, MessageStalled, Patience, Receiving, Sending
 from serving.protocol.status import sentence, wire_codes
 from serving.protocol.work_pool import WorkPool
 
@@ -58,22 +59,20 @@ class Kind:
 class Received:
     """A message as it came. bytes: its size on the wire."""
 
-    __slots__ = ("_data", "_kind", "bytes")
-
     def __init__(self, data: bytes, kind: Kind) -> None:
         self._data = data
         self._kind = kind
         self.bytes = len(data)
 
-    @property
+    @cached_property
     def is_quick(self) -> bool:
         """Whether to decode it takes below a millisecond."""
         return is_quick(self._data, self._kind.schema)
 
     def decode(self) -> Any:
         """Return the message; can be called once, for the bytes are let go of. Raises what `check_cost` raises."""
-        data, self._data = self._data, b""
-        if len(data) > QUICK_BYTES and not is_quick(data, self._kind.schema):
+        is_quick, data, self._data = self.is_quick, self._data, b""
+        if not is_quick:
             check_cost(data, self._kind.schema)
         try:
             return self._kind.message.FromString(data)
@@ -119,7 +118,8 @@ class Gate:
     """
 
     def __init__(self, pool: WorkPool, refused: Refused, max_streams: int = MAX_STREAMS, stalled_s: float = STALLED_S) -> None:
-        self.sending = Sending(pool, refused, stalled_s)
+        self.patience = Patience(stalled_s)
+        self._sending = Sending(pool, refused)
         self._pool = pool
         self._refused = refused
         self._max_streams = max_streams
@@ -127,17 +127,24 @@ class Gate:
 
     async def receive(self, context: Any) -> Received:
         """Return the one message of a call, or end it with one sentence."""
+        receiving = Receiving()
+        number = self.patience.begin(receiving.give_up)
         try:
-            async with asyncio.timeout(self.sending.stalled_s):
-                received = await context.read()
-            if received is grpc.aio.EOF:
-                raise Undecodable
-            note_received(received.bytes)
-            return received  # type: ignore[no-any-return]
-        except TimeoutError:
-            await refuse(MessageStalled(self.sending.stalled_s), context, self._refused)
-        except Undecodable as error:
-            await refuse(error, context, self._refused)
+            received = await context.read()
+        except asyncio.CancelledError:
+            if not receiving.seen():
+                raise
+            await refuse(MessageStalled(self.patience.stalled_s), context, self._refused)
+        finally:
+            self.patience.end(number)
+        if received is grpc.aio.EOF:
+            await refuse(Undecodable(), context, self._refused)
+        note_received(received.bytes)
+        return received  # type: ignore[no-any-return]
+
+    def sending(self, context: Any) -> Callable[[], None]:
+        """Close the connection of a call unless what is returned is called, when its answer has gone, in time."""
+        return partial(self.patience.end, self.patience.begin(partial(self._sending.give_up, context)))
 
     async def read(self, received: Received, context: Any) -> Any:
         """Return the message, or end the call with one sentence."""
@@ -184,7 +191,7 @@ def _call(behaviour: Any, gate: Gate, takes_tensors: bool) -> Any:
     async def call(requests: AsyncIterator[Received], context: Any) -> Any:
         received = await gate.receive(context)
         answer = await behaviour(received if takes_tensors else await gate.read(received, context), context)
-        until_sent(gate.sending.begin(context).cancel)
+        until_sent(gate.sending(context))
         return answer
 
     return call
@@ -203,11 +210,11 @@ def _streaming(behaviour: Any, gate: Gate) -> Any:
     async def streaming(requests: AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:
         await gate.enter(context)
         async for answer in behaviour(requests, context):
-            sending = gate.sending.begin(context)
+            has_gone = gate.sending(context)
             try:
                 yield answer
             finally:
-                sending.cancel()
+                has_gone()
 
     return streaming
 

@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -31,25 +32,75 @@ class MessageStalled(BodyStalled):
     limit = "stalled"
 
 
-class Sending:
-    """Watches answers go out, and closes the connection of a client that takes none for `stalled_s` seconds.
+class Patience:
+    """Waits for many things at once, each at most `stalled_s` seconds, with one timer: a call has two of them."""
 
-    refused: is told the limit that strikes. The pool looks for the connection, which takes longer the more there are.
+    def __init__(self, stalled_s: float) -> None:
+        self.stalled_s = stalled_s
+        self._loop = asyncio.get_running_loop()
+        self._numbers = count()
+        self._waiting: dict[int, tuple[float, Callable[[], None]]] = {}  # in the order of their ends
+        self._is_looking = False
+
+    def begin(self, strike: Callable[[], None]) -> int:
+        """Return a number by which to `end` the wait; where nobody does in time, `strike` is called."""
+        number = next(self._numbers)
+        self._waiting[number] = self._loop.time() + self.stalled_s, strike
+        if not self._is_looking:
+            self._is_looking = True
+            self._loop.call_later(self.stalled_s, self._look)
+        return number
+
+    def end(self, number: int) -> None:
+        """Wait no longer."""
+        self._waiting.pop(number, None)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        over = [number for number, _ in takewhile(lambda item: item[1][0] <= now, self._waiting.items())]
+        strikes = [self._waiting.pop(number)[1] for number in over]
+        self._is_looking = bool(self._waiting)
+        if self._is_looking:
+            end, _ = next(iter(self._waiting.values()))
+            self._loop.call_at(end, self._look)
+        for strike in strikes:
+            strike()
+
+
+class Receiving:
+    """Gives up a task that waits for a message. Made in the task."""
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._has_given_up = False
+
+    def give_up(self) -> None:
+        """Cancel the task."""
+        self._has_given_up = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def seen(self) -> bool:
+        """Return whether it was this that cancelled the task, and nobody else; then the cancelling is over."""
+        return self._has_given_up and self._task is not None and self._task.uncancel() == 0
+
+
+class Sending:
+    """Closes the connections of clients that take no answer. refused: is told the limit that strikes.
+
+    The pool looks for the connection, which takes longer the more there are.
     """
 
-    def __init__(self, pool: WorkPool, refused: Callable[[str], None], stalled_s: float = STALLED_S) -> None:
-        self.stalled_s = stalled_s
+    def __init__(self, pool: WorkPool, refused: Callable[[str], None]) -> None:
         self._pool = pool
         self._refused = refused
         self._closing: set[asyncio.Task[None]] = set()
 
-    def begin(self, context: Any) -> asyncio.TimerHandle:
-        """Return what is to be cancelled when the answer of a call has gone."""
-        return asyncio.get_running_loop().call_later(self.stalled_s, self._strike, context.peer())
-
-    def _strike(self, peer: str) -> None:
+    def give_up(self, context: Any) -> None:
+        """Close the connection of a call."""
+        peer = context.peer()
         self._refused(MessageStalled.limit)
-        log.info("Client %s has taken nothing of an answer for %g seconds; its connection is closed.", peer, self.stalled_s)
+        log.info("Client %s takes nothing of an answer; its connection is closed.", peer)
         closing = asyncio.ensure_future(self._pool.run(lambda check: shut_down(peer)))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
