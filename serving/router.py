@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
@@ -57,12 +58,16 @@ class Router:
         self.lifecycle = Lifecycle(repository, engine, reader, rows_record)
         self._requests = RequestCounter()
         self._ready = False
-        self._draining = False
+        self._draining = asyncio.Event()
 
     @property
     def draining(self) -> bool:
         """Whether somebody has asked to stop."""
-        return self._draining
+        return self._draining.is_set()
+
+    async def until_draining(self) -> None:
+        """Return when somebody has asked to stop."""
+        await self._draining.wait()
 
     @property
     def catalog(self) -> Catalog:
@@ -91,7 +96,7 @@ class Router:
     def drain(self) -> None:
         """Refuse new requests from now on; those in flight go on."""
         self._ready = False
-        self._draining = True
+        self._draining.set()
 
     async def aclose(self) -> None:
         """Stop answering and release the models."""

@@ -27,7 +27,10 @@ from serving.observe.events import Observer
 from serving.observe.interceptor import RequestInterceptor
 from serving.observe.setup import Observation, make_observation
 from serving.protocol.admin import Admin
-from serving.protocol.grpc import add_service, create_grpc_server
+from serving.protocol.grpc import add_service
+from serving.protocol.grpc_server import create_grpc_server, needed_bytes
+from serving.protocol.grpc_service import MAX_STREAMS
+from serving.protocol.grpc_stalled import STALLED_S
 from serving.protocol.http import MAX_BODY_BYTES, create_app
 from serving.protocol.http_infer import InferFront
 from serving.protocol.http_server import HttpServer
@@ -59,6 +62,9 @@ class Server:
     or as `options` says. make_engine: makes it from what is read, in place of `engine`.
     http_port, grpc_port: 0 means any free port; after `start` they are the real ones. grace_s: how long `aclose` waits for requests.
     shared_memory: whether clients may have their tensors in shared memory objects of this machine, whichever this process may open.
+    max_message_bytes: of a gRPC message, not compressed; None: what the models need that are there at the start (`needed_bytes`), and
+    `max_body_bytes` at most. max_streams: of gRPC, that may be open at a time. stalled_s: how long a gRPC message may take to come, or to
+    go.
     max_pending_bytes: of requests that are not answered yet, together; more are refused (0: none is; None: a quarter of the memory).
     admin_token: whoever knows it may load and unload models; None: nobody. access_log: a log line per request.
     plain: whether ONNX models are served that espalier did not export, which needs an engine that runs what it is given: the embedded one.
@@ -80,6 +86,9 @@ class Server:
         options: EngineOptions | None = None,
         make_engine: Callable[[Repository], Engine] | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
+        max_message_bytes: int | None = None,
+        max_streams: int = MAX_STREAMS,
+        stalled_s: float = STALLED_S,
         max_pending_bytes: int | None = None,
         grace_s: float = GRACE_S,
         shared_memory: bool = False,
@@ -100,6 +109,9 @@ class Server:
         self._options = options
         self._make_engine = make_engine or self._embedded
         self._max_body_bytes = max_body_bytes
+        self._max_message_bytes = max_message_bytes
+        self._max_streams = max_streams
+        self._stalled_s = stalled_s
         self._pending = PendingBytes(default_pending_bytes() if max_pending_bytes is None else max_pending_bytes)
         self._grace_s = grace_s
         self._shared_memory = shared_memory
@@ -152,12 +164,12 @@ class Server:
             memory = SharedMemory(self._max_body_bytes) if self._shared_memory else None
             listener = stack.enter_context(contextlib.closing(listening_socket(self.host, self.http_port)))
             self.http_port = listener.getsockname()[1]
-            grpc_server = create_grpc_server(self._max_body_bytes, [RequestInterceptor(observer)])
+            grpc_server = create_grpc_server(self._message_limit(router), [RequestInterceptor(observer)])
             stack.push_async_callback(grpc_server.stop, 0)
             self.grpc_port = add_grpc_port(grpc_server, self.host, self.grpc_port)
             pool = WorkPool()
             stack.callback(pool.close)
-            add_service(grpc_server, router, memory, self._admin, self._pending, pool)
+            add_service(grpc_server, router, memory, self._admin, self._pending, pool, self._max_streams, self._stalled_s)
             await grpc_server.start()
             limit = self._max_body_bytes
             images = stack.enter_context(ImageWorkers(self._image_limits))
@@ -186,6 +198,9 @@ class Server:
 
     def _embedded(self, repository: Repository) -> Engine:
         return EmbeddedEngine(repository, threads=self._threads, options=self._options)
+
+    def _message_limit(self, router: Router) -> int:
+        return self._max_message_bytes or min(needed_bytes(router.catalog.all_versions()), self._max_body_bytes)
 
     async def _shut_down(
         self, router: Router, http_server: HttpServer, grpc_server: Any, kind: type[BaseException] | None

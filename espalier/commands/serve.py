@@ -102,6 +102,18 @@ def serve(
             parser=parse_size, metavar="SIZE", help="Bytes of an image's file; a form with several may have twice as many."
         ),
     ] = "32MiB",  # type: ignore[assignment]
+    max_message_bytes: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_size,
+            metavar="SIZE",
+            help="Bytes of a gRPC message, not compressed. By default as many as 1,024 rows of any model take, at least 4 MiB and at "
+            "most 64 MiB; give more where models that are deployed later need it.",
+        ),
+    ] = None,
+    max_streams: Annotated[
+        int, typer.Option(min=1, help="gRPC streams, of requests and of health, that may be open at a time; more are refused.")
+    ] = 1024,
     learn_rows: Annotated[
         bool, typer.Option("--learn-rows/--no-learn-rows", help="Find out at the start how many rows are best for each segment.")
     ] = True,
@@ -197,6 +209,8 @@ def serve(
         http_port=http_port,
         grpc_port=grpc_port,
         grace_s=drain_s,
+        max_message_bytes=max_message_bytes,
+        max_streams=max_streams,
         max_pending_bytes=max_pending_bytes,
         shared_memory=shared_memory,
         access_log=log_format is LogFormat.json if access_log is None else access_log,

@@ -31,6 +31,13 @@ def note_work(model: str, rows: int) -> None:
         record.rows += rows
 
 
+def note_received(size: int) -> None:
+    """Add the `size` of a message in bytes to the current request."""
+    record = _current.get()
+    if record is not None:
+        record.received_bytes += size
+
+
 def request_id(sent: str) -> str:
     """Return the id that a client `sent`, or a new one (16 hex digits) where it sent none or an unusable one.
 

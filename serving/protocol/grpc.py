@@ -8,30 +8,41 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import wraps
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial, wraps
 from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving.catalog import Model
-from serving.errors import UnknownModel
+from serving.errors import ServingError, UnknownModel
+from serving.messages import InferRequest
 from serving.protocol import describe, grpc_extensions
 from serving.protocol.admin import Admin
 from serving.protocol.control import check_load, check_repository_name, check_unload
 from serving.protocol.grpc_codec import answers_long, decode_request, encode_response, output_slots, read_parameters, takes_long
+from serving.protocol.grpc_cost import Undecodable
 from serving.protocol.grpc_health import HEALTH_SERVICE, Health
-from serving.protocol.grpc_service import Received, add_servicer, with_sizes
-from serving.protocol.pending import PendingBytes
-from serving.protocol.shared_memory import SharedMemory, offered
+from serving.protocol.grpc_service import (
+    MAX_STREAMS,
+    SHUTTING_DOWN,
+    Encoded,
+    Gate,
+    Received,
+    add_servicer,
+    takes_tensors,
+    until_sent,
+)
+from serving.protocol.grpc_stalled import STALLED_S
+from serving.protocol.pending import Hold, PendingBytes
+from serving.protocol.shared_memory import SharedMemory, Slot, offered
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
-from serving.protocol.work_pool import WorkPool, until
+from serving.protocol.work_pool import Check, WorkPool, no_check, until
 from serving.router import Router
 
 log = logging.getLogger(__name__)
 _pb: Any = service_pb2
-_POLL_S = 0.1
 Handler = Callable[[Any, Any, Any], Awaitable[Any]]
 
 
@@ -125,63 +136,79 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         check_repository_name(request.repository_name)
         return describe.repository_index(self._router, request.ready)
 
-    @with_sizes
+    @takes_tensors
     @_translated
     async def ModelInfer(self, request: Received, context: Any) -> Any:  # noqa: N802
         """Run a model on tensors."""
-        return await self._infer(request, context)
+        hold = self._pending.hold()
+        until_sent(hold.let_go)
+        return await self._infer(request, context, hold)
 
-    @with_sizes
+    @takes_tensors
     async def ModelStreamInfer(self, requests: AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """Answer each request of a stream in order; one that fails is answered by its error_message and the stream goes on.
 
         The stream ends when the server shuts down, which waits for its streams.
         """
         iterator = aiter(requests)
-        while (request := await self._next(iterator)) is not None:
-            yield await self._stream_answer(request, context)
+        ending = asyncio.ensure_future(self._router.until_draining())
+        try:
+            while (request := await self._next(iterator, ending)) is not None:
+                with self._pending.hold() as hold:
+                    yield await self._stream_answer(request, context, hold)
+        finally:
+            ending.cancel()
         if self._router.draining:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is shutting down.")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)
 
-    async def _next(self, requests: AsyncIterator[Any]) -> Any:
+    async def _next(self, requests: AsyncIterator[Any], ending: asyncio.Future[None]) -> Any:
         """Return the next request of a stream; None where no more come, or the server shuts down first."""
         coming = asyncio.ensure_future(anext(requests, None))
         try:
-            while not (await asyncio.wait((coming,), timeout=_POLL_S))[0]:
-                if self._router.draining:
-                    return None
-            return coming.result()
+            await asyncio.wait((coming, ending), return_when=asyncio.FIRST_COMPLETED)
+            return coming.result() if coming.done() else None
         finally:
             coming.cancel()
 
-    async def _stream_answer(self, request: Received, context: Any) -> Any:
+    async def _stream_answer(self, request: Received, context: Any, hold: Hold) -> Encoded:
+        named = _pb.ModelInferResponse()  # tells the client which of its requests failed
         try:
-            answer = await self._infer(request, context)
-            answer.parameters["triton_final_response"].bool_param = True  # by which clients of streams know that no more comes
-            return _pb.ModelStreamInferResponse(infer_response=answer)
+            return await self._infer(request, context, hold, named)
+        except Undecodable as error:
+            return await context.abort(wire_codes(error).grpc, sentence(error))  # type: ignore[no-any-return]
         except Exception as error:
-            # The id tells the client which of its requests it was.
-            failed = _pb.ModelInferResponse(model_name=request.message.model_name, id=request.message.id)
-            return _pb.ModelStreamInferResponse(error_message=sentence(_logged(error)), infer_response=failed)
+            failed = _pb.ModelStreamInferResponse(error_message=sentence(_logged(error)), infer_response=named)
+            return Encoded(failed.SerializeToString())
 
-    async def _infer(self, received: Received, context: Any) -> Any:
-        with self._pending.hold() as hold:
-            hold.resize(received.bytes)
-            return await self._answer(received.message, context)
-
-    async def _answer(self, request: Any, context: Any) -> Any:
+    async def _infer(self, received: Received, context: Any, hold: Hold, named: Any = None) -> Encoded:
+        """named: of a stream; a response that gets the request's model and id as soon as they are known."""
+        hold.resize(received.bytes)
         # A call that the client cancels, or whose deadline passes, cancels this coroutine; the deadline also orders what waits.
         left_s = context.time_remaining()
         deadline = None if left_s is None else time.monotonic() + left_s
-        if takes_long(request):
-            decoded = await self._pool.run(lambda check: decode_request(request, self._memory, deadline, until(deadline, check)))
-        else:
-            decoded = decode_request(request, self._memory, deadline)
-        slots = output_slots(request, self._memory)
-        response = await self._router.infer(decoded)
-        if answers_long(response):
-            return await self._pool.run(lambda check: encode_response(response, slots))
-        return encode_response(response, slots)
+        request, slots = await self._decode(received, deadline, named)
+        response = await self._router.infer(request)
+        encode = partial(encode_response, response, slots, in_stream=named is not None)
+        answer = await self._pool.run(lambda check: encode()) if answers_long(response) else encode()
+        hold.turn_into(len(answer))
+        return Encoded(answer)
+
+    async def _decode(self, received: Received, deadline: float | None, named: Any) -> tuple[InferRequest, Mapping[str, Slot]]:
+        def decode(message: Any, check: Check = no_check) -> tuple[InferRequest, Mapping[str, Slot]]:
+            if named is not None:
+                named.model_name, named.id = message.model_name, message.id
+            request = decode_request(message, self._memory, deadline, until(deadline, check))
+            return request, output_slots(message, self._memory)
+
+        try:
+            if not received.is_quick:
+                return await self._pool.run(lambda check: decode(received.decode(), check))
+            message = received.decode()
+            return await self._pool.run(lambda check: decode(message, check)) if takes_long(message) else decode(message)
+        except ServingError as error:
+            if error.limit:
+                self._router.observer.refused(error.limit)
+            raise
 
     def _find(self, request: Any) -> Model:
         """Return the model of a request whose fields are `name` and `version`."""
@@ -246,18 +273,6 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         return _pb.CudaSharedMemoryUnregisterResponse()
 
 
-def create_grpc_server(max_message_bytes: int, interceptors: Sequence[Any] = ()) -> Any:
-    """Return a grpc.aio server without services, so that its port can be taken before anything is loaded."""
-    return grpc.aio.server(
-        interceptors=interceptors,
-        options=[
-            ("grpc.so_reuseport", 0),  # else a second server would silently share the port
-            ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.max_send_message_length", -1),
-        ],
-    )
-
-
 def add_service(
     server: Any,
     router: Router,
@@ -265,12 +280,17 @@ def add_service(
     admin: Admin | None = None,
     pending: PendingBytes | None = None,
     pool: WorkPool | None = None,
+    max_streams: int = MAX_STREAMS,
+    stalled_s: float = STALLED_S,
 ) -> None:
     """Let `server` answer for `router`, with system shared memory unless `memory` is None, and say how it is.
 
     admin: who may load and unload models; None: nobody. pending: counts the bytes of inference requests; None: without a limit.
-    pool: where long messages are decoded and encoded.
+    pool: where long messages are decoded and encoded. max_streams: that may be open at a time; more are refused. stalled_s: how long
+    a message may take to come to its end, and an answer to be taken.
     """
+    pool = pool or WorkPool()
+    gate = Gate(pool, router.observer.refused, max_streams, stalled_s)
     servicer = Servicer(router, memory, admin, pending, pool)
-    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer)
-    add_servicer(server, HEALTH_SERVICE, Health(router))
+    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer, gate)
+    add_servicer(server, HEALTH_SERVICE, Health(router), gate)

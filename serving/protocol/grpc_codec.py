@@ -13,11 +13,15 @@ from serving.engines.base import Array
 from serving.errors import InvalidRequest
 from serving.messages import InferRequest, InferResponse, RequestedOutput, error_parameters
 from serving.protocol.fields import optional
+from serving.protocol.grpc_cost import QUICK_DATA_BYTES
+from serving.protocol.grpc_wire import header
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot, is_shared
-from serving.protocol.tensors import LONG_VALUES, MAX_AXES, from_bytes, from_numbers, from_strings, to_bytes
+from serving.protocol.tensors import LONG_VALUES, MAX_AXES, from_bytes, from_numbers, from_strings, to_buffer
 from serving.protocol.work_pool import Check, no_check
 
 _pb: Any = service_pb2
+_RAW_OUTPUTS = _pb.ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number
+_STREAMED = _pb.ModelStreamInferResponse.DESCRIPTOR.fields_by_name["infer_response"].number
 # Which field of InferTensorContents holds the values of a datatype; the others must come raw.
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -38,8 +42,11 @@ def takes_long(message: Any) -> bool:
 
 
 def answers_long(response: InferResponse) -> bool:
-    """Whether to encode `response` takes so long: many strings."""
-    return sum([array.size for array in response.outputs.values() if array.dtype.kind == "O"]) > LONG_VALUES
+    """Whether to encode `response` takes so long: many strings, or many bytes."""
+    arrays = response.outputs.values()
+    if sum([array.nbytes for array in arrays]) > QUICK_DATA_BYTES:
+        return True
+    return sum([array.size for array in arrays if array.dtype.kind == "O"]) > LONG_VALUES
 
 
 def decode_request(
@@ -82,19 +89,28 @@ def output_slots(message: Any, memory: SharedMemory | None) -> Mapping[str, Slot
     return {name: slot for name, slot in slots.items() if slot is not None}
 
 
-def encode_response(response: InferResponse, slots: Mapping[str, Slot] | None = None) -> Any:
-    """Return the ModelInferResponse, the outputs raw and in order; those with a slot go there, and leave an empty place."""
+def encode_response(response: InferResponse, slots: Mapping[str, Slot], *, in_stream: bool = False) -> bytes:
+    """Return the ModelInferResponse on the wire, the outputs raw and in order; those with a slot go there, and leave an empty place.
+
+    in_stream: in a ModelStreamInferResponse, and as the last that comes for its request. The values are copied once.
+    """
     message = _pb.ModelInferResponse(model_name=response.model, model_version=response.version, id=response.id)
-    for name, array in response.outputs.items():
-        message.outputs.add(name=name, datatype=dtype_name(array), shape=array.shape)
-        data = to_bytes(array)
-        if slots and name in slots:
-            slots[name].write(name, data)
-            data = b""  # clients find the others by position
-        message.raw_output_contents.append(data)
     for key, reason in error_parameters(response).items():
         message.parameters[key].string_param = reason
-    return message
+    if in_stream:
+        message.parameters["triton_final_response"].bool_param = True  # by which clients of streams know that no more comes
+    pieces: list[Any] = []
+    for name, array in response.outputs.items():
+        message.outputs.add(name=name, datatype=dtype_name(array), shape=array.shape)
+        data = to_buffer(array)
+        if name in slots:
+            slots[name].write(name, bytes(data))
+            data = b""  # clients find the others by position
+        pieces += (header(_RAW_OUTPUTS, len(data)), data)
+    pieces.insert(0, message.SerializeToString())
+    if in_stream:
+        pieces.insert(0, header(_STREAMED, sum(map(len, pieces))))
+    return b"".join(pieces)
 
 
 def _input(tensor: Any, raw: bytes | None) -> Array:

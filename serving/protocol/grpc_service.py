@@ -1,96 +1,226 @@
-"""Puts a servicer on a gRPC server such that messages that cannot be read are the client's fault.
+"""Puts a servicer on a gRPC server such that messages cost no more than they may, and those that cannot be read are the client's fault.
 
-The handlers that protoc generates answer them with UNKNOWN, as if the server had failed.
+The handlers that protoc generates decode in the event loop whatever comes, and answer what they cannot read with UNKNOWN, as if the server
+had failed.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from functools import cached_property, partial
+from operator import attrgetter
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from serving.errors import BodyTooLarge, QueueFull, ServingError
+from serving.observe.request import note_received
+from serving.protocol.grpc_cost import Schema, Undecodable, check_cost, is_quick, schema_of
+from serving.protocol.grpc_stalled import STALLED_S, MessageStalled, Patience, Receiving, Sending
+from serving.protocol.status import sentence, wire_codes
+from serving.protocol.work_pool import WorkPool
+
 Behaviour = TypeVar("Behaviour", bound=Callable[..., Any])
-_SENTENCE = "The message is not the one that this method takes: it cannot be decoded."
+MAX_SMALL_BYTES = 1 << 16  # of a message of a method that takes no tensors
+
+
+MAX_STREAMS = 1024
+SHUTTING_DOWN = "The server is shutting down."
+Refused = Callable[[str], None]
+"""Is told the limits that strike."""
+
+
+class SmallMessageTooLarge(BodyTooLarge):
+    """A message is over the limit of the methods that take no tensors."""
+
+    limit = "small_message"
+
+
+class TooManyStreams(QueueFull):
+    """So many streams are open that one more has no place."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit, limit, "streams")
+        self.limit = "streams"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The class of a method's requests, and what is counted of them."""
+
+    message: Any
+    schema: Schema
 
 
 class Received:
-    """A message as it came. message: None where it could not be decoded. bytes: its size on the wire."""
+    """A message as it came. bytes: its size on the wire."""
 
-    __slots__ = ("bytes", "message")
+    def __init__(self, data: bytes, kind: Kind) -> None:
+        self._data = data
+        self._kind = kind
+        self.bytes = len(data)
 
-    def __init__(self, message: Any, size: int) -> None:
-        self.message = message
-        self.bytes = size
+    @cached_property
+    def is_quick(self) -> bool:
+        """Whether to decode it takes below a millisecond."""
+        return is_quick(self._data, self._kind.schema)
+
+    def decode(self) -> Any:
+        """Return the message; can be called once, for the bytes are let go of. Raises what `check_cost` raises."""
+        is_quick, data, self._data = self.is_quick, self._data, b""
+        if not is_quick:
+            check_cost(data, self._kind.schema)
+        try:
+            return self._kind.message.FromString(data)
+        except DecodeError:
+            raise Undecodable from None
 
     def ByteSize(self) -> int:  # noqa: N802
         """Return its size, as messages do; they write themselves out for it, which takes longer than to read them."""
         return self.bytes
 
 
-def with_sizes(behaviour: Behaviour) -> Behaviour:
-    """Let a servicer's method have its requests as `Received`, and not as messages."""
-    behaviour.takes_sizes = True  # type: ignore[attr-defined]
+class Encoded:
+    """An answer with tensors as it goes. data: its bytes on the wire."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def ByteSize(self) -> int:  # noqa: N802
+        """Return its size, as messages do."""
+        return len(self.data)
+
+
+def takes_tensors(behaviour: Behaviour) -> Behaviour:
+    """Let a servicer's method have its requests as `Received`, of any size and not decoded yet, and answer with `Encoded`."""
+    behaviour.takes_tensors = True  # type: ignore[attr-defined]
     return behaviour
 
 
-def add_servicer(server: Any, service: Any, servicer: Any) -> None:
+async def refuse(error: ServingError, context: Any, refused: Refused) -> NoReturn:
+    """End a call with the one sentence of `error`, and count the limit that it is about."""
+    if error.limit:
+        refused(error.limit)
+    await context.abort(wire_codes(error).grpc, sentence(error))
+    raise AssertionError  # an abort raises
+
+
+class Gate:
+    """Lets calls in: decodes the small messages of methods that take no tensors, and counts the streams that are open.
+
+    max_streams: that may be open at a time, of all clients together. stalled_s: how long a message may take to come, or to go.
+    """
+
+    def __init__(self, pool: WorkPool, refused: Refused, max_streams: int = MAX_STREAMS, stalled_s: float = STALLED_S) -> None:
+        self.patience = Patience(stalled_s)
+        self._sending = Sending(pool, refused)
+        self._pool = pool
+        self._refused = refused
+        self._max_streams = max_streams
+        self._streams = 0
+
+    async def receive(self, context: Any) -> Received:
+        """Return the one message of a call, or end it with one sentence."""
+        receiving = Receiving()
+        number = self.patience.begin(receiving.give_up)
+        try:
+            received = await context.read()
+        except asyncio.CancelledError:
+            if not receiving.seen():
+                raise
+            await refuse(MessageStalled(self.patience.stalled_s), context, self._refused)
+        finally:
+            self.patience.end(number)
+        if received is grpc.aio.EOF:
+            await refuse(Undecodable(), context, self._refused)
+        note_received(received.bytes)
+        return received  # type: ignore[no-any-return]
+
+    def sending(self, context: Any) -> Callable[[], None]:
+        """Close the connection of a call unless what is returned is called, when its answer has gone, in time."""
+        return partial(self.patience.end, self.patience.begin(partial(self._sending.give_up, context)))
+
+    async def read(self, received: Received, context: Any) -> Any:
+        """Return the message, or end the call with one sentence."""
+        try:
+            if received.bytes > MAX_SMALL_BYTES:
+                raise SmallMessageTooLarge(MAX_SMALL_BYTES)
+            return received.decode() if received.is_quick else await self._pool.run(lambda check: received.decode())
+        except ServingError as error:
+            await refuse(error, context, self._refused)
+
+    async def enter(self, context: Any) -> None:
+        """Count a stream until it ends, however it does; or end it at once where there are too many."""
+        if self._streams >= self._max_streams:
+            await refuse(TooManyStreams(self._max_streams), context, self._refused)
+        self._streams += 1
+        context.add_done_callback(self._leave)
+
+    def _leave(self, context: Any) -> None:
+        self._streams -= 1
+
+
+def add_servicer(server: Any, service: Any, servicer: Any, gate: Gate) -> None:
     """Let `server` answer the methods of `service` (its descriptor) with the methods of `servicer` that bear their names."""
-    handlers = {method.name: _handler(method, getattr(servicer, method.name)) for method in service.methods}
+    handlers = {method.name: _handler(method, getattr(servicer, method.name), gate) for method in service.methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
     server.add_registered_method_handlers(service.full_name, handlers)
 
 
-def _handler(method: Any, behaviour: Any) -> Any:
+def _handler(method: Any, behaviour: Any, gate: Gate) -> Any:
+    """Return the handler of a method. To gRPC all take streams, of which most read one message: else it tells nobody of half a message."""
+    kind = Kind(GetMessageClass(method.input_type), schema_of(method.input_type))
+    takes_tensors = getattr(behaviour, "takes_tensors", False)
     codecs = {
-        "request_deserializer": _reader(GetMessageClass(method.input_type)),
-        "response_serializer": GetMessageClass(method.output_type).SerializeToString,
+        "request_deserializer": lambda data: Received(data, kind),
+        "response_serializer": attrgetter("data") if takes_tensors else GetMessageClass(method.output_type).SerializeToString,
     }
-    if method.client_streaming:
-        return grpc.stream_stream_rpc_method_handler(_stream_stream(behaviour), **codecs)
-    if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(_unary_stream(behaviour), **codecs)
-    return grpc.unary_unary_rpc_method_handler(_unary_unary(behaviour), **codecs)
+    if method.client_streaming or method.server_streaming:
+        requests = behaviour if method.client_streaming else _of_one(behaviour, gate)
+        return grpc.stream_stream_rpc_method_handler(_streaming(requests, gate), **codecs)
+    return grpc.stream_unary_rpc_method_handler(_call(behaviour, gate, takes_tensors), **codecs)
 
 
-def _reader(message: Any) -> Callable[[bytes], Received]:
-    def read(data: bytes) -> Received:
-        try:
-            return Received(message.FromString(data), len(data))
-        except DecodeError:
-            return Received(None, len(data))
+def _call(behaviour: Any, gate: Gate, takes_tensors: bool) -> Any:
+    async def call(requests: AsyncIterator[Received], context: Any) -> Any:
+        received = await gate.receive(context)
+        answer = await behaviour(received if takes_tensors else await gate.read(received, context), context)
+        until_sent(gate.sending(context))
+        return answer
 
-    return read
-
-
-async def _checked(received: Received, context: Any, behaviour: Any) -> Any:
-    """Return what `behaviour` takes. A message that could not be decoded ends the call."""
-    if received.message is None:
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _SENTENCE)
-    return received if getattr(behaviour, "takes_sizes", False) else received.message
+    return call
 
 
-def _unary_unary(behaviour: Any) -> Any:
-    async def unary_unary(request: Any, context: Any) -> Any:
-        return await behaviour(await _checked(request, context, behaviour), context)
-
-    return unary_unary
-
-
-def _unary_stream(behaviour: Any) -> Any:
-    async def unary_stream(request: Any, context: Any) -> AsyncIterator[Any]:
-        async for answer in behaviour(await _checked(request, context, behaviour), context):
+def _of_one(behaviour: Any, gate: Gate) -> Any:
+    async def of_one(requests: AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:
+        received = await gate.receive(context)
+        async for answer in behaviour(await gate.read(received, context), context):
             yield answer
 
-    return unary_stream
+    return of_one
 
 
-def _stream_stream(behaviour: Any) -> Any:
-    async def stream_stream(requests: Any, context: Any) -> AsyncIterator[Any]:
-        checked = (await _checked(request, context, behaviour) async for request in requests)
-        async for answer in behaviour(checked, context):
-            yield answer
+def _streaming(behaviour: Any, gate: Gate) -> Any:
+    async def streaming(requests: AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:
+        await gate.enter(context)
+        async for answer in behaviour(requests, context):
+            has_gone = gate.sending(context)
+            try:
+                yield answer
+            finally:
+                has_gone()
 
-    return stream_stream
+    return streaming
+
+
+def until_sent(done: Callable[[], None]) -> None:
+    """Have `done` called when the answer of this task's call has gone, or the call has ended otherwise."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.add_done_callback(lambda task: done())

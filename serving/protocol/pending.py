@@ -1,4 +1,7 @@
-"""How many bytes of requests are held until they are answered. Each body has a limit of its own; this one is for all together."""
+"""How many bytes of requests are held until they are answered, and of answers over gRPC until they have gone.
+
+Each body has a limit of its own; this one is for all together.
+"""
 
 from __future__ import annotations
 
@@ -53,12 +56,19 @@ class Hold:
     def resize(self, size: int) -> None:
         """Count `size` bytes in place of those counted so far. Raises QueueFull; then those stay counted until the end."""
         self._pending.check_room(self._bytes, size)
+        self.turn_into(size)
+
+    def turn_into(self, size: int) -> None:
+        """Count the `size` bytes of the answer in place of those counted so far. They are there, whether there is room or not."""
         self._pending.bytes += size - self._bytes
         self._bytes = size
+
+    def let_go(self) -> None:
+        """Count nothing any more."""
+        self.turn_into(0)
 
     def __enter__(self) -> Hold:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._pending.bytes -= self._bytes
-        self._bytes = 0
+        self.let_go()

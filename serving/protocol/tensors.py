@@ -21,7 +21,7 @@ from serving.errors import InvalidRequest
 _LENGTH_BYTES = 4  # BYTES elements are preceded by their length, little-endian
 MAX_AXES = 32  # numpy stops at 64
 _MAX_ELEMENTS = 2**48  # more than any memory holds, and far from the overflows of 64 bits
-_MAX_STRINGS = 1 << 17  # each takes some 50 bytes beyond its text
+MAX_STRINGS = 1 << 17  # each takes some 50 bytes beyond its text
 LONG_VALUES = 1 << 14  # as Python's objects, or strings: to convert more takes milliseconds
 _PIECE_VALUES = 1 << 13  # written at once: Python lets no other thread run meanwhile
 _WIDEST = {"u": np.dtype(np.uint64), "i": np.dtype(np.int64)}  # by numpy's kind of the dtype
@@ -66,6 +66,14 @@ def to_bytes(array: Array) -> bytes:
     return b"".join(len(element).to_bytes(_LENGTH_BYTES, "little") + element for element in elements)
 
 
+def to_buffer(array: Array) -> bytes | NDArray[np.uint8]:
+    """Return what `to_bytes` returns, without a copy where `array` is that already."""
+    if array.dtype == np.object_:
+        return to_bytes(array)
+    little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+    return little.reshape(-1).view(np.uint8)
+
+
 def from_numbers(name: str, datatype: str, shape: object, values: Sequence[Any]) -> Array:
     """Return the tensor of `values`, in row-major order and of at least its precision. Nothing is rounded or wrapped to fit."""
     dtype, sizes = checked_dtype(name, datatype), checked_shape(name, shape)
@@ -93,8 +101,8 @@ def check_count(name: str, sizes: tuple[int, ...], count: int) -> None:
 
 def check_strings(name: str, count: int) -> None:
     """Raise InvalidRequest when a tensor has more strings than one may have."""
-    if count > _MAX_STRINGS:
-        raise InvalidRequest(f"Tensor {name!r} has {count} strings; send at most {_MAX_STRINGS} at once.")
+    if count > MAX_STRINGS:
+        raise InvalidRequest(f"Tensor {name!r} has {count} strings; send at most {MAX_STRINGS} at once.")
 
 
 def values_text(name: str, array: Array, check: Callable[[], None] = lambda: None) -> Iterator[bytes]:
