@@ -23,6 +23,6 @@ def attacks(repository: Repository, scale: float = 1.0) -> Iterator[Attack]:
     yield from http_attacks(task, int(scale * _HEAD_BYTES))
     yield from json_attacks(task, size)
     yield from compression_attacks(task, size, MAX_BODY_BYTES)
-    yield from grpc_attacks(task, int(scale * (16 << 20)))
+    yield from grpc_attacks(task, size)
     yield from image_attacks(int(_SIDE * scale**0.5) // 8 * 8)
     yield from form_attacks(size)

@@ -15,18 +15,21 @@ from benchmarks.hostile.attack import AROUND_BYTES, Attack
 from benchmarks.hostile.watched import LongestStand
 from benchmarks.http_wire import KeptConnection, infer_bytes
 from benchmarks.served import ServerProcess, served
+from serving.protocol.http import MAX_BODY_BYTES
 from serving.repository import Repository
 
 MOST_STAND_S = 0.05  # processor time of the event loop's thread in one callback
 _CAP_BYTES = 12 << 30  # of addresses: most of them are libraries'
+PROCESS_BYTES = 64 << 20  # of one that is begun to decode a picture: Python and libraries, nothing of the request
 _PAUSE_S = 0.02
 _SETTLE_S = 0.1
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What an attack did. peak_bytes: memory beyond rest. stand_s: the longest callback of the event loop, and what it was.
+    """What an attack did. peak_bytes: memory beyond rest, of the server and the processes that it has begun.
 
+    stand_s, stood_in: the longest callback of the event loop, in processor time, and what it was.
     asked, refused, slowest_s: of an honest client's requests meanwhile.
     """
 
@@ -82,14 +85,17 @@ class Target:
     async def _play(self, attack: Attack) -> Effect:
         async with self._beside() as honest:
             await asyncio.sleep(_SETTLE_S)
-            forget_peak(self.server.pid)
-            rest = self.server.resident_bytes()
             self.longest.forget()
+            before = processes(self.server.pid)
+            rest = sum(map(resident_bytes, before))
+            for pid in before:
+                forget_peak(pid)
             began = time.perf_counter()
             outcome = await attack.play(self.server)
             seconds = time.perf_counter() - began
             await asyncio.sleep(_SETTLE_S)
-            peak = max(0, peak_bytes(self.server.pid) - rest)
+            now = processes(self.server.pid)
+            peak = max(0, sum(map(peak_bytes, now)) - rest - PROCESS_BYTES * len(set(now) - set(before)))
         stand_s, what = self.longest.seconds, self.longest.what
         faults = tuple(_faults(attack, outcome, peak, stand_s, honest))
         figures = (seconds, peak, attack.budget_bytes, stand_s, what, honest.asked, honest.refused, honest.slowest_s)
@@ -124,7 +130,7 @@ def watched(repository: Repository, *options: str) -> Iterator[Target]:
         path = Path(folder) / "longest"
         longest = LongestStand(path)
         program = ("benchmarks.hostile.watched", str(path))
-        quiet = ("--no-segment-cache", "--log-level", "error")
+        quiet = ("--no-segment-cache", "--log-level", "error", "--max-message-bytes", str(MAX_BODY_BYTES))
         with served(repository.path, *quiet, *options, program=program) as server:
             resource.prlimit(server.pid, resource.RLIMIT_AS, (_CAP_BYTES, _CAP_BYTES))
             yield Target(server, longest, honest_request(repository))
@@ -151,12 +157,29 @@ def measure(target: Target, attacks: Iterable[Attack], tell: Callable[[Effect], 
     return effects
 
 
+def processes(pid: int) -> list[int]:
+    """Return `pid` and the processes that it has begun and that are there."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [pid, *(int(child) for task in tasks for child in task.read_text().split())]
+
+
 def forget_peak(pid: int) -> None:
     """Let the peak of a process's resident memory be what it has now."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
+def resident_bytes(pid: int) -> int:
+    """Return what a process has resident now, 0 if it has ended."""
+    return _status(pid, "VmRSS:")
+
+
 def peak_bytes(pid: int) -> int:
-    """Return the most memory that a process has had resident since `forget_peak`."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    """Return the most memory that a process has had resident since `forget_peak`, or since it began; 0 if it has ended."""
+    return _status(pid, "VmHWM:")
+
+
+def _status(pid: int, key: str) -> int:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), 0)
+    return 0
