@@ -85,8 +85,8 @@ class Tensors:
     contents: Mapping[int, Contents]
 
 
-def take_apart(data: bytes) -> tuple[bytes, Tensors]:
-    """Return a ModelInferRequest without raw contents and without long inputs' contents, and these. Raises Undecodable."""
+def take_apart(data: bytes, long_bytes: int = QUICK_BYTES) -> tuple[bytes, Tensors]:
+    """Return a ModelInferRequest without its raw contents and those of inputs of more than `long_bytes`, and these. Raises Undecodable."""
     view = memoryview(data)
     kept: list[bytes | memoryview] = []
     raw: list[memoryview] = []
@@ -95,7 +95,7 @@ def take_apart(data: bytes) -> tuple[bytes, Tensors]:
     try:
         for number, wire, start, stop in fields(data, 0, len(data)):
             is_input = wire == LENGTH and number == _INPUTS
-            if is_input and stop - start > QUICK_BYTES:
+            if is_input and stop - start > long_bytes:
                 tensor, spans = _without_contents(data, start, stop)
                 kept += (view[begin:end], header(_INPUTS, len(tensor)), tensor)
                 contents.update({inputs: Contents(data, spans)} if spans else {})
