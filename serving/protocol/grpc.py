@@ -22,6 +22,7 @@ from serving.protocol import describe, grpc_extensions
 from serving.protocol.admin import Admin
 from serving.protocol.control import check_load, check_repository_name, check_unload
 from serving.protocol.grpc_codec import answers_long, decode_request, encode_response, output_slots, read_parameters, takes_long
+from serving.protocol.grpc_contents import Tensors
 from serving.protocol.grpc_cost import Undecodable
 from serving.protocol.grpc_health import HEALTH_SERVICE, Health
 from serving.protocol.grpc_service import (
@@ -194,17 +195,19 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         return Encoded(answer)
 
     async def _decode(self, received: Received, deadline: float | None, named: Any) -> tuple[InferRequest, Mapping[str, Slot]]:
-        def decode(message: Any, check: Check = no_check) -> tuple[InferRequest, Mapping[str, Slot]]:
+        def decode(message: Any, tensors: Tensors, check: Check = no_check) -> tuple[InferRequest, Mapping[str, Slot]]:
             if named is not None:
                 named.model_name, named.id = message.model_name, message.id
-            request = decode_request(message, self._memory, deadline, until(deadline, check))
+            request = decode_request(message, self._memory, deadline, until(deadline, check), tensors)
             return request, output_slots(message, self._memory)
 
         try:
             if not received.is_quick:
-                return await self._pool.run(lambda check: decode(received.decode(), check))
-            message = received.decode()
-            return await self._pool.run(lambda check: decode(message, check)) if takes_long(message) else decode(message)
+                return await self._pool.run(lambda check: decode(*received.decode_tensors(), check))
+            message, tensors = received.decode_tensors()
+            if takes_long(message, tensors):
+                return await self._pool.run(lambda check: decode(message, tensors, check))
+            return decode(message, tensors)
         except ServingError as error:
             if error.limit:
                 self._router.observer.refused(error.limit)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from tritonclient.grpc import service_pb2
 
 from serving.dtypes import BYTES, dtype_name
@@ -13,6 +14,7 @@ from serving.engines.base import Array
 from serving.errors import InvalidRequest
 from serving.messages import InferRequest, InferResponse, RequestedOutput, error_parameters
 from serving.protocol.fields import optional
+from serving.protocol.grpc_contents import DTYPES, Contents, Tensors
 from serving.protocol.grpc_cost import QUICK_DATA_BYTES
 from serving.protocol.grpc_wire import header
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot, is_shared
@@ -35,9 +37,9 @@ _CONTENTS = {
 }
 
 
-def takes_long(message: Any) -> bool:
+def takes_long(message: Any, tensors: Tensors | None = None) -> bool:
     """Whether to decode a ModelInferRequest takes so long that nobody else should wait for it: many values that are not raw numbers."""
-    typed = not message.raw_input_contents
+    typed = not (message.raw_input_contents if tensors is None else tensors.raw)
     return any((typed or tensor.datatype == BYTES) and _value_count(tensor.shape) > LONG_VALUES for tensor in message.inputs)
 
 
@@ -50,25 +52,31 @@ def answers_long(response: InferResponse) -> bool:
 
 
 def decode_request(
-    message: Any, memory: SharedMemory | None = None, deadline: float | None = None, check: Check = no_check
+    message: Any,
+    memory: SharedMemory | None = None,
+    deadline: float | None = None,
+    check: Check = no_check,
+    tensors: Tensors | None = None,
 ) -> InferRequest:
     """Return the request that a ModelInferRequest holds. Raises InvalidRequest, Unsupported, UnknownRegion.
 
-    deadline: of the call, in time.monotonic seconds. check: called before each input.
+    deadline: of the call, in time.monotonic seconds. check: called before each input, and each piece of a long one. tensors: the data that
+    were taken out of the message.
     The raw contents belong to the inputs in their order, without those that are in shared memory.
     """
-    raw = message.raw_input_contents
+    tensors = tensors or Tensors(message.raw_input_contents, {})
+    raw = tensors.raw
     sent = [tensor for tensor in message.inputs if not is_shared(tensor.parameters)]
     if raw and len(raw) != len(sent):
         raise InvalidRequest(f"The request has {len(sent)} inputs, but {len(raw)} raw_input_contents; give one for each.")
     remaining, shared = iter(raw), RequestMemory(memory)
     inputs: dict[str, Array] = {}
-    for tensor in message.inputs:
+    for place, tensor in enumerate(message.inputs):
         check()
         if tensor.name in inputs:
             raise InvalidRequest(f"Input {tensor.name!r} is given twice.")
         data = shared.read(read_parameters(tensor.parameters), f"Input {tensor.name!r}")
-        inputs[tensor.name] = _input(tensor, next(remaining, None) if data is None else data)
+        inputs[tensor.name] = _input(tensor, tensors.contents.get(place), next(remaining, None) if data is None else data, check)
     return InferRequest(
         model=message.model_name,
         version=message.model_version,
@@ -113,28 +121,36 @@ def encode_response(response: InferResponse, slots: Mapping[str, Slot], *, in_st
     return b"".join(pieces)
 
 
-def _input(tensor: Any, raw: bytes | None) -> Array:
-    shape = list(tensor.shape)
+def _input(tensor: Any, contents: Contents | None, raw: bytes | memoryview | None, check: Check) -> Array:
+    """contents: that were taken out of the message."""
     if raw is None:
-        values = _typed_values(tensor)
-        if tensor.datatype == BYTES:
-            return from_strings(tensor.name, shape, values)
-        return from_numbers(tensor.name, tensor.datatype, shape, values)
-    if tensor.HasField("contents"):
+        return _typed(tensor, contents, check)
+    if contents is not None or tensor.HasField("contents"):
         raise InvalidRequest(f"Input {tensor.name!r} has both raw and typed contents; give one of them.")
-    return from_bytes(tensor.name, tensor.datatype, shape, memoryview(raw))
+    return from_bytes(tensor.name, tensor.datatype, list(tensor.shape), memoryview(raw))
 
 
-def _typed_values(tensor: Any) -> Sequence[Any]:
-    field = _CONTENTS.get(tensor.datatype)
-    for present, _ in tensor.contents.ListFields():
-        if present.name != field:
+def _typed(tensor: Any, contents: Contents | None, check: Check) -> Array:
+    shape = list(tensor.shape)
+    field = _checked_field(
+        tensor, [found.name for found, _ in tensor.contents.ListFields()] if contents is None else contents.spans
+    )
+    if tensor.datatype == BYTES:
+        return from_strings(tensor.name, shape, tensor.contents.bytes_contents if contents is None else contents.strings())
+    if contents is not None and field in contents.spans:
+        return from_numbers(tensor.name, tensor.datatype, shape, contents.count(field), contents.numbers(field, check))
+    values = np.asarray(getattr(tensor.contents, field), DTYPES[field]) if field else np.empty(0)
+    return from_numbers(tensor.name, tensor.datatype, shape, len(values), [values])
+
+
+def _checked_field(tensor: Any, present: Iterable[str]) -> str:
+    """Return the name of the field that holds the values, "" for a datatype that has none."""
+    field = _CONTENTS.get(tensor.datatype, "")
+    for name in present:
+        if name != field:
             wanted = field or "raw_input_contents"
-            raise InvalidRequest(f"Input {tensor.name!r} is {tensor.datatype}, but comes in {present.name}; use {wanted}.")
-    if field is None:
-        return []
-    values: Sequence[Any] = getattr(tensor.contents, field)
-    return values
+            raise InvalidRequest(f"Input {tensor.name!r} is {tensor.datatype}, but comes in {name}; use {wanted}.")
+    return field
 
 
 def _value_count(shape: Sequence[int]) -> int:

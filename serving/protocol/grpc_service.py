@@ -19,7 +19,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from serving.errors import BodyTooLarge, QueueFull, ServingError
 from serving.observe.request import note_received
-from serving.protocol.grpc_cost import Schema, Undecodable, check_cost, is_quick, schema_of
+from serving.protocol.grpc_contents import Tensors, take_apart
+from serving.protocol.grpc_cost import QUICK_BYTES, Schema, Undecodable, check_cost, is_quick, schema_of
 from serving.protocol.grpc_stalled import STALLED_S, MessageStalled, Patience, Receiving, Sending
 from serving.protocol.status import sentence, wire_codes
 from serving.protocol.work_pool import WorkPool
@@ -71,9 +72,24 @@ class Received:
 
     def decode(self) -> Any:
         """Return the message; can be called once, for the bytes are let go of. Raises what `check_cost` raises."""
+        return self._parse(self._checked())
+
+    def decode_tensors(self) -> tuple[Any, Tensors]:
+        """Return a ModelInferRequest as `decode` does, and the data that were taken out of it."""
+        data = self._checked()
+        if len(data) <= QUICK_BYTES:  # not worth while
+            message = self._parse(data)
+            return message, Tensors(message.raw_input_contents, {})
+        structure, tensors = take_apart(data)
+        return self._parse(structure), tensors
+
+    def _checked(self) -> bytes:
         is_quick, data, self._data = self.is_quick, self._data, b""
         if not is_quick:
             check_cost(data, self._kind.schema)
+        return data
+
+    def _parse(self, data: bytes) -> Any:
         try:
             return self._kind.message.FromString(data)
         except DecodeError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -24,7 +24,6 @@ _MAX_ELEMENTS = 2**48  # more than any memory holds, and far from the overflows 
 MAX_STRINGS = 1 << 17  # each takes some 50 bytes beyond its text
 LONG_VALUES = 1 << 14  # as Python's objects, or strings: to convert more takes milliseconds
 _PIECE_VALUES = 1 << 13  # written at once: Python lets no other thread run meanwhile
-_WIDEST = {"u": np.dtype(np.uint64), "i": np.dtype(np.int64)}  # by numpy's kind of the dtype
 
 
 def checked_dtype(name: str, datatype: object) -> np.dtype[np.generic]:
@@ -74,14 +73,18 @@ def to_buffer(array: Array) -> bytes | NDArray[np.uint8]:
     return little.reshape(-1).view(np.uint8)
 
 
-def from_numbers(name: str, datatype: str, shape: object, values: Sequence[Any]) -> Array:
-    """Return the tensor of `values`, in row-major order and of at least its precision. Nothing is rounded or wrapped to fit."""
+def from_numbers(name: str, datatype: str, shape: object, count: int, pieces: Iterable[NDArray[Any]]) -> Array:
+    """Return the tensor of `count` values in row-major order, which come in pieces and as any numbers. Nothing is wrapped to fit."""
     dtype, sizes = checked_dtype(name, datatype), checked_shape(name, shape)
-    check_count(name, sizes, len(values))
-    found = np.fromiter(values, _WIDEST.get(dtype.kind, dtype), len(values))
-    numbers = found.astype(dtype)
-    if dtype.kind in _WIDEST and not np.array_equal(found, numbers):
-        raise InvalidRequest(f"Tensor {name!r} has values that are not {datatype}.")
+    check_count(name, sizes, count)
+    numbers = np.empty(count, dtype)
+    start = 0
+    for piece in pieces:
+        place = numbers[start : start + len(piece)]
+        place[...] = piece.astype(dtype, copy=False)
+        if dtype.kind in "iu" and not np.array_equal(place, piece):
+            raise InvalidRequest(f"Tensor {name!r} has values that are not {datatype}.")
+        start += len(piece)
     return numbers.reshape(sizes)
 
 

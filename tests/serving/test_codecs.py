@@ -171,9 +171,9 @@ def test_any_bytes_as_values_are_read_or_refused(data: bytes, datatype: str) -> 
 
 
 def test_typed_numbers_of_a_message_are_not_wrapped() -> None:
-    assert from_numbers("x", "INT8", [2], [-128, 127]).tolist() == [-128, 127]
+    assert from_numbers("x", "INT8", [2], 2, [np.array([-128, 127])]).tolist() == [-128, 127]
     with pytest.raises(InvalidRequest, match="values that are not INT8"):
-        from_numbers("x", "INT8", [1], [128])
+        from_numbers("x", "INT8", [1], 1, [np.array([128])])
 
 
 def test_large_unsigned_integers_stay_exact() -> None:
