@@ -30,6 +30,7 @@ from serving.protocol.admin import Admin
 from serving.protocol.grpc import add_service, create_grpc_server
 from serving.protocol.http import MAX_BODY_BYTES, create_app
 from serving.protocol.http_infer import InferFront
+from serving.protocol.http_limits import HttpLimits
 from serving.protocol.http_server import HttpServer
 from serving.protocol.image_workers import ImageWorkers
 from serving.protocol.pending import PendingBytes, default_pending_bytes
@@ -64,6 +65,7 @@ class Server:
     observers: who else hears what happens, beside metrics, log and traces. check_samples: whether every task's answer is compared with
     what was recorded at its export before the server is ready, as it always is when a task is loaded later. rows_record: a file that keeps
     which segments of older repositories may be batched, so that the next start need not find out again; None: none.
+    http_limits: of connections over HTTP; None: the usual ones.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Server:
         check_samples: bool = False,
         rows_record: Path | None = None,
         plain: bool = True,
+        http_limits: HttpLimits | None = None,
     ) -> None:
         self.host = host
         self.http_port = http_port
@@ -105,6 +108,7 @@ class Server:
         self._admin = Admin(admin_token)
         self._check_samples = check_samples
         self._rows_record = rows_record
+        self._http_limits = http_limits
         limit = options.sessions.memory_limit_bytes if options else None
         self._read_plain: ReadPlain = partial(read_plain, memory_limit_bytes=limit) if plain else refuse_plain
         self._closing = contextlib.AsyncExitStack()
@@ -167,7 +171,9 @@ class Server:
                 pending=self._pending,
             )
             front = InferFront(app, router, limit, memory, self._pending, pool)
-            http_server = HttpServer(RequestMiddleware(front, observer), listener, self._grace_s)
+            http_server = HttpServer(
+                RequestMiddleware(front, observer), listener, self._grace_s, self._http_limits, observer.refused, self._pending
+            )
             await http_server.start()
             stack.push_async_exit(lambda kind, *error: self._shut_down(router, http_server, grpc_server, kind))
             await router.start(self._check_samples)

@@ -56,9 +56,18 @@ class Hold:
         self._pending.bytes += size - self._bytes
         self._bytes = size
 
+    def count(self, size: int) -> None:
+        """Count `size` bytes more, that are there already: those to come are refused for them."""
+        self._pending.bytes += size
+        self._bytes += size
+
+    def release(self) -> None:
+        """Count nothing."""
+        self._pending.bytes -= self._bytes
+        self._bytes = 0
+
     def __enter__(self) -> Hold:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._pending.bytes -= self._bytes
-        self._bytes = 0
+        self.release()
