@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from serving.errors import InvalidLimit
 
@@ -44,7 +45,7 @@ class HttpLimits:
 def changed_limits(settings: Iterable[str]) -> HttpLimits:
     """Return the limits with those that NAME=VALUE gives another value. Raises InvalidLimit."""
     kinds = {name: type(value) for name, value in asdict(HttpLimits()).items()}
-    values: dict[str, int | float] = {}
+    values: dict[str, Any] = {}
     for setting in settings:
         name, _, text = setting.partition("=")
         if name not in kinds:

@@ -76,7 +76,6 @@ class HttpServer(uvicorn.Server):
         if HttpProtocol is None:
             await super().startup(sockets)
             return
-        self.config.load()
         make = partial(HttpProtocol, self._connections, config=self.config, server_state=self.server_state, app_state={})
         self.servers = []
         self._acceptor = Acceptor(self._listener, make, self._connections)
