@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from serving.protocol.progress import Phase, Progress
 log = logging.getLogger(__name__)
 _MOST_SWEEP_S = 1.0  # between two
 _LEAST_SWEEP_S = 0.02
+_LOOK_S = 0.1  # between two looks for idle ones where there was none
 _LOG_S = 10.0  # between two lines that anybody can cause
 _LEFT = getattr(select, "POLLRDHUP", 0)  # a connection whose client has said its last; Linux tells
 
@@ -48,7 +50,7 @@ class Connections:
         self._most = limits.connections or most_connections()
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []  # the longest last; made when there is no room
-        self._looked = -1.0  # when that was
+        self._look_again = 0.0  # not before: there was none
         self._logged = -_LOG_S
         self._turned_away = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -94,17 +96,25 @@ class Connections:
         if len(self._open) + coming < self._most:
             return True
         self.refused("connections")
-        if not self._idle and self._looked != self.now:
-            self._looked = self.now
-            idle = [one for one in self._open if _is_idle(one)]
-            self._idle = sorted(idle, key=lambda one: one.progress.since, reverse=True)
-        while self._idle:
-            connection = self._idle.pop()
-            if connection in self._open and _is_idle(connection):
-                self.closed(connection)
-                connection.transport.abort()
-                return True
-        return False
+        connection = self._longest_idle()
+        if connection is None:
+            return False
+        self.closed(connection)
+        connection.transport.abort()
+        return True
+
+    def _longest_idle(self) -> Connection | None:
+        """Return the connection that is idle for longest. All are looked at only when those found before are used up."""
+        while True:
+            while self._idle:
+                connection = self._idle.pop()
+                if connection in self._open and _is_idle(connection):
+                    return connection
+            if time.monotonic() < self._look_again:
+                return None
+            self._idle = sorted(filter(_is_idle, self._open), key=lambda one: one.progress.since, reverse=True)
+            if not self._idle:
+                self._look_again = time.monotonic() + _LOOK_S
 
     def note_turned_away(self) -> None:
         """Say, not too often, that a client found no room."""

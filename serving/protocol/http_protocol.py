@@ -13,10 +13,11 @@ from typing import Any
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from serving.errors import ChunksTooSmall, HeadTooLarge, ServingError, TooManyHeaders, UrlTooLong
 from serving.protocol.connections import Connections
+from serving.protocol.http_upgrade import HttpUpgradePassed
 from serving.protocol.progress import Phase, Progress
 from serving.protocol.status import sentence, wire_codes
 
@@ -28,12 +29,8 @@ _DRAIN_PAUSE_S = 1.0  # for bodies and answers that do not move while the server
 _NOTHING = memoryview(b"")
 
 
-class HttpProtocol(HttpToolsProtocol):
-    """Passes over `Upgrade`, as HTTP has it for servers that do not switch protocols (RFC 9110, 7.8).
-
-    httptools stops behind the headers of a request that has it, and takes what follows for another protocol; read on, the request's body
-    would be the next request. So such a request is told to a new parser without that header, and the rest of what came after it.
-    """
+class HttpProtocol(HttpUpgradePassed):
+    """One connection of `connections`, within their limits."""
 
     def __init__(self, connections: Connections, **options: Any) -> None:
         super().__init__(**options)
@@ -120,25 +117,20 @@ class HttpProtocol(HttpToolsProtocol):
         if len(name) == 14 and self.progress.phase is Phase.HEAD and name.lower() == b"content-length":
             self._body_left = int(value)
 
-    def on_headers_complete(self) -> None:
-        """Begin to answer, unless the request will be told again."""
-        if not self.parser.should_upgrade():
-            super().on_headers_complete()
-            self.progress.enter(Phase.BODY, self._all.now)
-            self._body_bytes = 0
-            self.headers = []  # for what follows the body: whether that came in time to be a header, chance would decide
+    def head_ended(self) -> None:
+        """Wait for the body."""
+        self._body_bytes = 0
+        self.progress.enter(Phase.BODY, self._all.now)
 
     def on_body(self, body: bytes) -> None:
         """Note a part of the body."""
         self._body_bytes += len(body)
         super().on_body(body)
 
-    def on_message_complete(self) -> None:
-        """Note the end of the body, unless the request will be told again."""
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
-            self._body_left = -1
-            self.progress.enter(Phase.IDLE if self.cycle.response_complete else Phase.ANSWER, self._all.now)
+    def body_ended(self) -> None:
+        """Wait for the answer."""
+        self._body_left = -1
+        self.progress.enter(Phase.IDLE if self.cycle.response_complete else Phase.ANSWER, self._all.now)
 
     def on_response_complete(self) -> None:
         """Go on to the next request."""
@@ -190,7 +182,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._begin_head(size)
         progress.received += size
         self._take(len(rest), size)
-        self._parse(rest[:size])
+        self.parse(rest[:size])
         if in_body and self._body_left < 0 and progress.received - self._body_bytes > self._most_framing():
             raise ChunksTooSmall(_FRAMING)
 
@@ -271,28 +263,6 @@ class HttpProtocol(HttpToolsProtocol):
     def _forget_rest(self) -> None:
         self._rest = _NOTHING
         self._later = bytearray()
-
-    def _parse(self, data: memoryview) -> None:
-        """Tell the parser of `data`, which holds no more than one end of a head."""
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as stop:
-            head = self._head_without_upgrade()
-            self.parser = httptools.HttpRequestParser(self)
-            # As uvicorn has it: whatever follows a request after which the connection ends, that request is answered.
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-            self.parser.feed_data(head)
-            if rest := data[stop.args[0] :]:
-                self.parser.feed_data(rest)
-
-    def _head_without_upgrade(self) -> bytes:
-        """Return the head that the parser has just read. Raises HttpParserError for CONNECT, which is an upgrade by itself."""
-        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
-        if method == b"CONNECT":
-            raise httptools.HttpParserError("CONNECT is for proxies")
-        lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
-        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
-        return b"\r\n".join([*lines, b"", b""])
 
 
 class _Flow(FlowControl):

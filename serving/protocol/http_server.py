@@ -43,6 +43,7 @@ class HttpServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http="h11" if HttpProtocol is None else HttpProtocol,
+                interface="asgi3",
                 ws="none",
                 lifespan="off",
                 log_config=None,
