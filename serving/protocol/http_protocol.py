@@ -27,6 +27,7 @@ _AT_ONCE = 32 * 1024  # bytes of chunks, before others have their turn
 _FRAMING = 8  # bytes around one of a body in chunks
 _DRAIN_PAUSE_S = 1.0  # for bodies and answers that do not move while the server waits for its end
 _NOTHING = memoryview(b"")
+_SILENT, _IDLE, _HEAD, _BODY, _ANSWER, _LINGER = Phase
 
 
 class HttpProtocol(HttpUpgradePassed):
@@ -36,6 +37,7 @@ class HttpProtocol(HttpUpgradePassed):
         super().__init__(**options)
         self._all = connections
         self._limits = connections.limits
+        self._most_headers = connections.limits.headers
         self.progress = Progress(connections.now)
         self._rest = _NOTHING  # what has come and was not parsed
         self._later = bytearray()  # what came while there was a rest
@@ -64,7 +66,7 @@ class HttpProtocol(HttpUpgradePassed):
 
     def shutdown(self) -> None:
         """Close when what is under way is answered."""
-        if self.progress.phase is Phase.LINGER:
+        if self.progress.phase is _LINGER:
             self.transport.close()
         else:
             super().shutdown()
@@ -73,7 +75,7 @@ class HttpProtocol(HttpUpgradePassed):
         """Parse what has come, in whatever pieces; what follows the request that is answered waits."""
         progress = self.progress
         progress.moved = self._all.now
-        if progress.phase is Phase.LINGER:
+        if progress.phase is _LINGER:
             return
         if self._rest:
             self._later += data
@@ -95,7 +97,7 @@ class HttpProtocol(HttpUpgradePassed):
         elif late := progress.lateness(limits, now, most_pause_s):
             self._refuse(late)
         elif progress.is_over(limits, now):
-            if progress.phase is Phase.SILENT:
+            if progress.phase is _SILENT:
                 self._all.refused("silent")
             self.transport.close()
 
@@ -105,32 +107,41 @@ class HttpProtocol(HttpUpgradePassed):
 
     def on_url(self, url: bytes) -> None:
         """Note a part of the URL."""
-        super().on_url(url)
+        self.url += url
         if len(self.url) > self._limits.url_bytes:
             raise UrlTooLong(self._limits.url_bytes)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Note a header, and the length of the body that it tells."""
-        if len(self.headers) >= self._limits.headers:
-            raise TooManyHeaders(self._limits.headers)
-        super().on_header(name, value)
-        if len(name) == 14 and self.progress.phase is Phase.HEAD and name.lower() == b"content-length":
-            self._body_left = int(value)
+        """Note a header, and what it says of the body."""
+        headers = self.headers
+        if len(headers) >= self._most_headers:
+            raise TooManyHeaders(self._most_headers)
+        name = name.lower()
+        if name == b"content-length":
+            self._body_left = int(value) if self.progress.phase is not _BODY else self._body_left
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        headers.append((name, value))
 
     def head_ended(self) -> None:
         """Wait for the body."""
         self._body_bytes = 0
-        self.progress.enter(Phase.BODY, self._all.now)
+        self.progress.enter(_BODY, self._all.now)
 
     def on_body(self, body: bytes) -> None:
         """Note a part of the body."""
+        cycle = self.cycle
         self._body_bytes += len(body)
-        super().on_body(body)
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     def body_ended(self) -> None:
         """Wait for the answer."""
         self._body_left = -1
-        self.progress.enter(Phase.IDLE if self.cycle.response_complete else Phase.ANSWER, self._all.now)
+        self.progress.enter(_IDLE if self.cycle.response_complete else _ANSWER, self._all.now)
 
     def on_response_complete(self) -> None:
         """Go on to the next request."""
@@ -140,8 +151,8 @@ class HttpProtocol(HttpUpgradePassed):
             self._unread.count(self.transport.get_write_buffer_size())
         if self.transport.is_closing():
             return
-        if self.progress.phase is Phase.ANSWER:
-            self.progress.enter(Phase.IDLE, self._all.now)
+        if self.progress.phase is _ANSWER:
+            self.progress.enter(_IDLE, self._all.now)
         self.flow.resume_reading()
         if self._rest:
             self._feed()
@@ -152,59 +163,67 @@ class HttpProtocol(HttpUpgradePassed):
 
     def _feed(self) -> None:
         """Parse what there is, up to the end of a request."""
-        end = max(0, len(self._rest) - _AT_ONCE)
+        least = len(self._rest) - _AT_ONCE
         try:
-            while self._rest and self.progress.phase is not Phase.ANSWER:
-                if self._body_left < 0 and self.progress.phase is Phase.BODY and len(self._rest) < end:
+            while (rest := self._rest) and (phase := self.progress.phase) is not _ANSWER:
+                if phase is not _BODY:
+                    self._feed_head(rest)
+                elif self._body_left >= 0:
+                    self._feed_body(rest)
+                elif len(rest) >= least:
+                    self._feed_chunks(rest)
+                else:
                     self.loop.call_soon(self._go_on)
                     break
-                self._feed_part()
         except ServingError as error:
             self._refuse(error)
         except httptools.HttpParserError as error:
             self._refuse_syntax(error)
-        self._limit_ahead()
+        if self._rest or self._flow.is_held:
+            self._limit_ahead()
 
     def _go_on(self) -> None:
         if self._rest and not self.transport.is_closing():
             self._feed()
 
-    def _feed_part(self) -> None:
-        """Parse the rest of a body whose length is known, or what comes before the next end of a head or of chunks."""
-        rest, progress = self._rest, self.progress
-        in_body = progress.phase is Phase.BODY
-        if in_body and self._body_left >= 0:
-            size = min(self._body_left, len(rest))
-            self._body_left -= size
-        else:
-            size = self._end(rest)
-        if not in_body:
-            self._begin_head(size)
-        progress.received += size
-        self._take(len(rest), size)
-        self.parse(rest[:size])
-        if in_body and self._body_left < 0 and progress.received - self._body_bytes > self._most_framing():
-            raise ChunksTooSmall(_FRAMING)
-
-    def _take(self, length: int, size: int) -> None:
-        """Take `size` bytes off the rest, which has `length`."""
-        if size < length:
-            self._rest = self._rest[size:]
-        elif self._later:
-            self._rest, self._later = memoryview(bytes(self._later)), bytearray()
-        else:
-            self._rest = _NOTHING
-
-    def _begin_head(self, size: int) -> None:
-        """Note that `size` bytes of a head are to be parsed. Raises HeadTooLarge."""
-        progress = self.progress
-        if progress.phase is not Phase.HEAD:
-            progress.enter(Phase.HEAD, self._all.now)
+    def _feed_head(self, rest: memoryview) -> None:
+        """Parse what there is of a head. Raises HeadTooLarge."""
+        progress, size = self.progress, self._end(rest)
         if progress.received + size > self._limits.head_bytes:
             raise HeadTooLarge(self._limits.head_bytes)
+        self.parse(self._taken(rest, size))
+        if progress.phase is _IDLE or progress.phase is _SILENT:  # it has not ended
+            progress.enter(_HEAD, self._all.now)
+        if progress.phase is _HEAD:
+            progress.received += size
 
-    def _most_framing(self) -> int:
-        return self._limits.head_bytes + _FRAMING * self._body_bytes
+    def _feed_body(self, rest: memoryview) -> None:
+        """Parse what there is of a body whose length is known."""
+        size, left = len(rest), self._body_left
+        if size > left:
+            size = left
+        self._body_left = left - size
+        self.progress.received += size
+        self.parser.feed_data(self._taken(rest, size))
+
+    def _feed_chunks(self, rest: memoryview) -> None:
+        """Parse chunks up to where they may end. Raises ChunksTooSmall."""
+        progress, size = self.progress, self._end(rest)
+        progress.received += size
+        received = progress.received
+        self.parser.feed_data(self._taken(rest, size))
+        if received - self._body_bytes > self._limits.head_bytes + _FRAMING * self._body_bytes:
+            raise ChunksTooSmall(_FRAMING)
+
+    def _taken(self, rest: memoryview, size: int) -> memoryview:
+        """Return the first `size` bytes of the rest, and take them off it."""
+        if size < len(rest):
+            self._rest = rest[size:]
+            return rest[:size]
+        self._rest = _NOTHING
+        if self._later:
+            self._rest, self._later = memoryview(bytes(self._later)), bytearray()
+        return rest
 
     def _end(self, rest: memoryview) -> int:
         """Return up to where `rest` goes to the parser at once: to the next end."""
@@ -245,7 +264,7 @@ class HttpProtocol(HttpUpgradePassed):
     def _reject(self, status: int, text: str) -> None:
         """Give up the request, say why if nothing else has been said, and close when the client has had time to read it."""
         self._forget_rest()
-        cycle, is_late = self.cycle, self.progress.phase is Phase.BODY
+        cycle, is_late = self.cycle, self.progress.phase is _BODY
         if is_late and cycle is not None:
             is_late = cycle.response_started
             cycle.disconnected = True
@@ -257,7 +276,7 @@ class HttpProtocol(HttpUpgradePassed):
         head = [*self.server_state.default_headers, (b"content-type", b"application/json"), (b"connection", b"close")]
         lines = [b"%s: %s\r\n" % header for header in (*head, (b"content-length", b"%d" % len(body)))]
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
-        self.progress.enter(Phase.LINGER, self._all.now)
+        self.progress.enter(_LINGER, self._all.now)
         self.transport.write_eof()
 
     def _forget_rest(self) -> None:

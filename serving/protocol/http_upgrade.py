@@ -29,7 +29,9 @@ class HttpUpgradePassed(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Note the end of the body, unless the request will be told again."""
         if not self.parser.should_upgrade():
-            super().on_message_complete()
+            cycle = self.cycle
+            cycle.more_body = False
+            cycle.message_event.set()
             self.body_ended()
 
     def parse(self, data: memoryview) -> None:
