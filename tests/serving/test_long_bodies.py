@@ -19,6 +19,7 @@ from serving.errors import DeadlineExceeded, InvalidRequest
 from serving.messages import InferResponse
 from serving.protocol import grpc_codec, json_codec
 from serving.protocol.http_infer import infer
+from serving.protocol.pending import PendingBytes
 from serving.protocol.work_pool import WorkPool
 from serving.repository import Repository
 from serving.router import Router
@@ -61,7 +62,7 @@ async def _turns_while_decoding(repository: Repository, body: bytes) -> tuple[in
             await asyncio.Event().wait()  # the client stays
         return messages.pop()
 
-    answering = asyncio.create_task(infer({}, receive, router, ("late", ""), 1 << 26, None, WorkPool()))
+    answering = asyncio.create_task(infer({}, receive, router, ("late", ""), 1 << 26, None, WorkPool(), PendingBytes().hold()))
     while not answering.done():
         await asyncio.sleep(0)
         engine.turns += 1
