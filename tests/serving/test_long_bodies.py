@@ -51,7 +51,7 @@ class Watched(InMemoryEngine):
 
 
 async def _turns_while_decoding(repository: Repository, body: bytes) -> tuple[int, bytes]:
-    engine = Watched()
+    engine, hold = Watched(), (pending := PendingBytes()).hold()
     router = Router(repository, engine)
     await router.start()
 
@@ -62,12 +62,14 @@ async def _turns_while_decoding(repository: Repository, body: bytes) -> tuple[in
             await asyncio.Event().wait()  # the client stays
         return messages.pop()
 
-    answering = asyncio.create_task(infer({}, receive, router, ("late", ""), 1 << 26, None, WorkPool(), PendingBytes().hold()))
+    answering = asyncio.create_task(infer({}, receive, router, ("late", ""), 1 << 26, None, WorkPool(), hold))
     while not answering.done():
         await asyncio.sleep(0)
         engine.turns += 1
     await router.aclose()
-    return engine.turns_before_it, (await answering)[1]
+    answer = (await answering)[1]
+    assert pending.bytes == len(body) + len(answer)
+    return engine.turns_before_it, answer
 
 
 def test_others_have_their_turn_while_a_long_body_is_decoded_and_not_for_a_short_one(repository: Repository) -> None:
