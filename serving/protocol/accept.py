@@ -8,13 +8,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import logging
 import socket
 from collections.abc import Callable
 
 from serving.protocol.connections import Connections
 
-log = logging.getLogger(__name__)
 _AT_ONCE = 64  # connections, before others have their turn
 _PAUSE_S = 0.1  # when there are no descriptors
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -74,7 +72,7 @@ class Acceptor:
 
     def _rest(self, error: OSError) -> None:
         """Try again later: what waits would wake the loop at once."""
-        log.warning("Connections wait, because none can be taken: %s.", error.strerror)
+        self._connections.say("Connections wait, because none can be taken: %s.", error.strerror)
         self._loop.remove_reader(self._listener)
         self._pause = self._loop.call_later(_PAUSE_S, self.begin)
 

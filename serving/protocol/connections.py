@@ -51,8 +51,7 @@ class Connections:
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []  # the longest last; made when there is no room
         self._look_again = 0.0  # not before: there was none
-        self._logged = -_LOG_S
-        self._turned_away = 0
+        self._said: dict[str, float] = {}  # when it may be said again
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
@@ -117,11 +116,14 @@ class Connections:
                 self._look_again = time.monotonic() + _LOOK_S
 
     def note_turned_away(self) -> None:
-        """Say, not too often, that a client found no room."""
-        self._turned_away += 1
-        if self.now - self._logged >= _LOG_S:
-            log.warning("%d connections were turned away: %d are open, and none is idle.", self._turned_away, self._most)
-            self._logged, self._turned_away = self.now, 0
+        """Say that a client found no room."""
+        self.say("Connections are turned away: %d are open, and none is idle.", self._most)
+
+    def say(self, line: str, *facts: object) -> None:
+        """Log a line that anybody can cause, not too often."""
+        if self._said.get(line, 0.0) <= time.monotonic():
+            self._said[line] = time.monotonic() + _LOG_S
+            log.warning(line, *facts)
 
 
 def _is_idle(connection: Connection) -> bool:
