@@ -148,8 +148,64 @@ class ImageFileTooLarge(BodyTooLarge):
     limit = "image_bytes"
 
 
+class HeadTooLarge(ServingError):
+    """A request's line and headers are over the limit."""
+
+    limit = "head"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request's line and headers are larger than the limit of {limit_bytes} bytes; put less into them.")
+
+
+class TooManyHeaders(ServingError):
+    """A request has more headers than the limit."""
+
+    limit = "headers"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"The request has more than {most} headers; send fewer.")
+
+
+class UrlTooLong(ServingError):
+    """A request's URL is over the limit."""
+
+    limit = "url"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request's URL is longer than the limit of {limit_bytes} bytes; send what it says in a body.")
+
+
+class ChunksTooSmall(InvalidRequest):
+    """What frames the chunks of a body is much more than the body."""
+
+    limit = "chunks"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"What frames the body's chunks is more than {most} times the body; send larger chunks.")
+
+
+class HeadStalled(ServingError):
+    """A request's line and headers take too long to come."""
+
+    limit = "head_time"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The request's line and headers did not come within {seconds:g} seconds; send the request again.")
+
+
+class BodyTooSlow(ServingError):
+    """A body takes memory, and too long to come."""
+
+    limit = "body_time"
+
+    def __init__(self, rate: int) -> None:
+        super().__init__(f"The request's body came with fewer than {rate} bytes a second; send the request again.")
+
+
 class BodyStalled(ServingError):
     """A client stopped in the middle of a body, which takes memory."""
+
+    limit = "body_time"
 
     def __init__(self, pause_s: float) -> None:
         super().__init__(f"Nothing more of the request's body came for {pause_s:g} seconds; send the request again.")
@@ -279,6 +335,13 @@ class RequestRefused(ServingError):
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(f"The server refused the request ({status}): {printable(sentence)}")
         self.status = status
+
+
+class InvalidLimit(ServingError):
+    """A limit is given in a form that says none."""
+
+    def __init__(self, given: str, wanted: str) -> None:
+        super().__init__(f"{given!r} sets no limit; give {wanted}.")
 
 
 class InvalidAddress(ServingError):

@@ -33,6 +33,7 @@ from serving.protocol.grpc_service import MAX_STREAMS
 from serving.protocol.grpc_stalled import STALLED_S
 from serving.protocol.http import MAX_BODY_BYTES, create_app
 from serving.protocol.http_infer import InferFront
+from serving.protocol.http_limits import HttpLimits
 from serving.protocol.http_server import HttpServer
 from serving.protocol.image_workers import ImageWorkers
 from serving.protocol.images import ImageLimits
@@ -72,6 +73,7 @@ class Server:
     what was recorded at its export before the server is ready, as it always is when a task is loaded later. rows_record: a file that keeps
     which segments of older repositories may be batched, so that the next start need not find out again; None: none.
     image_limits: what images may be sent; None: the usual ones.
+    http_limits: of connections over HTTP; None: the usual ones.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Server:
         rows_record: Path | None = None,
         plain: bool = True,
         image_limits: ImageLimits | None = None,
+        http_limits: HttpLimits | None = None,
     ) -> None:
         self.host = host
         self.http_port = http_port
@@ -121,6 +124,7 @@ class Server:
         self._check_samples = check_samples
         self._rows_record = rows_record
         self._image_limits = image_limits or ImageLimits()
+        self._http_limits = http_limits
         limit = options.sessions.memory_limit_bytes if options else None
         self._read_plain: ReadPlain = partial(read_plain, memory_limit_bytes=limit) if plain else refuse_plain
         self._closing = contextlib.AsyncExitStack()
@@ -184,7 +188,9 @@ class Server:
                 pending=self._pending,
             )
             front = InferFront(app, router, limit, memory, self._pending, pool)
-            http_server = HttpServer(RequestMiddleware(front, observer), listener, self._grace_s)
+            http_server = HttpServer(
+                RequestMiddleware(front, observer), listener, self._grace_s, self._http_limits, observer.refused, self._pending
+            )
             await http_server.start()
             stack.push_async_exit(lambda kind, *error: self._shut_down(router, http_server, grpc_server, kind))
             await router.start(self._check_samples)

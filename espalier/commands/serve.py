@@ -114,6 +114,14 @@ def serve(
     max_streams: Annotated[
         int, typer.Option(min=1, help="gRPC streams, of requests and of health, that may be open at a time; more are refused.")
     ] = 1024,
+    http_limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Another value for a limit on connections over HTTP, such as headers=64 or head_s=5; may be given several times. "
+            "docs/limits.md has the names.",
+        ),
+    ] = None,
     learn_rows: Annotated[
         bool, typer.Option("--learn-rows/--no-learn-rows", help="Find out at the start how many rows are best for each segment.")
     ] = True,
@@ -179,11 +187,13 @@ def serve(
     from serving.engines.embedded import EngineOptions
     from serving.engines.sessions import SessionStoreOptions
     from serving.observe.logs import set_up_logging
+    from serving.protocol.http_limits import changed_limits
     from serving.protocol.images import ImageLimits
     from serving.server import run
 
     check_engine_options(context, engine)
     set_up_logging(log_format, log_level)
+    http_limits = changed_limits(http_limit or ())
     token = read_token(admin_token_file, "--admin-token-file")
     recover(repo)
     cache = _cache_folder() if segment_cache else None
@@ -217,6 +227,7 @@ def serve(
         admin_token=token,
         check_samples=check_samples,
         rows_record=None if cache is None else cache.with_name("independent.txt"),
+        http_limits=http_limits,
         plain=engine is EngineKind.embedded,
         image_limits=ImageLimits(
             max_bytes=max_image_bytes,

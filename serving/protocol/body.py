@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-import gzip
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive
+from starlette.types import Receive
 
-from serving.errors import BodyStalled, BodyTooLarge, InvalidRequest
+from serving.errors import BodyTooLarge, InvalidRequest
 from serving.protocol.fields import decimal
+from serving.protocol.hang_up import while_wanted
 from serving.protocol.pending import Hold, PendingBytes
-from serving.threads import to_thread
+from serving.protocol.work_pool import Check, WorkPool, no_check
 
 _MIN_COMPRESSED_BYTES = 1024  # below, compression costs more than it saves
-_PIECE_BYTES = 64 * 1024
+_PIECE_BYTES = 64 * 1024  # packed
+_UNPACKED_PIECE_BYTES = 256 * 1024
 _MOST_RATIO = 1032  # of what DEFLATE unpacks to, to what it packs
-_MOST_PAUSE_S = 60.0  # in the middle of a body, whose beginning takes memory meanwhile
 _AUTODETECT = zlib.MAX_WBITS | 32  # gzip or zlib, by their headers; "deflate" means zlib in HTTP
+_WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+_GZIP = b"\x1f\x8b"
+_NOT_PACKED = "The body is not what its Content-Encoding says: it does not decompress."
+_packing = WorkPool(name="packing")  # of its own: what packs and unpacks keeps nobody else waiting
 
 
-async def read_body(
-    headers: Mapping[str, str],
-    receive: Receive,
-    limit_bytes: int,
-    hold: Hold | None = None,
-    most_pause_s: float = _MOST_PAUSE_S,
-) -> bytes:
+async def read_body(headers: Mapping[str, str], receive: Receive, limit_bytes: int, hold: Hold | None = None) -> bytes:
     """Return the body of a request with these headers (names in lower case), decompressed.
 
-    hold: counts its bytes, as they come and then as they are; None: nobody does. most_pause_s: after which the rest must go on to come.
-    Raises BodyTooLarge as soon as it is over the limit, QueueFull as soon as there is no room for it, BodyStalled, InvalidRequest,
-    ClientDisconnect.
+    hold: counts its bytes, as they come and then as they are; None: nobody does. How long a body may take to come, its connection knows.
+    Raises BodyTooLarge as soon as it is over the limit, QueueFull as soon as there is no room for it, InvalidRequest, ClientDisconnect.
     """
     hold = PendingBytes().hold() if hold is None else hold
     encoding = headers.get("content-encoding", "identity").strip().lower()
@@ -44,20 +40,18 @@ async def read_body(
         raise BodyTooLarge(limit_bytes)
     if declared is not None:
         hold.expect(declared)
-    data = await _read(receive, limit_bytes, hold, most_pause_s)
+    data = await _read(receive, limit_bytes, hold)
     if encoding == "identity":
         return data
-    unpacked = await to_thread(decompress, data, limit_bytes)
-    hold.resize(len(unpacked))
-    return unpacked
+    return await while_wanted(receive, _unpack(data, limit_bytes, hold))
 
 
-async def _read(receive: Receive, limit_bytes: int, hold: Hold, most_pause_s: float) -> bytes:
+async def _read(receive: Receive, limit_bytes: int, hold: Hold) -> bytes:
     chunks: list[bytes] = []
     size = 0
     more = True
     while more:
-        message = await (_receive_more(receive, most_pause_s) if chunks else receive())
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         more = message.get("more_body", False)
@@ -69,41 +63,69 @@ async def _read(receive: Receive, limit_bytes: int, hold: Hold, most_pause_s: fl
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def _receive_more(receive: Receive, most_pause_s: float) -> Message:
-    try:
-        async with asyncio.timeout(most_pause_s):
-            return await receive()
-    except TimeoutError:
-        raise BodyStalled(most_pause_s) from None
-
-
-def decompress(data: bytes, limit_bytes: int) -> bytes:
-    """Return what the gzip or zlib stream `data` holds, never unpacking more than `limit_bytes`."""
-    unpacker = zlib.decompressobj(_AUTODETECT)
-    try:
-        if len(data) * _MOST_RATIO > limit_bytes:
-            _check_size(memoryview(data), limit_bytes)
-        unpacked = unpacker.decompress(data)
-    except zlib.error as error:
-        raise InvalidRequest("The body is not what its Content-Encoding says: it does not decompress.") from error
-    if not unpacker.eof or unpacker.unused_data:
-        raise InvalidRequest("The compressed body is truncated, or more follows after its end.")
+async def _unpack(data: bytes, limit_bytes: int, hold: Hold) -> bytes:
+    """Return `data` decompressed. The memory for that is counted before it is taken."""
+    size = await _packing.run(lambda check: unpacked_size(data, limit_bytes, check))
+    hold.resize(len(data) + size)
+    unpacked = await _packing.run(lambda check: unpack(data, size, limit_bytes, check))
+    hold.resize(len(unpacked))
     return unpacked
 
 
-def _check_size(data: memoryview, limit_bytes: int) -> None:
-    """Unpack `data` without keeping it: what a bomb had been unpacked to would stay with the process, freed between pieces in use."""
-    unpacker = zlib.decompressobj(_AUTODETECT)
+def unpacked_size(data: bytes, limit_bytes: int, check: Check = no_check) -> int:
+    """Return the size of what the gzip or zlib stream `data` holds, as gzip tells it at its end, or as is found without keeping anything.
+
+    Raises BodyTooLarge when it is over the limit, InvalidRequest.
+    """
+    told = int.from_bytes(data[-4:], "little")
+    if data.startswith(_GZIP) and told <= min(limit_bytes, len(data) * _MOST_RATIO):
+        return told
     size = 0
-    for start in range(0, len(data), _PIECE_BYTES):  # what is not unpacked at once is copied, so it goes in by pieces, too
-        rest: bytes | memoryview = data[start : start + _PIECE_BYTES]
-        full = True
-        while not unpacker.eof and (rest or full):  # a full piece: more may be ready
-            piece = unpacker.decompress(rest, _PIECE_BYTES)
-            rest, full = unpacker.unconsumed_tail, len(piece) == _PIECE_BYTES
-            size += len(piece)
-            if size > limit_bytes:
-                raise BodyTooLarge(limit_bytes)
+    for piece in _pieces(data):
+        check()
+        size += len(piece)
+        if size > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
+    return size
+
+
+def unpack(data: bytes, size: int, limit_bytes: int, check: Check = no_check) -> bytes:
+    """Return the `size` bytes that the gzip or zlib stream `data` holds; of more that it holds, none is kept.
+
+    Raises BodyTooLarge when it is over the limit, InvalidRequest.
+    """
+    unpacked: list[bytes] = []
+    found = 0
+    for piece in _pieces(data):
+        check()
+        found += len(piece)
+        if found > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
+        if found <= size:
+            unpacked.append(piece)
+    return b"".join(unpacked)
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """Yield what `data` holds. What is not unpacked at once is copied, so it goes in by pieces, too."""
+    unpacker = zlib.decompressobj(_AUTODETECT)
+    rest = memoryview(data)
+    while rest and not unpacker.eof:
+        yield from _unpacked(unpacker, rest[:_PIECE_BYTES])
+        rest = rest[_PIECE_BYTES:]
+    if not unpacker.eof or unpacker.unused_data or rest:
+        raise InvalidRequest("The compressed body is truncated, or more follows after its end.")
+
+
+def _unpacked(unpacker: zlib._Decompress, rest: bytes | memoryview) -> Iterator[bytes]:
+    full = True
+    while not unpacker.eof and (rest or full):  # a full piece: more may be ready
+        try:
+            piece = unpacker.decompress(rest, _UNPACKED_PIECE_BYTES)
+        except zlib.error as error:
+            raise InvalidRequest(_NOT_PACKED) from error
+        rest, full = unpacker.unconsumed_tail, len(piece) == _UNPACKED_PIECE_BYTES
+        yield piece
 
 
 def accepted_compression(accept_encoding: str, size: int) -> str | None:
@@ -115,6 +137,15 @@ def accepted_compression(accept_encoding: str, size: int) -> str | None:
     return next((name for name in ("gzip", "deflate") if name in accepted), None)
 
 
-def compress(data: bytes, encoding: str) -> bytes:
+async def compressed(data: bytes, encoding: str) -> bytes:
     """Return `data` compressed for the content coding "gzip" or "deflate", quickly rather than tightly."""
-    return gzip.compress(data, 1) if encoding == "gzip" else zlib.compress(data, 1)
+    return await _packing.run(lambda check: _pack(data, encoding, check))
+
+
+def _pack(data: bytes, encoding: str, check: Check) -> bytes:
+    packer = zlib.compressobj(1, wbits=_WINDOWS[encoding])
+    view, packed = memoryview(data), []
+    for start in range(0, len(data), _UNPACKED_PIECE_BYTES):
+        check()
+        packed.append(packer.compress(view[start : start + _UNPACKED_PIECE_BYTES]))
+    return b"".join([*packed, packer.flush()])

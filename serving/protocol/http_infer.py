@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import NotReady
-from serving.protocol.body import accepted_compression, compress, read_body
+from serving.protocol.body import accepted_compression, compressed, read_body
 from serving.protocol.hang_up import while_wanted
 from serving.protocol.http_errors import answer_error, error_response
 from serving.protocol.json_codec import EncodedResponse, answers_long, decode_request, encode_response, takes_long
@@ -23,7 +23,6 @@ from serving.protocol.pending import Hold, PendingBytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.protocol.work_pool import WorkPool
 from serving.router import Router
-from serving.threads import to_thread
 
 _Headers = list[tuple[bytes, bytes]]
 
@@ -53,19 +52,21 @@ class InferFront:
         if named is None:
             await _answer_by(self.app, scope, receive, send)
             return
+        hold = self._pending.hold()
         try:
-            with self._pending.hold() as hold:
-                head, body = await infer(
-                    _headers(scope), receive, self._router, named, self._max_body_bytes, self._memory, self._pool, hold
-                )
+            head, body = await infer(
+                _headers(scope), receive, self._router, named, self._max_body_bytes, self._memory, self._pool, hold
+            )
         except Exception as error:
             response = await answer_error(Request(scope), error)
         except asyncio.CancelledError:
             response = _cut_off()
         else:
             await send({"type": "http.response.start", "status": 200, "headers": head})
-            await send({"type": "http.response.body", "body": body})
+            await send({"type": "http.response.body", "body": body})  # what is not taken at once, its connection counts from here
             return
+        finally:
+            hold.let_go()
         await response(scope, receive, send)
 
 
@@ -77,11 +78,11 @@ async def infer(
     limit: int,
     memory: SharedMemory | None,
     pool: WorkPool,
-    hold: Hold | None = None,
+    hold: Hold,
 ) -> tuple[_Headers, bytes]:
     """Return headers and body of the answer to an inference request. headers: names in lower case. named: the model and its version.
 
-    limit: bytes of the body. pool: where long ones are decoded and encoded. hold: counts their bytes; None: nobody does.
+    limit: bytes of the body. pool: where long ones are decoded and encoded. hold: counts their bytes.
     Raises what the router raises, QueueFull, and ClientDisconnect when nobody waits any more.
     """
     body = await read_body(headers, receive, limit, hold)
@@ -97,7 +98,8 @@ async def infer(
         encoded = await while_wanted(receive, pool.run(lambda check: encode_response(response, wanted, check)))
     else:
         encoded = encode_response(response, wanted)
-    return await _respond(encoded, headers.get("accept-encoding", ""))
+    hold.count(len(encoded.body))
+    return await _respond(encoded, receive, headers.get("accept-encoding", ""))
 
 
 def _headers(scope: Scope) -> Mapping[str, str]:
@@ -141,7 +143,7 @@ def _named_model(scope: Scope) -> tuple[str, str] | None:
     return (unquote(parts[3]), unquote(parts[5])) if len(parts) == 7 and parts[4] == "versions" else None
 
 
-async def _respond(encoded: EncodedResponse, accept_encoding: str) -> tuple[_Headers, bytes]:
+async def _respond(encoded: EncodedResponse, receive: Receive, accept_encoding: str) -> tuple[_Headers, bytes]:
     body = encoded.body
     media_type = b"application/json" if encoded.json_bytes is None else b"application/octet-stream"
     headers = [(b"content-type", media_type)]
@@ -149,7 +151,7 @@ async def _respond(encoded: EncodedResponse, accept_encoding: str) -> tuple[_Hea
         headers.append((b"inference-header-content-length", str(encoded.json_bytes).encode()))
     compression = accepted_compression(accept_encoding, len(body))
     if compression:
-        body = await to_thread(compress, body, compression)
+        body = await while_wanted(receive, compressed(body, compression))
         headers += [(b"content-encoding", compression.encode()), (b"vary", b"Accept-Encoding")]
     headers.append((b"content-length", str(len(body)).encode()))
     return headers, body

@@ -63,6 +63,10 @@ class Hold:
         self._pending.bytes += size - self._bytes
         self._bytes = size
 
+    def count(self, size: int) -> None:
+        """Count `size` bytes more, that are there already: those to come are refused for them."""
+        self.turn_into(self._bytes + size)
+
     def let_go(self) -> None:
         """Count nothing any more."""
         self.turn_into(0)

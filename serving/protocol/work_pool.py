@@ -41,8 +41,8 @@ def until(deadline: float | None, check: Check) -> Check:
 class WorkPool:
     """Runs functions in threads of its own. What is cancelled ends at its next check, and what has not begun does not begin."""
 
-    def __init__(self, threads: int = _THREADS) -> None:
-        self._pool = DaemonPool(threads, "decoding")
+    def __init__(self, threads: int = _THREADS, name: str = "decoding") -> None:
+        self._pool = DaemonPool(threads, name)
 
     async def run(self, work: Callable[[Check], _Result]) -> _Result:
         """Return what `work` returns; it calls what it is given between its pieces. Raises what `work` raises."""

@@ -13,6 +13,7 @@ import pytest
 from espalier.cli import main
 from serving.engines.embedded import EngineOptions
 from serving.engines.sessions import SessionStoreOptions
+from serving.protocol.http_limits import HttpLimits
 from tests.exporter.graphs import Net
 from tests.exporter.test_export import BACKBONE, FAMILY
 
@@ -95,6 +96,7 @@ def test_inspect_as_json_counts_the_trunk_once(repository: Path) -> None:
         (["inspect", "."], "holds no task of espalier"),
         (["inspect", "nowhere"], "not a folder"),
         (["serve", "nowhere"], "not a folder"),
+        (["serve", "repo", "--http-limit", "head=1"], "'head=1' sets no limit; give NAME=VALUE"),
         (["infer", "missing.png"], "cannot be read"),
     ],
 )
@@ -117,6 +119,14 @@ def test_options_of_serve_reach_the_engine(repository: Path, networks: Path, mon
     assert (default.sessions.threads, default.sessions.spin, default.learn_rows) == (None, True, True)
     assert default.sessions.cache_folder is not None
     assert chosen == EngineOptions(SessionStoreOptions(3, spin=False, memory_limit_bytes=10**9))
+
+
+def test_limits_of_serve_reach_the_connections(repository: Path, networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[HttpLimits] = []
+    monkeypatch.setattr("serving.server.run", lambda repository, *, http_limits, **others: found.append(http_limits))
+    for given in ([], ["--http-limit", "headers=7", "--http-limit", "head_s=0.5"]):
+        assert espalier("serve", "repo", *given, cwd=networks).returncode == 0
+    assert found == [HttpLimits(), HttpLimits(headers=7, head_s=0.5)]
 
 
 @pytest.mark.parametrize(

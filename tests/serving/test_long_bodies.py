@@ -19,6 +19,7 @@ from serving.errors import DeadlineExceeded, InvalidRequest
 from serving.messages import InferResponse
 from serving.protocol import grpc_codec, json_codec
 from serving.protocol.http_infer import infer
+from serving.protocol.pending import PendingBytes
 from serving.protocol.work_pool import WorkPool
 from serving.repository import Repository
 from serving.router import Router
@@ -50,7 +51,7 @@ class Watched(InMemoryEngine):
 
 
 async def _turns_while_decoding(repository: Repository, body: bytes) -> tuple[int, bytes]:
-    engine = Watched()
+    engine, hold = Watched(), (pending := PendingBytes()).hold()
     router = Router(repository, engine)
     await router.start()
 
@@ -61,12 +62,14 @@ async def _turns_while_decoding(repository: Repository, body: bytes) -> tuple[in
             await asyncio.Event().wait()  # the client stays
         return messages.pop()
 
-    answering = asyncio.create_task(infer({}, receive, router, ("late", ""), 1 << 26, None, WorkPool()))
+    answering = asyncio.create_task(infer({}, receive, router, ("late", ""), 1 << 26, None, WorkPool(), hold))
     while not answering.done():
         await asyncio.sleep(0)
         engine.turns += 1
     await router.aclose()
-    return engine.turns_before_it, (await answering)[1]
+    answer = (await answering)[1]
+    assert pending.bytes == len(body) + len(answer)
+    return engine.turns_before_it, answer
 
 
 def test_others_have_their_turn_while_a_long_body_is_decoded_and_not_for_a_short_one(repository: Repository) -> None:

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from espalier.commands.sizes import parse_limit
 from serving.engines.machine_memory import available_memory_bytes, cgroup_memory_bytes
-from serving.errors import BodyStalled, BodyTooLarge, InvalidRequest, QueueFull
+from serving.errors import BodyTooLarge, InvalidRequest, QueueFull
 from serving.protocol.body import read_body
 from serving.protocol.pending import PendingBytes, default_pending_bytes
 
@@ -132,19 +132,6 @@ def test_a_promise_is_looked_at_and_takes_nothing() -> None:
         with pytest.raises(AssertionError):
             asyncio.run(promise(40))
         assert pending.bytes == 60
-
-
-def test_a_body_that_stops_in_the_middle_is_given_up() -> None:
-    client = Client([b"x" * 10], "never ends")
-
-    async def go() -> None:
-        client.step()
-        await read_body({}, client.receive, MOST_BODY, most_pause_s=0.01)
-
-    with pytest.raises(
-        BodyStalled, match=r"^Nothing more of the request's body came for 0\.01 seconds; send the request again\.$"
-    ):
-        asyncio.run(go())
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from tritonclient.utils import InferenceServerException
 
 from serving.engines.memory import InMemoryEngine
 from serving.errors import AddressInUse, InvalidAddress, RepositoryError
-from serving.protocol.http_server import KEEP_ALIVE_S, HttpServer
+from serving.protocol.http_limits import HttpLimits
+from serving.protocol.http_server import HttpServer
 from serving.repository import Repository
 from serving.server import BackgroundServer, Server
 from serving.sockets import listening_socket
@@ -228,7 +229,7 @@ def test_an_idle_connection_is_kept_for_longer_than_clients_and_balancers_keep_i
                 assert answer.status == 200
                 answer.read()
         connection.close()
-    assert KEEP_ALIVE_S > 60  # what balancers keep, as a rule
+    assert HttpLimits().keep_alive_s > 60  # what balancers keep, as a rule
 
 
 def test_an_open_stream_is_told_that_the_server_is_leaving(repository: Repository) -> None:
