@@ -160,6 +160,17 @@ def test_closing_ends_it_too() -> None:
     asyncio.run(inside())
 
 
+def test_closing_ends_one_that_has_nothing_to_do() -> None:
+    async def inside() -> None:
+        with ImageWorkers(LIMITS, threads=1) as workers:
+            await workers.rows(opening(file("WEBP", picture(300, 300), lossless=True)), WAYS)
+            assert len(children()) == 1
+        assert not children()
+        assert workers.waiting_pixels == 0
+
+    asyncio.run(inside())
+
+
 def test_costly_pictures_keep_no_thread_from_the_others_and_wait_in_a_line_of_their_own() -> None:
     async def work(workers: ImageWorkers) -> None:
         first = await begun(workers)
