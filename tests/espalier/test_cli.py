@@ -13,6 +13,7 @@ import pytest
 from espalier.cli import main
 from serving.engines.embedded import EngineOptions
 from serving.engines.sessions import SessionStoreOptions
+from serving.protocol.images import ImageLimits
 from tests.exporter.graphs import Net
 from tests.exporter.test_export import BACKBONE, FAMILY
 
@@ -117,6 +118,16 @@ def test_options_of_serve_reach_the_engine(repository: Path, networks: Path, mon
     assert (default.sessions.threads, default.sessions.spin, default.learn_rows) == (None, True, True)
     assert default.sessions.cache_folder is not None
     assert chosen == EngineOptions(SessionStoreOptions(3, spin=False, memory_limit_bytes=10**9))
+
+
+def test_options_of_serve_bound_images(repository: Path, networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[ImageLimits] = []
+    monkeypatch.setattr("serving.server.run", lambda repository, *, image_limits, **others: found.append(image_limits))
+    for given in ([], ["--max-image-pixels", "1000", "--max-image-bytes", "2KiB"]):
+        assert espalier("serve", "repo", *given, cwd=networks).returncode == 0
+    default, chosen = found
+    assert default == ImageLimits()
+    assert chosen == ImageLimits(max_bytes=2048, max_pixels=1000, max_total_bytes=4096, max_total_pixels=2000)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,14 @@ def opening(*files: bytes) -> Callable[[Check], list[Picture]]:
     return lambda _: opened(*files)
 
 
-def children() -> set[int]:
-    """Return the processes that decode for us."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    pids = {int(pid) for task in tasks for pid in task.read_text().split()}
-    return {pid for pid in pids if b"image_process" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+def children(parent: int | str = "self") -> set[int]:
+    """Return the processes that decode for us, or for process `parent`."""
+    found = set()
+    for task in Path(f"/proc/{parent}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread or process that has just ended
+            pids = [int(pid) for pid in task.read_text().split()]
+            found |= {pid for pid in pids if b"image_process" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return found
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
@@ -78,8 +82,10 @@ def processor_s(pid: int) -> float:
 
 
 def has_ended(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def test_a_process_makes_the_same_rows() -> None:
