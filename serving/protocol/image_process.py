@@ -75,10 +75,8 @@ def _answer(job: dict[str, Any], data: bytes) -> Message:
         picture = open_picture("The file", data, where, ImageLimits(**job["limits"]))
         _limit_what_it_takes(picture, ways)
         made = rows_of(picture, ways)
-    except MemoryError:
-        return {"error": str(TooCostlyImage(where)), "is_costly": True}, b""
     except NotAnImage as error:
-        return {"error": str(error), "is_costly": False}, b""
+        return {"error": str(error), "is_costly": isinstance(error, TooCostlyImage)}, b""
     return {"shapes": [rows.shape for rows in made]}, b"".join(rows.tobytes() for rows in made)
 
 
