@@ -258,8 +258,13 @@ def test_tables_that_no_picture_needs_are_not_made() -> None:
     with pytest.raises(NotAnImage):
         helpers.rows(opened(many_tables(1024)), WAYS, Cancellation())
     assert children() == {pid}
+    assert address_space(pid) == address_space(os.getpid())  # the next file may be larger
     assert kilobytes(pid, "VmHWM") - kilobytes(pid, "VmRSS") < 2 * 12 * 1024  # 380 MB without the limit
     helpers.close()
+
+
+def address_space(pid: int) -> list[str]:
+    return [line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if line.startswith("Max address space")]
 
 
 def kilobytes(pid: int, name: str) -> int:
