@@ -93,7 +93,7 @@ def serve(
     max_image_pixels: Annotated[
         int,
         typer.Option(
-            min=1, max=170_000_000, help="Pixels of a picture; those of a request's pictures together may be twice as many."
+            min=1, max=89_000_000, help="Pixels of a picture; those of a request's pictures together may be twice as many."
         ),
     ] = 50_000_000,
     max_image_bytes: Annotated[

@@ -63,9 +63,11 @@ def main() -> None:
 
 
 def _read_jobs(jobs: SimpleQueue[Message]) -> None:
-    while (job := read_message(sys.stdin.buffer)) is not None:
-        jobs.put(job)
-    os._exit(0)
+    try:
+        while (job := read_message(sys.stdin.buffer)) is not None:
+            jobs.put(job)
+    finally:
+        os._exit(0)
 
 
 def _answer(job: dict[str, Any], data: bytes) -> Message:
@@ -75,10 +77,10 @@ def _answer(job: dict[str, Any], data: bytes) -> Message:
         picture = open_picture("The file", data, where, ImageLimits(**job["limits"]))
         _limit_what_it_takes(picture, ways)
         made = rows_of(picture, ways)
-    except MemoryError:
-        return {"error": str(TooCostlyImage(where)), "is_costly": True}, b""
     except NotAnImage as error:
-        return {"error": str(error), "is_costly": False}, b""
+        return {"error": str(error), "is_costly": isinstance(error, TooCostlyImage)}, b""
+    finally:
+        _set_limit(resource.RLIMIT_AS, resource.RLIM_INFINITY)  # the next file may be larger
     return {"shapes": [rows.shape for rows in made]}, b"".join(rows.tobytes() for rows in made)
 
 
@@ -86,15 +88,17 @@ def _limit_what_it_takes(picture: Picture, ways: Sequence[Preprocessing]) -> Non
     """Have the system refuse memory and processor time that a picture of this size does not need."""
     pixels = picture.pixels + picture.resized_pixels(ways)
     extra = _PIXEL_BYTES * pixels + _FILE_COPIES * len(picture.file.data) + SPARE_BYTES
-    _lower(resource.RLIMIT_AS, _address_space_bytes() + extra)
+    if _USAGE.exists():  # where it says so, the limit is also heeded
+        _set_limit(resource.RLIMIT_AS, _address_space_bytes() + extra)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + MAX_CPU_S)
+    _set_limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + MAX_CPU_S)
 
 
-def _lower(what: int, soft: int) -> None:
-    """Set the limit, as far as the one lets it that this process was begun with."""
+def _set_limit(what: int, soft: int) -> None:
+    """Set the limit (RLIM_INFINITY: none), as far as the one lets it that this process was begun with."""
     hard = resource.getrlimit(what)[1]
-    resource.setrlimit(what, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    none = resource.RLIM_INFINITY
+    resource.setrlimit(what, (hard if soft == none else soft if hard == none else min(soft, hard), hard))
 
 
 def _address_space_bytes() -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, WebPImagePlugin
 
-from serving.errors import ImageFileTooLarge, NotAnImage, ServingError, TooManyPixels, TooManyScans
+from serving.errors import ImageFileTooLarge, NotAnImage, ServingError, TooCostlyImage, TooManyPixels, TooManyScans
 from serving.image_tasks import MAX_PIXELS, Rows, check_resized
 from serving.preprocessing import Preprocessing, to_rgb
 from serving.protocol.image_files import ImageFile, read_file
@@ -48,12 +48,16 @@ class ImageLimits:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of which only the header has been read. where: what follows "the image" when something is wrong with it."""
+    """A picture of which only the header has been read.
+
+    where: what follows "the image" when something is wrong with it. opened: the file as a thread goes on with it, None: from its beginning.
+    """
 
     file: ImageFile
     width: int
     height: int
     where: str
+    opened: Image.Image | None = None
 
     @property
     def pixels(self) -> int:
@@ -86,8 +90,11 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
     return decode(open_picture("The body", data, "", limits))
 
 
-def open_picture(what: str, data: bytes, where: str, limits: ImageLimits) -> Picture:
-    """Return the picture in `data`. what, where: "File 1", " in file 1", or what it is called. Raises BodyTooLarge, NotAnImage."""
+def open_picture(what: str, data: bytes, where: str, limits: ImageLimits, check: Check = no_check) -> Picture:
+    """Return the picture in `data`. Raises BodyTooLarge, NotAnImage.
+
+    what, where: "File 1", " in file 1", or what it is called. check: as of `decode`, also later.
+    """
     if not data:
         raise NotAnImage(f"{what} is empty; send the bytes of an image ({_KNOWN}).")
     if len(data) > limits.max_bytes:
@@ -95,8 +102,9 @@ def open_picture(what: str, data: bytes, where: str, limits: ImageLimits) -> Pic
     file = read_file(data)
     if file is None:
         raise NotAnImage(f"{what} is not an image; send the bytes of one ({_KNOWN}).")
-    width, height = _read_size(what, file, limits)
-    picture = Picture(file, width, height, where)
+    image = _read_header(what, file, limits, check)
+    # WebP's decoder copies the file and asks for room for its canvases: not while the picture waits.
+    picture = Picture(file, *image.size, where, image if file.format != "WEBP" else None)
     if picture.pixels > limits.max_pixels:
         raise _too_large(limits)
     if file.scans > 1 and picture.cost > limits.max_scan_pixels:
@@ -114,7 +122,7 @@ def open_pictures(
     pictures = []
     for what, where, data in files:
         check()
-        pictures.append(open_picture(what, data, where, limits))
+        pictures.append(open_picture(what, data, where, limits, check))
     for picture in pictures:
         check_resized(picture.width, picture.height, ways, limits.max_pixels, picture.where)
     limit = limits.max_total_pixels
@@ -135,11 +143,14 @@ def count_pixels(pictures: Sequence[Picture], ways: Sequence[Preprocessing]) -> 
 
 def rows_of(picture: Picture, ways: Sequence[Preprocessing], check: Check = no_check) -> list[NDArray[np.uint8]]:
     """Return what each of `ways` makes of `picture`. Raises NotAnImage, and what `check` raises, which is called between the steps."""
-    image = to_rgb(decode(picture, check))  # once for all ways
     made = []
-    for way in ways:
-        check()
-        made.append(way(image))
+    try:
+        image = to_rgb(decode(picture, check))  # once for all ways
+        for way in ways:
+            check()
+            made.append(way(image))
+    except MemoryError as error:
+        raise TooCostlyImage(picture.where) from error
     return made
 
 
@@ -163,7 +174,7 @@ def decode(picture: Picture, check: Check = no_check) -> Image.Image:
     """Return `picture` decoded. Raises NotAnImage, and what `check` raises, which is called before each 64 KiB of the file."""
     check()
     try:
-        image = _open(picture.file, check)
+        image = picture.opened or _open(picture.file, check)
         image.load()
     except (ServingError, MemoryError):
         raise
@@ -200,12 +211,13 @@ def _open(file: ImageFile, check: Check) -> Image.Image:
     return _WebP(stream) if file.format == "WEBP" else Image.open(stream, formats=(file.format,))
 
 
-def _read_size(what: str, file: ImageFile, limits: ImageLimits) -> tuple[int, int]:
+def _read_header(what: str, file: ImageFile, limits: ImageLimits, check: Check) -> Image.Image:
     try:
-        return _open(file, no_check).size
+        return _open(file, check)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(limits) from error
     except Exception as error:  # see decode
+        check()
         raise NotAnImage(f"{what} is not an image; send the bytes of one ({_KNOWN}).") from error
 
 

@@ -14,6 +14,7 @@ from espalier.cli import main
 from serving.engines.embedded import EngineOptions
 from serving.engines.sessions import SessionStoreOptions
 from serving.protocol.http_limits import HttpLimits
+from serving.protocol.images import ImageLimits
 from tests.exporter.graphs import Net
 from tests.exporter.test_export import BACKBONE, FAMILY
 
@@ -127,6 +128,16 @@ def test_limits_of_serve_reach_the_connections(repository: Path, networks: Path,
     for given in ([], ["--http-limit", "headers=7", "--http-limit", "head_s=0.5"]):
         assert espalier("serve", "repo", *given, cwd=networks).returncode == 0
     assert found == [HttpLimits(), HttpLimits(headers=7, head_s=0.5)]
+
+
+def test_options_of_serve_bound_images(repository: Path, networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[ImageLimits] = []
+    monkeypatch.setattr("serving.server.run", lambda repository, *, image_limits, **others: found.append(image_limits))
+    for given in ([], ["--max-image-pixels", "1000", "--max-image-bytes", "2KiB"]):
+        assert espalier("serve", "repo", *given, cwd=networks).returncode == 0
+    default, chosen = found
+    assert default == ImageLimits()
+    assert chosen == ImageLimits(max_bytes=2048, max_pixels=1000, max_total_bytes=4096, max_total_pixels=2000)
 
 
 @pytest.mark.parametrize(

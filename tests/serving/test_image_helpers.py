@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,14 @@ def opening(*files: bytes) -> Callable[[Check], list[Picture]]:
     return lambda _: opened(*files)
 
 
-def children() -> set[int]:
-    """Return the processes that decode for us."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    pids = {int(pid) for task in tasks for pid in task.read_text().split()}
-    return {pid for pid in pids if b"image_process" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+def children(parent: int | str = "self") -> set[int]:
+    """Return the processes that decode for us, or for process `parent`."""
+    found = set()
+    for task in Path(f"/proc/{parent}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread or process that has just ended
+            pids = [int(pid) for pid in task.read_text().split()]
+            found |= {pid for pid in pids if b"image_process" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return found
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
@@ -78,8 +82,10 @@ def processor_s(pid: int) -> float:
 
 
 def has_ended(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def test_a_process_makes_the_same_rows() -> None:
@@ -160,6 +166,17 @@ def test_closing_ends_it_too() -> None:
     asyncio.run(inside())
 
 
+def test_closing_ends_one_that_has_nothing_to_do() -> None:
+    async def inside() -> None:
+        with ImageWorkers(LIMITS, threads=1) as workers:
+            await workers.rows(opening(file("WEBP", picture(300, 300), lossless=True)), WAYS)
+            assert len(children()) == 1
+        assert not children()
+        assert workers.waiting_pixels == 0
+
+    asyncio.run(inside())
+
+
 def test_costly_pictures_keep_no_thread_from_the_others_and_wait_in_a_line_of_their_own() -> None:
     async def work(workers: ImageWorkers) -> None:
         first = await begun(workers)
@@ -185,14 +202,16 @@ def test_what_is_under_way_in_a_thread_ends_at_its_next_step() -> None:
 
     def check() -> None:
         reads.append(1)
-        if len(reads) == 10:
+        if len(reads) == 30:
             stopped.cancel()
         stopped.check()
 
-    waiting = open_pictures([("It", "", file("BMP", picture(1000, 1000))), ("It", "", EASY)], WAYS, LIMITS)
+    waiting = open_pictures([("It", "", file("BMP", picture(1000, 1000)))] * 2, WAYS, LIMITS, check)
+    began = len(reads)
     with pytest.raises(NotWanted):
         make_rows(waiting, WAYS, check)
-    assert (len(reads), len(waiting)) == (11, 1)  # the second is when it is seen why
+    assert began < 20
+    assert (len(reads), len(waiting)) == (31, 1)  # the last is when it is seen why
 
 
 def test_what_has_not_begun_when_it_is_cancelled_never_does() -> None:
@@ -239,8 +258,13 @@ def test_tables_that_no_picture_needs_are_not_made() -> None:
     with pytest.raises(NotAnImage):
         helpers.rows(opened(many_tables(1024)), WAYS, Cancellation())
     assert children() == {pid}
+    assert address_space(pid) == address_space(os.getpid())  # the next file may be larger
     assert kilobytes(pid, "VmHWM") - kilobytes(pid, "VmRSS") < 2 * 12 * 1024  # 380 MB without the limit
     helpers.close()
+
+
+def address_space(pid: int) -> list[str]:
+    return [line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if line.startswith("Max address space")]
 
 
 def kilobytes(pid: int, name: str) -> int:

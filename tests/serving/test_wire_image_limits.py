@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import socket
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +22,10 @@ from serving.protocol.images import ImageLimits
 from serving.protocol.multipart import read_files
 from serving.repository import Repository
 from serving.server import BackgroundServer
-from tests.serving.pictures import file, many_scans, segment
+from tests.serving.pictures import file, many_scans, run_lengths, segment
 from tests.serving.test_http import PICTURE, Http
-from tests.serving.test_image_helpers import HARD, children
+from tests.serving.test_image_helpers import HARD, children, has_ended
+from tests.serving.test_process import started
 from tests.serving.test_wire_images import FORM, form
 
 LIMITS = ImageLimits(
@@ -167,3 +171,19 @@ def test_forms_that_look_like_boundaries_take_time_in_proportion() -> None:
 def tuple_of(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host, int(port)
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_server_in_time_whatever_is_decoded(repository: Repository, tmp_path: Path) -> None:
+    """The largest picture of run lengths is decoded in Python, for some seconds; then the decoders are gone, too."""
+    body = run_lengths(7000, b"\1\0\0\0" * 7000)
+    ports = ("--http-port", "0", "--grpc-port", "0", "--drain-s", "0")
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    command = ("-m", "espalier.cli", "serve", str(repository.path), *ports)
+    with started(*command, env=environment) as server, socket.create_connection(("127.0.0.1", server.http_port)) as client:
+        client.sendall(f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        eventually(lambda: children(server.process.pid))
+        (decoder,) = children(server.process.pid)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait()[0] == 0
+        eventually(lambda: has_ended(decoder))
