@@ -258,7 +258,7 @@ class HttpProtocol(HttpUpgradePassed):
         if isinstance(error.__context__, ServingError):
             self._refuse(error.__context__)
             return
-        self.logger.warning("Invalid HTTP request received.")
+        self._all.say("A request is not HTTP/1.1 that can be read; more of them are not told of for some seconds.")
         self.send_400_response(f"The request is not HTTP/1.1 that can be read: {error}.")
 
     def _reject(self, status: int, text: str) -> None:

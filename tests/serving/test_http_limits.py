@@ -75,11 +75,9 @@ def status_of(raw: socket.socket) -> int:
 
 def refused_with(raw: socket.socket) -> tuple[int, str]:
     """Return status and sentence of the last answer before the end."""
-    received = rest_of(raw)
-    head, _, body = (
-        received[received.rindex(b"HTTP/1.1 ") :].partition(b"\r\n\r\n") if b"HTTP/1.1 " in received else (b"", b"", b"")
-    )
-    return (int(head[9:12]), json.loads(body)["error"]) if head else (0, "")
+    answers = re.split(rb"HTTP/1\.1 (?=\d{3} )", rest_of(raw))
+    head, _, body = answers[-1].partition(b"\r\n\r\n")
+    return (int(head[:3]), json.loads(body)["error"]) if head else (0, "")
 
 
 def padded(size: int) -> bytes:
@@ -365,7 +363,12 @@ def test_the_lines_about_it_are_few(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(50):
             with closing(echo.connect(GET)) as raw:
                 assert refused_with(raw)[0] == 503
-    assert len([record for record in caplog.records if "turned away" in record.message]) == 1
+    with EchoServer() as echo:
+        for _ in range(50):
+            with closing(echo.connect(b"BREW / HTTP/1.1\r\n\r\n")) as raw:
+                assert refused_with(raw)[0] == 400
+    for words in ("turned away", "not HTTP/1.1"):
+        assert len([record for record in caplog.records if words in record.message]) == 1
 
 
 @pytest.mark.slow
