@@ -413,6 +413,14 @@ def test_the_loop_stands_for_no_connection() -> None:
         assert echo.longest_s <= 0.05
 
 
+def test_others_have_their_turn_between_the_chunks_of_a_body() -> None:
+    body = b"\n\r\n" * 80_000  # wherever it is cut
+    with EchoServer(measures=True) as echo, closing(echo.connect(chunks(body, len(body)))) as raw:
+        assert status_of(raw) == 200
+        echo.measures = False
+        assert echo.longest_s < echo.busy_s / 5
+
+
 def test_what_strikes_is_in_the_metrics(broken_repository: object) -> None:
     limits = replace(HttpLimits(), headers=3)
     with BackgroundServer(str(broken_repository), http_port=0, grpc_port=0, threads=1, http_limits=limits) as server:
