@@ -168,7 +168,7 @@ class HttpProtocol(HttpUpgradePassed):
             while (rest := self._rest) and (phase := self.progress.phase) is not _ANSWER:
                 if phase is not _BODY:
                     self._feed_head(rest)
-                elif self._body_left >= 0:
+                elif self._body_left > 0:
                     self._feed_body(rest)
                 elif left > 0:
                     left -= self._feed_chunks(rest)
