@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from serving.protocol.connections import Connections
 
-_AT_ONCE = 64  # connections, before others have their turn
+_AT_ONCE = 16  # connections, before others have their turn
 _PAUSE_S = 0.1  # when there are no descriptors
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _BODY = json.dumps({"error": "All connections that this server may have are open and in use; try again later."}).encode()

@@ -23,7 +23,7 @@ from serving.protocol.status import sentence, wire_codes
 
 _END = re.compile(rb"\n\r\n")  # of a head, and of a body in chunks; within one, it does no harm to pause there
 _MOST_AHEAD = 64 * 1024  # bytes behind the request that is answered; then nothing is read
-_AT_ONCE = 32 * 1024  # bytes of chunks, before others have their turn
+_AT_ONCE = 16 * 1024  # bytes of chunks, before others have their turn
 _FRAMING = 8  # bytes around one of a body in chunks
 _DRAIN_PAUSE_S = 1.0  # for bodies and answers that do not move while the server waits for its end
 _NOTHING = memoryview(b"")
@@ -163,15 +163,15 @@ class HttpProtocol(HttpUpgradePassed):
 
     def _feed(self) -> None:
         """Parse what there is, up to the end of a request."""
-        least = len(self._rest) - _AT_ONCE
+        left = _AT_ONCE
         try:
             while (rest := self._rest) and (phase := self.progress.phase) is not _ANSWER:
                 if phase is not _BODY:
                     self._feed_head(rest)
-                elif self._body_left >= 0:
+                elif self._body_left > 0:
                     self._feed_body(rest)
-                elif len(rest) >= least:
-                    self._feed_chunks(rest)
+                elif left > 0:
+                    left -= self._feed_chunks(rest)
                 else:
                     self.loop.call_soon(self._go_on)
                     break
@@ -206,14 +206,15 @@ class HttpProtocol(HttpUpgradePassed):
         self.progress.received += size
         self.parser.feed_data(self._taken(rest, size))
 
-    def _feed_chunks(self, rest: memoryview) -> None:
-        """Parse chunks up to where they may end. Raises ChunksTooSmall."""
+    def _feed_chunks(self, rest: memoryview) -> int:
+        """Parse chunks up to where they may end, and return the bytes that these are. Raises ChunksTooSmall."""
         progress, size = self.progress, self._end(rest)
         progress.received += size
         received = progress.received
         self.parser.feed_data(self._taken(rest, size))
         if received - self._body_bytes > self._limits.head_bytes + _FRAMING * self._body_bytes:
             raise ChunksTooSmall(_FRAMING)
+        return size
 
     def _taken(self, rest: memoryview, size: int) -> memoryview:
         """Return the first `size` bytes of the rest, and take them off it."""
@@ -258,7 +259,7 @@ class HttpProtocol(HttpUpgradePassed):
         if isinstance(error.__context__, ServingError):
             self._refuse(error.__context__)
             return
-        self.logger.warning("Invalid HTTP request received.")
+        self._all.say("A request is not HTTP/1.1 that can be read; more of them are not told of for some seconds.")
         self.send_400_response(f"The request is not HTTP/1.1 that can be read: {error}.")
 
     def _reject(self, status: int, text: str) -> None:

@@ -28,7 +28,7 @@ class EchoServer:
 
     /wait reads the body, and /late does not, before `gate` is set. order: the paths, as their requests began. most_at_once: requests of
     all connections. left: requests whose client has gone. measures: whether longest_s is measured: the processor time of the loop's thread
-    for one of its turns.
+    for one of its turns; and busy_s, that of all turns in which there was something to do.
     """
 
     def __init__(self, limits: HttpLimits | None = None, grace_s: float = 0.0, measures: bool = False) -> None:
@@ -42,6 +42,7 @@ class EchoServer:
         self.most_at_once = 0
         self.left = 0
         self.longest_s = 0.0
+        self.busy_s = 0.0
         self.port = 0
         self._at_once = 0
         self._grace_s = grace_s
@@ -65,7 +66,9 @@ class EchoServer:
         while self.measures:
             before = time.thread_time()
             await asyncio.sleep(0)
-            self.longest_s = max(self.longest_s, time.thread_time() - before)
+            took_s = time.thread_time() - before
+            self.longest_s = max(self.longest_s, took_s)
+            self.busy_s += took_s if took_s > 0.0005 else 0.0
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         self.order.append(scope["path"])

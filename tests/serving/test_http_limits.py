@@ -75,11 +75,9 @@ def status_of(raw: socket.socket) -> int:
 
 def refused_with(raw: socket.socket) -> tuple[int, str]:
     """Return status and sentence of the last answer before the end."""
-    received = rest_of(raw)
-    head, _, body = (
-        received[received.rindex(b"HTTP/1.1 ") :].partition(b"\r\n\r\n") if b"HTTP/1.1 " in received else (b"", b"", b"")
-    )
-    return (int(head[9:12]), json.loads(body)["error"]) if head else (0, "")
+    answers = re.split(rb"HTTP/1\.1 (?=\d{3} )", rest_of(raw))
+    head, _, body = answers[-1].partition(b"\r\n\r\n")
+    return (int(head[:3]), json.loads(body)["error"]) if head else (0, "")
 
 
 def padded(size: int) -> bytes:
@@ -140,7 +138,10 @@ def test_a_head_without_end_is_refused_before_much_of_it_has_come(
         assert status_of(raw) == status
 
 
-@pytest.mark.parametrize("tail", [b"t: x\r\n" * 200 + b"\r\n", b"t: " + b"x" * 100_000 + b"\r\n\r\n"])
+LONG_TRAILER = b"t: " + b"x" * 100_000 + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("tail", [b"t: x\r\n" * 200 + b"\r\n", LONG_TRAILER, b"Content-Length: 1000000\r\n" + LONG_TRAILER])
 def test_trailers_count(echo: EchoServer, tail: bytes) -> None:
     with closing(
         echo.connect(b"POST /wait HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n" + tail)
@@ -305,6 +306,17 @@ def test_nobody_is_blamed_for_what_the_server_does_not_read_or_answer(hasty: Ech
     assert not hasty.refused
 
 
+def test_a_client_has_its_whole_time_after_the_server_did_not_read() -> None:
+    sent = b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 65601\r\n\r\n" + bytes(65_600)
+    with EchoServer(replace(SHORT, body_s=0.8)) as echo, closing(echo.connect(sent)) as raw:
+        until(lambda: echo.order == ["/late"])
+        time.sleep(1.2)  # a little more than 64 KiB are there, and nobody wants them: nothing is read
+        echo.gate.set()
+        time.sleep(0.2)
+        raw.sendall(b"x")
+        assert status_of(raw) == 200
+
+
 def test_answers_that_nobody_reads_count_until_they_are_given_up(hasty: EchoServer) -> None:
     with closing(hasty.connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")) as raw:
         until(lambda: hasty.pending.bytes > 1_000_000)
@@ -314,12 +326,11 @@ def test_answers_that_nobody_reads_count_until_they_are_given_up(hasty: EchoServ
 
 
 def test_an_answer_that_is_read_slowly_is_read_whole(hasty: EchoServer) -> None:
-    with closing(hasty.connect(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")) as raw:
+    with closing(hasty.connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")) as raw:
         received = 0
-        while data := raw.recv(200_000):
-            received += len(data)
+        while received <= hasty.large:
+            received += len(raw.recv(200_000))
             time.sleep(0.01)
-        assert received > hasty.large
         until(lambda: hasty.pending.bytes == 0)
     assert not hasty.refused
 
@@ -365,7 +376,12 @@ def test_the_lines_about_it_are_few(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(50):
             with closing(echo.connect(GET)) as raw:
                 assert refused_with(raw)[0] == 503
-    assert len([record for record in caplog.records if "turned away" in record.message]) == 1
+    with EchoServer() as echo:
+        for _ in range(50):
+            with closing(echo.connect(b"BREW / HTTP/1.1\r\n\r\n")) as raw:
+                assert refused_with(raw)[0] == 400
+    for words in ("turned away", "not HTTP/1.1"):
+        assert len([record for record in caplog.records if words in record.message]) == 1
 
 
 @pytest.mark.slow
@@ -408,6 +424,14 @@ def test_the_loop_stands_for_no_connection() -> None:
                         break
         echo.measures = False
         assert echo.longest_s <= 0.05
+
+
+def test_others_have_their_turn_between_the_chunks_of_a_body() -> None:
+    body = b"\n\r\n" * 80_000  # wherever it is cut
+    with EchoServer(measures=True) as echo, closing(echo.connect(chunks(body, len(body)))) as raw:
+        assert status_of(raw) == 200
+        echo.measures = False
+        assert echo.longest_s < echo.busy_s / 5
 
 
 def test_what_strikes_is_in_the_metrics(broken_repository: object) -> None:
