@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from operator import attrgetter
 from typing import Any, NoReturn, TypeVar
 
@@ -58,17 +58,15 @@ class Kind:
 
 
 class Received:
-    """A message as it came. bytes: its size on the wire."""
+    """A message as it came. bytes: its size on the wire. is_quick: whether to decode it takes below a millisecond."""
+
+    __slots__ = ("_data", "_kind", "bytes", "is_quick")
 
     def __init__(self, data: bytes, kind: Kind) -> None:
         self._data = data
         self._kind = kind
         self.bytes = len(data)
-
-    @cached_property
-    def is_quick(self) -> bool:
-        """Whether to decode it takes below a millisecond."""
-        return is_quick(self._data, self._kind.schema)
+        self.is_quick = is_quick(data, kind.schema)
 
     def decode(self) -> Any:
         """Return the message; can be called once, for the bytes are let go of. Raises what `check_cost` raises."""
@@ -84,8 +82,8 @@ class Received:
         return self._parse(structure), tensors
 
     def _checked(self) -> bytes:
-        is_quick, data, self._data = self.is_quick, self._data, b""
-        if not is_quick:
+        data, self._data = self._data, b""
+        if not self.is_quick:
             check_cost(data, self._kind.schema)
         return data
 

@@ -11,7 +11,8 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import count, takewhile
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from serving.errors import BodyStalled
-from serving.protocol.work_pool import WorkPool
+from serving.protocol.work_pool import Check, WorkPool
 
 STALLED_S = 60.0
 _DESCRIPTORS = Path("/proc/self/fd")
@@ -88,35 +89,48 @@ class Receiving:
 class Sending:
     """Closes the connections of clients that take no answer. refused: is told the limit that strikes.
 
-    The pool looks for the connection, which takes longer the more there are.
+    The pool looks for the connections, for all at once, for that takes longer the more there are.
     """
 
     def __init__(self, pool: WorkPool, refused: Callable[[str], None]) -> None:
         self._pool = pool
         self._refused = refused
-        self._closing: set[asyncio.Task[None]] = set()
+        self._peers: set[str] = set()
+        self._closing: asyncio.Task[None] | None = None
 
     def give_up(self, context: Any) -> None:
         """Close the connection of a call."""
-        peer = context.peer()
         self._refused(MessageStalled.limit)
-        log.info("Client %s takes nothing of an answer; its connection is closed.", peer)
-        closing = asyncio.ensure_future(self._pool.run(lambda check: shut_down(peer)))
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        self._peers.add(context.peer())
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+
+    async def _close(self) -> None:
+        while self._peers:
+            peers, self._peers = self._peers, set()
+            log.info("%d clients take nothing of their answers, and lose their connections; one is %s.", len(peers), min(peers))
+            await self._pool.run(partial(_shut_down_all, peers))
+        self._closing = None
 
 
-def shut_down(peer: str) -> None:
-    """Shut down this process's connections to `peer`, an address as gRPC writes it: "ipv4:127.0.0.1:8001"."""
-    host, _, port = unquote(peer).partition(":")[2].rpartition(":")
-    if not port.isdecimal():
-        return  # no connection of TCP
-    wanted = _address(host.strip("[]")), int(port)
+def _shut_down_all(peers: Collection[str], check: Check) -> None:
+    shut_down(peers)
+
+
+def shut_down(peers: Collection[str]) -> None:
+    """Shut down this process's connections to `peers`, addresses as gRPC writes them: "ipv4:127.0.0.1:8001"."""
+    wanted = {end for peer in peers if (end := _end(peer)) is not None}
     for descriptor in _DESCRIPTORS.iterdir():
         with contextlib.suppress(OSError, ValueError), _socket_of(int(descriptor.name)) as connection:  # none of TCP, or gone
-            there, number = connection.getpeername()[:2]
-            if (_address(there), number) == wanted:
+            host, port = connection.getpeername()[:2]
+            if (_address(host), port) in wanted:
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+def _end(peer: str) -> tuple[IPv4Address | IPv6Address, int] | None:
+    """Return the end of a connection of TCP; None: it is another kind of connection."""
+    host, _, port = unquote(peer).partition(":")[2].rpartition(":")
+    return (_address(host.strip("[]")), int(port)) if port.isdecimal() else None
 
 
 def _address(host: str) -> IPv4Address | IPv6Address:
