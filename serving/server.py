@@ -31,7 +31,7 @@ from serving.protocol.grpc import add_service
 from serving.protocol.grpc_server import create_grpc_server, needed_bytes
 from serving.protocol.grpc_service import MAX_STREAMS
 from serving.protocol.grpc_stalled import STALLED_S
-from serving.protocol.http import MAX_BODY_BYTES, create_app
+from serving.protocol.http import MAX_BODY_BYTES, create_app, warm_up
 from serving.protocol.http_infer import InferFront
 from serving.protocol.http_limits import HttpLimits
 from serving.protocol.http_server import HttpServer
@@ -187,6 +187,7 @@ class Server:
                 admin=self._admin,
                 pending=self._pending,
             )
+            await warm_up(app)
             front = InferFront(app, router, limit, memory, self._pending, pool)
             http_server = HttpServer(
                 RequestMiddleware(front, observer), listener, self._grace_s, self._http_limits, observer.refused, self._pending

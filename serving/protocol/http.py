@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.types import ASGIApp, Message
 
 from serving.observe.endpoint import metrics_routes
 from serving.observe.prometheus import Metrics
@@ -57,3 +58,24 @@ def create_app(
     add_docs_page(app)
     document(app, router)
     return app
+
+
+async def warm_up(app: ASGIApp) -> None:
+    """Have `app` make what it makes at its first request, which takes 40 ms, while nobody waits for it."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        pass
+
+    path = "/nowhere"
+    line = {
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+    }
+    await app({"type": "http", "asgi": {"version": "3.0"}, "headers": [], "root_path": "", **line}, receive, send)
