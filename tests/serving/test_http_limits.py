@@ -289,6 +289,7 @@ def test_a_body_that_keeps_coming_may_take_its_time(hasty: EchoServer) -> None:
     assert not hasty.refused
 
 
+@pytest.mark.slow
 def test_nobody_is_blamed_for_what_the_server_does_not_read_or_answer(hasty: EchoServer) -> None:
     body = bytes(3_000_000)
     with closing(hasty.connect(b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))) as raw:
@@ -306,6 +307,7 @@ def test_nobody_is_blamed_for_what_the_server_does_not_read_or_answer(hasty: Ech
     assert not hasty.refused
 
 
+@pytest.mark.slow
 def test_a_client_has_its_whole_time_after_the_server_did_not_read() -> None:
     sent = b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 65601\r\n\r\n" + bytes(65_600)
     with EchoServer(replace(SHORT, body_s=0.8)) as echo, closing(echo.connect(sent)) as raw:
@@ -335,6 +337,7 @@ def test_an_answer_that_is_read_slowly_is_read_whole(hasty: EchoServer) -> None:
     assert not hasty.refused
 
 
+@pytest.mark.slow
 def test_the_end_waits_for_nobody_who_does_nothing() -> None:
     with EchoServer(grace_s=600) as echo, ExitStack() as stack:
         for sent, _, _ in HALF.values():
@@ -402,6 +405,7 @@ def test_a_server_without_descriptors_goes_on_when_there_are_some() -> None:
         process.kill()
 
 
+@pytest.mark.slow
 def test_the_loop_stands_for_no_connection() -> None:
     hostile = [
         GET * 20_000,
