@@ -13,6 +13,7 @@ LOST = "closed"  # the outcome where the server has closed the connection withou
 PER_BODY_BYTE, PER_TEXT_BYTE, PER_ANSWER_BYTE, PER_PIXEL = 3, 8, 3, 12
 # Threads begin, allocators keep parts of pages: for each server once, whatever was sent.
 AROUND_BYTES = 24 << 20
+MESSAGE_BYTES = 24 << 20  # of gRPC, the most that a server lets in by itself
 
 
 @dataclass(frozen=True)

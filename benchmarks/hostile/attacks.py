@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.hostile.attack import Attack
+from benchmarks.hostile.attack import MESSAGE_BYTES, Attack
 from benchmarks.hostile.grpc_attacks import grpc_attacks
 from benchmarks.hostile.http_attacks import http_attacks
 from benchmarks.hostile.image_attacks import form_attacks, image_attacks
@@ -23,6 +23,6 @@ def attacks(repository: Repository, scale: float = 1.0) -> Iterator[Attack]:
     yield from http_attacks(task, int(scale * _HEAD_BYTES))
     yield from json_attacks(task, size)
     yield from compression_attacks(task, size, MAX_BODY_BYTES)
-    yield from grpc_attacks(task, size)
+    yield from grpc_attacks(task, int(0.9 * scale * MESSAGE_BYTES))
     yield from image_attacks(int(_SIDE * scale**0.5) // 8 * 8)
     yield from form_attacks(size)

@@ -11,11 +11,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.hostile.attack import AROUND_BYTES, Attack
+from benchmarks.hostile.attack import AROUND_BYTES, MESSAGE_BYTES, Attack
 from benchmarks.hostile.watched import LongestStand
 from benchmarks.http_wire import KeptConnection, infer_bytes
 from benchmarks.served import ServerProcess, served
-from serving.protocol.http import MAX_BODY_BYTES
 from serving.repository import Repository
 
 MOST_STAND_S = 0.05  # processor time of the event loop's thread in one callback
@@ -130,7 +129,7 @@ def watched(repository: Repository, *options: str) -> Iterator[Target]:
         path = Path(folder) / "longest"
         longest = LongestStand(path)
         program = ("benchmarks.hostile.watched", str(path))
-        quiet = ("--no-segment-cache", "--log-level", "error", "--max-message-bytes", str(MAX_BODY_BYTES))
+        quiet = ("--no-segment-cache", "--log-level", "error", "--max-message-bytes", str(MESSAGE_BYTES))
         with served(repository.path, *quiet, *options, program=program) as server:
             resource.prlimit(server.pid, resource.RLIMIT_AS, (_CAP_BYTES, _CAP_BYTES))
             yield Target(server, longest, honest_request(repository))

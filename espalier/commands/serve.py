@@ -108,7 +108,7 @@ def serve(
             parser=parse_size,
             metavar="SIZE",
             help="Bytes of a gRPC message, not compressed. By default as many as 1,024 rows of any model take, at least 4 MiB and at "
-            "most 64 MiB; give more where models that are deployed later need it.",
+            "most 24 MiB; give more where clients or models that are deployed later need it.",
         ),
     ] = None,
     max_streams: Annotated[

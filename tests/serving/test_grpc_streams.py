@@ -150,7 +150,7 @@ def test_a_message_may_have_what_the_models_need_and_no_more() -> None:
     assert needed() == needed(specs[1]) == 4 * 2**20
     assert needed(specs[1], specs[2048]) == 1024 * 4 * 2049
     for dear in (specs[10**6], TensorSpec("x", "BYTES", (1,)), TensorSpec("x", "UINT8", (-1,)), TensorSpec("x", "BF16", (1,))):
-        assert needed(dear) == 64 * 2**20
+        assert needed(dear) == 24 * 2**20
 
 
 @pytest.mark.parametrize(("options", "limit"), [({}, 4 * 2**20), ({"max_message_bytes": 6000}, 6000)])
