@@ -62,6 +62,14 @@ class TooManyNames(InvalidRequest):
         super().__init__(f"The request names {named} {what}, and {there_are}; name each once.")
 
 
+class TooMuch(InvalidRequest):
+    """A request is within the limit of its bytes, but some part of it is over another one. limit: its name; text: the sentence."""
+
+    def __init__(self, limit: str, text: str) -> None:
+        super().__init__(text)
+        self.limit = limit
+
+
 class DifferentInputs(InvalidRequest):
     """Tasks that take different inputs were asked for with one."""
 
@@ -137,6 +145,8 @@ class TooCostlyImage(NotAnImage):
 
 class BodyTooLarge(ServingError):
     """A request's body is over the limit."""
+
+    limit = "body"
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The request is larger than the limit of {limit_bytes} bytes.")
@@ -241,9 +251,7 @@ class QueueFull(ServingError):
     def __init__(self, waiting: int, limit: int, unit: str = "rows", model: str = "") -> None:
         full = f"for model {model!r}, whose share of the limit of {limit} has no room for this request" if model else ""
         super().__init__(f"{waiting} {unit} are waiting {full or f'and {limit} is the limit'}; try again later.")
-        self.limit = {"rows": "queue", "pixels of images": "waiting_pixels"}.get(
-            unit, ""
-        )  # of others tells who counts their units
+        self.limit = {"rows": "queue", "bytes of requests": "pending_bytes", "pixels of images": "waiting_pixels"}.get(unit, "")
 
 
 class DeadlineExceeded(ServingError):

@@ -126,12 +126,8 @@ class Router:
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer `request`. Raises UnknownModel, InvalidRequest, NotReady, QueueFull, DeadlineExceeded, TaskFailed, EngineError."""
         self.check_ready()
-        try:
-            with self.lifecycle.use() as catalog:
-                return await self._infer(catalog, request)
-        except ServingError as error:
-            self._note_limit(error)
-            raise
+        with self.lifecycle.use() as catalog:
+            return await self._infer(catalog, request)
 
     async def _infer(self, catalog: Catalog, request: InferRequest) -> InferResponse:
         check_count(catalog.find(request.model), request.outputs, catalog.outputs_of_canaries)
@@ -171,12 +167,8 @@ class Router:
     async def predict_prepared(self, prepare: Prepare, tasks: Sequence[str] | None, top_k: int, terms: Terms) -> Prediction:
         """Do what `predict` does. prepare: gives the rows of the images, and is called when the tasks are known to take some."""
         self.check_ready()
-        try:
-            with self.lifecycle.use() as catalog:
-                return await self._predict(catalog, prepare, tasks, top_k, terms)
-        except ServingError as error:
-            self._note_limit(error)
-            raise
+        with self.lifecycle.use() as catalog:
+            return await self._predict(catalog, prepare, tasks, top_k, terms)
 
     async def _predict(
         self, catalog: Catalog, prepare: Prepare, tasks: Sequence[str] | None, top_k: int, terms: Terms
@@ -299,10 +291,6 @@ class Router:
     def _check_room(self, calls: Iterable[Call], rows: int) -> None:
         for call in calls:
             self._engine.check_room(rows, call)
-
-    def _note_limit(self, error: ServingError) -> None:
-        if error.limit:
-            self.observer.refused(error.limit)
 
 
 def _say_assumed(tasks: Iterable[Task]) -> None:

@@ -12,7 +12,7 @@ LOST = "closed"  # the outcome where the server has closed the connection withou
 # decompressed), of the answer; and for each pixel of a picture within the limit.
 PER_BODY_BYTE, PER_TEXT_BYTE, PER_ANSWER_BYTE, PER_PIXEL = 3, 8, 3, 12
 # Threads begin, allocators keep parts of pages: for each server once, whatever was sent.
-AROUND_BYTES = 24 << 20
+AROUND_BYTES = 16 << 20
 MESSAGE_BYTES = 24 << 20  # of gRPC, the most that a server lets in by itself
 
 

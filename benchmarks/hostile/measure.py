@@ -21,7 +21,7 @@ MOST_STAND_S = 0.05  # processor time of the event loop's thread in one callback
 _CAP_BYTES = 12 << 30  # of addresses: most of them are libraries'
 PROCESS_BYTES = 64 << 20  # of one that is begun to decode a picture: Python and libraries, nothing of the request
 _PAUSE_S = 0.02
-_SETTLE_S = 0.1
+_SETTLE_S = 0.05
 
 
 @dataclass(frozen=True)

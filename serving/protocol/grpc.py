@@ -55,18 +55,12 @@ def _translated(handler: Handler) -> Handler:
         try:
             return await handler(self, request, context)
         except Exception as error:
-            failure = _logged(error)
+            failure = self._noted(error)
         if isinstance(failure, RETRY_LATER):
             context.set_trailing_metadata((*context.trailing_metadata(), ("retry-after", str(RETRY_AFTER_S))))
         return await context.abort(wire_codes(failure).grpc, sentence(failure))
 
     return translated
-
-
-def _logged(error: Exception) -> Exception:
-    if wire_codes(error).grpc == grpc.StatusCode.INTERNAL:
-        log.error("A gRPC request failed: %s", error, exc_info=error)
-    return error
 
 
 def _authorization(context: Any) -> str | None:
@@ -178,7 +172,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         except Undecodable as error:
             return await context.abort(wire_codes(error).grpc, sentence(error))  # type: ignore[no-any-return]
         except Exception as error:
-            failed = _pb.ModelStreamInferResponse(error_message=sentence(_logged(error)), infer_response=named)
+            failed = _pb.ModelStreamInferResponse(error_message=sentence(self._noted(error)), infer_response=named)
             return Encoded(failed.SerializeToString())
 
     async def _infer(self, received: Received, context: Any, hold: Hold, named: Any = None) -> Encoded:
@@ -201,17 +195,20 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             request = decode_request(message, self._memory, deadline, until(deadline, check), tensors)
             return request, output_slots(message, self._memory)
 
-        try:
-            if not received.is_quick:
-                return await self._pool.run(lambda check: decode(*received.decode_tensors(), check))
-            message, tensors = received.decode_tensors()
-            if takes_long(message, tensors):
-                return await self._pool.run(lambda check: decode(message, tensors, check))
-            return decode(message, tensors)
-        except ServingError as error:
-            if error.limit:
-                self._router.observer.refused(error.limit)
-            raise
+        if not received.is_quick:
+            return await self._pool.run(lambda check: decode(*received.decode_tensors(), check))
+        message, tensors = received.decode_tensors()
+        if takes_long(message, tensors):
+            return await self._pool.run(lambda check: decode(message, tensors, check))
+        return decode(message, tensors)
+
+    def _noted(self, error: Exception) -> Exception:
+        """Return `error`; log it where it is ours to mend, count it where a limit has struck."""
+        if wire_codes(error).grpc == grpc.StatusCode.INTERNAL:
+            log.error("A gRPC request failed: %s", error, exc_info=error)
+        if isinstance(error, ServingError) and error.limit:
+            self._router.observer.refused(error.limit)
+        return error
 
     def _find(self, request: Any) -> Model:
         """Return the model of a request whose fields are `name` and `version`."""

@@ -18,7 +18,7 @@ from serving.protocol.grpc_contents import DTYPES, Contents, Tensors
 from serving.protocol.grpc_cost import QUICK_DATA_BYTES
 from serving.protocol.grpc_wire import header
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot, is_shared
-from serving.protocol.tensors import LONG_VALUES, MAX_AXES, from_bytes, from_numbers, from_strings, to_buffer
+from serving.protocol.tensors import LONG_VALUES, MAX_AXES, check_strings, from_bytes, from_numbers, from_strings, to_buffer
 from serving.protocol.work_pool import Check, no_check
 
 _pb: Any = service_pb2
@@ -71,8 +71,11 @@ def decode_request(
         raise InvalidRequest(f"The request has {len(sent)} inputs, but {len(raw)} raw_input_contents; give one for each.")
     remaining, shared = iter(raw), RequestMemory(memory)
     inputs: dict[str, Array] = {}
+    strings = 0
     for place, tensor in enumerate(message.inputs):
         check()
+        if tensor.datatype == BYTES:
+            check_strings(strings := strings + _value_count(tensor.shape))
         if tensor.name in inputs:
             raise InvalidRequest(f"Input {tensor.name!r} is given twice.")
         data = shared.read(read_parameters(tensor.parameters), f"Input {tensor.name!r}")

@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2
 
 from serving.errors import InvalidRequest
 from serving.protocol.grpc_wire import LENGTH, Malformed, fields
-from serving.protocol.tensors import MAX_STRINGS
+from serving.protocol.tensors import check_strings
 
 MAX_FIELDS = 1 << 13  # the dearest, an input, takes 800 bytes
 MAX_TEXT_BYTES = 1 << 16  # of a name, or another field that is no tensor's data
@@ -57,15 +57,6 @@ class TextTooLong(InvalidRequest):
         )
 
 
-class TooManyStrings(InvalidRequest):
-    """The tensors of a message have too many strings."""
-
-    limit = "strings"
-
-    def __init__(self) -> None:
-        super().__init__(f"The message has more than {MAX_STRINGS} strings in bytes_contents; send at most so many at once.")
-
-
 @dataclass(frozen=True)
 class Schema:
     """What the fields of a kind of message are, by their numbers. The others are text, single numbers, or unknown.
@@ -93,7 +84,7 @@ def schema_of(descriptor: Any) -> Schema:
 
 
 def check_cost(data: bytes, schema: Schema) -> None:
-    """Look through a message before it is decoded. Raises TooManyFields, TooManyStrings, TextTooLong, Undecodable.
+    """Look through a message before it is decoded. Raises TooManyFields, TooMuch (strings), TextTooLong, Undecodable.
 
     It ends at the first field too many, and looks at no byte of a tensor's data.
     """
@@ -145,5 +136,4 @@ class _Tally:
 
     def _count_string(self) -> None:
         self._strings += 1
-        if self._strings > MAX_STRINGS:
-            raise TooManyStrings
+        check_strings(self._strings)

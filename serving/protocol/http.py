@@ -54,7 +54,7 @@ def create_app(
     app.include_router(control_routes(router, admin or Admin()))
     if metrics is not None:
         app.include_router(metrics_routes(metrics))
-    install_error_handlers(app)
+    install_error_handlers(app, router.observer.refused)
     add_docs_page(app)
     document(app, router)
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +16,7 @@ from serving.errors import ServingError
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
 
 log = logging.getLogger(__name__)
+Refused = Callable[[str], None]
 
 
 def error_response(error: BaseException) -> JSONResponse:
@@ -23,24 +25,31 @@ def error_response(error: BaseException) -> JSONResponse:
     return JSONResponse({"error": sentence(error)}, wire_codes(error).http, headers)
 
 
-async def answer_error(request: Request, error: Exception) -> Response:
-    """Return the response to `request` that failed, or whose client hung up; log it where it is ours to mend."""
-    return await (_gone if isinstance(error, ClientDisconnect) else _ours)(request, error)
+def answer_error(request: Request, error: Exception, refused: Refused) -> Response:
+    """Return the response to `request` that failed, or whose client hung up; log it where it is ours to mend.
 
-
-def install_error_handlers(app: FastAPI) -> None:
-    """Translate whatever the endpoints of `app` raise."""
-    app.add_exception_handler(ServingError, _ours)
-    app.add_exception_handler(HTTPException, _frameworks)
-    app.add_exception_handler(RequestValidationError, _invalid_parameter)
-    app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _unexpected)
-
-
-async def _ours(request: Request, error: Exception) -> Response:
+    refused: is told of the limit that has struck.
+    """
+    if isinstance(error, ClientDisconnect):
+        return _no_answer()
     if wire_codes(error).http == 500:
         log.error("%s %s failed: %s", request.method, request.url.path, error, exc_info=error)
+    if isinstance(error, ServingError) and error.limit:
+        refused(error.limit)
     return error_response(error)
+
+
+def install_error_handlers(app: FastAPI, refused: Refused) -> None:
+    """Translate whatever the endpoints of `app` raise. refused: is told of the limits that strike."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        return answer_error(request, error, refused)
+
+    app.add_exception_handler(ServingError, ours)
+    app.add_exception_handler(HTTPException, _frameworks)
+    app.add_exception_handler(RequestValidationError, _invalid_parameter)
+    app.add_exception_handler(ClientDisconnect, ours)
+    app.add_exception_handler(Exception, _unexpected)
 
 
 async def _frameworks(request: Request, error: Exception) -> Response:
@@ -75,7 +84,7 @@ async def _invalid_parameter(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": f"Parameter {first['loc'][-1]!r}: {first['msg']}."}, 400)
 
 
-async def _gone(request: Request, error: Exception) -> Response:
+def _no_answer() -> Response:
     return Response(status_code=499)  # nobody reads it: the client hung up while sending
 
 

@@ -58,7 +58,7 @@ class InferFront:
                 _headers(scope), receive, self._router, named, self._max_body_bytes, self._memory, self._pool, hold
             )
         except Exception as error:
-            response = await answer_error(Request(scope), error)
+            response = answer_error(Request(scope), error, self._router.observer.refused)
         except asyncio.CancelledError:
             response = _cut_off()
         else:

@@ -6,6 +6,7 @@ the order of the JSON.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from serving.messages import InferRequest, InferResponse, RequestedOutput, error
 from serving.protocol.fields import decimal, objects, optional, parameters_of, required
 from serving.protocol.json_request import JsonValues, read_request
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot
-from serving.protocol.tensors import LONG_VALUES, from_bytes, to_bytes, values_text
+from serving.protocol.tensors import LONG_VALUES, check_strings, checked_shape, from_bytes, to_bytes, values_text
 from serving.protocol.work_pool import Check, no_check, until
 from serving.terms import read_terms
 
@@ -132,11 +133,13 @@ def _json_size(body: bytes, header_length: str | None) -> int:
 
 def _inputs(entries: list[dict[str, Any]], blob: memoryview, shared: RequestMemory, check: Check) -> dict[str, Array]:
     inputs: dict[str, Array] = {}
-    used = 0
+    used = strings = 0
     for entry in entries:
         name = required(entry, "name", str, "An input")
         if name in inputs:
             raise InvalidRequest(f"Input {name!r} is given twice.")
+        if entry.get("datatype") == BYTES:
+            check_strings(strings := strings + math.prod(checked_shape(name, entry.get("shape"))))
         size = _parameter(entry, "binary_data_size", int, None)
         inputs[name] = _input(name, entry, size, blob[used:], shared, check)
         used += size or 0

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from serving.dtypes import BYTES
 from serving.engines.base import Array
-from serving.errors import InvalidRequest
-from serving.protocol.tensors import check_count, check_strings, checked_dtype, checked_shape
+from serving.errors import InvalidRequest, TooMuch
+from serving.protocol.tensors import check_count, checked_dtype, checked_shape
 
 _MAX_SMALL_BYTES = 64 * 1024  # of names, shapes and parameters: more than anybody needs, and little as objects
 _MAX_OBJECTS = 1 << 15  # inputs, outputs and their parameters
@@ -119,7 +119,6 @@ class JsonValues:
                 raise wrong
             found.add(piece)
         found.check()
-        check_strings(name, prod(sizes))
         values: NDArray[np.object_] = np.empty(prod(sizes), object)
         done = 0
         for piece in _whole_strings(text):
@@ -173,8 +172,8 @@ def read_request(text: bytes) -> dict[str, Any]:
     """
     text, not_finite = _finite(text)
     if text.count(b"{") > _MAX_OBJECTS < sum(_STRING.sub(b"", piece).count(b"{") for piece in _whole_strings(text)):
-        raise InvalidRequest(
-            f"The request has more than {_MAX_OBJECTS} objects in its JSON; no model has so many inputs and outputs."
+        raise TooMuch(
+            "objects", f"The request has more than {_MAX_OBJECTS} objects in its JSON; no model has so many inputs and outputs."
         )
     try:
         request = _request.decode(text)
@@ -218,7 +217,7 @@ def _members(raws: dict[str, msgspec.Raw], where: str) -> dict[str, Any]:
         if _is_absent(raw):
             continue
         if memoryview(raw).nbytes > _MAX_SMALL_BYTES:
-            raise InvalidRequest(f"{where} has a {key!r} of more than {_MAX_SMALL_BYTES} bytes.")
+            raise TooMuch("names", f"{where} has a {key!r} of more than {_MAX_SMALL_BYTES} bytes; send less.")
         try:
             members[key] = msgspec.json.decode(raw)
         except ValueError as error:
@@ -238,7 +237,9 @@ def _pieces(text: memoryview) -> Iterator[bytes]:
         if start + len(piece) < len(text):
             piece = piece[: piece.rfind(b",") + 1]
         if not piece:
-            raise InvalidRequest(f"A tensor has a value, or space before one, of more than {_PIECE_BYTES} bytes.")
+            raise TooMuch(
+                "values", f"A tensor has a value, or space before one, of more than {_PIECE_BYTES} bytes; no number is so long."
+            )
         start += len(piece)
         yield piece
 

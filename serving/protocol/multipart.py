@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from email.message import Message
 
@@ -62,7 +63,7 @@ class _Collector:
         self._header, self._value = b"", b""
         self._headers: dict[bytes, bytes] = {}
         self._name = ""
-        self._data = bytearray()
+        self._data = io.BytesIO()
 
     def callbacks(self) -> multipart.MultipartCallbacks:
         """Return what the parser is to call."""
@@ -80,7 +81,7 @@ class _Collector:
     def _begin(self) -> None:
         if len(self.files) == self._max_files:
             raise TooManyFiles(self._max_files)
-        self._headers, self._data = {}, bytearray()
+        self._headers, self._data = {}, io.BytesIO()
 
     def _add_header(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -100,13 +101,13 @@ class _Collector:
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         self._check()
-        if len(self._data) + end - start > self._max_file_bytes:
+        if self._data.tell() + end - start > self._max_file_bytes:
             raise ImageFileTooLarge(self._max_file_bytes)
-        self._data += memoryview(data)[start:end]
+        self._data.write(memoryview(data)[start:end])
 
     def _end(self) -> None:
-        self.files.append(File(self._name, bytes(self._data)))
-        self._data = bytearray()
+        self.files.append(File(self._name, self._data.getvalue()))  # no copy
+        self._data = io.BytesIO()
 
     def _finish(self) -> None:
         self.ended = True

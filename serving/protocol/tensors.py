@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from serving.dtypes import BYTES, NUMPY_DTYPES
 from serving.engines.base import Array
-from serving.errors import InvalidRequest
+from serving.errors import InvalidRequest, TooMuch
 
 _LENGTH_BYTES = 4  # BYTES elements are preceded by their length, little-endian
 MAX_AXES = 32  # numpy stops at 64
@@ -92,7 +92,6 @@ def from_strings(name: str, shape: object, values: Sequence[bytes]) -> Array:
     """Return the BYTES tensor of `values` in row-major order."""
     sizes = checked_shape(name, shape)
     check_count(name, sizes, len(values))
-    check_strings(name, len(values))
     return _objects(values).reshape(sizes)
 
 
@@ -102,10 +101,10 @@ def check_count(name: str, sizes: tuple[int, ...], count: int) -> None:
         raise InvalidRequest(f"Tensor {name!r} of shape {list(sizes)} takes {math.prod(sizes)} values, but {count} were sent.")
 
 
-def check_strings(name: str, count: int) -> None:
-    """Raise InvalidRequest when a tensor has more strings than one may have."""
+def check_strings(count: int) -> None:
+    """Raise TooMuch when the tensors of a request have more strings than they may have together."""
     if count > MAX_STRINGS:
-        raise InvalidRequest(f"Tensor {name!r} has {count} strings; send at most {MAX_STRINGS} at once.")
+        raise TooMuch("strings", f"The request has {count} strings; send at most {MAX_STRINGS} at once.")
 
 
 def values_text(name: str, array: Array, check: Callable[[], None] = lambda: None) -> Iterator[bytes]:
@@ -138,7 +137,6 @@ def _split_bytes(name: str, sizes: tuple[int, ...], data: memoryview) -> NDArray
     elements: list[bytes] = []
     start = 0
     expected = math.prod(sizes)
-    check_strings(name, expected)
     while start < len(data):
         if len(elements) == expected:
             raise InvalidRequest(f"Tensor {name!r} of shape {list(sizes)} takes {expected} elements, but more were sent.")
