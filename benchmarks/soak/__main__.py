@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.machine import describe_machine
-from benchmarks.soak.run import LIMIT_PERCENT, WARM_UP, Soak, measure
+from benchmarks.soak.run import LIMIT_PERCENT, REST_S, WARM_UP, Soak, measure
 from benchmarks.tiny import write_tiny_family
 from serving.repository import read_repository
 
@@ -27,11 +27,12 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8, help="connections of each protocol")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=LIMIT_PERCENT, help="percent that memory may grow after the warm-up")
+    parser.add_argument("--rest", type=float, default=REST_S, metavar="S", help="seconds that the server has to come to rest")
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         repository = read_repository(given.repository) if given.repository else write_tiny_family(Path(folder) / "repository")
-        soak = measure(repository, given.requests, given.clients, given.seed)
+        soak = measure(repository, given.requests, given.clients, given.seed, given.rest)
     _print(soak)
     if given.json:
         found = {"machine": describe_machine(), "growth_percent": soak.growth_percent, **asdict(soak)}

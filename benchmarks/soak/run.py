@@ -34,7 +34,7 @@ LIMIT_PERCENT = 2.0
 WARM_UP = 0.2
 _SAMPLES = 500
 _TIMEOUT_S = 60.0
-_REST_S = 30.0  # memory goes back after ten idle seconds
+REST_S = 30.0  # memory goes back after ten idle seconds
 _TOKEN = "soak"
 _LOAD_AGAIN_S = 0.5
 _pb: Any = service_pb2
@@ -91,7 +91,7 @@ def make_cases(repository: Repository, hostile: float = 0.3) -> Sequence[Case]:
     return [*others, *(replace(case, share=share) for case in worst)]
 
 
-def measure(repository: Repository, requests: int, clients: int = 8, seed: int = 0, rest_s: float = _REST_S) -> Soak:
+def measure(repository: Repository, requests: int, clients: int = 8, seed: int = 0, rest_s: float = REST_S) -> Soak:
     """Return what `requests` requests do to a server of `repository`, sent over `clients` connections of each protocol.
 
     rest_s: how long at most the server may take to come to rest.

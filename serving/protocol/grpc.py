@@ -20,7 +20,7 @@ from serving.errors import ServingError, UnknownModel
 from serving.messages import InferRequest
 from serving.protocol import describe, grpc_extensions
 from serving.protocol.admin import Admin
-from serving.protocol.control import check_load, check_repository_name, check_unload
+from serving.protocol.control import check_load, check_repository_name, check_unload, files_not_taken
 from serving.protocol.grpc_codec import answers_long, decode_request, encode_response, output_slots, read_parameters, takes_long
 from serving.protocol.grpc_contents import Tensors
 from serving.protocol.grpc_cost import Undecodable
@@ -32,6 +32,7 @@ from serving.protocol.grpc_service import (
     Gate,
     Received,
     add_servicer,
+    if_too_large,
     takes_tensors,
     until_sent,
 )
@@ -239,6 +240,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         """The log settings, which are fixed."""
         return grpc_extensions.log_settings(request)
 
+    @if_too_large(files_not_taken)
     @_translated
     async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Serve a task as it is in the repository on disk now."""

@@ -117,6 +117,16 @@ def takes_tensors(behaviour: Behaviour) -> Behaviour:
     return behaviour
 
 
+def if_too_large(error: Callable[[], ServingError]) -> Callable[[Behaviour], Behaviour]:
+    """Let a method that takes no tensors say why it takes no long messages in words of its own."""
+
+    def marked(behaviour: Behaviour) -> Behaviour:
+        behaviour.too_large = error  # type: ignore[attr-defined]
+        return behaviour
+
+    return marked
+
+
 async def refuse(error: ServingError, context: Any, refused: Refused) -> NoReturn:
     """End a call with the one sentence of `error`, and count the limit that it is about."""
     if error.limit:
@@ -160,11 +170,11 @@ class Gate:
         """Close the connection of a call unless what is returned is called, when its answer has gone, in time."""
         return partial(self.patience.end, self.patience.begin(partial(self._sending.give_up, context)))
 
-    async def read(self, received: Received, context: Any) -> Any:
-        """Return the message, or end the call with one sentence."""
+    async def read(self, received: Received, context: Any, behaviour: Any) -> Any:
+        """Return the message for `behaviour`, or end the call with one sentence."""
         try:
             if received.bytes > MAX_SMALL_BYTES:
-                raise SmallMessageTooLarge(MAX_SMALL_BYTES)
+                raise _too_large(behaviour)
             return received.decode() if received.is_quick else await self._pool.run(lambda check: received.decode())
         except ServingError as error:
             await refuse(error, context, self._refused)
@@ -178,6 +188,12 @@ class Gate:
 
     def _leave(self, context: Any) -> None:
         self._streams -= 1
+
+
+def _too_large(behaviour: Any) -> ServingError:
+    error: ServingError = getattr(behaviour, "too_large", partial(SmallMessageTooLarge, MAX_SMALL_BYTES))()
+    error.limit = SmallMessageTooLarge.limit
+    return error
 
 
 def add_servicer(server: Any, service: Any, servicer: Any, gate: Gate) -> None:
@@ -204,7 +220,7 @@ def _handler(method: Any, behaviour: Any, gate: Gate) -> Any:
 def _call(behaviour: Any, gate: Gate, takes_tensors: bool) -> Any:
     async def call(requests: AsyncIterator[Received], context: Any) -> Any:
         received = await gate.receive(context)
-        answer = await behaviour(received if takes_tensors else await gate.read(received, context), context)
+        answer = await behaviour(received if takes_tensors else await gate.read(received, context, behaviour), context)
         until_sent(gate.sending(context))
         return answer
 
@@ -214,7 +230,7 @@ def _call(behaviour: Any, gate: Gate, takes_tensors: bool) -> Any:
 def _of_one(behaviour: Any, gate: Gate) -> Any:
     async def of_one(requests: AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:
         received = await gate.receive(context)
-        async for answer in behaviour(await gate.read(received, context), context):
+        async for answer in behaviour(await gate.read(received, context, behaviour), context):
             yield answer
 
     return of_one

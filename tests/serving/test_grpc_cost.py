@@ -138,7 +138,7 @@ def test_what_costs_more_than_its_bytes_is_refused_and_counted(
 
 @pytest.mark.parametrize("case", ["inputs", "strings"])
 def test_what_ends_in_damage_is_refused_as_dear_before_it_is_decoded(channel: grpc.Channel, case: str) -> None:
-    assert "more than" in call(channel, "ModelInfer", DEAR[case][0] + b"\xff")[1]
+    assert case in call(channel, "ModelInfer", DEAR[case][0] + b"\xff")[1]
 
 
 def test_a_stream_goes_on_after_a_message_that_costs_too_much(channel: grpc.Channel) -> None:
@@ -155,7 +155,10 @@ def test_a_stream_goes_on_after_a_message_that_costs_too_much(channel: grpc.Chan
 def test_messages_without_tensors_are_small(server: BackgroundServer, channel: grpc.Channel, method: str) -> None:
     before = refusals(server, "small_message")
     status, sentence = call(channel, method, delimited(12, bytes(MAX_SMALL_BYTES)))
-    assert (status, f"{MAX_SMALL_BYTES} bytes" in sentence) == ("RESOURCE_EXHAUSTED", True)
+    if method == "RepositoryModelLoad":  # what is long there is a file
+        assert (status, "takes neither 'config' nor 'file:' parameters" in sentence) == ("UNIMPLEMENTED", True)
+    else:
+        assert (status, f"{MAX_SMALL_BYTES} bytes" in sentence) == ("RESOURCE_EXHAUSTED", True)
     assert refusals(server, "small_message") == before + 1
     assert call(channel, method, b"\x22\x00" * (MAX_FIELDS + 1))[0] == "INVALID_ARGUMENT"
 

@@ -19,7 +19,6 @@ from serving.classify import best, classification_strings, softmax
 from serving.engines.memory import InMemoryEngine
 from serving.errors import InvalidRequest, NotAnImage, NoTask, NotReady, TaskFailed, TooManyNames, UnknownModel, UnknownTask
 from serving.messages import InferRequest, RequestedOutput
-from serving.observe.events import Silent
 from serving.preprocessing import Preprocessing
 from serving.repository import ALL_TASKS, Repository, Task, TensorSpec
 from serving.router import Router
@@ -126,10 +125,8 @@ def test_bad_requests_get_one_sentence_and_run_nothing(case: str) -> None:
 def test_more_names_than_there_are_cost_one_sentence_whatever_their_number(model: str, partial: bool) -> None:
     outputs = (RequestedOutput("late"), *(RequestedOutput(f"x{number}") for number in range(50_000)))
     terms = {"partial_results": partial}
-    limits: list[str] = []
 
     async def work(router: Router) -> int:
-        router.observer = Noting(limits)
         await router.infer(request(model, outputs=outputs[:17], parameters={"partial_results": True}))  # some have gone: fine
         tracemalloc.start()
         try:
@@ -142,7 +139,6 @@ def test_more_names_than_there_are_cost_one_sentence_whatever_their_number(model
             tracemalloc.stop()
 
     assert ask(work) < 5e6  # the list of names itself, which this test makes, has 4 MB
-    assert limits == ["names", "names"]
 
 
 def test_what_a_client_calls_things_is_shortened_in_sentences_and_an_output_named_twice_is_refused_with_partial_results() -> None:
@@ -174,14 +170,6 @@ def test_what_a_client_calls_things_is_shortened_in_sentences_and_an_output_name
 def test_a_thousand_names_are_not_all_listed() -> None:
     assert str(UnknownModel("x", [f"m{number:04}" for number in range(1000)])).endswith(", m0014, m0015 and 984 more.")
     assert str(UnknownTask("x", [])).endswith("known are: none.")
-
-
-class Noting(Silent):
-    def __init__(self, limits: list[str]) -> None:
-        self._limits = limits
-
-    def refused(self, limit: str) -> None:
-        self._limits.append(limit)
 
 
 def test_tasks_with_inputs_of_their_own_are_not_offered_together() -> None:
