@@ -176,6 +176,42 @@ def test_text_that_is_no_text_is_refused(name: bytes, text: bytes) -> None:
             decode_request("m", "", content, None)
 
 
+tensors = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.none() | st.integers() | st.sampled_from("ab"),
+        "datatype": st.sampled_from(["UINT8", None, 1]),
+        "shape": st.sampled_from([[0], [1], None, "x"]),
+        "parameters": st.sampled_from([None, {}, {"binary_data_size": 0}, {"classification": 1}, {"binary_data_size": None}, 3]),
+        "data": st.sampled_from([None, [], 1]),
+    },
+)
+
+
+@settings(max_examples=200)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "id": st.none() | st.text(max_size=3),
+            "parameters": st.none() | st.dictionaries(st.text(max_size=3), st.none() | st.integers(), max_size=2),
+            "inputs": st.none() | st.integers() | st.lists(tensors | st.none(), max_size=2),
+            "outputs": st.none() | st.text(max_size=2) | st.lists(tensors | st.text(max_size=2), max_size=2),
+            "more": st.integers(),
+        },
+    )
+)
+def test_what_is_short_is_read_at_once_as_what_is_long(request: dict[str, Any]) -> None:
+    def read(text: str) -> str:
+        try:
+            return repr(decode_request("m", "", text.encode(), None))
+        except (InvalidRequest, Unsupported):
+            return "refused"  # with which sentence, where several things are wrong, may differ
+
+    text = json.dumps(request)
+    assert read(text) == read(text + " " * 5000)
+
+
 @settings(max_examples=200)
 @given(st.binary(max_size=12), st.sampled_from(["BYTES", "FP32", "BOOL", "INT64"]))
 def test_any_bytes_as_values_are_read_or_refused(data: bytes, datatype: str) -> None:
