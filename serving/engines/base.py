@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,7 @@ class Call:
         return min(rows, self.rows_per_run or rows)
 
 
-@dataclass(frozen=True)
-class SegmentRun:
+class SegmentRun(NamedTuple):
     """One run of a segment, as it happened, for one request.
 
     rows: of the request. seconds: of the run. batch_rows: of all requests in it, 0: `rows`. queue_seconds: how long the request waited

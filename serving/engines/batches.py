@@ -76,12 +76,11 @@ class BatchRunner:
             return [(batch[0], known, SegmentRun(segment, rows, time.perf_counter() - started))]
         seconds = time.perf_counter() - started
         waits = [started - work.ready_s for work in batch]
+        run = SegmentRun(segment, rows, seconds, rows, waits[0], started_ns)
         # As on Triton, each stream of a step is a request to the segment.
-        self._on_run(
-            SegmentRun(segment, rows, seconds), [wait for work, wait in zip(batch, waits, strict=True) for _ in work.streams]
-        )
+        self._on_run(run, [wait for work, wait in zip(batch, waits, strict=True) for _ in work.streams])
         if len(batch) == 1:
-            return [(batch[0], results, SegmentRun(segment, rows, seconds, rows, waits[0], started_ns))]
+            return [(batch[0], results, run)]
         ends = itertools.accumulate(work.rows for work in batch)
         return [
             (
