@@ -24,7 +24,6 @@ from serving.lifecycle import served_part
 from serving.loop_thread import LoopThread
 from serving.observe.asgi import RequestMiddleware
 from serving.observe.events import Observer
-from serving.observe.interceptor import RequestInterceptor
 from serving.observe.setup import Observation, make_observation
 from serving.protocol.admin import Admin
 from serving.protocol.grpc import add_service
@@ -168,7 +167,7 @@ class Server:
             memory = SharedMemory(self._max_body_bytes) if self._shared_memory else None
             listener = stack.enter_context(contextlib.closing(listening_socket(self.host, self.http_port)))
             self.http_port = listener.getsockname()[1]
-            grpc_server = create_grpc_server(self._message_limit(router), [RequestInterceptor(observer)])
+            grpc_server = create_grpc_server(self._message_limit(router))
             stack.push_async_callback(grpc_server.stop, 0)
             self.grpc_port = add_grpc_port(grpc_server, self.host, self.grpc_port)
             pool = WorkPool()

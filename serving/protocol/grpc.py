@@ -34,7 +34,6 @@ from serving.protocol.grpc_service import (
     add_servicer,
     if_too_large,
     takes_tensors,
-    until_sent,
 )
 from serving.protocol.grpc_stalled import STALLED_S
 from serving.protocol.pending import Hold, PendingBytes
@@ -137,8 +136,13 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     async def ModelInfer(self, request: Received, context: Any) -> Any:  # noqa: N802
         """Run a model on tensors."""
         hold = self._pending.hold()
-        until_sent(hold.let_go)
-        return await self._infer(request, context, hold)
+        try:
+            answer = await self._infer(request, context, hold)
+        except BaseException:
+            hold.let_go()
+            raise
+        answer.has_gone = hold.let_go
+        return answer
 
     @takes_tensors
     async def ModelStreamInfer(self, requests: AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:  # noqa: N802
@@ -294,5 +298,5 @@ def add_service(
     pool = pool or WorkPool()
     gate = Gate(pool, router.observer.refused, max_streams, stalled_s)
     servicer = Servicer(router, memory, admin, pending, pool)
-    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer, gate)
-    add_servicer(server, HEALTH_SERVICE, Health(router), gate)
+    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer, gate, router.observer)
+    add_servicer(server, HEALTH_SERVICE, Health(router), gate, router.observer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -32,14 +32,14 @@ _SETTINGS: Mapping[str, int] = {
 }
 
 
-def create_grpc_server(max_message_bytes: int, interceptors: Sequence[Any] = ()) -> Any:
+def create_grpc_server(max_message_bytes: int) -> Any:
     """Return a grpc.aio server without services, so that its port can be taken before anything is loaded."""
     settings = {
         **_SETTINGS,
         "grpc.max_receive_message_length": max_message_bytes,
         "grpc.max_allowed_incoming_connections": max_connections(),
     }
-    return grpc.aio.server(interceptors=interceptors, options=[*settings.items()], maximum_concurrent_rpcs=MAX_CALLS)
+    return grpc.aio.server(options=[*settings.items()], maximum_concurrent_rpcs=MAX_CALLS)
 
 
 def max_connections() -> int:

@@ -18,10 +18,12 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from serving.errors import BodyTooLarge, QueueFull, ServingError
+from serving.observe.events import Observer
 from serving.observe.request import note_received
+from serving.observe.rpc import observed_call, observed_stream
 from serving.protocol.grpc_contents import Tensors, take_apart
 from serving.protocol.grpc_cost import QUICK_BYTES, Schema, Undecodable, check_cost, is_quick, schema_of
-from serving.protocol.grpc_stalled import STALLED_S, MessageStalled, Patience, Receiving, Sending
+from serving.protocol.grpc_stalled import STALLED_S, Cutter, MessageStalled, Patience, Receiving, Sending
 from serving.protocol.status import sentence, wire_codes
 from serving.protocol.work_pool import WorkPool
 
@@ -99,12 +101,13 @@ class Received:
 
 
 class Encoded:
-    """An answer with tensors as it goes. data: its bytes on the wire."""
+    """An answer with tensors as it goes. data: its bytes on the wire. has_gone: called when they are not held any more."""
 
-    __slots__ = ("data",)
+    __slots__ = ("data", "has_gone")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, has_gone: Callable[[], None] | None = None) -> None:
         self.data = data
+        self.has_gone = has_gone
 
     def ByteSize(self) -> int:  # noqa: N802
         """Return its size, as messages do."""
@@ -142,8 +145,8 @@ class Gate:
     """
 
     def __init__(self, pool: WorkPool, refused: Refused, max_streams: int = MAX_STREAMS, stalled_s: float = STALLED_S) -> None:
-        self.patience = Patience(stalled_s)
-        self._sending = Sending(pool, refused)
+        self._patience = Patience(stalled_s)
+        self._cutter = Cutter(pool, refused)
         self._pool = pool
         self._refused = refused
         self._max_streams = max_streams
@@ -152,23 +155,23 @@ class Gate:
     async def receive(self, context: Any) -> Received:
         """Return the one message of a call, or end it with one sentence."""
         receiving = Receiving()
-        number = self.patience.begin(receiving.give_up)
+        self._patience.begin(receiving)
         try:
             received = await context.read()
         except asyncio.CancelledError:
             if not receiving.seen():
                 raise
-            await refuse(MessageStalled(self.patience.stalled_s), context, self._refused)
+            await refuse(MessageStalled(self._patience.stalled_s), context, self._refused)
         finally:
-            self.patience.end(number)
+            self._patience.end(receiving)
         if received is grpc.aio.EOF:
             await refuse(Undecodable(), context, self._refused)
         note_received(received.bytes)
         return received  # type: ignore[no-any-return]
 
-    def sending(self, context: Any) -> Callable[[], None]:
-        """Close the connection of a call unless what is returned is called, when its answer has gone, in time."""
-        return partial(self.patience.end, self.patience.begin(partial(self._sending.give_up, context)))
+    def sending(self, context: Any, has_gone: Callable[[], None] | None = None) -> Sending:
+        """Close the connection of a call unless what is returned is told, when its answer has gone, in time. has_gone: see `Sending`."""
+        return Sending(self._patience, self._cutter, context, has_gone)
 
     async def read(self, received: Received, context: Any, behaviour: Any) -> Any:
         """Return the message for `behaviour`, or end the call with one sentence."""
@@ -196,14 +199,17 @@ def _too_large(behaviour: Any) -> ServingError:
     return error
 
 
-def add_servicer(server: Any, service: Any, servicer: Any, gate: Gate) -> None:
-    """Let `server` answer the methods of `service` (its descriptor) with the methods of `servicer` that bear their names."""
-    handlers = {method.name: _handler(method, getattr(servicer, method.name), gate) for method in service.methods}
+def add_servicer(server: Any, service: Any, servicer: Any, gate: Gate, observer: Observer) -> None:
+    """Let `server` answer the methods of `service` (its descriptor) with the methods of `servicer` that bear their names.
+
+    observer: is told of every call.
+    """
+    handlers = {method.name: _handler(method, getattr(servicer, method.name), gate, observer) for method in service.methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
     server.add_registered_method_handlers(service.full_name, handlers)
 
 
-def _handler(method: Any, behaviour: Any, gate: Gate) -> Any:
+def _handler(method: Any, behaviour: Any, gate: Gate, observer: Observer) -> Any:
     """Return the handler of a method. To gRPC all take streams, of which most read one message: else it tells nobody of half a message."""
     kind = Kind(GetMessageClass(method.input_type), schema_of(method.input_type))
     takes_tensors = getattr(behaviour, "takes_tensors", False)
@@ -213,15 +219,19 @@ def _handler(method: Any, behaviour: Any, gate: Gate) -> Any:
     }
     if method.client_streaming or method.server_streaming:
         requests = behaviour if method.client_streaming else _of_one(behaviour, gate)
-        return grpc.stream_stream_rpc_method_handler(_streaming(requests, gate), **codecs)
-    return grpc.stream_unary_rpc_method_handler(_call(behaviour, gate, takes_tensors), **codecs)
+        streaming = observed_stream(_streaming(requests, gate), method.name, observer)
+        return grpc.stream_stream_rpc_method_handler(streaming, **codecs)
+    call = observed_call(_call(behaviour, gate, takes_tensors), method.name, observer)
+    return grpc.stream_unary_rpc_method_handler(call, **codecs)
 
 
 def _call(behaviour: Any, gate: Gate, takes_tensors: bool) -> Any:
     async def call(requests: AsyncIterator[Received], context: Any) -> Any:
         received = await gate.receive(context)
         answer = await behaviour(received if takes_tensors else await gate.read(received, context, behaviour), context)
-        until_sent(gate.sending(context))
+        task = asyncio.current_task()
+        if task is not None:  # it ends when the answer has gone, or the call has ended otherwise
+            task.add_done_callback(gate.sending(context, answer.has_gone if takes_tensors else None).done)
         return answer
 
     return call
@@ -240,17 +250,10 @@ def _streaming(behaviour: Any, gate: Gate) -> Any:
     async def streaming(requests: AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:
         await gate.enter(context)
         async for answer in behaviour(requests, context):
-            has_gone = gate.sending(context)
+            sending = gate.sending(context)
             try:
                 yield answer
             finally:
-                has_gone()
+                sending.done()
 
     return streaming
-
-
-def until_sent(done: Callable[[], None]) -> None:
-    """Have `done` called when the answer of this task's call has gone, or the call has ended otherwise."""
-    task = asyncio.current_task()
-    if task is not None:
-        task.add_done_callback(lambda task: done())

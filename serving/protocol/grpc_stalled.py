@@ -14,9 +14,9 @@ import socket
 from collections.abc import Callable, Collection
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from itertools import count, takewhile
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from serving.errors import BodyStalled
@@ -33,43 +33,49 @@ class MessageStalled(BodyStalled):
     limit = "stalled"
 
 
+class Wait(Protocol):
+    """Something that lasts until the other side goes on."""
+
+    def give_up(self) -> None:
+        """Wait no longer."""
+
+
 class Patience:
     """Waits for many things at once, each at most `stalled_s` seconds, with one timer: a call has two of them."""
 
     def __init__(self, stalled_s: float) -> None:
         self.stalled_s = stalled_s
         self._loop = asyncio.get_running_loop()
-        self._numbers = count()
-        self._waiting: dict[int, tuple[float, Callable[[], None]]] = {}  # in the order of their ends
+        self._since: dict[Wait, float] = {}  # in the order of their ends
         self._is_looking = False
 
-    def begin(self, strike: Callable[[], None]) -> int:
-        """Return a number by which to `end` the wait; where nobody does in time, `strike` is called."""
-        number = next(self._numbers)
-        self._waiting[number] = self._loop.time() + self.stalled_s, strike
+    def begin(self, wait: Wait) -> None:
+        """Have `wait` given up in time, unless it comes to its `end`."""
+        self._since[wait] = self._loop.time()
         if not self._is_looking:
             self._is_looking = True
             self._loop.call_later(self.stalled_s, self._look)
-        return number
 
-    def end(self, number: int) -> None:
-        """Wait no longer."""
-        self._waiting.pop(number, None)
+    def end(self, wait: Wait) -> None:
+        """Do nothing more about `wait`."""
+        self._since.pop(wait, None)
 
     def _look(self) -> None:
-        now = self._loop.time()
-        over = [number for number, _ in takewhile(lambda item: item[1][0] <= now, self._waiting.items())]
-        strikes = [self._waiting.pop(number)[1] for number in over]
-        self._is_looking = bool(self._waiting)
+        latest = self._loop.time() - self.stalled_s
+        over = [wait for wait, _ in takewhile(lambda item: item[1] <= latest, self._since.items())]
+        for wait in over:
+            del self._since[wait]
+        self._is_looking = bool(self._since)
         if self._is_looking:
-            end, _ = next(iter(self._waiting.values()))
-            self._loop.call_at(end, self._look)
-        for strike in strikes:
-            strike()
+            self._loop.call_at(next(iter(self._since.values())) + self.stalled_s, self._look)
+        for wait in over:
+            wait.give_up()
 
 
 class Receiving:
-    """Gives up a task that waits for a message. Made in the task."""
+    """A task that waits for a message. Made in the task."""
+
+    __slots__ = ("_has_given_up", "_task")
 
     def __init__(self) -> None:
         self._task = asyncio.current_task()
@@ -87,6 +93,29 @@ class Receiving:
 
 
 class Sending:
+    """An answer that is on its way, over a call's connection. has_gone: called in the end, however that is."""
+
+    __slots__ = ("_context", "_cutter", "_has_gone", "_patience")
+
+    def __init__(self, patience: Patience, cutter: Cutter, context: Any, has_gone: Callable[[], None] | None = None) -> None:
+        self._patience = patience
+        self._cutter = cutter
+        self._context = context
+        self._has_gone = has_gone
+        patience.begin(self)
+
+    def give_up(self) -> None:
+        """Close the connection."""
+        self._cutter.cut(self._context.peer())
+
+    def done(self, task: object = None) -> None:
+        """Note that it has gone."""
+        self._patience.end(self)
+        if self._has_gone is not None:
+            self._has_gone()
+
+
+class Cutter:
     """Closes the connections of clients that take no answer. refused: is told the limit that strikes.
 
     The pool looks for the connections, for all at once, for that takes longer the more there are.
@@ -98,10 +127,10 @@ class Sending:
         self._peers: set[str] = set()
         self._closing: asyncio.Task[None] | None = None
 
-    def give_up(self, context: Any) -> None:
-        """Close the connection of a call."""
+    def cut(self, peer: str) -> None:
+        """Close the connection to `peer`, an address as gRPC writes it."""
         self._refused(MessageStalled.limit)
-        self._peers.add(context.peer())
+        self._peers.add(peer)
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
 
