@@ -11,6 +11,7 @@ from typing import Any
 from serving.observe.events import Observer, RequestRecord
 from serving.observe.request import enter_request, request_id
 
+_HEADERS = ("x-request-id", "traceparent", "tracestate")
 Work = Callable[[Any, Any], Any]
 """What a handler does: with the stream of a call's messages and its context."""
 
@@ -65,15 +66,12 @@ class _Rpc:
 
 
 def _record(method: str, context: Any) -> RequestRecord:
-    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-    return RequestRecord(
-        protocol="grpc",
-        method=method,
-        id=request_id(metadata.get("x-request-id", "")),
-        client=context.peer(),
-        traceparent=metadata.get("traceparent", ""),
-        tracestate=metadata.get("tracestate", ""),
-    )
+    sent = dict.fromkeys(_HEADERS, "")
+    for key, value in context.invocation_metadata() or ():
+        if key in sent and isinstance(value, str):
+            sent[key] = value
+    identity, *trace = sent.values()
+    return RequestRecord("grpc", method, request_id(identity), context.peer(), *trace)
 
 
 async def _counted(requests: Any, record: RequestRecord) -> AsyncIterator[Any]:

@@ -194,18 +194,20 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         return Encoded(answer)
 
     async def _decode(self, received: Received, deadline: float | None, named: Any) -> tuple[InferRequest, Mapping[str, Slot]]:
-        def decode(message: Any, tensors: Tensors, check: Check = no_check) -> tuple[InferRequest, Mapping[str, Slot]]:
-            if named is not None:
-                named.model_name, named.id = message.model_name, message.id
-            request = decode_request(message, self._memory, deadline, until(deadline, check), tensors)
-            return request, output_slots(message, self._memory)
-
         if not received.is_quick:
-            return await self._pool.run(lambda check: decode(*received.decode_tensors(), check))
+            return await self._pool.run(lambda check: self._request(*received.decode_tensors(), deadline, named, check))
         message, tensors = received.decode_tensors()
         if takes_long(message, tensors):
-            return await self._pool.run(lambda check: decode(message, tensors, check))
-        return decode(message, tensors)
+            return await self._pool.run(lambda check: self._request(message, tensors, deadline, named, check))
+        return self._request(message, tensors, deadline, named)
+
+    def _request(
+        self, message: Any, tensors: Tensors, deadline: float | None, named: Any, check: Check = no_check
+    ) -> tuple[InferRequest, Mapping[str, Slot]]:
+        if named is not None:
+            named.model_name, named.id = message.model_name, message.id
+        request = decode_request(message, self._memory, deadline, until(deadline, check), tensors)
+        return request, output_slots(message, self._memory)
 
     def _noted(self, error: Exception) -> Exception:
         """Return `error`; log it where it is ours to mend, count it where a limit has struck."""

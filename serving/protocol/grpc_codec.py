@@ -66,20 +66,22 @@ def decode_request(
     """
     tensors = tensors or Tensors(message.raw_input_contents, {})
     raw = tensors.raw
-    sent = [tensor for tensor in message.inputs if not is_shared(tensor.parameters)]
-    if raw and len(raw) != len(sent):
-        raise InvalidRequest(f"The request has {len(sent)} inputs, but {len(raw)} raw_input_contents; give one for each.")
+    sent = sum([not is_shared(tensor.parameters) for tensor in message.inputs])
+    if raw and len(raw) != sent:
+        raise InvalidRequest(f"The request has {sent} inputs, but {len(raw)} raw_input_contents; give one for each.")
     remaining, shared = iter(raw), RequestMemory(memory)
     inputs: dict[str, Array] = {}
     strings = 0
     for place, tensor in enumerate(message.inputs):
         check()
+        name = tensor.name
         if tensor.datatype == BYTES:
             check_strings(strings := strings + _value_count(tensor.shape))
-        if tensor.name in inputs:
-            raise InvalidRequest(f"Input {tensor.name!r} is given twice.")
-        data = shared.read(read_parameters(tensor.parameters), f"Input {tensor.name!r}")
-        inputs[tensor.name] = _input(tensor, tensors.contents.get(place), next(remaining, None) if data is None else data, check)
+        if name in inputs:
+            raise InvalidRequest(f"Input {name!r} is given twice.")
+        parameters = read_parameters(tensor.parameters)
+        data = shared.read(parameters, f"Input {name!r}") if parameters else None
+        inputs[name] = _input(tensor, tensors.contents.get(place), next(remaining, None) if data is None else data, check)
     return InferRequest(
         model=message.model_name,
         version=message.model_version,
@@ -93,6 +95,8 @@ def decode_request(
 
 def output_slots(message: Any, memory: SharedMemory | None) -> Mapping[str, Slot]:
     """Return where the outputs go that the client wants in shared memory. Raises InvalidRequest, Unsupported, UnknownRegion."""
+    if not message.outputs:
+        return {}
     shared = RequestMemory(memory)
     slots = {
         output.name: shared.find(read_parameters(output.parameters), f"Output {output.name!r}") for output in message.outputs
@@ -167,5 +171,7 @@ def _output(output: Any) -> RequestedOutput:
 
 def read_parameters(parameters: Any) -> Mapping[str, object]:
     """Return a message's map of parameters; those without a value are not there."""
+    if not parameters:
+        return {}
     chosen = {key: value.WhichOneof("parameter_choice") for key, value in parameters.items()}
     return {key: getattr(parameters[key], field) for key, field in chosen.items() if field is not None}
