@@ -70,8 +70,8 @@ def _record(method: str, context: Any) -> RequestRecord:
     for key, value in context.invocation_metadata() or ():
         if key in sent and isinstance(value, str):
             sent[key] = value
-    identity, *trace = sent.values()
-    return RequestRecord("grpc", method, request_id(identity), context.peer(), *trace)
+    identity, parent, state = sent.values()
+    return RequestRecord("grpc", method, request_id(identity), context.peer(), parent, state)
 
 
 async def _counted(requests: Any, record: RequestRecord) -> AsyncIterator[Any]:
