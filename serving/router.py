@@ -22,6 +22,7 @@ from serving.messages import InferRequest, InferResponse, Prediction, RequestedO
 from serving.observe.deployments import observed
 from serving.observe.events import Observer, Silent
 from serving.observe.request import note_work
+from serving.observe.seldom import Seldom
 from serving.parity import check_answers
 from serving.plan import ExecutionPlan
 from serving.repository.config import ALL_TASKS
@@ -57,6 +58,7 @@ class Router:
         self.observer = observer or Silent()
         self.lifecycle = Lifecycle(repository, engine, reader, rows_record)
         self._requests = RequestCounter()
+        self._traces = Seldom()
         self._ready = False
         self._draining = asyncio.Event()
 
@@ -277,7 +279,7 @@ class Router:
         self.observer.plan_done(answer.runs, catalog.saved_steps(model, plan) * parts)
         for failure in set(answer.errors.values()):  # here, where the log knows whose request it was
             if not isinstance(failure, InvalidRequest):
-                log.error("%s", failure, exc_info=None if isinstance(failure, RepositoryError) else failure)
+                log.error("%s", failure, exc_info=failure if self._is_worth_a_trace(failure) else None)
         _raise_failure(model, answer.errors, allowed=terms.partial)
         return answer
 
@@ -287,6 +289,10 @@ class Router:
         # Tasks that are asked for together are accounted to nobody in particular.
         tenant = model.name if set(outputs) <= model.outputs.keys() else ALL_TASKS
         return plan, Call(tenant, terms.deadline, terms.priority, catalog.rows_per_run(plan, model))
+
+    def _is_worth_a_trace(self, failure: ServingError) -> bool:
+        """Whether to log where `failure` came from, a page: networks fail on some inputs, as often as somebody likes."""
+        return not isinstance(failure, RepositoryError) and self._traces.may(f"{type(failure)}: {type(failure.__cause__)}")
 
     def _check_room(self, calls: Iterable[Call], rows: int) -> None:
         for call in calls:

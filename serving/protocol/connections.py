@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from serving.observe.seldom import Seldom
 from serving.protocol.http_limits import HttpLimits, most_connections
 from serving.protocol.pending import PendingBytes
 from serving.protocol.progress import Phase, Progress
@@ -17,7 +18,6 @@ log = logging.getLogger(__name__)
 _MOST_SWEEP_S = 1.0  # between two
 _LEAST_SWEEP_S = 0.02
 _LOOK_S = 0.1  # between two looks for idle ones where there was none
-_LOG_S = 10.0  # between two lines that anybody can cause
 _LEFT = getattr(select, "POLLRDHUP", 0)  # a connection whose client has said its last; Linux tells
 
 
@@ -51,7 +51,7 @@ class Connections:
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []  # the longest last; made when there is no room
         self._look_again = 0.0  # not before: there was none
-        self._said: dict[str, float] = {}  # when it may be said again
+        self._seldom = Seldom()
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
@@ -121,8 +121,7 @@ class Connections:
 
     def say(self, line: str, *facts: object) -> None:
         """Log a line that anybody can cause, not too often."""
-        if self._said.get(line, 0.0) <= time.monotonic():
-            self._said[line] = time.monotonic() + _LOG_S
+        if self._seldom.may(line):
             log.warning(line, *facts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import resource
 from collections.abc import Iterable, Mapping
@@ -32,8 +33,15 @@ _SETTINGS: Mapping[str, int] = {
 }
 
 
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Whether what gRPC logs is news: that a client has gone in the midst of its answer, with a trace each time, is not."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"
+
+
 def create_grpc_server(max_message_bytes: int) -> Any:
     """Return a grpc.aio server without services, so that its port can be taken before anything is loaded."""
+    logging.getLogger("grpc._cython.cygrpc").addFilter(is_worth_a_line)
     settings = {
         **_SETTINGS,
         "grpc.max_receive_message_length": max_message_bytes,

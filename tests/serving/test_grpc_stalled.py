@@ -81,6 +81,16 @@ def test_an_answer_that_nobody_takes_is_counted_and_ends_with_its_connection(has
     assert refusals(hasty, "stalled") == before + 1
 
 
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+def test_a_client_that_goes_in_the_midst_of_its_answer_is_no_news(
+    hasty: BackgroundServer, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RawCall(hasty.grpc_port, SERVICE + method, request(ROWS)):
+        wait_for(lambda: 4800 < pending(hasty) < 6000)
+    wait_for(lambda: pending(hasty) == 0)
+    assert caplog.text == ""
+
+
 def test_a_stream_that_waits_for_its_client_is_not_ended(hasty: BackgroundServer) -> None:
     before = refusals(hasty, "stalled")
 

@@ -251,6 +251,19 @@ def test_predict_refuses_what_it_cannot_do() -> None:
             ask(lambda router, a=(pictures, tasks, top_k): router.predict(*a), tensors_only)
 
 
+def test_where_a_failure_came_from_is_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(x: object) -> np.ndarray:
+        raise ValueError("of some inputs")
+
+    async def work(router: Router) -> None:
+        for _ in range(3):
+            with pytest.raises(TaskFailed):
+                await router.infer(request("late"))
+
+    ask(work, engine=InMemoryEngine({**LAYERS, CHAINS["late"][-1]: fail}))
+    assert [bool(record.exc_info) for record in caplog.records if "failed" in record.message] == [True, False, False]
+
+
 def test_an_engine_that_fails_is_reported_and_counted() -> None:
     async def work(router: Router) -> int:
         with pytest.raises(TaskFailed, match="Task 'probe' could not be computed: There is no function for segment 'trunk'"):
