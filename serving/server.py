@@ -28,14 +28,11 @@ from serving.observe.setup import Observation, make_observation
 from serving.protocol.admin import Admin
 from serving.protocol.grpc import add_service
 from serving.protocol.grpc_server import create_grpc_server, needed_bytes
-from serving.protocol.grpc_service import MAX_STREAMS
-from serving.protocol.grpc_stalled import STALLED_S
 from serving.protocol.http import MAX_BODY_BYTES, create_app, warm_up
 from serving.protocol.http_infer import InferFront
-from serving.protocol.http_limits import HttpLimits
 from serving.protocol.http_server import HttpServer
 from serving.protocol.image_workers import ImageWorkers
-from serving.protocol.images import ImageLimits
+from serving.protocol.limits import Limits
 from serving.protocol.pending import PendingBytes, default_pending_bytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.protocol.work_pool import WorkPool
@@ -63,16 +60,14 @@ class Server:
     http_port, grpc_port: 0 means any free port; after `start` they are the real ones. grace_s: how long `aclose` waits for requests.
     shared_memory: whether clients may have their tensors in shared memory objects of this machine, whichever this process may open.
     max_message_bytes: of a gRPC message, not compressed; None: what the models need that are there at the start (`needed_bytes`), and
-    `max_body_bytes` at most. max_streams: of gRPC, that may be open at a time. stalled_s: how long a gRPC message may take to come, or to
-    go.
+    `max_body_bytes` at most.
     max_pending_bytes: of requests that are not answered yet, together; more are refused (0: none is; None: a quarter of the memory).
     admin_token: whoever knows it may load and unload models; None: nobody. access_log: a log line per request.
     plain: whether ONNX models are served that espalier did not export, which needs an engine that runs what it is given: the embedded one.
     observers: who else hears what happens, beside metrics, log and traces. check_samples: whether every task's answer is compared with
     what was recorded at its export before the server is ready, as it always is when a task is loaded later. rows_record: a file that keeps
     which segments of older repositories may be batched, so that the next start need not find out again; None: none.
-    image_limits: what images may be sent; None: the usual ones.
-    http_limits: of connections over HTTP; None: the usual ones.
+    limits: of connections, messages and images; None: the usual ones.
     """
 
     def __init__(
@@ -88,8 +83,6 @@ class Server:
         make_engine: Callable[[Repository], Engine] | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_message_bytes: int | None = None,
-        max_streams: int = MAX_STREAMS,
-        stalled_s: float = STALLED_S,
         max_pending_bytes: int | None = None,
         grace_s: float = GRACE_S,
         shared_memory: bool = False,
@@ -99,8 +92,7 @@ class Server:
         check_samples: bool = False,
         rows_record: Path | None = None,
         plain: bool = True,
-        image_limits: ImageLimits | None = None,
-        http_limits: HttpLimits | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.host = host
         self.http_port = http_port
@@ -112,8 +104,6 @@ class Server:
         self._make_engine = make_engine or self._embedded
         self._max_body_bytes = max_body_bytes
         self._max_message_bytes = max_message_bytes
-        self._max_streams = max_streams
-        self._stalled_s = stalled_s
         self._pending = PendingBytes(default_pending_bytes() if max_pending_bytes is None else max_pending_bytes)
         self._grace_s = grace_s
         self._shared_memory = shared_memory
@@ -122,8 +112,7 @@ class Server:
         self._admin = Admin(admin_token)
         self._check_samples = check_samples
         self._rows_record = rows_record
-        self._image_limits = image_limits or ImageLimits()
-        self._http_limits = http_limits
+        self._limits = limits or Limits()
         limit = options.sessions.memory_limit_bytes if options else None
         self._read_plain: ReadPlain = partial(read_plain, memory_limit_bytes=limit) if plain else refuse_plain
         self._closing = contextlib.AsyncExitStack()
@@ -172,10 +161,10 @@ class Server:
             self.grpc_port = add_grpc_port(grpc_server, self.host, self.grpc_port)
             pool = WorkPool()
             stack.callback(pool.close)
-            add_service(grpc_server, router, memory, self._admin, self._pending, pool, self._max_streams, self._stalled_s)
+            add_service(grpc_server, router, memory, self._admin, self._pending, pool, self._limits.messages)
             await grpc_server.start()
             limit = self._max_body_bytes
-            images = stack.enter_context(ImageWorkers(self._image_limits))
+            images = stack.enter_context(ImageWorkers(self._limits.images))
             observation.metrics.watch_images(lambda: images.waiting_pixels)
             app = create_app(
                 router,
@@ -187,9 +176,9 @@ class Server:
                 pending=self._pending,
             )
             await warm_up(app)
-            front = InferFront(app, router, limit, memory, self._pending, pool)
+            front = InferFront(app, router, limit, memory, self._pending, pool, self._limits.messages)
             http_server = HttpServer(
-                RequestMiddleware(front, observer), listener, self._grace_s, self._http_limits, observer.refused, self._pending
+                RequestMiddleware(front, observer), listener, self._grace_s, self._limits.http, observer.refused, self._pending
             )
             await http_server.start()
             stack.push_async_exit(lambda kind, *error: self._shut_down(router, http_server, grpc_server, kind))

@@ -90,18 +90,6 @@ def serve(
             "of the memory, 4 GiB at most.",
         ),
     ] = None,
-    max_image_pixels: Annotated[
-        int,
-        typer.Option(
-            min=1, max=89_000_000, help="Pixels of a picture; those of a request's pictures together may be twice as many."
-        ),
-    ] = 50_000_000,
-    max_image_bytes: Annotated[
-        int,
-        typer.Option(
-            parser=parse_size, metavar="SIZE", help="Bytes of an image's file; a form with several may have twice as many."
-        ),
-    ] = "32MiB",  # type: ignore[assignment]
     max_message_bytes: Annotated[
         int | None,
         typer.Option(
@@ -111,15 +99,12 @@ def serve(
             "most 24 MiB; give more where clients or models that are deployed later need it.",
         ),
     ] = None,
-    max_streams: Annotated[
-        int, typer.Option(min=1, help="gRPC streams, of requests and of health, that may be open at a time; more are refused.")
-    ] = 1024,
-    http_limit: Annotated[
+    limit: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Another value for a limit on connections over HTTP, such as headers=64 or head_s=5; may be given several times. "
-            "docs/limits.md has the names.",
+            help="Another value for a limit on connections, messages or images, such as headers=64 or image_bytes=8MiB; may be given "
+            "several times. docs/limits.md has the names.",
         ),
     ] = None,
     learn_rows: Annotated[
@@ -187,13 +172,12 @@ def serve(
     from serving.engines.embedded import EngineOptions
     from serving.engines.sessions import SessionStoreOptions
     from serving.observe.logs import set_up_logging
-    from serving.protocol.http_limits import changed_limits
-    from serving.protocol.images import ImageLimits
+    from serving.protocol.limits import changed_limits
     from serving.server import run
 
     check_engine_options(context, engine)
     set_up_logging(log_format, log_level)
-    http_limits = changed_limits(http_limit or ())
+    limits = changed_limits(limit or ())
     token = read_token(admin_token_file, "--admin-token-file")
     recover(repo)
     cache = _cache_folder() if segment_cache else None
@@ -220,21 +204,14 @@ def serve(
         grpc_port=grpc_port,
         grace_s=drain_s,
         max_message_bytes=max_message_bytes,
-        max_streams=max_streams,
         max_pending_bytes=max_pending_bytes,
         shared_memory=shared_memory,
         access_log=log_format is LogFormat.json if access_log is None else access_log,
         admin_token=token,
         check_samples=check_samples,
         rows_record=None if cache is None else cache.with_name("independent.txt"),
-        http_limits=http_limits,
         plain=engine is EngineKind.embedded,
-        image_limits=ImageLimits(
-            max_bytes=max_image_bytes,
-            max_pixels=max_image_pixels,
-            max_total_bytes=2 * max_image_bytes,
-            max_total_pixels=2 * max_image_pixels,
-        ),
+        limits=limits,
     )
 
 

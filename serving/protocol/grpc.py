@@ -26,7 +26,6 @@ from serving.protocol.grpc_contents import Tensors
 from serving.protocol.grpc_cost import Undecodable
 from serving.protocol.grpc_health import HEALTH_SERVICE, Health
 from serving.protocol.grpc_service import (
-    MAX_STREAMS,
     SHUTTING_DOWN,
     Encoded,
     Gate,
@@ -35,7 +34,7 @@ from serving.protocol.grpc_service import (
     if_too_large,
     takes_tensors,
 )
-from serving.protocol.grpc_stalled import STALLED_S
+from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.pending import Hold, PendingBytes
 from serving.protocol.shared_memory import SharedMemory, Slot, offered
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
@@ -77,12 +76,14 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         admin: Admin | None = None,
         pending: PendingBytes | None = None,
         pool: WorkPool | None = None,
+        limits: MessageLimits = USUAL,
     ) -> None:
         self._router = router
         self._memory = memory
         self._admin = admin or Admin()
         self._pending = pending or PendingBytes()
         self._pool = pool or WorkPool()
+        self._limits = limits
 
     @_translated
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -206,7 +207,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     ) -> tuple[InferRequest, Mapping[str, Slot]]:
         if named is not None:
             named.model_name, named.id = message.model_name, message.id
-        request = decode_request(message, self._memory, deadline, until(deadline, check), tensors)
+        request = decode_request(message, self._memory, deadline, until(deadline, check), tensors, self._limits)
         return request, output_slots(message, self._memory)
 
     def _noted(self, error: Exception) -> Exception:
@@ -288,17 +289,15 @@ def add_service(
     admin: Admin | None = None,
     pending: PendingBytes | None = None,
     pool: WorkPool | None = None,
-    max_streams: int = MAX_STREAMS,
-    stalled_s: float = STALLED_S,
+    limits: MessageLimits = USUAL,
 ) -> None:
     """Let `server` answer for `router`, with system shared memory unless `memory` is None, and say how it is.
 
     admin: who may load and unload models; None: nobody. pending: counts the bytes of inference requests; None: without a limit.
-    pool: where long messages are decoded and encoded. max_streams: that may be open at a time; more are refused. stalled_s: how long
-    a message may take to come to its end, and an answer to be taken.
+    pool: where long messages are decoded and encoded.
     """
     pool = pool or WorkPool()
-    gate = Gate(pool, router.observer.refused, max_streams, stalled_s)
-    servicer = Servicer(router, memory, admin, pending, pool)
+    gate = Gate(pool, router.observer.refused, limits)
+    servicer = Servicer(router, memory, admin, pending, pool, limits)
     add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer, gate, router.observer)
     add_servicer(server, HEALTH_SERVICE, Health(router), gate, router.observer)

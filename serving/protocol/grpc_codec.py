@@ -17,6 +17,7 @@ from serving.protocol.fields import optional
 from serving.protocol.grpc_contents import DTYPES, Contents, Tensors
 from serving.protocol.grpc_cost import QUICK_DATA_BYTES
 from serving.protocol.grpc_wire import header
+from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot, is_shared
 from serving.protocol.tensors import LONG_VALUES, MAX_AXES, check_strings, from_bytes, from_numbers, from_strings, to_buffer
 from serving.protocol.work_pool import Check, no_check
@@ -57,11 +58,12 @@ def decode_request(
     deadline: float | None = None,
     check: Check = no_check,
     tensors: Tensors | None = None,
+    limits: MessageLimits = USUAL,
 ) -> InferRequest:
     """Return the request that a ModelInferRequest holds. Raises InvalidRequest, Unsupported, UnknownRegion.
 
     deadline: of the call, in time.monotonic seconds. check: called before each input, and each piece of a long one. tensors: the data that
-    were taken out of the message.
+    were taken out of the message. limits: of what it holds.
     The raw contents belong to the inputs in their order, without those that are in shared memory.
     """
     tensors = tensors or Tensors(message.raw_input_contents, {})
@@ -76,7 +78,7 @@ def decode_request(
         check()
         name = tensor.name
         if tensor.datatype == BYTES:
-            check_strings(strings := strings + _value_count(tensor.shape))
+            check_strings(strings := strings + _value_count(tensor.shape), limits.strings)
         if name in inputs:
             raise InvalidRequest(f"Input {name!r} is given twice.")
         parameters = read_parameters(tensor.parameters)

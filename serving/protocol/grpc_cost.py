@@ -15,10 +15,9 @@ from tritonclient.grpc import service_pb2
 
 from serving.errors import InvalidRequest
 from serving.protocol.grpc_wire import LENGTH, Malformed, fields
+from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.tensors import check_strings
 
-MAX_FIELDS = 1 << 13  # the dearest, an input, takes 800 bytes
-MAX_TEXT_BYTES = 1 << 16  # of a name, or another field that is no tensor's data
 QUICK_BYTES = 1 << 12  # so much structure is decoded in a millisecond, and to two megabytes at most
 _QUICK_FIELDS = 64
 QUICK_DATA_BYTES = 1 << 22  # they are copied
@@ -39,9 +38,9 @@ class TooManyFields(InvalidRequest):
 
     limit = "fields"
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         super().__init__(
-            f"The message has more than {MAX_FIELDS} fields beside tensors' data (inputs, outputs, parameters and what they hold, numbers "
+            f"The message has more than {most} fields beside tensors' data (inputs, outputs, parameters and what they hold, numbers "
             "of a shape, values that are not packed); send fewer."
         )
 
@@ -51,7 +50,7 @@ class TextTooLong(InvalidRequest):
 
     limit = "names"
 
-    def __init__(self, size: int, limit: int = MAX_TEXT_BYTES) -> None:
+    def __init__(self, size: int, limit: int) -> None:
         super().__init__(
             f"A name, or another text of the message that is no tensor's data, is {size} long; the limit is {limit}."
         )
@@ -83,13 +82,13 @@ def schema_of(descriptor: Any) -> Schema:
     )
 
 
-def check_cost(data: bytes, schema: Schema) -> None:
+def check_cost(data: bytes, schema: Schema, limits: MessageLimits = USUAL) -> None:
     """Look through a message before it is decoded. Raises TooManyFields, TooMuch (strings), TextTooLong, Undecodable.
 
     It ends at the first field too many, and looks at no byte of a tensor's data.
     """
     try:
-        _Tally().add(data, 0, len(data), schema)
+        _Tally(limits).add(data, 0, len(data), schema)
     except Malformed:
         raise Undecodable from None
 
@@ -110,7 +109,8 @@ def is_quick(data: bytes, schema: Schema) -> bool:
 
 
 class _Tally:
-    def __init__(self) -> None:
+    def __init__(self, limits: MessageLimits) -> None:
+        self._limits = limits
         self._fields = 0
         self._strings = 0
 
@@ -126,14 +126,14 @@ class _Tally:
                 self.add(data, begin, stop, schema.parts[number])
             else:
                 self._count_fields(1 + (stop - begin) * (number in schema.numbers))
-                if number not in schema.data and stop - begin > MAX_TEXT_BYTES:
-                    raise TextTooLong(stop - begin)
+                if number not in schema.data and stop - begin > self._limits.text_bytes:
+                    raise TextTooLong(stop - begin, self._limits.text_bytes)
 
     def _count_fields(self, count: int) -> None:
         self._fields += count
-        if self._fields > MAX_FIELDS:
-            raise TooManyFields
+        if self._fields > self._limits.fields:
+            raise TooManyFields(self._limits.fields)
 
     def _count_string(self) -> None:
         self._strings += 1
-        check_strings(self._strings)
+        check_strings(self._strings, self._limits.strings)

@@ -23,15 +23,14 @@ from serving.observe.request import note_received
 from serving.observe.rpc import observed_call, observed_stream
 from serving.protocol.grpc_contents import Tensors, take_apart
 from serving.protocol.grpc_cost import QUICK_BYTES, Schema, Undecodable, check_cost, is_quick, schema_of
-from serving.protocol.grpc_stalled import STALLED_S, Cutter, MessageStalled, Patience, Receiving, Sending
+from serving.protocol.grpc_stalled import Cutter, MessageStalled, Patience, Receiving, Sending
+from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.status import sentence, wire_codes
 from serving.protocol.work_pool import WorkPool
 
 Behaviour = TypeVar("Behaviour", bound=Callable[..., Any])
-MAX_SMALL_BYTES = 1 << 16  # of a message of a method that takes no tensors
 
 
-MAX_STREAMS = 1024
 SHUTTING_DOWN = "The server is shutting down."
 Refused = Callable[[str], None]
 """Is told the limits that strike."""
@@ -57,6 +56,7 @@ class Kind:
 
     message: Any
     schema: Schema
+    limits: MessageLimits = USUAL
 
 
 class Received:
@@ -86,7 +86,7 @@ class Received:
     def _checked(self) -> bytes:
         data, self._data = self._data, b""
         if not self.is_quick:
-            check_cost(data, self._kind.schema)
+            check_cost(data, self._kind.schema, self._kind.limits)
         return data
 
     def _parse(self, data: bytes) -> Any:
@@ -139,17 +139,14 @@ async def refuse(error: ServingError, context: Any, refused: Refused) -> NoRetur
 
 
 class Gate:
-    """Lets calls in: decodes the small messages of methods that take no tensors, and counts the streams that are open.
+    """Lets calls in: decodes the small messages of methods that take no tensors, and counts the streams that are open."""
 
-    max_streams: that may be open at a time, of all clients together. stalled_s: how long a message may take to come, or to go.
-    """
-
-    def __init__(self, pool: WorkPool, refused: Refused, max_streams: int = MAX_STREAMS, stalled_s: float = STALLED_S) -> None:
-        self._patience = Patience(stalled_s)
+    def __init__(self, pool: WorkPool, refused: Refused, limits: MessageLimits = USUAL) -> None:
+        self.limits = limits
+        self._patience = Patience(limits.stalled_s)
         self._cutter = Cutter(pool, refused)
         self._pool = pool
         self._refused = refused
-        self._max_streams = max_streams
         self._streams = 0
 
     async def receive(self, context: Any) -> Received:
@@ -176,16 +173,16 @@ class Gate:
     async def read(self, received: Received, context: Any, behaviour: Any) -> Any:
         """Return the message for `behaviour`, or end the call with one sentence."""
         try:
-            if received.bytes > MAX_SMALL_BYTES:
-                raise _too_large(behaviour)
+            if received.bytes > self.limits.small_message_bytes:
+                raise _too_large(behaviour, self.limits.small_message_bytes)
             return received.decode() if received.is_quick else await self._pool.run(lambda check: received.decode())
         except ServingError as error:
             await refuse(error, context, self._refused)
 
     async def enter(self, context: Any) -> None:
         """Count a stream until it ends, however it does; or end it at once where there are too many."""
-        if self._streams >= self._max_streams:
-            await refuse(TooManyStreams(self._max_streams), context, self._refused)
+        if self._streams >= self.limits.streams:
+            await refuse(TooManyStreams(self.limits.streams), context, self._refused)
         self._streams += 1
         context.add_done_callback(self._leave)
 
@@ -193,8 +190,8 @@ class Gate:
         self._streams -= 1
 
 
-def _too_large(behaviour: Any) -> ServingError:
-    error: ServingError = getattr(behaviour, "too_large", partial(SmallMessageTooLarge, MAX_SMALL_BYTES))()
+def _too_large(behaviour: Any, limit_bytes: int) -> ServingError:
+    error: ServingError = getattr(behaviour, "too_large", partial(SmallMessageTooLarge, limit_bytes))()
     error.limit = SmallMessageTooLarge.limit
     return error
 
@@ -211,7 +208,7 @@ def add_servicer(server: Any, service: Any, servicer: Any, gate: Gate, observer:
 
 def _handler(method: Any, behaviour: Any, gate: Gate, observer: Observer) -> Any:
     """Return the handler of a method. To gRPC all take streams, of which most read one message: else it tells nobody of half a message."""
-    kind = Kind(GetMessageClass(method.input_type), schema_of(method.input_type))
+    kind = Kind(GetMessageClass(method.input_type), schema_of(method.input_type), gate.limits)
     takes_tensors = getattr(behaviour, "takes_tensors", False)
     codecs = {
         "request_deserializer": lambda data: Received(data, kind),

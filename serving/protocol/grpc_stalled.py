@@ -22,7 +22,6 @@ from urllib.parse import unquote
 from serving.errors import BodyStalled
 from serving.protocol.work_pool import Check, WorkPool
 
-STALLED_S = 60.0
 _DESCRIPTORS = Path("/proc/self/fd")
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from serving.protocol.body import accepted_compression, compressed, read_body
 from serving.protocol.hang_up import while_wanted
 from serving.protocol.http_errors import answer_error, error_response
 from serving.protocol.json_codec import EncodedResponse, answers_long, decode_request, encode_response, takes_long
+from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.pending import Hold, PendingBytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.protocol.work_pool import WorkPool
@@ -38,6 +39,7 @@ class InferFront:
         memory: SharedMemory | None = None,
         pending: PendingBytes | None = None,
         pool: WorkPool | None = None,
+        limits: MessageLimits = USUAL,
     ) -> None:
         self.app = app
         self._router = router
@@ -45,6 +47,7 @@ class InferFront:
         self._memory = memory
         self._pending = pending or PendingBytes()
         self._pool = pool or WorkPool()
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -55,7 +58,7 @@ class InferFront:
         hold = self._pending.hold()
         try:
             head, body = await infer(
-                _headers(scope), receive, self._router, named, self._max_body_bytes, self._memory, self._pool, hold
+                _headers(scope), receive, self._router, named, self._max_body_bytes, self._memory, self._pool, hold, self._limits
             )
         except Exception as error:
             response = answer_error(Request(scope), error, self._router.observer.refused)
@@ -79,20 +82,23 @@ async def infer(
     memory: SharedMemory | None,
     pool: WorkPool,
     hold: Hold,
+    limits: MessageLimits = USUAL,
 ) -> tuple[_Headers, bytes]:
     """Return headers and body of the answer to an inference request. headers: names in lower case. named: the model and its version.
 
-    limit: bytes of the body. pool: where long ones are decoded and encoded. hold: counts their bytes.
+    limit: bytes of the body. pool: where long ones are decoded and encoded. hold: counts their bytes. limits: of what they hold.
     Raises what the router raises, QueueFull, and ClientDisconnect when nobody waits any more.
     """
     body = await read_body(headers, receive, limit, hold)
     header_length = headers.get("inference-header-content-length")
     arrived = time.monotonic()
     if takes_long(body, header_length):
-        work = pool.run(lambda check: decode_request(*named, body, header_length, memory, arrived=arrived, check=check))
+        work = pool.run(
+            lambda check: decode_request(*named, body, header_length, memory, arrived=arrived, check=check, limits=limits)
+        )
         decoded, wanted = await while_wanted(receive, work)
     else:
-        decoded, wanted = decode_request(*named, body, header_length, memory, arrived=arrived)
+        decoded, wanted = decode_request(*named, body, header_length, memory, arrived=arrived, limits=limits)
     response = await while_wanted(receive, router.infer(decoded))
     if answers_long(response, wanted):
         encoded = await while_wanted(receive, pool.run(lambda check: encode_response(response, wanted, check)))

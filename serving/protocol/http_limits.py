@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from serving.errors import InvalidLimit
 
 _LEAST_CONNECTIONS = 16
 _USUAL_FILES = 64  # open when nothing is known of it
@@ -40,23 +36,6 @@ class HttpLimits:
     def shortest_s(self) -> float:
         """Return the shortest of the times."""
         return min(self.silent_s, self.keep_alive_s, self.head_s, self.body_s, self.unread_s)
-
-
-def changed_limits(settings: Iterable[str]) -> HttpLimits:
-    """Return the limits with those that NAME=VALUE gives another value. Raises InvalidLimit."""
-    kinds = {name: type(value) for name, value in asdict(HttpLimits()).items()}
-    values: dict[str, Any] = {}
-    for setting in settings:
-        name, _, text = setting.partition("=")
-        if name not in kinds:
-            raise InvalidLimit(setting, f"NAME=VALUE, with one of the names {', '.join(kinds)}")
-        try:
-            values[name] = kinds[name](text)
-        except ValueError:
-            raise InvalidLimit(setting, f"{name}= and {'seconds' if kinds[name] is float else 'a whole number'}") from None
-        if not 0 < values[name] < float("inf"):
-            raise InvalidLimit(setting, f"{name}= and a number above 0")
-    return replace(HttpLimits(), **values)
 
 
 def most_connections() -> int:

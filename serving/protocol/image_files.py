@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from serving.errors import TooManySections
 
 # Markers of JPEG, chunks of PNG, blocks of GIF: a photograph has some dozens, a PNG of 32 MiB some thousands.
-MAX_SECTIONS = 1 << 16
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SEARCHED = 1 << 20  # bytes at a time: Python's lock is kept meanwhile
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not stuffed zeros, nor what makes a scan restart
@@ -39,14 +38,14 @@ class ImageFile:
     thread_pixels: int | None = None
 
 
-def read_file(data: bytes) -> ImageFile | None:
+def read_file(data: bytes, most_sections: int) -> ImageFile | None:
     """Return what `data` is, None when it is no PNG, JPEG, WebP, GIF or BMP. Raises TooManySections."""
     if data.startswith(b"\xff\xd8\xff"):
-        return _jpeg(data)
+        return _jpeg(data, most_sections)
     if data.startswith(_PNG):
-        return ImageFile("PNG", _joined(data, _png_pieces(data)))
+        return ImageFile("PNG", _joined(data, _png_pieces(data, most_sections)))
     if data.startswith((b"GIF87a", b"GIF89a")):
-        return ImageFile("GIF", _joined(data, _gif_pieces(data)))
+        return ImageFile("GIF", _joined(data, _gif_pieces(data, most_sections)))
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return ImageFile("WEBP", data, thread_pixels=_COPIED_PIXELS if data[12:16] == b"VP8 " else _strange_pixels(data))
     if data.startswith(b"BM"):
@@ -72,10 +71,10 @@ def _joined(data: bytes, pieces: Iterator[tuple[int, int]]) -> bytes:
     return b"".join(view[start:end] for start, end in found)
 
 
-def _jpeg(data: bytes) -> ImageFile:
+def _jpeg(data: bytes, most: int) -> ImageFile:
     scans = 0
     pieces = [(0, 2)]
-    for start, end, marker in _jpeg_segments(data):
+    for start, end, marker in _jpeg_segments(data, most):
         if marker in _ASIDE:
             continue
         scans += marker == _SOS
@@ -83,10 +82,10 @@ def _jpeg(data: bytes) -> ImageFile:
     return ImageFile("JPEG", _joined(data, iter(pieces)), max(1, scans))
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def _jpeg_segments(data: bytes, most: int) -> Iterator[tuple[int, int, int]]:
     """Yield (start, end, marker) of each; that of a scan reaches to the next one. As libjpeg reads them."""
     place = 2
-    for _ in range(MAX_SECTIONS):
+    for _ in range(most):
         start = _next_marker(data, place)
         if start < 0:
             return
@@ -99,7 +98,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         yield start, place, marker
         if marker == _EOI:
             return
-    raise TooManySections(MAX_SECTIONS)
+    raise TooManySections(most)
 
 
 def _next_marker(data: bytes, place: int) -> int:
@@ -112,11 +111,11 @@ def _next_marker(data: bytes, place: int) -> int:
     return -1
 
 
-def _png_pieces(data: bytes) -> Iterator[tuple[int, int]]:
+def _png_pieces(data: bytes, most: int) -> Iterator[tuple[int, int]]:
     """Yield where the signature, the chunks that no decoder may pass over, and those of transparency are."""
     yield 0, len(_PNG)
     start = len(_PNG)
-    for _ in range(MAX_SECTIONS):
+    for _ in range(most):
         kind, end = data[start + 4 : start + 8], start + 12 + int.from_bytes(data[start : start + 4])
         if len(kind) < 4 or end > len(data):
             yield start, len(data)
@@ -126,18 +125,17 @@ def _png_pieces(data: bytes) -> Iterator[tuple[int, int]]:
         if kind == b"IEND":
             return
         start = end
-    raise TooManySections(MAX_SECTIONS)
+    raise TooManySections(most)
 
 
-def _gif_pieces(data: bytes) -> Iterator[tuple[int, int]]:
+def _gif_pieces(data: bytes, most: int) -> Iterator[tuple[int, int]]:
     """Yield where the header, what is said of the first frame, and the rest from it on are: a decoder reads no further than it."""
     flags = data[10] if len(data) > 10 else 0
     start = 13 + (3 << (flags & 7) + 1 if flags & _GIF_TABLE else 0)
     yield 0, min(start, len(data))
     count = 0
     while data[start : start + 1] == b"!":
-        end, blocks = _skip_blocks(data, start + 2, MAX_SECTIONS - count)
-        count += blocks
+        end, count = _skip_blocks(data, start + 2, count, most)
         if data[start + 1 : start + 2] == bytes([_GIF_CONTROL]):
             yield start, min(end, len(data))
         start = end
@@ -145,11 +143,12 @@ def _gif_pieces(data: bytes) -> Iterator[tuple[int, int]]:
         yield start, len(data)
 
 
-def _skip_blocks(data: bytes, place: int, most: int) -> tuple[int, int]:
-    """Return where the blocks that begin at `place` end, and how many they are."""
-    for count in range(1, most + 1):
+def _skip_blocks(data: bytes, place: int, count: int, most: int) -> tuple[int, int]:
+    """Return where the blocks that begin at `place` end, and how many there were up to there, `count` of them before."""
+    while count < most:
+        count += 1
         size = data[place] if place < len(data) else 0
         place += 1 + size
         if not size:
             return place, count
-    raise TooManySections(MAX_SECTIONS)
+    raise TooManySections(most)

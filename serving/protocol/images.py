@@ -17,7 +17,6 @@ from serving.protocol.image_files import ImageFile, read_file
 from serving.protocol.work_pool import Check, no_check
 
 _KNOWN = "PNG, JPEG, WebP, GIF or BMP"
-_MOST_SCANS = 12  # of a picture with the most pixels; people's progressive JPEGs have some ten
 _BLOCK = 8  # JPEG decodes whole blocks of so many pixels squared
 
 
@@ -30,6 +29,7 @@ class ImageLimits:
     max_waiting_pixels: of requests that wait for a thread to decode them, before and after they are resized; some 100 million take a
     core about a second. Beyond it requests are refused, unless nothing waits. Those that wait for a process count for themselves.
     max_thread_cost: pixels times scans of a picture that a thread decodes, which cannot be ended; one with more goes to a process.
+    max_scans: of a progressive JPEG with the most pixels, people's have some ten; a smaller one may have more. max_sections: of a file.
     """
 
     max_bytes: int = 32 * 1024 * 1024
@@ -39,11 +39,13 @@ class ImageLimits:
     max_total_pixels: int = 2 * MAX_PIXELS
     max_waiting_pixels: int = 400_000_000
     max_thread_cost: int = 100_000_000
+    max_scans: int = 12
+    max_sections: int = 1 << 16
 
     @property
     def max_scan_pixels(self) -> int:
         """Return the most pixels times scans of a picture."""
-        return _MOST_SCANS * self.max_pixels
+        return self.max_scans * self.max_pixels
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def open_picture(what: str, data: bytes, where: str, limits: ImageLimits, check:
         raise NotAnImage(f"{what} is empty; send the bytes of an image ({_KNOWN}).")
     if len(data) > limits.max_bytes:
         raise ImageFileTooLarge(limits.max_bytes)
-    file = read_file(data)
+    file = read_file(data, limits.max_sections)
     if file is None:
         raise NotAnImage(f"{what} is not an image; send the bytes of one ({_KNOWN}).")
     image = _read_header(what, file, limits, check)

@@ -19,6 +19,7 @@ from serving.errors import InvalidRequest
 from serving.messages import InferRequest, InferResponse, RequestedOutput, error_parameters
 from serving.protocol.fields import decimal, objects, optional, parameters_of, required
 from serving.protocol.json_request import JsonValues, read_request
+from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot
 from serving.protocol.tensors import LONG_VALUES, check_strings, checked_shape, from_bytes, to_bytes, values_text
 from serving.protocol.work_pool import Check, no_check, until
@@ -75,6 +76,7 @@ def decode_request(
     *,
     arrived: float | None = None,
     check: Check = no_check,
+    limits: MessageLimits = USUAL,
 ) -> tuple[InferRequest, OutputFormat]:
     """Return the request in `body` and how its outputs are to be written.
 
@@ -82,7 +84,7 @@ def decode_request(
     Raises InvalidRequest, Unsupported, UnknownRegion, DeadlineExceeded, and what `check` raises.
     """
     size = _json_size(body, header_length)
-    header = read_request(body if size == len(body) else body[:size])
+    header = read_request(body if size == len(body) else body[:size], limits)
     parameters = parameters_of(header, _WHERE)
     deadline = read_terms(parameters, now=arrived).deadline
     wanted = objects(header, "outputs", _WHERE)
@@ -91,7 +93,7 @@ def decode_request(
         model=model,
         version=version,
         id=optional(header, "id", str, _WHERE, ""),
-        inputs=_inputs(objects(header, "inputs", _WHERE), memoryview(body)[size:], shared, until(deadline, check)),
+        inputs=_inputs(objects(header, "inputs", _WHERE), memoryview(body)[size:], shared, until(deadline, check), limits),
         outputs=tuple(_output(output) for output in wanted),
         parameters=parameters,
         deadline=deadline,
@@ -131,7 +133,9 @@ def _json_size(body: bytes, header_length: str | None) -> int:
     return size
 
 
-def _inputs(entries: list[dict[str, Any]], blob: memoryview, shared: RequestMemory, check: Check) -> dict[str, Array]:
+def _inputs(
+    entries: list[dict[str, Any]], blob: memoryview, shared: RequestMemory, check: Check, limits: MessageLimits
+) -> dict[str, Array]:
     inputs: dict[str, Array] = {}
     used = strings = 0
     for entry in entries:
@@ -139,7 +143,7 @@ def _inputs(entries: list[dict[str, Any]], blob: memoryview, shared: RequestMemo
         if name in inputs:
             raise InvalidRequest(f"Input {name!r} is given twice.")
         if entry.get("datatype") == BYTES:
-            check_strings(strings := strings + math.prod(checked_shape(name, entry.get("shape"))))
+            check_strings(strings := strings + math.prod(checked_shape(name, entry.get("shape"))), limits.strings)
         size = _parameter(entry, "binary_data_size", int, None)
         inputs[name] = _input(name, entry, size, blob[used:], shared, check)
         used += size or 0

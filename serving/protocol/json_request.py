@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from serving.dtypes import BYTES
 from serving.engines.base import Array
 from serving.errors import InvalidRequest, TooMuch
+from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.tensors import check_count, checked_dtype, checked_shape
 
-_MAX_SMALL_BYTES = 64 * 1024  # of names, shapes and parameters: more than anybody needs, and little as objects
 _LITTLE_BYTES = 1 << 12  # as objects, a tenth of a megabyte at most
-_MAX_OBJECTS = 1 << 15  # inputs, outputs and their parameters
 _PIECE_BYTES = 1 << 16  # converted at once: Python lets no other thread run meanwhile
 _SPACE = b" \t\n\r"
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
@@ -165,14 +164,14 @@ class _Measure:
         check_count(self._name, self._sizes, self._commas + 1 if self._some else 0)
 
 
-def read_request(text: bytes) -> dict[str, Any]:
+def read_request(text: bytes, limits: MessageLimits = USUAL) -> dict[str, Any]:
     """Return the object that `text` holds, without members that no request has; of each input, `data` as JsonValues.
 
     null is absence. Raises InvalidRequest when it is no JSON (NaN and Infinity are taken, as Python's json writes them) or no object, or
     has more inputs and outputs, or longer names, shapes and parameters, than any request.
     """
     header = _read_at_once(text) if len(text) <= _LITTLE_BYTES else None
-    return _read_in_parts(text) if header is None else header
+    return _read_in_parts(text, limits) if header is None else header
 
 
 def _read_at_once(text: bytes) -> dict[str, Any] | None:
@@ -185,21 +184,21 @@ def _read_at_once(text: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _read_in_parts(text: bytes) -> dict[str, Any]:
+def _read_in_parts(text: bytes, limits: MessageLimits) -> dict[str, Any]:
     """Do as `read_request`."""
     text, not_finite = _finite(text)
-    if text.count(b"{") > _MAX_OBJECTS < sum(_STRING.sub(b"", piece).count(b"{") for piece in _whole_strings(text)):
+    if text.count(b"{") > limits.objects < sum(_STRING.sub(b"", piece).count(b"{") for piece in _whole_strings(text)):
         raise TooMuch(
-            "objects", f"The request has more than {_MAX_OBJECTS} objects in its JSON; no model has so many inputs and outputs."
+            "objects", f"The request has more than {limits.objects} objects in its JSON; no model has so many inputs and outputs."
         )
     try:
         request = _request.decode(text)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest("The request's body is not JSON, an object in UTF-8; see the v2 inference protocol.") from error
-    header = _members({"id": request.id, "parameters": request.parameters}, "The request")
+    header = _members({"id": request.id, "parameters": request.parameters}, "The request", limits)
     for key, raw in (("inputs", request.inputs), ("outputs", request.outputs)):
         if not _is_absent(raw):
-            header[key] = [_entry(tensor, not_finite) for tensor in _tensors_of(key, raw)]
+            header[key] = [_entry(tensor, not_finite, limits) for tensor in _tensors_of(key, raw)]
     return header
 
 
@@ -219,22 +218,22 @@ def _tensors_of(key: str, raw: msgspec.Raw) -> list[_Tensor]:
         raise InvalidRequest(f"The request has a {key!r} {what}.") from error
 
 
-def _entry(tensor: _Tensor, not_finite: bool) -> dict[str, Any]:
-    entry = _members({key: getattr(tensor, key) for key in ("name", "datatype", "shape", "parameters")}, "A tensor")
+def _entry(tensor: _Tensor, not_finite: bool, limits: MessageLimits) -> dict[str, Any]:
+    entry = _members({key: getattr(tensor, key) for key in ("name", "datatype", "shape", "parameters")}, "A tensor", limits)
     if not _is_absent(tensor.data):
         text = memoryview(tensor.data)
         entry["data"] = JsonValues(text, not_finite) if text[0] == ord("[") else None
     return entry
 
 
-def _members(raws: dict[str, msgspec.Raw], where: str) -> dict[str, Any]:
+def _members(raws: dict[str, msgspec.Raw], where: str, limits: MessageLimits) -> dict[str, Any]:
     """Return the values of what is there. Raises InvalidRequest where one is too long for what it is."""
     members = {}
     for key, raw in raws.items():
         if _is_absent(raw):
             continue
-        if memoryview(raw).nbytes > _MAX_SMALL_BYTES:
-            raise TooMuch("names", f"{where} has a {key!r} of more than {_MAX_SMALL_BYTES} bytes; send less.")
+        if memoryview(raw).nbytes > limits.text_bytes:
+            raise TooMuch("names", f"{where} has a {key!r} of more than {limits.text_bytes} bytes; send less.")
         try:
             members[key] = msgspec.json.decode(raw)
         except ValueError as error:

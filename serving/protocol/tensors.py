@@ -21,7 +21,6 @@ from serving.errors import InvalidRequest, TooMuch
 _LENGTH_BYTES = 4  # BYTES elements are preceded by their length, little-endian
 MAX_AXES = 32  # numpy stops at 64
 _MAX_ELEMENTS = 2**48  # more than any memory holds, and far from the overflows of 64 bits
-MAX_STRINGS = 1 << 17  # each takes some 50 bytes beyond its text
 LONG_VALUES = 1 << 14  # as Python's objects, or strings: to convert more takes milliseconds
 _PIECE_VALUES = 1 << 13  # written at once: Python lets no other thread run meanwhile
 
@@ -101,10 +100,10 @@ def check_count(name: str, sizes: tuple[int, ...], count: int) -> None:
         raise InvalidRequest(f"Tensor {name!r} of shape {list(sizes)} takes {math.prod(sizes)} values, but {count} were sent.")
 
 
-def check_strings(count: int) -> None:
-    """Raise TooMuch when the tensors of a request have more strings than they may have together."""
-    if count > MAX_STRINGS:
-        raise TooMuch("strings", f"The request has {count} strings; send at most {MAX_STRINGS} at once.")
+def check_strings(count: int, most: int) -> None:
+    """Raise TooMuch when the tensors of a request have more strings than the `most` that they may have together."""
+    if count > most:
+        raise TooMuch("strings", f"The request has {count} strings; send at most {most} at once.")
 
 
 def values_text(name: str, array: Array, check: Callable[[], None] = lambda: None) -> Iterator[bytes]:

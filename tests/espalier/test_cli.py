@@ -13,8 +13,7 @@ import pytest
 from espalier.cli import main
 from serving.engines.embedded import EngineOptions
 from serving.engines.sessions import SessionStoreOptions
-from serving.protocol.http_limits import HttpLimits
-from serving.protocol.images import ImageLimits
+from serving.protocol.limits import Limits, changed_limits
 from tests.exporter.graphs import Net
 from tests.exporter.test_export import BACKBONE, FAMILY
 
@@ -97,7 +96,7 @@ def test_inspect_as_json_counts_the_trunk_once(repository: Path) -> None:
         (["inspect", "."], "holds no task of espalier"),
         (["inspect", "nowhere"], "not a folder"),
         (["serve", "nowhere"], "not a folder"),
-        (["serve", "repo", "--http-limit", "head=1"], "'head=1' sets no limit; give NAME=VALUE"),
+        (["serve", "repo", "--limit", "head=1"], "'head=1' sets no limit; give NAME=VALUE"),
         (["infer", "missing.png"], "cannot be read"),
     ],
 )
@@ -122,22 +121,16 @@ def test_options_of_serve_reach_the_engine(repository: Path, networks: Path, mon
     assert chosen == EngineOptions(SessionStoreOptions(3, spin=False, memory_limit_bytes=10**9))
 
 
-def test_limits_of_serve_reach_the_connections(repository: Path, networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[HttpLimits] = []
-    monkeypatch.setattr("serving.server.run", lambda repository, *, http_limits, **others: found.append(http_limits))
-    for given in ([], ["--http-limit", "headers=7", "--http-limit", "head_s=0.5"]):
+def test_limits_of_serve_reach_the_server(repository: Path, networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Limits] = []
+    monkeypatch.setattr("serving.server.run", lambda repository, *, limits, **others: found.append(limits))
+    changed = ["headers=7", "head_s=0.5", "image_bytes=2KiB"]
+    for given in ([], [word for name in changed for word in ("--limit", name)]):
         assert espalier("serve", "repo", *given, cwd=networks).returncode == 0
-    assert found == [HttpLimits(), HttpLimits(headers=7, head_s=0.5)]
-
-
-def test_options_of_serve_bound_images(repository: Path, networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[ImageLimits] = []
-    monkeypatch.setattr("serving.server.run", lambda repository, *, image_limits, **others: found.append(image_limits))
-    for given in ([], ["--max-image-pixels", "1000", "--max-image-bytes", "2KiB"]):
-        assert espalier("serve", "repo", *given, cwd=networks).returncode == 0
-    default, chosen = found
-    assert default == ImageLimits()
-    assert chosen == ImageLimits(max_bytes=2048, max_pixels=1000, max_total_bytes=4096, max_total_pixels=2000)
+    assert found == [Limits(), changed_limits(changed)]
+    done = espalier("serve", "repo", "--limit", "heads=7", cwd=networks)
+    assert done.returncode == 2
+    assert "'heads=7' sets no limit" in done.stderr
 
 
 @pytest.mark.parametrize(

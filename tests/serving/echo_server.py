@@ -17,8 +17,9 @@ from starlette.requests import ClientDisconnect
 
 from serving.protocol.body import read_body
 from serving.protocol.hang_up import while_wanted
-from serving.protocol.http_limits import HttpLimits, changed_limits
+from serving.protocol.http_limits import HttpLimits
 from serving.protocol.http_server import HttpServer
+from serving.protocol.limits import changed_limits
 from serving.protocol.pending import PendingBytes
 from serving.sockets import listening_socket
 
@@ -121,6 +122,6 @@ class EchoServer:
 
 
 if __name__ == "__main__":
-    with EchoServer(changed_limits(sys.argv[1:])) as server:
+    with EchoServer(changed_limits(sys.argv[1:]).http) as server:
         print(server.port, flush=True)
         sys.stdin.read()

@@ -15,10 +15,10 @@ from tritonclient.grpc import service_pb2
 
 from serving.errors import ServingError
 from serving.protocol.grpc_codec import decode_request, output_slots
-from serving.protocol.grpc_cost import MAX_FIELDS, schema_of
+from serving.protocol.grpc_cost import schema_of
 from serving.protocol.grpc_service import Kind, Received
 from serving.protocol.grpc_wire import header
-from serving.protocol.tensors import MAX_STRINGS
+from serving.protocol.message_limits import USUAL
 
 pb: Any = service_pb2
 KIND = Kind(GetMessageClass(pb.ModelInferRequest.DESCRIPTOR), schema_of(pb.ModelInferRequest.DESCRIPTOR))
@@ -47,7 +47,7 @@ MILLION = 1_000_000
 # Of each kind the dearest that is let through, or what is not.
 MESSAGES: dict[str, Callable[[], bytes]] = {
     "empty inputs": lambda: b"\x2a\x00" * 8 * MILLION,
-    "empty inputs, as many as are let through": lambda: b"\x2a\x00" * MAX_FIELDS,
+    "empty inputs, as many as are let through": lambda: b"\x2a\x00" * USUAL.fields,
     "empty outputs": lambda: b"\x32\x00" * 8 * MILLION,
     "empty parameters": lambda: b"\x22\x00" * 8 * MILLION,
     "inputs with parameters": lambda: delimited(5, delimited(4, b"")) * MILLION,
@@ -70,9 +70,9 @@ MESSAGES: dict[str, Callable[[], bytes]] = {
     "FP64": lambda: tensor("FP64", 2 * MILLION, 7, np.ones(2 * MILLION).tobytes()),
     "values that are not packed": lambda: tensor("INT64", 4 * MILLION, 3, b"\x18\x01" * 4 * MILLION, packed=False),
     "values for another shape": lambda: tensor("INT64", 2, 3, b"\x01" * 8 * MILLION),
-    "strings": lambda: tensor("BYTES", MAX_STRINGS, 8, delimited(8, b"ab") * MAX_STRINGS, packed=False),
+    "strings": lambda: tensor("BYTES", USUAL.strings, 8, delimited(8, b"ab") * USUAL.strings, packed=False),
     "more strings": lambda: tensor("BYTES", 4 * MILLION, 8, delimited(8, b"ab") * 4 * MILLION, packed=False),
-    "raw strings": lambda: raw("BYTES", MAX_STRINGS, b"\x02\x00\x00\x00ab" * MAX_STRINGS),
+    "raw strings": lambda: raw("BYTES", USUAL.strings, b"\x02\x00\x00\x00ab" * USUAL.strings),
     "raw numbers": lambda: raw("UINT8", 32 * MILLION, bytes(32 * MILLION)),
 }
 

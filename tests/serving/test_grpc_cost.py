@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from serving.protocol.grpc_cost import (
-    MAX_FIELDS,
-    MAX_TEXT_BYTES,
     QUICK_BYTES,
     Schema,
     Undecodable,
@@ -24,9 +22,8 @@ from serving.protocol.grpc_cost import (
     is_quick,
     schema_of,
 )
-from serving.protocol.grpc_service import MAX_SMALL_BYTES
 from serving.protocol.grpc_wire import fields
-from serving.protocol.tensors import MAX_STRINGS
+from serving.protocol.message_limits import USUAL
 from serving.repository import Repository
 from serving.server import BackgroundServer
 from tests.serving.message_memory import delimited, raw, tensor
@@ -108,19 +105,19 @@ def test_what_protobuf_decodes_is_counted_and_not_refused_as_damaged(data: bytes
 
 
 DEAR = {
-    "inputs": (b"\x2a\x00" * (MAX_FIELDS + 1), "fields"),
-    "outputs": (b"\x32\x00" * (MAX_FIELDS + 1), "fields"),
-    "parameters": (b"\x22\x00" * (MAX_FIELDS + 1), "fields"),
-    "parameters of an input": (delimited(5, b"\x22\x00" * MAX_FIELDS), "fields"),
-    "raw contents": (b"\x3a\x00" * (MAX_FIELDS + 1), "fields"),
-    "unknown fields": (b"\x60\x00" * (MAX_FIELDS + 1), "fields"),
-    "a shape": (delimited(5, delimited(3, b"\x01" * MAX_FIELDS)), "fields"),
-    "a shape that is not packed": (delimited(5, b"\x18\x01" * MAX_FIELDS), "fields"),
-    "values that are not packed": (tensor("INT64", 1, 3, b"\x18\x01" * MAX_FIELDS, packed=False), "fields"),
-    "a name": (delimited(1, b"x" * (MAX_TEXT_BYTES + 1)), "names"),
-    "an id": (delimited(3, b"x" * (MAX_TEXT_BYTES + 1)), "names"),
-    "an unknown text": (delimited(12, b"x" * (MAX_TEXT_BYTES + 1)), "names"),
-    "strings": (tensor("BYTES", 1, 8, b"\x42\x00" * (MAX_STRINGS + 1), packed=False), "strings"),
+    "inputs": (b"\x2a\x00" * (USUAL.fields + 1), "fields"),
+    "outputs": (b"\x32\x00" * (USUAL.fields + 1), "fields"),
+    "parameters": (b"\x22\x00" * (USUAL.fields + 1), "fields"),
+    "parameters of an input": (delimited(5, b"\x22\x00" * USUAL.fields), "fields"),
+    "raw contents": (b"\x3a\x00" * (USUAL.fields + 1), "fields"),
+    "unknown fields": (b"\x60\x00" * (USUAL.fields + 1), "fields"),
+    "a shape": (delimited(5, delimited(3, b"\x01" * USUAL.fields)), "fields"),
+    "a shape that is not packed": (delimited(5, b"\x18\x01" * USUAL.fields), "fields"),
+    "values that are not packed": (tensor("INT64", 1, 3, b"\x18\x01" * USUAL.fields, packed=False), "fields"),
+    "a name": (delimited(1, b"x" * (USUAL.text_bytes + 1)), "names"),
+    "an id": (delimited(3, b"x" * (USUAL.text_bytes + 1)), "names"),
+    "an unknown text": (delimited(12, b"x" * (USUAL.text_bytes + 1)), "names"),
+    "strings": (tensor("BYTES", 1, 8, b"\x42\x00" * (USUAL.strings + 1), packed=False), "strings"),
 }
 
 
@@ -154,13 +151,13 @@ def test_a_stream_goes_on_after_a_message_that_costs_too_much(channel: grpc.Chan
 @pytest.mark.parametrize("method", [name for name in seeds() if name != "ModelInfer"])
 def test_messages_without_tensors_are_small(server: BackgroundServer, channel: grpc.Channel, method: str) -> None:
     before = refusals(server, "small_message")
-    status, sentence = call(channel, method, delimited(12, bytes(MAX_SMALL_BYTES)))
+    status, sentence = call(channel, method, delimited(12, bytes(USUAL.small_message_bytes)))
     if method == "RepositoryModelLoad":  # what is long there is a file
         assert (status, "takes neither 'config' nor 'file:' parameters" in sentence) == ("UNIMPLEMENTED", True)
     else:
-        assert (status, f"{MAX_SMALL_BYTES} bytes" in sentence) == ("RESOURCE_EXHAUSTED", True)
+        assert (status, f"{USUAL.small_message_bytes} bytes" in sentence) == ("RESOURCE_EXHAUSTED", True)
     assert refusals(server, "small_message") == before + 1
-    assert call(channel, method, b"\x22\x00" * (MAX_FIELDS + 1))[0] == "INVALID_ARGUMENT"
+    assert call(channel, method, b"\x22\x00" * (USUAL.fields + 1))[0] == "INVALID_ARGUMENT"
 
 
 def test_only_little_beside_raw_data_is_decoded_at_once() -> None:
@@ -184,7 +181,7 @@ def test_counting_ends_at_the_first_too_many() -> None:
 
     with pytest.raises(Exception, match="more than 8192 fields"):
         check_cost(Watched(b"\x2a\x00" * 10**6), SCHEMA)
-    assert Watched.furthest < 2 * MAX_FIELDS + 4
+    assert Watched.furthest < 2 * USUAL.fields + 4
 
 
 def test_a_schema_tells_data_from_structure() -> None:

@@ -16,6 +16,8 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serving.protocol.grpc_stalled import shut_down
+from serving.protocol.limits import Limits
+from serving.protocol.message_limits import MessageLimits
 from serving.repository import Repository
 from serving.server import BackgroundServer
 from tests.serving.nets import images
@@ -32,7 +34,9 @@ ROWS = 300  # whose answer of 4,800 bytes is beyond what the client takes
 @pytest.fixture(scope="module")
 def hasty(repository: Repository) -> Iterator[BackgroundServer]:
     """A server that waits a second for the network."""
-    with BackgroundServer(repository.path, http_port=0, grpc_port=0, threads=1, stalled_s=1.0) as server:
+    with BackgroundServer(
+        repository.path, http_port=0, grpc_port=0, threads=1, limits=Limits(messages=MessageLimits(stalled_s=1.0))
+    ) as server:
         yield server
 
 

@@ -19,6 +19,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from serving.catalog import Model
 from serving.protocol.grpc_health import MAX_NAME_CHARS
 from serving.protocol.grpc_server import max_connections, needed_bytes
+from serving.protocol.limits import Limits
+from serving.protocol.message_limits import MessageLimits
 from serving.repository import Repository
 from serving.repository.model import TensorSpec
 from serving.server import BackgroundServer
@@ -98,7 +100,10 @@ def test_a_watcher_who_comes_late_has_the_status_of_now_and_all_hear_of_changes(
 
 
 def test_streams_of_both_kinds_are_bounded_together_and_their_places_come_back(repository: Repository) -> None:
-    with served(repository, max_streams=3) as (server, _), grpc.insecure_channel(server.grpc_address) as channel:
+    with (
+        served(repository, limits=Limits(messages=MessageLimits(streams=3))) as (server, _),
+        grpc.insecure_channel(server.grpc_address) as channel,
+    ):
         streams = [Stream(channel), Watch(channel), Stream(channel)]
         for kind in (Stream, Watch):
             with pytest.raises(grpc.RpcError, match="3 streams are waiting and 3 is the limit") as caught:

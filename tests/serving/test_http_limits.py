@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from serving.errors import InvalidLimit
-from serving.protocol.http_limits import HttpLimits, changed_limits
+from serving.protocol.http_limits import HttpLimits
+from serving.protocol.limits import Limits
 from serving.server import BackgroundServer
 from tests.serving.echo_server import EchoServer
 
@@ -439,8 +439,8 @@ def test_others_have_their_turn_between_the_chunks_of_a_body() -> None:
 
 
 def test_what_strikes_is_in_the_metrics(broken_repository: object) -> None:
-    limits = replace(HttpLimits(), headers=3)
-    with BackgroundServer(str(broken_repository), http_port=0, grpc_port=0, threads=1, http_limits=limits) as server:
+    limits = Limits(http=HttpLimits(headers=3))
+    with BackgroundServer(str(broken_repository), http_port=0, grpc_port=0, threads=1, limits=limits) as server:
         address = ("127.0.0.1", server.http_port)
         with socket.create_connection(address, LONG_S) as raw:
             raw.sendall(b"GET /metrics HTTP/1.1\r\n" + b"a: b\r\n" * 4 + b"\r\n")
@@ -448,21 +448,3 @@ def test_what_strikes_is_in_the_metrics(broken_repository: object) -> None:
         with socket.create_connection(address, LONG_S) as raw:
             raw.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert b'\nespalier_refused_total{limit="headers"} 1\n' in rest_of(raw)
-
-
-def test_limits_are_set_by_name() -> None:
-    assert changed_limits([]) == HttpLimits()
-    assert changed_limits(["headers=7", "head_s=0.5"]) == replace(HttpLimits(), headers=7, head_s=0.5)
-    for wrong in (
-        "heads=7",
-        "headers",
-        "headers=many",
-        "headers=1.5",
-        "headers=0",
-        "head_s=-1",
-        "head_s=nan",
-        "head_s=inf",
-        "=3",
-    ):
-        with pytest.raises(InvalidLimit, match=re.escape(f"{wrong!r} sets no limit; give ")):
-            changed_limits([wrong])

@@ -16,11 +16,19 @@ from PIL import Image
 
 from serving.errors import NotAnImage, TooManyScans, TooManySections
 from serving.preprocessing import to_rgb
-from serving.protocol.image_files import MAX_SECTIONS, read_file
+from serving.protocol.image_files import ImageFile
+from serving.protocol.image_files import read_file as read
 from serving.protocol.images import ImageLimits, decode_image, open_picture
 from tests.serving.pictures import FORMATS, MOVING, chunk, file, many_scans, picture, run_lengths, segment, with_chunks
 
 LIMITS = ImageLimits()
+MAX_SECTIONS = LIMITS.max_sections
+
+
+def read_file(data: bytes) -> ImageFile | None:
+    return read(data, MAX_SECTIONS)
+
+
 TEXT = b"what nobody here looks at \xff\xda\xff\xd9" * 100
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a" + b"\x08\0\x08\0\x80\0\0", b"RIFF\0\0\0\0WEBPVP8 ", b"BM")
 

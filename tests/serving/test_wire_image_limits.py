@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from serving.protocol.images import ImageLimits
+from serving.protocol.limits import Limits
 from serving.protocol.multipart import read_files
 from serving.repository import Repository
 from serving.server import BackgroundServer
@@ -37,14 +38,14 @@ SLOW = replace(LIMITS, max_pixels=170_000_000)
 
 @pytest.fixture(scope="module")
 def strict(repository: Repository) -> Iterator[BackgroundServer]:
-    with BackgroundServer(repository.path, http_port=0, grpc_port=0, threads=1, image_limits=LIMITS) as running:
+    with BackgroundServer(repository.path, http_port=0, grpc_port=0, threads=1, limits=Limits(images=LIMITS)) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def slow(repository: Repository) -> Iterator[BackgroundServer]:
     """One that lets a picture in which takes some seconds."""
-    with BackgroundServer(repository.path, http_port=0, grpc_port=0, threads=1, image_limits=SLOW) as running:
+    with BackgroundServer(repository.path, http_port=0, grpc_port=0, threads=1, limits=Limits(images=SLOW)) as running:
         yield running
 
 
@@ -121,7 +122,7 @@ def test_the_end_of_a_server_does_not_wait_for_a_decoder(repository: Repository)
     ports = {"http_port": 0, "grpc_port": 0}
     with (
         ThreadPoolExecutor(1) as client,
-        BackgroundServer(repository.path, **ports, threads=1, image_limits=SLOW, grace_s=0.0) as server,
+        BackgroundServer(repository.path, **ports, threads=1, limits=Limits(images=SLOW), grace_s=0.0) as server,
     ):
         cut_off = client.submit(ask, server, "/predict", HARD)
         eventually(children)
