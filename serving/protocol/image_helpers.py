@@ -35,10 +35,11 @@ class Helper:
     """One process. To be used by one thread at a time; `end` may be called from any."""
 
     def __init__(self) -> None:
-        # It imports from where we do, uses one thread, and no signal of our terminal reaches it.
+        # It imports from where we do, uses one thread, knows no token, and no signal of our terminal reaches it.
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("ESPALIER_")}
         more = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
         self._process = subprocess.Popen(
-            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **more}, start_new_session=True
+            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ours | more, start_new_session=True
         )
         self.idle_since = 0.0  # time.monotonic
         self._is_broken = False

@@ -22,7 +22,7 @@ from PIL import Image
 from serving.errors import NotAnImage, QueueFull
 from serving.preprocessing import Preprocessing
 from serving.protocol.cancellation import Cancellation
-from serving.protocol.image_helpers import Helpers
+from serving.protocol.image_helpers import Helper, Helpers
 from serving.protocol.image_workers import ImageWorkers
 from serving.protocol.images import ImageLimits, Picture, make_rows, open_pictures
 from serving.protocol.work_pool import Check, NotWanted
@@ -95,6 +95,15 @@ def test_a_process_makes_the_same_rows() -> None:
     for way, rows in make_rows(opened(*files), WAYS).items():
         np.testing.assert_array_equal(found[way], rows)
     helpers.close()
+
+
+def test_a_process_knows_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESPALIER_ADMIN_TOKEN", "sesame")
+    helper = Helper()
+    try:
+        assert b"sesame" not in Path(f"/proc/{helper.pid}/environ").read_bytes()
+    finally:
+        helper.close()
 
 
 def test_a_process_is_kept_also_after_a_broken_picture_and_ends_when_nobody_has_wanted_it_for_a_while() -> None:
