@@ -14,7 +14,6 @@ from serving.catalog import Model
 from serving.dtypes import BYTES, NUMPY_DTYPES
 from serving.repository.model import TensorSpec
 
-MAX_CALLS = 8192  # of all clients together
 MAX_CALLS_OF_A_CONNECTION = 1024  # a client's others wait in the client
 _MAX_CONNECTIONS = 1024
 _LEAST_BYTES = 4 << 20
@@ -47,7 +46,7 @@ def create_grpc_server(max_message_bytes: int) -> Any:
         "grpc.max_receive_message_length": max_message_bytes,
         "grpc.max_allowed_incoming_connections": max_connections(),
     }
-    return grpc.aio.server(options=[*settings.items()], maximum_concurrent_rpcs=MAX_CALLS)
+    return grpc.aio.server(options=[*settings.items()])
 
 
 def max_connections() -> int:

@@ -42,12 +42,12 @@ class SmallMessageTooLarge(BodyTooLarge):
     limit = "small_message"
 
 
-class TooManyStreams(QueueFull):
-    """So many streams are open that one more has no place."""
+class TooMany(QueueFull):
+    """So many `what` (calls, streams) are under way that one more has no place."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit, limit, "streams")
-        self.limit = "streams"
+    def __init__(self, limit: int, what: str) -> None:
+        super().__init__(limit, limit, what)
+        self.limit = what
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,17 @@ class Gate:
         self._pool = pool
         self._refused = refused
         self._streams = 0
+        self._calls = 0
+
+    async def begin(self, context: Any) -> None:
+        """Count a call, which comes to its `end`; or end it at once where there are too many."""
+        if self._calls >= self.limits.calls:
+            await refuse(TooMany(self.limits.calls, "calls"), context, self._refused)
+        self._calls += 1
+
+    def end(self) -> None:
+        """Count a call no longer."""
+        self._calls -= 1
 
     async def receive(self, context: Any) -> Received:
         """Return the one message of a call, or end it with one sentence."""
@@ -182,7 +193,7 @@ class Gate:
     async def enter(self, context: Any) -> None:
         """Count a stream until it ends, however it does; or end it at once where there are too many."""
         if self._streams >= self.limits.streams:
-            await refuse(TooManyStreams(self.limits.streams), context, self._refused)
+            await refuse(TooMany(self.limits.streams, "streams"), context, self._refused)
         self._streams += 1
         context.add_done_callback(self._leave)
 
@@ -224,8 +235,12 @@ def _handler(method: Any, behaviour: Any, gate: Gate, observer: Observer) -> Any
 
 def _call(behaviour: Any, gate: Gate, takes_tensors: bool) -> Any:
     async def call(requests: AsyncIterator[Received], context: Any) -> Any:
-        received = await gate.receive(context)
-        answer = await behaviour(received if takes_tensors else await gate.read(received, context, behaviour), context)
+        await gate.begin(context)
+        try:
+            received = await gate.receive(context)
+            answer = await behaviour(received if takes_tensors else await gate.read(received, context, behaviour), context)
+        finally:
+            gate.end()
         task = asyncio.current_task()
         if task is not None:  # it ends when the answer has gone, or the call has ended otherwise
             task.add_done_callback(gate.sending(context, answer.has_gone if takes_tensors else None).done)

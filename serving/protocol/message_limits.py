@@ -12,7 +12,7 @@ class MessageLimits:
     strings: in its tensors together; each takes some 90 bytes beyond its text. objects: inputs, outputs and their parameters in its JSON.
     text_bytes: of a name, a shape, the parameters of a tensor in JSON; of a text in a gRPC message. fields: of a gRPC message beside
     tensors' data; the dearest, an input, takes 800 bytes. small_message_bytes: of a gRPC message to a method that takes no tensors.
-    streams: of gRPC, that are open at a time. stalled_s: seconds for a gRPC message to come, or to go.
+    calls, streams: of gRPC, that are under way at a time. stalled_s: seconds for a gRPC message to come, or to go.
     """
 
     strings: int = 1 << 17
@@ -20,6 +20,7 @@ class MessageLimits:
     text_bytes: int = 1 << 16
     fields: int = 1 << 13
     small_message_bytes: int = 1 << 16
+    calls: int = 8192
     streams: int = 1024
     stalled_s: float = 60.0
 

@@ -95,6 +95,30 @@ def test_a_client_that_goes_in_the_midst_of_its_answer_is_no_news(
     assert caplog.text == ""
 
 
+def test_calls_are_bounded_and_their_places_come_back(repository: Repository) -> None:
+    limits = Limits(messages=MessageLimits(calls=2))
+    with (
+        BackgroundServer(repository.path, http_port=0, grpc_port=0, threads=1, limits=limits) as server,
+        grpc.insecure_channel(server.grpc_address) as channel,
+    ):
+        infer = channel.unary_unary(SERVICE + "ModelInfer")
+
+        def refusal() -> str:
+            try:
+                infer(request(), timeout=20)
+            except grpc.RpcError as error:
+                return f"{error.code().name}: {error.details()}"  # type: ignore[attr-defined]
+            return ""
+
+        for _ in range(2):
+            with RawCall(server.grpc_port, SERVICE + "ModelInfer", b"x", 1000):
+                assert refusal() == ""
+                with RawCall(server.grpc_port, SERVICE + "ServerMetadata", b"x", 1000):
+                    wait_for(lambda: refusal() == "RESOURCE_EXHAUSTED: 2 calls are waiting and 2 is the limit; try again later.")
+            wait_for(lambda: refusal() == "")
+        assert refusals(server, "calls") >= 2
+
+
 def test_a_stream_that_waits_for_its_client_is_not_ended(hasty: BackgroundServer) -> None:
     before = refusals(hasty, "stalled")
 
