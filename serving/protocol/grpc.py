@@ -189,6 +189,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         deadline = None if left_s is None else time.monotonic() + left_s
         request, slots = await self._decode(received, deadline, named)
         response = await self._router.infer(request)
+        hold.add(sum([array.nbytes for array in response.outputs.values()]))
         encode = partial(encode_response, response, slots, in_stream=named is not None)
         answer = await self._pool.run(lambda check: encode()) if answers_long(response) else encode()
         hold.turn_into(len(answer))

@@ -18,7 +18,7 @@ from serving.errors import NotReady
 from serving.protocol.body import accepted_compression, compressed, read_body
 from serving.protocol.hang_up import while_wanted
 from serving.protocol.http_errors import answer_error, error_response
-from serving.protocol.json_codec import EncodedResponse, answers_long, decode_request, encode_response, takes_long
+from serving.protocol.json_codec import EncodedResponse, answers_long, decode_request, encode_response, expected_bytes, takes_long
 from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.pending import Hold, PendingBytes
 from serving.protocol.shared_memory import SharedMemory
@@ -100,11 +100,13 @@ async def infer(
     else:
         decoded, wanted = decode_request(*named, body, header_length, memory, arrived=arrived, limits=limits)
     response = await while_wanted(receive, router.infer(decoded))
+    expected = expected_bytes(response, wanted)
+    hold.add(expected)
     if answers_long(response, wanted):
         encoded = await while_wanted(receive, pool.run(lambda check: encode_response(response, wanted, check)))
     else:
         encoded = encode_response(response, wanted)
-    hold.count(len(encoded.body))
+    hold.count(len(encoded.body) - expected)
     return await _respond(encoded, receive, headers.get("accept-encoding", ""))
 
 

@@ -26,6 +26,7 @@ from serving.protocol.work_pool import Check, no_check, until
 from serving.terms import read_terms
 
 _WHERE = "The request"
+_JSON_VALUE_BYTES = 22  # of a float32 as JSON, with its comma; of most strings, too
 LONG_BYTES = 32 * 1024  # of JSON: a millisecond or two
 
 
@@ -57,6 +58,13 @@ def takes_long(body: bytes, header_length: str | None) -> bool:
     size = _json_size(body, header_length)
     # Binary tensors take no time, but for strings, which are cut out one by one; their type can be hidden behind an escape only.
     return size > LONG_BYTES or body.find(BYTES.encode(), 0, size) >= 0 or body.find(b"\\", 0, size) >= 0
+
+
+def expected_bytes(response: InferResponse, wanted: OutputFormat) -> int:
+    """Return about how many bytes the body of `response` will have: what a tensor takes in binary, or so many for each value in JSON."""
+    return sum(
+        [array.nbytes if wanted.is_binary(name) else _JSON_VALUE_BYTES * array.size for name, array in response.outputs.items()]
+    )
 
 
 def answers_long(response: InferResponse, wanted: OutputFormat) -> bool:

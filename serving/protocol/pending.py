@@ -58,6 +58,10 @@ class Hold:
         self._pending.check_room(self._bytes, size)
         self.turn_into(size)
 
+    def add(self, size: int) -> None:
+        """Count `size` bytes more, of an answer before it is written. Raises QueueFull when there is no room for them."""
+        self.resize(self._bytes + size)
+
     def turn_into(self, size: int) -> None:
         """Count the `size` bytes of the answer in place of those counted so far. They are there, whether there is room or not."""
         self._pending.bytes += size - self._bytes

@@ -17,6 +17,7 @@ from serving.errors import ServingError
 from serving.repository import Repository
 from serving.server import BackgroundServer
 from tests.serving.nets import images
+from tests.serving.test_wire_terms import wait_for
 
 pb: Any = service_pb2
 DOCS = Path(__file__).parents[2] / "docs" / "limits.md"
@@ -48,7 +49,7 @@ def ask(server: BackgroundServer, path: str, sent: bytes | None = None) -> tuple
     connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=30)
     connection.request("GET" if sent is None else "POST", path, sent)
     answer = connection.getresponse()
-    text = answer.read().decode()
+    text = answer.read().decode("utf-8", "replace")
     connection.close()
     return answer.status, text
 
@@ -107,9 +108,28 @@ def test_what_does_not_wait_any_more_is_counted_once(repository: Repository) -> 
         connection.putrequest("POST", "/v2/models/late/infer")
         connection.putheader("Content-Length", "2000")
         connection.endheaders(b" " * 900)  # and the rest does not come
-        while ask(server, "/v2/models/late/infer", body())[0] != 429:
-            pass
+        wait_for(lambda: ask(server, "/v2/models/late/infer", body())[0] == 429)
         assert counted(server)["pending_bytes"] == 1
+        connection.close()
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_an_answer_for_which_there_is_no_room_is_not_written(repository: Repository, binary: bool) -> None:
+    """The request has room, and its answer has not, beside what somebody else sends."""
+    rows = 50
+    sent = body(shape=[rows, 8, 8, 3], data=images(rows).ravel().tolist())
+    if binary:
+        sent = sent[:-1] + b', "parameters": {"binary_data_output": true}}'
+    answer = rows * len(repository.tasks) * 4 * (4 if binary else 22)
+    limit = 1000 + len(sent) + answer // 2
+    with BackgroundServer(repository, http_port=0, grpc_port=0, max_pending_bytes=limit) as server:
+        assert ask(server, "/v2/models/all_tasks/infer", sent)[0] == 200  # alone
+        connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=30)
+        connection.putrequest("POST", "/v2/models/late/infer")
+        connection.putheader("Content-Length", "2000")
+        connection.endheaders(b" " * 1000)  # and the rest does not come
+        wait_for(lambda: ask(server, "/v2/models/all_tasks/infer", sent)[0] == 429)
+        assert ask(server, "/v2/models/late/infer", body())[0] == 200
         connection.close()
 
 
