@@ -7,6 +7,7 @@ import io
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import SupportsIndex
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def run(work: Callable[[ImageWorkers, Gate], Awaitable[None]], limit: int = LIMI
 
 async def settled(workers: ImageWorkers, *pictures: list[Picture]) -> list[asyncio.Future[Rows]]:
     """Return the answers for `pictures`, of whom each that may has begun to wait, in this order."""
-    answers = []
+    answers: list[asyncio.Future[Rows]] = []
     for each in pictures:
         before = workers.waiting_pixels
         answers.append(asyncio.ensure_future(workers.rows(lambda _, each=each: each, WAYS)))  # type: ignore[misc]
@@ -91,16 +92,29 @@ def test_rows_are_what_each_way_makes_of_each_file(mode: str) -> None:
         np.testing.assert_array_equal(found, [way(decode_image(data, LIMITS)) for data in files])
 
 
-def test_what_waits_is_not_decoded_and_is_answered_in_order() -> None:
+class Noted(list[Picture]):
+    """Pictures that note, in `order`, when they are taken out to be decoded."""
+
+    def __init__(self, pictures: list[Picture], order: list[int], number: int) -> None:
+        super().__init__(pictures)
+        self._order = order
+        self._number = number
+
+    def pop(self, index: SupportsIndex = -1, /) -> Picture:
+        self._order.append(self._number)
+        return super().pop(index)
+
+
+def test_what_waits_is_not_decoded_and_is_then_in_order() -> None:
     async def work(workers: ImageWorkers, gate: Gate) -> None:
-        waiting = [opened(file(seed=seed)) for seed in (1, 2)]
+        order: list[int] = []
+        waiting = [Noted(opened(file(seed=seed)), order, seed) for seed in (1, 2)]
         answers = await settled(workers, *waiting)
-        assert [len(pictures) for pictures in waiting] == [1, 1]  # nobody took one out to decode it
+        assert order == []
         gate.opened.set()
-        done, _ = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
-        assert answers[0] in done
-        second = await answers[1]
-        np.testing.assert_array_equal(second[WAYS[0]], make_rows(opened(file(seed=2)), WAYS)[WAYS[0]])
+        for seed, answer in enumerate(answers, 1):
+            np.testing.assert_array_equal((await answer)[WAYS[0]], make_rows(opened(file(seed=seed)), WAYS)[WAYS[0]])
+        assert order == [1, 2]
         assert waiting == [[], []]  # pictures are let go of
 
     run(work)
