@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from benchmarks.hostile.answer_attacks import answer_attacks
 from benchmarks.hostile.attack import MESSAGE_BYTES, Attack
 from benchmarks.hostile.grpc_attacks import grpc_attacks
 from benchmarks.hostile.http_attacks import http_attacks
@@ -26,3 +27,4 @@ def attacks(repository: Repository, scale: float = 1.0) -> Iterator[Attack]:
     yield from grpc_attacks(task, int(0.9 * scale * MESSAGE_BYTES))
     yield from image_attacks(int(_SIDE * scale**0.5) // 8 * 8)
     yield from form_attacks(size)
+    yield from answer_attacks(repository, size // 4)

@@ -10,6 +10,7 @@ from tritonclient.grpc import service_pb2
 
 from benchmarks.hostile.attack import Attack, promised
 from benchmarks.hostile.send import at_once, call
+from serving.protocol.grpc_wire import header
 
 _pb: Any = service_pb2
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -65,12 +66,4 @@ def _tensor(datatype: str, count: int) -> bytes:
 
 def _field(number: int, data: bytes) -> bytes:
     """Return a field of the type string, bytes or message, as it goes over the wire."""
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _varint(value: int) -> bytes:
-    written = bytearray()
-    while value > 0x7F:
-        written.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*written, value))
+    return header(number, len(data)) + data

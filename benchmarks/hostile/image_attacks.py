@@ -20,7 +20,7 @@ _ANY = _OK | _REFUSED
 
 
 def image_attacks(side: int) -> Iterator[Attack]:
-    """Yield attacks with pictures of `side` x `side` pixels, a quarter of the limit of 50 million at most."""
+    """Yield attacks with pictures of `side` x `side` pixels."""
     pixels = side * side
     for name, file in hostile_files(side):
         yield Attack(f"picture, {name}", _predict(file), _ANY, promised(body=len(file), pixels=pixels))

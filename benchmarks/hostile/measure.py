@@ -11,10 +11,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.hostile.attack import AROUND_BYTES, MESSAGE_BYTES, Attack
 from benchmarks.hostile.watched import LongestStand
-from benchmarks.http_wire import KeptConnection, infer_bytes
+from benchmarks.http_wire import KeptConnection, binary_body, infer_bytes
 from benchmarks.served import ServerProcess, served
+from serving.dtypes import NUMPY_DTYPES
 from serving.repository import Repository
 
 MOST_STAND_S = 0.05  # processor time of the event loop's thread in one callback
@@ -137,11 +140,6 @@ def watched(repository: Repository, *options: str) -> Iterator[Target]:
 
 def honest_request(repository: Repository) -> bytes:
     """Return a request for one row of the first task."""
-    import numpy as np
-
-    from benchmarks.http_wire import binary_body
-    from serving.dtypes import NUMPY_DTYPES
-
     task = next(iter(repository.tasks.values()))
     (spec,) = task.inputs
     return infer_bytes(task.name, *binary_body(spec, np.zeros((1, *spec.shape), NUMPY_DTYPES[spec.dtype])))

@@ -16,14 +16,17 @@ _PIECE_BYTES = 1 << 20
 Play = Callable[[ServerProcess], Awaitable[str]]
 
 
-def http(request: bytes) -> Play:
-    """Return what sends `request`, reads on until there is no more, and returns the first answer's status."""
+def http(request: bytes, *, reads: bool = False) -> Play:
+    """Return what sends `request` and returns the first answer's status. reads: whether it reads all that comes."""
 
     async def play(server: ServerProcess) -> str:
         reader, writer = await asyncio.open_connection(*server.http_host_port)
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                return await _exchange(reader, writer, request)
+                status = await _exchange(reader, writer, request)
+                while reads and await reader.read(_PIECE_BYTES):
+                    pass
+                return status
         except TimeoutError:
             return "no answer"
         except OSError:

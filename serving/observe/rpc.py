@@ -19,7 +19,7 @@ Work = Callable[[Any, Any], Any]
 def observed_call(work: Work, name: str, observer: Observer) -> Work:
     """Return `work`, a coroutine function, as the RPC `name`: its answer has x-request-id in its trailing metadata, and `observer` is told.
 
-    An interceptor of gRPC's would do the same, at 20 us for each call.
+    An interceptor of gRPC's would do the same, for more: it goes through a coroutine and a lookup of its own for each call.
     """
 
     async def call(requests: Any, context: Any) -> Any:

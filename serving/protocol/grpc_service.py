@@ -210,8 +210,8 @@ def _too_large(behaviour: Any, limit_bytes: int) -> ServingError:
 def add_servicer(server: Any, service: Any, servicer: Any, gate: Gate, observer: Observer) -> None:
     """Let `server` answer the methods of `service` (its descriptor) with the methods of `servicer` that bear their names.
 
-    observer: is told of every call. The methods are not registered with gRPC (1.80), which would wait for a call of each, and look at all
-    of these waits for every call: 40 us.
+    observer: is told of every call. The methods are not registered with gRPC (1.85), which would wait for a call of each, and look at all
+    of these waits for every call: some 35 us.
     """
     handlers = {method.name: _handler(method, getattr(servicer, method.name), gate, observer) for method in service.methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
