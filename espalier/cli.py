@@ -71,8 +71,8 @@ def version() -> None:
 
 def main() -> None:
     """Run the CLI."""
-    from benchmarks.suite.errors import BenchmarkError
-    from espalier.plot.errors import PlotError
+    from benchmarks.framework.errors import BenchmarkError
+    from espalier.figures.repository.errors import PlotError
     from exporter.errors import ExportError
     from serving.errors import ServingError
     from tuning.errors import TuningError

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exporter.analysis import Progress
-from exporter.aside import Waiting, silent
-from exporter.extend import AddOptions, AddReport, add_tasks
+from contract.repository import ALL_TASKS, Repository, Task
+from contract.repository.transaction.folder import Waiting, silent
+from contract.repository.versions import promoted, rolled_back
+from contract.repository.write import changed_whole, write_all_tasks, write_models
+from exporter.add import AddOptions, AddReport, add_tasks
+from exporter.build.analysis import Progress
 from exporter.gc import keep_but
+from exporter.open_models import Sources
 from exporter.remove import Removal, remove_tasks
-from exporter.sources import Sources
-from exporter.versions import promoted, rolled_back
-from exporter.write import changed_whole, write_all_tasks, write_models
 from serving.errors import UnknownTask
-from serving.repository import ALL_TASKS, Repository, Task
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def deploy(
     that share of the requests, in (0, 1), beside them; deploying the same canary again only changes its share. coupled: as in
     ExportOptions.
 
-    Every model is checked as `exporter.extend.add_tasks` does. Raises what that does; then nothing was changed.
+    Every model is checked as `exporter.add.add_tasks` does. Raises what that does; then nothing was changed.
     """
     report = add_tasks(repo, sources, AddOptions(replace=True, canary=canary, coupled=coupled), progress, waiting)
     after = report.repository.tasks

@@ -368,7 +368,7 @@ def listed(names: Sequence[str], most: int = 3) -> str:
 
 
 def _way_out(operators: str) -> str:
-    """Return what to do about `operators`, in the words of `exporter.coupling`."""
+    """Return what to do about `operators`, in the words of `exporter.graph.coupling`."""
     if "in training mode" in operators:
         return "export the network in evaluation mode, or "
     if "without running statistics" in operators:

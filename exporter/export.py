@@ -10,22 +10,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from exporter.analysis import Analysis, Progress
-from exporter.aside import Waiting, recover, silent
-from exporter.chain import Chain
-from exporter.check import check_names, check_output_names
-from exporter.choose import CutOptions
-from exporter.describe import describe_segment, describe_task
-from exporter.extract import extract_segment
-from exporter.judge import SegmentJudge
-from exporter.parity import Look, ParityChecker, check_error
-from exporter.planning import PlannedSegment, SharingPlan, make_sharing_plan
-from exporter.scratch import scratch_folder
-from exporter.sources import Sources
-from exporter.store import save_with_weights
-from exporter.wholes import WholeAnswer, answers_of_wholes, with_records
-from exporter.write import check_output, model_path, write_configs, write_rows, written_whole
-from serving.repository import Repository
+from contract.repository import Repository
+from contract.repository.transaction.folder import Waiting, recover, silent
+from contract.repository.write import check_output, model_path, write_configs, write_rows, written_whole
+from exporter.build.analysis import Analysis, Progress
+from exporter.build.describe import describe_segment, describe_task
+from exporter.build.parity import Look, ParityChecker, check_error
+from exporter.build.reference_outputs import WholeAnswer, answers_of_wholes, with_records
+from exporter.build.row_coupling import SegmentJudge
+from exporter.build.scratch import scratch_folder
+from exporter.build.weight_store import save_with_weights
+from exporter.graph.chain import Chain
+from exporter.graph.extract import extract_segment
+from exporter.open_models import Sources
+from exporter.sharing.check import check_names, check_output_names
+from exporter.sharing.choose import CutOptions
+from exporter.sharing.plan import PlannedSegment, SharingPlan, make_sharing_plan
 
 
 @dataclass(frozen=True)

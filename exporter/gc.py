@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from exporter.aside import Waiting, recover, silent, tidy
-from exporter.versions import without_previous
-from exporter.write import Change, changed_whole, write_models
-from serving.repository import ALL_TASKS, Repository, Task, read_repository
+from contract.repository import ALL_TASKS, Repository, Task, read_repository
+from contract.repository.transaction.folder import Waiting, recover, silent, tidy
+from contract.repository.versions import without_previous
+from contract.repository.write import Change, changed_whole, write_models
 
 
 def unused_segments(repository: Repository, tasks: Iterable[Task] | None = None) -> dict[str, int]:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exporter.aside import Waiting, silent
+from contract.repository import ALL_TASKS, Repository
+from contract.repository.transaction.folder import Waiting, silent
+from contract.repository.write import changed_whole, write_all_tasks
 from exporter.errors import LastTask
 from exporter.gc import keep_but, unused_segments
-from exporter.write import changed_whole, write_all_tasks
 from serving.errors import UnknownTask
-from serving.repository import ALL_TASKS, Repository
 
 
 @dataclass(frozen=True)

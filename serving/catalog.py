@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from contract.plan import ExecutionPlan, PlanStep, make_plan
+from contract.repository.config import ALL_TASKS, all_tasks_config, parse_text, segment_config, task_config
+from contract.repository.model import Plain, Repository, Segment, Task, TensorSpec
+from contract.repository.plain_config import PLATFORM
 from serving.errors import UnknownModel
 from serving.observe.saved import SavedSteps
-from serving.plan import ExecutionPlan, PlanStep, make_plan
-from serving.repository.config import ALL_TASKS, all_tasks_config, parse_text, segment_config, task_config
-from serving.repository.model import Plain, Repository, Segment, Task, TensorSpec
-from serving.repository.plain_config import PLATFORM
 
 _MOST_VARIANTS = 64  # several canaries at once are rare; each subset of them has a catalogue
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from serving.dtypes import BYTES
+from contract.dtypes import BYTES
+from contract.plan import make_plan
+from contract.repository.model import Repository, Rows, Segment
+from contract.repository.rows import LIMIT, RowsVerdict, judge_rows
+from contract.repository.sample import sample_inputs
 from serving.engines.base import Array, Call, Engine, SegmentRun
-from serving.engines.flow import Flow
+from serving.engines.scheduling.plan_execution import Flow
 from serving.errors import ServingError
-from serving.plan import make_plan
-from serving.repository.model import Repository, Rows, Segment
-from serving.repository.rows import LIMIT, RowsVerdict, judge_rows
-from serving.repository.sample import sample_inputs
-from serving.threads import to_thread
+from serving.process.threads import to_thread
 
 log = logging.getLogger(__name__)
 BUDGET_S = 30.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from serving.text import listed, printable, quoted, size_text
+from contract.units import listed, printable, quoted, size_text
 
 
 class ServingError(Exception):

@@ -16,15 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from contract.repository.config import ALL_TASKS
+from contract.repository.model import Repository, Task
+from contract.repository.read import RepositoryReader
 from serving.catalog import Catalog
 from serving.coupling import RowsCheck
 from serving.engines.base import Engine
 from serving.errors import EngineError, LastModel, LoadFailed, NotATask, RepositoryError, ServingError, UnknownModel
 from serving.parity import check_answers
-from serving.repository.config import ALL_TASKS
-from serving.repository.model import Repository, Task
-from serving.repository.read import RepositoryReader
-from serving.threads import to_thread
+from serving.process.threads import to_thread
 
 log = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from contract.plan import ExecutionPlan, make_plan
+from contract.repository.model import Repository, Task
+from contract.repository.record import SAMPLE, recorded_places
+from contract.repository.sample import sample_inputs
 from serving.engines.base import Answer, Array, Call, Engine
 from serving.errors import QueueFull, WrongAnswer
-from serving.plan import ExecutionPlan, make_plan
-from serving.repository.model import Repository, Task
-from serving.repository.record import SAMPLE, recorded_places
-from serving.repository.sample import sample_inputs
-from serving.threads import to_thread
+from serving.process.threads import to_thread
 
 _WAIT_S = 0.05
 _MOST_WAITS = 600  # half a minute

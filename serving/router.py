@@ -11,26 +11,26 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from contract.plan import ExecutionPlan
+from contract.repository.config import ALL_TASKS
+from contract.repository.model import Repository, Task
+from contract.repository.read import RepositoryReader
+from serving.answers.classes import classification_strings
 from serving.canary import involved, served_by
 from serving.catalog import Catalog, Model
-from serving.classify import classification_strings
 from serving.engines.base import Answer, Array, Call, Engine, SegmentRun, SegmentStatistics
 from serving.errors import InvalidRequest, ModelNotReady, NotReady, RepositoryError, ServingError, TaskFailed
-from serving.image_tasks import AnyImage, Prepare, assumed_scores, given, group_tasks, names_of_image_tasks, rows_in_time, table
+from serving.images.tasks import AnyImage, Prepare, assumed_scores, given, group_tasks, names_of_image_tasks, rows_in_time, table
 from serving.lifecycle import Lifecycle
-from serving.messages import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
 from serving.observe.deployments import observed
 from serving.observe.events import Observer, Silent
 from serving.observe.request import note_work
 from serving.observe.seldom import Seldom
 from serving.parity import check_answers
-from serving.plan import ExecutionPlan
-from serving.repository.config import ALL_TASKS
-from serving.repository.model import Repository, Task
-from serving.repository.read import RepositoryReader
+from serving.process.threads import to_thread
+from serving.request_options import Terms, read_terms
+from serving.requests import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
 from serving.statistics import ModelStatistics, ModelVersion, RequestCounter
-from serving.terms import Terms, read_terms
-from serving.threads import to_thread
 from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs
 
 log = logging.getLogger(__name__)

@@ -14,33 +14,33 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from serving.ending import LEFT_S, LOOP_S, News, end_process, ended_after, in_time
+from contract.repository.model import Repository
+from contract.repository.read import ReadPlain, RepositoryReader
 from serving.engines.base import Engine
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.freed import share_one_heap
-from serving.engines.plain import read_plain, refuse_plain
-from serving.idle_memory import give_back_in_idle_moments
+from serving.engines.onnxruntime.plain import read_plain, refuse_plain
+from serving.images.workers import ImageWorkers
 from serving.lifecycle import served_part
-from serving.loop_thread import LoopThread
+from serving.limits import Limits
 from serving.observe.asgi import RequestMiddleware
 from serving.observe.events import Observer
 from serving.observe.setup import Observation, make_observation
+from serving.process.ending import LEFT_S, LOOP_S, News, end_process, ended_after, in_time
+from serving.process.idle_memory import give_back_in_idle_moments
+from serving.process.loop_thread import LoopThread
+from serving.process.malloc_trim import share_one_heap
+from serving.process.sockets import add_grpc_port, format_address, listening_socket
+from serving.process.threads import at_work
+from serving.process.work_pool import WorkPool
 from serving.protocol.admin import Admin
-from serving.protocol.grpc import add_service
-from serving.protocol.grpc_server import create_grpc_server, needed_bytes
-from serving.protocol.http import MAX_BODY_BYTES, create_app, warm_up
-from serving.protocol.http_infer import InferFront
-from serving.protocol.http_server import HttpServer
-from serving.protocol.image_workers import ImageWorkers
-from serving.protocol.limits import Limits
-from serving.protocol.pending import PendingBytes, default_pending_bytes
+from serving.protocol.grpc.server import create_grpc_server, needed_bytes
+from serving.protocol.grpc.servicer import add_service
+from serving.protocol.http.app import MAX_BODY_BYTES, create_app, warm_up
+from serving.protocol.http.connection.server import HttpServer
+from serving.protocol.http.infer import InferFront
+from serving.protocol.memory_budget import PendingBytes, default_pending_bytes
 from serving.protocol.shared_memory import SharedMemory
-from serving.protocol.work_pool import WorkPool
-from serving.repository.model import Repository
-from serving.repository.read import ReadPlain, RepositoryReader
 from serving.router import Router
-from serving.sockets import add_grpc_port, format_address, listening_socket
-from serving.threads import at_work
 
 log = logging.getLogger(__name__)
 GRACE_S = 30.0

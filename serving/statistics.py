@@ -9,9 +9,9 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
+from contract.histogram import EMPTY, DurationCounter, Histogram
 from serving.engines.base import SegmentRun
 from serving.errors import ServingError
-from serving.observe.histogram import EMPTY, DurationCounter, Histogram
 
 MOST_GONE = 100  # versions served no longer whose counts are kept: one that comes back goes on where it was
 ModelVersion = tuple[str, str]  # a model's name and its version

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from contract.dtypes import dtype_name
+from contract.repository.config import ALL_TASKS
+from contract.repository.model import TensorSpec
+from contract.units import listed, quoted
+from serving.answers.classes import CLASS_DTYPES
 from serving.catalog import Model
-from serving.classify import CLASS_DTYPES
-from serving.dtypes import dtype_name
 from serving.engines.base import Array
 from serving.errors import InvalidRequest, TooManyNames, UnknownTask
-from serving.messages import InferRequest, RequestedOutput
-from serving.repository.config import ALL_TASKS
-from serving.repository.model import TensorSpec
-from serving.text import listed, quoted
+from serving.requests import InferRequest, RequestedOutput
 
 SPARE_NAMES = 16  # that a request may have beside those of the model: tasks may have gone since its client looked
 

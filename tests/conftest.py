@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before torch and numpy are imported: tiny networks are no work for several threads, which wait for one another the longer, the
 # busier the machine is. Processes that tests start inherit it.
@@ -13,6 +14,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from contract.repository import Repository
 
 # Machines are shared: an example that takes long is no failure. What must be fast is measured in benchmarks.
 settings.register_profile("espalier", deadline=None)
@@ -48,7 +52,7 @@ def traces_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def kept_traces(traces_folder: Path) -> Iterator[None]:
     """Networks that another module with this fixture has traced are not traced again: for tests of what is done with a trace."""
-    from exporter import torch_export
+    from exporter.torch import export as torch_export
     from tests.traces import keeping
 
     with pytest.MonkeyPatch.context() as patch:
@@ -59,7 +63,7 @@ def kept_traces(traces_folder: Path) -> Iterator[None]:
 @pytest.fixture
 def forked_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX files are tried out in a forked process: for tests of what comes after. Those in test_fuzz.py start the real one."""
-    from exporter import preflight
+    from exporter.sources import sandbox as preflight
     from tests import forked
 
     monkeypatch.setattr(preflight, "_run", forked.run)
@@ -71,3 +75,41 @@ def unsynced() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The family of serving/nets.py on disk. Not to be changed: copy it first."""
+    from tests.serving.nets import write_repository
+
+    return write_repository(tmp_path_factory.mktemp("repository"))
+
+
+@pytest.fixture
+def broken_repository(tmp_path: Path) -> Path:
+    """A copy of the family, to be damaged."""
+    from tests.serving.nets import write_repository
+
+    write_repository(tmp_path / "repo")
+    return tmp_path / "repo"
+
+
+@pytest.fixture(scope="session")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The smallest repository with a trunk and two branches. Only to be read."""
+    return _exported(tmp_path_factory.mktemp("states") / "old", "alpha", "beta")
+
+
+@pytest.fixture(scope="session")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Another one: some segments are the same, some are not."""
+    return _exported(tmp_path_factory.mktemp("states") / "new", "beta", "gamma")
+
+
+def _exported(path: Path, *tasks: str) -> Repository:
+    from contract.repository import read_repository
+    from tests.exporter.graphs import Net
+    from tests.exporter.test_export import export
+
+    export(path, {task: Net(blocks=(1,), head=ord(task[0])) for task in tasks}, backbone=None)
+    return read_repository(path)

@@ -13,11 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["exporter.preflight", "pytest"])
+_CONTEXT.set_forkserver_preload(["exporter.sources.sandbox", "pytest"])
 
 
 def run(files: Sequence[Path]) -> subprocess.CompletedProcess[str]:
-    """Do what exporter.preflight._run does, in a process of its own, too."""
+    """Do what exporter.sources.sandbox._run does, in a process of its own, too."""
     lines = "".join(f"{json.dumps(str(path))}\n" for path in files)
     with TemporaryDirectory() as folder:
         streams = Path(folder, "stdout"), Path(folder, "stderr")
@@ -29,7 +29,7 @@ def run(files: Sequence[Path]) -> subprocess.CompletedProcess[str]:
 
 
 def _answer(lines: str, *streams: Path) -> None:
-    from exporter.preflight import main
+    from exporter.sources.sandbox import main
 
     for number, stream in enumerate(streams, start=1):
         os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT), number)

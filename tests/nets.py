@@ -7,10 +7,10 @@ import timm
 import torch
 from torch import nn
 
-from serving.preprocessing import Preprocessing
-from tuning.backbone import Backbone, BackboneSpec
-from tuning.data import Split, TaskData
-from tuning.weights import hash_weights
+from contract.preprocessing import Preprocessing
+from tuning.data.labelled import Split, TaskData
+from tuning.network.backbone import Backbone, BackboneSpec
+from tuning.network.weights import hash_weights
 
 TINY_RESNET_OPTIONS = {"channels": [8, 8, 16, 16]}
 # In the order of files, so that a network from a file is equal in everything to one that was made here.

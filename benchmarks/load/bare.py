@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.closed_loop import ClosedLoop, closed_loop
-from benchmarks.inputs import random_rows
+from benchmarks.harness.closed_loop import ClosedLoop, closed_loop
+from benchmarks.harness.inputs import random_rows
+from contract.plan import make_plan
+from contract.repository import ALL_TASKS, Repository
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.sessions import SessionStoreOptions
-from serving.plan import make_plan
-from serving.repository import ALL_TASKS, Repository
+from serving.engines.sessions.store import SessionStoreOptions
 
 _CLEARLY = 0.05  # medians of a few turns differ by some per cent without any cause
 

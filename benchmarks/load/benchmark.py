@@ -12,6 +12,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from benchmarks.framework.options import Options
+from benchmarks.framework.result import Result
+from benchmarks.harness.noise import RULE, watch
+from benchmarks.harness.pinning import find_cores, on_cores
+from benchmarks.harness.served import segment_cache, served, with_cache
 from benchmarks.load.bare import BareEngine, Setting, choose_setting, settings
 from benchmarks.load.clients import clients_on
 from benchmarks.load.errors import LoadGenMissing
@@ -21,14 +26,9 @@ from benchmarks.load.mixes import MIXES, uniform
 from benchmarks.load.summary import KneeRule
 from benchmarks.load.tables import bare_table, loads_plot, loads_table, scenarios_table, walls_table
 from benchmarks.load.wires import Wire, choose_wires
-from benchmarks.served import segment_cache, served, with_cache
-from benchmarks.suite.families import RANDOM_WEIGHTS, networks
-from benchmarks.suite.noise import RULE, watch
-from benchmarks.suite.options import Options
-from benchmarks.suite.pinning import find_cores, on_cores
-from benchmarks.suite.result import Result
-from benchmarks.tiny import write_tiny_family
-from serving.repository import Repository
+from benchmarks.models.families import RANDOM_WEIGHTS, networks
+from benchmarks.models.tiny import write_tiny_family
+from contract.repository import Repository
 
 CLIENTS = 16  # of the comparison with the bare engine, and of the mixes
 GOAL = 0.97
@@ -51,7 +51,7 @@ class Found:
 
 
 def run(options: Options) -> Result:
-    """Measure a family of eight tasks of the scale's first network; on the tiny scale the family of benchmarks.tiny.
+    """Measure a family of eight tasks of the scale's first network; on the tiny scale the family of benchmarks.models.tiny.
 
     Over every wire, or those of `options.only`. Raises NoSuchMeasurement.
     """

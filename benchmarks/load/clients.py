@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from benchmarks.suite.pinning import pin
+from benchmarks.harness.pinning import pin
 
 _Value = TypeVar("_Value")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.suite.errors import BenchmarkError
+from benchmarks.framework.errors import BenchmarkError
 
 
 class Refused(BenchmarkError):

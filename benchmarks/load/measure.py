@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from benchmarks.harness.noise import Settled, Watch, settle
+from benchmarks.harness.served import ServerProcess
 from benchmarks.load.bare import BareEngine, Setting
 from benchmarks.load.clients import Clients
 from benchmarks.load.loadgen import Judged, Scenario, ScenarioJob, run_scenario
@@ -14,9 +16,7 @@ from benchmarks.load.mixes import Mix, poisson_times
 from benchmarks.load.senders import Closed, Job, Open, Sent, send
 from benchmarks.load.summary import KneeRule, Point, knee
 from benchmarks.load.wires import Wire, address_of, make_requests
-from benchmarks.served import ServerProcess
-from benchmarks.suite.noise import Settled, Watch, settle
-from serving.repository import Repository
+from contract.repository import Repository
 
 DRAWN = 1000  # requests after which a mix begins again
 RATES = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)  # of the most that the closed loop gave

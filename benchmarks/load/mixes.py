@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.repository import ALL_TASKS
+from contract.repository import ALL_TASKS
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.closed_loop import Span, closed_loop
+from benchmarks.harness.closed_loop import Span, closed_loop
 from benchmarks.load.errors import Refused
 from benchmarks.load.summary import Point, open_rate, percentiles
 from benchmarks.load.wires import Call, Wire, connect
@@ -48,7 +48,7 @@ class Job:
 class Sent:
     """latencies_ms: of the answers; in an open loop from when the request was due. failures: a sentence for each request without one.
 
-    per_s: answers a second; in a closed loop by the rule of benchmarks.closed_loop, in an open one by open_rate.
+    per_s: answers a second; in a closed loop by the rule of benchmarks.harness.closed_loop, in an open one by open_rate.
     """
 
     latencies_ms: tuple[float, ...]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 from statistics import median
 
-from benchmarks.closed_loop import Span
+from benchmarks.harness.closed_loop import Span
 
 
 @dataclass(frozen=True)

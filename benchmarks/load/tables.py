@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from benchmarks.framework.result import Cell, Column, Plot, Series, Style, Table, Unit
 from benchmarks.load.bare import Setting
 from benchmarks.load.loadgen import Judged, Scenario
 from benchmarks.load.measure import Measured, Share, Wall
-from benchmarks.suite.result import Cell, Column, Plot, Series, Style, Table, Unit
 
 
 def loads_table(title: str, found: Sequence[Measured], caption: str) -> Table:

@@ -8,12 +8,12 @@ from enum import StrEnum
 
 import grpc
 
-from benchmarks.http_wire import KeptConnection, binary_body, infer_bytes, request_bytes
-from benchmarks.inputs import grpc_message, random_jpeg, random_rows
+from benchmarks.framework.errors import NoSuchMeasurement
+from benchmarks.harness.http_wire import KeptConnection, binary_body, infer_bytes, request_bytes
+from benchmarks.harness.inputs import grpc_message, random_jpeg, random_rows
+from benchmarks.harness.served import ServerProcess
 from benchmarks.load.errors import Refused
-from benchmarks.served import ServerProcess
-from benchmarks.suite.errors import NoSuchMeasurement
-from serving.repository import ALL_TASKS, Repository
+from contract.repository import ALL_TASKS, Repository
 
 Call = Callable[[bytes], Awaitable[None]]  # raises Refused, OSError, EOFError
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.framework.options import Options, Runs
+from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
+from benchmarks.harness.noise import RULE, watch
 from benchmarks.merge.cases import choose_cases
 from benchmarks.merge.device import Device, find_device
 from benchmarks.merge.measure import ONNX, TORCH, Bench, Group
 from benchmarks.merge.onnx_variants import SIDE_BY_SIDE
 from benchmarks.merge.resnet import Subset
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED
-from benchmarks.suite.families import RANDOM_WEIGHTS, networks
-from benchmarks.suite.noise import RULE, watch
-from benchmarks.suite.options import Options, Runs
-from benchmarks.suite.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
+from benchmarks.models.families import RANDOM_WEIGHTS, networks
 
 OFFICIAL = Runs(rounds=300, warmup=300)
 _FEW, _TINY = Runs(5, 1), Runs(2, 1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.framework.errors import NoSuchMeasurement
+from benchmarks.framework.options import Options
 from benchmarks.merge.resnet import Subset, pairs_within_stages, single_blocks
-from benchmarks.suite.errors import NoSuchMeasurement
-from benchmarks.suite.options import Options
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.suite.errors import BenchmarkError
+from benchmarks.framework.errors import BenchmarkError
 
 TOLERANCE = 1e-3  # of the largest output: the same arithmetic in another order
 

@@ -14,17 +14,17 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
-from benchmarks.conv_chains import take_turns
+from benchmarks.framework.options import Runs
+from benchmarks.harness.noise import Settled, Watch, settle
+from benchmarks.harness.timing import Timing, interleave, summarise
 from benchmarks.merge import onnx_variants, torch_variants
 from benchmarks.merge.device import Device, as_outputs
 from benchmarks.merge.equality import Outputs, VariantsDisagree, check
 from benchmarks.merge.grouped import group_blocks
 from benchmarks.merge.resnet import Streams, Subset, make_streams, parts_of
-from benchmarks.suite.families import CLASSES, Network, Workshop
-from benchmarks.suite.noise import Settled, Watch, settle
-from benchmarks.suite.options import Runs
-from benchmarks.synthetic import make_family
-from benchmarks.timing import Timing, interleave, summarise
+from benchmarks.models.conv_chains import take_turns
+from benchmarks.models.families import CLASSES, Network, Workshop
+from benchmarks.models.synthetic import make_family
 
 TORCH, ONNX = "torch", "ONNX Runtime"
 

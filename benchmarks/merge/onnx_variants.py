@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from benchmarks.merge.equality import Outputs
 from benchmarks.merge.torch_variants import FORKED, SEPARATE, STACKED
-from benchmarks.networks import open_network
-from benchmarks.suite.side_by_side import SideBySide
-from benchmarks.synthetic import Family
-from exporter.torch_export import bind, trace
+from benchmarks.models.networks import open_network
+from benchmarks.models.side_by_side import SideBySide
+from benchmarks.models.synthetic import Family
+from contract.plan import ExecutionPlan, make_plan
+from exporter.torch.export import bind, trace
 from serving.engines.base import Array
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.sessions import SessionStoreOptions
-from serving.plan import ExecutionPlan, make_plan
+from serving.engines.sessions.store import SessionStoreOptions
 
 SIDE_BY_SIDE = f"{SEPARATE}, side by side"
 

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.closed_loop import closed_loop
+from benchmarks.harness.closed_loop import closed_loop
 from benchmarks.peers.environments import PeerUnavailable
 from benchmarks.peers.server import Endpoint
 from benchmarks.peers.work import Sample, Work
@@ -91,7 +91,7 @@ async def latencies(endpoint: Endpoint, work: Work, counts: Sequence[int], runs:
 
 
 async def throughput(endpoint: Endpoint, work: Work, count: int, clients: int, seconds: float) -> float:
-    """Return requests per second of `clients` connections, each one request at a time, by the rule of benchmarks.closed_loop.
+    """Return requests per second of `clients` connections, each one request at a time, by the rule of benchmarks.harness.closed_loop.
 
     The first client asks for the first `count` tasks, the second for `count` from the second on, and so forth.
     """

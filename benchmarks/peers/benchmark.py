@@ -16,18 +16,18 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+from benchmarks.framework.errors import LinuxOnly
+from benchmarks.framework.options import Options, Scale
+from benchmarks.framework.result import Result
+from benchmarks.harness.noise import RULE, watch
+from benchmarks.harness.pinning import find_cores
+from benchmarks.models.families import RANDOM_WEIGHTS, networks
+from benchmarks.models.tiny import write_tiny_forks
 from benchmarks.peers.measure import Plan, measure
 from benchmarks.peers.peers import choose_peers
 from benchmarks.peers.server import SEPARATE, SHARED, Peer
 from benchmarks.peers.tables import make_result
 from benchmarks.peers.work import Work, prepare_work
-from benchmarks.suite.errors import LinuxOnly
-from benchmarks.suite.families import RANDOM_WEIGHTS, networks
-from benchmarks.suite.noise import RULE, watch
-from benchmarks.suite.options import Options, Scale
-from benchmarks.suite.pinning import find_cores
-from benchmarks.suite.result import Result
-from benchmarks.tiny import write_tiny_forks
 
 TASKS = 8
 _OURS = "espalier"

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from serving.triton.environment import default_folder as triton_folder
+from serving.local_triton.environment import default_folder as triton_folder
 
 REQUIREMENTS = Path(__file__).with_name("requirements")
 _WHOLE = "whole"

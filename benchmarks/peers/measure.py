@@ -10,14 +10,14 @@ from typing import TypeVar
 
 import numpy as np
 
+from benchmarks.harness.noise import Settled, Watch, settle
+from benchmarks.harness.pinning import Cores, find_cores, on_cores
+from benchmarks.harness.timing import Timing, summarise
 from benchmarks.peers.ask import FAILURES, check_answers, latencies, throughput, wait_for_answer
 from benchmarks.peers.environments import PeerUnavailable, set_up
 from benchmarks.peers.processes import available_bytes
 from benchmarks.peers.server import Endpoint, Peer, Server
 from benchmarks.peers.work import Work
-from benchmarks.suite.noise import Settled, Watch, settle
-from benchmarks.suite.pinning import Cores, find_cores, on_cores
-from benchmarks.timing import Timing, summarise
 from serving.errors import ServingError
 
 _WAKE_S = 30.0
@@ -52,7 +52,7 @@ class Row:
     """One peer over one protocol. By tasks of a request: the latency of one client, and requests per second of several clients.
 
     missing: why it could not be measured to the end, "" if it was; what was measured before is there. lines: of code and configuration
-    that a user has to write. turns, noisy: how many measurements it had, and how many of them the rule of benchmarks.suite.noise calls
+    that a user has to write. turns, noisy: how many measurements it had, and how many of them the rule of benchmarks.harness.noise calls
     noisy.
     """
 

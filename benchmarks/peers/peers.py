@@ -11,6 +11,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.framework.errors import NoSuchPeer
+from benchmarks.harness.served import served, with_cache
 from benchmarks.peers.environments import pinned_version, set_up
 from benchmarks.peers.lines import count_lines
 from benchmarks.peers.processes import Processes, free_port, started
@@ -18,8 +20,6 @@ from benchmarks.peers.server import BATCHED, HEADS_SIDE, ONE_AT_A_TIME, SEPARATE
 from benchmarks.peers.tritons import awake_at_the_end, espalier_endpoints, triton_peers
 from benchmarks.peers.wires import Form, RawBody, V2Grpc
 from benchmarks.peers.work import Work
-from benchmarks.served import served, with_cache
-from benchmarks.suite.errors import NoSuchPeer
 
 APPS = Path(__file__).with_name("apps")
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "BENTOML_DO_NOT_TRACK": "True"}

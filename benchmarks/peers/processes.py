@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers.environments import PeerUnavailable
-from serving.sockets import listening_socket
+from serving.process.sockets import listening_socket
 
 _STOP_S = 10.0
 _SETTLE_S = 0.05

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 
+from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
 from benchmarks.peers.measure import Plan, Row
 from benchmarks.peers.server import SEPARATE
-from benchmarks.suite.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
 
 _OURS = "espalier"
 _WHO = (Column("peer", "peer"), Column("variant", "variant"), Column("protocol", "protocol"))

@@ -9,15 +9,15 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.harness.served import ServerProcess, served
 from benchmarks.peers.lines import count_lines
 from benchmarks.peers.processes import Processes
 from benchmarks.peers.server import SEPARATE, SHARED, Endpoint, Peer, Server
 from benchmarks.peers.triton_models import write_separate, write_shared, written_files
 from benchmarks.peers.wires import V2Grpc, V2Http
 from benchmarks.peers.work import Work
-from benchmarks.served import ServerProcess, served
-from serving.triton.command import TritonOptions
-from serving.triton.local import LocalTriton, local_triton
+from serving.local_triton.command import TritonOptions
+from serving.local_triton.local import LocalTriton, local_triton
 
 _VERSION = "24.10, ONNX Runtime through its Python backend"
 _ONE = f"{SHARED}, 1 thread a model"

@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from benchmarks.http_wire import Connection, request_bytes
+from benchmarks.harness.http_wire import Connection, request_bytes
 from serving.engines.base import Array
 
 _pb: Any = service_pb2

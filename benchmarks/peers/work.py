@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 from onnx import compose
 
-from benchmarks.networks import open_network
+from benchmarks.models.networks import open_network
+from contract.repository import Repository, Step
 from serving.engines.base import Array
-from serving.repository import Repository, Step
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from benchmarks.suite.result import Cell, Column, Table, Unit
-from benchmarks.timing import Timing
+from benchmarks.framework.result import Cell, Column, Table, Unit
+from benchmarks.harness.timing import Timing
 from espalier.console import human_bytes, human_macs
 
 MISSING = "\N{EN DASH}"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.suite.errors import ResultNotWritten
-from benchmarks.suite.record import Record, read_record
-from benchmarks.suite.registry import BENCHMARKS
-from benchmarks.suite.result import Plot
+from benchmarks.framework.errors import ResultNotWritten
+from benchmarks.framework.record import Record, read_record
+from benchmarks.framework.result import Plot
+from benchmarks.registry import BENCHMARKS
 from espalier.bench.cells import markdown
 
 REPORT = "report.html"

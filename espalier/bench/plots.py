@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from benchmarks.suite.result import Plot, Series, Style
-from espalier.charts.style import DIM_COLOUR, LABEL_SIZE, SMALL_SIZE, clean, make_figure
-from espalier.drawing import render_figure
+from benchmarks.framework.result import Plot, Series, Style
+from espalier.figures.drawing import render_figure
+from espalier.figures.ledgers.style import DIM_COLOUR, LABEL_SIZE, SMALL_SIZE, clean, make_figure
 
 _WIDTH, _HEIGHT = 7.4, 3.6  # inches, of what is drawn into
 _DPI = 160

@@ -8,14 +8,14 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from benchmarks.suite.noise import RULE
-from benchmarks.suite.options import LEAST_RUNS
-from benchmarks.suite.record import Record
-from benchmarks.suite.result import Table
+from benchmarks.framework.options import LEAST_RUNS
+from benchmarks.framework.record import Record
+from benchmarks.framework.result import Table
+from benchmarks.harness.noise import RULE
 from espalier.bench.cells import heading, is_left, shown_columns, table_words
 from espalier.bench.page import PAGE, RULES
-from espalier.charts.style import DIM_COLOUR, GRID, INK_COLOUR, WORSE
 from espalier.console import human_bytes
+from espalier.figures.ledgers.style import DIM_COLOUR, GRID, INK_COLOUR, WORSE
 
 # What the page replaces in the plots, so that they are readable on light and on dark.
 _COLOURS = {INK_COLOUR: "var(--ink)", DIM_COLOUR: "var(--dim)", GRID: "var(--grid)", WORSE: "var(--axis)", "#ffffff": "none"}

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from benchmarks.suite.result import Column, Table
+from benchmarks.framework.result import Column, Table
 from espalier.bench.cells import heading, is_left, shown_columns, table_words
 
 _GAP = 2  # characters between columns

@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.cuts import RecutRule, recut_options
-from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, Task, Tasks, input_options, open_inputs
-from espalier.commands.rows import Coupled, print_remarks
-from espalier.commands.scores import describe_scores
-from espalier.commands.versions import describe_inherited
+from espalier.commands.options.cuts import RecutRule, recut_options
+from espalier.commands.options.rows import Coupled, print_remarks
+from espalier.commands.options.scores import describe_scores
+from espalier.commands.options.task_models import (
+    Backbone,
+    ImageSize,
+    Mean,
+    Preprocess,
+    Std,
+    Task,
+    Tasks,
+    input_options,
+    open_inputs,
+)
+from espalier.commands.options.versions import describe_inherited
 from espalier.console import console, human_macs, progress_bars, say
 
 if TYPE_CHECKING:
-    from exporter.extend import AddReport
+    from exporter.add import AddReport
 
 
 def add(
@@ -48,8 +58,8 @@ def add(
     inputs = input_options(preprocess, image_size, mean, std)
     options = recut_options(recut, cuts)
 
-    from espalier.tree import repository_tree
-    from exporter.extend import AddOptions, add_tasks
+    from espalier.tables.tree import repository_tree
+    from exporter.add import AddOptions, add_tasks
 
     with progress_bars() as report:
         sources = open_inputs(backbone, task, tasks, inputs)

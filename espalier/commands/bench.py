@@ -51,9 +51,9 @@ def bench(
     """
     import tempfile
 
-    from benchmarks.suite.errors import NothingToChoose, RunsAreFixed
-    from benchmarks.suite.options import Options, Scale
-    from benchmarks.suite.registry import BENCHMARKS, check_precisions, find_benchmarks
+    from benchmarks.framework.errors import NothingToChoose, RunsAreFixed
+    from benchmarks.framework.options import Options, Scale
+    from benchmarks.registry import BENCHMARKS, check_precisions, find_benchmarks
     from espalier.bench.files import REPORT, can_draw, prepare
     from espalier.bench.run import run_all
 

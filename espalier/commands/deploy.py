@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, input_options, open_named
-from espalier.commands.live import TokenFile, Urls, find_servers, tell
-from espalier.commands.rows import Coupled, print_remarks
-from espalier.commands.scores import describe_scores
-from espalier.commands.versions import describe_change, describe_inherited, describe_versions
+from espalier.commands.options.rows import Coupled, print_remarks
+from espalier.commands.options.scores import describe_scores
+from espalier.commands.options.servers import TokenFile, Urls, find_servers, tell
+from espalier.commands.options.task_models import Backbone, ImageSize, Mean, Preprocess, Std, input_options, open_named
+from espalier.commands.options.versions import describe_change, describe_inherited, describe_versions
 from espalier.console import console, human_macs, progress_bars, say
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def parse_share(text: str) -> float:
 
 def parse_task_model(text: str, name: str | None) -> tuple[str, str]:
     """Return the task's name and its model from "NAME=MODEL" or "MODEL". Raises typer.BadParameter, and BadModel for no model."""
-    from exporter.references import parse_reference
+    from exporter.sources.references import parse_reference
 
     named, separator, model = text.partition("=")
     if name is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.inputs import input_options, open_named
+from espalier.commands.options.task_models import input_options, open_named
 from espalier.console import console, print_data
 
 
@@ -35,8 +35,8 @@ def diff(
     """
     inputs = input_options(preprocess, None, None, None)
 
-    from espalier.diff_table import as_data, diff_table, summary
-    from exporter.diff import diff_models
+    from espalier.tables.diff import as_data, diff_table, summary
+    from exporter.diff.diff import diff_models
 
     sources = open_named(backbone, {str(a): str(a), str(b): str(b)}, inputs)
     left, right = (sources.tasks[str(path)]() for path in (a, b))

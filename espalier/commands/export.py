@@ -8,10 +8,20 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.cuts import Cuts, MaxSegments, cut_options
-from espalier.commands.inputs import Backbone, ImageSize, Mean, Preprocess, Std, Task, Tasks, input_options, open_inputs
-from espalier.commands.rows import Coupled, print_remarks
-from espalier.commands.scores import describe_scores
+from espalier.commands.options.cuts import Cuts, MaxSegments, cut_options
+from espalier.commands.options.rows import Coupled, print_remarks
+from espalier.commands.options.scores import describe_scores
+from espalier.commands.options.task_models import (
+    Backbone,
+    ImageSize,
+    Mean,
+    Preprocess,
+    Std,
+    Task,
+    Tasks,
+    input_options,
+    open_inputs,
+)
 from espalier.console import console, progress_bars, say
 
 
@@ -50,7 +60,7 @@ def export(
     """
     where, inputs = cut_options(cuts, max_segments), input_options(preprocess, image_size, mean, std)
 
-    from espalier.tree import repository_tree
+    from espalier.tables.tree import repository_tree
     from exporter.export import ExportOptions, export_repository
 
     with progress_bars() as report:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from espalier.commands.rows import describe_rows
+from espalier.commands.options.rows import describe_rows
 from espalier.console import console, print_data
 
 if TYPE_CHECKING:
-    from serving.repository import Repository
+    from contract.repository import Repository
 
 
 class PlotBy(StrEnum):
@@ -35,11 +35,11 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
 ) -> None:
     """Show a repository: the tree of trunk and branches, each segment's cost, why it is cut, and what sharing saves."""
-    from espalier.plot.files import check_plot_file, write_plot
-    from espalier.tree import cuts_table, other_models, repository_tree, savings_table, segments_table
-    from exporter.aside import recover
-    from serving.engines.plain import read_plain
-    from serving.repository.read import RepositoryReader
+    from contract.repository.read import RepositoryReader
+    from contract.repository.transaction.folder import recover
+    from espalier.figures.repository.files import check_plot_file, write_plot
+    from espalier.tables.tree import cuts_table, other_models, repository_tree, savings_table, segments_table
+    from serving.engines.onnxruntime.plain import read_plain
 
     for plot in plots or ():
         check_plot_file(plot)
@@ -78,8 +78,8 @@ def _as_data(everything: Repository) -> dict[str, Any]:
 
 
 def _exported(repository: Repository) -> dict[str, Any]:
-    from benchmarks.flops import separate_cost, shared_cost
-    from espalier.flow import compare_costs
+    from contract.costs import separate_cost, shared_cost
+    from espalier.figures.repository.flow import compare_costs
 
     names = list(repository.tasks)
     return {

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.live import TokenFile, Urls, find_servers, tell
-from espalier.commands.versions import describe_change, describe_versions
+from espalier.commands.options.servers import TokenFile, Urls, find_servers, tell
+from espalier.commands.options.versions import describe_change, describe_versions
 from espalier.console import console, say
 
 

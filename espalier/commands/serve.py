@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from espalier.commands.engines import (
+from espalier.commands.options.engines import (
     EngineKind,
     EngineOption,
     TritonSendFiles,
@@ -19,8 +19,8 @@ from espalier.commands.engines import (
     check_engine_options,
     triton_engine,
 )
-from espalier.commands.sizes import parse_limit, parse_size
-from espalier.commands.token import read_token
+from espalier.commands.options.sizes import parse_limit, parse_size
+from espalier.commands.options.token import read_token
 
 
 class LogFormat(StrEnum):
@@ -168,11 +168,11 @@ def serve(
     Every task is a model that any v2 client can call; `all_tasks` answers several at once and runs the trunk once.
     Images go to POST /predict; the API is described at /docs. GET /metrics is for Prometheus; OTEL_* variables turn on traces.
     """
-    from exporter.aside import recover
+    from contract.repository.transaction.folder import recover
     from serving.engines.embedded import EngineOptions
-    from serving.engines.sessions import SessionStoreOptions
+    from serving.engines.sessions.store import SessionStoreOptions
+    from serving.limits import changed_limits
     from serving.observe.logs import set_up_logging
-    from serving.protocol.limits import changed_limits
     from serving.server import run
 
     check_engine_options(context, engine)
@@ -217,7 +217,7 @@ def serve(
 
 def _cache_folder() -> Path | None:
     """Return where optimised segments, and what was learnt, are kept; None, and a line that says why, where they cannot be."""
-    from serving.engines.segment_cache import NoCacheFolder, default_cache_folder
+    from serving.engines.onnxruntime.segment_cache import NoCacheFolder, default_cache_folder
 
     try:
         return default_cache_folder()

@@ -51,13 +51,13 @@ def up(
 
     [dim]espalier triton up repo --http-port 8000 --grpc-port 8001[/]
     """
-    from exporter.aside import recover
+    from contract.repository import read_repository
+    from contract.repository.transaction.folder import recover
     from serving.catalog import Catalog
-    from serving.repository import read_repository
-    from serving.triton.command import TritonOptions, docker_command
-    from serving.triton.environment import set_up
-    from serving.triton.local import LocalTriton
-    from serving.triton.supervise import Signalled, run_until_signalled
+    from serving.local_triton.command import TritonOptions, docker_command
+    from serving.local_triton.environment import set_up
+    from serving.local_triton.local import LocalTriton
+    from serving.local_triton.supervise import Signalled, run_until_signalled
 
     if load and model_control is not ModelControl.explicit:
         raise typer.BadParameter("it goes with --model-control explicit only", param_hint="--load")
@@ -90,7 +90,7 @@ def setup() -> None:
 
     About 95 MB, 300 MB on disk, once per user. pip fetches it: its own configuration (PIP_INDEX_URL, pip.conf) says from where.
     """
-    from serving.triton.environment import set_up
+    from serving.local_triton.environment import set_up
 
     console.print(escape(str(set_up(say=say).folder)), soft_wrap=True, highlight=False)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from espalier.commands.live import TokenFile, Urls, find_servers, tell
+from espalier.commands.options.servers import TokenFile, Urls, find_servers, tell
 from espalier.commands.remove import print_removal
 from espalier.console import say
 

@@ -13,11 +13,11 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from PIL import Image
 
-from benchmarks.networks import open_network
-from serving.classify import scores
+from benchmarks.models.networks import open_network
+from contract.repository import ALL_TASKS, Repository
+from serving.answers.classes import scores
 from serving.client import predict
 from serving.engines.base import Array
-from serving.repository import ALL_TASKS, Repository
 
 
 @dataclass(frozen=True)

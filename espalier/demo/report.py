@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.flops import separate_cost, shared_cost
-from benchmarks.latency import LatencyComparison
-from benchmarks.memory import MemoryComparison
-from benchmarks.suite.side_by_side import SEPARATE, SIDE_BY_SIDE
+from benchmarks.latency.compare import LatencyComparison
+from benchmarks.memory.measure import MemoryComparison
+from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE
+from contract.costs import separate_cost, shared_cost
+from contract.repository import Repository
 from espalier.console import human_bytes, human_macs
 from espalier.demo.query import Query
 from espalier.demo.tune import TunedTask
-from serving.repository import Repository
 
 
 def accuracy_table(tuned: Sequence[TunedTask]) -> Table:

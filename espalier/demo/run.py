@@ -10,22 +10,22 @@ from pathlib import Path
 import onnx_ir as ir
 from rich.markup import escape
 
-from benchmarks.latency import compare_latency
-from benchmarks.memory import compare_memory
+from benchmarks.latency.compare import compare_latency
+from benchmarks.memory.measure import compare_memory
+from contract.repository import Repository
 from espalier.console import console, progress_bars
 from espalier.demo.query import Interrogator, Query, ask_all_ways, png_bytes
 from espalier.demo.report import accuracy_table, queries_table, winnings_table
 from espalier.demo.tune import TunedTask, get_backbone, sample_images, tune_tasks
-from espalier.tree import repository_tree
+from espalier.tables.tree import repository_tree
 from exporter.export import ExportOptions, ExportReport, export_repository
-from exporter.load import load_onnx
-from exporter.sources import LoadTaskModel, Sources
-from exporter.task_model import TaskModel
-from exporter.torch_export import BackboneExporter
+from exporter.open_models import LoadTaskModel, Sources
+from exporter.sources.onnx_file import load_onnx
+from exporter.sources.task_model import TaskModel
+from exporter.torch.export import BackboneExporter
 from serving.engines.base import Array
-from serving.repository import Repository
 from serving.server import BackgroundServer, run
-from tuning.backbone import Backbone, save_backbone
+from tuning.network.backbone import Backbone, save_backbone
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class DemoTask:
     """A task on the digits and where in the network it is tuned.
 
-    data: a name in `tuning.digits`. depth: where the tuned block lies, as a share of the blocks; None for a linear probe.
+    data: a name in `tuning.data.digits`. depth: where the tuned block lies, as a share of the blocks; None for a linear probe.
     """
 
     name: str

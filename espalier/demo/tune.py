@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from contract.preprocessing import Preprocessing
 from espalier.console import say
 from espalier.demo.tasks import TASKS, DemoTask
 from serving.engines.base import Array
-from serving.preprocessing import Preprocessing
-from tuning.backbone import Backbone, load_backbone, save_backbone
-from tuning.checkpoint import TaskCheckpoint, load_task, save_task
-from tuning.digits import digit_task
+from tuning.data.digits import digit_task
 from tuning.errors import CannotWrite, NoCacheFolder, TuningError
-from tuning.files import cache_folder
-from tuning.fit import FitOptions, Subset, fit, pretrain
+from tuning.network.backbone import Backbone, load_backbone, save_backbone
+from tuning.network.checkpoint import TaskCheckpoint, load_task, save_task
+from tuning.network.files import cache_folder
+from tuning.training.fit import FitOptions, Subset, fit, pretrain
 
 # A narrow ResNet-18 at 64 pixels: 32 million MACs, as much as two minutes on two cores can train for all tasks and baselines.
 NETWORK = "resnet18"

@@ -9,10 +9,10 @@ from typing import ClassVar, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.histogram import EMPTY, Histogram
+from contract.plan import ExecutionPlan
+from contract.repository.model import Repository, Segment
 from serving.errors import ServingError
-from serving.observe.histogram import EMPTY, Histogram
-from serving.plan import ExecutionPlan
-from serving.repository.model import Repository, Segment
 
 Array = NDArray[np.generic]
 

@@ -12,22 +12,22 @@ from typing import ClassVar
 
 import numpy as np
 
-from serving.dtypes import NUMPY_DTYPES
+from contract.dtypes import NUMPY_DTYPES
+from contract.plan import ExecutionPlan
+from contract.repository.model import Repository, Segment
+from contract.system import available_cores, have_cores, waited_for_cores_s
 from serving.engines.base import Answer, Array, Call, SegmentStatistics
-from serving.engines.batches import RunSegment
-from serving.engines.cores import available_cores, have_cores, waited_for_cores_s
-from serving.engines.counting import RunCounter
-from serving.engines.efficiency import RowLimits
-from serving.engines.lanes import Lanes, halving
-from serving.engines.loading import SegmentFile
-from serving.engines.opening import PROVIDERS as PROVIDERS
-from serving.engines.opening import session_options as session_options
-from serving.engines.providers import CPU
-from serving.engines.scheduler import MAX_QUEUE_ROWS, Scheduler
-from serving.engines.sessions import SessionStore, SessionStoreOptions
-from serving.plan import ExecutionPlan
-from serving.repository.model import Repository, Segment
-from serving.threads import to_thread
+from serving.engines.onnxruntime.loader import SegmentFile
+from serving.engines.onnxruntime.providers import CPU
+from serving.engines.onnxruntime.session import PROVIDERS as PROVIDERS
+from serving.engines.onnxruntime.session import session_options as session_options
+from serving.engines.scheduling.batch_size_profile import RowLimits
+from serving.engines.scheduling.batches import RunSegment
+from serving.engines.scheduling.scheduler import MAX_QUEUE_ROWS, Scheduler
+from serving.engines.scheduling.thread_allocation import Lanes, halving
+from serving.engines.sessions.store import SessionStore, SessionStoreOptions
+from serving.engines.statistics import RunCounter
+from serving.process.threads import to_thread
 
 
 @dataclass(frozen=True)

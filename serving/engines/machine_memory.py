@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from serving.engines.cores import CGROUP_FILE, CGROUP_ROOT, cgroup_folders
+from contract.system import CGROUP_FILE, CGROUP_ROOT, cgroup_folders
 
 
 def available_memory_bytes() -> int:

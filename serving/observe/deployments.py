@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from contract.repository.model import Task
 from serving.errors import ServingError
 from serving.observe.events import Observer
-from serving.repository.model import Task
 
 log = logging.getLogger("serving.deployments")
 Tasks = Mapping[str, Task]

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse, Response
 
 from serving.observe.prometheus import CONTENT_TYPE, Metrics
-from serving.threads import to_thread
+from serving.process.threads import to_thread
 
 
 def metrics_routes(metrics: Metrics) -> APIRouter:

@@ -7,9 +7,9 @@ from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from contract.histogram import DURATION_BOUNDS_S, Histogram
 from serving.catalog import Model
 from serving.engines.base import SegmentStatistics
-from serving.observe.histogram import DURATION_BOUNDS_S, Histogram
 from serving.observe.reported import Reported, reported
 from serving.statistics import ModelStatistics, ModelVersion
 

@@ -1,6 +1,6 @@
 """The metrics of one server, for Prometheus. docs/metrics.md has a row for each; a test keeps the two together.
 
-Requests pay for counting only (serving/statistics.py, serving/engines/counting.py): metrics are made when they are asked for.
+Requests pay for counting only (serving/statistics.py, serving/engines/statistics.py): metrics are made when they are asked for.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from contract.histogram import DurationCounter
 from serving.engines.base import SegmentRun
 from serving.observe.events import RequestRecord, Silent
 from serving.observe.families import duration_family, model_families, queue_family, segment_families, triton_families
-from serving.observe.histogram import DurationCounter
 from serving.observe.text import render
 from serving.router import Router
 

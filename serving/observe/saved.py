@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from serving.plan import ExecutionPlan
-from serving.repository.model import Repository, Task
+from contract.plan import ExecutionPlan
+from contract.repository.model import Repository, Task
 
 
 class SavedSteps:

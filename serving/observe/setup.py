@@ -11,7 +11,7 @@ from serving.errors import ExtraNeeded
 from serving.observe.events import Observer, Observers
 from serving.observe.logs import AccessLog
 from serving.observe.prometheus import Metrics
-from serving.threads import to_thread
+from serving.process.threads import to_thread
 
 if TYPE_CHECKING:
     from serving.observe.traces import Traces

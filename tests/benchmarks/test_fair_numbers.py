@@ -12,21 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from benchmarks.deploy_results import Change, Round, Timeline
-from benchmarks.deploy_results import Options as TimelineOptions
-from benchmarks.memory import separate_resident
+from benchmarks.deploy.benchmark import _headline as deploy_headline
+from benchmarks.deploy.benchmark import _table as deploy_table
+from benchmarks.deploy.benchmark import tail
+from benchmarks.deploy.results import Change, Round, Timeline
+from benchmarks.deploy.results import Options as TimelineOptions
+from benchmarks.framework.result import Plot, Series
+from benchmarks.harness.noise import Settled
+from benchmarks.harness.open_loop import Ask, Request, find_capacity
+from benchmarks.harness.timing import Timing
+from benchmarks.memory.measure import separate_resident
 from benchmarks.merge.benchmark import _headline as merge_headline
 from benchmarks.merge.measure import ONNX, TORCH, Group
-from benchmarks.networks import network_options
-from benchmarks.open_loop import Ask, Request, find_capacity
+from benchmarks.models.networks import network_options
 from benchmarks.peers.measure import Plan, Row
 from benchmarks.peers.tables import throughput_table
-from benchmarks.suite.deploy import _headline as deploy_headline
-from benchmarks.suite.deploy import _table as deploy_table
-from benchmarks.suite.deploy import tail
-from benchmarks.suite.noise import Settled
-from benchmarks.suite.result import Plot, Series
-from benchmarks.timing import Timing
 from espalier.bench.plots import draw
 
 
@@ -121,5 +121,5 @@ def test_a_separate_network_takes_its_weights_and_not_what_optimising_it_left_fr
 def test_separate_networks_of_the_benchmarks_wait_as_the_engine_does(
     monkeypatch: pytest.MonkeyPatch, threads: int, spin: str
 ) -> None:
-    monkeypatch.setattr("serving.engines.cores.whole_cores", lambda: 2)
+    monkeypatch.setattr("contract.system.whole_cores", lambda: 2)
     assert network_options(threads).get_session_config_entry("session.intra_op.allow_spinning") == spin

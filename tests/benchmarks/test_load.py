@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.closed_loop import Span
-from benchmarks.lanes import cases, main
-from benchmarks.lanes import describe as describe_lanes
-from benchmarks.lanes import measure as measure_lanes
+from benchmarks.framework.errors import NoSuchMeasurement
+from benchmarks.framework.options import Options, Scale
+from benchmarks.harness.closed_loop import Span
+from benchmarks.harness.noise import Settled
+from benchmarks.harness.served import ServerProcess, served
 from benchmarks.load.bare import BareEngine, Setting, choose_setting, settings
 from benchmarks.load.benchmark import knee_in_words, run
 from benchmarks.load.errors import LoadGenMissing, Refused
@@ -26,12 +27,11 @@ from benchmarks.load.mixes import all_tasks, one_task, poisson_times, uniform, z
 from benchmarks.load.senders import Closed, Job, Open, Sent, send
 from benchmarks.load.summary import KneeRule, Percentiles, Point, knee, open_rate, percentile, percentiles
 from benchmarks.load.wires import Wire, address_of, choose_wires, make_requests
-from benchmarks.served import ServerProcess, served
-from benchmarks.suite.errors import NoSuchMeasurement
-from benchmarks.suite.noise import Settled
-from benchmarks.suite.options import Options, Scale
-from benchmarks.tiny import TASKS, write_tiny_family
-from serving.repository import ALL_TASKS, Repository
+from benchmarks.models.tiny import TASKS, write_tiny_family
+from benchmarks.studies.thread_allocation import cases, main
+from benchmarks.studies.thread_allocation import describe as describe_lanes
+from benchmarks.studies.thread_allocation import measure as measure_lanes
+from contract.repository import ALL_TASKS, Repository
 
 latencies = st.lists(st.floats(0.01, 1e6), min_size=1, max_size=300)
 RULE = KneeRule(slowdown=5.0, answered=0.97)

@@ -11,6 +11,10 @@ import timm
 import torch
 from torch import nn
 
+from benchmarks.framework.errors import NoSuchMeasurement
+from benchmarks.framework.options import Options, Runs, Scale
+from benchmarks.harness.noise import Settled, Watch
+from benchmarks.harness.timing import Timing
 from benchmarks.merge.benchmark import run
 from benchmarks.merge.cases import choose_cases
 from benchmarks.merge.device import Device, as_outputs
@@ -21,12 +25,8 @@ from benchmarks.merge.onnx_variants import SIDE_BY_SIDE
 from benchmarks.merge.onnx_variants import block_variants as onnx_block_variants
 from benchmarks.merge.resnet import Streams, make_streams, pairs_within_stages, parts_of, single_blocks, tuned_copy
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED, block_variants, network_variants, suffix_variants
-from benchmarks.suite.errors import NoSuchMeasurement
-from benchmarks.suite.families import CLASSES, Network, Workshop
-from benchmarks.suite.noise import Settled, Watch
-from benchmarks.suite.options import Options, Runs, Scale
-from benchmarks.timing import Timing
-from tuning.backbone import Backbone
+from benchmarks.models.families import CLASSES, Network, Workshop
+from tuning.network.backbone import Backbone
 
 BASIC = Network("resnet18", 32, (), {"channels": [8, 8, 16, 16]})
 BOTTLENECK = Network("resnet26", 32, (), {"channels": [8, 8, 16, 16]})

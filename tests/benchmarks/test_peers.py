@@ -15,7 +15,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from benchmarks.http_wire import Connection
+from benchmarks.framework.errors import NoSuchPeer
+from benchmarks.framework.options import Options
+from benchmarks.harness.http_wire import Connection
+from benchmarks.harness.noise import Watch
+from benchmarks.harness.timing import Timing
+from benchmarks.models.tiny import write_tiny_family, write_tiny_forks
 from benchmarks.peers.benchmark import plan_of
 from benchmarks.peers.lines import count_lines
 from benchmarks.peers.measure import Plan, Row, measure
@@ -26,12 +31,7 @@ from benchmarks.peers.tables import headline, make_result
 from benchmarks.peers.triton_models import write_separate, write_shared
 from benchmarks.peers.wires import Form, RawBody
 from benchmarks.peers.work import Sample, Work, prepare_work
-from benchmarks.suite.errors import NoSuchPeer
-from benchmarks.suite.noise import Watch
-from benchmarks.suite.options import Options
-from benchmarks.timing import Timing
-from benchmarks.tiny import write_tiny_family, write_tiny_forks
-from serving.repository.config import parse_text
+from contract.repository.config import parse_text
 
 STEADY = Watch(lambda: 1.0)
 PLAN = Plan(counts=(1, 2), turns=2, runs=2, clients=2, seconds=0.1, throughput_turns=1, threads=1, ready_s=60, room_bytes=0)

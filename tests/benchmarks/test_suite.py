@@ -16,16 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.machine import machine_facts, source_commit, versions
-from benchmarks.suite.errors import NoSuchNetwork, NotARecord, OnlyInFp32, UnknownBenchmark, UnknownPrecision
-from benchmarks.suite.families import choose_networks
-from benchmarks.suite.noise import LIMIT, Settled, Watch, settle
-from benchmarks.suite.options import Options, Scale
-from benchmarks.suite.record import read_record, run_benchmark
-from benchmarks.suite.registry import BENCHMARKS, Benchmark, check_precisions, find_benchmarks
-from benchmarks.suite.result import Column, Plot, Result, Series, Style, Table, Unit
-from benchmarks.suite.side_by_side import SEPARATE, SIDE_BY_SIDE
-from benchmarks.timing import Timing
+from benchmarks.framework.errors import NoSuchNetwork, NotARecord, OnlyInFp32, UnknownBenchmark, UnknownPrecision
+from benchmarks.framework.options import Options, Scale
+from benchmarks.framework.record import read_record, run_benchmark
+from benchmarks.framework.result import Column, Plot, Result, Series, Style, Table, Unit
+from benchmarks.harness.machine import machine_facts, source_commit, versions
+from benchmarks.harness.noise import LIMIT, Settled, Watch, settle
+from benchmarks.harness.timing import Timing
+from benchmarks.models.families import choose_networks
+from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE
+from benchmarks.registry import BENCHMARKS, Benchmark, check_precisions, find_benchmarks
 
 TIMING = Timing(2.5, 1.0, 3.0, 30)
 WHOLE = Result(
@@ -158,7 +158,7 @@ def test_a_measurement_that_shared_its_cores_is_made_once_more(shares: list[floa
         had += next(left) * 2.0 * cores
         return made()
 
-    with patch("benchmarks.suite.noise.time.perf_counter", lambda: moment):
+    with patch("benchmarks.harness.noise.time.perf_counter", lambda: moment):
         settled = settle(measure, Watch(lambda: 1.0, lambda: had, cores))
     assert (settled.value, settled.runs, settled.noisy) == (runs, runs, noisy)
     assert settled.mark == ("noisy (others 30%)" if noisy else "")
@@ -181,8 +181,8 @@ def test_noise_is_the_same_whichever_loop_was_slower(before: float, after: float
 
 
 def test_the_speedup_if_branches_ran_one_by_one_follows_from_the_time_of_a_branch() -> None:
-    from benchmarks.suite.latency import Measured
-    from benchmarks.suite.latency_bench import Times
+    from benchmarks.latency.benchmark import Measured
+    from benchmarks.latency.variants import Times
 
     # A branch that takes a quarter of the time but a tenth of the MACs: 4 tasks take 3 + 4 x 1 instead of 4 x 4.
     times = Times({"shared": [0.008] * 3, "separate": [0.016] * 3}, trunk_s=0.003, branch_s=0.001, wrong="")
@@ -196,8 +196,8 @@ def test_the_speedup_if_branches_ran_one_by_one_follows_from_the_time_of_a_branc
 
 @pytest.mark.parametrize(("side_by_side", "baseline", "speedup"), [(0.012, SIDE_BY_SIDE, 1.5), (0.017, SEPARATE, 2)])
 def test_the_baseline_is_the_faster_of_the_separate_ones(side_by_side: float, baseline: str, speedup: float) -> None:
-    from benchmarks.suite.latency import Measured
-    from benchmarks.suite.latency_bench import Times
+    from benchmarks.latency.benchmark import Measured
+    from benchmarks.latency.variants import Times
 
     # Medians: the third run of each says nothing.
     seconds = {"shared": [0.008] * 3, SEPARATE: [0.016, 0.016, 0.1], SIDE_BY_SIDE: [side_by_side, side_by_side, 0.001]}

@@ -11,21 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.suite.families import first_tasks, networks
-from benchmarks.suite.latency_bench import Bench
-from benchmarks.suite.merged import write_merged
-from benchmarks.suite.options import Options, Scale
-from benchmarks.suite.record import read_record, run_benchmark
-from benchmarks.suite.registry import BENCHMARKS, Benchmark
-from benchmarks.suite.result import Result
-from benchmarks.suite.side_by_side import SIDE_BY_SIDE, SideBySide, share_out
-from benchmarks.suite.torch_shared import write_by_hand
-from benchmarks.synthetic import Family
-from benchmarks.timing import Timing
-from benchmarks.tiny import TASKS, write_tiny_family, write_tiny_forks
+from benchmarks.framework.options import Options, Scale
+from benchmarks.framework.record import read_record, run_benchmark
+from benchmarks.framework.result import Result
+from benchmarks.harness.timing import Timing
+from benchmarks.latency.torch_shared import write_by_hand
+from benchmarks.latency.variants import Bench
+from benchmarks.models.families import first_tasks, networks
+from benchmarks.models.merged import write_merged
+from benchmarks.models.side_by_side import SIDE_BY_SIDE, SideBySide, share_out
+from benchmarks.models.synthetic import Family
+from benchmarks.models.tiny import TASKS, write_tiny_family, write_tiny_forks
+from benchmarks.registry import BENCHMARKS, Benchmark
+from contract.plan import make_plan
+from contract.repository import Repository
 from serving.engines.embedded import EmbeddedEngine
-from serving.plan import make_plan
-from serving.repository import Repository
 
 pytestmark = pytest.mark.slow
 

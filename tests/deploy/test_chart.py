@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from espalier.commands.engines import check_engine_options
+from espalier.commands.options.engines import check_engine_options
 from espalier.commands.serve import serve
 from tests.deploy.manifests import (
     CASES,

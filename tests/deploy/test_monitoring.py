@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import serving.errors
-from serving.engines.memory import InMemoryEngine
+from serving.engines.in_memory import InMemoryEngine
 from serving.server import BackgroundServer
 from tests.deploy.manifests import DEPLOY, container_of, kserve, load, of_kind, rendered
 from tests.serving.nets import LAYERS, images, make_repository

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from espalier.commands.sizes import parse_size
+from espalier.commands.options.sizes import parse_size
 from tests.deploy.manifests import DEPLOY, ROOT, load
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute

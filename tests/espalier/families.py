@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from serving.repository import Repository, Segment, Step, Task, TensorSpec
+from contract.repository import Repository, Segment, Step, Task, TensorSpec
 
 ROW = TensorSpec("image", "FP32", (4,))
 AGE = TensorSpec("age", "FP32", (2,))

@@ -12,8 +12,8 @@ import pytest
 
 from espalier.cli import main
 from serving.engines.embedded import EngineOptions
-from serving.engines.sessions import SessionStoreOptions
-from serving.protocol.limits import Limits, changed_limits
+from serving.engines.sessions.store import SessionStoreOptions
+from serving.limits import Limits, changed_limits
 from tests.exporter.graphs import Net
 from tests.exporter.test_export import BACKBONE, FAMILY
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from serving.repository import read_repository
+from contract.repository import read_repository
 from tests.espalier.test_cli import espalier
 from tests.nets import tiny_resnet
-from tuning.backbone import save_backbone
+from tuning.network.backbone import save_backbone
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_traces")]
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 import typer
 
+from contract.user_folders import cache_folder
 from espalier.cli import main
-from espalier.commands.tune.training_options import Cache, cache_limits
+from espalier.commands.options.training import Cache, cache_limits
 from espalier.output import Output, escape_what_cannot_be_encoded, open_console
 from exporter.errors import NoScratch
 from exporter.export import ExportOptions, export_repository
-from exporter.sources import Sources
-from exporter.task_model import TaskModel
-from serving.engines.segment_cache import NoCacheFolder, default_cache_folder
-from serving.user_folders import cache_folder
+from exporter.open_models import Sources
+from exporter.sources.task_model import TaskModel
+from serving.engines.onnxruntime.segment_cache import NoCacheFolder, default_cache_folder
 from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
 

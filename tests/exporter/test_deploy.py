@@ -11,6 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract.preprocessing import Preprocessing
+from contract.repository import Repository, Task, TensorSpec, read_repository
+from contract.repository.versions import inherited
+from exporter.add import AddOptions, add_tasks
+from exporter.build.parity import ParityChecker
+from exporter.build.runtime import open_session
 from exporter.deploy import deploy, promote, rollback, undeploy
 from exporter.errors import (
     BadShare,
@@ -23,20 +29,14 @@ from exporter.errors import (
     NothingToRollBackTo,
     ParityError,
 )
-from exporter.extend import AddOptions, add_tasks
 from exporter.gc import collect_garbage, unused_segments
-from exporter.parity import ParityChecker
+from exporter.open_models import Sources
 from exporter.remove import remove_tasks
-from exporter.runtime import open_session
-from exporter.sources import Sources
-from exporter.task_model import TaskModel
-from exporter.versions import inherited
+from exporter.sources.task_model import TaskModel
 from serving.errors import RepositoryError, UnknownTask
-from serving.preprocessing import Preprocessing
-from serving.repository import Repository, Task, TensorSpec, read_repository
-from tests.exporter.faults import Killed, faults_at
+from tests.contract.repository.faults import Killed, faults_at
+from tests.contract.repository.states import names_in, replace_with, state
 from tests.exporter.graphs import SIZE, Net
-from tests.exporter.states import names_in, replace_with, state
 from tests.exporter.test_export import BACKBONE, FAMILY, export
 from tests.exporter.wired import FROZEN, plain
 

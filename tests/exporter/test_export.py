@@ -6,7 +6,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from exporter.choose import CutOptions
+from contract.preprocessing import Preprocessing
+from contract.repository import Repository, read_repository
+from contract.repository.rows import relative_error
 from exporter.errors import (
     AnotherArchitecture,
     BadTaskName,
@@ -19,11 +21,9 @@ from exporter.errors import (
     ParityError,
 )
 from exporter.export import ExportOptions, ExportReport, export_repository
-from exporter.sources import Sources
-from exporter.task_model import TaskModel
-from serving.preprocessing import Preprocessing
-from serving.repository import Repository, read_repository
-from serving.repository.rows import relative_error
+from exporter.open_models import Sources
+from exporter.sharing.choose import CutOptions
+from exporter.sources.task_model import TaskModel
 from tests.exporter.graphs import SIZE, Net
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute

@@ -11,21 +11,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.chain import make_chain
-from exporter.choose import CutOptions
+from contract.repository import Repository, read_repository
+from exporter.add import AddOptions, AddReport, add_tasks
+from exporter.build.parity import ParityChecker
+from exporter.build.rejoin import rejoin
+from exporter.build.repository_chains import contents_of, read_existing
+from exporter.build.runtime import open_session
+from exporter.build.weight_store import WeightStore
 from exporter.errors import NoTasks, UnknownCutRule
-from exporter.existing import contents_of, read_existing
 from exporter.export import ExportOptions, export_repository
-from exporter.extend import AddOptions, AddReport, add_tasks
 from exporter.gc import unused_segments
-from exporter.parity import ParityChecker
-from exporter.passes import canonicalise
-from exporter.rejoin import rejoin
-from exporter.runtime import open_session
-from exporter.sources import Sources
-from exporter.store import WeightStore
-from exporter.task_model import TaskModel
-from serving.repository import Repository, read_repository
+from exporter.graph.chain import make_chain
+from exporter.graph.passes import canonicalise
+from exporter.open_models import Sources
+from exporter.sharing.choose import CutOptions
+from exporter.sources.task_model import TaskModel
 from tests.exporter.wired import FROZEN, clipped, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.repository import ALL_TASKS, Repository, read_repository
 from exporter.errors import LastTask
 from exporter.remove import remove_tasks
 from serving.errors import UnknownTask
-from serving.repository import ALL_TASKS, Repository, read_repository
+from tests.contract.repository.states import names_in, replace_with, state
 from tests.espalier.test_cli import espalier
-from tests.exporter.states import names_in, replace_with, state
 from tests.exporter.test_export import FAMILY, export
 
 # as a whole: the fast part of the suite is to stay under a minute

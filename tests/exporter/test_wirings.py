@@ -12,17 +12,17 @@ import pytest
 import tritonclient.http as http_client
 from tritonclient.utils import InferenceServerException
 
-from exporter.chain import Chain, make_chain
-from exporter.choose import CutOptions
+from contract.plan import make_plan
+from contract.repository import Repository
+from exporter.build.runtime import open_session
 from exporter.errors import BadTaskName, DifferentInput, UnsupportedModel
 from exporter.export import ExportOptions, ExportReport, export_repository
-from exporter.passes import canonicalise
-from exporter.runtime import open_session
-from exporter.sources import Sources
-from exporter.task_model import TaskModel
+from exporter.graph.chain import Chain, make_chain
+from exporter.graph.passes import canonicalise
+from exporter.open_models import Sources
+from exporter.sharing.choose import CutOptions
+from exporter.sources.task_model import TaskModel
 from serving.engines.embedded import EmbeddedEngine
-from serving.plan import make_plan
-from serving.repository import Repository
 from serving.server import BackgroundServer
 from tests.exporter.wired import (
     FROZEN,

@@ -5,18 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from contract.repository import Repository
 from serving.engines.embedded import EmbeddedEngine
-from serving.engines.memory import InMemoryEngine
-from serving.repository import Repository
+from serving.engines.in_memory import InMemoryEngine
 from serving.server import BackgroundServer
 from tests.serving.nets import LAYERS, write_repository
 from tests.serving.stand_in import StandIn
-
-
-@pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """The family of nets.py on disk. Not to be changed: copy it first."""
-    return write_repository(tmp_path_factory.mktemp("repository"))
 
 
 @pytest.fixture
@@ -30,13 +24,6 @@ def server(repository: Repository) -> Iterator[BackgroundServer]:
     """A real server on the embedded engine, one for the whole session."""
     with BackgroundServer(repository.path, http_port=0, grpc_port=0, threads=1) as running:
         yield running
-
-
-@pytest.fixture
-def broken_repository(tmp_path: Path) -> Path:
-    """A copy of the family, to be damaged."""
-    write_repository(tmp_path / "repo")
-    return tmp_path / "repo"
 
 
 @pytest.fixture

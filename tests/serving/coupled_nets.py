@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from serving.repository import ALL_TASKS, Repository, Segment, Step, Task, TensorSpec, read_repository
-from serving.repository.config import all_tasks_config, segment_config, task_config, to_text
-from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Rows
+from contract.repository import ALL_TASKS, Repository, Segment, Step, Task, TensorSpec, read_repository
+from contract.repository.config import all_tasks_config, segment_config, task_config, to_text
+from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Rows
 
 WIDTH, INNER, CLASSES, MAX_ROWS = 16, 8, 3, 6
 ROWS = TensorSpec("rows", "FP32", (WIDTH,))

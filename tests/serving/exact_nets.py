@@ -14,9 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from serving.repository import Repository, Segment, Step, Task, TensorSpec, read_repository
-from serving.repository.config import parse_text, segment_config, task_config, to_text
-from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT
+from contract.repository import Repository, Segment, Step, Task, TensorSpec, read_repository
+from contract.repository.config import parse_text, segment_config, task_config, to_text
+from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT
 from tests.serving.nets import IMAGE, MAX_ROWS, PIXELS
 
 FEATURES, CLASSES = 6, 3

@@ -17,10 +17,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from serving.preprocessing import Preprocessing
-from serving.repository import Repository, Segment, Step, Task, TensorSpec, read_repository
-from serving.repository.config import ALL_TASKS, LABELS_FILE, all_tasks_config, segment_config, task_config, to_text
-from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT
+from contract.preprocessing import Preprocessing
+from contract.repository import Repository, Segment, Step, Task, TensorSpec, read_repository
+from contract.repository.config import ALL_TASKS, LABELS_FILE, all_tasks_config, segment_config, task_config, to_text
+from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT
 
 PREPROCESSING = Preprocessing(height=8, width=8)
 IMAGE = TensorSpec("image", "UINT8", (8, 8, 3))

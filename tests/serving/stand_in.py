@@ -21,9 +21,9 @@ import onnxruntime as ort
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from serving.dtypes import NUMPY_DTYPES, dtype_name
-from serving.engines.opening import session_options
-from serving.repository.config import ModelConfig, parse_text
+from contract.dtypes import NUMPY_DTYPES, dtype_name
+from contract.repository.config import ModelConfig, parse_text
+from serving.engines.onnxruntime.session import session_options
 
 _pb: Any = service_pb2
 Arrays = dict[str, np.ndarray]

@@ -17,16 +17,16 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from serving.engines.memory import InMemoryEngine
+from contract.repository import ALL_TASKS, Canary, Repository, Step
+from serving.engines.in_memory import InMemoryEngine
 from serving.errors import TaskFailed, UnknownModel
 from serving.lifecycle import served_part
-from serving.messages import InferRequest, RequestedOutput
 from serving.observe.prometheus import Metrics
-from serving.repository import ALL_TASKS, Canary, Repository, Step
+from serving.requests import InferRequest, RequestedOutput
 from serving.router import Router
 from serving.server import BackgroundServer
 from tests.serving.nets import LAYERS, images, make_repository, whole
-from tests.serving.test_observe_metrics import samples
+from tests.serving.observe.test_metrics import samples
 
 
 def repository(share: float = 0.25) -> Repository:

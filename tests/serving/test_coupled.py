@@ -21,19 +21,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
+from contract.plan import make_plan
+from contract.repository import ALL_TASKS, Repository, Segment, Step, Task, TensorSpec
+from contract.repository.config import segment_config
+from contract.repository.model import Rows
 from serving.catalog import Catalog
 from serving.coupling import RowsCheck
 from serving.engines.base import Answer, Array, Call
 from serving.engines.embedded import EmbeddedEngine
-from serving.engines.fair_queue import FairQueue
-from serving.engines.flow import Flow
-from serving.engines.memory import InMemoryEngine
+from serving.engines.in_memory import InMemoryEngine
+from serving.engines.scheduling.fair_queue import FairQueue
+from serving.engines.scheduling.plan_execution import Flow
 from serving.errors import EngineError, TooManyRows
 from serving.lifecycle import Lifecycle
-from serving.plan import make_plan
-from serving.repository import ALL_TASKS, Repository, Segment, Step, Task, TensorSpec
-from serving.repository.config import segment_config
-from serving.repository.model import Rows
 from serving.server import BackgroundServer
 from tests.serving import nets
 from tests.serving.coupled_nets import CHAINS, COUPLED, MAX_ROWS, make_segment, some_rows, write_coupled

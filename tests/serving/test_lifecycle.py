@@ -14,15 +14,15 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
+from contract.repository import ALL_TASKS, Canary, read_repository
+from contract.repository.config import LABELS_FILE, all_tasks_config, kept_config, to_text
+from contract.repository.files import CANARY
 from serving.engines.embedded import EmbeddedEngine
-from serving.engines.memory import InMemoryEngine
+from serving.engines.in_memory import InMemoryEngine
 from serving.errors import InvalidRequest, LastModel, LoadFailed, NotATask, UnknownModel
-from serving.messages import InferRequest
 from serving.observe.logs import JsonFormatter
 from serving.observe.prometheus import Metrics
-from serving.repository import ALL_TASKS, Canary, read_repository
-from serving.repository.config import LABELS_FILE, all_tasks_config, kept_config, to_text
-from serving.repository.files import CANARY
+from serving.requests import InferRequest
 from serving.router import Router
 from serving.statistics import MOST_GONE
 from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images, make_repository, make_task, whole, write_repository

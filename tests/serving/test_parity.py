@@ -12,18 +12,18 @@ import numpy as np
 import onnx
 import pytest
 
+from contract.plan import ExecutionPlan
+from contract.repository import ALL_TASKS, Canary, Step, Task, TensorSpec, read_repository
+from contract.repository.config import all_tasks_config, kept_config, segment_config, task_config, to_text
+from contract.repository.record import OutputRecord, ParityRecord
+from contract.repository.sample import sample_rows
 from serving.engines.base import Answer, Array, Call, Engine
 from serving.engines.embedded import EmbeddedEngine
-from serving.engines.memory import InMemoryEngine
+from serving.engines.in_memory import InMemoryEngine
 from serving.errors import LoadFailed, QueueFull, RepositoryError, WrongAnswer
-from serving.messages import InferRequest
 from serving.parity import check_answers
-from serving.plan import ExecutionPlan
 from serving.protocol.status import wire_codes
-from serving.repository import ALL_TASKS, Canary, Step, Task, TensorSpec, read_repository
-from serving.repository.config import all_tasks_config, kept_config, segment_config, task_config, to_text
-from serving.repository.record import OutputRecord, ParityRecord
-from serving.repository.sample import sample_rows
+from serving.requests import InferRequest
 from serving.router import Router
 from tests.serving.nets import IMAGE, LAYERS, Layer, images, make_repository, make_task, whole, write_repository
 

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from serving.classify import best, classification_strings, softmax
-from serving.engines.memory import InMemoryEngine
+from contract.preprocessing import Preprocessing
+from contract.repository import ALL_TASKS, Repository, Task, TensorSpec
+from serving.answers.classes import best, classification_strings, softmax
+from serving.engines.in_memory import InMemoryEngine
 from serving.errors import InvalidRequest, NotAnImage, NoTask, NotReady, TaskFailed, TooManyNames, UnknownModel, UnknownTask
-from serving.messages import InferRequest, RequestedOutput
-from serving.preprocessing import Preprocessing
-from serving.repository import ALL_TASKS, Repository, Task, TensorSpec
+from serving.request_options import Terms
+from serving.requests import InferRequest, RequestedOutput
 from serving.router import Router
 from serving.statistics import ModelStatistics
-from serving.terms import Terms
 from tests.serving.nets import CHAINS, LAYERS, MAX_ROWS, PREPROCESSING, TASK_NAMES, images, make_repository, whole
 
 Result = TypeVar("Result")

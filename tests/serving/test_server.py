@@ -23,14 +23,14 @@ import tritonclient.grpc
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from serving.engines.memory import InMemoryEngine
+from contract.repository import Repository
+from serving.engines.in_memory import InMemoryEngine
 from serving.errors import AddressInUse, InvalidAddress, RepositoryError
-from serving.protocol.http_limits import HttpLimits
-from serving.protocol.http_server import HttpServer
-from serving.repository import Repository
+from serving.process.sockets import listening_socket
+from serving.process.threads import at_work, to_thread
+from serving.protocol.http.connection.limits import HttpLimits
+from serving.protocol.http.connection.server import HttpServer
 from serving.server import BackgroundServer, Server
-from serving.sockets import listening_socket
-from serving.threads import at_work, to_thread
 from tests.serving.nets import IMAGE, LAYERS
 
 pytestmark = pytest.mark.slow

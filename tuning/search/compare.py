@@ -14,18 +14,18 @@ from types import MappingProxyType
 
 from torch import nn
 
-from tuning.backbone import Backbone
-from tuning.blocks import find_blocks
-from tuning.data import TaskData
+from tuning.data.folds import Fold, Rows, draw_rows, make_folds
+from tuning.data.labelled import TaskData
 from tuning.errors import BadOptions
-from tuning.features import FeatureStore
-from tuning.folds import Fold, Rows, draw_rows, make_folds
-from tuning.methods import BASELINES, PROBE_FACTOR, Method, Variants, subtuning
+from tuning.network.backbone import Backbone
+from tuning.network.blocks import find_blocks
 from tuning.search.evaluate import Evaluator, Job
 from tuning.search.ledger import Ledger, Trial, open_ledger
 from tuning.search.search import make_header
-from tuning.trainer import Trainer
-from tuning.training import FitOptions, OnEpoch
+from tuning.training.features import FeatureStore
+from tuning.training.loop import FitOptions, OnEpoch
+from tuning.training.methods import BASELINES, PROBE_FACTOR, Method, Variants, subtuning
+from tuning.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

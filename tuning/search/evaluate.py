@@ -10,15 +10,15 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from tuning.data.folds import Fold, Rows
 from tuning.errors import NonFiniteLoss, TuningError
-from tuning.folds import Fold, Rows
-from tuning.methods import Method
-from tuning.rehearsal import Rehearsal, rehearse
 from tuning.search.ledger import Ledger, Trial
 from tuning.search.score import Score
 from tuning.search.workers import Cancelled, find_workers, run_all
-from tuning.trainer import Prepared, Trainer
-from tuning.training import OnEpoch
+from tuning.training.dry_run import Rehearsal, rehearse
+from tuning.training.loop import OnEpoch
+from tuning.training.methods import Method
+from tuning.training.trainer import Prepared, Trainer
 
 
 class TrialDiverged(TuningError):

@@ -103,10 +103,11 @@ class Header:
 class Trial:
     """One training.
 
-    method: as `tuning.methods` names it. variant: what else tells it from others of the method ("rank 8"), or "". subset: what was tuned.
-    fold: which one it was scored on, None: the test split. seed: of head and order. train_images: how many it learnt from.
-    accuracy: in [0, 1]. loss: mean training loss of the last epoch. lr: peak. seconds: of training and scoring, features that several
-    trainings share not counted. macs: multiply-accumulates that the training took, forward and backward.
+    method: as `tuning.training.methods` names it. variant: what else tells it from others of the method ("rank 8"), or "".
+    subset: what was tuned. fold: which one it was scored on, None: the test split. seed: of head and order.
+    train_images: how many it learnt from. accuracy: in [0, 1]. loss: mean training loss of the last epoch. lr: peak.
+    seconds: of training and scoring, features that several trainings share not counted.
+    macs: multiply-accumulates that the training took, forward and backward.
     """
 
     method: str

@@ -8,21 +8,21 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tuning.backbone import Backbone
-from tuning.data import TaskData, fingerprint
+from tuning.data.folds import Fold, make_folds
+from tuning.data.labelled import TaskData, fingerprint
 from tuning.errors import BadOptions
-from tuning.features import FeatureStore
-from tuning.folds import Fold, make_folds
-from tuning.libraries import versions
-from tuning.macs import block_macs
-from tuning.methods import PROBE_FACTOR, Method, linear_probe, subtuning
+from tuning.network.backbone import Backbone
+from tuning.network.libraries import versions
+from tuning.network.macs import block_macs
 from tuning.search.evaluate import Evaluator
 from tuning.search.greedy import Direction, Selection, StopRule, select
 from tuning.search.ledger import BlockFacts, Contents, Header, open_ledger
 from tuning.search.replay import check_budget, describe_selection, make_preference
 from tuning.search.score import Cost, CostOf, Objective, Score, Subset
-from tuning.trainer import Trainer
-from tuning.training import FitOptions, OnEpoch
+from tuning.training.features import FeatureStore
+from tuning.training.loop import FitOptions, OnEpoch
+from tuning.training.methods import PROBE_FACTOR, Method, linear_probe, subtuning
+from tuning.training.trainer import Trainer
 
 # What decides about a training's result, beside the seed.
 _DECISIVE = ("epochs", "lr", "weight_decay", "batch_size", "views", "flip", "precision")

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tuning.backbone import Backbone
-from tuning.data import TaskData
+from tuning.data.labelled import TaskData
 from tuning.errors import BadOptions
+from tuning.network.backbone import Backbone
 from tuning.transfer.features import TeacherFeatures
 from tuning.transfer.training import TransferOptions
 from tuning.transfer.transfer import Method, Transferred, transfer_features

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from serving.preprocessing import Preprocessing
-from tuning.backbone import Backbone, BackboneSpec
-from tuning.blocks import find_head
-from tuning.data import TaskData
+from contract.preprocessing import Preprocessing
+from tuning.data.labelled import TaskData
 from tuning.errors import BadData, UnsupportedNetwork
-from tuning.normalise import Normalise
+from tuning.network.backbone import Backbone, BackboneSpec
+from tuning.network.blocks import find_head
+from tuning.network.normalise import Normalise
 
 DataFor = Callable[[Preprocessing], TaskData]  # the same images in the same order, prepared for one network or another
 

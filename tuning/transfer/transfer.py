@@ -16,15 +16,15 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from tuning.backbone import Backbone
-from tuning.blocks import replace_head
-from tuning.checkpoint import Provenance, TaskCheckpoint
-from tuning.data import Split, TaskData
+from tuning.data.labelled import Split, TaskData
 from tuning.errors import BadData, BadOptions
-from tuning.fit import evaluate
-from tuning.libraries import versions
-from tuning.normalise import Normalise
-from tuning.trainer import check_data
+from tuning.network.backbone import Backbone
+from tuning.network.blocks import replace_head
+from tuning.network.checkpoint import Provenance, TaskCheckpoint
+from tuning.network.libraries import versions
+from tuning.network.normalise import Normalise
+from tuning.training.fit import evaluate
+from tuning.training.trainer import check_data
 from tuning.transfer.features import DataFor, TeacherFeatures, balance, compute_features, find_single_head, run_with_features
 from tuning.transfer.guides import FeatureRegression, KernelMatch
 from tuning.transfer.training import Guidance, OnStep, Student, TransferOptions, train_guided

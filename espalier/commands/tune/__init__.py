@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from espalier.commands.options.groups import ungroup
 from espalier.commands.tune.active import active
 from espalier.commands.tune.blocks import blocks
 from espalier.commands.tune.compare import compare
 from espalier.commands.tune.costs import costs
 from espalier.commands.tune.fit import fit
 from espalier.commands.tune.greedy import greedy
-from espalier.commands.tune.option_groups import ungroup
 from espalier.commands.tune.plot import plot
 from espalier.commands.tune.pretrain import pretrain
 from espalier.commands.tune.profile import profile

@@ -12,7 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import (
+from espalier.commands.options.training import Augmentation, Learning, Machine, make_fit_options
+from espalier.commands.options.tune import (
     AllImages,
     BackboneOption,
     DataOption,
@@ -23,7 +24,6 @@ from espalier.commands.tune.options import (
     remark,
     write_json,
 )
-from espalier.commands.tune.training_options import Augmentation, Learning, Machine, make_fit_options
 from espalier.console import console, progress_bars
 
 
@@ -70,11 +70,11 @@ def active(
         _choose(backbone, weights, pool, task, count, out, machine.device)
         return
 
-    from tuning.active import check_sizes, compare, summarise
-    from tuning.features import FeatureStore
-    from tuning.fit import find_subset
-    from tuning.methods import subtuning
-    from tuning.trainer import Trainer
+    from tuning.active.margin import check_sizes, compare, summarise
+    from tuning.training.features import FeatureStore
+    from tuning.training.fit import find_subset
+    from tuning.training.methods import subtuning
+    from tuning.training.trainer import Trainer
 
     if report is not None:
         check_writable(report, ".json", "--report", force=force)
@@ -97,9 +97,9 @@ def active(
 
 
 def _choose(backbone: str, weights: Weights, pool: Path, task: Path, count: int, out: Path, device: str) -> None:
-    from tuning.checkpoint import load_task
-    from tuning.compute import find_compute
-    from tuning.unlabelled import rank_pool, write_candidates
+    from tuning.active.unlabelled import rank_pool, write_candidates
+    from tuning.network.checkpoint import load_task
+    from tuning.training.compute import find_compute
 
     tuned = load_task(task)
     loaded = weights.open(backbone, like=tuned.backbone.preprocessing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import BackboneOption, CheckpointOption, Weights
+from espalier.commands.options.tune import BackboneOption, CheckpointOption, Weights
 from espalier.console import console
 
 

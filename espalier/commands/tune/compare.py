@@ -12,9 +12,9 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import AllImages, BackboneOption, DataOption, Weights
-from espalier.commands.tune.search_options import LedgerOption, WorkersOption
-from espalier.commands.tune.training_options import Augmentation, Learning, Machine, make_fit_options
+from espalier.commands.options.search import LedgerOption, WorkersOption
+from espalier.commands.options.training import Augmentation, Learning, Machine, make_fit_options
+from espalier.commands.options.tune import AllImages, BackboneOption, DataOption, Weights
 from espalier.console import console, progress_bars, say
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import BackboneOption, Weights
+from espalier.commands.options.tune import BackboneOption, Weights
 from espalier.console import Report, console, human_bytes, human_macs, progress_bars
 
 if TYPE_CHECKING:
-    from exporter.pricing import AddedCost, Pricing
-    from tuning.backbone import Backbone
+    from exporter.pricing.price import AddedCost, Pricing
+    from tuning.network.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def costs(
     [dim]espalier tune costs --backbone resnet50.a1_in1k --given repo --classes 37[/]
     """
     from espalier.commands.tune.latency import measure_ms
-    from exporter.torch_pricing import open_pricing
+    from exporter.pricing.torch import open_pricing
 
     if json_file is not None and not json_file.parent.is_dir():
         raise typer.BadParameter(f"the folder {json_file.parent} does not exist.", param_hint="--json")

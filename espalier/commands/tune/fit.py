@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.tune.methods import LORA_RANK, MethodOptions, check_method, find_method
-from espalier.commands.tune.options import BackboneOption, DataOption, ForceOption, Images, Weights, check_writable, write_json
+from espalier.commands.options.methods import LORA_RANK, MethodOptions, check_method, find_method
+from espalier.commands.options.training import Augmentation, Learning, Machine, make_fit_options, open_store
+from espalier.commands.options.tune import BackboneOption, DataOption, ForceOption, Images, Weights, check_writable, write_json
 from espalier.commands.tune.seeds import report, run_seeds, seeds_table
-from espalier.commands.tune.training_options import Augmentation, Learning, Machine, make_fit_options, open_store
 from espalier.console import console, progress_bars
 
 _METHODS = (
@@ -81,8 +81,8 @@ def fit(
     wanted = MethodOptions(blocks, all_weights, siamese, warm_head, method, rank, group)
     check_method(wanted)
 
-    from tuning.checkpoint import save_task
-    from tuning.trainer import Trainer
+    from tuning.network.checkpoint import save_task
+    from tuning.training.trainer import Trainer
 
     options = make_fit_options(learning, augmentation, machine)
     loaded = weights.open(backbone)

@@ -10,8 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import BackboneOption, DataOption, Images, Weights
-from espalier.commands.tune.search_options import (
+from espalier.commands.options.search import (
     Candidates,
     GivenOption,
     LedgerOption,
@@ -23,7 +22,8 @@ from espalier.commands.tune.search_options import (
     searching,
     show,
 )
-from espalier.commands.tune.training_options import Augmentation, Machine, make_fit_options
+from espalier.commands.options.training import Augmentation, Machine, make_fit_options
+from espalier.commands.options.tune import BackboneOption, DataOption, Images, Weights
 from espalier.console import console, human_bytes, human_macs
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from espalier.charts.kinds import Kind
-from espalier.commands.tune.options import ForceOption, check_free
+from espalier.commands.options.tune import ForceOption, check_free
 from espalier.console import console
+from espalier.figures.ledgers.kinds import Kind
 
 
 def plot(
@@ -31,7 +31,7 @@ def plot(
 
     [dim]espalier tune plot inverted.jsonl parity.jsonl --out profiles.svg[/]
     """
-    from espalier.charts.files import write_chart
+    from espalier.figures.ledgers.files import write_chart
 
     check_free(out, force=force)
     write_chart(ledgers, out, kind)

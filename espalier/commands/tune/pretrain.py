@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.tune.options import AllImages, DataOption, ForceOption, check_writable
-from espalier.commands.tune.training_options import Augmentation, BatchSizeOption, Learning, LrOption, Machine, make_fit_options
+from espalier.commands.options.training import Augmentation, BatchSizeOption, Learning, LrOption, Machine, make_fit_options
+from espalier.commands.options.tune import AllImages, DataOption, ForceOption, check_writable
 from espalier.console import console, progress_bars
 
 
@@ -42,10 +42,10 @@ def pretrain(
 
     [dim]espalier tune pretrain --network resnet18 --channels 24,48,96,192 --data glyphs:letters --out letters.safetensors[/]
     """
-    from serving.preprocessing import Preprocessing
-    from tuning.backbone import save_backbone
-    from tuning.fit import evaluate
-    from tuning.fit import pretrain as run
+    from contract.preprocessing import Preprocessing
+    from tuning.network.backbone import save_backbone
+    from tuning.training.fit import evaluate
+    from tuning.training.fit import pretrain as run
 
     check_writable(out, force=force)
     how = Preprocessing(image_size, image_size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")

@@ -10,8 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.tune.options import AllImages, BackboneOption, DataOption, ForceOption, Weights, check_writable
-from espalier.commands.tune.training_options import Augmentation, Learning, Machine, make_fit_options
+from espalier.commands.options.training import Augmentation, Learning, Machine, make_fit_options
+from espalier.commands.options.tune import AllImages, BackboneOption, DataOption, ForceOption, Weights, check_writable
 from espalier.console import console, human_bytes, human_macs, progress_bars
 
 
@@ -35,8 +35,8 @@ def prune(
 
     [dim]espalier tune prune --backbone resnet50.a1_in1k --task flowers.safetensors --data flowers/ --out flowers-small.safetensors[/]
     """
-    from tuning.checkpoint import load_task, save_task
-    from tuning.prune import prune_task
+    from tuning.network.checkpoint import load_task, save_task
+    from tuning.pruning.prune import prune_task
 
     check_writable(out, force=force)
     options = make_fit_options(learning, augmentation, machine)

@@ -42,8 +42,8 @@ def replay(
 
     [dim]espalier tune replay search.jsonl --epsilon 0.001,0.005,0.02[/]
     """
-    from espalier.charts.source import open_source
-    from espalier.ledger_report import answers, answers_data, answers_table, summary, summary_tables, what_lacks
+    from espalier.figures.ledgers.source import open_source
+    from espalier.tables.ledger import answers, answers_data, answers_table, summary, summary_tables, what_lacks
     from tuning.search.greedy import StopRule
     from tuning.search.score import Objective
 

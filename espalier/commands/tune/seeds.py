@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from tuning.checkpoint import TaskCheckpoint
-    from tuning.methods import Method
-    from tuning.trainer import Trainer
+    from tuning.network.checkpoint import TaskCheckpoint
+    from tuning.training.methods import Method
+    from tuning.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def run_seeds(
     trainer: Trainer, method: Method, seeds: Sequence[int], on_progress: OnProgress, on_first: OnFirst
 ) -> list[SeedScores]:
     """Train `method` once per seed; `on_first` gets the first seed's checkpoint as soon as it is there."""
-    from tuning.fit import make_checkpoint
+    from tuning.training.fit import make_checkpoint
 
     results = []
     for number, seed in enumerate(seeds):
@@ -73,7 +73,7 @@ def seeds_table(results: Sequence[SeedScores]) -> Table:
 
 def report(trainer: Trainer, method: Method, results: Sequence[SeedScores], checkpoint: Path) -> dict[str, Any]:
     """Return all numbers, options and versions, for JSON."""
-    from tuning.libraries import versions
+    from tuning.network.libraries import versions
 
     mean, deviation = mean_and_deviation([result.test_accuracy for result in results])
     data = trainer.data

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from espalier.console import console
 
 if TYPE_CHECKING:
-    from tuning.backbone import Backbone
+    from tuning.network.backbone import Backbone
     from tuning.search.score import Cost, CostOf
 
 
@@ -18,7 +18,7 @@ def open_costs(backbone: Backbone, given: Path | None, classes: int, latency: bo
     given: a repository that the task would be added to; None: the backbone alone is served. The network is exported once, now.
     """
     from espalier.commands.tune.latency import measure_ms
-    from exporter.torch_pricing import open_pricing
+    from exporter.pricing.torch import open_pricing
     from tuning.search.score import Cost
 
     with console.status("Exporting the backbone, to price subsets"):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.tune.options import DataOption, ForceOption, Images, Weights, check_writable, write_json
+from espalier.commands.options.tune import DataOption, ForceOption, Images, Weights, check_writable, write_json
 from espalier.console import console, progress_bars
 
 if TYPE_CHECKING:
-    from serving.preprocessing import Preprocessing
-    from tuning.data import TaskData
+    from contract.preprocessing import Preprocessing
+    from tuning.data.labelled import TaskData
     from tuning.transfer.compare import Run
     from tuning.transfer.features import TeacherFeatures
     from tuning.transfer.transfer import Method
@@ -86,8 +86,8 @@ def transfer(
     if report is not None:
         check_writable(report, ".json", "--report", force=force)
 
-    from espalier.transfer_table import as_data, methods_table, weights_table
-    from tuning.checkpoint import save_task
+    from espalier.tables.transfer import as_data, methods_table, weights_table
+    from tuning.network.checkpoint import save_task
     from tuning.transfer.compare import mean_weights, run_methods
     from tuning.transfer.features import compute_features
     from tuning.transfer.training import TransferOptions

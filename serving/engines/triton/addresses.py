@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from serving.engines.triton.errors import InvalidTritonUrl
-from serving.sockets import format_address
+from serving.process.sockets import format_address
 
 DEFAULT_PORT = 8001
 _SCHEMES = ("grpc://", "dns:///")

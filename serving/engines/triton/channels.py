@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from serving.engines.admission import Place
+from serving.engines.scheduling.admission import Place
 from serving.engines.triton.addresses import Address, target
 from serving.engines.triton.users import Users
 from serving.errors import DeadlineExceeded

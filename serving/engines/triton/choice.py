@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from contract.plan import ExecutionPlan, make_plan
+from contract.repository.config import ALL_TASKS
+from contract.repository.model import Repository, Step
 from serving.engines.triton.users import Users
 from serving.errors import ServingError
-from serving.plan import ExecutionPlan, make_plan
-from serving.repository.config import ALL_TASKS
-from serving.repository.model import Repository, Step
 
 
 @dataclass(frozen=True)

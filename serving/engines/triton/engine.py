@@ -12,9 +12,11 @@ from typing import ClassVar
 
 import grpc
 
-from serving.engines.admission import Admission, Place
+from contract.plan import ExecutionPlan
+from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Repository, Segment, segment_tensor
 from serving.engines.base import Answer, Array, Call, SegmentRun, SegmentStatistics
-from serving.engines.scheduler import MAX_QUEUE_ROWS
+from serving.engines.scheduling.admission import Admission, Place
+from serving.engines.scheduling.scheduler import MAX_QUEUE_ROWS
 from serving.engines.triton.addresses import Address, parse_urls
 from serving.engines.triton.channels import Line
 from serving.engines.triton.choice import Choices, Ensemble, ensembles_of, unchanged
@@ -22,17 +24,15 @@ from serving.engines.triton.control import TritonServer
 from serving.engines.triton.errors import said, translated
 from serving.engines.triton.fleet import Fleet
 from serving.engines.triton.models import KeptModels, converge, models_of
-from serving.engines.triton.parts import in_parts
 from serving.engines.triton.releases import Releases
 from serving.engines.triton.rollout import roll_out, unload
-from serving.engines.triton.shared_line import SharedLines
+from serving.engines.triton.row_chunks import in_parts
+from serving.engines.triton.shared_memory_channel import SharedLines
+from serving.engines.triton.statistics import TritonSums
 from serving.engines.triton.steps import OF_THE_REQUEST, run_steps
-from serving.engines.triton.sums import TritonSums
 from serving.engines.triton.wire import decode, encode, seconds_left
 from serving.errors import EngineDown, NotReady, ServingError
-from serving.plan import ExecutionPlan
-from serving.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Repository, Segment, segment_tensor
-from serving.threads import to_thread
+from serving.process.threads import to_thread
 
 log = logging.getLogger(__name__)
 _SETTLE_S = 30.0  # that a load waits for requests which are under way to ensembles that it replaces

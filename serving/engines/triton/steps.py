@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from contract.plan import ExecutionPlan
 from serving.engines.base import Answer, Array, Call, SegmentRun
-from serving.engines.flow import Flow, Work
+from serving.engines.scheduling.plan_execution import Flow, Work
 from serving.errors import DeadlineExceeded, NotReady, QueueFull, ServingError
-from serving.plan import ExecutionPlan
 
 RunSegment = Callable[[str, Sequence[Array], int], Awaitable[Sequence[Array]]]
 # What ends a request as a whole, instead of one of its tasks.

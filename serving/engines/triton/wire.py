@@ -8,11 +8,11 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from serving.dtypes import dtype_name
+from contract.dtypes import dtype_name
+from contract.tensors import from_bytes, to_bytes
 from serving.engines.base import Array, Call
-from serving.engines.triton.slabs import Place
+from serving.engines.triton.shared_buffers import Place
 from serving.errors import DeadlineExceeded, EngineError, InvalidRequest
-from serving.protocol.tensors import from_bytes, to_bytes
 
 _pb: Any = service_pb2
 

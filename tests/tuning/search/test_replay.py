@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.espalier.charts.ledgers import RESNET18, Fake, cost_of, greedy, make_header, profile, without
+from tests.espalier.figures.ledgers.ledgers import RESNET18, Fake, cost_of, greedy, make_header, profile, without
 from tuning.errors import BadOptions
 from tuning.search.greedy import StopRule, select
 from tuning.search.ledger import Contents

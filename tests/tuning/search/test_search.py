@@ -16,7 +16,7 @@ from tuning.search.replay import MissingScores, replay
 from tuning.search.score import Cost, Objective, Subset
 from tuning.search.search import SearchOptions, open_search
 from tuning.search.workers import run_all
-from tuning.training import FitOptions
+from tuning.training.loop import FitOptions
 
 OPTIONS = FitOptions(epochs=2, batch_size=12, lr=1e-2)
 SEARCH = SearchOptions(folds=3, workers=2)

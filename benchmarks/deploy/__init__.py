@@ -1,0 +1,1 @@
+"""What deploys do to the requests of other tasks."""

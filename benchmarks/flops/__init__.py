@@ -1,0 +1,1 @@
+"""What sharing saves on paper."""

@@ -1,0 +1,109 @@
+"""What a measurement was made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from contract.system import available_cores
+
+_PACKAGES = (
+    "espalier",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "numpy",
+    "onnx",
+    "torch",
+    "timm",
+    "uvicorn",
+    "grpcio",
+    "tritonclient",
+    "mlcommons-loadgen",
+)
+_VECTORS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
+
+
+def describe_machine() -> str:
+    """Return the processor, the cores that this process may use, and the version of Python, in a line."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{_processor()}, {cores} cores, Python {platform.python_version()}"
+
+
+def machine_facts() -> dict[str, Any]:
+    """Return the hardware and the system under short names.
+
+    memory_bytes: of the machine, 0 where it is not known. gpus: NVIDIA's, by their driver; only `merge` uses them, with torch.
+    """
+    flags = processor_flags()
+    return {
+        "processor": _processor(),
+        "cores": available_cores(),
+        "machine_cores": os.cpu_count(),
+        "vector_instructions": [name for name in _VECTORS if name in flags],
+        "memory_bytes": _memory_bytes(),
+        "gpus": _gpus(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def processor_flags() -> frozenset[str]:
+    """Return the names of what the processor's instruction set has, as Linux writes them; nothing where they are not known."""
+    return frozenset(_cpuinfo("flags").split() or _cpuinfo("Features").split())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what is measured, as far as it is installed."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def source_commit() -> str:
+    """Return the commit of the checkout that this runs from, with "+" when files were changed since; "" outside of one."""
+    if not _git("ls-files", Path(__file__).name):  # installed in an environment that lies in somebody's own repository
+        return ""
+    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    return f"{commit}+" if commit and changes else commit
+
+
+def _git(*arguments: str) -> str:
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 0
+
+
+def _gpus() -> list[str]:
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    lines = [line for file in files for line in file.read_text().splitlines() if line.startswith("Model:")]
+    return [line.partition(":")[2].strip() for line in lines]
+
+
+def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(field: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")

@@ -1,0 +1,1 @@
+"""One request for many tasks: the shared trunk against what one would run without it."""

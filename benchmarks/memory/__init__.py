@@ -1,0 +1,1 @@
+"""Resident memory and disk: shared against separate."""

@@ -1,0 +1,113 @@
+"""Resident memory: a shared repository against separate networks, each measured in a fresh process.
+
+Run as `python -m benchmarks.memory.measure shared REPOSITORY [TASK ...]` (default: all tasks) or `... separate FILE [FILE ...]`: it loads
+what these tasks need, answers one request, and prints the resident bytes that this took beyond the bare process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.models.networks import open_network
+from contract.dtypes import NUMPY_DTYPES
+from contract.plan import make_plan
+from contract.repository import Repository, read_repository
+from serving.engines.embedded import EmbeddedEngine, EngineOptions
+from serving.engines.sessions.store import SessionStoreOptions
+from serving.process.malloc_trim import give_back_freed_memory
+
+
+@dataclass(frozen=True)
+class MemoryComparison:
+    """Resident bytes beyond the bare process after one request for all tasks, and bytes of the model files on disk."""
+
+    shared_resident: int
+    separate_resident: int
+    shared_disk: int
+    separate_disk: int
+
+
+def compare_memory(repository: Path, networks: Mapping[str, Path]) -> MemoryComparison:
+    """Measure `repository` against `networks` (whole task models as ONNX files, by task) in two fresh processes."""
+    return MemoryComparison(
+        shared_resident=shared_resident(repository),
+        separate_resident=separate_resident(networks.values()),
+        shared_disk=sum(file.stat().st_size for file in repository.rglob("*") if file.is_file()),
+        separate_disk=sum(path.stat().st_size for path in networks.values()),
+    )
+
+
+def shared_resident(repository: Path, tasks: Iterable[str] = ()) -> int:
+    """Return the resident bytes that `tasks` of the repository, or all, take in a fresh process."""
+    return _measure("shared", str(repository), *tasks)
+
+
+def separate_resident(networks: Iterable[Path]) -> int:
+    """Return the resident bytes that whole networks take in a fresh process, each in a session of its own."""
+    return _measure("separate", *map(str, networks))
+
+
+def only(repository: Repository, names: Sequence[str]) -> Repository:
+    """Return the repository as it would be with the tasks `names` alone."""
+    tasks = {name: repository.tasks[name] for name in names}
+    used = {step.segment for task in tasks.values() for step in task.steps}
+    segments = {name: segment for name, segment in repository.segments.items() if name in used}
+    return replace(repository, tasks=tasks, segments=segments)
+
+
+def _measure(mode: str, *arguments: str) -> int:
+    command = [sys.executable, "-m", "benchmarks.memory.measure", mode, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(json.loads(result.stdout)["resident_bytes"])
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def _use_shared(path: Path, tasks: Sequence[str]) -> object:
+    whole = read_repository(path)
+    repository = only(whole, tasks or list(whole.tasks))
+    engine = EmbeddedEngine(repository, options=EngineOptions(SessionStoreOptions(1, provider="cpu")))
+    inputs = {
+        spec.name: np.zeros((1, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in next(iter(repository.tasks.values())).inputs
+    }
+    with asyncio.Runner() as runner:
+        runner.run(engine.start())
+        runner.run(engine.infer(make_plan(repository, list(repository.tasks)), inputs))
+    return engine
+
+
+def _use_separate(paths: list[Path]) -> object:
+    sessions = []
+    for path in paths:
+        sessions.append(open_network(path, threads=1))
+        give_back_freed_memory()  # as the engine does: what optimising a network leaves free is no memory that it needs
+    for session in sessions:
+        (spec,) = session.get_inputs()
+        dtype = np.uint8 if spec.type == "tensor(uint8)" else np.float32
+        session.run(None, {spec.name: np.zeros((1, *spec.shape[1:]), dtype)})
+    return sessions
+
+
+def main() -> None:
+    """Measure what the command line says in this process and print it as JSON."""
+    mode, path, *others = sys.argv[1:]
+    before = _resident_bytes()
+    loaded = _use_shared(Path(path), others) if mode == "shared" else _use_separate([Path(file) for file in (path, *others)])
+    print(json.dumps({"resident_bytes": _resident_bytes() - before}))
+    del loaded  # alive until it has been measured
+
+
+if __name__ == "__main__":
+    main()

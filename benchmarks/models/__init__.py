@@ -1,0 +1,1 @@
+"""The networks and repositories that benchmarks measure."""

@@ -1,0 +1,87 @@
+"""The benchmarks by name. To add one: a module with `run(options) -> Result`, and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+
+from benchmarks.framework.errors import OnlyInFp32, UnknownBenchmark
+from benchmarks.framework.options import FP32, Options
+from benchmarks.framework.result import Result
+
+Run = Callable[[Options], Result]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """module: that holds `run`; it is imported when it is needed, for most need torch. about: one line for people.
+
+    precise: whether it measures other precisions than fp32, too. chooses: whether it can be told to measure a part of what it compares.
+    counts: whether it can be told how many runs of each variant to make.
+    """
+
+    name: str
+    about: str
+    module: str
+    precise: bool = False
+    chooses: bool = False
+    counts: bool = False
+
+    def load(self) -> Run:
+        """Return the function. Raises ModuleNotFoundError when something that it needs is not installed."""
+        run: Run = import_module(self.module).run
+        return run
+
+
+# In the order of `espalier bench all` and of the report.
+BENCHMARKS = (
+    Benchmark(
+        "flops", "What sharing saves on paper: MACs, weights and activations for 1 to 32 tasks.", "benchmarks.flops.benchmark"
+    ),
+    Benchmark(
+        "latency",
+        "One request for 1 to 16 tasks: shared trunk, separate networks, torch.",
+        "benchmarks.latency.benchmark",
+        precise=True,
+        chooses=True,
+        counts=True,
+    ),
+    Benchmark(
+        "merge",
+        "Frozen suffixes on one stacked batch, tuned blocks as grouped.",
+        "benchmarks.merge.benchmark",
+        chooses=True,
+        counts=True,
+    ),
+    Benchmark("memory", "Resident memory and disk for 1 to 32 tasks.", "benchmarks.memory.benchmark"),
+    Benchmark(
+        "overhead", "What the server adds to its engine, per request and at most per second.", "benchmarks.overhead.benchmark"
+    ),
+    Benchmark(
+        "load", "A server under load: percentiles, throughput, the knee, MLPerf.", "benchmarks.load.benchmark", chooses=True
+    ),
+    Benchmark("deploy", "The other tasks' latency while one comes and goes.", "benchmarks.deploy.benchmark"),
+    Benchmark(
+        "peers",
+        "The same tasks on FastAPI, LitServe, BentoML, MLServer, Ray Serve and Triton.",
+        "benchmarks.peers.benchmark",
+        chooses=True,
+        counts=True,
+    ),
+)
+
+
+def find_benchmarks(name: str) -> tuple[Benchmark, ...]:
+    """Return the benchmark called `name`, or every one for "all". Raises UnknownBenchmark."""
+    found = tuple(benchmark for benchmark in BENCHMARKS if name in (benchmark.name, "all"))
+    if not found:
+        raise UnknownBenchmark(name, [benchmark.name for benchmark in BENCHMARKS])
+    return found
+
+
+def check_precisions(benchmarks: Iterable[Benchmark], precisions: Iterable[str]) -> None:
+    """Raise OnlyInFp32 where one of `benchmarks` cannot measure one of `precisions`."""
+    plain = [benchmark.name for benchmark in benchmarks if not benchmark.precise]
+    if plain and set(precisions) != {FP32}:
+        raise OnlyInFp32(plain, [benchmark.name for benchmark in BENCHMARKS if benchmark.precise])

@@ -1,1 +1,0 @@
-"""A server under good, bad and hostile requests at once, for as many as you like: `python -m benchmarks.soak --requests 100000`."""

@@ -1,0 +1,1 @@
+"""Measurements that are made once, by `python -m`. Not in the wheel."""

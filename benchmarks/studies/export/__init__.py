@@ -1,0 +1,1 @@
+"""How long an export takes, phase by phase."""

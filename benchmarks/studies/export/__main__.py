@@ -1,0 +1,5 @@
+"""The command: `python -m benchmarks.studies.export`."""
+
+from benchmarks.studies.export.measure import main
+
+main()

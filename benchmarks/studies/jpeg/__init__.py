@@ -1,0 +1,1 @@
+"""From the bytes of a JPEG file to the answer."""

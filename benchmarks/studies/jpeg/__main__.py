@@ -1,0 +1,5 @@
+"""The command: `python -m benchmarks.studies.jpeg`."""
+
+from benchmarks.studies.jpeg.measure import main
+
+main()

@@ -1,0 +1,1 @@
+"""Very many tasks on one backbone, more than fit into memory."""

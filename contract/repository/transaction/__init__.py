@@ -1,0 +1,1 @@
+"""How a repository changes in one step, whatever happens meanwhile. For `contract.repository` only."""

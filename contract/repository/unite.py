@@ -1,0 +1,72 @@
+"""Brings the steps of several tasks together, so that equal computations are one step. Pure functions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Step, Task, TensorSpec, segment_tensor
+
+Tensors = tuple[str, ...]
+
+
+def unite(tasks: Iterable[Task]) -> tuple[list[Step], dict[tuple[str, str], str]]:
+    """Return the tasks' steps without repetition, and under (task, its own name for a tensor) the tensor's name in them.
+
+    The same segment on the same tensors is the same value, whatever the tasks call the result: one name is kept.
+    """
+    united: dict[tuple[str, Tensors], Step] = {}
+    tensors: dict[tuple[str, str], str] = {}
+    for task in tasks:
+        tensors.update({(task.name, spec.name): spec.name for spec in task.inputs})
+        for step in task.steps:
+            inputs = tuple(tensors[task.name, name] for name in step.inputs)
+            kept = united.setdefault((step.segment, inputs), Step(step.segment, inputs, step.outputs))
+            tensors.update({(task.name, name): other for name, other in zip(step.outputs, kept.outputs, strict=True)})
+    return list(united.values()), tensors
+
+
+@dataclass(frozen=True)
+class Copy:
+    """The tensor `source` under one more name, that of the output `spec`; made by a model of its own that copies what it is given."""
+
+    source: str
+    spec: TensorSpec
+
+    @property
+    def model(self) -> str:
+        """Return the name of the model, one for all tensors of a kind; it is of the form that no task may have."""
+        kind = f"{self.spec.dtype} {self.spec.shape}"
+        return f"copy-00-00-{hashlib.sha256(kind.encode()).hexdigest()[:8]}"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec]:
+        """Return what the model takes."""
+        return (TensorSpec(segment_tensor(SEGMENT_INPUT, 0), self.spec.dtype, self.spec.shape),)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec]:
+        """Return what the model gives."""
+        return (TensorSpec(segment_tensor(SEGMENT_OUTPUT, 0), self.spec.dtype, self.spec.shape),)
+
+
+def ensemble_of(tasks: Iterable[Task]) -> tuple[list[Step], list[Copy]]:
+    """Return the steps of one ensemble of all `tasks`, each computation once, and the copies without which Triton could not do that.
+
+    To Triton a tensor has one name, and a step whose outputs nobody asked for is left out even if other steps wait for them. So an
+    output that other steps take too, or that is equal to another task's output, gets a name of its own inside and is copied from it.
+    """
+    tasks = list(tasks)
+    steps, tensors = unite(tasks)
+    outputs = {spec.name: (tensors[task.name, spec.name], spec) for task in tasks for spec in task.outputs}
+    taken = Counter(source for source, _ in outputs.values()) + Counter(name for step in steps for name in step.inputs)
+    copied = {name for name, (source, _) in outputs.items() if source != name or taken[source] > 1}
+    inner = {name: f"inside:{name}" for name in copied}  # no task can be called that
+
+    def renamed(names: Tensors) -> Tensors:
+        return tuple(inner.get(name, name) for name in names)
+
+    copies = [Copy(inner.get(source, source), spec) for name, (source, spec) in outputs.items() if name in copied]
+    return [Step(step.segment, renamed(step.inputs), renamed(step.outputs)) for step in steps], copies

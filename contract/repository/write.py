@@ -1,0 +1,213 @@
+"""Writes a model repository: whole or not at all (`contract.repository.transaction.folder` says what that promises)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from contract.repository import ALL_TASKS, Repository, Segment, Task, read_repository
+from contract.repository.config import (
+    LABELS_FILE,
+    all_tasks_config,
+    copy_configs,
+    kept_config,
+    segment_config,
+    task_config,
+    to_text,
+)
+from contract.repository.copies import copy_model
+from contract.repository.model import DEFAULT_CUT_RULE, Rows
+from contract.repository.read import CANARY, CONFIG_FILE, PREVIOUS
+from contract.repository.transaction.folder import Aside, Waiting, aside, reason, recover, silent
+from contract.repository.transaction.link import link_tree
+from exporter.errors import ExportError, ForeignFiles, NameTaken, NotARepository, OutputExists
+from serving.errors import RepositoryError
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a repository under way.
+
+    repository: its state until now, to be read. folder: where its next state is built; what espalier did not write is there already.
+    """
+
+    repository: Repository
+    folder: Path
+
+    def keep(self, model: str) -> None:
+        """Take the folder of `model` over as it is: the same files, by hard links, or copies where the file system has no links.
+
+        What is kept must not be written to, only replaced or deleted: it still is the old state's file, too.
+        Raises NameTaken when `folder` holds something of that name.
+        """
+        if os.path.lexists(self.folder / model):
+            raise NameTaken(model)
+        link_tree(self.repository.path / model, self.folder / model)
+
+
+def check_output(out: Path, force: bool) -> None:
+    """Raise OutputExists, NotARepository or ForeignFiles unless `out` may be written."""
+    if _is_free(out):
+        return
+    if not force:
+        raise OutputExists(out)
+    try:
+        repository = read_repository(out)
+    except RepositoryError as error:
+        raise NotARepository(out) from error
+    foreign = foreign_entries(repository)
+    if foreign:
+        raise ForeignFiles(out, foreign)
+
+
+def _is_free(out: Path) -> bool:
+    try:
+        return not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    except OSError as error:
+        raise ExportError(f"{out} cannot be read ({reason(error)}).") from error
+
+
+def foreign_entries(repository: Repository) -> list[str]:
+    """Return the names of what stands in the repository's folder beside the models of espalier."""
+    ours = {*repository.segments, *repository.tasks, *repository.copies, ALL_TASKS}
+    return sorted(entry.name for entry in repository.path.iterdir() if entry.name not in ours)
+
+
+@contextmanager
+def written_whole(out: Path, force: bool, waiting: Waiting = silent) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `out` in one step when the block ends well, and vanishes when it does not.
+
+    There is one writer at a time: another one is waited for, which `waiting` is told, and `out` is looked at only then.
+    Raises what `check_output` does, and ExportError when the folder cannot be written; then nothing was changed.
+    """
+    with _writing(out, waiting) as place:
+        check_output(out, force)
+        place.begin()
+        yield place.new
+        place.publish()
+
+
+@contextmanager
+def changed_whole(repo: Path, waiting: Waiting = silent) -> Iterator[Change]:
+    """Yield the change of the repository at `repo`: what is built in its folder takes the place of `repo` in one step at the end.
+
+    Models are kept by name, or written anew; what espalier did not write is kept without a word. One writer at a time, as above.
+    Raises RepositoryError when `repo` is no repository, and ExportError when it cannot be written; then nothing was changed.
+    """
+    recover(repo, waiting)
+    read_repository(repo)  # before anything is made beside what is no repository
+    with _writing(repo, waiting) as place:
+        repository = read_repository(repo)
+        place.begin()
+        change = Change(repository, place.new)
+        for name in foreign_entries(repository):
+            change.keep(name)
+        yield change
+        place.publish()
+
+
+@contextmanager
+def _writing(repo: Path, waiting: Waiting) -> Iterator[Aside]:
+    try:
+        with aside(repo, waiting) as place:
+            yield place
+    except OSError as error:
+        raise ExportError(f"{repo} could not be written ({reason(error)}); nothing was changed.") from error
+
+
+def write_configs(
+    folder: Path,
+    segments: Mapping[str, Segment],
+    tasks: Mapping[str, Task],
+    cuts_left_out: Sequence[str] = (),
+    cut_rule: str = DEFAULT_CUT_RULE,
+) -> Repository:
+    """Write the configurations of `segments` (whose models are there already), `tasks` and all_tasks; return what is there now.
+
+    Raises NameTaken when the folder of a task is there already.
+    """
+    write_models(folder, segments, tasks)
+    return write_all_tasks(folder, tasks.values(), cuts_left_out, cut_rule)
+
+
+def write_models(folder: Path, segments: Mapping[str, Segment], tasks: Mapping[str, Task]) -> None:
+    """Write the configurations of `segments` (whose models are there already) and the ensembles of `tasks` into `folder`.
+
+    The versions that a task keeps are written into its folder. Raises NameTaken when the folder of a task is there already.
+    """
+    for segment in segments.values():
+        _write_new(folder / segment.name / CONFIG_FILE, to_text(segment_config(segment)))
+    for task in tasks.values():
+        _ensemble_folder(folder, task.name, to_text(task_config(task)), task.version)
+        _write_labels(folder / task.name / LABELS_FILE, task)
+        if task.previous is not None:
+            _write_kept(folder / task.name / PREVIOUS, task.previous, to_text(kept_config(task.previous)))
+        if task.canary is not None:
+            _write_kept(folder / task.name / CANARY, task.canary.task, to_text(kept_config(task.canary)))
+
+
+def write_all_tasks(
+    folder: Path, tasks: Iterable[Task], cuts_left_out: Sequence[str] = (), cut_rule: str = DEFAULT_CUT_RULE
+) -> Repository:
+    """Write the ensemble of all `tasks`, whose own folders and segments are in `folder` already; return what is there now.
+
+    An ensemble of that name that is there is replaced.
+    """
+    tasks = list(tasks)
+    if (folder / ALL_TASKS).exists():
+        shutil.rmtree(folder / ALL_TASKS)
+    _ensemble_folder(folder, ALL_TASKS, to_text(all_tasks_config(tasks, cuts_left_out, cut_rule)))
+    for task in tasks:
+        _write_labels(folder / ALL_TASKS / f"{task.name}.{LABELS_FILE}", task)
+    for copy, config in copy_configs(tasks).items():
+        onnx.save(copy_model(copy), model_path(folder, copy.model))
+        _write_new(folder / copy.model / CONFIG_FILE, to_text(config))
+    return read_repository(folder)
+
+
+def write_rows(folder: Path, repository: Repository, rows: Mapping[str, Rows]) -> Repository:
+    """Write into the configurations of segments in `folder` whether their `rows` affect each other; return what is there now."""
+    marked = {name: replace(repository.segments[name], rows=word) for name, word in rows.items()}
+    for segment in marked.values():
+        _write_new(folder / segment.name / CONFIG_FILE, to_text(segment_config(segment)))
+    return replace(repository, segments={**repository.segments, **marked})
+
+
+def model_path(folder: Path, segment: str) -> Path:
+    """Return where the model of `segment` belongs, its folder made, and nothing there that the old state also holds."""
+    path = folder / segment / "1" / "model.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    return path
+
+
+def _write_kept(folder: Path, task: Task, config: str) -> None:
+    folder.mkdir()
+    _write_new(folder / CONFIG_FILE, config)
+    _write_labels(folder / LABELS_FILE, task)
+
+
+def _ensemble_folder(folder: Path, name: str, config: str, version: str = "1") -> None:
+    try:
+        (folder / name).mkdir(parents=True)
+    except FileExistsError:
+        raise NameTaken(name) from None
+    (folder / name / version).mkdir()  # Triton wants a version folder even of an ensemble, which keeps nothing in it
+    _write_new(folder / name / CONFIG_FILE, config)
+
+
+def _write_labels(file: Path, task: Task) -> None:
+    if task.labels:
+        _write_new(file, "".join(f"{label}\n" for label in task.labels))
+
+
+def _write_new(file: Path, text: str) -> None:
+    """Write a file of its own: what stands there may be a link to the old state's, which must not change."""
+    file.unlink(missing_ok=True)
+    file.write_text(text, encoding="utf-8")

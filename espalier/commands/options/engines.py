@@ -1,0 +1,96 @@
+"""Which engine `espalier serve` computes with, and the options that are of use with one of them only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from contract.repository import Repository
+    from serving.engines.base import Engine
+
+_PANEL = "With --engine triton"
+
+
+class EngineKind(StrEnum):
+    """What runs the segments."""
+
+    embedded = "embedded"
+    triton = "triton"
+
+
+EngineOption = Annotated[
+    EngineKind, typer.Option("--engine", help="What computes: ONNX Runtime in this process, or Tritons elsewhere.")
+]
+TritonUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Where Triton's gRPC is: grpc://HOST:8001, several with commas. Of a name, all addresses are used.",
+        rich_help_panel=_PANEL,
+    ),
+]
+TritonSendFiles = Annotated[
+    bool,
+    typer.Option("--triton-send-files", help="Send models to Triton: it has not got this repository.", rich_help_panel=_PANEL),
+]
+TritonSharedMemory = Annotated[
+    bool,
+    typer.Option(
+        "--triton-shared-memory",
+        help="Hand inputs to Tritons on this host in shared memory; their /dev/shm and user have to be ours.",
+        rich_help_panel=_PANEL,
+    ),
+]
+TritonWait = Annotated[
+    float, typer.Option(min=0, help="Seconds that the start waits for a Triton that answers.", rich_help_panel=_PANEL)
+]
+
+_ONLY_WITH = {
+    EngineKind.embedded: (
+        "threads",
+        "instances",
+        "max_batch_rows",
+        "learn_rows",
+        "spin",
+        "provider",
+        "memory_limit",
+        "cache_limit",
+        "verify_segments",
+    ),
+    EngineKind.triton: ("triton_url", "triton_send_files", "triton_shared_memory", "triton_wait_s"),
+}
+
+
+def check_engine_options(context: typer.Context, engine: EngineKind) -> None:
+    """Raise typer.BadParameter when an option was given that `engine` has no use for, or one is missing that it needs."""
+    for other, names in _ONLY_WITH.items():
+        for parameter in context.command.params:
+            source = context.get_parameter_source(parameter.name or "")
+            if other is not engine and parameter.name in names and source is not None and source.name == "COMMANDLINE":
+                raise typer.BadParameter(f"is of use with --engine {other} only.", param_hint=parameter.opts[0])
+    if engine is EngineKind.triton and not context.params["triton_url"]:
+        raise typer.BadParameter(
+            "where is Triton? Give its gRPC address, such as --triton-url grpc://127.0.0.1:8001.", param_hint="--triton-url"
+        )
+
+
+def triton_engine(
+    url: str, send_files: bool, shared_memory: bool, wait_s: float, max_queue_rows: int
+) -> Callable[[Repository], Engine]:
+    """Return a function that makes the engine for a repository. Raises InvalidTritonUrl."""
+    from serving.engines.triton.addresses import parse_urls
+    from serving.engines.triton.engine import TritonEngine, TritonEngineOptions
+    from serving.engines.triton.shared_memory_channel import SHARED_FROM_BYTES
+
+    parse_urls(url)
+    options = TritonEngineOptions(
+        send_files=send_files,
+        wait_s=wait_s,
+        max_queue_rows=max_queue_rows,
+        shared_from_bytes=SHARED_FROM_BYTES if shared_memory else None,
+    )
+    return lambda repository: TritonEngine(repository, url, options)

@@ -1,0 +1,104 @@
+"""The method that the options of `espalier tune fit` name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from espalier.commands.options.tune import parse_subset
+
+if TYPE_CHECKING:
+    from tuning.network.backbone import Backbone
+    from tuning.training.methods import Method
+
+LORA_RANK = 8
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What the command line says of the method. name: of a baseline, with dashes; None for SubTuning of `blocks`.
+
+    blocks: None when nothing was said of them.
+    """
+
+    blocks: str | None
+    all_weights: bool = False
+    siamese: bool = False
+    warm_head: bool = False
+    name: str | None = None
+    rank: int | None = None
+    group: int | None = None
+
+
+def check_method(wanted: MethodOptions) -> None:
+    """Raise BadParameter for options that contradict each other, before anything is loaded."""
+    if wanted.name is None:
+        _check_subtuning(wanted)
+        return
+    if wanted.blocks is not None or wanted.all_weights or wanted.siamese or wanted.warm_head:
+        raise typer.BadParameter(
+            "a named method says itself what is trained; leave out --blocks, --all-weights, --siamese and --warm-head.",
+            param_hint="--method",
+        )
+    known = baseline_names()
+    if wanted.name not in known:
+        raise typer.BadParameter(f"{wanted.name!r} is none of {', '.join(known)}.", param_hint="--method")
+    if wanted.rank is not None and wanted.name != "lora":
+        raise typer.BadParameter("only --method lora has a rank.", param_hint="--rank")
+    if (wanted.group is not None) != (wanted.name == "surgical"):
+        raise typer.BadParameter(
+            "--method surgical, and no other, needs --group: which group of blocks to tune.", param_hint="--group"
+        )
+
+
+def find_method(wanted: MethodOptions, backbone: Backbone, epochs: int) -> Method:
+    """Return the method. Raises BadParameter, or tuning's UnknownBlock, BadOptions, UnsupportedNetwork."""
+    from tuning.network.low_rank import adaptable_layers
+    from tuning.training.fit import choose_method
+    from tuning.training.methods import BASELINES, contiguous_groups, lora, surgical
+
+    check_method(wanted)
+    if wanted.name is None:
+        subset = parse_subset(wanted.blocks or "none")
+        return choose_method(
+            backbone, subset, epochs, all_weights=wanted.all_weights, siamese=wanted.siamese, warm_head=wanted.warm_head
+        )
+    if wanted.name == "lora":
+        return lora(adaptable_layers(backbone.network), wanted.rank or LORA_RANK, epochs)
+    if wanted.name == "surgical":
+        groups = contiguous_groups(backbone.blocks)
+        if not 1 <= (wanted.group or 0) <= len(groups):
+            raise typer.BadParameter(
+                f"this backbone's blocks are in {len(groups)} groups, 1 next to the input.", param_hint="--group"
+            )
+        return surgical(groups[(wanted.group or 1) - 1], epochs)
+    (method,) = next(variants for name, variants in BASELINES.items() if dashed(name) == wanted.name)(backbone.network, epochs)
+    return method
+
+
+def baseline_names() -> tuple[str, ...]:
+    """Return the names of the methods, as the command line writes them."""
+    from tuning.training.methods import BASELINES
+
+    return tuple(map(dashed, BASELINES))
+
+
+def dashed(name: str) -> str:
+    """Return a method's name as the command line writes it."""
+    return name.replace(" ", "-")
+
+
+def _check_subtuning(wanted: MethodOptions) -> None:
+    if wanted.rank is not None or wanted.group is not None:
+        raise typer.BadParameter("give --method lora with --rank, --method surgical with --group.", param_hint="--rank / --group")
+    if wanted.blocks is None:
+        raise typer.BadParameter(
+            "say what to tune: block names, which `espalier tune blocks` lists; none for a new head alone (a linear probe); all; or a "
+            "--method instead.",
+            param_hint="--blocks",
+        )
+    for given, option in ((wanted.siamese, "--siamese"), (wanted.warm_head, "--warm-head")):
+        if given and wanted.blocks == "none":
+            raise typer.BadParameter("makes no difference to a linear probe; say what to tune with --blocks.", param_hint=option)

@@ -1,0 +1,217 @@
+"""Adds tasks to a repository that is there: what is there stays as it is, as far as it is asked to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from contract.repository import Repository, Task
+from contract.repository.rows import relative_error
+from contract.repository.sample import sample_inputs
+from contract.repository.transaction.folder import Waiting, silent
+from contract.repository.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
+from contract.repository.write import Change, changed_whole, write_all_tasks, write_models, write_rows
+from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
+from exporter.build.analysis import Analysis, Progress
+from exporter.build.describe import describe_segment
+from exporter.build.parity import Look, ParityChecker, check_error
+from exporter.build.reference_outputs import SAMPLE_ROWS, answers_of_wholes, with_records
+from exporter.build.repository_chains import Existing, read_existing
+from exporter.build.row_coupling import SegmentJudge
+from exporter.build.scratch import scratch_folder
+from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists, UnlikeRepository
+from exporter.export import check_parity, write_segments
+from exporter.open_models import Sources
+from exporter.sharing.check import check_names, check_output_names
+from exporter.sharing.choose import CutOptions
+from exporter.sharing.plan import SharingPlan
+from exporter.sharing.reuse import Missed
+from exporter.sources.task_model import Tuned
+
+
+@dataclass(frozen=True)
+class AddOptions:
+    """recut: all tasks are cut anew, as an export of them would cut them; otherwise every segment that is there stays.
+
+    replace: tasks of the same names are replaced, and kept as their previous versions. canary: instead, the new ones become canaries
+    of those, with that share of the requests. parity_limit, coupled: as in ExportOptions. cuts: how to cut anew; None: by the rule that
+    the repository was cut by.
+    """
+
+    recut: bool = False
+    replace: bool = False
+    parity_limit: float = 1e-4
+    canary: float | None = None
+    cuts: CutOptions | None = None
+    coupled: bool = False
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What was added.
+
+    before: the tasks until then. kept, new: segments that stayed, and that came.
+    missed: per new task, what it shares but computes itself for want of a cut.
+    parity_errors: of the new tasks against their whole models, and of recut tasks against what they were before.
+    inherited: per task that was there, what the new model lacks and has from the current version: preprocessing, labels.
+    row_remarks: of new segments, whether the rows of a batch affect each other.
+    """
+
+    before: Mapping[str, Task]
+    repository: Repository
+    plan: SharingPlan
+    kept: tuple[str, ...]
+    new: tuple[str, ...]
+    missed: Mapping[str, Missed]
+    parity_errors: Mapping[str, float]
+    remarks: Mapping[str, str]
+    inherited: Mapping[str, tuple[str, ...]]
+    row_remarks: tuple[str, ...] = ()
+
+
+def add_tasks(
+    path: Path,
+    sources: Sources,
+    options: AddOptions,
+    progress: Progress = lambda what, done, total: None,
+    waiting: Waiting = silent,
+) -> AddReport:
+    """Add the tasks of `sources` to the repository at `path`, or none, if what is there is to be cut anew.
+
+    `progress(what, done, total)` is called as work gets done. Segments that no task uses any more stay until `espalier gc`.
+    Raises RepositoryError when `path` is no repository, ExportError otherwise; then the repository is as it was.
+    """
+    if sources.tasks or not options.recut:
+        check_names(sources.tasks)
+    with changed_whole(path, waiting) as change, scratch_folder(path) as scratch:
+        before = change.repository
+        _check_places(before, sources.tasks, options)
+        _check_images(before, sources.tuned)
+        versions = all_versions(before.tasks, coming=sources.tasks)
+        old = replace(before, tasks={name: replace(task, name=name) for name, task in versions.items()})
+        analysis = Analysis(scratch)
+        existing = read_existing(old, analysis.store)
+        if options.recut:
+            answers = staying(before.tasks, coming=sources.tasks, beside=options.canary is not None)
+            addition = plan_anew(old, existing, answers, sources, options.cuts, analysis, progress)
+        else:
+            addition = plan_beside(old, existing, sources, analysis, progress)
+        recut = {name: replace(task, steps=addition.steps[name]) for name, task in versions.items()}
+        coming, plan = addition.coming, addition.plan
+        coming, taken = _inherited(before.tasks, coming)
+        wholes = answers_of_wholes(coming, analysis, progress)
+        coming = with_records(coming, wholes)
+        tasks = _together(before.tasks, recut, coming, options.canary)
+        check_output_names(version for task in tasks.values() for version in task.versions)
+        repository = _write(change, [*tasks.values()], addition, analysis, progress)
+        alone = replace(repository, tasks={**repository.tasks, **coming})
+        judge = _judge(plan, existing, before, options.coupled)
+        errors = check_parity(alone, wholes, options.parity_limit, progress, judge.look)
+        errors |= _check_recut(old, replace(repository, tasks=recut), options.parity_limit, judge.look)
+        repository = write_rows(change.folder, repository, judge.rows)
+    kept = tuple(name for name in plan.segments if name in before.segments)
+    return AddReport(
+        before.tasks,
+        replace(repository, path=path),
+        plan,
+        kept,
+        tuple(name for name in plan.segments if name not in kept),
+        addition.missed,
+        errors,
+        {name: remark for name, remark in analysis.remarks().items() if name in sources.tasks},
+        taken,
+        judge.remarks,
+    )
+
+
+def _check_places(repository: Repository, names: Collection[str], options: AddOptions) -> None:
+    """Raise ExportError unless tasks of the `names` may come as `options` say."""
+    if options.canary is not None and not 0 < options.canary < 1:
+        raise BadShare(options.canary)
+    for name in names:
+        if options.canary is not None:
+            if name not in repository.tasks:
+                raise NothingBesideCanary(name)
+        elif name in repository.tasks and not options.replace:
+            raise TaskExists(name)
+
+
+def _check_images(repository: Repository, tuned: Mapping[str, Tuned]) -> None:
+    """Raise UnlikeRepository for a task that was tuned on other images than those on its backbone that are there take."""
+    for name, task in tuned.items():
+        for there in repository.tasks.values():
+            if there.preprocessing is None or there.provenance.get("backbone_sha256") != task.backbone_sha256:
+                continue
+            if fields := task.preprocessing.differing(there.preprocessing):
+                raise UnlikeRepository(name, task.preprocessing.words(fields), there.name, there.preprocessing.words(fields))
+
+
+def _together(
+    before: Mapping[str, Task], recut: Mapping[str, Task], coming: Mapping[str, Task], canary: float | None
+) -> dict[str, Task]:
+    """Return the tasks as they are when `coming` have come. recut: all versions of those `before`, as they are then."""
+    steps = {(task.name, task.version): task.steps for task in recut.values()}
+    tasks = {name: with_steps(task, steps) for name, task in before.items()}
+    return tasks | {name: _placed(tasks.get(name), task, canary) for name, task in coming.items()}
+
+
+def _inherited(before: Mapping[str, Task], coming: Mapping[str, Task]) -> tuple[dict[str, Task], dict[str, tuple[str, ...]]]:
+    """Return `coming` with what those have from the tasks `before` of their names, and what that is."""
+    tasks, taken = dict(coming), {}
+    for name in coming.keys() & before.keys():
+        tasks[name], words = inherited(before[name], coming[name])
+        if words:
+            taken[name] = words
+    return tasks, taken
+
+
+def _placed(task: Task | None, new: Task, canary: float | None) -> Task:
+    """Return what becomes of `task` when `new` comes. Raises DifferentAnswer."""
+    if task is None:
+        return new
+    if canary is None:
+        return replaced(task, new)
+    if new.outputs != task.outputs:
+        raise DifferentAnswer(task.name, _answer(new), _answer(task))
+    return with_canary(task, new, canary)
+
+
+def _answer(task: Task) -> str:
+    return " and ".join(f"{spec.dtype} rows of shape {list(spec.shape)} in {spec.name!r}" for spec in task.outputs)
+
+
+def _write(change: Change, tasks: Sequence[Task], addition: Addition, analysis: Analysis, progress: Progress) -> Repository:
+    before, plan = change.repository, addition.plan
+    for name in before.segments:
+        change.keep(name)
+    coming = [planned for name, planned in plan.segments.items() if name not in before.segments]
+    write_segments(coming, analysis, change.folder, progress)
+    unchanged = [task.name for task in tasks if task == before.tasks.get(task.name)]
+    for name in unchanged:
+        change.keep(name)
+    changed = {task.name: task for task in tasks if task.name not in unchanged}
+    write_models(change.folder, {planned.name: describe_segment(planned, rows_of(before)) for planned in coming}, changed)
+    return write_all_tasks(change.folder, tasks, plan.cuts_left_out, addition.cut_rule)
+
+
+def _judge(plan: SharingPlan, existing: Existing, before: Repository, coupled: bool) -> SegmentJudge:
+    """Return the judge of the segments that come. What is a part of a segment that was taken as coupled needs no leave again."""
+    coming = {name: segment for name, segment in plan.segments.items() if name not in before.segments}
+    coupled_runs = [run for run in existing.runs if before.segments[run.segment].rows == "coupled"]
+    taken = {block.digest for run in coupled_runs for block in existing.chains[run.task].blocks[run.start : run.stop]}
+    parts = [name for name, segment in coming.items() if not taken.isdisjoint(block.digest for block in segment.blocks)]
+    return SegmentJudge(coming, coming if coupled else parts)
+
+
+def _check_recut(old: Repository, new: Repository, limit: float, look: Look) -> dict[str, float]:
+    """Return the errors of tasks whose steps changed, against their old steps. Raises ParityError."""
+    before, after, errors = ParityChecker(old), ParityChecker(new, look), {}
+    for name, task in old.tasks.items():
+        if task.steps == new.tasks[name].steps:
+            continue
+        inputs = [*sample_inputs(task.inputs, SAMPLE_ROWS).values()]
+        pairs = zip(after.compose(name, inputs), before.compose(name, inputs), strict=True)
+        errors[name] = max(relative_error(found, expected) for found, expected in pairs)
+        check_error(new, name, errors[name], limit)
+    return errors

@@ -1,0 +1,133 @@
+"""Plans what a repository becomes when tasks are added: beside what is there, or with all of it cut anew."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from exporter.build.analysis import Analysis, Progress
+from exporter.graph.chain import Chain
+from exporter.sharing.choose import CUT_RULES, CutOptions
+from exporter.build.describe import NOTHING_TAKEN, describe_steps, describe_task, names_of_tensors
+from exporter.errors import UnknownCutRule
+from exporter.build.repository_chains import Existing, contents_of
+from exporter.sharing.plan import SharingPlan, make_sharing_plan
+from exporter.build.rejoin import rejoin
+from exporter.sharing.reuse import Missed, keep_segments, missed_sharing
+from exporter.open_models import LoadTaskModel, Sources
+from exporter.sources.task_model import TaskModel
+from contract.repository import Repository, Step, Task
+
+Steps = Mapping[str, Sequence[Step]]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What a repository becomes. steps: of each version that was there; coming: the tasks that are added.
+
+    cut_rule: how it is cut then. missed: per new task, what it shares but computes itself for want of a cut.
+    """
+
+    plan: SharingPlan
+    steps: Mapping[str, tuple[Step, ...]]
+    coming: Mapping[str, Task]
+    cut_rule: str
+    missed: Mapping[str, Missed] = field(default_factory=dict)
+
+
+def rows_of(repository: Repository) -> int:
+    """Return the most rows that one run of a model of `repository` takes."""
+    return min(segment.max_batch_rows for segment in repository.segments.values())
+
+
+def plan_beside(old: Repository, existing: Existing, coming: Sources, analysis: Analysis, progress: Progress) -> Addition:
+    """Return what `old`, whose versions are tasks of their own and taken apart `existing`, becomes when all of it stays."""
+    analysis.adopt(existing, old)
+    analysis.read(coming, progress)
+    new, there = [*analysis.tasks.values()], existing.steps
+    cuts = keep_segments(there, new)
+    plan = make_sharing_plan([*existing.chains.values(), *new], analysis.backbone, cuts, contents_of(old))
+    plan = replace(plan, cuts_left_out=old.cuts_left_out)
+    steps = {name: task.steps for name, task in old.tasks.items()}
+    missed = {chain.name: missed_sharing(there, cuts, chain) for chain in new}
+    described = _described(coming.tasks, plan, analysis, old, steps)
+    described = {name: _as_there(task, analysis.tasks[name], existing, old) for name, task in described.items()}
+    return Addition(plan, steps, described, old.cut_rule, missed)
+
+
+def _as_there(task: Task, chain: Chain, existing: Existing, old: Repository) -> Task:
+    """Return `task` with the steps of a version of it that computes the same: what is deployed again changes nothing."""
+    wanted = [tap.address for tap in chain.outputs]
+    for version, there in existing.chains.items():
+        if version.partition("@")[0] == task.name and [tap.address for tap in there.outputs] == wanted:
+            return replace(task, steps=old.tasks[version].steps)
+    return task
+
+
+def plan_anew(
+    old: Repository,
+    existing: Existing,
+    answers: Mapping[str, bool],
+    coming: Sources,
+    cuts: CutOptions | None,
+    analysis: Analysis,
+    progress: Progress,
+) -> Addition:
+    """Return what `old` becomes when all tasks are cut as an export of them would cut them.
+
+    answers: the versions that stay, and whether each answers requests. What answers none decides no cut: it uses the segments that
+    fit it, as a task that is added does. cuts: how to choose them; None: by the rule that `old` was cut by. Raises UnknownCutRule.
+    """
+    cuts = cuts or _cuts_of(old)
+    tasks = _put_together(existing, [old.tasks[name] for name in answers])
+    analysis.read(Sources({**tasks, **coming.tasks}, coming.backbone), progress)
+    kept = [name for name, answering in answers.items() if not answering]
+    plan = _plan(analysis, kept, cuts, contents_of(old))
+    # A name is first given to what answers requests, in which every tensor is made by one segment.
+    steps = {name: task.steps for name, task in old.tasks.items()}
+    live = _steps([name for name, answering in answers.items() if answering], plan, analysis)
+    described = _described(coming.tasks, plan, analysis, old, live)
+    taken = live | {name: task.steps for name, task in described.items()}
+    return Addition(plan, {**steps, **live, **_steps(kept, plan, analysis, taken)}, described, cuts.rule)
+
+
+def _cuts_of(repository: Repository) -> CutOptions:
+    for rule in CUT_RULES:
+        if rule == repository.cut_rule:
+            return CutOptions(rule)
+    raise UnknownCutRule(repository.path, repository.cut_rule, CUT_RULES)
+
+
+def _put_together(existing: Existing, tasks: Iterable[Task]) -> dict[str, LoadTaskModel]:
+    models = existing.models
+
+    def loader(task: Task) -> LoadTaskModel:
+        return lambda: TaskModel(rejoin(task, models), task.labels, task.preprocessing, task.provenance)
+
+    return {task.name: loader(task) for task in tasks}
+
+
+def _plan(analysis: Analysis, kept: Collection[str], cuts: CutOptions, there: Mapping[str, str]) -> SharingPlan:
+    deciding = [chain for name, chain in analysis.tasks.items() if name not in kept]
+    plan = make_sharing_plan(deciding, analysis.backbone, cuts, there)
+    if not kept:
+        return plan
+    others = [analysis.tasks[name] for name in kept]
+    there = {**there, **{name: segment.content for name, segment in plan.segments.items()}}
+    wider = make_sharing_plan([*deciding, *others], analysis.backbone, keep_segments(plan.tasks, others), there)
+    return replace(plan, segments={**wider.segments, **plan.segments}, tasks={**wider.tasks, **plan.tasks})
+
+
+def _steps(
+    names: Iterable[str], plan: SharingPlan, analysis: Analysis, taken: Steps = NOTHING_TAKEN
+) -> dict[str, tuple[Step, ...]]:
+    """Return the steps of the versions `names`, TASK or TASK@VERSION; their outputs are named after the task."""
+    chains = {name: replace(analysis.tasks[name], name=name.partition("@")[0]) for name in names}
+    return {name: describe_steps(chain, plan.tasks[name], names_of_tensors(taken)) for name, chain in chains.items()}
+
+
+def _described(names: Iterable[str], plan: SharingPlan, analysis: Analysis, old: Repository, taken: Steps) -> dict[str, Task]:
+    made = names_of_tensors(taken)
+    return {
+        name: describe_task(analysis.tasks[name], plan.tasks[name], analysis.models[name], rows_of(old), made) for name in names
+    }

@@ -1,0 +1,104 @@
+"""Reads task models one at a time and reduces each to its chain; the graphs stay in memory, their weights on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+
+from exporter.graph.chain import Block, Chain, Network
+from exporter.sharing.check import check_labels, check_together, explain_sharing
+from exporter.errors import ExportError
+from exporter.build.repository_chains import Existing
+from exporter.sources.guard import canonical_form, guarded
+from exporter.build.row_coupling import refuse_random
+from exporter.build.output_names import explain_output_names
+from exporter.sharing.segments import Place
+from exporter.open_models import LoadTaskModel, Sources
+from exporter.build.weight_store import WeightStore
+from exporter.sources.task_model import TaskModel
+from contract.preprocessing import Preprocessing
+from contract.repository import Repository
+
+BACKBONE = "the backbone"
+Progress = Callable[[str, int, int], None]
+
+
+class Analysis:
+    """Task models, taken apart. `scratch`: a folder for the weights, large enough for all different ones."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.store = WeightStore(scratch)
+        self.models: dict[str, TaskModel] = {}
+        self.wholes: dict[str, Path] = {}
+        self.tasks: dict[str, Chain] = {}
+        self.backbone: Chain | None = None
+        self._networks: dict[str, Network] = {}
+        self._existing: dict[str, tuple[Chain, Preprocessing | None]] = {}
+        self._places: dict[Place, Network] = {}
+
+    def adopt(self, existing: Existing, repository: Repository) -> None:
+        """Compare what will be read with the tasks of `repository`, which have been taken apart."""
+        self._existing = {name: (chain, repository.tasks[name].preprocessing) for name, chain in existing.chains.items()}
+        self._places = {place: run.network for place, run in existing.places.items()}
+
+    def read(self, sources: Sources, progress: Progress) -> None:
+        """Read all of `sources` and check that they belong together. Raises ExportError."""
+        loaders: dict[str, LoadTaskModel] = {BACKBONE: sources.backbone} if sources.backbone else {}
+        loaders |= sources.tasks
+        for index, (name, load) in enumerate(loaders.items()):
+            progress("Reading models", index, len(loaders))
+            self._read_one(name, load())
+        chains = self._chains()
+        self.backbone = chains.pop(BACKBONE, None)
+        self.tasks = chains
+        for name, chain in chains.items():
+            check_labels(name, chain, self.models[name].labels)
+            refuse_random(name, (suspect for block in chain.blocks for suspect in block.suspects))
+        progress("Reading models", len(loaders), len(loaders))
+        check_together([*(chain for chain, _ in self._existing.values()), *chains.values()], self.backbone)
+
+    def network_of(self, chain: str, block: Block) -> Network:
+        """Return the network whose graph computes `block` of the chain named `chain`."""
+        return self._places.get((chain, block.index)) or self._networks[chain]
+
+    def remarks(self) -> dict[str, str]:
+        """Return, by task that was read, what to know of it: why it shares nothing, which outputs got other names."""
+        known = self._existing | {name: (chain, self.models[name].preprocessing) for name, chain in self.tasks.items()}
+        if self.backbone:
+            known = {BACKBONE: (self.backbone, self.models[BACKBONE].preprocessing)} | self._existing
+        remarks = {}
+        for name, chain in self.tasks.items():
+            others = {key: other for key, other in known.items() if key != name}
+            reasons = (
+                explain_sharing(chain, self.models[name].preprocessing, others),
+                explain_output_names(name, [tap.name for tap in chain.outputs]),
+            )
+            if any(reasons):
+                remarks[name] = " It ".join(reason for reason in reasons if reason)
+        return remarks
+
+    def _read_one(self, name: str, model: TaskModel) -> None:
+        graph = canonical_form(name, model.model)
+        try:
+            self.store.take_over(graph)
+            self.wholes[name] = self.store.save(graph, f"whole-{len(self.wholes)}")
+        except OSError as error:
+            raise ExportError(f"The weights of {name} cannot be kept in {self.store.folder} ({error.strerror}).") from error
+        with guarded(name):
+            self._networks[name] = Network(name, graph)
+        self.models[name] = replace(model, model=graph)
+
+    def _chains(self) -> dict[str, Chain]:
+        """Return the chain of every network; taps of others that are on a side way of one are taps there, too."""
+        chains = {name: self._chain(name) for name in self._networks}
+        taps = {name: chain.taps for name, chain in chains.items()} | {name: c.taps for name, (c, _) in self._existing.items()}
+        for name, network in self._networks.items():
+            known = frozenset[str]().union(*(other for key, other in taps.items() if key != name)) - taps[name]
+            if network.has_inside(known):
+                chains[name] = self._chain(name, known)
+        return chains
+
+    def _chain(self, name: str, known: Collection[str] = ()) -> Chain:
+        with guarded(name):
+            return self._networks[name].chain(known)

@@ -1,0 +1,107 @@
+"""Turns a sharing plan into what the repository says: segments with their costs, tasks with their steps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from exporter.graph.chain import Chain, Tap
+from exporter.build.output_names import output_names
+from exporter.sharing.plan import PlannedSegment, PlannedStep
+from exporter.sources.task_model import TaskModel
+from contract.repository import Segment, Step, Task, TensorSpec
+from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
+
+NOTHING_TAKEN: Mapping[str, Any] = MappingProxyType({})
+INPUT = "image"  # what clients call the input, where there is one
+V2_DTYPES = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "BFLOAT16": "BF16", "STRING": "BYTES"}
+
+
+def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
+    """Return `planned` as the repository records it."""
+    blocks = planned.blocks
+    return Segment(
+        name=planned.name,
+        inputs=_segment_specs(SEGMENT_INPUT, planned.inputs),
+        outputs=_segment_specs(SEGMENT_OUTPUT, planned.outputs),
+        blocks=(blocks[0].index, blocks[-1].index),
+        digest=planned.digest,
+        max_batch_rows=max_batch_rows,
+        macs=sum(block.macs for block in blocks),
+        parameters=sum(block.parameters for block in blocks),
+        weight_bytes=sum(block.weight_bytes for block in blocks),
+        activation_bytes=sum(tap.row_bytes for tap in planned.outputs),
+        modules=_unique(module for block in blocks for module in block.modules),
+        uncounted=tuple(sorted({operator for block in blocks for operator in block.uncounted})),
+        reason=planned.reason,
+    )
+
+
+def describe_task(
+    chain: Chain, steps: Sequence[PlannedStep], model: TaskModel, max_batch_rows: int, taken: Mapping[str, str] = NOTHING_TAKEN
+) -> Task:
+    """Return the task of `chain` with what a person wants to know of it from `model`. taken: as in `describe_steps`."""
+    inputs, outputs = _input_names(chain), _output_names(chain)
+    return Task(
+        name=chain.name,
+        steps=describe_steps(chain, steps, taken),
+        inputs=tuple(_spec(inputs[tap.address], tap) for tap in chain.inputs),
+        outputs=tuple(_spec(outputs[tap.address], tap) for tap in chain.outputs),
+        max_batch_rows=max_batch_rows,
+        labels=model.labels,
+        preprocessing=model.preprocessing,
+        provenance=model.provenance,
+    )
+
+
+def describe_steps(chain: Chain, steps: Sequence[PlannedStep], taken: Mapping[str, str] = NOTHING_TAKEN) -> tuple[Step, ...]:
+    """Return the steps of the task of `chain`, its tensors named by how they are computed.
+
+    taken: names of tensors in other tasks, with the segments that make them. Where another segment makes the same value, because this
+    task leaves that one half-way and comes back, the name tells also by which it is made.
+    """
+    names, outputs, described = _input_names(chain), _output_names(chain), []
+    for step in steps:
+        names |= {tap.address: outputs.get(tap.address) or _inner_name(tap, step.segment, taken) for tap in step.outputs}
+        inputs, made = (tuple(names[tap.address] for tap in taps) for taps in (step.inputs, step.outputs))
+        described.append(Step(step.segment, inputs, made))
+    return tuple(described)
+
+
+def names_of_tensors(tasks: Mapping[str, Sequence[Step]]) -> dict[str, str]:
+    """Return the names of the tensors of `tasks`, which are given as their steps, with the segments that make them."""
+    return {name: step.segment for steps in tasks.values() for step in steps for name in step.outputs}
+
+
+def _input_names(chain: Chain) -> dict[str, str]:
+    """Return what clients call the inputs, by address."""
+    if len(chain.inputs) == 1:
+        return {chain.inputs[0].address: INPUT}
+    return {tap.address: tap.name for tap in chain.inputs}
+
+
+def _output_names(chain: Chain) -> dict[str, str]:
+    """Return what clients call the outputs, by address."""
+    names = output_names(chain.name, [tap.name for tap in chain.outputs])
+    return {tap.address: name for tap, name in zip(chain.outputs, names, strict=True)}
+
+
+def _inner_name(tap: Tap, segment: str, taken: Mapping[str, str]) -> str:
+    name = f"tap-{tap.address[:16]}"
+    if taken.get(name, segment) == segment:
+        return name
+    return f"tap-{hashlib.sha256(f'{tap.address} by {segment}'.encode()).hexdigest()[:16]}"
+
+
+def _segment_specs(kind: str, taps: Sequence[Tap]) -> tuple[TensorSpec, ...]:
+    return tuple(_spec(segment_tensor(kind, index), tap) for index, tap in enumerate(taps))
+
+
+def _spec(name: str, tap: Tap) -> TensorSpec:
+    return TensorSpec(name, V2_DTYPES.get(tap.dtype, tap.dtype), tap.shape)
+
+
+def _unique(items: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(items))

@@ -1,0 +1,104 @@
+"""What whole task models answer: what their composed segments must answer, too, and what the repository records of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from exporter.build.analysis import Analysis, Progress
+from exporter.build.runtime import open_session, run_session
+from exporter.build.scores import scores_of
+from contract.repository import Task
+from contract.repository.model import Scores
+from contract.repository.record import OutputRecord, ParityRecord, recorded_places
+from contract.repository.rows import spread_of
+from contract.repository.sample import sample_inputs
+
+Array = NDArray[np.generic]
+SAMPLE_ROWS = 4
+# In units of an output's scale. Factors rounded to 11 bits, as TensorFloat-32 and half precision do, moved the outputs of five networks by
+# 0.5 % at most, factors rounded to 8 bits, as bfloat16 does, by 5 %; float32 in another order, by two millionths.
+_TOLERANCE, _COARSE_TOLERANCE = 0.02, 0.1
+_COARSE_DTYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+@dataclass(frozen=True)
+class WholeAnswer:
+    """The outputs of a whole network for SAMPLE_ROWS rows of sample input, each of shape (n, ...), and the record of the first row.
+
+    scores: what the only output is, if it is a vector.
+    """
+
+    outputs: tuple[Array, ...]
+    record: ParityRecord | None
+    scores: Scores = ""
+
+
+def answers_of_wholes(tasks: Mapping[str, Task], analysis: Analysis, progress: Progress) -> dict[str, WholeAnswer]:
+    """Return what the whole network of each of `tasks` answers. Raises ExportError when ONNX Runtime cannot run one."""
+    answers = {}
+    for index, (name, task) in enumerate(tasks.items()):
+        progress("Running whole networks", index, len(tasks))
+        tolerance = _COARSE_TOLERANCE if _is_coarse(analysis.models[name].model) else _TOLERANCE
+        answer = answer_of_whole(task, analysis.wholes[name], tolerance)
+        answers[name] = replace(answer, scores=_scores(analysis.models[name].model, answer.outputs))
+    progress("Running whole networks", len(tasks), len(tasks))
+    return answers
+
+
+def answer_of_whole(task: Task, file: Path, tolerance: float = _TOLERANCE) -> WholeAnswer:
+    """Return what the ONNX file `file`, with the inputs and outputs of `task` in the same order, answers. Raises ExportError."""
+    session = open_session(file)
+    names = [value.name for value in session.get_inputs()]
+    rows = [*sample_inputs(task.inputs, SAMPLE_ROWS).values()]
+
+    def run(count: int) -> tuple[Array, ...]:
+        inputs = {name: values[:count] for name, values in zip(names, rows, strict=True)}
+        return tuple(run_session(session, inputs, f"the whole network of {task.name}"))
+
+    outputs = run(SAMPLE_ROWS)
+    # One row by itself, as a server runs it: a network that is quantised as it runs rounds by what is in the batch.
+    records = tuple(_record(one[0], several) for one, several in zip(run(1), outputs, strict=True))
+    return WholeAnswer(outputs, ParityRecord(records, tolerance) if any(records) else None)
+
+
+def with_records(tasks: Mapping[str, Task], answers: Mapping[str, WholeAnswer]) -> dict[str, Task]:
+    """Return `tasks` with the records of their whole networks, and what their outputs are."""
+    return {name: replace(task, parity=answers[name].record, scores=answers[name].scores) for name, task in tasks.items()}
+
+
+def _scores(model: ir.Model, outputs: Sequence[Array]) -> Scores:
+    return scores_of(model.graph.outputs[0], outputs[0]) if len(outputs) == 1 and outputs[0].ndim == 2 else ""
+
+
+def _record(row: Array, rows: Array) -> OutputRecord | None:
+    """Return what is recorded of an output's `row`; `rows` tell how much it varies.
+
+    That is not less than a tenth of its largest value: rounding grows with values, however little they vary. Numbers that are no
+    fractions are left out, because a rounding error that decides between two classes makes any difference.
+    """
+    values = row.reshape(-1).astype(np.float64)
+    if row.dtype.kind != "f" or not np.isfinite(values).all():
+        return None
+    scale = max(spread_of(rows), float(np.abs(values).max(initial=0.0)) / 10)
+    picked = values[recorded_places(values.size)]
+    return OutputRecord(tuple(_short(value, scale) for value in picked), float(f"{scale:.3g}"))
+
+
+def _short(value: float, scale: float) -> float:
+    """Return `value` to a hundred-thousandth of `scale`, which is far less than any tolerance: the last digits depend on the machine."""
+    return round(float(value), 5 - int(np.floor(np.log10(scale)))) if scale else 0.0
+
+
+def _is_coarse(model: ir.Model) -> bool:
+    """Return whether the network computes with fewer bits than float32 has."""
+    if any(
+        value.const_value is not None and value.const_value.dtype in _COARSE_DTYPES for value in model.graph.initializers.values()
+    ):
+        return True
+    return any("Quantize" in node.op_type or node.op_type.endswith("Integer") for node in model.graph.all_nodes())

@@ -1,0 +1,128 @@
+"""Reads the tasks of a repository back as chains, from the segments themselves: what is added is compared with what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from exporter.graph.chain import Block, Chain, Network, Tap
+from exporter.graph.digests import combined_digest, content_of, source_address
+from exporter.errors import DamagedSegment
+from exporter.sources.onnx_file import load_onnx
+from exporter.graph.passes import canonicalise
+from exporter.sharing.plan import PlannedStep
+from exporter.sharing.segments import Place
+from exporter.build.weight_store import WeightStore
+from contract.repository import Repository, Step, Task, TensorSpec
+
+_ONNX_DTYPES = {"FP32": "FLOAT", "FP16": "FLOAT16", "FP64": "DOUBLE", "BF16": "BFLOAT16", "BYTES": "STRING"}
+
+
+@dataclass(frozen=True)
+class ExistingRun:
+    """A segment where a task uses it: the blocks from `start` to before `stop` of the task's chain. network: its graph."""
+
+    segment: str
+    task: str
+    start: int
+    stop: int
+    network: Network
+
+
+@dataclass(frozen=True)
+class Existing:
+    """The tasks of a repository as chains, and where each segment is in them."""
+
+    chains: Mapping[str, Chain]
+    runs: Sequence[ExistingRun]
+
+    @property
+    def places(self) -> dict[Place, ExistingRun]:
+        """Return for each block of each chain the run that it belongs to."""
+        return {(run.task, index): run for run in self.runs for index in range(run.start, run.stop)}
+
+    @property
+    def models(self) -> dict[str, ir.Model]:
+        """Return the graph of each segment."""
+        return {run.segment: run.network.model for run in self.runs}
+
+    @property
+    def steps(self) -> dict[str, list[PlannedStep]]:
+        """Return the steps of each task."""
+        steps: dict[str, list[PlannedStep]] = {name: [] for name in self.chains}
+        for run in self.runs:
+            steps[run.task].append(PlannedStep.of(run.segment, self.chains[run.task].blocks[run.start : run.stop]))
+        return steps
+
+
+def read_existing(repository: Repository, store: WeightStore) -> Existing:
+    """Return the tasks of `repository`. Raises DamagedSegment when a segment does not compute what its configuration says."""
+    reader = _Reader(repository, store)
+    for task in repository.tasks.values():
+        reader.read(task)
+    return Existing(reader.chains, tuple(reader.runs))
+
+
+def contents_of(repository: Repository) -> dict[str, str]:
+    """Return what tells the segments of `repository` apart, by their names; those that no task uses are among them."""
+    return {
+        segment.name: content_of(segment.digest, ((onnx_dtype(spec), spec.shape) for spec in segment.inputs))
+        for segment in repository.segments.values()
+    }
+
+
+class _Reader:
+    def __init__(self, repository: Repository, store: WeightStore) -> None:
+        self._repository, self._store = repository, store
+        self._models: dict[str, ir.Model] = {}
+        self._applied: dict[tuple[str, tuple[str, ...]], tuple[Network, Chain]] = {}
+        self.chains: dict[str, Chain] = {}
+        self.runs: list[ExistingRun] = []
+
+    def read(self, task: Task) -> None:
+        """Put the task's chain together from its segments."""
+        sources = {spec.name: _source(spec, named=len(task.inputs) > 1) for spec in task.inputs}
+        tensors = dict(sources)
+        blocks: list[Block] = []
+        preprocessing = ""
+        for step in task.steps:
+            inner = step.inputs[0] not in sources
+            network, part = self._apply(step, tuple(tensors[name] for name in step.inputs), inner)
+            preprocessing = preprocessing or ("" if inner else part.preprocessing)
+            start = len(blocks)
+            blocks += [replace(block, index=start + block.index) for block in part.blocks]
+            self.runs.append(ExistingRun(step.segment, task.name, start, len(blocks), network))
+            tensors.update(zip(step.outputs, (tap.address for tap in part.outputs), strict=True))
+        inputs, outputs = _taps(task.inputs, tensors), _taps(task.outputs, tensors)
+        self.chains[task.name] = Chain(task.name, tuple(blocks), inputs, outputs, preprocessing)
+
+    def _apply(self, step: Step, inputs: tuple[str, ...], inner: bool) -> tuple[Network, Chain]:
+        key = step.segment, inputs
+        if key not in self._applied:
+            network = Network(step.segment, self._model(step.segment), inputs, inner=inner)
+            chain = network.chain()
+            if combined_digest([block.digest for block in chain.blocks]) != self._repository.segments[step.segment].digest:
+                raise DamagedSegment(step.segment)
+            self._applied[key] = network, chain
+        return self._applied[key]
+
+    def _model(self, segment: str) -> ir.Model:
+        if segment not in self._models:
+            self._models[segment] = canonicalise(load_onnx(self._repository.model_file(segment)))
+            self._store.take_over(self._models[segment])
+        return self._models[segment]
+
+
+def _source(spec: TensorSpec, *, named: bool) -> str:
+    return source_address(onnx_dtype(spec), spec.shape, spec.name if named else "")
+
+
+def _taps(specs: Sequence[TensorSpec], addresses: Mapping[str, str]) -> tuple[Tap, ...]:
+    return tuple(Tap(spec.name, addresses[spec.name], onnx_dtype(spec), spec.shape) for spec in specs)
+
+
+def onnx_dtype(spec: TensorSpec) -> str:
+    """Return the dtype of `spec` in ONNX's words."""
+    return _ONNX_DTYPES.get(spec.dtype, spec.dtype)

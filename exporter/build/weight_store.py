@@ -1,0 +1,68 @@
+"""Keeps the weights of many networks on disk, equal ones once, so that memory holds the weights of one network at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from exporter.graph.digests import tensor_content, weight_digest
+
+SMALLEST_STORED = 4096  # bytes; smaller weights stay in the graph, a file each would cost more than it saves
+LARGEST_PROTOBUF = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB
+
+
+class WeightStore:
+    """Weights in files named by their content, in `folder`, beside the models that use them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def take_over(self, model: ir.Model) -> None:
+        """Move the large initializers of `model` to files; their tensors are then read on demand.
+
+        The small ones are copied: a tensor of a protobuf message would keep the whole file that it was read from in memory.
+        """
+        for value in model.graph.initializers.values():
+            if value.const_value is None:
+                continue
+            if value.const_value.nbytes >= SMALLEST_STORED:
+                value.const_value = self._stored(value, value.const_value)
+            elif isinstance(value.const_value, ir.serde.TensorProtoTensor):
+                value.const_value = _copied(value.const_value)
+
+    def save(self, model: ir.Model, name: str) -> Path:
+        """Write `model`, whose weights have been taken over, as `name`.onnx; return the file."""
+        path = self.folder / f"{name}.onnx"
+        ir.save(model, path)
+        return path
+
+    def _stored(self, value: ir.Value, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+        file = self.folder / weight_digest(value).hex()
+        if not file.exists():
+            file.write_bytes(tensor_content(tensor))
+        shape = ir.Shape(tensor.numpy().shape)
+        return ir.ExternalTensor(
+            file.name, 0, tensor.nbytes, tensor.dtype, shape=shape, name=str(value.name), base_dir=self.folder
+        )
+
+
+def save_with_weights(model: ir.Model, path: Path) -> None:
+    """Write `model` as one file, or, beyond what one protobuf may hold, with its weights in a file beside it."""
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = _in_memory(value.const_value)
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    ir.save(model, path, external_data=f"{path.name}.data" if size > LARGEST_PROTOBUF else None)
+
+
+def _in_memory(stored: ir.ExternalTensor) -> ir.TensorProtocol:
+    """Return a copy, and let go of the file: a network's weights are needed segment by segment."""
+    copied = _copied(stored)
+    stored.release()
+    return copied
+
+
+def _copied(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    return ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=tensor.name)

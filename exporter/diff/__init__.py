@@ -1,0 +1,1 @@
+"""What differs between two networks: which blocks, and by how much."""

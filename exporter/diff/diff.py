@@ -1,0 +1,184 @@
+"""What differs between two networks: which blocks, and by how much.
+
+Both are brought to canonical form and split as for an export; a block is equal if its digest is. Blocks of equal structure are compared
+weight by weight. The weights are those of the canonical graph: of a torch export, BatchNorm is folded into the convolution before it, so
+that a norm is that of the folded weights, and a changed statistic shows as a change of the convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from exporter.diff.block_alignment import Pair, align
+from exporter.diff.weight_diff import WeightChange, counts, measure, relative_norm
+from exporter.diff.weight_matching import pair_weights
+from exporter.errors import ExportError
+from exporter.graph.chain import Block, Chain, Network, Tap
+from exporter.graph.passes import canonicalise
+from exporter.graph.shapes import name_of
+from exporter.sources.task_model import TaskModel
+
+Kind = Literal["equal", "changed", "altered", "replaced", "removed", "added"]
+
+
+@dataclass(frozen=True)
+class BlockChange:
+    """A block of the first network beside the block of the second that stands in its place; one of them may be missing.
+
+    kind: "equal"; "changed" (other weights); "altered" (the same operators with weights of other sizes, other attributes or integer
+    constants); "replaced" (other operators); "removed" or "added" (only the first or the second network has it).
+    weights: all floating-point weights of the block and integer ones that differ, if `kind` is "changed" or "altered".
+    """
+
+    kind: Kind
+    block: Block | None
+    other: Block | None
+    weights: tuple[WeightChange, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the modules of the block; where the producer recorded none, what its weights are called; else its output's name."""
+        block = self.block or self.other
+        assert block is not None
+        owners = (weight.name.rpartition(".")[0] or weight.name for weight in self.weights)
+        return block.modules or tuple(dict.fromkeys(owners)) or (block.end.name,)
+
+    @property
+    def parameters(self) -> int:
+        """Return the number of weights in the first network, or in the second if only that has the block."""
+        block = self.block or self.other
+        return block.parameters if block is not None else 0
+
+    @property
+    def relative_norm(self) -> float | None:
+        """Return ||b - a|| / ||a|| over all weights of the block; None unless all have equal shapes."""
+        return relative_norm(self.weights)
+
+    @property
+    def largest_change(self) -> float | None:
+        """Return the largest |b - a| of its weights that can be compared."""
+        known = [weight.largest_change for weight in self.weights if weight.largest_change is not None]
+        return float(np.max(known)) if known else None
+
+    @property
+    def changed_weights(self) -> int:
+        """Return how many of `weights` are not the same."""
+        return sum(weight.changed != 0 for weight in self.weights)
+
+
+@dataclass(frozen=True)
+class NetworkDiff:
+    """Two networks side by side, block by block. shared_macs: what both compute on the same tensors from the input on, for one row.
+
+    remarks: what differs apart from the blocks, a sentence each.
+    """
+
+    chain: Chain
+    other: Chain
+    blocks: tuple[BlockChange, ...]
+    shared_macs: int
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def differing(self) -> tuple[BlockChange, ...]:
+        """Return the blocks that are not equal."""
+        return tuple(block for block in self.blocks if block.kind != "equal")
+
+    @property
+    def shared_part(self) -> float:
+        """Return `shared_macs` as a part of the larger network's."""
+        most = max(self.chain.macs, self.other.macs)
+        return self.shared_macs / most if most else float(not self.differing)
+
+
+class NothingInCommon(ExportError):
+    """Two networks that have no block of the same operators."""
+
+    def __init__(self, left: Chain, right: Chain) -> None:
+        super().__init__(
+            f"{left.name} ({len(left.blocks)} blocks) and {right.name} ({len(right.blocks)} blocks) have no block of the same operators, "
+            "so that nothing can be compared; give two networks of one architecture."
+        )
+
+
+def diff_models(name: str, model: TaskModel, other_name: str, other: TaskModel) -> NetworkDiff:
+    """Return what differs between two task models. Both are changed to canonical form in place.
+
+    Raises UnsupportedModel when one of them cannot be split, NothingInCommon when no block of one is like a block of the other.
+    """
+    left, right = Network(name, canonicalise(model.model)), Network(other_name, canonicalise(other.model))
+    chain, other_chain = _chains(left, right)
+    values, other_values = _values(left.model.graph), _values(right.model.graph)
+    changes = tuple(_compare(pair, values, other_values) for pair in align(chain.blocks, other_chain.blocks))
+    if all(change.kind in ("replaced", "removed", "added") for change in changes):
+        raise NothingInCommon(chain, other_chain)
+    made = {tap.address for block in other_chain.blocks for tap in block.outputs}
+    shared = sum(block.macs for block in chain.blocks if block.end.address in made)
+    return NetworkDiff(chain, other_chain, changes, shared, tuple(_remarks(chain, other_chain, model, other)))
+
+
+def _chains(left: Network, right: Network) -> tuple[Chain, Chain]:
+    """Return both chains; a tap of one that is on a side way of the other is a tap there, too."""
+    first, second = left.chain(), right.chain()
+    first_known, second_known = second.taps - first.taps, first.taps - second.taps
+    return (
+        left.chain(first_known) if left.has_inside(first_known) else first,
+        right.chain(second_known) if right.has_inside(second_known) else second,
+    )
+
+
+def _compare(pair: Pair, values: Mapping[str, ir.Value], other_values: Mapping[str, ir.Value]) -> BlockChange:
+    ours, theirs = pair
+    if ours is None or theirs is None:
+        return BlockChange("added" if ours is None else "removed", ours, theirs)
+    if ours.digest == theirs.digest:
+        return BlockChange("equal", ours, theirs)
+    weights = pair_weights(
+        (_find(ours.inputs, values), _find(ours.outputs, values)),
+        (_find(theirs.inputs, other_values), _find(theirs.outputs, other_values)),
+    )
+    if weights is None:
+        return BlockChange("replaced", ours, theirs)
+    kind: Kind = "changed" if ours.structure == theirs.structure else "altered"
+    return BlockChange(kind, ours, theirs, tuple(measure(weight) for weight in weights if counts(weight)))
+
+
+def _values(graph: ir.Graph) -> dict[str, ir.Value]:
+    return {name_of(value): value for value in (*graph.inputs, *(value for node in graph for value in node.outputs))}
+
+
+def _find(taps: Iterable[Tap], values: Mapping[str, ir.Value]) -> list[ir.Value]:
+    return [values[tap.name] for tap in taps]
+
+
+def _remarks(chain: Chain, other: Chain, model: TaskModel, other_model: TaskModel) -> Iterator[str]:
+    if [_type(tap) for tap in chain.inputs] != [_type(tap) for tap in other.inputs]:
+        yield f"The inputs differ: {_types(chain.inputs)} against {_types(other.inputs)}."
+    described = _preprocessing(model, other_model)
+    if described or chain.preprocessing != other.preprocessing:
+        yield f"The preprocessing differs{described}."
+    if [_type(tap) for tap in chain.outputs] != [_type(tap) for tap in other.outputs]:
+        yield f"The outputs differ: {_types(chain.outputs)} against {_types(other.outputs)}."
+    elif model.labels != other_model.labels:
+        yield "The labels differ."
+
+
+def _type(tap: Tap) -> str:
+    return f"{tap.dtype} rows of shape {list(tap.shape)}"
+
+
+def _types(taps: Iterable[Tap]) -> str:
+    return " and ".join(map(_type, taps))
+
+
+def _preprocessing(model: TaskModel, other: TaskModel) -> str:
+    if model.preprocessing is None or other.preprocessing is None:
+        return ""  # its constants are in the graph, their meaning is not recorded
+    ours, theirs = vars(model.preprocessing), vars(other.preprocessing)
+    changes = [f"{name} {value} against {theirs[name]}" for name, value in ours.items() if value != theirs[name]]
+    return f": {', '.join(changes)}" if changes else ""

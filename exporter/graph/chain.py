@@ -1,0 +1,246 @@
+"""A task model as a chain of blocks: what sharing is decided on, without the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import takewhile
+from math import prod
+
+import onnx_ir as ir
+
+from exporter.errors import UnsupportedModel
+from exporter.graph.coupling import Suspect, find_suspects
+from exporter.graph.digests import addresses, block_digest, content_of
+from exporter.graph.macs import PRODUCTS, count_macs
+from exporter.graph.modules import modules_of
+from exporter.graph.partition import Piece, Splitter
+from exporter.graph.shapes import infer, name_of, shape_of
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A tensor at a cut point, or an input or output. `address` hashes how it is computed: equal address, equal value.
+
+    name: the tensor's name in its own model. shape: without the batch axis.
+    """
+
+    name: str = field(compare=False)
+    address: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def rows(self) -> tuple[str, tuple[int, ...]]:
+        """Return the dtype and the shape of one row."""
+        return self.dtype, self.shape
+
+    @property
+    def row_bytes(self) -> int:
+        """Return the size of one row."""
+        return prod(self.shape) * ir.DataType[self.dtype].bitwidth // 8
+
+
+@dataclass(frozen=True)
+class Block:
+    """The part of the network between two neighbouring cut points.
+
+    inputs: first the tap before it, then what else it takes. outputs: the tap after it; several only at the end of a network.
+    structure: the digest without the weights' values. macs: for one row. parameters, weight_bytes: number and size of the weights.
+    modules: the network's modules in it, where the producer recorded them. uncounted: operator types that `macs` leaves out.
+    suspects: operators through which the rows of a batch may affect each other.
+    """
+
+    index: int
+    digest: str
+    structure: str
+    inputs: tuple[Tap, ...]
+    outputs: tuple[Tap, ...]
+    macs: int
+    parameters: int
+    weight_bytes: int
+    modules: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
+    suspects: tuple[Suspect, ...] = ()
+
+    @cached_property
+    def content(self) -> str:
+        """Return what tells it apart from blocks that need a model of their own."""
+        return content_of(self.digest, (tap.rows for tap in self.inputs))
+
+    @property
+    def start(self) -> Tap:
+        """Return the tap before the block."""
+        return self.inputs[0]
+
+    @property
+    def end(self) -> Tap:
+        """Return the tap after the block."""
+        return self.outputs[0]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A network from its inputs to its outputs, as blocks, each after those whose taps it takes.
+
+    Nearly always a plain chain; other outputs branch off, and a Siamese head takes two taps.
+    preprocessing: digest of what stands before the first MAC, "" if nothing does.
+    """
+
+    name: str
+    blocks: tuple[Block, ...] = field(repr=False)
+    inputs: tuple[Tap, ...]
+    outputs: tuple[Tap, ...]
+    preprocessing: str = ""
+
+    @property
+    def macs(self) -> int:
+        """Return the MACs of the whole network for one row."""
+        return sum(block.macs for block in self.blocks)
+
+    @property
+    def taps(self) -> frozenset[str]:
+        """Return the addresses of all tensors between blocks, inputs and outputs included."""
+        return frozenset(tap.address for block in self.blocks for tap in (*block.inputs, *block.outputs))
+
+
+def make_chain(name: str, model: ir.Model) -> Chain:
+    """Return the chain of the canonical `model`. Raises UnsupportedModel when it cannot be split into rows and single tensors."""
+    return Network(name, model).chain()
+
+
+class Network:
+    """A canonical model that is being split. Its graph stays; its weights may lie in files.
+
+    sources: the addresses of its inputs, where it is a part of a network and not all of it. inner: whether the part begins at a tap.
+    Raises UnsupportedModel when it cannot be split into rows and single tensors.
+    """
+
+    def __init__(self, name: str, model: ir.Model, sources: Sequence[str] = (), *, inner: bool = False) -> None:
+        _check_splittable(name, model)
+        self.name, self.model, self._inner = name, model, inner
+        one, other = infer(model, 1), infer(model, 3)
+        self._one, self._other = one.shapes, other.shapes
+        self._suspects = find_suspects(model, one, other)
+        for value in (*model.graph.inputs, *model.graph.outputs):
+            if not self._has_rows(value):
+                raise UnsupportedModel(
+                    name, "inputs and outputs must have the batch size as their first dimension and fixed others."
+                )
+        self._addresses = addresses(model.graph, model.opset_imports, sources)
+
+    def chain(self, known: Collection[str] = ()) -> Chain:
+        """Return the chain; `known` are addresses of taps of other networks, which become taps here if they are on a side way."""
+        blocks = tuple(self._blocks(self._split(known, self._join_weightless)))
+        inputs, outputs = map(self._taps, (self.model.graph.inputs, self.model.graph.outputs))
+        if len({tap.address for tap in outputs}) < len(outputs):
+            names = ", ".join(tap.name for tap in outputs)
+            raise UnsupportedModel(self.name, f"gives the same output twice (among {names}); leave one out.")
+        return Chain(self.name, blocks, inputs, outputs, self._preprocessing_digest())
+
+    def has_inside(self, known: Collection[str]) -> bool:
+        """Whether the network computes one of the tensors with addresses `known`."""
+        return not set(self._addresses.values()).isdisjoint(known)
+
+    def _split(self, known: Collection[str], join: Callable[[list[Piece]], list[Piece]]) -> list[Piece]:
+        return Splitter(self.model.graph, self._has_rows, lambda value: self._addresses[value] in known, join).split()
+
+    def _has_rows(self, value: ir.Value) -> bool:
+        """Whether `value` has the batch on its first axis and nothing else depends on it: only then can rows be split and stacked."""
+        first, second = self._one.get(name_of(value), ()), self._other.get(name_of(value), ())
+        return len(first) > 1 and first[0] == 1 and second[:1] == (3,) and first[1:] == second[1:]
+
+    def _blocks(self, pieces: Sequence[Piece]) -> Iterator[Block]:
+        opsets = self.model.opset_imports
+        for index, piece in enumerate(pieces):
+            weights = [(_dtype(value), value.const_value) for value in _weights(piece) if value.const_value is not None]
+            counted = count_macs(piece.nodes, self._one)
+            yield Block(
+                index=index,
+                digest=block_digest(piece.nodes, piece.inputs, piece.outputs, opsets),
+                structure=block_digest(piece.nodes, piece.inputs, piece.outputs, opsets, structure_only=True),
+                inputs=self._taps(piece.inputs),
+                outputs=self._taps(piece.outputs),
+                macs=counted.total,
+                parameters=sum(int(tensor.size) for dtype, tensor in weights if dtype.is_floating_point()),
+                weight_bytes=sum(int(tensor.nbytes) for _, tensor in weights),
+                modules=modules_of(piece.nodes),
+                uncounted=counted.uncounted,
+                suspects=tuple(dict.fromkeys(self._suspects[node] for node in piece.nodes if node in self._suspects)),
+            )
+
+    def _taps(self, values: Sequence[ir.Value]) -> tuple[Tap, ...]:
+        return tuple(
+            Tap(name_of(value), self._addresses[value], _dtype(value).name, shape_of(value, self._one)[1:]) for value in values
+        )
+
+    def _join_weightless(self, pieces: list[Piece]) -> list[Piece]:
+        """Join what cannot be tuned to its neighbour: a cut point is always in front of something that a task may have changed.
+
+        A piece without weights (an activation, a pooling) goes to the piece before it. What stands before the first MAC (the
+        preprocessing) goes to the piece after it: nobody tunes it, and a cut there would send whole images between segments.
+        """
+        joined: list[Piece] = []
+        for piece in pieces:
+            if joined and (not _has_weights(piece) or self._is_preprocessing(joined[0])):
+                before = joined[-1]
+                inputs = dict.fromkeys((*before.inputs, *piece.inputs[1:]))
+                joined[-1] = Piece(before.nodes + piece.nodes, tuple(inputs), piece.outputs)
+            else:
+                joined.append(piece)
+        return joined
+
+    def _is_preprocessing(self, piece: Piece) -> bool:
+        return not self._inner and piece.inputs[0] in self.model.graph.inputs and not _has_products(piece)
+
+    def _preprocessing_digest(self) -> str:
+        before = list(takewhile(lambda piece: not _has_products(piece), self._split((), lambda pieces: pieces)))
+        if not before:
+            return ""
+        nodes = [node for piece in before for node in piece.nodes]
+        return block_digest(nodes, before[0].inputs, before[-1].outputs, self.model.opset_imports)
+
+
+def _check_splittable(name: str, model: ir.Model) -> None:
+    graph = model.graph
+    if not graph.inputs or not graph.outputs:
+        raise UnsupportedModel(name, "has no input or no output; a task model takes and gives tensors.")
+    for kind, values in (("input", graph.inputs), ("output", graph.outputs)):
+        for value in values:
+            if value.dtype is None:
+                raise UnsupportedModel(name, f"the {kind} {value.name!r} has no known dtype.")
+    for value in graph.inputs:
+        batch, *others = value.shape or (None,)
+        if isinstance(batch, int):
+            raise UnsupportedModel(name, f"the batch size is fixed to {batch}; export it with a dynamic first dimension.")
+        if not all(isinstance(dim, int) for dim in others):
+            raise UnsupportedModel(name, f"the input's shape {value.shape} must be fixed but for the batch size.")
+    _check_dependence(name, graph)
+
+
+def _check_dependence(name: str, graph: ir.Graph) -> None:
+    depending = set(graph.inputs)
+    for node in graph:
+        if any(value in depending for value in node.inputs):
+            depending.update(node.outputs)
+    for value in graph.outputs:
+        if value not in depending or value in graph.inputs:
+            raise UnsupportedModel(name, f"the output {value.name!r} is not computed from an input.")
+
+
+def _has_weights(piece: Piece) -> bool:
+    return any(_dtype(value).is_floating_point() for value in _weights(piece))
+
+
+def _has_products(piece: Piece) -> bool:
+    return any(node.op_type in PRODUCTS for node in piece.nodes)
+
+
+def _weights(piece: Piece) -> list[ir.Value]:
+    used = dict.fromkeys(value for node in piece.nodes for value in node.inputs if value is not None and value.is_initializer())
+    return list(used)
+
+
+def _dtype(value: ir.Value) -> ir.DataType:
+    return value.dtype if value.dtype is not None else ir.DataType.UNDEFINED

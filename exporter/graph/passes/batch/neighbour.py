@@ -1,0 +1,130 @@
+"""Recomputes what depends on the batch size alone from a neighbour: another input of the node that uses it.
+
+A class token is expanded to the batch size and put in front of the patches; the batch size that it needs is that of the patches. So the
+nodes that lead from the batch size to the token are copied, with the patches' shape in place of the image's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from exporter.graph.passes.batch.building import Builder, builder_before
+from exporter.graph.passes.batch.sizes import Size, Sizes
+
+
+@dataclass(frozen=True)
+class _Neighbour:
+    """A value of which the dimension `axis` is `factor` times the batch size."""
+
+    value: ir.Value
+    axis: int
+    factor: int
+
+
+def use_neighbour(node: ir.Node, sizes: Sizes, graph: ir.Graph) -> bool:
+    """Replace the inputs of `node` that depend on the batch size alone, if another input has it on an axis."""
+    if not any(sizes.depends_on_data(value) for value in node.inputs) or node.op_type in ("Shape", "Size"):
+        return False
+    wanted = [index for index, value in enumerate(node.inputs) if _is_foreign(value, node, sizes)]
+    neighbour = _find_neighbour(node, sizes) if wanted else None
+    if neighbour is None:
+        return False
+    copier = _Copier(neighbour, sizes, builder_before(node, graph, "batch"))
+    for index in wanted:
+        value = node.inputs[index]
+        if value is not None:
+            node.replace_input_with(index, copier.copy(value))
+    return bool(wanted)
+
+
+def _is_foreign(value: ir.Value | None, node: ir.Node, sizes: Sizes) -> bool:
+    """Return whether `value` depends on the batch size alone and takes it from elsewhere than the inputs of `node`, in a known way."""
+    if value is None or not sizes.depends_on_batch_alone(value):
+        return False
+    readers = _shape_readers(value, sizes)
+    own = {item for item in node.inputs if sizes.depends_on_data(item)}
+    return not {reader.inputs[0] for reader in readers} <= own and all(sizes.content(reader.outputs[0]) for reader in readers)
+
+
+def _shape_readers(value: ir.Value, sizes: Sizes) -> set[ir.Node]:
+    """Return the nodes that read shapes of data and from which `value` is computed."""
+    found: set[ir.Node] = set()
+    waiting, seen = [value], {value}
+    while waiting:
+        producer = waiting.pop().producer()
+        for item in producer.inputs if producer is not None else ():
+            if producer is not None and sizes.depends_on_data(item):
+                found.add(producer)
+            elif item is not None and item not in seen and sizes.depends_on_batch_alone(item):
+                seen.add(item)
+                waiting.append(item)
+    return found
+
+
+def _find_neighbour(node: ir.Node, sizes: Sizes) -> _Neighbour | None:
+    """Return the data input that has the batch size most plainly: itself rather than a multiple, on the first axis rather than later."""
+    found = []
+    for position, value in enumerate(node.inputs):
+        if value is not None and sizes.depends_on_data(value):
+            axes = enumerate(sizes.shape(value) or ())
+            found += [(size.slope, axis, position, value) for axis, size in axes if size.slope > 0 and size.offset == 0]
+    if not found:
+        return None
+    factor, axis, _, value = min(found, key=lambda item: item[:3])
+    return _Neighbour(value, axis, factor)
+
+
+class _Copier:
+    """Copies computations on the batch size, so that they take it from `neighbour`."""
+
+    def __init__(self, neighbour: _Neighbour, sizes: Sizes, builder: Builder) -> None:
+        self._neighbour = neighbour
+        self._sizes = sizes
+        self._build = builder
+        self._batch: ir.Value | None = None
+        self._copies: dict[ir.Value, ir.Value] = {}
+
+    def copy(self, value: ir.Value) -> ir.Value:
+        """Return `value` as computed from the neighbour."""
+        if not self._sizes.depends_on_batch_alone(value):
+            return value
+        if value not in self._copies:
+            self._copies[value] = self._written_out(value) or self._copied(value)
+        return self._copies[value]
+
+    def _written_out(self, value: ir.Value) -> ir.Value | None:
+        """Return a number or a row of numbers written out: equal numbers give equal nodes, however they were computed."""
+        content = self._sizes.content(value)
+        rank = self._sizes.rank(value)
+        if content is None or rank not in (0, 1) or value.dtype not in (ir.DataType.INT64, None):
+            return None
+        entries = [self._number(size) for size in content]
+        vector = entries[0] if len(entries) == 1 else self._build.node("Concat", entries, {"axis": 0})
+        return self._build.node("Squeeze", [vector]) if rank == 0 else vector
+
+    def _number(self, size: Size) -> ir.Value:
+        if size.is_constant:
+            return self._build.integers([size.offset])
+        number = self._batch_size()
+        if size.slope != 1:
+            number = self._build.node("Mul", [number, self._build.integers([size.slope])])
+        if size.offset:
+            number = self._build.node("Add", [number, self._build.integers([size.offset])])
+        return number
+
+    def _batch_size(self) -> ir.Value:
+        if self._batch is None:
+            shape = self._build.node("Shape", [self._neighbour.value])  # its `start` and `end` would need opset 15
+            self._batch = self._build.node("Gather", [shape, self._build.integers([self._neighbour.axis])], {"axis": 0})
+            if self._neighbour.factor != 1:
+                self._batch = self._build.node("Div", [self._batch, self._build.integers([self._neighbour.factor])])
+        return self._batch
+
+    def _copied(self, value: ir.Value) -> ir.Value:
+        node = value.producer()
+        if node is None:
+            return value
+        outputs = self._build.copy(node, [None if item is None else self.copy(item) for item in node.inputs])
+        return outputs[value.index() or 0]

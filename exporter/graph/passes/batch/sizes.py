@@ -1,0 +1,100 @@
+"""What a graph computes from its batch size alone.
+
+Shapes are inferred, and what is computed from them is evaluated, at two batch sizes; a number that is `slope * batch + offset` with
+whole slope at both is taken to be so at all. That is no proof (a minimum of the batch size and 64 would pass), but networks have
+nothing of the kind, and the exporter compares the result with the whole model before anybody sees it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from exporter.graph.shapes import RANDOM, SHAPE_READERS, Inferred, infer, name_of
+
+_PROBES = (5, 7)  # coprime with each other and rarely a dimension
+
+
+@dataclass(frozen=True)
+class Size:
+    """The number slope * batch + offset."""
+
+    slope: int
+    offset: int
+
+    @property
+    def is_constant(self) -> bool:
+        """Return whether it is the same at every batch size."""
+        return self.slope == 0
+
+
+def uses_sizes(graph: ir.Graph) -> bool:
+    """Return whether any node of `graph` asks for a shape."""
+    return any(node.op_type in SHAPE_READERS for node in graph)
+
+
+class Sizes:
+    """Shapes and contents as functions of the batch size, and which values depend on nothing else. Does not follow later changes."""
+
+    def __init__(self, model: ir.Model) -> None:
+        first, second = (infer(model, batch) for batch in _PROBES)
+        self._probes: tuple[Inferred, Inferred] = (first, second)
+        self._of_batch: set[ir.Value] = set()
+        self._of_data: set[ir.Value] = set(model.graph.inputs)
+        for node in model.graph:
+            self._visit(node)
+
+    def shape(self, value: ir.Value | None) -> tuple[Size, ...] | None:
+        """Return the shape of `value`, or None when it is not known or not linear in the batch size."""
+        first, second = (probe.shapes.get(name_of(value)) for probe in self._probes)
+        return None if first is None or second is None else _linear(first, second)
+
+    def content(self, value: ir.Value | None) -> tuple[Size, ...] | None:
+        """Return the whole numbers in `value`, flattened, or None when they are not known, or not linear in the batch size."""
+        first, second = (_numbers(value, probe) for probe in self._probes)
+        return None if first is None or second is None else _linear(first, second)
+
+    def rank(self, value: ir.Value) -> int | None:
+        """Return the number of axes of `value`, or None when its shape is not known."""
+        shape = self.shape(value)
+        return None if shape is None else len(shape)
+
+    def depends_on_batch_alone(self, value: ir.Value | None) -> bool:
+        """Return whether `value` depends on the input, but only through its batch size."""
+        return value in self._of_batch
+
+    def depends_on_data(self, value: ir.Value | None) -> bool:
+        """Return whether `value` depends on what is in the input."""
+        return value in self._of_data
+
+    def _visit(self, node: ir.Node) -> None:
+        of_data = any(value in self._of_data for value in node.inputs)
+        of_batch = any(value in self._of_batch for value in node.inputs)
+        if node.op_type in RANDOM or (of_data and node.op_type not in SHAPE_READERS):
+            self._of_data.update(node.outputs)
+        elif of_data or of_batch:
+            self._of_batch.update(node.outputs)
+
+
+def _numbers(value: ir.Value | None, probe: Inferred) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    array = value.const_value.numpy() if value.const_value is not None else probe.contents.get(name_of(value))
+    if array is None or not np.issubdtype(array.dtype, np.integer):
+        return None
+    return tuple(int(entry) for entry in array.flatten())
+
+
+def _linear(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[Size, ...] | None:
+    """Return the line through two points of each entry; None if some slope is no whole number or the numbers of entries differ."""
+    if len(first) != len(second):
+        return None
+    sizes = []
+    for a, b in zip(first, second, strict=True):
+        slope, rest = divmod(b - a, _PROBES[1] - _PROBES[0])
+        if rest:
+            return None
+        sizes.append(Size(slope, a - slope * _PROBES[0]))
+    return tuple(sizes)

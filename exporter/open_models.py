@@ -1,0 +1,93 @@
+"""Where task models come from: ONNX files of any producer, and torch networks. torch is imported only when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.sources.labels import read_labels
+from exporter.sources.onnx_file import load_onnx
+from exporter.sources.references import InputOptions, Preprocess, Reference, parse_reference
+from exporter.sources.sandbox import preflight
+from exporter.sources.task_model import TaskModel, Tuned
+
+if TYPE_CHECKING:
+    from exporter.torch.sources import TorchSources
+
+__all__ = ["InputOptions", "LoadTaskModel", "Preprocess", "Sources", "open_sources"]
+
+LoadTaskModel = Callable[[], TaskModel]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Functions that load the task models, one at a time, so that memory holds one of them and not all.
+
+    tuned: of those that are task checkpoints, what they were tuned on. remarks: what was assumed on opening them, in sentences.
+    """
+
+    tasks: Mapping[str, LoadTaskModel]
+    backbone: LoadTaskModel | None = None
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+def open_sources(
+    backbone: str | Path | None, tasks: Mapping[str, str | Path], options: InputOptions | Preprocess = "in-graph"
+) -> Sources:
+    """Return how to load `tasks` and `backbone`, each named as `exporter.sources.references.parse_reference` reads it.
+
+    A file of weights alone belongs to the backbone: a task checkpoint of ours, or a whole state dict of the backbone's architecture,
+    whose head may have a size of its own. Every file is checked now, before anything is traced: ONNX files are tried out in a process
+    of their own, state dicts must fit their network. Raises ExportError or, for networks and checkpoints, TuningError.
+    """
+    options = InputOptions(options) if isinstance(options, str) else options
+    base = parse_reference(backbone) if backbone is not None else None
+    named = {name: parse_reference(text) for name, text in tasks.items()}
+    references = [reference for reference in (base, *named.values()) if reference is not None]
+    preflight([file for reference in references if (file := reference.onnx_file) is not None])
+    opener = _Opener(options, named)
+    load_base = opener.open_backbone(base) if base is not None else None
+    loads = {name: opener.open_task(name, reference) for name, reference in named.items()}
+    return Sources(loads, load_base, opener.tuned, opener.remarks)
+
+
+class _Opener:
+    """Opens ONNX files itself and leaves the rest to TorchSources, which comes into being when it is needed."""
+
+    def __init__(self, options: InputOptions, tasks: Mapping[str, Reference]) -> None:
+        self._options, self._tasks = options, tasks
+        self._opened: TorchSources | None = None
+
+    @property
+    def tuned(self) -> Mapping[str, Tuned]:
+        """What the task checkpoints among the tasks were tuned on."""
+        return self._opened.tuned if self._opened else {}
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was assumed so far."""
+        return tuple(self._opened.remarks) if self._opened else ()
+
+    def open_backbone(self, reference: Reference) -> LoadTaskModel:
+        file = reference.onnx_file
+        if file is None:
+            return self._torch.open_backbone(reference)
+        return lambda: TaskModel(load_onnx(file))
+
+    def open_task(self, name: str, reference: Reference) -> LoadTaskModel:
+        file = reference.onnx_file
+        if file is None:
+            return self._torch.open_task(name, reference)
+        labels = read_labels(name, file)
+        return lambda: TaskModel(load_onnx(file), labels, provenance={"file": file.name})
+
+    @property
+    def _torch(self) -> TorchSources:
+        if self._opened is None:
+            from exporter.torch.sources import TorchSources
+
+            self._opened = TorchSources(self._options, self._tasks)
+        return self._opened

@@ -1,0 +1,1 @@
+"""What serving one more task would cost, before it is tuned."""

@@ -1,0 +1,105 @@
+"""What must hold before task models may share a repository, and why a task shares nothing, in a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from contract.preprocessing import Preprocessing
+from contract.repository import ALL_TASKS, Task
+from exporter.errors import AnotherArchitecture, BadTaskName, DifferentInput, ExportError, NoTasks
+from exporter.graph.chain import Chain
+from exporter.sharing.plan import common_blocks
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SEGMENT_NAME = re.compile(r".*-\d{2,}-\d{2,}-[0-9a-f]{8}")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise NoTasks or BadTaskName unless every name can be a folder, a tensor and an ensemble of its own."""
+    names = list(names)
+    if not names:
+        raise NoTasks
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise BadTaskName(name, "use letters, digits, '_', '-' and '.', beginning with a letter, a digit or '_'")
+        if name == ALL_TASKS or _SEGMENT_NAME.fullmatch(name):
+            raise BadTaskName(name, "the repository uses that name itself")
+        if name in ("image", "trunk", "shared"):
+            raise BadTaskName(name, "the repository uses that word for its own tensors and segments")
+
+
+def check_labels(name: str, chain: Chain, labels: Sequence[str]) -> None:
+    """Raise ExportError unless there are no labels, or one per entry of the task's only output, a vector."""
+    shapes = [tap.shape for tap in chain.outputs]
+    if labels and shapes != [(len(labels),)]:
+        described = " and ".join(str(list(shape)) for shape in shapes)
+        raise ExportError(f"Task {name!r} has {len(labels)} labels for outputs of shape {described} per row.")
+
+
+def check_output_names(tasks: Iterable[Task]) -> None:
+    """Raise BadTaskName when an output of one task has the name of another task or of its output."""
+    seen: dict[str, str] = {}
+    for task in tasks:
+        if task.name in {spec.name for spec in task.inputs}:
+            raise BadTaskName(task.name, "the network has an input of that name")
+        for name in {task.name, *(output.name for output in task.outputs)}:
+            other = seen.setdefault(name, task.name)
+            if other != task.name:
+                raise BadTaskName(task.name, f"{other!r} would have an output {name!r}, too")
+
+
+def check_together(tasks: Sequence[Chain], backbone: Chain | None) -> None:
+    """Raise DifferentInput or AnotherArchitecture unless `tasks` can live in one repository."""
+    first = backbone or tasks[0]
+    for chain in tasks:
+        if _input_types(chain) != _input_types(first):
+            raise DifferentInput(chain.name, _describe_input(chain), first.name, _describe_input(first))
+        if backbone is not None and not _shares_weights(chain, backbone) and not _same_architecture(chain, backbone):
+            raise AnotherArchitecture(chain.name, len(chain.blocks), len(backbone.blocks))
+
+
+def explain_sharing(
+    chain: Chain, preprocessing: Preprocessing | None, others: Mapping[str, tuple[Chain, Preprocessing | None]]
+) -> str | None:
+    """Return why the task shares no computation with any of `others`, or None if it does."""
+    if not others or any(common_blocks(chain, other) for other, _ in others.values()):
+        return None
+    name, (other, others_preprocessing) = next(iter(others.items()))
+    stored = sum(block.content in {b.content for o, _ in others.values() for b in o.blocks} for block in chain.blocks)
+    weights = f"; the weights of {stored} of its {len(chain.blocks)} blocks are still stored once" if stored else ""
+    if chain.preprocessing != other.preprocessing:
+        reason = f"its preprocessing is not that of {name}{_describe(preprocessing, others_preprocessing)}"
+    elif len(chain.blocks) == 1:
+        reason = "it cannot be split: between its inputs and outputs there is no single tensor through which everything flows"
+    elif chain.blocks[0].structure == other.blocks[0].structure:
+        reason = "the weights of its first block were changed"
+    else:
+        reason = "its first block computes something else"
+    return f"shares no computation, because {reason}{weights}."
+
+
+def _input_types(chain: Chain) -> list[tuple[str, str, tuple[int, ...]]]:
+    named = len(chain.inputs) > 1
+    return [(tap.name if named else "", tap.dtype, tap.shape) for tap in chain.inputs]
+
+
+def _describe_input(chain: Chain) -> str:
+    return " and ".join(
+        f"{dtype} rows of shape {list(shape)}{name and f' in {name!r}'}" for name, dtype, shape in _input_types(chain)
+    )
+
+
+def _describe(ours: Preprocessing | None, theirs: Preprocessing | None) -> str:
+    if ours is None or theirs is None:
+        return ""  # a foreign ONNX model: its constants are in the graph, their meaning is not recorded
+    return f" (mean {ours.mean}, std {ours.std} instead of mean {theirs.mean}, std {theirs.std})"
+
+
+def _shares_weights(chain: Chain, other: Chain) -> bool:
+    return bool({block.digest for block in chain.blocks if block.parameters} & {block.digest for block in other.blocks})
+
+
+def _same_architecture(chain: Chain, other: Chain) -> bool:
+    # The last block is the head, which has a size of its own.
+    return [b.structure for b in chain.blocks[:-1]] == [b.structure for b in other.blocks[:-1]]

@@ -1,0 +1,173 @@
+"""The sharing plan: which segments a set of task models comes down to. A pure function of the digest chains."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from exporter.graph.chain import Chain, Tap
+from exporter.graph.digests import combined_digest, content_of
+from exporter.sharing.choose import CutLeftOut, CutOptions, choose_cuts
+from exporter.sharing.names import choose_names, segment_name
+from exporter.sharing.reasons import explain_cut, explain_cut_left_out
+from exporter.sharing.segments import Key, Layout, Occurrence, Run
+
+
+@dataclass(frozen=True)
+class PlannedSegment:
+    """Consecutive blocks that become one model. `chain` names a network that contains them, `blocks` as they are there.
+
+    role: "trunk" (before every fork of the tasks that use it, one input), "shared" (several different inputs), or a task's name.
+    reason: why there is a cut in front of it.
+    """
+
+    name: str
+    role: str
+    chain: str
+    blocks: Run
+    reason: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of all blocks in order."""
+        return _digest(self.blocks)
+
+    @property
+    def content(self) -> str:
+        """Return what tells it apart from segments that need a model of their own."""
+        return _content(self.blocks)
+
+    @property
+    def inputs(self) -> tuple[Tap, ...]:
+        """Return what it takes in its own chain."""
+        return self.blocks[0].inputs
+
+    @property
+    def outputs(self) -> tuple[Tap, ...]:
+        """Return what it gives in its own chain."""
+        return self.blocks[-1].outputs
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A segment applied to the tensors `inputs`, giving the tensors `outputs`, in one task. blocks: what it is in the task's chain."""
+
+    segment: str
+    inputs: tuple[Tap, ...]
+    outputs: tuple[Tap, ...]
+    blocks: Run = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, segment: str, blocks: Run) -> PlannedStep:
+        """Return the step in which `segment` computes `blocks`."""
+        return cls(segment, blocks[0].inputs, blocks[-1].outputs, blocks)
+
+
+@dataclass(frozen=True)
+class SharingPlan:
+    """Segments by name, and for each task its steps. `forks`: per task the number of blocks that it shares with the backbone's trunk.
+
+    cuts_left_out: where tasks part or meet without a cut, a sentence each.
+    """
+
+    segments: dict[str, PlannedSegment]
+    tasks: dict[str, tuple[PlannedStep, ...]]
+    forks: dict[str, int]
+    cuts_left_out: tuple[str, ...] = ()
+
+
+def make_sharing_plan(
+    tasks: Sequence[Chain],
+    backbone: Chain | None = None,
+    options: CutOptions | None = None,
+    there: Mapping[str, str] | None = None,
+) -> SharingPlan:
+    """Return the plan for `tasks`.
+
+    The `backbone`, if given, decides cuts and names, as one more task would; blocks that only it has are not in the plan.
+    there: the names that segments have already, with their contents. Raises TooFewSegments when `options.max_segments` cannot be reached.
+    """
+    options = options or CutOptions()
+    chains = [*tasks, *([backbone] if backbone else [])]
+    # The order of the tasks decides nothing.
+    chains.sort(key=lambda chain: chain.name)
+    layout, left_out = choose_cuts(chains, {chain.name for chain in tasks}, options)
+    segments = _Describer(tasks, backbone, layout, options).segments(there or {})
+    steps = {
+        chain.name: tuple(PlannedStep.of(segments[part.key].name, part.blocks) for part in layout[chain.name]) for chain in tasks
+    }
+    forks = {chain.name: _fork(chain, tasks, backbone) for chain in tasks}
+    sentences = tuple(explain_cut_left_out(cut, options) for cut in left_out if _concerns(cut, tasks))
+    return SharingPlan({segment.name: segment for segment in segments.values()}, steps, forks, sentences)
+
+
+def common_blocks(left: Chain, right: Chain) -> int:
+    """Return the number of blocks of `left` that compute what some block of `right` computes, on the same inputs."""
+    known = {tap.address for block in right.blocks for tap in block.outputs}
+    return sum(block.end.address in known for block in left.blocks)
+
+
+class _Describer:
+    """Names the segments of a layout and says what each is."""
+
+    def __init__(self, tasks: Sequence[Chain], backbone: Chain | None, layout: Layout, options: CutOptions) -> None:
+        self._layout, self._options = layout, options
+        self._tasks = [chain.name for chain in tasks]
+        self._backbone_taps = backbone.taps if backbone else frozenset[str]()
+        self._backbone_digests = {block.digest for block in backbone.blocks} if backbone else set[str]()
+        self._backbone = backbone
+        self._users: dict[Key, set[str]] = defaultdict(set)
+        self._inputs: dict[Key, set[tuple[str, ...]]] = defaultdict(set)
+        for name in self._tasks:
+            for occurrence in layout[name]:
+                self._users[occurrence.key].add(name)
+                self._inputs[occurrence.key].add(occurrence.inputs)
+
+    def segments(self, there: Mapping[str, str]) -> dict[Key, PlannedSegment]:
+        """Return the tasks' segments by key; each is described as it is where it comes earliest, and `there` are names given."""
+        found: dict[Key, list[Occurrence]] = defaultdict(list)
+        for name in self._tasks:
+            for occurrence in self._layout[name]:
+                found[occurrence.key].append(occurrence)
+        earliest = [min(places, key=lambda place: (place.blocks[0].index, place.chain)) for places in found.values()]
+        roles = {part.key: self._role(part) for part in earliest}
+        wanted = {part.key: _name(roles[part.key], part.blocks) for part in earliest}
+        names = choose_names(wanted, {part.key: _content(part.blocks) for part in earliest}, there)
+        return {part.key: self._segment(names[part.key], roles[part.key], part) for part in earliest}
+
+    def _segment(self, name: str, role: str, part: Occurrence) -> PlannedSegment:
+        return PlannedSegment(name, role, part.chain, part.blocks, explain_cut(part, self._layout, self._tasks, self._options))
+
+    def _role(self, occurrence: Occurrence) -> str:
+        users = self._users[occurrence.key]
+        if len(self._inputs[occurrence.key]) > 1:
+            return "shared"
+        if all(block.end.address in self._backbone_taps for block in occurrence.blocks):
+            return "trunk"
+        if len(users) > 1:
+            return "trunk" if self._backbone is None else "shared"
+        if all(block.digest in self._backbone_digests for block in occurrence.blocks):
+            return "shared"
+        return min(users).partition("@")[0]  # an @ tells versions of one task apart
+
+
+def _concerns(cut: CutLeftOut, tasks: Collection[Chain]) -> bool:
+    return any(cut.tap.address in chain.taps for chain in tasks)
+
+
+def _fork(chain: Chain, tasks: Sequence[Chain], backbone: Chain | None) -> int:
+    others = [backbone] if backbone else [other for other in tasks if other is not chain]
+    return max((common_blocks(chain, other) for other in others), default=0)
+
+
+def _digest(run: Run) -> str:
+    return combined_digest([block.digest for block in run])
+
+
+def _content(run: Run) -> str:
+    return content_of(_digest(run), (tap.rows for tap in run[0].inputs))
+
+
+def _name(role: str, run: Run) -> str:
+    return segment_name(role, run[0].index, run[-1].index, _digest(run))

@@ -1,0 +1,62 @@
+"""Says in a sentence why a cut is made or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from exporter.sharing.choose import CutLeftOut, CutOptions
+from exporter.sharing.segments import Key, Layout, Occurrence
+
+
+def explain_cut(occurrence: Occurrence, layout: Layout, tasks: Collection[str], options: CutOptions) -> str:
+    """Return why the network is cut in front of `occurrence`; "" at the input."""
+    start = occurrence.inputs[0]
+    before = next((other for other in layout[occurrence.chain] if start in other.outputs), None)
+    if before is None:
+        return ""
+    cost = f"; it costs {_milliseconds(options.costs.at_cut(occurrence.blocks[0].inputs))}"
+    if len(occurrence.inputs) > 1:
+        return f"{len(occurrence.inputs)} tensors meet here{cost}"
+    ways_here = {other.inputs for others in layout.values() for other in others if other.key == occurrence.key}
+    ways_on = {other.key: chain in tasks for chain, others in layout.items() for other in others if start in other.inputs}
+    if len(ways_here) > 1:
+        stored = sum(block.weight_bytes for block in occurrence.blocks)
+        return f"{len(ways_here)} ways meet here: {_bytes(stored)} of weights are stored once and run as one batch{cost}"
+    if len(ways_on) > 1:
+        saved = sum(block.macs for block in before.blocks) * (len(ways_on) - 1)
+        return f"{_ways(ways_on)} part here: what is before runs once, which saves {_macs(saved)} a request{cost}"
+    if start in options.also_cut:
+        return f"there was a cut here before{cost}"
+    if options.rule == "stages":
+        return f"a stage ends here: tasks added later find their fork{cost}"
+    return f"other ways meet or part before it{cost}"
+
+
+def explain_cut_left_out(cut: CutLeftOut, options: CutOptions) -> str:
+    """Return where ways part or meet without a cut, and why."""
+    place = cut.modules[0] if cut.modules else cut.tap.name
+    if cut.kind == "fork":
+        what = f"{cut.ways} ways part after {place} without a cut: each computes {_macs(cut.macs)} before it"
+    else:
+        what = f"{cut.ways} ways meet before {place} without a cut: each stores {_bytes(cut.weight_bytes)} of weights"
+    if cut.seconds > 0:
+        return f"{what}, which is cheaper by {_milliseconds(cut.seconds)} a request than the cut."
+    why = f"--max-segments {options.max_segments}" if options.max_segments is not None else f"--cuts {options.rule}"
+    return f"{what}, because of {why}; it costs {_milliseconds(-cut.seconds)} a request."
+
+
+def _ways(ways: dict[Key, bool]) -> str:
+    exported = sum(ways.values())
+    return f"{len(ways)} ways" if exported == len(ways) else f"{exported} way{'s' if exported > 1 else ''} and the backbone's"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms" if seconds >= 5e-6 else f"{seconds * 1e6:.1f} us"
+
+
+def _macs(count: int) -> str:
+    return f"{count / 1e9:.2f} GMACs" if count >= 1e9 else f"{count / 1e6:.1f} MMACs" if count >= 1e6 else f"{count:,} MACs"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB" if count >= 1e3 else f"{count} B"

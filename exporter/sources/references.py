@@ -1,0 +1,74 @@
+"""The models that a user names: their files checked, folders of them listed, and what they take as their input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from contract.references import ONNX, WEIGHTS, Reference, read_reference
+from exporter.errors import BadModel
+from exporter.sources.onnx_file import check_file
+
+__all__ = ["InputOptions", "Preprocess", "Reference", "find_tasks", "parse_reference"]
+
+_IN_FOLDERS = (".onnx", ".safetensors", ".pth", ".pt")  # a .bin in a folder of models is more often a model's external data
+
+Preprocess = Literal["in-graph", "none"]
+Channels = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """What torch networks take. None: as the network's library, its file or the module itself says.
+
+    preprocess: "in-graph" (uint8, shape (batch, height, width, 3), normalised inside) or "none" (float32,
+    (batch, 3, height, width), normalised by the client). image_size: pixels of the square input. mean, std: per RGB channel, of
+    values in [0, 1].
+    """
+
+    preprocess: Preprocess = "in-graph"
+    image_size: int | None = None
+    mean: Channels | None = None
+    std: Channels | None = None
+
+
+def parse_reference(text: str | Path) -> Reference:
+    """Return what `text` names, as `contract.references.read_reference` reads it, its file checked.
+
+    Raises BadModel for a file that is missing, empty, a folder, or of no known kind.
+    """
+    reference = read_reference(text)
+    if reference.file is not None:
+        _check(reference.file, WEIGHTS if reference.network else ONNX + WEIGHTS)
+    return reference
+
+
+def find_tasks(folder: Path, backbone: str | None = None) -> dict[str, Path]:
+    """Return the task models in `folder` by file stem, sorted; other files, hidden ones and `backbone` are passed over.
+
+    Raises BadModel when there is none, or two of one name.
+    """
+    if not folder.is_dir():
+        raise BadModel(folder, "there is no such folder of task models.")
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix not in _IN_FOLDERS or file.name.startswith(".") or file.is_dir() or _is_same(file, backbone):
+            continue
+        if file.stem in found:
+            raise BadModel(folder, f"holds both {found[file.stem].name} and {file.name}; a task has one model.")
+        found[file.stem] = file
+    if not found:
+        raise BadModel(folder, f"holds no task model ({', '.join(_IN_FOLDERS)}).")
+    return found
+
+
+def _check(path: Path, suffixes: tuple[str, ...]) -> None:
+    check_file(path)
+    if path.suffix not in suffixes:
+        kinds = "an ONNX model (.onnx) nor " if ONNX[0] in suffixes else ""
+        raise BadModel(path, f"is neither {kinds}a checkpoint (.safetensors, .pth, .pt, .bin).".replace("neither a ", "not a "))
+
+
+def _is_same(file: Path, backbone: str | None) -> bool:
+    return backbone is not None and Path(backbone).exists() and file.samefile(backbone)

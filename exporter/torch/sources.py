@@ -1,0 +1,140 @@
+"""How torch task models are loaded. Those of one architecture, input size and preprocessing share one trace, wherever they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from exporter.errors import BadModel, ExportError, LabelsDoNotFit, NeedsBackbone
+from exporter.sources.labels import read_labels
+from exporter.sources.references import InputOptions, Reference
+from exporter.sources.task_model import TaskModel
+from exporter.torch.export import BackboneExporter, NetworkExporter, refuse_non_finite
+from exporter.torch.inputs import agreed_preprocessing, read_tuned
+from exporter.torch.networks import Architecture, open_architecture, overridden
+from tuning.network.backbone import Backbone, load_backbone
+from tuning.network.checkpoint import TaskCheckpoint, check_backbone, load_task, read_kind
+
+LoadTaskModel = Callable[[], TaskModel]
+
+
+class TorchSources:
+    """Opens torch models one by one: the backbone first, then tasks. What can be refused without tracing is refused on opening.
+
+    tasks: all that will be opened: the backbone takes the images that those of them were tuned on which say so. tuned: those.
+    remarks: what was assumed, in sentences.
+    """
+
+    def __init__(self, options: InputOptions, tasks: Mapping[str, Reference]) -> None:
+        self.tuned = read_tuned(tasks)
+        self.remarks: dict[str, None] = {}
+        self._images = agreed_preprocessing(self.tuned, options)
+        self._options = options
+        self._architectures: dict[tuple[str, bool], Architecture] = {}
+        self._exporters: dict[tuple[str, int, int], NetworkExporter] = {}
+        self._backbone: Backbone | None = None
+        self._backbone_architecture: Architecture | None = None
+
+    def open_backbone(self, reference: Reference) -> LoadTaskModel:
+        """Return how to load the backbone, and put later tasks on it. Raises ExportError or tuning's errors."""
+        if reference.is_callable:
+            self._backbone_architecture = self._architecture(reference)
+            return self._whole(reference, self._backbone_architecture, ())
+        backbone = self._load_backbone(reference)
+        self._backbone = backbone
+        self._backbone_architecture = Architecture.of_backbone(backbone)
+        refuse_non_finite(reference.text, backbone.network.state_dict())
+        return self._on_backbone(backbone).export_backbone
+
+    def open_task(self, name: str, reference: Reference) -> LoadTaskModel:
+        """Return how to load the task `name`. Raises ExportError or tuning's errors when it does not fit its network."""
+        if reference.network:
+            architecture = self._architecture(reference)
+        elif reference.file is not None and read_kind(reference.file) == "task":
+            return self._open_tuned(name, reference.file)
+        else:
+            architecture = self._for_weights(name, reference)
+        if reference.file is None:
+            return self._whole(reference, architecture, ())
+        fit, labels = architecture.check(reference.file), read_labels(name, reference.file)
+        if labels and fit.outputs and len(labels) != fit.outputs:
+            raise LabelsDoNotFit(name, len(labels), fit.outputs)
+        self._remark(fit.remark)
+        return self._whole(reference, architecture, labels, fit.source)
+
+    def _load_backbone(self, reference: Reference) -> Backbone:
+        if not reference.network and (reference.file is None or read_kind(reference.file) != "backbone"):
+            raise BadModel(
+                Path(reference.text), "is no backbone file; give weights from elsewhere with their network, as NETWORK@FILE."
+            )
+        backbone = load_backbone(reference.text, image_size=self._options.image_size, preprocessing=self._images)
+        self._remark(backbone.remark)
+        how = overridden(backbone.spec.preprocessing, self._options)
+        return replace(backbone, spec=replace(backbone.spec, preprocessing=how))
+
+    def _open_tuned(self, name: str, file: Path) -> LoadTaskModel:
+        backbone = self._backbone
+        if backbone is None:
+            if self._backbone_architecture is None:
+                raise NeedsBackbone(name, file)
+            raise ExportError(
+                f"Task {name!r} was tuned on a timm or torchvision network; give that with --backbone, by its name."
+            )
+        checkpoint = _load_tuned(file)
+        check_backbone(backbone.spec, checkpoint.backbone)
+        exporter = self._on_backbone(backbone)
+        return lambda: exporter.export_task(_load_tuned(file))
+
+    def _for_weights(self, name: str, reference: Reference) -> Architecture:
+        file = Path(reference.text)
+        if read_kind(file) == "backbone":
+            raise BadModel(file, f"is a backbone, not a task; give it with --backbone instead of --task {name}.")
+        if self._backbone_architecture is None:
+            raise NeedsBackbone(name, file)
+        if self._images is not None:
+            self._remark(
+                f"{file.name} does not say what images it takes; {self._images.height}x{self._images.width} pixels are taken, on which the "
+                f"tasks were tuned that say it ({', '.join(self.tuned)})."
+            )
+        return self._backbone_architecture
+
+    def _architecture(self, reference: Reference) -> Architecture:
+        pretrained = reference.file is None and not reference.is_callable
+        key = (reference.network, pretrained)
+        if key not in self._architectures:
+            self._architectures[key] = open_architecture(reference, self._options, pretrained=pretrained)
+        return self._architectures[key]
+
+    def _remark(self, sentence: str) -> None:
+        if sentence:
+            self.remarks[sentence] = None  # once, however many tasks it is about
+
+    def _whole(
+        self, reference: Reference, architecture: Architecture, labels: tuple[str, ...], source: str = ""
+    ) -> LoadTaskModel:
+        exporter = self._exporter(architecture)
+        provenance = {"network": reference.network or architecture.name.partition(" ")[0]}
+        if source:
+            provenance["file"] = source
+
+        def load() -> TaskModel:
+            network = architecture.with_weights(reference.file) if reference.file else architecture.network
+            return TaskModel(exporter.export(network, architecture.preprocessing), labels, architecture.preprocessing, provenance)
+
+        return load
+
+    def _on_backbone(self, backbone: Backbone) -> BackboneExporter:
+        return BackboneExporter(backbone, exporter=self._exporter(Architecture.of_backbone(backbone)))
+
+    def _exporter(self, architecture: Architecture) -> NetworkExporter:
+        key = (architecture.name, architecture.height, architecture.width)
+        if key not in self._exporters:
+            self._exporters[key] = NetworkExporter(architecture.height, architecture.width, self._options.preprocess)
+        return self._exporters[key]
+
+
+def _load_tuned(file: Path) -> TaskCheckpoint:
+    checkpoint = load_task(file)
+    refuse_non_finite(str(file), checkpoint.tensors)
+    return checkpoint

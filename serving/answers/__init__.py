@@ -1,0 +1,1 @@
+"""From the values of a plan to an answer."""

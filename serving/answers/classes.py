@@ -1,0 +1,70 @@
+"""Turns output vectors into classes: probabilities, the best k, and the v2 protocol's classification strings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.repository.model import Scores
+
+# The element types that Triton ranks.
+CLASS_DTYPES = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64")
+
+
+def softmax(logits: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the probabilities of `logits`, shape (rows, classes), stable for values of any size."""
+    values = logits.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a row that is not finite has no probabilities: NaN, and no warning
+        shifted = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+
+def scores(values: NDArray[np.generic], kind: Scores) -> NDArray[np.float64]:
+    """Return what clients read as the scores of a network's answer `values`, shape (rows, classes), which is of `kind`.
+
+    The softmax of logits, and of what nobody has looked at; all else as it is, for it is a score already. A single number has no others
+    to be compared with, and is itself.
+    """
+    if kind == "log_probabilities":
+        return np.exp(values.astype(np.float64))
+    if kind in ("logits", "") and values.shape[1] > 1:
+        return softmax(values)
+    return values.astype(np.float64)
+
+
+def best(values: NDArray[np.generic], k: int) -> NDArray[np.intp]:
+    """Return the indices of the `k` largest of each row of `values` (rows, classes), largest first, ties by index.
+
+    All classes when there are fewer than `k`; NaN comes last.
+    """
+    # Turned round without rounding: large integers are no floats, and the smallest has no negative.
+    turned = -values.astype(np.float64) if values.dtype.kind == "f" else np.invert(values)
+    return np.asarray(np.argsort(turned, axis=1, kind="stable")[:, :k])
+
+
+def label_of(labels: Sequence[str], index: int) -> str:
+    """Return the label of a class, or its number when the task has no labels."""
+    return labels[index] if index < len(labels) else str(index)
+
+
+def classification_strings(values: NDArray[np.generic], labels: Sequence[str], k: int) -> NDArray[np.object_]:
+    """Return the best `k` of each row as Triton writes them: bytes "value:index" or "value:index:label", shape (rows, k).
+
+    values: of a type in CLASS_DTYPES; floats with six digits, integers without any. An empty label is none.
+    """
+    indices = best(values, k)
+    form = "%f:%d%s" if values.dtype.kind == "f" else "%d:%d%s"
+    strings = np.empty(indices.shape, dtype=object)
+    endings: dict[int, str] = {}
+    for row, chosen in enumerate(indices.tolist()):  # by rows, not all at once: as Python's objects they take much memory
+        endings.update((index, _ending(labels, index)) for index in chosen if index not in endings)
+        numbers = values[row, indices[row]].tolist()
+        strings[row] = [(form % (number, index, endings[index])).encode() for number, index in zip(numbers, chosen, strict=True)]
+    return strings
+
+
+def _ending(labels: Sequence[str], index: int) -> str:
+    label = labels[index] if index < len(labels) else ""
+    return label and f":{label}"

@@ -1,0 +1,1 @@
+"""ONNX Runtime: opening sessions, running them, and its caches."""

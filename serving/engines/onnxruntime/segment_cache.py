@@ -1,0 +1,236 @@
+"""Keeps each segment on disk as ONNX Runtime optimised it for this machine, so that it opens in milliseconds.
+
+    FOLDER/<key>/        one segment: model.onnx (the optimised graph), weights.bin (mapped, not read), manifest.json
+    FOLDER/new-*, old-*  being written, being deleted; what a killed process left of them goes after an hour
+    FOLDER/hashed.jsonl  which files have been hashed since the machine started
+
+The key is a hash of everything that the optimised form depends on: the bytes of the segment's own model.onnx, the version and build
+of ONNX Runtime, the processor and the provider. An entry is written aside and renamed, so that two processes can share a folder;
+whatever is damaged, foreign or half there does not match its checksums and is made again. ONNX Runtime maps the weights, so that
+sessions and processes share them; matrices that it packs for speed (those of Gemm and MatMul) it copies into memory of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime as ort
+
+from contract.private_folder import make_private_folder
+from contract.user_folders import cache_folder
+from serving.engines.onnxruntime.session import open_session
+from serving.engines.sessions.digest_record import DigestRecord, current_boot
+from serving.engines.sessions.digests import FileDigests
+from serving.process.malloc_trim import give_back_freed_memory
+
+DEFAULT_LIMIT_BYTES = 20_000_000_000
+# Below, opening the model itself takes as long: a linear probe of 0.8 MB 9 ms either way, but 30 ms and more to make its entry.
+DEFAULT_MIN_BYTES = 2_000_000
+_FORMAT = 1  # to be raised when what an entry holds changes
+_MODEL, _WEIGHTS, _MANIFEST = "model.onnx", "weights.bin", "manifest.json"
+_SOURCE = "source.onnx"  # while an entry is being made
+_HASHED = "hashed.jsonl"
+_MIN_EXTERNAL_BYTES = 1024  # smaller tensors stay in the graph, which constant folding and shape inference read
+_STALE_S = 3600.0
+_CPU_FIELDS = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "CPU implementer", "CPU part", "Features")
+
+MakeOptions = Callable[[], ort.SessionOptions]
+
+
+def default_cache_folder() -> Path:
+    """Return the folder for this user's segments, made now. Raises NoCacheFolder, which says why there is none."""
+    base = cache_folder()
+    if base is None:
+        raise NoCacheFolder("this user has no home folder")
+    folder = base / "segments"
+    try:
+        if not make_private_folder(folder):
+            raise NoCacheFolder(f"others may write to {folder}")
+    except OSError as error:
+        raise NoCacheFolder(f"{folder} cannot be made ({error.strerror})") from error
+    if not os.access(folder, os.W_OK):
+        raise NoCacheFolder(f"{folder} cannot be written")
+    return folder
+
+
+class NoCacheFolder(Exception):
+    """There is no place for this user's segments, and why."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    folder: Path
+    facts: Mapping[str, object]
+
+
+class SegmentCache:
+    """The optimised segments in `folder`, of `limit_bytes` at most: the ones used least recently go first.
+
+    min_bytes: a smaller model is not cached. record_hashes: whether a file that another process has hashed since the machine started,
+    and that has not been written since, is believed to be the same. Nothing that fails here is an error: a segment that cannot be
+    cached is opened from its own file. Safe to use from several threads and processes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        providers: Sequence[str],
+        limit_bytes: int = DEFAULT_LIMIT_BYTES,
+        min_bytes: int = DEFAULT_MIN_BYTES,
+        record_hashes: bool = True,
+    ) -> None:
+        self._folder = folder
+        self._providers = tuple(providers)
+        self._limit_bytes = limit_bytes
+        self._min_bytes = min_bytes
+        self._digests = FileDigests(record=DigestRecord(folder / _HASHED, current_boot()) if record_hashes else None)
+        self._machine = {"onnxruntime": ort.__version__, "build": ort.get_build_info(), "cpu": processor()}
+
+    def open(self, model: Path, make_options: MakeOptions) -> ort.InferenceSession | None:
+        """Return a session of the ONNX file `model` from its cached form, which is made if need be; None: it has none.
+
+        make_options: fresh session options for every call. None for a model with external data (it may be larger than what was
+        hashed), one too small or larger than the cache, one that ONNX Runtime refuses, and where the folder cannot be used.
+        """
+        with suppress(OSError):
+            is_right_size = self._min_bytes <= model.stat().st_size <= self._limit_bytes
+            if not is_right_size or len(list(model.parent.iterdir())) > 1 or not make_private_folder(self._folder):
+                return None
+            digest = self._digests.of(model)
+            entry = self._entry(digest)
+            return self._open(entry, make_options) or self._remake(entry, model, digest, make_options)
+        return None
+
+    def _entry(self, source: str) -> _Entry:
+        facts = {"format": _FORMAT, "source": source, "providers": list(self._providers), **self._machine}
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return _Entry(self._folder / key, facts)
+
+    def _open(self, entry: _Entry, make_options: MakeOptions) -> ort.InferenceSession | None:
+        try:
+            self._verify(entry)
+            options = make_options()
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimised
+            _read_external_data_in(options, entry.folder)
+            session = open_session((entry.folder / _MODEL).read_bytes(), options, self._providers)
+        except Exception:  # ONNX Runtime's exceptions have no common base, and another process may delete the entry meanwhile
+            return None
+        with suppress(OSError):
+            os.utime(entry.folder / _MANIFEST)  # used most recently
+        return session
+
+    def _verify(self, entry: _Entry) -> None:
+        manifest = json.loads((entry.folder / _MANIFEST).read_bytes())
+        if manifest["facts"] != entry.facts or manifest["files"] != self._checksums(entry.folder):
+            raise ValueError("the entry is not what its key says")
+
+    def _checksums(self, folder: Path) -> dict[str, str]:
+        return {file.name: self._digests.of(file) for file in sorted(folder.iterdir()) if file.name != _MANIFEST}
+
+    def _remake(self, entry: _Entry, model: Path, digest: str, make_options: MakeOptions) -> ort.InferenceSession | None:
+        self._delete(entry.folder)
+        work = self._aside("new")
+        work.mkdir(mode=0o700)
+        try:
+            if not self._write(work, model, digest, make_options):
+                return None
+            manifest = {"facts": entry.facts, "files": self._checksums(work)}
+            for file in work.iterdir():
+                file.chmod(0o400)  # sessions map it: what is mapped must not change
+            (work / _MANIFEST).write_text(json.dumps(manifest))
+            with suppress(OSError):  # another process was faster: its entry is as good
+                work.rename(entry.folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        give_back_freed_memory()
+        session = self._open(entry, make_options)
+        self._prune()
+        return session
+
+    def _write(self, work: Path, model: Path, digest: str, make_options: MakeOptions) -> bool:
+        """Have ONNX Runtime write the optimised form into `work`; say whether it did.
+
+        It reads a copy that nobody else writes. It could read the bytes that were hashed from memory, too, but would parse them under
+        Python's lock: 35 ms for 37 MB, in which no request is answered; from a file, 5 ms.
+        """
+        source = work / _SOURCE
+        shutil.copyfile(model, source)
+        if self._digests.of(source) != digest:
+            return False  # replaced since it was hashed
+        options = make_options()
+        options.optimized_model_filepath = str(work / _MODEL)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
+        minimum = str(_MIN_EXTERNAL_BYTES)
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", minimum)
+        try:
+            # External data would have to lie beside the copy, where there is none: what was hashed must be the whole model.
+            open_session(source, options, self._providers)
+        except Exception:  # as above; opening the model's own file will say what is wrong with it
+            return False
+        source.unlink()
+        return True
+
+    def _prune(self) -> None:
+        """Delete what was used least recently until the entries are within the limit, and what killed processes left."""
+        for folder in self._children(stale=True):
+            shutil.rmtree(folder, ignore_errors=True)
+        used = sorted((_last_used(folder), folder, _size(folder)) for folder in self._children(stale=False))
+        excess = sum(size for _, _, size in used) - self._limit_bytes
+        for _, folder, size in used:
+            if excess <= 0:
+                return
+            self._delete(folder)
+            excess -= size
+
+    def _children(self, stale: bool) -> Iterator[Path]:
+        for folder in self._folder.iterdir():
+            if folder.name.startswith(_HASHED):
+                continue
+            is_work = folder.name.startswith(("new-", "old-"))
+            if is_work == stale and (not stale or time.time() - _last_used(folder) > _STALE_S):
+                yield folder
+
+    def _delete(self, folder: Path) -> None:
+        """Delete an entry so that no process sees half of it; sessions that map its weights keep them."""
+        with suppress(OSError):
+            shutil.rmtree(folder.rename(self._aside("old")))
+
+    def _aside(self, kind: str) -> Path:
+        return self._folder / f"{kind}-{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def processor() -> str:
+    """Return all that is known of the processor's model and instruction sets, which choose the layout of optimised weights."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return f"{platform.machine()} " + " ".join(f"{key}={fields[key]}" for key in _CPU_FIELDS if key in fields)
+
+
+def _read_external_data_in(options: ort.SessionOptions, folder: Path) -> None:
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+
+
+def _last_used(folder: Path) -> float:
+    for path in (folder / _MANIFEST, folder):
+        with suppress(OSError):
+            return path.stat().st_mtime
+    return 0.0
+
+
+def _size(folder: Path) -> int:
+    with suppress(OSError):
+        return sum(file.stat().st_size for file in folder.iterdir())
+    return 0

@@ -1,0 +1,127 @@
+"""Runs one segment on the work of several requests at once, and gives each its part of what came out."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from serving.engines.base import Array, SegmentRun
+from serving.engines.device_tensors import is_on_device, stack
+from serving.engines.scheduling.plan_execution import Flow, Work
+from serving.errors import EngineError, ServingError
+
+RunSegment = Callable[[str, Sequence[Array]], Sequence[Array]]
+OnRun = Callable[[SegmentRun, Sequence[float]], None]
+Outcome = tuple[Work, Sequence[Array] | ServingError, SegmentRun]
+
+
+class SegmentTimes:
+    """How long segments take: a running mean of seconds per row. Threads may share it: a run that gets lost is no harm."""
+
+    def __init__(self) -> None:
+        self._per_row: dict[str, float] = {}
+
+    def per_row(self, segment: str) -> float:
+        """Return the seconds of one row, 0 for a segment that has not run."""
+        return self._per_row.get(segment, 0.0)
+
+    def of(self, flow: Flow) -> float | None:
+        """Return how long all of `flow` will take; None where a segment has not run yet."""
+        seconds = 0.0
+        for step in flow.plan.steps:
+            per_row = self._per_row.get(step.segment)
+            if per_row is None:
+                return None
+            seconds += len(step.inputs) * per_row
+        return seconds * flow.rows
+
+    def note(self, segment: str, rows: int, seconds: float) -> None:
+        """Learn from a run."""
+        known = self._per_row.get(segment)
+        self._per_row[segment] = seconds / rows if not known else 0.8 * known + 0.2 * seconds / rows
+
+    def forget(self, segments: Iterable[str]) -> None:
+        """Know no more of segments that are gone."""
+        for segment in segments:
+            self._per_row.pop(segment, None)
+
+
+class BatchRunner:
+    """run_segment, limit, on_run: as of the scheduler. May be called from several threads at once."""
+
+    def __init__(self, run_segment: RunSegment, limit: Callable[[str], int], on_run: OnRun) -> None:
+        self._run_segment = run_segment
+        self._limit = limit
+        self._on_run = on_run
+
+    def run(self, batch: Sequence[Work]) -> list[Outcome]:
+        """Run one segment on all of `batch`. When that fails, each is run by itself: what is wrong with one is not the others' fault."""
+        started, started_ns = time.perf_counter(), time.time_ns()
+        segment = batch[0].step.segment
+        rows = batch[0].rows if len(batch) == 1 else sum(work.rows for work in batch)
+        try:
+            limit = rows if batch[0].step.coupled else self._limit(segment)
+            results = self._run_in_pieces(segment, _stack([work.inputs() for work in batch]), rows, limit)
+            _check(segment, results, rows, len(batch[0].step.outputs[0]))
+            if is_on_device(results[0]):
+                results = _brought_home(batch, results)
+        except BaseException as error:  # whatever happens in a segment, its worker lives on
+            if len(batch) > 1:
+                return [outcome for work in batch for outcome in self.run([work])]
+            known = error if isinstance(error, ServingError) else EngineError(f"Segment {segment!r} failed on {rows} rows.")
+            known.__cause__ = known.__cause__ or (None if known is error else error)
+            return [(batch[0], known, SegmentRun(segment, rows, time.perf_counter() - started))]
+        seconds = time.perf_counter() - started
+        waits = [started - work.ready_s for work in batch]
+        run = SegmentRun(segment, rows, seconds, rows, waits[0], started_ns)
+        # As on Triton, each stream of a step is a request to the segment.
+        self._on_run(run, [wait for work, wait in zip(batch, waits, strict=True) for _ in work.streams])
+        if len(batch) == 1:
+            return [(batch[0], results, run)]
+        ends = itertools.accumulate(work.rows for work in batch)
+        return [
+            (
+                work,
+                [result[end - work.rows : end] for result in results],
+                SegmentRun(segment, work.rows, seconds, rows, wait, started_ns),
+            )
+            for work, end, wait in zip(batch, ends, waits, strict=True)
+        ]
+
+    def _run_in_pieces(self, segment: str, inputs: Sequence[Array], rows: int, limit: int) -> Sequence[Array]:
+        if rows <= limit:
+            return self._run_segment(segment, inputs)
+        pieces = [self._run_segment(segment, [i[start : start + limit] for i in inputs]) for start in range(0, rows, limit)]
+        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+
+
+def advance(work: Work, outcome: Sequence[Array] | ServingError, run: SegmentRun) -> Iterable[Work]:
+    """Tell the flow of `work` how it went; return what can follow now."""
+    return work.flow.fail(work, outcome) if isinstance(outcome, ServingError) else work.flow.finish(work, outcome, run)
+
+
+def _check(segment: str, results: Sequence[Array], rows: int, outputs: int) -> None:
+    """Raise EngineError unless there are `outputs` results of `rows` rows: a worker must not stumble over them later."""
+    if len(results) != outputs or any(len(result) != rows for result in results):
+        shapes = ", ".join(str(list(np.shape(result))) for result in results)
+        raise EngineError(
+            f"Segment {segment!r} gave results of shape {shapes} for {rows} rows; {outputs} of so many rows were due."
+        )
+
+
+def _brought_home(batch: Sequence[Work], results: Sequence[Array]) -> Sequence[Array]:
+    """Return `results`, on the host where they leave the engine: copying them may fail, and its time is this run's."""
+
+    def leaves(place: int) -> bool:
+        return any(
+            work.step.outputs[stream][place] in work.flow.plan.outputs.values() for work in batch for stream in work.streams
+        )
+
+    return [np.asarray(result) if leaves(place) else result for place, result in enumerate(results)]
+
+
+def _stack(inputs: Sequence[Sequence[Array]]) -> Sequence[Array]:
+    return inputs[0] if len(inputs) == 1 else [stack(arrays) for arrays in zip(*inputs, strict=True)]

@@ -1,0 +1,128 @@
+"""Runs requests that are known to be short where they arrive, those of one turn of the event loop together.
+
+Handing a request to a worker's thread and back costs more than a tiny network takes. What arrives in one turn of the event loop is run
+in the next, per segment in one batch, whoever asked; that is no delay, because the turn had to end anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from serving.engines.base import Answer
+from serving.engines.scheduling.batches import BatchRunner, SegmentTimes, advance
+from serving.engines.scheduling.plan_execution import Flow, Work
+from serving.errors import DeadlineExceeded, SegmentClosed
+
+_FLOW_S = 0.0005  # of the order of waking a thread and being woken
+_TURN_S = 0.002  # that the event loop is held up, as far as can be told
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    """A flow of this turn. expected_s: that it will take."""
+
+    flow: Flow
+    expected_s: float
+    arrived: float = field(default_factory=time.perf_counter)
+    answer: Answer | None = None
+
+
+class ShortRuns:
+    """Answers flows in the event loop's thread. limit: the most rows of a run, by segment. is_open: whether a segment can run at once.
+
+    runner: raises SegmentClosed for a segment that is not open any more when its run comes, rather than open it.
+    """
+
+    def __init__(
+        self, runner: BatchRunner, times: SegmentTimes, limit: Callable[[str], int], is_open: Callable[[str], bool]
+    ) -> None:
+        self._runner = runner
+        self._times = times
+        self._limit = limit
+        self._is_open = is_open
+        self._waiting: list[_Waiting] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Serve the running event loop from now on, and no other: what waits is not guarded against other threads."""
+        self._loop = asyncio.get_running_loop()
+
+    async def infer(self, flow: Flow) -> Answer | None:
+        """Return what `flow` comes to, None when it may not be short, or this turn of the event loop is full; then it has not begun.
+
+        Raises DeadlineExceeded if it is too late to begin; SegmentClosed if a segment was closed since it was looked at: then `flow` has
+        begun, and is of no use any more. Cancelling it takes it back.
+        """
+        expected_s = self._times.of(flow)
+        if expected_s is None or not self._has_room(flow, expected_s):
+            return None
+        waiting = _Waiting(flow, expected_s)
+        self._waiting.append(waiting)
+        try:
+            await asyncio.sleep(0)
+        except BaseException:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+            raise
+        if waiting.answer is None and waiting in self._waiting:
+            self._run_all()
+        if waiting.answer is None:
+            raise DeadlineExceeded
+        for error in waiting.answer.errors.values():
+            if isinstance(error, SegmentClosed):
+                raise error
+        return waiting.answer
+
+    def _has_room(self, flow: Flow, expected_s: float) -> bool:
+        if self._loop is not asyncio.get_running_loop() or expected_s >= _FLOW_S:
+            return False
+        if sum(waiting.expected_s for waiting in self._waiting) + expected_s >= _TURN_S:
+            return False
+        return all(self._is_open(step.segment) for step in flow.plan.steps)
+
+    def _run_all(self) -> None:
+        turn, self._waiting = self._waiting, []
+        now = time.monotonic()
+        begun = [one for one in turn if one.flow.call.deadline is None or one.flow.call.deadline > now]
+        started = time.perf_counter()
+        self._run(one.flow for one in begun)
+        for one in begun:
+            one.answer = one.flow.answer(started - one.arrived)
+
+    def _run(self, flows: Iterable[Flow]) -> None:
+        """Run all flows to their ends."""
+        ready: dict[str, list[Work]] = {}
+        _add(ready, (work for flow in flows for work in flow.start()))
+        while ready:
+            segment = next(iter(ready))
+            for batch in _batches(ready.pop(segment), self._limit(segment)):
+                started = time.perf_counter()
+                outcomes = self._runner.run(batch)
+                if not isinstance(outcomes[0][1], SegmentClosed):
+                    self._times.note(segment, sum(work.rows for work in batch), time.perf_counter() - started)
+                for outcome in outcomes:
+                    _add(ready, advance(*outcome))
+
+
+def _add(ready: dict[str, list[Work]], works: Iterable[Work]) -> None:
+    now = time.perf_counter()
+    for work in works:
+        work.ready_s = now
+        ready.setdefault(work.step.segment, []).append(work)
+
+
+def _batches(works: Sequence[Work], limit: int) -> Iterator[list[Work]]:
+    """Yield `works` in batches of `limit` rows; one that takes up more is a batch of its own."""
+    batch: list[Work] = []
+    taken = 0
+    for work in works:
+        if batch and taken + work.room > limit:
+            yield batch
+            batch, taken = [], 0
+        batch.append(work)
+        taken += work.room
+    if batch:
+        yield batch

@@ -1,0 +1,1 @@
+"""Open sessions by segment: opened on first use, closed when memory is needed, their files kept."""

@@ -1,0 +1,292 @@
+"""The sessions of the embedded engine: opened on first use or before, closed when memory is needed, never while they run."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnxruntime as ort
+
+from serving.engines.base import Array
+from serving.engines.onnxruntime.engine_cache import EngineCache
+from serving.engines.onnxruntime.loader import SegmentFile, SegmentLoader, memory_of
+from serving.engines.onnxruntime.plain import run_plain
+from serving.engines.onnxruntime.providers import CPU, TENSORRT, choose_providers, device_of
+from serving.engines.onnxruntime.segment_cache import SegmentCache
+from serving.engines.onnxruntime.session import run_on_device, run_session, segment_threads
+from serving.engines.sessions.failures import Failures
+from serving.engines.sessions.options import SessionStoreOptions as SessionStoreOptions
+from serving.errors import EngineError, RepositoryError, SegmentClosed, SegmentTooLarge, ServingError
+from serving.process.malloc_trim import give_back_freed_memory
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A session of a segment. threads: None for the store's own number. All else but `file` changes under the store's lock only."""
+
+    file: SegmentFile
+    threads: int | None = None
+    session: ort.InferenceSession | None = None
+    bytes: int = 0  # reserved while it opens, then what it takes
+    opening: bool = False
+    runs: int = 0
+    last_use: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.file.segment.name
+
+    @property
+    def is_busy(self) -> bool:
+        return self.opening or self.runs > 0
+
+
+_Key = str | tuple[str, int]  # name of the segment, and the threads where they are not the store's
+
+
+class SessionStore:
+    """Opens, runs and closes sessions by segment name; every method can be called from several threads at once.
+
+    A session answers several runs at a time. Runs with fewer threads have sessions of their own, where there is memory for them
+    without closing others. With a memory limit, sessions that do not run are closed, the one unused for
+    longest first, to make room for one that is needed; if all run, the opening waits for one to end.
+    Raises ValueError for threads below 1, ProviderUnavailable.
+    """
+
+    def __init__(self, options: SessionStoreOptions) -> None:
+        if options.threads is not None and options.threads < 1:
+            raise ValueError(f"threads must be at least 1, not {options.threads}.")
+        self.providers = choose_providers(options.provider)
+        self._options = options
+        self._device = options.device or device_of(self.providers)
+        cache, engines = None, None
+        if options.cache_folder is not None and self.providers == (CPU,):
+            limit, record = options.cache_limit_bytes, options.record_hashes
+            cache = SegmentCache(options.cache_folder, self.providers, limit, record_hashes=record)
+        elif options.cache_folder is not None and self.providers[0] == TENSORRT:
+            engines = EngineCache(options.cache_folder.with_name("engines"))
+        self._loader = SegmentLoader(self.providers, options.threads, cache, engines, self._device, options.spin)
+        self._slots: dict[_Key, _Slot] = {}
+        self._failures = Failures()
+        self._used_bytes = 0
+        self._clock = 0
+        self._changed = threading.Condition()
+
+    def declare(self, files: Iterable[SegmentFile]) -> None:
+        """Make segments known, to be opened on first use, and keep their files. One that is known already stays as it is.
+
+        Raises RepositoryError when a file is not there.
+        """
+        files = [file for file in files if file.kept]
+        with self._changed:
+            for file in files:
+                self._slots.setdefault(file.segment.name, _Slot(file))
+
+    def open(self, files: Iterable[SegmentFile], *, make_room: bool = True) -> None:
+        """Make segments known and open them, each checked by a run with one row: all or none.
+
+        make_room False: rather than closing others for them, leave those that do not fit into memory for their first use.
+        Raises RepositoryError naming the segment that cannot be used.
+        """
+        files = list(files)
+        with self._changed:
+            new = [file for file in files if file.segment.name not in self._slots]
+        self.declare(new)
+        try:
+            for file in files:
+                if make_room or self._fits(file.segment.name):
+                    self._release(self._acquire(file.segment.name))
+        except BaseException:
+            self.close(file.segment.name for file in new)
+            raise
+
+    def run(self, name: str, inputs: Sequence[Array], threads: int | None = None) -> Sequence[Array]:
+        """Run segment `name` on its inputs in order, each of shape (n, ...); return its outputs, each of shape (n, ...).
+
+        Opens it if need be. threads: fewer than the store's, None: as many; no promise, since it needs a session of its own.
+        Raises EngineError when it fails or is unknown, RepositoryError when it cannot be opened.
+        """
+        slot = None if threads is None else self._acquire_narrow(name, threads)
+        return self._run(slot or self._acquire_for_run(name), inputs)
+
+    def run_open(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Do as `run` at once: raise SegmentClosed where it would open the segment."""
+        with self._changed:
+            slot = self._slots.get(name)
+            if slot is None or slot.session is None:
+                raise SegmentClosed(name)
+            self._use(slot)
+        return self._run(slot, inputs)
+
+    def _run(self, slot: _Slot, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Run `slot`, which has been acquired, and release it."""
+        try:
+            if slot.file.segment.plain is not None:
+                return run_plain(slot.file.segment, slot.session, inputs)
+            if self._device is not None:
+                return run_on_device(slot.session, inputs, self._device)
+            return run_session(slot.session, inputs)
+        except ServingError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions have no common base, and may hold paths
+            raise EngineError(f"Segment {slot.name!r} failed on {len(inputs[0])} rows.") from error
+        finally:
+            self._release(slot)
+
+    def close(self, names: Iterable[str]) -> None:
+        """Forget segments: no run of theirs begins any more; return when those that run have ended. Unknown names are passed over."""
+        closed: list[ort.InferenceSession | None] = []
+        with self._changed:
+            gone = set(names)
+            slots = [self._slots.pop(key) for key, slot in list(self._slots.items()) if slot.name in gone]
+            self._failures.forget(gone)
+            while slots:  # those that are idle at once: one that is being opened may wait for their memory
+                closed += [self._evict(slot) for slot in slots if not slot.is_busy]
+                slots = [slot for slot in slots if slot.is_busy]
+                if slots:
+                    self._changed.wait()
+        _let_go(closed)
+
+    def close_all(self) -> None:
+        """Close every segment, as `close` does."""
+        with self._changed:
+            names = {slot.name for slot in self._slots.values()}
+        self.close(names)
+
+    def loaded(self) -> Mapping[str, int]:
+        """Return the memory that each open segment takes, bytes by name, counted as SessionStoreOptions says."""
+        found: Counter[str] = Counter()
+        with self._changed:
+            for slot in self._slots.values():
+                if slot.session is not None:
+                    found[slot.name] += slot.bytes
+        return dict(found)
+
+    def unavailable(self) -> Collection[str]:
+        """Return the segments that could not be opened when they were last wanted."""
+        return self._failures.segments
+
+    def is_open(self, name: str) -> bool:
+        """Return whether `name` has a session at this moment, which a run would not have to wait for."""
+        slot = self._slots.get(name)
+        return slot is not None and slot.session is not None
+
+    def _acquire_for_run(self, name: str) -> _Slot:
+        """Do as `_acquire`, and note how it went."""
+        self._failures.check(name)
+        try:
+            slot = self._acquire(name)
+        except RepositoryError as error:
+            self._failures.failed(name, error)
+            raise
+        self._failures.succeeded(name)
+        return slot
+
+    def _acquire_narrow(self, name: str, threads: int) -> _Slot | None:
+        """Return the slot for runs of `name` with so many threads, as `_acquire` does; None: the store's own session has to do.
+
+        That is where the segment is small and has one thread anyway, while another opens this one, or where there is no memory.
+        """
+        with contextlib.suppress(EngineError, RepositoryError):  # the store's own does, or says what is wrong
+            return self._acquire((name, threads)) if self._may_be_narrow(name, threads) else None
+        return None
+
+    def _may_be_narrow(self, name: str, threads: int) -> bool:
+        with self._changed:
+            own = self._slots.get(name)
+            if own is None or own.session is None or segment_threads(own.file.segment, None) == 1:
+                return False
+            slot = self._slots.setdefault((name, threads), _Slot(own.file, threads))
+            return not slot.opening and self._fits((name, threads))
+
+    def _acquire(self, key: _Key) -> _Slot:
+        """Return the slot of `key` with an open session and one more run; whoever comes first opens it, the others wait."""
+        with self._changed:
+            slot = self._slots.get(key)
+            while slot is not None and slot.opening:
+                self._changed.wait()
+                slot = self._slots.get(key)
+            if slot is None:
+                name = key if isinstance(key, str) else key[0]
+                raise EngineError(f"Segment {name!r} is not loaded.")
+            if slot.session is not None:
+                self._use(slot)
+                return slot
+            slot.opening = True
+        try:
+            self._reserve(slot)
+            session = self._open(slot)
+        except BaseException:
+            with self._changed:
+                slot.opening = False
+                self._evict(slot)
+            raise
+        with self._changed:
+            slot.session, slot.opening = session, False
+            self._use(slot)
+            self._changed.notify_all()
+        return slot
+
+    def _open(self, slot: _Slot) -> ort.InferenceSession:
+        if slot.threads is None:
+            return self._loader.load(slot.file)
+        # The store's own has been checked, and a check is a run that somebody would wait for.
+        return replace(self._loader, threads=slot.threads).open(slot.file)
+
+    def _use(self, slot: _Slot) -> None:
+        self._clock += 1
+        slot.last_use = self._clock
+        slot.runs += 1
+
+    def _release(self, slot: _Slot) -> None:
+        with self._changed:
+            slot.runs -= 1
+            self._changed.notify_all()
+
+    def _reserve(self, slot: _Slot) -> None:
+        """Count the memory of `slot`, after closing what must be closed for it. Raises SegmentTooLarge."""
+        size = self._needed(slot.file)
+        limit = self._options.memory_limit_bytes
+        closed: list[ort.InferenceSession | None] = []
+        with self._changed:
+            while limit is not None and self._used_bytes + size > limit:
+                idle = [other for other in self._slots.values() if other.session is not None and not other.is_busy]
+                if idle:
+                    closed.append(self._evict(min(idle, key=lambda other: other.last_use)))
+                else:
+                    self._changed.wait()
+            slot.bytes = size
+            self._used_bytes += size
+        _let_go(closed)
+
+    def _evict(self, slot: _Slot) -> ort.InferenceSession | None:
+        session, slot.session = slot.session, None
+        self._used_bytes -= slot.bytes
+        slot.bytes = 0
+        self._changed.notify_all()
+        return session
+
+    def _fits(self, key: _Key) -> bool:
+        limit = self._options.memory_limit_bytes
+        with self._changed:
+            slot = self._slots.get(key)
+            size = 0 if slot is None or slot.session is not None else self._needed(slot.file)
+            return limit is None or self._used_bytes + size <= limit
+
+    def _needed(self, file: SegmentFile) -> int:
+        """Return the memory to reserve for a session. Raises SegmentTooLarge when there can never be so much."""
+        size = memory_of(file)
+        limit = self._options.memory_limit_bytes
+        if limit is not None and size > limit:
+            raise SegmentTooLarge(file.segment.name, size, limit)
+        return size
+
+
+def _let_go(sessions: list[ort.InferenceSession | None]) -> None:
+    """Drop the last references to closed sessions; it takes milliseconds, and is for outside the lock."""
+    if sessions:
+        sessions.clear()
+        give_back_freed_memory()

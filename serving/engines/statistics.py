@@ -1,0 +1,71 @@
+"""Counts what ran, per segment."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from contract.histogram import DurationCounter
+from serving.engines.base import BatchStatistics, RequestSeconds, SegmentRun, SegmentStatistics
+
+
+class RunCounter:
+    """Sums up runs by segment; safe to use from several threads."""
+
+    def __init__(self, segments: Iterable[str]) -> None:
+        self._sums = {segment: _Sums() for segment in segments}
+        self._lock = threading.Lock()
+
+    def add(self, run: SegmentRun, waits_s: Sequence[float] | None = None) -> None:
+        """Count `run`, which has just ended. waits_s: how long each request in it waited; None: it was one request's, as `run` says."""
+        now_ms = time.time_ns() // 1_000_000
+        with self._lock:
+            self._sums.setdefault(run.segment, _Sums()).add(run, (run.queue_seconds,) if waits_s is None else waits_s, now_ms)
+
+    def drop(self, segments: Iterable[str]) -> None:
+        """Forget what these have done."""
+        with self._lock:
+            for segment in segments:
+                self._sums.pop(segment, None)
+
+    def totals(self) -> Mapping[str, SegmentStatistics]:
+        """Return the sums of this moment."""
+        with self._lock:
+            return {segment: sums.snapshot() for segment, sums in self._sums.items()}
+
+
+class _Sums:
+    """What becomes a SegmentStatistics; its owner holds the lock."""
+
+    __slots__ = ("batches", "compute", "infer_s", "last_run_ms", "queue")
+
+    def __init__(self) -> None:
+        self.compute, self.queue = DurationCounter(), DurationCounter()
+        self.batches: dict[int, list[float]] = {}  # rows -> runs, seconds
+        self.infer_s = 0.0
+        self.last_run_ms = 0
+
+    def add(self, run: SegmentRun, waits_s: Sequence[float], now_ms: int) -> None:
+        self.compute.add(run.seconds)
+        for wait_s in waits_s:
+            self.queue.add(wait_s)
+        self.infer_s += len(waits_s) * run.seconds
+        batch = self.batches.setdefault(run.rows, [0, 0.0])
+        batch[0] += 1
+        batch[1] += run.seconds
+        self.last_run_ms = now_ms
+
+    def snapshot(self) -> SegmentStatistics:
+        batches = {rows: BatchStatistics(int(runs), seconds) for rows, (runs, seconds) in sorted(self.batches.items())}
+        compute, queue = self.compute.snapshot(), self.queue.snapshot()
+        return SegmentStatistics(
+            runs=compute.count,
+            rows=sum(rows * batch.runs for rows, batch in batches.items()),
+            seconds=compute.total,
+            last_run_ms=self.last_run_ms,
+            compute=compute,
+            queue=queue,
+            requests=RequestSeconds(total=queue.total + self.infer_s, infer=self.infer_s),
+            batches=batches,
+        )

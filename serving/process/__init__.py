@@ -1,0 +1,1 @@
+"""What keeps the process of a server in order: threads, sockets, signals, memory."""

@@ -1,0 +1,120 @@
+"""Images in, labels out: the HTTP interface for people and scripts that speak no tensors."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+
+from serving.errors import InvalidRequest
+from serving.images.workers import ImageWorkers, SentImages
+from serving.protocol.http.api_docs import image_docs
+from serving.protocol.http.body import read_body
+from serving.protocol.http.cancel_on_disconnect import while_wanted
+from serving.protocol.http.multipart import is_form
+from serving.protocol.http.schemas import PredictBody, PredictFilesBody, TasksBody, predict_body, predict_files_body, tasks_body
+from serving.protocol.http.v2 import ERRORS
+from serving.protocol.memory_budget import Hold, PendingBytes
+from serving.request_options import Terms, read_terms
+from serving.router import Router
+
+TopK = Annotated[int, Query(ge=1, description="How many classes per task, best first.")]
+TaskList = Annotated[
+    list[str] | None,
+    Query(
+        description="Task names, separated by commas or each in a parameter `tasks` of its own. Left out: all that take images."
+    ),
+]
+Timeout = Annotated[
+    int, Query(ge=0, description="Microseconds from the whole body received until the answer is of no use any more; 0: no limit.")
+]
+Priority = Annotated[int, Query(ge=0, description="1 goes first, and larger numbers later; 0: as if 2.")]
+Partial = Annotated[bool, Query(description="Whether tasks that fail are named in `errors` beside the others' answers.")]
+Answer = PredictBody | PredictFilesBody
+_TERMS = ("top_k", "timeout", "priority")
+
+
+def predict_routes(router: Router, images: ImageWorkers, pending: PendingBytes) -> APIRouter:
+    """Return the routes /tasks, /predict and /predict/{task}."""
+    routes = APIRouter(responses=ERRORS, tags=["images"])
+
+    async def answer(request: Request, names: list[str] | None, top_k: int, parameters: Mapping[str, object]) -> Answer:
+        with pending.hold() as hold:
+            return await _predict(router, request, images, hold, names, top_k, parameters)
+
+    @routes.get("/tasks")
+    async def list_tasks() -> TasksBody:
+        """All tasks: labels, preprocessing, and what runs for them."""
+        return tasks_body(router.repository)
+
+    @routes.post("/predict", openapi_extra=image_docs("/predict?top_k=3"))
+    async def predict(
+        request: Request,
+        tasks: TaskList = None,
+        top_k: TopK = 5,
+        timeout: Timeout = 0,
+        priority: Priority = 0,
+        partial_results: Partial = False,
+    ) -> Answer:
+        """Classify an image, or the files of a form, for several tasks at once; what they share is computed once."""
+        _check_query(request, ("tasks", *_TERMS, "partial_results"))
+        names = None if tasks is None else [name.strip() for name in ",".join(tasks).split(",") if name.strip()]
+        return await answer(request, names, top_k, _parameters(timeout, priority, partial_results))
+
+    @routes.post("/predict/{task}", openapi_extra=image_docs("/predict/{task}?top_k=3"))
+    async def predict_task(
+        request: Request,
+        task: Annotated[str, Path(description="A task's name; GET /tasks lists them.")],
+        top_k: TopK = 5,
+        timeout: Timeout = 0,
+        priority: Priority = 0,
+    ) -> Answer:
+        """Classify an image, or the files of a form, for one task."""
+        _check_query(request, _TERMS)
+        return await answer(request, [task], top_k, _parameters(timeout, priority))
+
+    return routes
+
+
+def _check_query(request: Request, known: Collection[str]) -> None:
+    """Raise InvalidRequest for a parameter that is none, or has two values: what was meant would be passed over in silence."""
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    for name, count in counts.items():
+        if name not in known:
+            raise InvalidRequest(f"Unknown query parameter {name!r}; known are: {', '.join(known)}.")
+        if count > 1 and name != "tasks":
+            raise InvalidRequest(f"Query parameter {name!r} is given {count} times; give it once.")
+
+
+def _parameters(timeout: int, priority: int, partial_results: bool = False) -> Mapping[str, object]:
+    return {"timeout": timeout, "priority": priority, "partial_results": partial_results}
+
+
+async def _predict(
+    router: Router,
+    request: Request,
+    images: ImageWorkers,
+    hold: Hold,
+    names: list[str] | None,
+    top_k: int,
+    parameters: Mapping[str, object],
+) -> Answer:
+    router.check_ready()
+    content_type = request.headers.get("content-type", "")
+    limits = images.limits
+    limit = limits.max_total_bytes if is_form(content_type) else limits.max_bytes
+    body = await read_body(request.headers, request.receive, limit, hold)
+    sent = SentImages(images, body, content_type)
+    return await while_wanted(request.receive, _answer(router, sent, names, top_k, read_terms(parameters)))
+
+
+async def _answer(router: Router, sent: SentImages, names: list[str] | None, top_k: int, terms: Terms) -> Answer:
+    started = time.perf_counter()
+    prediction = await router.predict_prepared(sent.prepare, names, top_k, terms)
+    total_s = time.perf_counter() - started
+    if sent.is_form:
+        return predict_files_body(prediction, sent.names, prediction.prepare_seconds, total_s)
+    return predict_body(prediction, prediction.prepare_seconds, total_s)

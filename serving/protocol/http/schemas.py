@@ -1,0 +1,205 @@
+"""Response bodies of the HTTP interface beyond v2, as /docs shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from contract.preprocessing import Preprocessing
+from contract.repository.model import Repository, Task, TensorSpec
+from serving.engines.base import SegmentRun
+from serving.requests import Prediction
+
+_ERRORS = "Of tasks that could not be computed, a sentence each; with `partial_results` only."
+
+
+class ErrorBody(BaseModel):
+    """Every error, of whatever kind."""
+
+    error: str = Field(description="One sentence: what is wrong, and what would be right.")
+
+
+class LabelScore(BaseModel):
+    """One class of a task."""
+
+    label: str
+    score: float | None = Field(
+        description="Its probability, or what `scores` of the task says (GET /tasks); null where the network answers values that are "
+        "not finite."
+    )
+
+
+class TaskPrediction(BaseModel):
+    """The best classes of one task, best first."""
+
+    version: str = Field(description="Of the task's model.")
+    labels: list[LabelScore]
+
+
+class Run(BaseModel):
+    """One run of a segment for this request."""
+
+    segment: str
+    rows: int
+    milliseconds: float
+
+
+class Timings(BaseModel):
+    """Where the time went, in milliseconds."""
+
+    decode_ms: float = Field(description="Decoding, resizing and cropping the images, and waiting for a thread that does.")
+    queue_ms: float = Field(description="Waiting for the engine before the first run.")
+    compute_ms: float = Field(description="The runs of the segments; one that other requests shared counts in full.")
+    total_ms: float = Field(description="From the whole body received to the answer ready, waiting for the engine included.")
+
+
+class PredictBody(BaseModel):
+    """The answer to an image: every task that was asked for, and what was computed for it."""
+
+    tasks: dict[str, TaskPrediction]
+    segments: list[Run] = Field(description="What ran, in order: the trunk once, however many tasks there are.")
+    milliseconds: float = Field(description="From the whole body received to the answer ready.")
+    timings: Timings
+    errors: dict[str, str] = Field(description=_ERRORS)
+
+
+class FilePrediction(BaseModel):
+    """The answer to one file of a form."""
+
+    filename: str
+    tasks: dict[str, TaskPrediction]
+
+
+class PredictFilesBody(BaseModel):
+    """The answer to a form: one entry for each file, in their order, and what was computed for all of them together."""
+
+    images: list[FilePrediction]
+    segments: list[Run] = Field(description="What ran, in order; the rows are images.")
+    milliseconds: float = Field(description="From the whole body received to the answer ready.")
+    timings: Timings
+    errors: dict[str, str] = Field(description=_ERRORS)
+
+
+class TensorBody(BaseModel):
+    """A tensor of one row."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class PreprocessingBody(BaseModel):
+    """How an image becomes the network's input."""
+
+    height: int
+    width: int
+    mean: list[float]
+    std: list[float]
+    interpolation: str
+    crop_fraction: float
+
+
+class TaskBody(BaseModel):
+    """A task that can be asked for."""
+
+    name: str
+    version: str
+    labels: list[str]
+    inputs: list[TensorBody]
+    outputs: list[TensorBody]
+    preprocessing: PreprocessingBody | None = Field(
+        description="How an image becomes a row; the client does it where the input is not UINT8."
+    )
+    scores: str = Field(
+        description="What the network answers. `logits`: a score of /predict is their softmax. `probabilities`, `independent` (each from "
+        "0 to 1 by itself) and `value` (a single number): the answer as it is. `log_probabilities`: exp of it. Empty: nobody has looked; "
+        "a softmax, or a single number as it is."
+    )
+    segments: list[str] = Field(description="What runs for the task, in order.")
+    macs: int | None = Field(
+        description="Multiply-accumulates per row of the task alone; GFLOPs = 2 x GMACs. Null: not known, of a model that espalier did "
+        "not export."
+    )
+
+
+class TasksBody(BaseModel):
+    """All tasks of the repository."""
+
+    tasks: list[TaskBody]
+
+
+def predict_body(prediction: Prediction, decode_s: float, total_s: float) -> PredictBody:
+    """Return the answer to one image."""
+    return PredictBody(tasks=_image(prediction, 0), **_computed(prediction, decode_s, total_s))
+
+
+def predict_files_body(prediction: Prediction, files: Sequence[str], decode_s: float, total_s: float) -> PredictFilesBody:
+    """Return the answer to the images of `files`, which are named in their order."""
+    images = [FilePrediction(filename=name, tasks=_image(prediction, position)) for position, name in enumerate(files)]
+    return PredictFilesBody(images=images, **_computed(prediction, decode_s, total_s))
+
+
+def tasks_body(repository: Repository) -> TasksBody:
+    """Return what the repository offers."""
+    return TasksBody(tasks=[_task(repository, task) for task in repository.tasks.values()])
+
+
+def _image(prediction: Prediction, position: int) -> dict[str, TaskPrediction]:
+    return {
+        name: TaskPrediction(
+            version=prediction.versions[name],
+            labels=[LabelScore(label=item.label, score=item.score) for item in images[position]],
+        )
+        for name, images in prediction.tasks.items()
+    }
+
+
+def _computed(prediction: Prediction, decode_s: float, total_s: float) -> dict[str, Any]:
+    compute_s = sum(run.seconds for run in prediction.runs)
+    timings = Timings(
+        decode_ms=_milliseconds(decode_s),
+        queue_ms=_milliseconds(prediction.queue_seconds),
+        compute_ms=_milliseconds(compute_s),
+        total_ms=_milliseconds(total_s),
+    )
+    segments = [_run(run) for run in prediction.runs]
+    return {"segments": segments, "milliseconds": timings.total_ms, "timings": timings, "errors": prediction.errors}
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def _run(run: SegmentRun) -> Run:
+    return Run(segment=run.segment, rows=run.rows, milliseconds=_milliseconds(run.seconds))
+
+
+def _task(repository: Repository, task: Task) -> TaskBody:
+    return TaskBody(
+        name=task.name,
+        version=task.version,
+        labels=list(task.labels),
+        inputs=[_tensor(spec) for spec in task.inputs],
+        outputs=[_tensor(spec) for spec in task.outputs],
+        preprocessing=None if task.preprocessing is None else _preprocessing(task.preprocessing),
+        scores=task.scores,
+        segments=[step.segment for step in task.steps],
+        macs=None if task.plain else sum(repository.segments[step.segment].macs for step in task.steps),
+    )
+
+
+def _tensor(spec: TensorSpec) -> TensorBody:
+    return TensorBody(name=spec.name, datatype=spec.dtype, shape=list(spec.shape))
+
+
+def _preprocessing(how: Preprocessing) -> PreprocessingBody:
+    return PreprocessingBody(
+        height=how.height,
+        width=how.width,
+        mean=list(how.mean),
+        std=list(how.std),
+        interpolation=how.interpolation,
+        crop_fraction=how.crop_fraction,
+    )

@@ -1,0 +1,69 @@
+"""`espalier export`: the options that say what goes in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from contract.repository import read_repository
+from tests.espalier.test_cli import espalier
+from tests.exporter.graphs import Net
+
+# each command tries its ONNX files out in a process of its own
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_preflight")]
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("cars", "birds")):
+        Net(blocks=(1, 2), head=seed).save(tmp_path / f"{name}.onnx")
+    (tmp_path / "birds.labels.txt").write_text("robin\nwren\nkite\n")
+    (tmp_path / "README.md").write_text("not a model")
+    return tmp_path
+
+
+def test_a_folder_of_tasks_beside_a_single_one(networks: Path) -> None:
+    (networks / "more").mkdir()
+    single = Net(blocks=(1, 2), head=9).save(networks / "more" / "net.onnx")
+    run = espalier("export", "--tasks", networks, "--task", f"pets={single}", "--out", networks / "repo")
+    assert run.returncode == 0, run.stderr
+    tasks = read_repository(networks / "repo").tasks
+    assert tasks.keys() == {"birds", "cars", "pets"}
+    assert tasks["birds"].labels == ("robin", "wren", "kite")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--tasks", "nowhere"], "there is no such folder of task models"),
+        (["--tasks", "empty"], "holds no task model (.onnx, .safetensors, .pth, .pt)"),
+        (["--tasks", ".", "--task", "cars=birds.onnx"], "the name 'cars' is given with --task, too"),
+        (["--task", "cars=cars.onnx", "--mean", "0.5,0.5"], "is not of the form R,G,B"),
+        (["--task", "cars=cars.onnx", "--mean", "0.5,nan,0.5"], "must be three finite numbers"),
+        (["--task", "cars=cars.onnx", "--std", "0.5,0,0.5"], "must be three positive finite numbers"),
+        (["--task", "cars=cars.onnx", "--image-size", "0"], "greater than or equal to 1"),
+        (["--task", "cars=empty"], "is a folder; give a file"),
+        (["--task", "pets=cycle.onnx"], "its graph has a cycle through"),
+        (["--task", "two=two_labels.onnx"], "2 labels for outputs of shape [3]"),
+        (["--task", "pets=no_such_module:make"], "no_such_module:make: cannot be loaded"),
+        (["--task", "pets=weights.pth"], "needs its network"),
+        (["--backbone", "cars.onnx", "--task", "pets=weights.pth"], "needs its network"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_exit_code_2(networks: Path, arguments: list[str], words: str) -> None:
+    (networks / "empty").mkdir()
+    Net(blocks=(1,)).save(networks / "two_labels.onnx")
+    (networks / "two_labels.labels.txt").write_text("yes\nno\n")
+    torch.save({"weight": torch.zeros(1)}, networks / "weights.pth")
+    proto = Net(blocks=(1,)).proto()
+    proto.graph.node[4].input[0] = "0.out"
+    if "cycle.onnx" in arguments[-1]:
+        (networks / "cycle.onnx").write_bytes(proto.SerializeToString())
+    before = sorted(networks.rglob("*"))
+    run = espalier("export", *arguments, cwd=networks)
+    assert run.returncode == 2
+    assert words in " ".join(run.stderr.replace("│", " ").split())
+    assert "Traceback" not in run.stderr
+    assert sorted(networks.rglob("*")) == before

@@ -1,0 +1,88 @@
+"""A repository read back gives the chains that it was made from: what comes later is compared with these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from exporter.sharing.choose import CutOptions
+from exporter.errors import DamagedSegment
+from exporter.build.repository_chains import Existing, read_existing
+from exporter.export import ExportOptions, export_repository
+from exporter.open_models import Sources
+from exporter.build.weight_store import WeightStore
+from exporter.sources.task_model import TaskModel
+from contract.repository import read_repository
+from tests.exporter.graphs import Net
+from tests.exporter.test_export import BACKBONE, FAMILY, export
+from tests.exporter.wired import FROZEN, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head
+
+pytestmark = pytest.mark.slow
+
+
+def read_back(repo: Path, scratch: Path) -> Existing:
+    scratch.mkdir(exist_ok=True)
+    return read_existing(read_repository(repo), WeightStore(scratch))
+
+
+def test_the_blocks_and_addresses_are_those_of_the_whole_networks(tmp_path: Path) -> None:
+    report = export(tmp_path / "repo", FAMILY)
+    existing = read_back(tmp_path / "repo", tmp_path / "scratch")
+    assert {name: (chain.blocks, chain.outputs, chain.preprocessing) for name, chain in existing.chains.items()} == {
+        name: (without_names(chain.blocks), chain.outputs, chain.preprocessing) for name, chain in report.chains.items()
+    }
+
+
+def without_names(blocks: tuple) -> tuple:
+    """Modules are recorded per segment, not in its graph."""
+    import dataclasses
+
+    return tuple(dataclasses.replace(block, modules=()) for block in blocks)
+
+
+@pytest.mark.slow
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sets(st.integers(0, 3)), st.sets(st.integers(0, 3)), st.sampled_from(["exact", "stages"]))
+def test_whatever_was_tuned_the_chains_are_read_back(
+    tmp_path_factory: pytest.TempPathFactory, one: set[int], two: set[int], rule: str
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("family")
+    family = {
+        name: Net(blocks=[seed * 10 if index in tuned else seed for index, seed in enumerate((1, 2, 3, 4))], head=head)
+        for name, tuned, head in (("one", one, 1), ("two", two, 2))
+    }
+    report = export(tmp_path / "repo", family, BACKBONE, cuts=CutOptions(rule))  # type: ignore[arg-type]
+    existing = read_back(tmp_path / "repo", tmp_path / "scratch")
+    for name, chain in report.chains.items():
+        assert [block.digest for block in existing.chains[name].blocks] == [block.digest for block in chain.blocks]
+        assert existing.chains[name].taps == chain.taps
+
+
+def test_other_wirings_are_read_back(tmp_path: Path) -> None:
+    families = {
+        "siamese": {"a": lambda: siamese({"b3": 33, "b4": 44}, 21), "b": lambda: plain(FROZEN, 22)},
+        "outputs": {"a": lambda: with_embedding(21), "b": lambda: with_side_head(22), "c": lambda: with_joint_end(23)},
+        "inputs": {"a": lambda: with_metadata(21), "b": lambda: with_metadata(22)},
+    }
+    for family, tasks in families.items():
+        loaders = {name: (lambda make=make: TaskModel(make())) for name, make in tasks.items()}
+        report = export_repository(Sources(loaders), ExportOptions(tmp_path / family, cuts=CutOptions("exact")))
+        existing = read_back(tmp_path / family, tmp_path / "scratch")
+        for name, chain in report.chains.items():
+            assert existing.chains[name].taps == chain.taps, (family, name)
+            assert sorted(b.digest for b in existing.chains[name].blocks) == sorted(b.digest for b in chain.blocks)
+
+
+def test_a_segment_that_computes_something_else_is_named(tmp_path: Path) -> None:
+    repository = export(tmp_path / "repo", FAMILY).repository
+    name = next(name for name in repository.segments if name.startswith("late-"))
+    model = ir.load(repository.model_file(name))
+    weight = next(value for value in model.graph.initializers.values() if len(value.const_value.shape) == 4)
+    weight.const_value = ir.tensor(weight.const_value.numpy() + 1)
+    ir.save(model, repository.model_file(name))
+    with pytest.raises(DamagedSegment, match=f"Segment '{name}' does not compute what its config.pbtxt says"):
+        read_back(tmp_path / "repo", tmp_path / "scratch")

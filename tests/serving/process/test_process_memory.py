@@ -1,0 +1,27 @@
+"""What a server's process does with the memory that it starts with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = """
+import gc, os, signal
+from serving.engines.in_memory import InMemoryEngine
+from serving.server import run
+from tests.serving.nets import LAYERS, make_repository
+def leave(*addresses):
+    print(gc.get_freeze_count(), len(gc.get_objects()))
+    os.kill(os.getpid(), signal.SIGTERM)
+run(make_repository(), engine=InMemoryEngine(LAYERS), http_port=0, grpc_port=0, on_ready=leave)
+"""
+
+
+def test_what_a_server_starts_with_is_not_looked_through_for_garbage() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=True)
+    frozen, others = map(int, done.stdout.split())
+    assert frozen > 20 * others

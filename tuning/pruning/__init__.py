@@ -1,0 +1,1 @@
+"""Pruning of tuned tasks: fewer channels in their tuned blocks."""

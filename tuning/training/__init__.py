@@ -1,0 +1,1 @@
+"""Tuning one task: methods, the training loop, and what trainings share."""
