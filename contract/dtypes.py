@@ -1,10 +1,11 @@
-"""The v2 protocol's words for element types, and numpy's."""
+"""Element types in the words of the v2 protocol, numpy, ONNX and ONNX Runtime."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+Array = NDArray[np.generic]
 BYTES = "BYTES"
 # BYTES tensors are arrays of Python bytes objects. BF16 is missing: numpy has no such type.
 NUMPY_DTYPES: dict[str, np.dtype[np.generic]] = {
@@ -23,6 +24,21 @@ NUMPY_DTYPES: dict[str, np.dtype[np.generic]] = {
     BYTES: np.dtype(np.object_),
 }
 _NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
+# ONNX's words (of TensorProto.DataType) where they are others than the protocol's.
+_ONNX_WORDS = {"FP16": "FLOAT16", "FP32": "FLOAT", "FP64": "DOUBLE", "BF16": "BFLOAT16", BYTES: "STRING"}
+_FROM_ONNX = {word: name for name, word in _ONNX_WORDS.items()}
+# ONNX Runtime's words, as its sessions and values tell them.
+RUNTIME_DTYPES = {f"tensor({_ONNX_WORDS.get(name, name).lower()})": name for name in NUMPY_DTYPES}
+
+
+def onnx_dtype(name: str) -> str:
+    """Return ONNX's word for the protocol's `name`."""
+    return _ONNX_WORDS.get(name, name)
+
+
+def dtype_of_onnx(word: str) -> str:
+    """Return the protocol's name for ONNX's `word`."""
+    return _FROM_ONNX.get(word, word)
 
 
 def dtype_name(array: NDArray[np.generic]) -> str:

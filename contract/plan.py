@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
+from contract.errors import DifferentInputs, NoTask, UnknownTask
 from contract.repository.model import Repository, Step
 from contract.repository.unite import unite
-from serving.errors import DifferentInputs, NoTask, UnknownTask
 
 Tensors = tuple[str, ...]
 

@@ -14,9 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.dtypes import BYTES, NUMPY_DTYPES
-from serving.engines.base import Array
-from serving.errors import InvalidRequest, TooMuch
+from contract.dtypes import BYTES, NUMPY_DTYPES, Array
+from contract.errors import InvalidRequest, TooMuch
 
 _LENGTH_BYTES = 4  # BYTES elements are preceded by their length, little-endian
 MAX_AXES = 32  # numpy stops at 64

@@ -2,6 +2,6 @@
 
 from importlib.metadata import version as _version
 
-import serving as _serving  # noqa: F401  (before ONNX Runtime is imported: it says that nothing is to be reported)
+import contract as _contract  # noqa: F401  (before ONNX Runtime is imported: it says that nothing is to be reported)
 
 __version__ = _version("espalier")

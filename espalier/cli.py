@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 from rich.markup import escape
 
+from contract.errors import EspalierError
 from espalier.commands import (
     add,
     bench,
@@ -71,16 +72,10 @@ def version() -> None:
 
 def main() -> None:
     """Run the CLI."""
-    from benchmarks.framework.errors import BenchmarkError
-    from espalier.figures.repository.errors import PlotError
-    from exporter.errors import ExportError
-    from serving.errors import ServingError
-    from tuning.errors import TuningError
-
     escape_what_cannot_be_encoded()
     try:
         _run()
-    except (ServingError, ExportError, TuningError, PlotError, BenchmarkError) as error:
+    except EspalierError as error:
         _fail(str(error))
     except FileNotFoundError as error:
         if "No usable temporary directory" in str(error):  # what tempfile says

@@ -1,3 +1,3 @@
 """The offline half's heart: finds by content what task models share, and writes it as a model repository."""
 
-import serving.errors  # noqa: F401  (before ONNX Runtime is imported: the package says that nothing is to be reported)
+import contract  # noqa: F401  (before ONNX Runtime is imported: it says that nothing is to be reported)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from contract.errors import UnknownTask
 from contract.repository import ALL_TASKS, Repository, Task
 from contract.repository.transaction.folder import Waiting, silent
 from contract.repository.versions import promoted, rolled_back
@@ -15,7 +16,6 @@ from exporter.build.analysis import Progress
 from exporter.gc import keep_but
 from exporter.open_models import Sources
 from exporter.remove import Removal, remove_tasks
-from serving.errors import UnknownTask
 
 
 @dataclass(frozen=True)

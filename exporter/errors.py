@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
+from contract.errors import EspalierError
 
-class ExportError(Exception):
+
+class ExportError(EspalierError):
     """Anything that the exporter refuses or fails at, with one sentence for the user."""
 
 
@@ -97,87 +97,6 @@ class SameOutputNames(ExportError):
     def __init__(self, task: str, names: Iterable[str], name: str) -> None:
         listed = " and ".join(map(repr, names))
         super().__init__(f"Outputs {listed} of task {task!r} would both be called {name!r}; export the network with other names.")
-
-
-class OutputExists(ExportError):
-    """The output folder is there already."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} exists already; choose another folder, or replace it with --force.")
-
-
-class NotARepository(ExportError):
-    """`--force` would delete something that is not a model repository."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"{path} is not a model repository written by espalier, so --force does not replace it; choose another folder."
-        )
-
-
-class ForeignFiles(ExportError):
-    """`--force` would delete what somebody else put beside the models."""
-
-    def __init__(self, path: Path, names: Iterable[str]) -> None:
-        listed = ", ".join(list(names)[:3])
-        super().__init__(
-            f"{path} also holds what espalier did not write ({listed}), so --force does not replace it; move that away first."
-        )
-
-
-class ChangedMeanwhile(ExportError):
-    """Somebody else wrote into the repository while its next state was built."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"{path} was changed by another program while this one worked; nothing was changed by this one, try again."
-        )
-
-
-class NotOurs(ExportError):
-    """The hidden folder's name is taken by something that espalier did not make."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"{path} is in the way: espalier works in a folder of that name, but did not make this one; move it away."
-        )
-
-
-class OthersFolder(ExportError):
-    """The hidden folder is there, and another user may have put something into it. status: the folder's."""
-
-    def __init__(self, path: Path, status: os.stat_result) -> None:
-        who = f"belongs to {user_name(status.st_uid)}" if status.st_uid != os.geteuid() else "may be written by other users"
-        super().__init__(
-            f"{path} {who}: espalier works in it, and what others put there would become the repository, so nothing was changed. If "
-            "nobody writes this repository now, delete that folder, and give the command again."
-        )
-
-
-class MountPoint(ExportError):
-    """No folder can take the place of one that is, or holds, a mounted file system."""
-
-    def __init__(self, path: Path, mount: Path) -> None:
-        super().__init__(
-            f"{path} cannot be replaced as a whole, because another file system is mounted on {mount}; "
-            "give a folder inside it, or unmount that; nothing was changed."
-        )
-
-
-class NotDurable(ExportError):
-    """The change is made, but the disk does not confirm that it has it."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(
-            f"{path} was changed, but the disk does not confirm that the change would survive a power cut ({reason})."
-        )
-
-
-class NameTaken(ExportError):
-    """A model cannot be written where something else stands."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"The repository holds something else under the name {name!r}; choose another name, or move that away.")
 
 
 class LastTask(ExportError):
@@ -323,20 +242,6 @@ class RefusedModel(ExportError):
     """A model that was refused when it was tried out in a process of its own, in the words that were said there."""
 
 
-class NothingToRollBackTo(ExportError):
-    """A task without an earlier version and without a canary."""
-
-    def __init__(self, task: str) -> None:
-        super().__init__(f"Task {task!r} has no earlier version and no canary, so there is nothing to roll back.")
-
-
-class NoCanary(ExportError):
-    """A task whose canary is asked for has none."""
-
-    def __init__(self, task: str) -> None:
-        super().__init__(f"Task {task!r} has no canary to promote; deploy one with --canary.")
-
-
 class NothingBesideCanary(ExportError):
     """A canary of a task that is not there."""
 
@@ -374,11 +279,3 @@ def _way_out(operators: str) -> str:
     if "without running statistics" in operators:
         return "train it with track_running_stats=True, or "
     return ""
-
-
-def user_name(number: int) -> str:
-    """Return what to call the user of that number in a sentence."""
-    try:
-        return f"user {pwd.getpwuid(number).pw_name!r}"
-    except KeyError:
-        return f"user {number}"

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from contract.errors import UnknownTask
 from contract.repository import ALL_TASKS, Repository
 from contract.repository.transaction.folder import Waiting, silent
 from contract.repository.write import changed_whole, write_all_tasks
 from exporter.errors import LastTask
 from exporter.gc import keep_but, unused_segments
-from serving.errors import UnknownTask
 
 
 @dataclass(frozen=True)

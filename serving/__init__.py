@@ -1,7 +1,3 @@
 """The online half: reads a model repository and answers requests over HTTP and gRPC. Never imports torch."""
 
-import os
-
-# ONNX Runtime 1.31 for Linux keeps a device id in the user's cache and reports its use to its makers, unless it is told not to before it is
-# loaded. Who wants that sets the variable to 0.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import contract  # noqa: F401  (before ONNX Runtime is imported: it says that nothing is to be reported)

@@ -13,7 +13,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-from serving.errors import InvalidRequest, RequestRefused, ServerUnreachable
+from contract.errors import InvalidRequest
+from serving.errors import RequestRefused, ServerUnreachable
 
 
 def predict(

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from contract.dtypes import BYTES
+from contract.dtypes import BYTES, Array
+from contract.errors import EspalierError
 from contract.plan import make_plan
 from contract.repository.model import Repository, Rows, Segment
 from contract.repository.rows import LIMIT, RowsVerdict, judge_rows
 from contract.repository.sample import sample_inputs
-from serving.engines.base import Array, Call, Engine, SegmentRun
+from serving.engines.base import Call, Engine, SegmentRun
 from serving.engines.scheduling.plan_execution import Flow
-from serving.errors import ServingError
 from serving.process.threads import to_thread
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class RowsCheck:
                 try:
                     results = self._engine.try_segment(segment, inputs)
                     ready += flow.finish(work, results, SegmentRun(segment.name, work.rows, 0.0))
-                except ServingError as error:
+                except EspalierError as error:
                     ready += flow.fail(work, error)
         for name, segment in unknown.items():
             if name not in found and not _has_sample(segment):
@@ -115,7 +115,7 @@ class RowsCheck:
         try:
             try:
                 return _finding(judge_rows(run, inputs))
-            except ServingError:  # larger numbers may be places beyond the end of a table
+            except EspalierError:  # larger numbers may be places beyond the end of a table
                 return _finding(judge_rows(run, inputs, scales=(1,)))
         except Exception:  # whatever a model does with rows that it was not made for, the server lives on
             log.debug("Segment %r could not be checked.", segment.name, exc_info=True)

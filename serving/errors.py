@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
+from contract.errors import EspalierError, InvalidRequest, RepositoryError
 from contract.units import listed, printable, quoted, size_text
 
 
-class ServingError(Exception):
-    """Anything that serving refuses or fails at, with one sentence for the user. limit: the name of the one that it is about, "": none."""
-
-    limit = ""
-
-
-class RepositoryError(ServingError):
-    """The folder is not a model repository that espalier can serve."""
-
-
-class InvalidRequest(ServingError):
-    """The request can never succeed as it is: wrong name, dtype, shape, size or bytes."""
-
-
-class UnknownModel(ServingError):
+class UnknownModel(EspalierError):
     """No model (task) of that name or version."""
 
     def __init__(self, name: str, known: Iterable[str], version: str = "") -> None:
@@ -30,26 +17,11 @@ class UnknownModel(ServingError):
         self.name = name
 
 
-class UnknownRegion(ServingError):
+class UnknownRegion(EspalierError):
     """No shared memory region of that name. The sentence names none: other clients' regions are not for everybody."""
 
     def __init__(self) -> None:
         super().__init__("The shared memory region is not registered; register it first.")
-
-
-class UnknownTask(InvalidRequest):
-    """A requested task is not in the repository. known: in the order in which they are listed."""
-
-    def __init__(self, name: str, known: Collection[str]) -> None:
-        super().__init__(f"Unknown task {quoted(name)}; known are: {listed(known)}.")
-        self.name = name
-
-
-class NoTask(InvalidRequest):
-    """The list of tasks is empty."""
-
-    def __init__(self, known: Iterable[str]) -> None:
-        super().__init__(f"No task was asked for; name at least one of: {listed(sorted(known))}.")
 
 
 class TooManyNames(InvalidRequest):
@@ -60,21 +32,6 @@ class TooManyNames(InvalidRequest):
     def __init__(self, named: int, known: int, what: str, of: str = "") -> None:
         there_are = f"{of} has {known}" if of else f"there are {known}"
         super().__init__(f"The request names {named} {what}, and {there_are}; name each once.")
-
-
-class TooMuch(InvalidRequest):
-    """A request is within the limit of its bytes, but some part of it is over another one. limit: its name; text: the sentence."""
-
-    def __init__(self, limit: str, text: str) -> None:
-        super().__init__(text)
-        self.limit = limit
-
-
-class DifferentInputs(InvalidRequest):
-    """Tasks that take different inputs were asked for with one."""
-
-    def __init__(self, first: str, second: str) -> None:
-        super().__init__(f"Tasks {first!r} and {second!r} take different inputs; ask for them in separate requests.")
 
 
 class TooManyRows(InvalidRequest):
@@ -143,7 +100,7 @@ class TooCostlyImage(NotAnImage):
         super().__init__(f"The image{where} takes more memory or time to decode than its size explains; save the picture again.")
 
 
-class BodyTooLarge(ServingError):
+class BodyTooLarge(EspalierError):
     """A request's body is over the limit."""
 
     limit = "body"
@@ -158,7 +115,7 @@ class ImageFileTooLarge(BodyTooLarge):
     limit = "image_bytes"
 
 
-class HeadTooLarge(ServingError):
+class HeadTooLarge(EspalierError):
     """A request's line and headers are over the limit."""
 
     limit = "head"
@@ -167,7 +124,7 @@ class HeadTooLarge(ServingError):
         super().__init__(f"The request's line and headers are larger than the limit of {limit_bytes} bytes; put less into them.")
 
 
-class TooManyHeaders(ServingError):
+class TooManyHeaders(EspalierError):
     """A request has more headers than the limit."""
 
     limit = "headers"
@@ -176,7 +133,7 @@ class TooManyHeaders(ServingError):
         super().__init__(f"The request has more than {most} headers; send fewer.")
 
 
-class UrlTooLong(ServingError):
+class UrlTooLong(EspalierError):
     """A request's URL is over the limit."""
 
     limit = "url"
@@ -194,7 +151,7 @@ class ChunksTooSmall(InvalidRequest):
         super().__init__(f"What frames the body's chunks is more than {most} times the body; send larger chunks.")
 
 
-class HeadStalled(ServingError):
+class HeadStalled(EspalierError):
     """A request's line and headers take too long to come."""
 
     limit = "head_time"
@@ -203,7 +160,7 @@ class HeadStalled(ServingError):
         super().__init__(f"The request's line and headers did not come within {seconds:g} seconds; send the request again.")
 
 
-class BodyTooSlow(ServingError):
+class BodyTooSlow(EspalierError):
     """A body takes memory, and too long to come."""
 
     limit = "body_time"
@@ -212,7 +169,7 @@ class BodyTooSlow(ServingError):
         super().__init__(f"The request's body came with fewer than {rate} bytes a second; send the request again.")
 
 
-class BodyStalled(ServingError):
+class BodyStalled(EspalierError):
     """A client stopped in the middle of a body, which takes memory."""
 
     limit = "body_time"
@@ -221,11 +178,11 @@ class BodyStalled(ServingError):
         super().__init__(f"Nothing more of the request's body came for {pause_s:g} seconds; send the request again.")
 
 
-class Unsupported(ServingError):
+class Unsupported(EspalierError):
     """A part of the protocol that this server does not offer."""
 
 
-class NotReady(ServingError):
+class NotReady(EspalierError):
     """The server is starting, draining, or its engine is down."""
 
 
@@ -245,7 +202,7 @@ class EngineDown(NotReady):
         super().__init__("What computes for this server does not answer at the moment; try again later.")
 
 
-class QueueFull(ServingError):
+class QueueFull(EspalierError):
     """So much waits that one more request would only wait in vain. model: the one whose share of it is full; "": all of it is."""
 
     def __init__(self, waiting: int, limit: int, unit: str = "rows", model: str = "") -> None:
@@ -254,24 +211,24 @@ class QueueFull(ServingError):
         self.limit = {"rows": "queue", "bytes of requests": "pending_bytes", "pixels of images": "waiting_pixels"}.get(unit, "")
 
 
-class DeadlineExceeded(ServingError):
+class DeadlineExceeded(EspalierError):
     """The client's time is up."""
 
     def __init__(self) -> None:
         super().__init__("The request's deadline has passed; what had not begun was not computed.")
 
 
-class TaskFailed(ServingError):
+class TaskFailed(EspalierError):
     """A task of a request could not be computed."""
 
-    def __init__(self, task: str, reason: ServingError) -> None:
+    def __init__(self, task: str, reason: EspalierError) -> None:
         super().__init__(f"Task {task!r} could not be computed: {reason}")
 
 
-class LoadFailed(ServingError):
+class LoadFailed(EspalierError):
     """A model could not be loaded while serving; what was served before is served still."""
 
-    def __init__(self, name: str, reason: ServingError) -> None:
+    def __init__(self, name: str, reason: EspalierError) -> None:
         super().__init__(f"Model {name!r} was not loaded, and nothing has changed: {reason}")
 
 
@@ -289,21 +246,21 @@ class LastModel(InvalidRequest):
         super().__init__(f"Task {name!r} is the last one that is served; load another one first, or stop the server.")
 
 
-class Unauthenticated(ServingError):
+class Unauthenticated(EspalierError):
     """Model control without a token."""
 
     def __init__(self) -> None:
         super().__init__("Loading and unloading models needs the token of this server, as `Authorization: Bearer TOKEN`.")
 
 
-class Forbidden(ServingError):
+class Forbidden(EspalierError):
     """Model control with a wrong token."""
 
     def __init__(self) -> None:
         super().__init__("The token is not this server's.")
 
 
-class EngineError(ServingError):
+class EngineError(EspalierError):
     """A segment failed while it ran: ours to mend, not the client's."""
 
 
@@ -314,21 +271,21 @@ class SegmentClosed(EngineError):
         super().__init__(f"Segment {name!r} is closed; open it first.")
 
 
-class ExtraNeeded(ServingError):
+class ExtraNeeded(EspalierError):
     """Something was asked for that needs a package which is not installed."""
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(f"{what} need the package {package!r}, which is not installed; run: pip install 'espalier[{extra}]'.")
 
 
-class AddressInUse(ServingError):
+class AddressInUse(EspalierError):
     """Another process listens on the port."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(f"Port {port} on {host} is in use by another process; choose another port, or 0 for any free one.")
 
 
-class ServerUnreachable(ServingError):
+class ServerUnreachable(EspalierError):
     """No server answers at an address."""
 
     def __init__(self, url: str, reason: object) -> None:
@@ -337,7 +294,7 @@ class ServerUnreachable(ServingError):
         )
 
 
-class RequestRefused(ServingError):
+class RequestRefused(EspalierError):
     """A server that was asked said no, with a sentence of its own."""
 
     def __init__(self, status: int, sentence: str) -> None:
@@ -345,14 +302,14 @@ class RequestRefused(ServingError):
         self.status = status
 
 
-class InvalidLimit(ServingError):
+class InvalidLimit(EspalierError):
     """A limit is given in a form that says none."""
 
     def __init__(self, given: str, wanted: str) -> None:
         super().__init__(f"{given!r} sets no limit; give {wanted}.")
 
 
-class InvalidAddress(ServingError):
+class InvalidAddress(EspalierError):
     """A host and port that this machine cannot listen on."""
 
     def __init__(self, host: str, port: int, reason: str) -> None:
@@ -379,7 +336,7 @@ class SegmentTooLarge(RepositoryError):
         )
 
 
-class ProviderUnavailable(ServingError):
+class ProviderUnavailable(EspalierError):
     """An execution provider that does not work on this machine."""
 
     def __init__(self, name: str, usable: Iterable[str]) -> None:

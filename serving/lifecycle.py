@@ -16,13 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from contract.errors import EspalierError, RepositoryError
 from contract.repository.config import ALL_TASKS
 from contract.repository.model import Repository, Task
 from contract.repository.read import RepositoryReader
 from serving.catalog import Catalog
 from serving.coupling import RowsCheck
 from serving.engines.base import Engine
-from serving.errors import EngineError, LastModel, LoadFailed, NotATask, RepositoryError, ServingError, UnknownModel
+from serving.errors import EngineError, LastModel, LoadFailed, NotATask, UnknownModel
 from serving.parity import check_answers
 from serving.process.threads import to_thread
 
@@ -167,8 +168,8 @@ class Lifecycle:
         try:
             judged = await self._rows.judged(repository)
             await check_answers(self._engine, judged, tasks)
-        except ServingError:
-            with suppress(ServingError):  # of an engine that is told what tasks are, these too are as they were
+        except EspalierError:
+            with suppress(EspalierError):  # of an engine that is told what tasks are, these too are as they were
                 await self._engine.load(self.catalog.repository)
             await self._engine.release(repository.segments.keys() - self._kept())
             raise

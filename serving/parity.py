@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from contract.dtypes import Array
 from contract.plan import ExecutionPlan, make_plan
 from contract.repository.model import Repository, Task
 from contract.repository.record import SAMPLE, recorded_places
 from contract.repository.sample import sample_inputs
-from serving.engines.base import Answer, Array, Call, Engine
+from serving.engines.base import Answer, Call, Engine
 from serving.errors import QueueFull, WrongAnswer
 from serving.process.threads import to_thread
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from contract.errors import InvalidRequest
 from contract.units import quoted
-from serving.errors import InvalidRequest
 
 _NORMAL_PRIORITY = 2  # 1 goes first; what says nothing (0) is in between
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from serving.engines.base import Array, SegmentRun
+from contract.dtypes import Array
+from serving.engines.base import SegmentRun
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from contract.dtypes import Array
+from contract.errors import EspalierError, InvalidRequest, RepositoryError
 from contract.plan import ExecutionPlan
 from contract.repository.config import ALL_TASKS
 from contract.repository.model import Repository, Task
@@ -18,8 +20,8 @@ from contract.repository.read import RepositoryReader
 from serving.answers.classes import classification_strings
 from serving.canary import involved, served_by
 from serving.catalog import Catalog, Model
-from serving.engines.base import Answer, Array, Call, Engine, SegmentRun, SegmentStatistics
-from serving.errors import InvalidRequest, ModelNotReady, NotReady, RepositoryError, ServingError, TaskFailed
+from serving.engines.base import Answer, Call, Engine, SegmentRun, SegmentStatistics
+from serving.errors import ModelNotReady, NotReady, TaskFailed
 from serving.images.tasks import AnyImage, Prepare, assumed_scores, given, group_tasks, names_of_image_tasks, rows_in_time, table
 from serving.lifecycle import Lifecycle
 from serving.observe.deployments import observed
@@ -180,7 +182,7 @@ class Router:
         known = catalog.repository.tasks
         names = names_of_image_tasks(known) if tasks is None else tasks
         groups, errors = group_tasks(known, names, top_k, terms.partial)
-        failures: dict[str, ServingError] = {}
+        failures: dict[str, EspalierError] = {}
         tables: dict[str, tuple[tuple[ScoredLabel, ...], ...]] = {}
         runs: list[SegmentRun] = []
         queue_seconds = 0.0
@@ -290,7 +292,7 @@ class Router:
         tenant = model.name if set(outputs) <= model.outputs.keys() else ALL_TASKS
         return plan, Call(tenant, terms.deadline, terms.priority, catalog.rows_per_run(plan, model))
 
-    def _is_worth_a_trace(self, failure: ServingError) -> bool:
+    def _is_worth_a_trace(self, failure: EspalierError) -> bool:
         """Whether to log where `failure` came from, a page: networks fail on some inputs, as often as somebody likes."""
         return not isinstance(failure, RepositoryError) and self._traces.may(f"{type(failure)}: {type(failure.__cause__)}")
 
@@ -305,7 +307,7 @@ def _say_assumed(tasks: Iterable[Task]) -> None:
         log.info("%s", sentence)
 
 
-def _raise_failure(model: Model | None, failures: Mapping[str, ServingError], allowed: bool) -> None:
+def _raise_failure(model: Model | None, failures: Mapping[str, EspalierError], allowed: bool) -> None:
     """model: that was asked; None: several. One that espalier did not export has one run, which fails as a whole."""
     if failures and not allowed:
         name, reason = next(iter(failures.items()))

@@ -9,9 +9,9 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
+from contract.errors import EspalierError
 from contract.histogram import EMPTY, DurationCounter, Histogram
 from serving.engines.base import SegmentRun
-from serving.errors import ServingError
 
 MOST_GONE = 100  # versions served no longer whose counts are kept: one that comes back goes on where it was
 ModelVersion = tuple[str, str]  # a model's name and its version
@@ -40,7 +40,7 @@ class ModelStatistics:
 
 def failure_reason(error: BaseException) -> str:
     """Return why a request failed, in one word of a small set: the name of our error's class, "Cancelled", or "Internal"."""
-    if isinstance(error, ServingError):
+    if isinstance(error, EspalierError):
         return type(error).__name__
     return "Cancelled" if isinstance(error, asyncio.CancelledError) else "Internal"
 

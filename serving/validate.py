@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from contract.dtypes import dtype_name
+from contract.dtypes import Array, dtype_name
+from contract.errors import InvalidRequest, UnknownTask
 from contract.repository.config import ALL_TASKS
 from contract.repository.model import TensorSpec
 from contract.units import listed, quoted
 from serving.answers.classes import CLASS_DTYPES
 from serving.catalog import Model
-from serving.engines.base import Array
-from serving.errors import InvalidRequest, TooManyNames, UnknownTask
+from serving.errors import TooManyNames
 from serving.requests import InferRequest, RequestedOutput
 
 SPARE_NAMES = 16  # that a request may have beside those of the model: tasks may have gone since its client looked

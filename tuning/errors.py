@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from contract.errors import EspalierError
+
 _NAMED = 3  # how many of a list of names a sentence shows
 
 
-class TuningError(Exception):
+class TuningError(EspalierError):
     """Anything that tuning refuses or fails at, with one sentence for the user."""
 
 

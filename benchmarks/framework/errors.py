@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from contract.errors import EspalierError
 
-class BenchmarkError(Exception):
+
+class BenchmarkError(EspalierError):
     """Anything that a benchmark refuses or fails at, with one sentence for the user."""
 
 

@@ -8,8 +8,8 @@ import json
 import re
 from dataclasses import dataclass
 
+from contract.dtypes import Array
 from contract.repository import TensorSpec
-from serving.engines.base import Array
 
 _LENGTH, _JSON_LENGTH = re.compile(rb"\ncontent-length: (\d+)"), re.compile(rb"\ninference-header-content-length: (\d+)")
 

@@ -9,9 +9,8 @@ import numpy as np
 from PIL import Image
 from tritonclient.grpc import service_pb2
 
-from contract.dtypes import NUMPY_DTYPES
+from contract.dtypes import NUMPY_DTYPES, Array
 from contract.repository import Task
-from serving.engines.base import Array
 
 _pb: Any = service_pb2
 _JPEG_SIZE = (500, 375)  # as most of ImageNet

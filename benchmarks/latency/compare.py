@@ -14,10 +14,10 @@ from pathlib import Path
 from benchmarks.harness.timing import Timing, interleave
 from benchmarks.models.networks import open_network
 from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, SideBySide
+from contract.dtypes import Array
 from contract.plan import ExecutionPlan, make_plan
 from contract.repository import Repository
 from contract.system import available_cores
-from serving.engines.base import Array
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions.store import SessionStoreOptions
 

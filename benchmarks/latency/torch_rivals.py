@@ -11,8 +11,8 @@ from torch import nn
 from benchmarks.framework.errors import BenchmarkError
 from benchmarks.models.families import CLASSES, subset
 from benchmarks.models.synthetic import random_task
+from contract.dtypes import Array
 from exporter.sources.onnx_file import first_line
-from serving.engines.base import Array
 from tuning.network.backbone import Backbone
 from tuning.network.checkpoint import build_network
 from tuning.network.normalise import Normalise

@@ -14,7 +14,7 @@ from benchmarks.framework.errors import BenchmarkError
 from benchmarks.merge.resnet import parts_of
 from benchmarks.models.families import CLASSES, HEAD, subset
 from benchmarks.models.synthetic import random_task
-from serving.engines.base import Array
+from contract.dtypes import Array
 from tuning.network.backbone import Backbone
 from tuning.network.checkpoint import build_network
 from tuning.network.normalise import Normalise

@@ -27,9 +27,10 @@ from benchmarks.models.merged import write_merged
 from benchmarks.models.networks import open_network
 from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, SideBySide
 from benchmarks.models.synthetic import Family
+from contract.dtypes import Array
 from contract.plan import make_plan
 from contract.repository import Repository
-from serving.engines.base import Answer, Array
+from serving.engines.base import Answer
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions.store import SessionStoreOptions
 

@@ -19,9 +19,9 @@ from benchmarks.merge.torch_variants import FORKED, SEPARATE, STACKED
 from benchmarks.models.networks import open_network
 from benchmarks.models.side_by_side import SideBySide
 from benchmarks.models.synthetic import Family
+from contract.dtypes import Array
 from contract.plan import ExecutionPlan, make_plan
 from exporter.torch.export import bind, trace
-from serving.engines.base import Array
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions.store import SessionStoreOptions
 

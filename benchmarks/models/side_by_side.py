@@ -10,7 +10,7 @@ from statistics import median
 import onnxruntime as ort
 
 from benchmarks.models.networks import open_network
-from serving.engines.base import Array
+from contract.dtypes import Array
 
 SEPARATE = "separate"  # one after another, each with all threads
 SIDE_BY_SIDE = "separate, side by side"

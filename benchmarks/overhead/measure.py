@@ -28,9 +28,9 @@ from benchmarks.harness.machine import describe_machine
 from benchmarks.harness.pinning import Cores, find_cores, on_cores
 from benchmarks.harness.served import ServerProcess, served
 from benchmarks.harness.timing import Timing, interleave
+from contract.dtypes import Array
 from contract.plan import make_plan
 from contract.repository import Repository, read_repository
-from serving.engines.base import Array
 from serving.engines.embedded import EmbeddedEngine
 
 

@@ -14,7 +14,7 @@ from benchmarks.harness.closed_loop import closed_loop
 from benchmarks.peers.environments import PeerUnavailable
 from benchmarks.peers.server import Endpoint
 from benchmarks.peers.work import Sample, Work
-from serving.engines.base import Array
+from contract.dtypes import Array
 
 FAILURES = (OSError, EOFError, RuntimeError, TimeoutError, ValueError, KeyError, TypeError)  # the last three: no readable answer
 _TOLERANCE = 1e-3  # of the largest score

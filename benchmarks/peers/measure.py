@@ -18,7 +18,7 @@ from benchmarks.peers.environments import PeerUnavailable, set_up
 from benchmarks.peers.processes import available_bytes
 from benchmarks.peers.server import Endpoint, Peer, Server
 from benchmarks.peers.work import Work
-from serving.errors import ServingError
+from contract.errors import EspalierError
 
 _WAKE_S = 30.0
 
@@ -141,7 +141,7 @@ def _enter(peer: Peer, unavailable: str, work: Work, plan: Plan, stack: ExitStac
             for endpoint in server.endpoints:
                 asyncio.run(_first_answers(server, endpoint, work, plan))
             stack.push(own.pop_all())
-    except (PeerUnavailable, ServingError, *FAILURES) as error:
+    except (PeerUnavailable, EspalierError, *FAILURES) as error:
         yield replace(row, missing=str(error) or type(error).__name__)
         return
     memory = server.processes.memory_bytes()

@@ -14,7 +14,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from benchmarks.harness.http_wire import Connection, request_bytes
-from serving.engines.base import Array
+from contract.dtypes import Array
 
 _pb: Any = service_pb2
 _BOUNDARY = "benchmark-boundary"

@@ -13,8 +13,8 @@ import onnx
 from onnx import compose
 
 from benchmarks.models.networks import open_network
+from contract.dtypes import Array
 from contract.repository import Repository, Step
-from serving.engines.base import Array
 
 
 @dataclass(frozen=True)

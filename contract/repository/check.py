@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from math import prod
 
+from contract.errors import RepositoryError
 from contract.repository.config import ALL_TASKS
 from contract.repository.model import Repository, Segment, Step, Task, TensorSpec
 from contract.repository.record import SAMPLE, recorded_places
-from serving.errors import RepositoryError
 
 _Type = tuple[str, tuple[int, ...]]  # dtype and shape of a tensor
 

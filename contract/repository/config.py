@@ -13,6 +13,7 @@ from typing import Any, cast, get_args
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from contract.errors import RepositoryError
 from contract.preprocessing import Layout, Preprocessing
 from contract.repository.model import (
     DEFAULT_CUT_RULE,
@@ -29,7 +30,6 @@ from contract.repository.model import (
 )
 from contract.repository.record import ParityRecord
 from contract.repository.unite import Copy, ensemble_of
-from serving.errors import RepositoryError
 
 ALL_TASKS = "all_tasks"
 COPY = "copy"

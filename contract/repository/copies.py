@@ -5,14 +5,13 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
+from contract.dtypes import onnx_dtype
 from contract.repository.unite import Copy
-from exporter.build.describe import V2_DTYPES
 
 
 def copy_model(copy: Copy) -> onnx.ModelProto:
     """Return the ONNX model of `copy`: rows of its kind of tensor in, the same rows out."""
-    words = {v2: word for word, v2 in V2_DTYPES.items()}
-    element = TensorProto.DataType.Value(words.get(copy.spec.dtype, copy.spec.dtype))
+    element = TensorProto.DataType.Value(onnx_dtype(copy.spec.dtype))
     (given,) = copy.inputs
     (copied,) = copy.outputs
     infos = [helper.make_tensor_value_info(spec.name, element, ["batch", *spec.shape]) for spec in (given, copied)]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from contract.errors import RepositoryError
 from contract.repository.config import LABELS_FILE
-from serving.errors import RepositoryError
 
 CONFIG_FILE = "config.pbtxt"
 # Folders of a task for the versions beside the current one. Triton passes over subfolders that are not numbers.

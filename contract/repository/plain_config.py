@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from contract.errors import RepositoryError
 from contract.repository.config import ALL_TASKS, ModelConfig, data_type, kind_of, tensor_specs
-from serving.errors import RepositoryError
 
 PLATFORM, BACKEND, MODEL_FILE = "onnxruntime_onnx", "onnxruntime", "model.onnx"
 _RUNTIME = "libtriton_onnxruntime.so"  # the backend's own, which Triton writes out

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from contract.errors import RepositoryError
 from contract.repository.check import check_repository
 from contract.repository.config import (
     ALL_TASKS,
@@ -29,7 +30,6 @@ from contract.repository.files import CONFIG_FILE as CONFIG_FILE
 from contract.repository.files import PREVIOUS as PREVIOUS
 from contract.repository.files import ModelFiles, PlainFiles, Texts, decode, read_files, read_plain_files
 from contract.repository.model import DEFAULT_CUT_RULE, Repository, Segment, Task
-from serving.errors import RepositoryError
 
 # Each attempt but the last met a writer that replaced the repository in these very milliseconds.
 _ATTEMPTS = 100

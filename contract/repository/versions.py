@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from contract.errors import NoCanary, NothingToRollBackTo
 from contract.repository import Canary, Step, Task
-from exporter.errors import NoCanary, NothingToRollBackTo
 
 
 def inherited(task: Task, new: Task) -> tuple[Task, tuple[str, ...]]:

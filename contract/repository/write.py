@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx
 
+from contract.errors import ForeignFiles, NameTaken, NotARepository, NotWritten, OutputExists, RepositoryError
 from contract.repository import ALL_TASKS, Repository, Segment, Task, read_repository
 from contract.repository.config import (
     LABELS_FILE,
@@ -26,8 +27,6 @@ from contract.repository.model import DEFAULT_CUT_RULE, Rows
 from contract.repository.read import CANARY, CONFIG_FILE, PREVIOUS
 from contract.repository.transaction.folder import Aside, Waiting, aside, reason, recover, silent
 from contract.repository.transaction.link import link_tree
-from exporter.errors import ExportError, ForeignFiles, NameTaken, NotARepository, OutputExists
-from serving.errors import RepositoryError
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def _is_free(out: Path) -> bool:
     try:
         return not out.exists() or (out.is_dir() and not any(out.iterdir()))
     except OSError as error:
-        raise ExportError(f"{out} cannot be read ({reason(error)}).") from error
+        raise NotWritten(f"{out} cannot be read ({reason(error)}).") from error
 
 
 def foreign_entries(repository: Repository) -> list[str]:
@@ -84,7 +83,7 @@ def written_whole(out: Path, force: bool, waiting: Waiting = silent) -> Iterator
     """Yield an empty folder that takes the place of `out` in one step when the block ends well, and vanishes when it does not.
 
     There is one writer at a time: another one is waited for, which `waiting` is told, and `out` is looked at only then.
-    Raises what `check_output` does, and ExportError when the folder cannot be written; then nothing was changed.
+    Raises what `check_output` does, and NotWritten when the folder cannot be written; then nothing was changed.
     """
     with _writing(out, waiting) as place:
         check_output(out, force)
@@ -98,7 +97,7 @@ def changed_whole(repo: Path, waiting: Waiting = silent) -> Iterator[Change]:
     """Yield the change of the repository at `repo`: what is built in its folder takes the place of `repo` in one step at the end.
 
     Models are kept by name, or written anew; what espalier did not write is kept without a word. One writer at a time, as above.
-    Raises RepositoryError when `repo` is no repository, and ExportError when it cannot be written; then nothing was changed.
+    Raises RepositoryError when `repo` is no repository, and NotWritten when it cannot be written; then nothing was changed.
     """
     recover(repo, waiting)
     read_repository(repo)  # before anything is made beside what is no repository
@@ -118,7 +117,7 @@ def _writing(repo: Path, waiting: Waiting) -> Iterator[Aside]:
         with aside(repo, waiting) as place:
             yield place
     except OSError as error:
-        raise ExportError(f"{repo} could not be written ({reason(error)}); nothing was changed.") from error
+        raise NotWritten(f"{repo} could not be written ({reason(error)}); nothing was changed.") from error
 
 
 def write_configs(

@@ -14,10 +14,10 @@ import tritonclient.http as http_client
 from PIL import Image
 
 from benchmarks.models.networks import open_network
+from contract.dtypes import Array
 from contract.repository import ALL_TASKS, Repository
 from serving.answers.classes import scores
 from serving.client import predict
-from serving.engines.base import Array
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from benchmarks.latency.compare import compare_latency
 from benchmarks.memory.measure import compare_memory
+from contract.dtypes import Array
 from contract.repository import Repository
 from espalier.console import console, progress_bars
 from espalier.demo.query import Interrogator, Query, ask_all_ways, png_bytes
@@ -23,7 +24,6 @@ from exporter.open_models import LoadTaskModel, Sources
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.task_model import TaskModel
 from exporter.torch.export import BackboneExporter
-from serving.engines.base import Array
 from serving.server import BackgroundServer, run
 from tuning.network.backbone import Backbone, save_backbone
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from contract.dtypes import Array
 from contract.preprocessing import Preprocessing
 from espalier.console import say
 from espalier.demo.tasks import TASKS, DemoTask
-from serving.engines.base import Array
 from tuning.data.digits import digit_task
 from tuning.errors import CannotWrite, NoCacheFolder, TuningError
 from tuning.network.backbone import Backbone, load_backbone, save_backbone

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from exporter.build.analysis import Analysis, Progress
-from exporter.graph.chain import Chain
-from exporter.sharing.choose import CUT_RULES, CutOptions
-from exporter.build.describe import NOTHING_TAKEN, describe_steps, describe_task, names_of_tensors
-from exporter.errors import UnknownCutRule
-from exporter.build.repository_chains import Existing, contents_of
-from exporter.sharing.plan import SharingPlan, make_sharing_plan
-from exporter.build.rejoin import rejoin
-from exporter.sharing.reuse import Missed, keep_segments, missed_sharing
-from exporter.open_models import LoadTaskModel, Sources
-from exporter.sources.task_model import TaskModel
 from contract.repository import Repository, Step, Task
+from exporter.build.analysis import Analysis, Progress
+from exporter.build.describe import NOTHING_TAKEN, describe_steps, describe_task, names_of_tensors
+from exporter.build.rejoin import rejoin
+from exporter.build.repository_chains import Existing, contents_of
+from exporter.errors import UnknownCutRule
+from exporter.graph.chain import Chain
+from exporter.open_models import LoadTaskModel, Sources
+from exporter.sharing.choose import CUT_RULES, CutOptions
+from exporter.sharing.plan import SharingPlan, make_sharing_plan
+from exporter.sharing.reuse import Missed, keep_segments, missed_sharing
+from exporter.sources.task_model import TaskModel
 
 Steps = Mapping[str, Sequence[Step]]
 

@@ -6,19 +6,19 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from exporter.graph.chain import Block, Chain, Network
-from exporter.sharing.check import check_labels, check_together, explain_sharing
-from exporter.errors import ExportError
-from exporter.build.repository_chains import Existing
-from exporter.sources.guard import canonical_form, guarded
-from exporter.build.row_coupling import refuse_random
-from exporter.build.output_names import explain_output_names
-from exporter.sharing.segments import Place
-from exporter.open_models import LoadTaskModel, Sources
-from exporter.build.weight_store import WeightStore
-from exporter.sources.task_model import TaskModel
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
+from exporter.build.output_names import explain_output_names
+from exporter.build.repository_chains import Existing
+from exporter.build.row_coupling import refuse_random
+from exporter.build.weight_store import WeightStore
+from exporter.errors import ExportError
+from exporter.graph.chain import Block, Chain, Network
+from exporter.open_models import LoadTaskModel, Sources
+from exporter.sharing.check import check_labels, check_together, explain_sharing
+from exporter.sharing.segments import Place
+from exporter.sources.guard import canonical_form, guarded
+from exporter.sources.task_model import TaskModel
 
 BACKBONE = "the backbone"
 Progress = Callable[[str, int, int], None]

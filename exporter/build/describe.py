@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from exporter.graph.chain import Chain, Tap
-from exporter.build.output_names import output_names
-from exporter.sharing.plan import PlannedSegment, PlannedStep
-from exporter.sources.task_model import TaskModel
+from contract.dtypes import dtype_of_onnx
 from contract.repository import Segment, Step, Task, TensorSpec
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
+from exporter.build.output_names import output_names
+from exporter.graph.chain import Chain, Tap
+from exporter.sharing.plan import PlannedSegment, PlannedStep
+from exporter.sources.task_model import TaskModel
 
 NOTHING_TAKEN: Mapping[str, Any] = MappingProxyType({})
 INPUT = "image"  # what clients call the input, where there is one
-V2_DTYPES = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "BFLOAT16": "BF16", "STRING": "BYTES"}
 
 
 def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
@@ -100,7 +100,7 @@ def _segment_specs(kind: str, taps: Sequence[Tap]) -> tuple[TensorSpec, ...]:
 
 
 def _spec(name: str, tap: Tap) -> TensorSpec:
-    return TensorSpec(name, V2_DTYPES.get(tap.dtype, tap.dtype), tap.shape)
+    return TensorSpec(name, dtype_of_onnx(tap.dtype), tap.shape)
 
 
 def _unique(items: Iterable[str]) -> tuple[str, ...]:

@@ -7,13 +7,13 @@ from functools import partial
 
 import onnxruntime as ort
 
-from exporter.errors import ParityError
-from exporter.build.runtime import open_session, run_session
-from exporter.build.reference_outputs import SAMPLE_ROWS, WholeAnswer
 from contract.repository import Repository, TensorSpec
 from contract.repository.model import SEGMENT_INPUT, segment_tensor
 from contract.repository.rows import Array, Run, allowed_error, relative_error
 from contract.repository.sample import sample_inputs
+from exporter.build.reference_outputs import SAMPLE_ROWS, WholeAnswer
+from exporter.build.runtime import open_session, run_session
+from exporter.errors import ParityError
 
 Look = Callable[[str, Run, Sequence[Array]], None]
 

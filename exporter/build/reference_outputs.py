@@ -10,14 +10,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from exporter.build.analysis import Analysis, Progress
-from exporter.build.runtime import open_session, run_session
-from exporter.build.scores import scores_of
 from contract.repository import Task
 from contract.repository.model import Scores
 from contract.repository.record import OutputRecord, ParityRecord, recorded_places
 from contract.repository.rows import spread_of
 from contract.repository.sample import sample_inputs
+from exporter.build.analysis import Analysis, Progress
+from exporter.build.runtime import open_session, run_session
+from exporter.build.scores import scores_of
 
 Array = NDArray[np.generic]
 SAMPLE_ROWS = 4

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 from onnx_ir import convenience
 
-from exporter.build.repository_chains import onnx_dtype
+from contract.dtypes import onnx_dtype
 from contract.repository import Task, TensorSpec
 
 
@@ -50,5 +50,5 @@ def _append(whole: ir.Graph, prefix: str, part: ir.Graph, inputs: Sequence[ir.Va
 
 
 def _input(spec: TensorSpec) -> ir.Value:
-    dtype = ir.TensorType(ir.DataType[onnx_dtype(spec)])
+    dtype = ir.TensorType(ir.DataType[onnx_dtype(spec.dtype)])
     return ir.Value(name=spec.name, shape=ir.Shape(["batch", *spec.shape]), type=dtype)

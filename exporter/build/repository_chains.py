@@ -7,17 +7,16 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from contract.dtypes import onnx_dtype
+from contract.repository import Repository, Step, Task, TensorSpec
+from exporter.build.weight_store import WeightStore
+from exporter.errors import DamagedSegment
 from exporter.graph.chain import Block, Chain, Network, Tap
 from exporter.graph.digests import combined_digest, content_of, source_address
-from exporter.errors import DamagedSegment
-from exporter.sources.onnx_file import load_onnx
 from exporter.graph.passes import canonicalise
 from exporter.sharing.plan import PlannedStep
 from exporter.sharing.segments import Place
-from exporter.build.weight_store import WeightStore
-from contract.repository import Repository, Step, Task, TensorSpec
-
-_ONNX_DTYPES = {"FP32": "FLOAT", "FP16": "FLOAT16", "FP64": "DOUBLE", "BF16": "BFLOAT16", "BYTES": "STRING"}
+from exporter.sources.onnx_file import load_onnx
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def read_existing(repository: Repository, store: WeightStore) -> Existing:
 def contents_of(repository: Repository) -> dict[str, str]:
     """Return what tells the segments of `repository` apart, by their names; those that no task uses are among them."""
     return {
-        segment.name: content_of(segment.digest, ((onnx_dtype(spec), spec.shape) for spec in segment.inputs))
+        segment.name: content_of(segment.digest, ((onnx_dtype(spec.dtype), spec.shape) for spec in segment.inputs))
         for segment in repository.segments.values()
     }
 
@@ -116,13 +115,8 @@ class _Reader:
 
 
 def _source(spec: TensorSpec, *, named: bool) -> str:
-    return source_address(onnx_dtype(spec), spec.shape, spec.name if named else "")
+    return source_address(onnx_dtype(spec.dtype), spec.shape, spec.name if named else "")
 
 
 def _taps(specs: Sequence[TensorSpec], addresses: Mapping[str, str]) -> tuple[Tap, ...]:
-    return tuple(Tap(spec.name, addresses[spec.name], onnx_dtype(spec), spec.shape) for spec in specs)
-
-
-def onnx_dtype(spec: TensorSpec) -> str:
-    """Return the dtype of `spec` in ONNX's words."""
-    return _ONNX_DTYPES.get(spec.dtype, spec.dtype)
+    return tuple(Tap(spec.name, addresses[spec.name], onnx_dtype(spec.dtype), spec.shape) for spec in specs)

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
 
-from exporter.graph.coupling import Suspect
-from exporter.errors import CoupledRows, ExportError, NotDeterministic, listed
-from exporter.sharing.plan import PlannedSegment
 from contract.repository.model import Rows
 from contract.repository.rows import LIMIT, QUICK, THOROUGH, Array, Batches, RowsVerdict, Run, judge_rows
+from exporter.errors import CoupledRows, ExportError, NotDeterministic, listed
+from exporter.graph.coupling import Suspect
+from exporter.sharing.plan import PlannedSegment
 
 # Between batches of different sizes. Half precision and quantised networks then round otherwise, by some steps of many; what divides by
 # the number of rows is found by the rule.

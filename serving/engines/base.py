@@ -6,15 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from contract.dtypes import Array
+from contract.errors import EspalierError
 from contract.histogram import EMPTY, Histogram
 from contract.plan import ExecutionPlan
 from contract.repository.model import Repository, Segment
-from serving.errors import ServingError
-
-Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Answer:
 
     outputs: Mapping[str, Array]
     runs: tuple[SegmentRun, ...]
-    errors: Mapping[str, ServingError] = field(default_factory=dict)
+    errors: Mapping[str, EspalierError] = field(default_factory=dict)
     queue_seconds: float = 0.0
 
 

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, TypeGuard, cast
 
 import numpy as np
 
-from contract.dtypes import NUMPY_DTYPES
-from serving.engines.base import Array
+from contract.dtypes import NUMPY_DTYPES, RUNTIME_DTYPES, Array
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 # ONNX Runtime starts every tensor of its own at such an address, and its kernels and TensorRT's may count on it.
 _ALIGNMENT_BYTES = 256
-_ORT_WORDS = {"float32": "float", "float64": "double"}  # otherwise numpy's
-_DTYPES = {f"tensor({_ORT_WORDS.get(dtype.name, dtype.name)})": dtype for dtype in NUMPY_DTYPES.values()}
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class DeviceTensor:
     def __init__(self, value: ort.OrtValue, session: ort.InferenceSession) -> None:
         self.value = value
         self.shape = tuple(value.shape())
-        self.dtype = _DTYPES[value.data_type()]
+        self.dtype = NUMPY_DTYPES[RUNTIME_DTYPES[value.data_type()]]
         self._session = session
         self._host: Array | None = None
 

@@ -12,11 +12,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from contract.dtypes import NUMPY_DTYPES
+from contract.dtypes import NUMPY_DTYPES, Array
 from contract.plan import ExecutionPlan
 from contract.repository.model import Repository, Segment
 from contract.system import available_cores, have_cores, waited_for_cores_s
-from serving.engines.base import Answer, Array, Call, SegmentStatistics
+from serving.engines.base import Answer, Call, SegmentStatistics
 from serving.engines.onnxruntime.loader import SegmentFile
 from serving.engines.onnxruntime.providers import CPU
 from serving.engines.onnxruntime.session import PROVIDERS as PROVIDERS

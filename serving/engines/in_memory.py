@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.dtypes import Array
+from contract.errors import RepositoryError
 from contract.plan import ExecutionPlan
 from contract.repository.model import Repository, Segment
-from serving.engines.base import Answer, Array, Call, SegmentRun, SegmentStatistics
+from serving.engines.base import Answer, Call, SegmentRun, SegmentStatistics
 from serving.engines.scheduling.scheduler import MAX_QUEUE_ROWS, Scheduler
 from serving.engines.statistics import RunCounter
-from serving.errors import EngineError, RepositoryError
+from serving.errors import EngineError
 
 
 class InMemoryEngine:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, WebPImagePlugin
 
+from contract.errors import EspalierError
 from contract.preprocessing import Preprocessing, to_rgb
-from serving.errors import ImageFileTooLarge, NotAnImage, ServingError, TooCostlyImage, TooManyPixels, TooManyScans
+from serving.errors import ImageFileTooLarge, NotAnImage, TooCostlyImage, TooManyPixels, TooManyScans
 from serving.images.files import ImageFile, read_file
 from serving.images.tasks import MAX_PIXELS, Rows, check_resized
 from serving.process.work_pool import Check, no_check
@@ -178,7 +179,7 @@ def decode(picture: Picture, check: Check = no_check) -> Image.Image:
     try:
         image = picture.opened or _open(picture.file, check)
         image.load()
-    except (ServingError, MemoryError):
+    except (EspalierError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         check()  # may be what has ended it

@@ -11,20 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from contract.dtypes import Array
+from contract.errors import InvalidRequest, NoTask, UnknownTask
 from contract.preprocessing import Preprocessing
 from contract.repository.model import Task, TensorSpec
 from serving.answers.classes import best, label_of, scores
-from serving.engines.base import Array
-from serving.errors import (
-    DeadlineExceeded,
-    InvalidRequest,
-    NoImageTask,
-    NotAnImage,
-    NoTask,
-    TooManyNames,
-    TooManyPixels,
-    UnknownTask,
-)
+from serving.errors import DeadlineExceeded, NoImageTask, NotAnImage, TooManyNames, TooManyPixels
 from serving.process.threads import to_thread
 from serving.requests import ScoredLabel
 from serving.validate import SPARE_NAMES

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serving.errors import ServingError
+from contract.errors import EspalierError
 
 
-class TritonUnavailable(ServingError):
+class TritonUnavailable(EspalierError):
     """The local Triton cannot be set up, or not on this machine."""
 
     def __init__(self, reason: str) -> None:
@@ -16,14 +16,14 @@ class TritonUnavailable(ServingError):
         )
 
 
-class TritonFailed(ServingError):
+class TritonFailed(EspalierError):
     """A Triton that was started did not become ready, or ended by itself."""
 
     def __init__(self, what: str, cause: str) -> None:
         super().__init__(f"Triton {what}: {cause or 'its log, above, says why'}.")
 
 
-class NoSuchRepository(ServingError):
+class NoSuchRepository(EspalierError):
     """Triton was to serve what is not a folder."""
 
     def __init__(self, path: Path) -> None:

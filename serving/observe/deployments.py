@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from contract.errors import EspalierError
 from contract.repository.model import Task
-from serving.errors import ServingError
 from serving.observe.events import Observer
 
 log = logging.getLogger("serving.deployments")
@@ -70,4 +70,4 @@ def _versions(task: Task | None) -> dict[str, str | float]:
 
 def _has_more_to_say(error: BaseException) -> bool:
     """Return whether more is behind `error` than its sentence: what ONNX Runtime said, or a mistake of ours."""
-    return not isinstance(error, ServingError) or error.__cause__ is not None
+    return not isinstance(error, EspalierError) or error.__cause__ is not None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from serving.errors import InvalidRequest, Unsupported
+from contract.errors import InvalidRequest
+from serving.errors import Unsupported
 from serving.protocol.fields import parameters_of
 
 _FILE = "file:"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from serving.errors import InvalidRequest
+from contract.errors import InvalidRequest
 
 _WORDS = {dict: "an object", list: "a list", str: "a string", int: "an integer", bool: "true or false"}
 

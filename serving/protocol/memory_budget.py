@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from serving.engines.machine_memory import available_memory_bytes
+from contract.system import available_memory_bytes
 from serving.errors import QueueFull
 
 _MOST_BYTES = 4 * 1024**3  # by default

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from serving.errors import BodyTooLarge, InvalidRequest, UnknownRegion, Unsupported
+from contract.errors import InvalidRequest
+from serving.errors import BodyTooLarge, UnknownRegion, Unsupported
 from serving.protocol.fields import optional, required
 
 Kind = Literal["system", "cuda"]

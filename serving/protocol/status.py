@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from contract.errors import EspalierError, InvalidRequest
 from serving.errors import (
     BodyStalled,
     BodyTooLarge,
@@ -15,11 +16,9 @@ from serving.errors import (
     Forbidden,
     HeadStalled,
     HeadTooLarge,
-    InvalidRequest,
     LoadFailed,
     NotReady,
     QueueFull,
-    ServingError,
     TaskFailed,
     TooManyHeaders,
     Unauthenticated,
@@ -43,7 +42,7 @@ RETRY_AFTER_S = 1  # a queue is seconds long at most
 RETRY_LATER = (QueueFull, EngineDown)  # answered with Retry-After
 _INTERNAL = WireCodes(500, grpc.StatusCode.INTERNAL)
 # A class stands for its subclasses; what is not in the table is ours to mend.
-_TABLE: dict[type[ServingError], WireCodes] = {
+_TABLE: dict[type[EspalierError], WireCodes] = {
     InvalidRequest: WireCodes(400, grpc.StatusCode.INVALID_ARGUMENT),
     UnknownModel: WireCodes(404, grpc.StatusCode.NOT_FOUND),
     UnknownRegion: WireCodes(404, grpc.StatusCode.NOT_FOUND),
@@ -72,7 +71,7 @@ def wire_codes(error: BaseException) -> WireCodes:
 
 def sentence(error: BaseException) -> str:
     """Return what clients may read of `error`. Only our own errors are written for them; others may hold paths."""
-    if not isinstance(error, ServingError):
+    if not isinstance(error, EspalierError):
         return "Internal error; the server's log says more."
     text = str(error)
     return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS // 2]} [...] {text[-_MAX_CHARS // 2 :]}"

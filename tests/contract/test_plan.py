@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.errors import DifferentInputs, NoTask, UnknownTask
 from contract.plan import ExecutionPlan, PlanStep, make_plan
 from contract.repository import Repository, Segment, Step, Task, TensorSpec
 from serving.catalog import Catalog
 from serving.engines.base import Answer
 from serving.engines.in_memory import InMemoryEngine
-from serving.errors import DifferentInputs, NoTask, UnknownTask
 from tests.serving.nets import CHAINS, IMAGE, LAYERS, TASK_NAMES, images, make_repository, whole
 
 REPOSITORY = make_repository()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract.errors import NoCanary, NothingToRollBackTo, RepositoryError, UnknownTask
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository, Task, TensorSpec, read_repository
 from contract.repository.versions import inherited
@@ -18,22 +19,11 @@ from exporter.add import AddOptions, add_tasks
 from exporter.build.parity import ParityChecker
 from exporter.build.runtime import open_session
 from exporter.deploy import deploy, promote, rollback, undeploy
-from exporter.errors import (
-    BadShare,
-    DifferentAnswer,
-    DifferentInput,
-    ExportError,
-    LastTask,
-    NoCanary,
-    NothingBesideCanary,
-    NothingToRollBackTo,
-    ParityError,
-)
+from exporter.errors import BadShare, DifferentAnswer, DifferentInput, ExportError, LastTask, NothingBesideCanary, ParityError
 from exporter.gc import collect_garbage, unused_segments
 from exporter.open_models import Sources
 from exporter.remove import remove_tasks
 from exporter.sources.task_model import TaskModel
-from serving.errors import RepositoryError, UnknownTask
 from tests.contract.repository.faults import Killed, faults_at
 from tests.contract.repository.states import names_in, replace_with, state
 from tests.exporter.graphs import SIZE, Net

@@ -6,20 +6,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from contract.errors import ForeignFiles, NotARepository, OutputExists
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository, read_repository
 from contract.repository.rows import relative_error
-from exporter.errors import (
-    AnotherArchitecture,
-    BadTaskName,
-    DifferentInput,
-    ExportError,
-    ForeignFiles,
-    NotARepository,
-    NoTasks,
-    OutputExists,
-    ParityError,
-)
+from exporter.errors import AnotherArchitecture, BadTaskName, DifferentInput, ExportError, NoTasks, ParityError
 from exporter.export import ExportOptions, ExportReport, export_repository
 from exporter.open_models import Sources
 from exporter.sharing.choose import CutOptions

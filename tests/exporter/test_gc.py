@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from contract.errors import RepositoryError
 from contract.repository import Repository, read_repository
 from exporter.gc import collect_garbage, unused_segments
 from exporter.remove import remove_tasks
-from serving.errors import RepositoryError
 from tests.contract.repository.states import names_in, replace_with, state
 from tests.espalier.test_cli import espalier
 

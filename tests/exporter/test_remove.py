@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.errors import UnknownTask
 from contract.repository import ALL_TASKS, Repository, read_repository
 from exporter.errors import LastTask
 from exporter.remove import remove_tasks
-from serving.errors import UnknownTask
 from tests.contract.repository.states import names_in, replace_with, state
 from tests.espalier.test_cli import espalier
 from tests.exporter.test_export import FAMILY, export

@@ -21,13 +21,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
+from contract.dtypes import Array
 from contract.plan import make_plan
 from contract.repository import ALL_TASKS, Repository, Segment, Step, Task, TensorSpec
 from contract.repository.config import segment_config
 from contract.repository.model import Rows
 from serving.catalog import Catalog
 from serving.coupling import RowsCheck
-from serving.engines.base import Answer, Array, Call
+from serving.engines.base import Answer, Call
 from serving.engines.embedded import EmbeddedEngine
 from serving.engines.in_memory import InMemoryEngine
 from serving.engines.scheduling.fair_queue import FairQueue

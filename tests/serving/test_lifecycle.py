@@ -14,12 +14,13 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
+from contract.errors import InvalidRequest
 from contract.repository import ALL_TASKS, Canary, read_repository
 from contract.repository.config import LABELS_FILE, all_tasks_config, kept_config, to_text
 from contract.repository.files import CANARY
 from serving.engines.embedded import EmbeddedEngine
 from serving.engines.in_memory import InMemoryEngine
-from serving.errors import InvalidRequest, LastModel, LoadFailed, NotATask, UnknownModel
+from serving.errors import LastModel, LoadFailed, NotATask, UnknownModel
 from serving.observe.logs import JsonFormatter
 from serving.observe.prometheus import Metrics
 from serving.requests import InferRequest

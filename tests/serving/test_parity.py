@@ -12,15 +12,17 @@ import numpy as np
 import onnx
 import pytest
 
+from contract.dtypes import Array
+from contract.errors import RepositoryError
 from contract.plan import ExecutionPlan
 from contract.repository import ALL_TASKS, Canary, Step, Task, TensorSpec, read_repository
 from contract.repository.config import all_tasks_config, kept_config, segment_config, task_config, to_text
 from contract.repository.record import OutputRecord, ParityRecord
 from contract.repository.sample import sample_rows
-from serving.engines.base import Answer, Array, Call, Engine
+from serving.engines.base import Answer, Call, Engine
 from serving.engines.embedded import EmbeddedEngine
 from serving.engines.in_memory import InMemoryEngine
-from serving.errors import LoadFailed, QueueFull, RepositoryError, WrongAnswer
+from serving.errors import LoadFailed, QueueFull, WrongAnswer
 from serving.parity import check_answers
 from serving.protocol.status import wire_codes
 from serving.requests import InferRequest

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from contract.errors import InvalidRequest, NoTask, UnknownTask
 from contract.preprocessing import Preprocessing
 from contract.repository import ALL_TASKS, Repository, Task, TensorSpec
 from serving.answers.classes import best, classification_strings, softmax
 from serving.engines.in_memory import InMemoryEngine
-from serving.errors import InvalidRequest, NotAnImage, NoTask, NotReady, TaskFailed, TooManyNames, UnknownModel, UnknownTask
+from serving.errors import NotAnImage, NotReady, TaskFailed, TooManyNames, UnknownModel
 from serving.request_options import Terms
 from serving.requests import InferRequest, RequestedOutput
 from serving.router import Router

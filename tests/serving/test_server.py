@@ -23,9 +23,10 @@ import tritonclient.grpc
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
+from contract.errors import RepositoryError
 from contract.repository import Repository
 from serving.engines.in_memory import InMemoryEngine
-from serving.errors import AddressInUse, InvalidAddress, RepositoryError
+from serving.errors import AddressInUse, InvalidAddress
 from serving.process.sockets import listening_socket
 from serving.process.threads import at_work, to_thread
 from serving.protocol.http.connection.limits import HttpLimits

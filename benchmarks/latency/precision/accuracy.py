@@ -10,9 +10,9 @@ from statistics import mean
 import numpy as np
 from PIL import Image
 
+from contract.dtypes import Array
 from contract.plan import make_plan
 from contract.repository import Repository
-from serving.engines.base import Array
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions.store import SessionStoreOptions
 

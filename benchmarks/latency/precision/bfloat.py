@@ -8,8 +8,8 @@ from pathlib import Path
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper, version_converter
 
 from benchmarks.latency.precision.rewrite import Feed, rewritten
+from contract.dtypes import Array
 from contract.repository import Repository
-from serving.engines.base import Array
 
 _OPSET = 22  # the first in which convolutions may be in bf16
 _BF16 = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)

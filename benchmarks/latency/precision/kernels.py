@@ -15,9 +15,9 @@ from benchmarks.framework.errors import PrecisionUnavailable
 from benchmarks.framework.options import FP32
 from benchmarks.latency.precision.bfloat import in_bf16, to_bf16
 from benchmarks.latency.precision.quantise import quantised
+from contract.dtypes import Array
 from contract.repository import Repository
 from exporter.sources.onnx_file import first_line
-from serving.engines.base import Array
 from serving.engines.onnxruntime.providers import CPU
 
 Make = Callable[[Repository, Array, Path], Repository]

@@ -20,8 +20,8 @@ from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, 
 
 from benchmarks.harness.machine import processor_flags
 from benchmarks.latency.precision.rewrite import Feed, rewritten
+from contract.dtypes import Array
 from contract.repository import Repository
-from serving.engines.base import Array
 
 _VNNI = ("avx512_vnni", "avx_vnni")
 

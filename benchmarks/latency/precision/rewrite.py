@@ -12,11 +12,11 @@ import onnx
 from onnx import ModelProto, helper
 
 from benchmarks.models.networks import open_network
+from contract.dtypes import Array
 from contract.plan import PlanStep, make_plan
 from contract.repository import Repository, Segment, Task
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
 from contract.repository.write import model_path, write_configs, written_whole
-from serving.engines.base import Array
 
 Feed = Mapping[str, Array]  # one run of a segment: rows by input name
 Convert = Callable[[ModelProto, Sequence[Feed]], ModelProto]  # what a segment takes beside its model

@@ -19,12 +19,12 @@ from benchmarks.framework.options import FP32, Options, Scale
 from benchmarks.latency.precision.accuracy import answers
 from benchmarks.latency.precision.kernels import MAKE, tried
 from benchmarks.models.families import networks
+from contract.dtypes import Array
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
 from exporter.export import ExportOptions, export_repository
 from exporter.open_models import Sources
 from exporter.torch.export import BackboneExporter
-from serving.engines.base import Array
 from tuning.data.digits import digit_task
 from tuning.data.labelled import TaskData
 from tuning.network.backbone import Backbone

@@ -19,9 +19,9 @@ from benchmarks.latency.precision.kernels import MAKE, tried
 from benchmarks.models.merged import write_merged
 from benchmarks.models.networks import open_network
 from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, Feed, SideBySide
+from contract.dtypes import Array
 from contract.plan import make_plan
 from contract.repository import Repository
-from serving.engines.base import Array
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions.store import SessionStoreOptions
 

@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from contract.errors import ChangedMeanwhile, MountPoint, NotDurable, NotOurs, NotWritten, OthersFolder
 from contract.repository.transaction.lock import locked
 from contract.repository.transaction.swap import put_in_place, sync, sync_tree
-from exporter.errors import ChangedMeanwhile, ExportError, MountPoint, NotDurable, NotOurs, OthersFolder
 
 Waiting = Callable[[str], None]
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -113,7 +113,7 @@ class Aside:
 def aside(repo: Path, waiting: Waiting) -> Iterator[Aside]:
     """Be the only writer of `repo`, on its newest state, mended if need be; then leave nothing but the repository.
 
-    Another writer is waited for; `waiting` is given a sentence that says so. Raises NotOurs, OthersFolder, and ExportError when the
+    Another writer is waited for; `waiting` is given a sentence that says so. Raises NotOurs, OthersFolder, and NotWritten when the
     folder that is to hold the repository cannot be written.
     """
     place = Aside(repo)
@@ -131,7 +131,7 @@ def aside(repo: Path, waiting: Waiting) -> Iterator[Aside]:
 def recover(repo: Path, waiting: Waiting = silent) -> None:
     """Put `repo` back if a writer was killed while it stood nowhere (only where file systems cannot exchange); else do nothing.
 
-    For readers, before they read. Raises ExportError when the folders cannot be written.
+    For readers, before they read. Raises NotWritten when the folders cannot be written.
     """
     place = Aside(repo)
     if not os.path.lexists(place.target) and os.path.isdir(place.folder / _OLD):  # noqa: PTH112 (False where it may not be looked into)
@@ -141,7 +141,7 @@ def recover(repo: Path, waiting: Waiting = silent) -> None:
 def tidy(repo: Path, waiting: Waiting = silent) -> None:
     """Mend and delete what a killed writer left of its work on `repo`, as every writer does first.
 
-    Raises ExportError when the folders cannot be written.
+    Raises NotWritten when the folders cannot be written.
     """
     if not os.path.lexists(Aside(repo).folder):
         return
@@ -149,7 +149,7 @@ def tidy(repo: Path, waiting: Waiting = silent) -> None:
         with aside(repo, waiting):
             pass
     except OSError as error:
-        raise ExportError(f"What a killed process left beside {repo} cannot be put right ({reason(error)}).") from error
+        raise NotWritten(f"What a killed process left beside {repo} cannot be put right ({reason(error)}).") from error
 
 
 def reason(error: OSError) -> str:
@@ -163,7 +163,7 @@ def _mend(place: Aside) -> None:
     try:
         place.mend()
     except OSError as error:
-        raise ExportError(
+        raise NotWritten(
             f"{place.folder}, which a process left that was killed, cannot be deleted ({reason(error)}); delete it."
         ) from error
 

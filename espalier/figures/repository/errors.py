@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from contract.errors import EspalierError
 
-class PlotError(Exception):
+
+class PlotError(EspalierError):
     """Anything that plotting refuses or fails at, with one sentence for the user."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from contract.errors import RepositoryError
 from contract.repository.model import Segment
 from serving.engines.device_tensors import Device
 from serving.engines.onnxruntime.engine_cache import EngineCache
@@ -24,7 +25,6 @@ from serving.engines.onnxruntime.session import (
     warm_up,
 )
 from serving.engines.sessions.kept_files import KeptFiles
-from serving.errors import RepositoryError
 from serving.process.malloc_trim import give_back_freed_memory
 
 # What a session takes beside its weights (graph, kernels, thread, padding of packed matrices): see benchmarks/studies/session_loading.py.

@@ -9,26 +9,17 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from contract.dtypes import BYTES
+from contract.dtypes import BYTES, RUNTIME_DTYPES, Array
+from contract.errors import InvalidRequest, RepositoryError
 from contract.repository.config import ModelConfig, parse_text
 from contract.repository.files import CONFIG_FILE, PlainFiles, decode
 from contract.repository.model import Segment, Task, TensorSpec
 from contract.repository.plain import plain_model
 from contract.repository.plain_config import MODEL_FILE, FileTensor, Signature, check_servable, chosen_version, completed
 from contract.units import printable
-from serving.engines.base import Array
 from serving.engines.onnxruntime.loader import SegmentFile, memory_of
 from serving.engines.onnxruntime.session import PROVIDERS, open_session, session_options
-from serving.errors import InvalidRequest, RepositoryError, SegmentTooLarge
-
-_DTYPES = {
-    "tensor(bool)": "BOOL",
-    **{f"tensor({sign}int{bits})": f"{sign}int{bits}".upper() for sign in ("", "u") for bits in (8, 16, 32, 64)},
-    "tensor(float16)": "FP16",
-    "tensor(float)": "FP32",
-    "tensor(double)": "FP64",
-    "tensor(string)": BYTES,
-}
+from serving.errors import SegmentTooLarge
 
 
 def read_plain(files: PlainFiles, memory_limit_bytes: int | None = None) -> tuple[Segment, Task]:
@@ -97,7 +88,7 @@ def _signature(folder: Path, file: str) -> Signature:
 
 def _tensor(value: ort.NodeArg) -> FileTensor:
     shape = tuple(size if isinstance(size, int) else -1 for size in value.shape)
-    return FileTensor(value.name, value.type, _DTYPES.get(value.type, ""), shape)
+    return FileTensor(value.name, value.type, RUNTIME_DTYPES.get(value.type, ""), shape)
 
 
 def _labels(files: PlainFiles, config: Any) -> dict[str, tuple[str, ...]]:

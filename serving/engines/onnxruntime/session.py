@@ -9,12 +9,11 @@ from typing import cast
 import numpy as np
 import onnxruntime as ort
 
-from contract.dtypes import NUMPY_DTYPES
+from contract.dtypes import NUMPY_DTYPES, Array
+from contract.errors import RepositoryError
 from contract.repository.model import SEGMENT_INPUT, Segment, segment_tensor
 from contract.system import available_cores
-from serving.engines.base import Array
 from serving.engines.device_tensors import Device, is_on_device, whole
-from serving.errors import RepositoryError
 
 # Said explicitly: builds for GPUs would try CUDA and TensorRT first and warn where there is no GPU.
 PROVIDERS = ("CPUExecutionProvider",)

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from serving.engines.base import Array, SegmentRun
+from contract.dtypes import Array
+from contract.errors import EspalierError
+from serving.engines.base import SegmentRun
 from serving.engines.device_tensors import is_on_device, stack
 from serving.engines.scheduling.plan_execution import Flow, Work
-from serving.errors import EngineError, ServingError
+from serving.errors import EngineError
 
 RunSegment = Callable[[str, Sequence[Array]], Sequence[Array]]
 OnRun = Callable[[SegmentRun, Sequence[float]], None]
-Outcome = tuple[Work, Sequence[Array] | ServingError, SegmentRun]
+Outcome = tuple[Work, Sequence[Array] | EspalierError, SegmentRun]
 
 
 class SegmentTimes:
@@ -71,7 +73,7 @@ class BatchRunner:
         except BaseException as error:  # whatever happens in a segment, its worker lives on
             if len(batch) > 1:
                 return [outcome for work in batch for outcome in self.run([work])]
-            known = error if isinstance(error, ServingError) else EngineError(f"Segment {segment!r} failed on {rows} rows.")
+            known = error if isinstance(error, EspalierError) else EngineError(f"Segment {segment!r} failed on {rows} rows.")
             known.__cause__ = known.__cause__ or (None if known is error else error)
             return [(batch[0], known, SegmentRun(segment, rows, time.perf_counter() - started))]
         seconds = time.perf_counter() - started
@@ -98,9 +100,9 @@ class BatchRunner:
         return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
 
 
-def advance(work: Work, outcome: Sequence[Array] | ServingError, run: SegmentRun) -> Iterable[Work]:
+def advance(work: Work, outcome: Sequence[Array] | EspalierError, run: SegmentRun) -> Iterable[Work]:
     """Tell the flow of `work` how it went; return what can follow now."""
-    return work.flow.fail(work, outcome) if isinstance(outcome, ServingError) else work.flow.finish(work, outcome, run)
+    return work.flow.fail(work, outcome) if isinstance(outcome, EspalierError) else work.flow.finish(work, outcome, run)
 
 
 def _check(segment: str, results: Sequence[Array], rows: int, outputs: int) -> None:

@@ -6,10 +6,11 @@ import itertools
 import sys
 from collections.abc import Mapping, Sequence
 
+from contract.dtypes import Array
+from contract.errors import EspalierError
 from contract.plan import ExecutionPlan, PlanStep
-from serving.engines.base import Answer, Array, Call, SegmentRun
+from serving.engines.base import Answer, Call, SegmentRun
 from serving.engines.device_tensors import stack
-from serving.errors import ServingError
 
 
 class Work:
@@ -51,7 +52,7 @@ class Flow:
         self._missing = [len(names.difference(plan.inputs)) for names in plan.needs]
         self._left = len(plan.steps)
         self._runs: list[SegmentRun] = []
-        self._errors: dict[str, ServingError] = {}  # by tensor
+        self._errors: dict[str, EspalierError] = {}  # by tensor
 
     @property
     def done(self) -> bool:
@@ -80,7 +81,7 @@ class Flow:
                 self._tensors[work.step.outputs[stream][place]] = part
         return self._close(work)
 
-    def fail(self, work: Work, error: ServingError) -> list[Work]:
+    def fail(self, work: Work, error: EspalierError) -> list[Work]:
         """Give up `work` and what depends on it; return what may run all the same."""
         for stream in work.streams:
             self._errors.update(dict.fromkeys(work.step.outputs[stream], error))

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from contract.dtypes import Array
 from contract.plan import ExecutionPlan
-from serving.engines.base import Answer, Array
+from serving.engines.base import Answer
 from serving.errors import TooManyRows
 
 

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from contract.dtypes import Array
 from contract.plan import ExecutionPlan
-from serving.engines.base import Answer, Array, Call
+from serving.engines.base import Answer, Call
 from serving.engines.scheduling.admission import Admission, Place
 from serving.engines.scheduling.batches import BatchRunner, OnRun, Outcome, RunSegment, SegmentTimes, advance
 from serving.engines.scheduling.fair_queue import FairQueue

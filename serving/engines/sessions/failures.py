@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from serving.errors import RepositoryError
+from contract.errors import RepositoryError
 
 log = logging.getLogger(__name__)
 AGAIN_S = 1.0

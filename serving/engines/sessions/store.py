@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import onnxruntime as ort
 
-from serving.engines.base import Array
+from contract.dtypes import Array
+from contract.errors import EspalierError, RepositoryError
 from serving.engines.onnxruntime.engine_cache import EngineCache
 from serving.engines.onnxruntime.loader import SegmentFile, SegmentLoader, memory_of
 from serving.engines.onnxruntime.plain import run_plain
@@ -19,7 +20,7 @@ from serving.engines.onnxruntime.segment_cache import SegmentCache
 from serving.engines.onnxruntime.session import run_on_device, run_session, segment_threads
 from serving.engines.sessions.failures import Failures
 from serving.engines.sessions.options import SessionStoreOptions as SessionStoreOptions
-from serving.errors import EngineError, RepositoryError, SegmentClosed, SegmentTooLarge, ServingError
+from serving.errors import EngineError, SegmentClosed, SegmentTooLarge
 from serving.process.malloc_trim import give_back_freed_memory
 
 
@@ -129,7 +130,7 @@ class SessionStore:
             if self._device is not None:
                 return run_on_device(slot.session, inputs, self._device)
             return run_session(slot.session, inputs)
-        except ServingError:
+        except EspalierError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions have no common base, and may hold paths
             raise EngineError(f"Segment {slot.name!r} failed on {len(inputs[0])} rows.") from error

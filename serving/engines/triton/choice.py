@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from contract.errors import EspalierError
 from contract.plan import ExecutionPlan, make_plan
 from contract.repository.config import ALL_TASKS
 from contract.repository.model import Repository, Step
 from serving.engines.triton.users import Users
-from serving.errors import ServingError
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _computes_the_same(one: object, other: object) -> bool:
 def _is_what_tasks_compute(plan: ExecutionPlan, repository: Repository) -> bool:
     try:
         own = make_plan(repository, list(plan.outputs))
-    except ServingError:
+    except EspalierError:
         return False
     return (own.inputs, own.outputs, _applied(own)) == (plan.inputs, plan.outputs, _applied(plan))
 

@@ -12,9 +12,11 @@ from typing import ClassVar
 
 import grpc
 
+from contract.dtypes import Array
+from contract.errors import EspalierError
 from contract.plan import ExecutionPlan
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Repository, Segment, segment_tensor
-from serving.engines.base import Answer, Array, Call, SegmentRun, SegmentStatistics
+from serving.engines.base import Answer, Call, SegmentRun, SegmentStatistics
 from serving.engines.scheduling.admission import Admission, Place
 from serving.engines.scheduling.scheduler import MAX_QUEUE_ROWS
 from serving.engines.triton.addresses import Address, parse_urls
@@ -31,7 +33,7 @@ from serving.engines.triton.shared_memory_channel import SharedLines
 from serving.engines.triton.statistics import TritonSums
 from serving.engines.triton.steps import OF_THE_REQUEST, run_steps
 from serving.engines.triton.wire import decode, encode, seconds_left
-from serving.errors import EngineDown, NotReady, ServingError
+from serving.errors import EngineDown, NotReady
 from serving.process.threads import to_thread
 
 log = logging.getLogger(__name__)
@@ -217,7 +219,7 @@ class TritonEngine:
                 return await self._ask_ensemble(line, plan, ensemble, call, place, inputs)
             except OF_THE_REQUEST:
                 raise
-            except ServingError as error:
+            except EspalierError as error:
                 log.warning("%s Its steps are asked for one by one.%s", error, said(error))
         return await run_steps(plan, inputs, call, partial(self._run_segment, line, call, place))
 
@@ -252,7 +254,7 @@ class TritonEngine:
 
     async def _count(self, fleet: Fleet, take: Callable[[Address, object], None]) -> None:
         for address, server in fleet.servers.items():
-            with contextlib.suppress(ServingError):  # it has gone: what it said last is kept
+            with contextlib.suppress(EspalierError):  # it has gone: what it said last is kept
                 take(address, await server.statistics())
 
     async def _run_segment(

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 
 import grpc
 
-from serving.errors import DeadlineExceeded, EngineDown, EngineError, QueueFull, RepositoryError, ServingError
+from contract.errors import EspalierError, RepositoryError
+from serving.errors import DeadlineExceeded, EngineDown, EngineError, QueueFull
 
 
-class InvalidTritonUrl(ServingError):
+class InvalidTritonUrl(EspalierError):
     """An address that can be no Triton's."""
 
     def __init__(self, url: str) -> None:
@@ -22,7 +23,7 @@ class InvalidTritonUrl(ServingError):
         )
 
 
-class TritonUnreachable(ServingError):
+class TritonUnreachable(EspalierError):
     """Nothing that could serve answers at an address."""
 
     def __init__(self, where: str, reason: str) -> None:
@@ -40,7 +41,7 @@ class TritonBusy(QueueFull):
     """Triton has refused a request because too many wait for one of its models."""
 
     def __init__(self) -> None:
-        ServingError.__init__(self, "Too many requests wait in Triton; try again later.")
+        EspalierError.__init__(self, "Too many requests wait in Triton; try again later.")
 
 
 class ModelControlOff(RepositoryError):
@@ -72,7 +73,7 @@ class ModelTooLarge(RepositoryError):
 
 _Code = grpc.StatusCode
 # The first row fits whose code is the refusal's and whose words, if it has any, are among Triton's.
-_TABLE: tuple[tuple[frozenset[grpc.StatusCode], tuple[str, ...], Callable[[str], ServingError]], ...] = (
+_TABLE: tuple[tuple[frozenset[grpc.StatusCode], tuple[str, ...], Callable[[str], EspalierError]], ...] = (
     (frozenset({_Code.DEADLINE_EXCEEDED}), (), lambda model: DeadlineExceeded()),
     (frozenset({_Code.UNAVAILABLE}), ("timeout expired", "request expired"), lambda model: DeadlineExceeded()),
     (
@@ -87,7 +88,7 @@ _TABLE: tuple[tuple[frozenset[grpc.StatusCode], tuple[str, ...], Callable[[str],
 )
 
 
-def translated(error: grpc.aio.AioRpcError, model: str) -> ServingError:
+def translated(error: grpc.aio.AioRpcError, model: str) -> EspalierError:
     """Return what a refusal of an inference of `model` means for us."""
     text = (error.details() or "").lower()
     for codes, words, make in _TABLE:
@@ -96,7 +97,7 @@ def translated(error: grpc.aio.AioRpcError, model: str) -> ServingError:
     return EngineError(f"Triton failed on model {model!r}.")
 
 
-def translated_control(error: grpc.aio.AioRpcError, model: str, where: str) -> ServingError:
+def translated_control(error: grpc.aio.AioRpcError, model: str, where: str) -> EspalierError:
     """Return what a refusal by the Triton at `where` means when it was told, or asked, about `model` ("": about itself)."""
     text = (error.details() or "").lower()
     if "model load / unload is not allowed" in text or error.code() in (_Code.UNAUTHENTICATED, _Code.PERMISSION_DENIED):
@@ -108,12 +109,12 @@ def translated_control(error: grpc.aio.AioRpcError, model: str, where: str) -> S
     return TritonLoadFailed(model)
 
 
-def said(error: ServingError) -> str:
+def said(error: EspalierError) -> str:
     """Return what Triton itself said when `error` came about, for logs: a line to be put behind a sentence, or ""."""
     cause = error.__cause__
     return f" Triton: {' '.join((cause.details() or '').split())}" if isinstance(cause, grpc.aio.AioRpcError) else ""
 
 
-def most_telling(errors: Iterable[ServingError]) -> ServingError | None:
+def most_telling(errors: Iterable[EspalierError]) -> EspalierError | None:
     """Return the error that says most: one about models before one about a server that does not answer."""
     return min(errors, key=lambda error: not isinstance(error, RepositoryError), default=None)

@@ -6,11 +6,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+from contract.errors import EspalierError, RepositoryError
 from serving.engines.triton.addresses import Address, resolve
 from serving.engines.triton.channels import Line
 from serving.engines.triton.control import TritonServer
 from serving.engines.triton.errors import TritonUnreachable, most_telling, said
-from serving.errors import RepositoryError, ServingError
 
 log = logging.getLogger(__name__)
 _POLL_S = 0.25
@@ -22,7 +22,7 @@ Resolve = Callable[[Address], Awaitable[frozenset[Address]]]
 class Fleet:
     """Watches the Tritons at `addresses`, each of which `resolve` turns into several, names anew every `resolve_s` seconds.
 
-    admit(server, enter): has `server` serve what it should, then calls `enter`; raises ServingError. leave(address): one that has
+    admit(server, enter): has `server` serve what it should, then calls `enter`; raises EspalierError. leave(address): one that has
     entered is left out. Used from one event loop.
     line: the way to all servers that have been admitted and answer; None when there are none.
     """
@@ -42,7 +42,7 @@ class Fleet:
         self._left = leave
         self._servers: dict[Address, TritonServer] = {}
         self._watches: dict[Address, asyncio.Task[None]] = {}
-        self._problems: dict[Address, ServingError] = {}
+        self._problems: dict[Address, EspalierError] = {}
         self._resolving: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()  # lines that are still in use
         self._is_closing = False
@@ -133,7 +133,7 @@ class Fleet:
             while await server.is_alive():
                 await asyncio.sleep(_POLL_S)
             self._note(server.address, TritonUnreachable(f"grpc://{server.address}", "it does not answer"))
-        except ServingError as error:
+        except EspalierError as error:
             self._note(server.address, error)
             return _REFUSED_S if isinstance(error, RepositoryError) else _POLL_S
         finally:
@@ -161,7 +161,7 @@ class Fleet:
             ending.add_done_callback(self._ending.discard)
         self._news.set()
 
-    def _note(self, address: Address, problem: ServingError) -> None:
+    def _note(self, address: Address, problem: EspalierError) -> None:
         if str(self._problems.get(address)) != str(problem):
             log.warning("%s%s", problem, said(problem) if isinstance(problem, RepositoryError) else "")
         self._problems[address] = problem

@@ -9,13 +9,13 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from contract.errors import RepositoryError
 from contract.repository.config import ALL_TASKS, all_tasks_config, parse_text, task_config
 from contract.repository.model import Repository
 from contract.repository.read import CONFIG_FILE
 from serving.engines.sessions.kept_files import KeptFiles
 from serving.engines.triton.control import TritonServer
 from serving.engines.triton.errors import ModelTooLarge, TritonLoadFailed
-from serving.errors import RepositoryError
 
 _MOST_BYTES = (1 << 31) - (1 << 20)  # of a message, with a little for what is around the files
 Files = Callable[[str], tuple[str, Mapping[str, bytes]]]

@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Iterable
 
+from contract.errors import EspalierError
 from serving.engines.triton.control import TritonServer
 from serving.engines.triton.errors import TritonUnreachable, said
 from serving.engines.triton.fleet import Fleet
 from serving.engines.triton.models import Files, TritonModels, converge
-from serving.errors import EngineDown, ServingError
+from serving.errors import EngineDown
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,9 @@ async def _go_back(fleet: Fleet, server: TritonServer, before: TritonModels, aft
     await unload([server], [name for names in over for name in sorted(names)])
 
 
-async def _outcome(work: Awaitable[None]) -> ServingError | None:
+async def _outcome(work: Awaitable[None]) -> EspalierError | None:
     try:
         await work
-    except ServingError as error:
+    except EspalierError as error:
         return error
     return None

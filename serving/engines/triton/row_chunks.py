@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+from contract.dtypes import Array
 from contract.plan import ExecutionPlan
-from serving.engines.base import Answer, Array
+from serving.engines.base import Answer
 from serving.engines.scheduling.row_chunks import join, split
 
 Ask = Callable[[Mapping[str, Array]], Awaitable[Answer]]

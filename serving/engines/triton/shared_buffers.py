@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.engines.base import Array
+from contract.dtypes import Array
 
 PREFIX = "espalier-inputs-"
 MOST_BYTES = 256 << 20  # for each Triton

@@ -16,7 +16,8 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from serving.engines.base import Array, Call
+from contract.dtypes import Array
+from serving.engines.base import Call
 from serving.engines.scheduling.admission import Place
 from serving.engines.triton.addresses import Address
 from serving.engines.triton.channels import Line

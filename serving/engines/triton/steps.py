@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from contract.dtypes import Array
+from contract.errors import EspalierError
 from contract.plan import ExecutionPlan
-from serving.engines.base import Answer, Array, Call, SegmentRun
+from serving.engines.base import Answer, Call, SegmentRun
 from serving.engines.scheduling.plan_execution import Flow, Work
-from serving.errors import DeadlineExceeded, NotReady, QueueFull, ServingError
+from serving.errors import DeadlineExceeded, NotReady, QueueFull
 
 RunSegment = Callable[[str, Sequence[Array], int], Awaitable[Sequence[Array]]]
 # What ends a request as a whole, instead of one of its tasks.
@@ -55,5 +57,5 @@ def _advance(flow: Flow, work: Work, task: asyncio.Task[Sequence[Array]]) -> lis
         return flow.finish(work, task.result(), SegmentRun(work.step.segment, work.rows, 0.0))
     except OF_THE_REQUEST:
         raise
-    except ServingError as error:
+    except EspalierError as error:
         return flow.fail(work, error)

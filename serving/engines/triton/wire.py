@@ -8,11 +8,12 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from contract.dtypes import dtype_name
+from contract.dtypes import Array, dtype_name
+from contract.errors import InvalidRequest
 from contract.tensors import from_bytes, to_bytes
-from serving.engines.base import Array, Call
+from serving.engines.base import Call
 from serving.engines.triton.shared_buffers import Place
-from serving.errors import DeadlineExceeded, EngineError, InvalidRequest
+from serving.errors import DeadlineExceeded, EngineError
 
 _pb: Any = service_pb2
 

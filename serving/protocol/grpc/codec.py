@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from contract.dtypes import BYTES, dtype_name
+from contract.dtypes import BYTES, Array, dtype_name
+from contract.errors import InvalidRequest
 from contract.tensors import LONG_VALUES, MAX_AXES, check_strings, from_bytes, from_numbers, from_strings, to_buffer
-from serving.engines.base import Array
-from serving.errors import InvalidRequest
 from serving.process.work_pool import Check, no_check
 from serving.protocol.fields import optional
 from serving.protocol.grpc.contents import DTYPES, Contents, Tensors

@@ -13,8 +13,8 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
+from contract.errors import InvalidRequest
 from contract.tensors import check_strings
-from serving.errors import InvalidRequest
 from serving.protocol.grpc.wire import LENGTH, Malformed, fields
 from serving.protocol.message_limits import USUAL, MessageLimits
 

@@ -17,7 +17,8 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from serving.errors import BodyTooLarge, QueueFull, ServingError
+from contract.errors import EspalierError
+from serving.errors import BodyTooLarge, QueueFull
 from serving.observe.events import Observer
 from serving.observe.request import note_received
 from serving.observe.rpc import observed_call, observed_stream
@@ -120,7 +121,7 @@ def takes_tensors(behaviour: Behaviour) -> Behaviour:
     return behaviour
 
 
-def if_too_large(error: Callable[[], ServingError]) -> Callable[[Behaviour], Behaviour]:
+def if_too_large(error: Callable[[], EspalierError]) -> Callable[[Behaviour], Behaviour]:
     """Let a method that takes no tensors say why it takes no long messages in words of its own."""
 
     def marked(behaviour: Behaviour) -> Behaviour:
@@ -130,7 +131,7 @@ def if_too_large(error: Callable[[], ServingError]) -> Callable[[Behaviour], Beh
     return marked
 
 
-async def refuse(error: ServingError, context: Any, refused: Refused) -> NoReturn:
+async def refuse(error: EspalierError, context: Any, refused: Refused) -> NoReturn:
     """End a call with the one sentence of `error`, and count the limit that it is about."""
     if error.limit:
         refused(error.limit)
@@ -187,7 +188,7 @@ class Gate:
             if received.bytes > self.limits.small_message_bytes:
                 raise _too_large(behaviour, self.limits.small_message_bytes)
             return received.decode() if received.is_quick else await self._pool.run(lambda check: received.decode())
-        except ServingError as error:
+        except EspalierError as error:
             await refuse(error, context, self._refused)
 
     async def enter(self, context: Any) -> None:
@@ -201,8 +202,8 @@ class Gate:
         self._streams -= 1
 
 
-def _too_large(behaviour: Any, limit_bytes: int) -> ServingError:
-    error: ServingError = getattr(behaviour, "too_large", partial(SmallMessageTooLarge, limit_bytes))()
+def _too_large(behaviour: Any, limit_bytes: int) -> EspalierError:
+    error: EspalierError = getattr(behaviour, "too_large", partial(SmallMessageTooLarge, limit_bytes))()
     error.limit = SmallMessageTooLarge.limit
     return error
 

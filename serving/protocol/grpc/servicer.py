@@ -15,8 +15,9 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from contract.errors import EspalierError
 from serving.catalog import Model
-from serving.errors import ServingError, UnknownModel
+from serving.errors import UnknownModel
 from serving.process.work_pool import Check, WorkPool, no_check, until
 from serving.protocol import describe
 from serving.protocol.admin import Admin
@@ -216,7 +217,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         """Return `error`; log it where it is ours to mend, count it where a limit has struck."""
         if wire_codes(error).grpc == grpc.StatusCode.INTERNAL:
             log.error("A gRPC request failed: %s", error, exc_info=error)
-        if isinstance(error, ServingError) and error.limit:
+        if isinstance(error, EspalierError) and error.limit:
             self._router.observer.refused(error.limit)
         return error
 

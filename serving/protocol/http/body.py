@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from serving.errors import BodyTooLarge, InvalidRequest
+from contract.errors import InvalidRequest
+from serving.errors import BodyTooLarge
 from serving.process.work_pool import Check, WorkPool, no_check
 from serving.protocol.fields import decimal
 from serving.protocol.http.cancel_on_disconnect import while_wanted

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Mount
 
-from serving.errors import ServingError
+from contract.errors import EspalierError
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def answer_error(request: Request, error: Exception, refused: Refused) -> Respon
         return _no_answer()
     if wire_codes(error).http == 500:
         log.error("%s %s failed: %s", request.method, request.url.path, error, exc_info=error)
-    if isinstance(error, ServingError) and error.limit:
+    if isinstance(error, EspalierError) and error.limit:
         refused(error.limit)
     return error_response(error)
 
@@ -45,7 +45,7 @@ def install_error_handlers(app: FastAPI, refused: Refused) -> None:
     async def ours(request: Request, error: Exception) -> Response:
         return answer_error(request, error, refused)
 
-    app.add_exception_handler(ServingError, ours)
+    app.add_exception_handler(EspalierError, ours)
     app.add_exception_handler(HTTPException, _frameworks)
     app.add_exception_handler(RequestValidationError, _invalid_parameter)
     app.add_exception_handler(ClientDisconnect, ours)

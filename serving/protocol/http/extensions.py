@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 
-from serving.errors import InvalidRequest
+from contract.errors import InvalidRequest
 from serving.protocol.fields import optional, required
 from serving.protocol.http.body import read_body
 from serving.protocol.http.schemas import ErrorBody

@@ -13,10 +13,9 @@ from typing import Any
 
 import msgspec
 
-from contract.dtypes import BYTES, dtype_name
+from contract.dtypes import BYTES, Array, dtype_name
+from contract.errors import InvalidRequest
 from contract.tensors import LONG_VALUES, check_strings, checked_shape, from_bytes, to_bytes, values_text
-from serving.engines.base import Array
-from serving.errors import InvalidRequest
 from serving.process.work_pool import Check, no_check, until
 from serving.protocol.fields import decimal, objects, optional, parameters_of, required
 from serving.protocol.http.json_request import JsonValues, read_request

@@ -16,10 +16,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.dtypes import BYTES
+from contract.dtypes import BYTES, Array
+from contract.errors import InvalidRequest, TooMuch
 from contract.tensors import check_count, checked_dtype, checked_shape
-from serving.engines.base import Array
-from serving.errors import InvalidRequest, TooMuch
 from serving.protocol.message_limits import USUAL, MessageLimits
 
 _LITTLE_BYTES = 1 << 12  # as objects, a tenth of a megabyte at most

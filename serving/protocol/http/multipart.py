@@ -9,7 +9,8 @@ from email.message import Message
 from python_multipart import multipart
 from python_multipart.exceptions import FormParserError
 
-from serving.errors import ImageFileTooLarge, InvalidRequest, TooManyFiles
+from contract.errors import InvalidRequest
+from serving.errors import ImageFileTooLarge, TooManyFiles
 from serving.process.work_pool import Check, no_check
 
 

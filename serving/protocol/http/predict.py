@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
-from serving.errors import InvalidRequest
+from contract.errors import InvalidRequest
 from serving.images.workers import ImageWorkers, SentImages
 from serving.protocol.http.api_docs import image_docs
 from serving.protocol.http.body import read_body

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.errors import RepositoryError
 from contract.repository.config import ModelConfig, tensor_specs
 from contract.repository.plain_config import FileTensor, Signature, check_servable, chosen_version, completed, unheeded
-from serving.errors import RepositoryError
 
 DTYPES = ("FP32", "INT64", "BYTES", "BOOL")
 SHAPES = st.lists(st.sampled_from([-1, 1, 3]), max_size=3).map(tuple)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from contract.errors import RepositoryError
 from contract.repository import ALL_TASKS, read_repository
 from contract.repository.read import RepositoryReader
-from serving.errors import RepositoryError
 from tests.contract.repository.test_repository import CANARY, PREVIOUS, edit, keep
 from tests.serving.nets import write_repository
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from contract.errors import NotOurs, NotWritten, OthersFolder, RepositoryError
 from contract.private_folder import make_private_folder
 from contract.repository import Repository, read_repository
 from contract.repository.transaction.folder import aside, recover, silent
 from exporter.build.scratch import scratch_folder
-from exporter.errors import ExportError, NotOurs, OthersFolder
 from exporter.remove import remove_tasks
 from serving.engines.scheduling.batch_size_profile import RowLimits
-from serving.errors import RepositoryError
 from serving.local_triton.environment import set_up
 from serving.local_triton.errors import TritonUnavailable
 from tests.contract.repository.states import names_in, replace_with, state
@@ -111,7 +110,7 @@ def test_nobody_else_can_write_where_a_writer_works_and_links_are_not_followed(r
     hidden.mkdir(mode=0o700)
     (tmp_path / "elsewhere").write_text("mine")
     (hidden / "lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ExportError, match=r"Too many levels of symbolic links.*nothing was changed"):
+    with pytest.raises(NotWritten, match=r"Too many levels of symbolic links.*nothing was changed"):
         remove_tasks(repo, ["alpha"])
     assert (tmp_path / "elsewhere").read_text() == "mine"
 

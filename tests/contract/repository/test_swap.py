@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from contract.errors import ChangedMeanwhile, MountPoint, NotOurs, NotWritten, RepositoryError
 from contract.repository import Repository, read_repository
 from contract.repository.transaction import folder as aside_module
 from contract.repository.transaction import lock, swap
 from contract.repository.transaction.folder import aside, recover, silent
 from contract.repository.write import Change, changed_whole, model_path, write_models, written_whole
-from exporter.errors import ChangedMeanwhile, ExportError, MountPoint, NotOurs
-from serving.errors import RepositoryError
 from tests.contract.repository.states import is_whole, keep_all, names_in, replace_with, rewrite, state
 from tests.espalier.test_cli import espalier
 from tests.exporter.test_export import FAMILY, export
@@ -112,7 +111,7 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, old: Repository, start: Sta
     process = start("create_on_full_disk", repo, old.path)
     out, _ = process.communicate()
     assert process.returncode == 2, out
-    assert out.strip() == f"ExportError: {repo} could not be written (File too large); nothing was changed."
+    assert out.strip() == f"NotWritten: {repo} could not be written (File too large); nothing was changed."
     assert names_in(tmp_path) == []
 
 
@@ -120,7 +119,7 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, old: Repository, start: Sta
 def test_without_permission_nothing_is_changed(repo: Path) -> None:
     repo.parent.chmod(0o555)
     try:
-        with pytest.raises(ExportError, match=r"Permission denied.*nothing was changed"):
+        with pytest.raises(NotWritten, match=r"Permission denied.*nothing was changed"):
             rewrite(repo)
         assert names_in(repo.parent) == ["repo"]
     finally:
@@ -130,7 +129,7 @@ def test_without_permission_nothing_is_changed(repo: Path) -> None:
 @pytest.mark.parametrize("below", ["x" * 300, "file/repo"])
 def test_a_place_that_cannot_be_is_one_sentence(tmp_path: Path, old: Repository, below: str) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match="nothing was changed"):
+    with pytest.raises(NotWritten, match="nothing was changed"):
         replace_with(tmp_path / "made" / below if "file" not in below else tmp_path / below, old)
     assert names_in(tmp_path) == ["file"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from contract.errors import NotWritten
 from contract.repository import Repository
 from contract.repository.transaction.folder import aside, recover, silent
-from exporter.errors import ExportError
 from exporter.remove import remove_tasks
 from tests.contract.repository.faults import Killed, faults_at
 from tests.contract.repository.states import State, names_in, replace_with, state
@@ -126,7 +126,7 @@ def test_an_error_at_any_step_changes_nothing_or_everything(bench: Bench, can_ex
 def _said(bench: Bench) -> str:
     try:
         bench.run()
-    except ExportError as error:
+    except NotWritten as error:
         return str(error)
     except KeyboardInterrupt:
         return "interrupted"

@@ -10,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+from contract.errors import NotWritten
 from contract.repository import read_repository
 from contract.repository.transaction.folder import aside, recover, silent
 from contract.repository.write import changed_whole, written_whole
-from exporter.errors import ExportError
 from exporter.remove import remove_tasks
 from tests.contract.repository.states import build, keep_all, names_in, replace_with, state
 
@@ -85,6 +85,6 @@ if __name__ == "__main__":
     what, path, *rest = sys.argv[1:]
     try:
         globals()[what](Path(path), *rest)
-    except ExportError as error:
+    except NotWritten as error:
         say(f"{type(error).__name__}: {error}")
         sys.exit(2)

@@ -15,20 +15,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter.deploy import deploy, promote, rollback
-from exporter.export import ExportOptions, export_repository
-from exporter.add import AddOptions, add_tasks
-from exporter.gc import collect_garbage
-from exporter.build.runtime import open_session
-from exporter.open_models import Sources
-from exporter.sources.task_model import TaskModel
-from exporter.build.reference_outputs import WholeAnswer, answer_of_whole
-from serving.engines.embedded import EmbeddedEngine
-from serving.errors import WrongAnswer
-from serving.parity import check_answers
 from contract.repository import Repository, Task, TensorSpec, read_repository
 from contract.repository.record import OutputRecord
 from contract.repository.sample import sample_inputs
+from exporter.add import AddOptions, add_tasks
+from exporter.build.reference_outputs import WholeAnswer, answer_of_whole
+from exporter.build.runtime import open_session
+from exporter.deploy import deploy, promote, rollback
+from exporter.export import ExportOptions, export_repository
+from exporter.gc import collect_garbage
+from exporter.open_models import Sources
+from exporter.sources.task_model import TaskModel
+from serving.engines.embedded import EmbeddedEngine
+from serving.errors import WrongAnswer
+from serving.parity import check_answers
 from tests.exporter.graphs import Net
 from tests.exporter.test_deploy import FIRST, SECOND, THIRD, sources
 from tests.exporter.test_export import export

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.sharing.choose import CutOptions
-from exporter.errors import DamagedSegment
+from contract.repository import read_repository
 from exporter.build.repository_chains import Existing, read_existing
+from exporter.build.weight_store import WeightStore
+from exporter.errors import DamagedSegment
 from exporter.export import ExportOptions, export_repository
 from exporter.open_models import Sources
-from exporter.build.weight_store import WeightStore
+from exporter.sharing.choose import CutOptions
 from exporter.sources.task_model import TaskModel
-from contract.repository import read_repository
 from tests.exporter.graphs import Net
 from tests.exporter.test_export import BACKBONE, FAMILY, export
 from tests.exporter.wired import FROZEN, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head

@@ -13,18 +13,18 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from espalier.commands.options.scores import describe_scores
-from exporter.deploy import deploy, promote, rollback
-from exporter.export import ExportOptions, export_repository
-from exporter.add import AddOptions, add_tasks
-from exporter.graph.passes import canonicalise
-from exporter.remove import remove_tasks
-from exporter.build.runtime import open_session
-from exporter.build.scores import scores_of
-from exporter.open_models import Sources
-from exporter.sources.task_model import TaskModel
 from contract.preprocessing import Preprocessing
 from contract.repository import read_repository
+from espalier.commands.options.scores import describe_scores
+from exporter.add import AddOptions, add_tasks
+from exporter.build.runtime import open_session
+from exporter.build.scores import scores_of
+from exporter.deploy import deploy, promote, rollback
+from exporter.export import ExportOptions, export_repository
+from exporter.graph.passes import canonicalise
+from exporter.open_models import Sources
+from exporter.remove import remove_tasks
+from exporter.sources.task_model import TaskModel
 from serving.server import BackgroundServer
 from tests.exporter.graphs import SIZE, Net
 from tests.serving.protocol.http.test_http import Http, png

@@ -14,6 +14,7 @@ from torch import nn
 
 import exporter.torch.export
 from benchmarks.models.synthetic import random_backbone, random_task
+from contract.errors import InvalidRequest
 from contract.preprocessing import Preprocessing
 from exporter.build.runtime import open_session
 from exporter.errors import NonFiniteWeights
@@ -21,7 +22,6 @@ from exporter.export import ExportOptions, export_repository
 from exporter.open_models import InputOptions, open_sources
 from exporter.torch.export import NetworkExporter
 from serving.engines.embedded import EmbeddedEngine
-from serving.errors import InvalidRequest
 from serving.router import Router
 from tuning.network.backbone import save_backbone
 from tuning.network.checkpoint import build_network, save_task

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.dtypes import Array
 from contract.plan import make_plan
 from contract.repository import Repository
-from serving.engines.base import Answer, Array, Call
+from serving.engines.base import Answer, Call
 from serving.engines.device_tensors import Device, is_on_device, stack, whole
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.loader import SegmentFile

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract.errors import RepositoryError
 from contract.plan import ExecutionPlan, PlanStep, make_plan
 from contract.repository import Repository, read_repository
 from contract.system import available_cores, cgroup_cores, whole_cores
 from serving.engines.base import Answer, Engine
 from serving.engines.embedded import EmbeddedEngine, session_options
 from serving.engines.in_memory import InMemoryEngine
-from serving.errors import NotReady, RepositoryError
+from serving.errors import NotReady
 from tests.serving.nets import TASK_NAMES, images, whole
 
 

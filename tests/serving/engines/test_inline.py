@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.dtypes import Array
 from contract.plan import make_plan
-from serving.engines.base import Answer, Array, Call, SegmentRun
+from serving.engines.base import Answer, Call, SegmentRun
 from serving.engines.scheduling.batches import BatchRunner, SegmentTimes
 from serving.engines.scheduling.inline import ShortRuns
 from serving.engines.scheduling.plan_execution import Flow

@@ -16,6 +16,7 @@ import pytest
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
+from contract.errors import RepositoryError
 from contract.repository import Repository, Segment, TensorSpec, read_repository
 from exporter.gc import collect_garbage
 from exporter.remove import remove_tasks
@@ -25,7 +26,6 @@ from serving.engines.sessions import failures
 from serving.engines.sessions.kept_files import KeptFiles
 from serving.engines.sessions.store import SessionStore, SessionStoreOptions
 from serving.engines.triton.models import KeptModels
-from serving.errors import RepositoryError
 from serving.server import BackgroundServer
 from tests.contract.repository.states import replace_with
 from tests.serving.engines.test_sessions import limited

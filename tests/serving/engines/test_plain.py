@@ -22,12 +22,12 @@ import tritonclient.http
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
+from contract.errors import RepositoryError
 from contract.repository import ALL_TASKS, read_repository
 from contract.repository.read import RepositoryReader
 from exporter.gc import collect_garbage
 from exporter.remove import remove_tasks
 from serving.engines.onnxruntime.plain import read_plain, refuse_plain
-from serving.errors import RepositoryError
 from serving.server import BackgroundServer, Server
 from tests.serving.nets import LAYERS, TASK_NAMES, images, whole, write_repository
 from tests.serving.plain_models import (

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.dtypes import Array
 from contract.plan import ExecutionPlan, PlanStep, make_plan
-from serving.engines.base import Answer, Array, Call, SegmentRun
+from serving.engines.base import Answer, Call, SegmentRun
 from serving.engines.scheduling.fair_queue import FairQueue
 from serving.engines.scheduling.plan_execution import Flow, Work
 from serving.engines.scheduling.scheduler import Scheduler

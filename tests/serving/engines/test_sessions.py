@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.errors import RepositoryError
 from contract.plan import make_plan
 from contract.repository import Repository
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.loader import SegmentFile, SegmentLoader
 from serving.engines.onnxruntime.session import segment_threads
 from serving.engines.sessions.store import SessionStore, SessionStoreOptions
-from serving.errors import EngineError, RepositoryError, SegmentClosed, SegmentTooLarge
+from serving.errors import EngineError, SegmentClosed, SegmentTooLarge
 from tests.serving.nets import LAYERS, TASK_NAMES, images, whole, write_repository
 
 CPU = SessionStoreOptions(threads=1, provider="cpu")

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.dtypes import Array
 from contract.plan import ExecutionPlan, PlanStep, make_plan
 from contract.repository import Repository
-from serving.engines.base import Answer, Array, Call
+from serving.engines.base import Answer, Call
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.loader import SegmentFile
 from serving.engines.scheduling.batches import RunSegment

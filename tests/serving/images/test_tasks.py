@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contract.errors import InvalidRequest, UnknownTask
 from contract.preprocessing import Preprocessing
 from contract.repository import Canary, Repository, TensorSpec
 from contract.repository.model import Scores
 from serving.engines.in_memory import InMemoryEngine
-from serving.errors import DeadlineExceeded, InvalidRequest, NoImageTask, NotAnImage, UnknownTask
+from serving.errors import DeadlineExceeded, NoImageTask, NotAnImage
 from serving.images.tasks import CheckRoom, Rows
 from serving.request_options import Terms
 from serving.requests import Prediction

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from contract.errors import InvalidRequest, UnknownTask
 from contract.histogram import DURATION_BOUNDS_S, DurationCounter
 from contract.plan import make_plan
 from contract.repository.config import ALL_TASKS
@@ -22,7 +23,7 @@ from contract.repository.model import Repository, Step, Task
 from serving.engines.base import SegmentRun
 from serving.engines.in_memory import InMemoryEngine
 from serving.engines.statistics import RunCounter
-from serving.errors import InvalidRequest, NotAnImage, UnknownTask
+from serving.errors import NotAnImage
 from serving.observe.events import Silent
 from serving.observe.families import cumulative
 from serving.observe.prometheus import Metrics

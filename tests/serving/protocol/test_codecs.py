@@ -18,8 +18,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from contract.dtypes import NUMPY_DTYPES, dtype_name
+from contract.errors import InvalidRequest, TooMuch
 from contract.tensors import from_bytes, from_numbers, to_bytes, values_text
-from serving.errors import BodyTooLarge, InvalidRequest, NotAnImage, TooMuch, Unsupported
+from serving.errors import BodyTooLarge, NotAnImage, Unsupported
 from serving.images.decode import ImageLimits, decode_image
 from serving.protocol.http.body import accepted_compression, compressed, unpack, unpacked_size
 from serving.protocol.http.json_codec import decode_request, encode_response

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from contract.errors import InvalidRequest
 from contract.repository import Repository
 from serving.engines.in_memory import InMemoryEngine
-from serving.errors import BodyTooLarge, InvalidRequest
+from serving.errors import BodyTooLarge
 from serving.protocol.http.multipart import File, read_files
 from serving.server import BackgroundServer
 from tests.serving.nets import LAYERS, TASK_NAMES, images

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
+from contract.errors import InvalidRequest
+from contract.system import available_memory_bytes, cgroup_memory_bytes
 from espalier.commands.options.sizes import parse_limit
-from serving.engines.machine_memory import available_memory_bytes, cgroup_memory_bytes
-from serving.errors import BodyTooLarge, InvalidRequest, QueueFull
+from serving.errors import BodyTooLarge, QueueFull
 from serving.protocol.http.body import read_body
 from serving.protocol.memory_budget import PendingBytes, default_pending_bytes
 

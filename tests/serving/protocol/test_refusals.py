@@ -13,8 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from contract.errors import EspalierError
 from contract.repository import Repository
-from serving.errors import ServingError
 from serving.server import BackgroundServer
 from tests.serving.nets import images
 from tests.serving.protocol.test_request_options import wait_for
@@ -135,7 +135,7 @@ def test_an_answer_for_which_there_is_no_room_is_not_written(repository: Reposit
 
 def test_the_documents_have_a_line_for_every_limit() -> None:
     text = DOCS.read_text()
-    kinds, limits = [ServingError], {*BODIES}
+    kinds, limits = [EspalierError], {*BODIES}
     while kinds:
         kind = kinds.pop()
         kinds += kind.__subclasses__()

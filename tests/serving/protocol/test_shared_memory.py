@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
+from contract.errors import InvalidRequest
 from contract.repository import ALL_TASKS, Repository
-from serving.errors import BodyTooLarge, InvalidRequest, UnknownRegion
+from serving.errors import BodyTooLarge, UnknownRegion
 from serving.protocol.shared_memory import MAX_REGIONS, RequestMemory, SharedMemory
 from serving.server import BackgroundServer
 from tests.serving.nets import images, whole

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from serving.errors import BodyStalled, BodyTooSlow, HeadStalled, ServingError
+from contract.errors import EspalierError
+from serving.errors import BodyStalled, BodyTooSlow, HeadStalled
 from serving.protocol.http.connection.limits import HttpLimits
 
 LINGER_S = 2.0  # for what a client that was refused still sends; closed at once, the connection would take the refusal with it
@@ -52,7 +53,7 @@ class Progress:
         self.since = self.moved = now
         self.received = 0
 
-    def lateness(self, limits: HttpLimits, now: float, most_pause_s: float) -> ServingError | None:
+    def lateness(self, limits: HttpLimits, now: float, most_pause_s: float) -> EspalierError | None:
         """Return what is wrong with a head or a body that is not there yet. most_pause_s: of a body."""
         took_s = now - self.since
         if self.phase is Phase.HEAD and took_s > limits.head_s:

@@ -15,7 +15,8 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from serving.errors import ChunksTooSmall, HeadTooLarge, ServingError, TooManyHeaders, UrlTooLong
+from contract.errors import EspalierError
+from serving.errors import ChunksTooSmall, HeadTooLarge, TooManyHeaders, UrlTooLong
 from serving.protocol.http.connection.connections import Connections
 from serving.protocol.http.connection.progress import Phase, Progress
 from serving.protocol.http.connection.upgrade import HttpUpgradePassed
@@ -175,7 +176,7 @@ class HttpProtocol(HttpUpgradePassed):
                 else:
                     self.loop.call_soon(self._go_on)
                     break
-        except ServingError as error:
+        except EspalierError as error:
             self._refuse(error)
         except httptools.HttpParserError as error:
             self._refuse_syntax(error)
@@ -250,13 +251,13 @@ class HttpProtocol(HttpUpgradePassed):
             if self.cycle is None or len(self.cycle.body) <= HIGH_WATER_LIMIT:
                 self.flow.resume_reading()
 
-    def _refuse(self, error: ServingError) -> None:
+    def _refuse(self, error: EspalierError) -> None:
         """Answer with `error`, and close."""
         self._all.refused(error.limit)
         self._reject(wire_codes(error).http, sentence(error))
 
     def _refuse_syntax(self, error: httptools.HttpParserError) -> None:
-        if isinstance(error.__context__, ServingError):
+        if isinstance(error.__context__, EspalierError):
             self._refuse(error.__context__)
             return
         self._all.say("A request is not HTTP/1.1 that can be read; more of them are not told of for some seconds.")

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
+from contract.errors import EspalierError
 from contract.plan import make_plan
 from contract.repository import ALL_TASKS, Canary, Repository
 from contract.repository.config import all_tasks_config
@@ -31,7 +32,7 @@ from serving.engines.triton.errors import (
 )
 from serving.engines.triton.models import models_of, wiring
 from serving.engines.triton.statistics import TritonSums
-from serving.errors import DeadlineExceeded, EngineDown, EngineError, QueueFull, ServingError
+from serving.errors import DeadlineExceeded, EngineDown, EngineError, QueueFull
 from serving.protocol.status import wire_codes
 from tests.serving.nets import LAYERS, MAX_ROWS, TASK_NAMES, make_repository, make_task
 
@@ -171,7 +172,7 @@ def refusal(code: str, text: str) -> grpc.aio.AioRpcError:
         ("INTERNAL", "onnx runtime error 2", EngineError, 500),
     ],
 )
-def test_what_a_refusal_means(code: str, text: str, kind: type[ServingError], http: int) -> None:
+def test_what_a_refusal_means(code: str, text: str, kind: type[EspalierError], http: int) -> None:
     error = translated(refusal(code, text), "m")
     assert (type(error), wire_codes(error).http) == (kind, http)
     assert "/models" not in str(error)
@@ -189,7 +190,7 @@ def test_what_a_refusal_means(code: str, text: str, kind: type[ServingError], ht
         ("INTERNAL", "failed to load 'm', failed to poll from model repository", TritonLoadFailed),
     ],
 )
-def test_what_a_refusal_to_load_means(code: str, text: str, kind: type[ServingError]) -> None:
+def test_what_a_refusal_to_load_means(code: str, text: str, kind: type[EspalierError]) -> None:
     error = translated_control(refusal(code, text), "m", "grpc://h:1")
     assert type(error) is kind
     assert "/models" not in str(error)

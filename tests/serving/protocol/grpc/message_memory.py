@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf.message_factory import GetMessageClass
 from tritonclient.grpc import service_pb2
 
-from serving.errors import ServingError
+from contract.errors import EspalierError
 from serving.protocol.grpc.codec import decode_request, output_slots
 from serving.protocol.grpc.cost import schema_of
 from serving.protocol.grpc.service import Kind, Received
@@ -84,7 +84,7 @@ def decode(data: bytes) -> object:
     try:
         message, tensors = received.decode_tensors()
         return decode_request(message, tensors=tensors), output_slots(message, None)
-    except ServingError as error:
+    except EspalierError as error:
         return type(error).__name__
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
-from serving.errors import InvalidRequest
+from contract.errors import InvalidRequest
 from serving.protocol.grpc.codec import decode_request
 from serving.protocol.grpc.contents import DTYPES, Contents, take_apart
 from serving.protocol.grpc.cost import QUICK_BYTES, Undecodable

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
-from serving.errors import BodyTooLarge, InvalidRequest, QueueFull
+from contract.errors import InvalidRequest
+from serving.errors import BodyTooLarge, QueueFull
 from serving.protocol.http.body import compressed, read_body, unpack, unpacked_size
 from serving.protocol.memory_budget import PendingBytes
 

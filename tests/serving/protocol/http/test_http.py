@@ -16,12 +16,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from contract.errors import InvalidRequest
 from contract.repository import Repository
 from espalier.cli import app
 from serving.answers.classes import softmax
 from serving.client import control_model, predict
 from serving.engines.in_memory import InMemoryEngine
-from serving.errors import InvalidRequest, RequestRefused, ServerUnreachable
+from serving.errors import RequestRefused, ServerUnreachable
 from serving.server import BackgroundServer
 from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images, whole
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from contract.errors import InvalidRequest
 from contract.repository import Repository
 from serving.engines.in_memory import InMemoryEngine
-from serving.errors import DeadlineExceeded, InvalidRequest
+from serving.errors import DeadlineExceeded
 from serving.process.work_pool import WorkPool
 from serving.protocol.grpc import codec as grpc_codec
 from serving.protocol.http import json_codec

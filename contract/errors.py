@@ -1,0 +1,161 @@
+"""The one root of all errors, and the errors of what the packages agree on. A class takes facts and writes the sentence."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from contract.units import listed, quoted
+
+
+class EspalierError(Exception):
+    """Anything that espalier refuses or fails at, with one sentence for the user. limit: the name of the one that it is about, "": none."""
+
+    limit = ""
+
+
+class RepositoryError(EspalierError):
+    """The folder is not a model repository that espalier can serve."""
+
+
+class InvalidRequest(EspalierError):
+    """The request can never succeed as it is: wrong name, dtype, shape, size or bytes."""
+
+
+class UnknownTask(InvalidRequest):
+    """A requested task is not in the repository. known: in the order in which they are listed."""
+
+    def __init__(self, name: str, known: Collection[str]) -> None:
+        super().__init__(f"Unknown task {quoted(name)}; known are: {listed(known)}.")
+        self.name = name
+
+
+class NoTask(InvalidRequest):
+    """The list of tasks is empty."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        super().__init__(f"No task was asked for; name at least one of: {listed(sorted(known))}.")
+
+
+class TooMuch(InvalidRequest):
+    """A request is within the limit of its bytes, but some part of it is over another one. limit: its name; text: the sentence."""
+
+    def __init__(self, limit: str, text: str) -> None:
+        super().__init__(text)
+        self.limit = limit
+
+
+class DifferentInputs(InvalidRequest):
+    """Tasks that take different inputs were asked for with one."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"Tasks {first!r} and {second!r} take different inputs; ask for them in separate requests.")
+
+
+class NotWritten(EspalierError):
+    """A model repository cannot be written or changed; then it is as it was."""
+
+
+class OutputExists(NotWritten):
+    """The output folder is there already."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} exists already; choose another folder, or replace it with --force.")
+
+
+class NotARepository(NotWritten):
+    """`--force` would delete something that is not a model repository."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is not a model repository written by espalier, so --force does not replace it; choose another folder."
+        )
+
+
+class ForeignFiles(NotWritten):
+    """`--force` would delete what somebody else put beside the models."""
+
+    def __init__(self, path: Path, names: Iterable[str]) -> None:
+        listed = ", ".join(list(names)[:3])
+        super().__init__(
+            f"{path} also holds what espalier did not write ({listed}), so --force does not replace it; move that away first."
+        )
+
+
+class ChangedMeanwhile(NotWritten):
+    """Somebody else wrote into the repository while its next state was built."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} was changed by another program while this one worked; nothing was changed by this one, try again."
+        )
+
+
+class NotOurs(NotWritten):
+    """The hidden folder's name is taken by something that espalier did not make."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is in the way: espalier works in a folder of that name, but did not make this one; move it away."
+        )
+
+
+class OthersFolder(NotWritten):
+    """The hidden folder is there, and another user may have put something into it. status: the folder's."""
+
+    def __init__(self, path: Path, status: os.stat_result) -> None:
+        who = f"belongs to {user_name(status.st_uid)}" if status.st_uid != os.geteuid() else "may be written by other users"
+        super().__init__(
+            f"{path} {who}: espalier works in it, and what others put there would become the repository, so nothing was changed. If "
+            "nobody writes this repository now, delete that folder, and give the command again."
+        )
+
+
+class MountPoint(NotWritten):
+    """No folder can take the place of one that is, or holds, a mounted file system."""
+
+    def __init__(self, path: Path, mount: Path) -> None:
+        super().__init__(
+            f"{path} cannot be replaced as a whole, because another file system is mounted on {mount}; "
+            "give a folder inside it, or unmount that; nothing was changed."
+        )
+
+
+class NotDurable(NotWritten):
+    """The change is made, but the disk does not confirm that it has it."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} was changed, but the disk does not confirm that the change would survive a power cut ({reason})."
+        )
+
+
+class NameTaken(NotWritten):
+    """A model cannot be written where something else stands."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The repository holds something else under the name {name!r}; choose another name, or move that away.")
+
+
+class NothingToRollBackTo(NotWritten):
+    """A task without an earlier version and without a canary."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(f"Task {task!r} has no earlier version and no canary, so there is nothing to roll back.")
+
+
+class NoCanary(NotWritten):
+    """A task whose canary is asked for has none."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(f"Task {task!r} has no canary to promote; deploy one with --canary.")
+
+
+def user_name(number: int) -> str:
+    """Return what to call the user of that number in a sentence."""
+    try:
+        return f"user {pwd.getpwuid(number).pw_name!r}"
+    except KeyError:
+        return f"user {number}"
