@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contract.errors import NoCanary, NothingToRollBackTo, RepositoryError, UnknownTask
+from contract.errors import NoCanary, NothingToRollBackTo, NotWritten, RepositoryError, UnknownTask
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository, Task, TensorSpec, read_repository
 from contract.repository.versions import inherited
@@ -19,7 +19,7 @@ from exporter.add import AddOptions, add_tasks
 from exporter.build.parity import ParityChecker
 from exporter.build.runtime import open_session
 from exporter.deploy import deploy, promote, rollback, undeploy
-from exporter.errors import BadShare, DifferentAnswer, DifferentInput, ExportError, LastTask, NothingBesideCanary, ParityError
+from exporter.errors import BadShare, DifferentAnswer, DifferentInput, LastTask, NothingBesideCanary, ParityError
 from exporter.gc import collect_garbage, unused_segments
 from exporter.open_models import Sources
 from exporter.remove import remove_tasks
@@ -394,7 +394,7 @@ def test_whatever_happens_every_version_answers_as_its_own_network(
             next_one = models[name].rolled_back() if action == "rollback" else models[name].promoted()
             change = rollback if action == "rollback" else promote
             if next_one is None:
-                with pytest.raises(ExportError):
+                with pytest.raises(NotWritten):
                     change(repo, name)
                 continue
             change(repo, name)
