@@ -26,8 +26,13 @@ def have_cores(threads: int) -> bool:
     return threads <= whole_cores()
 
 
+def machine_cores() -> int:
+    """Return the cores of the machine, whoever may use them: a fact about it, and no number of threads to start."""
+    return os.cpu_count() or 1
+
+
 def _cores() -> float:
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine_cores()
     quota = cgroup_cores(CGROUP_FILE, CGROUP_ROOT)
     return affinity if quota is None else min(affinity, quota)
 
@@ -76,10 +81,15 @@ def _quota(file: Path) -> float | None:
 
 def available_memory_bytes() -> int:
     """Return the machine's memory, or the limit of the process's cgroup (v2) where that is less; 0 where nobody says."""
-    names = getattr(os, "sysconf_names", {})
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else 0
+    physical = machine_memory_bytes()
     limit = cgroup_memory_bytes(CGROUP_FILE, CGROUP_ROOT)
     return min(physical or limit, limit) if limit else physical
+
+
+def machine_memory_bytes() -> int:
+    """Return the machine's memory, whoever may use it; 0 where nobody says."""
+    names = getattr(os, "sysconf_names", {})
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else 0
 
 
 def cgroup_memory_bytes(cgroup_file: Path, root: Path) -> int:

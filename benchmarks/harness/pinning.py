@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from contract.system import available_cores
+from contract.system import available_cores, machine_cores
 
 _ENOUGH = 4
 _CAN_PIN = hasattr(os, "sched_setaffinity")  # Linux
@@ -53,7 +53,7 @@ def split_cores(cores: Sequence[int]) -> Cores:
 
 def find_cores() -> Cores:
     """Return how the cores of this process are divided: not at all under a quota, which makes no core anyone's own."""
-    cores = sorted(os.sched_getaffinity(0)) if _CAN_PIN else list(range(os.cpu_count() or 1))
+    cores = sorted(os.sched_getaffinity(0)) if _CAN_PIN else list(range(machine_cores()))
     quota = available_cores()
     if not _CAN_PIN or quota < len(cores):
         return Cores(tuple(cores), tuple(cores), quota if quota < len(cores) else None)

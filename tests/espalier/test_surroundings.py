@@ -87,6 +87,14 @@ def test_without_temporary_files_the_exporter_works_beside_what_it_writes(
         export_repository(sources, ExportOptions(tmp_path / "other"))
 
 
+def test_features_in_memory_take_half_of_what_the_container_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "self").write_text("0::/\n")
+    (tmp_path / "memory.max").write_text("1000000\n")
+    monkeypatch.setattr("contract.system.CGROUP_FILE", tmp_path / "self")
+    monkeypatch.setattr("contract.system.CGROUP_ROOT", tmp_path)
+    assert cache_limits(Cache.MEMORY) == (500_000, None)
+
+
 @pytest.mark.usefixtures("nowhere_temporary")
 def test_without_temporary_files_features_are_kept_in_memory() -> None:
     assert cache_limits(Cache.AUTO)[1] is None

@@ -20,6 +20,7 @@ import onnxruntime as ort
 
 from contract.private_folder import BY_ALL, is_private, make_private_folder
 from contract.repository.model import Segment
+from contract.system import machine_cores
 from serving.engines.cache_json import parse, read_bounded
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ def _machine() -> str:
     except OSError:
         lines = []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{model}, {os.cpu_count()} cores, onnxruntime {ort.__version__}"
+    return f"{model}, {machine_cores()} cores, onnxruntime {ort.__version__}"
 
 
 def _read(file: Path) -> dict[str, dict[str, int]]:
