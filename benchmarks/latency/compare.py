@@ -19,7 +19,7 @@ from contract.plan import ExecutionPlan, make_plan
 from contract.repository import Repository
 from contract.system import available_cores
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.sessions.store import SessionStoreOptions
+from serving.engines.sessions.runtime import SessionStoreOptions
 
 Run = Callable[[], Sequence[Array]]
 

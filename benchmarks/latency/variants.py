@@ -32,7 +32,7 @@ from contract.plan import make_plan
 from contract.repository import Repository
 from serving.engines.base import Answer
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.sessions.store import SessionStoreOptions
+from serving.engines.sessions.runtime import SessionStoreOptions
 
 BY_HAND = "torch, shared trunk"
 ONE_TASK = "one task"  # a request to the shared trunk for the first task alone

@@ -13,7 +13,7 @@ from benchmarks.harness.inputs import random_rows
 from contract.plan import make_plan
 from contract.repository import ALL_TASKS, Repository
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.sessions.store import SessionStoreOptions
+from serving.engines.sessions.runtime import SessionStoreOptions
 
 _CLEARLY = 0.05  # medians of a few turns differ by some per cent without any cause
 

@@ -22,7 +22,7 @@ from contract.dtypes import NUMPY_DTYPES
 from contract.plan import make_plan
 from contract.repository import Repository, read_repository
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.sessions.store import SessionStoreOptions
+from serving.engines.sessions.runtime import SessionStoreOptions
 from serving.process.malloc_trim import give_back_freed_memory
 
 

@@ -23,7 +23,7 @@ from contract.dtypes import Array
 from contract.plan import ExecutionPlan, make_plan
 from exporter.torch.export import bind, trace
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.sessions.store import SessionStoreOptions
+from serving.engines.sessions.runtime import SessionStoreOptions
 
 SIDE_BY_SIDE = f"{SEPARATE}, side by side"
 

@@ -27,9 +27,10 @@ from benchmarks.harness.machine import describe_machine
 from benchmarks.harness.stopwatch import run_fresh
 from contract.dtypes import NUMPY_DTYPES
 from contract.repository import Repository, read_repository
-from serving.engines.onnxruntime.loader import SegmentFile
 from serving.engines.onnxruntime.providers import provider_works
-from serving.engines.sessions.store import SessionStore, SessionStoreOptions
+from serving.engines.onnxruntime.runtime import session_store
+from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
+from serving.engines.sessions.store import SessionStore
 
 WAYS = ("uncached", "new", "known", "hashed", "reopened")
 _SETTLE_S = 2.5  # hashes of files that were written a moment ago are not kept
@@ -102,7 +103,7 @@ def _measure(way: str, repository: str, names: Sequence[str], cache: str, thread
     provider_works("cpu")  # opens a tiny session: the library itself is in memory
     before = _memory()
     options = SessionStoreOptions(threads=threads, provider="cpu", cache_folder=folder, record_hashes=way == "hashed")
-    store = SessionStore(options)
+    store = session_store(options)
     if way == "reopened":
         store.open(files)
         store.close_all()
@@ -124,7 +125,7 @@ def _files(repository: Path, names: Sequence[str]) -> Iterator[SegmentFile]:
         yield SegmentFile(segment, (source.path if name in source.segments else repository) / name / "1" / "model.onnx")
 
 
-def _run_ms(store: SessionStore, file: SegmentFile, rows: list[Any]) -> float:
+def _run_ms(store: SessionStore[Any], file: SegmentFile, rows: list[Any]) -> float:
     started = time.perf_counter()
     store.run(file.segment.name, rows)
     return (time.perf_counter() - started) * 1000

@@ -170,7 +170,7 @@ def serve(
     """
     from contract.repository.transaction.folder import recover
     from serving.engines.embedded import EngineOptions
-    from serving.engines.sessions.store import SessionStoreOptions
+    from serving.engines.sessions.runtime import SessionStoreOptions
     from serving.limits import changed_limits
     from serving.observe.logs import set_up_logging
     from serving.server import run

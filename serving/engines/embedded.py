@@ -17,15 +17,15 @@ from contract.plan import ExecutionPlan
 from contract.repository.model import Repository, Segment
 from contract.system import available_cores, have_cores, waited_for_cores_s
 from serving.engines.base import Answer, Call, SegmentStatistics
-from serving.engines.onnxruntime.loader import SegmentFile
-from serving.engines.onnxruntime.providers import CPU
+from serving.engines.onnxruntime.runtime import OnnxRuntime
 from serving.engines.onnxruntime.session import PROVIDERS as PROVIDERS
 from serving.engines.onnxruntime.session import session_options as session_options
 from serving.engines.scheduling.batch_size_profile import RowLimits
 from serving.engines.scheduling.batches import RunSegment
 from serving.engines.scheduling.scheduler import MAX_QUEUE_ROWS, Scheduler
 from serving.engines.scheduling.thread_allocation import Lanes, halving
-from serving.engines.sessions.store import SessionStore, SessionStoreOptions
+from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
+from serving.engines.sessions.store import SessionStore
 from serving.engines.statistics import RunCounter
 from serving.process.threads import to_thread
 
@@ -73,7 +73,8 @@ class EmbeddedEngine:
         self._options = options
         self._segments: Mapping[str, Segment] = {}
         spin = options.sessions.spin and have_cores(options.threads * (options.instances or 1))
-        self._store = SessionStore(replace(options.sessions, threads=options.threads, spin=spin))
+        self._runtime = OnnxRuntime(replace(options.sessions, threads=options.threads, spin=spin))
+        self._store = SessionStore(self._runtime, options.sessions.memory_limit_bytes)
         self._rows = RowLimits(
             options.rows_file if self._profiles else None,
             options.threads,
@@ -159,7 +160,7 @@ class EmbeddedEngine:
         """Return what runs at a time: as many as were asked for, or else what the threads of this machine allow."""
         if self._options.instances is not None:
             return Lanes(self._options.instances)
-        shares_weights = self._options.sessions.cache_folder is not None and self._store.providers == (CPU,)
+        shares_weights = self._options.sessions.cache_folder is not None and self._runtime.on_cpu
         return halving(self._options.threads) if shares_weights else Lanes(1)
 
     def _run_on(self, lanes: int) -> RunSegment:
@@ -169,7 +170,7 @@ class EmbeddedEngine:
     @property
     def _profiles(self) -> bool:
         """Whether rows are profiled: elsewhere more are better, and the first run of a size takes longer than the profile may."""
-        return self._store.providers == (CPU,)
+        return self._runtime.on_cpu
 
     def _open(self, repository: Repository, make_room: bool) -> None:
         uses = Counter(step.segment for task in repository.tasks.values() for step in task.steps)

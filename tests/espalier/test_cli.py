@@ -12,7 +12,7 @@ import pytest
 
 from espalier.cli import main
 from serving.engines.embedded import EngineOptions
-from serving.engines.sessions.store import SessionStoreOptions
+from serving.engines.sessions.runtime import SessionStoreOptions
 from serving.limits import Limits, changed_limits
 from tests.exporter.graphs import Net
 from tests.exporter.test_export import BACKBONE, FAMILY

@@ -14,7 +14,7 @@ from contract.dtypes import Array
 from contract.plan import make_plan
 from contract.repository import Repository
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.sessions.store import SessionStoreOptions
+from serving.engines.sessions.runtime import SessionStoreOptions
 
 _GRAIN = 8  # grey levels, the deviation of what is added to each pixel
 

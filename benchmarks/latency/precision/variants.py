@@ -23,7 +23,7 @@ from contract.dtypes import Array
 from contract.plan import make_plan
 from contract.repository import Repository
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.sessions.store import SessionStoreOptions
+from serving.engines.sessions.runtime import SessionStoreOptions
 
 Call = Callable[[], Awaitable[object]]
 _COMPARED = 2  # tasks whose answers are compared with those in fp32

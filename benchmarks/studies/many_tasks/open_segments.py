@@ -6,7 +6,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 
 from contract.repository import Repository, Task
-from serving.engines.onnxruntime.loader import SegmentFile, memory_of
+from serving.engines.onnxruntime.session import memory_of
+from serving.engines.sessions.runtime import SegmentFile
 
 
 class OpenSegments:

@@ -17,8 +17,8 @@ from contract.repository.model import Segment, Task, TensorSpec
 from contract.repository.plain import plain_model
 from contract.repository.plain_config import MODEL_FILE, FileTensor, Signature, check_servable, chosen_version, completed
 from contract.units import printable
-from serving.engines.onnxruntime.loader import SegmentFile, memory_of
-from serving.engines.onnxruntime.session import PROVIDERS, open_session, session_options
+from serving.engines.onnxruntime.session import PROVIDERS, memory_of, open_session, session_options
+from serving.engines.sessions.runtime import SegmentFile
 from serving.errors import SegmentTooLarge
 
 

@@ -29,11 +29,10 @@ import onnxruntime as ort
 from contract.private_folder import make_private_folder
 from contract.user_folders import cache_folder
 from serving.engines.onnxruntime.session import open_session
-from serving.engines.sessions.digest_record import DigestRecord, current_boot
-from serving.engines.sessions.digests import FileDigests
+from serving.engines.sessions.file_digests import DigestRecord, FileDigests, current_boot
+from serving.engines.sessions.runtime import DEFAULT_CACHE_BYTES
 from serving.process.malloc_trim import give_back_freed_memory
 
-DEFAULT_LIMIT_BYTES = 20_000_000_000
 # Below, opening the model itself takes as long: a linear probe of 0.8 MB 9 ms either way, but 30 ms and more to make its entry.
 DEFAULT_MIN_BYTES = 2_000_000
 _FORMAT = 1  # to be raised when what an entry holds changes
@@ -85,7 +84,7 @@ class SegmentCache:
         self,
         folder: Path,
         providers: Sequence[str],
-        limit_bytes: int = DEFAULT_LIMIT_BYTES,
+        limit_bytes: int = DEFAULT_CACHE_BYTES,
         min_bytes: int = DEFAULT_MIN_BYTES,
         record_hashes: bool = True,
     ) -> None:
@@ -207,6 +206,32 @@ class SegmentCache:
 
     def _aside(self, kind: str) -> Path:
         return self._folder / f"{kind}-{os.getpid()}-{secrets.token_hex(8)}"
+
+
+class EngineCache:
+    """Where TensorRT keeps the engines that it compiles, which takes minutes: a folder for each model in `folder`, named by its hash.
+
+    TensorRT's provider names an engine by the model's file name and the names of its tensors, not by its weights
+    (https://github.com/microsoft/onnxruntime/issues/6455): two tasks that were tuned in the same block would get the same engine.
+    What no model needs any more stays there. Safe to use from several threads.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._digests = FileDigests()
+
+    def options(self, model: Path) -> Mapping[str, str]:
+        """Return the provider's options for the ONNX file `model`: to keep its engine; none where that cannot be done.
+
+        None for a model with external data (the hash would not say which), and where others could write engines into the folder.
+        """
+        with suppress(OSError):
+            if len(list(model.parent.iterdir())) == 1 and make_private_folder(self._folder):
+                engines = self._folder / self._digests.of(model)
+                engines.mkdir(mode=0o700, exist_ok=True)
+                # Precision stays what the model says.
+                return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines), "trt_fp16_enable": "0"}
+        return {}
 
 
 def processor() -> str:

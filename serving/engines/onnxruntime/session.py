@@ -1,4 +1,4 @@
-"""Opens one ONNX Runtime session and proves that it does what its segment's config.pbtxt says."""
+"""One ONNX Runtime session: how it is opened and run, what it takes, and that it does what its segment's config.pbtxt says."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from contract.errors import RepositoryError
 from contract.repository.model import SEGMENT_INPUT, Segment, segment_tensor
 from contract.system import available_cores
 from serving.engines.device_tensors import Device, is_on_device, whole
+from serving.engines.sessions.runtime import SegmentFile
 
 # Said explicitly: builds for GPUs would try CUDA and TensorRT first and warn where there is no GPU.
 PROVIDERS = ("CPUExecutionProvider",)
 # A linear probe of 2,048 features and 100 classes on 8 rows: 0.22 ms on one thread, 0.26 ms on two, which also cost a thread.
 _ONE_THREAD_MACS = 1_000_000
+# What a session takes beside its weights (graph, kernels, thread, padding of packed matrices): see benchmarks/studies/session_loading.py.
+_OVERHEAD_BYTES = 250_000
 
 
 def session_options(threads: int | None = None, spin: bool = True) -> ort.SessionOptions:
@@ -48,6 +51,11 @@ def segment_threads(segment: Segment, threads: int | None) -> int | None:
     A session has a thread pool of its own, so that a thousand heads would have a thousand idle threads and gain nothing.
     """
     return 1 if 0 < segment.macs < _ONE_THREAD_MACS else threads
+
+
+def memory_of(file: SegmentFile) -> int:
+    """Return the bytes that an open session of `file` takes: its weights, and what comes with them. Raises RepositoryError."""
+    return _OVERHEAD_BYTES + file.kept.bytes  # with external data, where there is any
 
 
 def open_session(

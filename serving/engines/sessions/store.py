@@ -6,31 +6,24 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import onnxruntime as ort
+from dataclasses import dataclass
+from typing import Generic
 
 from contract.dtypes import Array
 from contract.errors import EspalierError, RepositoryError
-from serving.engines.onnxruntime.engine_cache import EngineCache
-from serving.engines.onnxruntime.loader import SegmentFile, SegmentLoader, memory_of
-from serving.engines.onnxruntime.plain import run_plain
-from serving.engines.onnxruntime.providers import CPU, TENSORRT, choose_providers, device_of
-from serving.engines.onnxruntime.segment_cache import SegmentCache
-from serving.engines.onnxruntime.session import run_on_device, run_session, segment_threads
 from serving.engines.sessions.failures import Failures
-from serving.engines.sessions.options import SessionStoreOptions as SessionStoreOptions
+from serving.engines.sessions.runtime import Runtime, SegmentFile, SessionT
 from serving.errors import EngineError, SegmentClosed, SegmentTooLarge
 from serving.process.malloc_trim import give_back_freed_memory
 
 
 @dataclass(eq=False)
-class _Slot:
+class _Slot(Generic[SessionT]):
     """A session of a segment. threads: None for the store's own number. All else but `file` changes under the store's lock only."""
 
     file: SegmentFile
     threads: int | None = None
-    session: ort.InferenceSession | None = None
+    session: SessionT | None = None
     bytes: int = 0  # reserved while it opens, then what it takes
     opening: bool = False
     runs: int = 0
@@ -48,29 +41,19 @@ class _Slot:
 _Key = str | tuple[str, int]  # name of the segment, and the threads where they are not the store's
 
 
-class SessionStore:
+class SessionStore(Generic[SessionT]):
     """Opens, runs and closes sessions by segment name; every method can be called from several threads at once.
 
     A session answers several runs at a time. Runs with fewer threads have sessions of their own, where there is memory for them
     without closing others. With a memory limit, sessions that do not run are closed, the one unused for
     longest first, to make room for one that is needed; if all run, the opening waits for one to end.
-    Raises ValueError for threads below 1, ProviderUnavailable.
+    memory_limit_bytes: as of SessionStoreOptions.
     """
 
-    def __init__(self, options: SessionStoreOptions) -> None:
-        if options.threads is not None and options.threads < 1:
-            raise ValueError(f"threads must be at least 1, not {options.threads}.")
-        self.providers = choose_providers(options.provider)
-        self._options = options
-        self._device = options.device or device_of(self.providers)
-        cache, engines = None, None
-        if options.cache_folder is not None and self.providers == (CPU,):
-            limit, record = options.cache_limit_bytes, options.record_hashes
-            cache = SegmentCache(options.cache_folder, self.providers, limit, record_hashes=record)
-        elif options.cache_folder is not None and self.providers[0] == TENSORRT:
-            engines = EngineCache(options.cache_folder.with_name("engines"))
-        self._loader = SegmentLoader(self.providers, options.threads, cache, engines, self._device, options.spin)
-        self._slots: dict[_Key, _Slot] = {}
+    def __init__(self, runtime: Runtime[SessionT], memory_limit_bytes: int | None = None) -> None:
+        self._runtime = runtime
+        self._memory_limit_bytes = memory_limit_bytes
+        self._slots: dict[_Key, _Slot[SessionT]] = {}
         self._failures = Failures()
         self._used_bytes = 0
         self._clock = 0
@@ -122,24 +105,21 @@ class SessionStore:
             self._use(slot)
         return self._run(slot, inputs)
 
-    def _run(self, slot: _Slot, inputs: Sequence[Array]) -> Sequence[Array]:
+    def _run(self, slot: _Slot[SessionT], inputs: Sequence[Array]) -> Sequence[Array]:
         """Run `slot`, which has been acquired, and release it."""
         try:
-            if slot.file.segment.plain is not None:
-                return run_plain(slot.file.segment, slot.session, inputs)
-            if self._device is not None:
-                return run_on_device(slot.session, inputs, self._device)
-            return run_session(slot.session, inputs)
+            assert slot.session is not None
+            return self._runtime.run(slot.file.segment, slot.session, inputs)
         except EspalierError:
             raise
-        except Exception as error:  # ONNX Runtime's exceptions have no common base, and may hold paths
+        except Exception as error:  # a runtime's own, which may hold paths
             raise EngineError(f"Segment {slot.name!r} failed on {len(inputs[0])} rows.") from error
         finally:
             self._release(slot)
 
     def close(self, names: Iterable[str]) -> None:
         """Forget segments: no run of theirs begins any more; return when those that run have ended. Unknown names are passed over."""
-        closed: list[ort.InferenceSession | None] = []
+        closed: list[SessionT | None] = []
         with self._changed:
             gone = set(names)
             slots = [self._slots.pop(key) for key, slot in list(self._slots.items()) if slot.name in gone]
@@ -175,7 +155,7 @@ class SessionStore:
         slot = self._slots.get(name)
         return slot is not None and slot.session is not None
 
-    def _acquire_for_run(self, name: str) -> _Slot:
+    def _acquire_for_run(self, name: str) -> _Slot[SessionT]:
         """Do as `_acquire`, and note how it went."""
         self._failures.check(name)
         try:
@@ -186,7 +166,7 @@ class SessionStore:
         self._failures.succeeded(name)
         return slot
 
-    def _acquire_narrow(self, name: str, threads: int) -> _Slot | None:
+    def _acquire_narrow(self, name: str, threads: int) -> _Slot[SessionT] | None:
         """Return the slot for runs of `name` with so many threads, as `_acquire` does; None: the store's own session has to do.
 
         That is where the segment is small and has one thread anyway, while another opens this one, or where there is no memory.
@@ -198,12 +178,12 @@ class SessionStore:
     def _may_be_narrow(self, name: str, threads: int) -> bool:
         with self._changed:
             own = self._slots.get(name)
-            if own is None or own.session is None or segment_threads(own.file.segment, None) == 1:
+            if own is None or own.session is None or self._runtime.has_one_thread(own.file.segment):
                 return False
             slot = self._slots.setdefault((name, threads), _Slot(own.file, threads))
             return not slot.opening and self._fits((name, threads))
 
-    def _acquire(self, key: _Key) -> _Slot:
+    def _acquire(self, key: _Key) -> _Slot[SessionT]:
         """Return the slot of `key` with an open session and one more run; whoever comes first opens it, the others wait."""
         with self._changed:
             slot = self._slots.get(key)
@@ -219,7 +199,8 @@ class SessionStore:
             slot.opening = True
         try:
             self._reserve(slot)
-            session = self._open(slot)
+            load = slot.threads is None
+            session = self._runtime.load(slot.file) if load else self._runtime.open(slot.file, slot.threads)
         except BaseException:
             with self._changed:
                 slot.opening = False
@@ -231,27 +212,21 @@ class SessionStore:
             self._changed.notify_all()
         return slot
 
-    def _open(self, slot: _Slot) -> ort.InferenceSession:
-        if slot.threads is None:
-            return self._loader.load(slot.file)
-        # The store's own has been checked, and a check is a run that somebody would wait for.
-        return replace(self._loader, threads=slot.threads).open(slot.file)
-
-    def _use(self, slot: _Slot) -> None:
+    def _use(self, slot: _Slot[SessionT]) -> None:
         self._clock += 1
         slot.last_use = self._clock
         slot.runs += 1
 
-    def _release(self, slot: _Slot) -> None:
+    def _release(self, slot: _Slot[SessionT]) -> None:
         with self._changed:
             slot.runs -= 1
             self._changed.notify_all()
 
-    def _reserve(self, slot: _Slot) -> None:
+    def _reserve(self, slot: _Slot[SessionT]) -> None:
         """Count the memory of `slot`, after closing what must be closed for it. Raises SegmentTooLarge."""
         size = self._needed(slot.file)
-        limit = self._options.memory_limit_bytes
-        closed: list[ort.InferenceSession | None] = []
+        limit = self._memory_limit_bytes
+        closed: list[SessionT | None] = []
         with self._changed:
             while limit is not None and self._used_bytes + size > limit:
                 idle = [other for other in self._slots.values() if other.session is not None and not other.is_busy]
@@ -263,7 +238,7 @@ class SessionStore:
             self._used_bytes += size
         _let_go(closed)
 
-    def _evict(self, slot: _Slot) -> ort.InferenceSession | None:
+    def _evict(self, slot: _Slot[SessionT]) -> SessionT | None:
         session, slot.session = slot.session, None
         self._used_bytes -= slot.bytes
         slot.bytes = 0
@@ -271,7 +246,7 @@ class SessionStore:
         return session
 
     def _fits(self, key: _Key) -> bool:
-        limit = self._options.memory_limit_bytes
+        limit = self._memory_limit_bytes
         with self._changed:
             slot = self._slots.get(key)
             size = 0 if slot is None or slot.session is not None else self._needed(slot.file)
@@ -279,14 +254,14 @@ class SessionStore:
 
     def _needed(self, file: SegmentFile) -> int:
         """Return the memory to reserve for a session. Raises SegmentTooLarge when there can never be so much."""
-        size = memory_of(file)
-        limit = self._options.memory_limit_bytes
+        size = self._runtime.memory_of(file)
+        limit = self._memory_limit_bytes
         if limit is not None and size > limit:
             raise SegmentTooLarge(file.segment.name, size, limit)
         return size
 
 
-def _let_go(sessions: list[ort.InferenceSession | None]) -> None:
+def _let_go(sessions: list[SessionT | None]) -> None:
     """Drop the last references to closed sessions; it takes milliseconds, and is for outside the lock."""
     if sessions:
         sessions.clear()

@@ -15,8 +15,9 @@ from benchmarks.studies.many_tasks.measure import main
 from benchmarks.studies.many_tasks.open_segments import OpenSegments
 from benchmarks.studies.many_tasks.results import Timed, by_state
 from contract.repository import Repository, read_repository
-from serving.engines.onnxruntime.loader import SegmentFile, memory_of
-from serving.engines.sessions.store import SessionStore, SessionStoreOptions
+from serving.engines.onnxruntime.runtime import session_store
+from serving.engines.onnxruntime.session import memory_of
+from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +52,7 @@ def test_what_is_open_is_known_from_the_order_of_requests(repository: Repository
     sizes = {name: memory_of(file) for name, file in files(repository).items()}
     limit = sum(sizes[name] for name in sizes if name.startswith(SHARED)) + round(2.5 * max(sizes.values()))
     state = OpenSegments(repository, limit)
-    store = SessionStore(SessionStoreOptions(threads=1, provider="cpu", memory_limit_bytes=limit))
+    store = session_store(SessionStoreOptions(threads=1, provider="cpu", memory_limit_bytes=limit))
     uses = {name: sum(name == step.segment for task in repository.tasks.values() for step in task.steps) for name in sizes}
     store.open(sorted(files(repository).values(), key=lambda file: -uses[file.segment.name]), make_room=False)
     assert 0 < len(store.loaded()) == len(state) < len(sizes)

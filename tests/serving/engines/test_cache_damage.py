@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from serving.engines.cache_json import read_bounded
 from serving.engines.scheduling.batch_size_profile import RowLimits
-from serving.engines.sessions.digest_record import DigestRecord
-from serving.engines.sessions.digests import FileDigests
+from serving.engines.sessions.file_digests import DigestRecord, FileDigests
 from tests.serving.nets import LAYERS
 
 TRUNK = LAYERS["trunk"].segment()

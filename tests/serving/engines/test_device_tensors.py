@@ -19,12 +19,13 @@ from contract.repository import Repository
 from serving.engines.base import Answer, Call
 from serving.engines.device_tensors import Device, is_on_device, stack, whole
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.onnxruntime.loader import SegmentFile
 from serving.engines.onnxruntime.providers import CPU, CUDA, TENSORRT, device_of
+from serving.engines.onnxruntime.runtime import session_store
 from serving.engines.onnxruntime.session import open_session, run_on_device, run_session, session_options
 from serving.engines.scheduling.batches import BatchRunner, RunSegment, advance
 from serving.engines.scheduling.plan_execution import Flow, Work
-from serving.engines.sessions.store import SessionStore, SessionStoreOptions
+from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
+from serving.engines.sessions.store import SessionStore
 from serving.errors import EngineError
 from tests.serving import nets
 from tests.serving.nets import TASK_NAMES, Layer, images, make_repository
@@ -56,7 +57,7 @@ class Spy:
 
 @pytest.fixture(scope="module")
 def store(repository: Repository) -> Iterator[SessionStore]:
-    store = SessionStore(ON_DEVICE)
+    store = session_store(ON_DEVICE)
     store.open(SegmentFile(segment, repository.model_file(name)) for name, segment in repository.segments.items())
     yield store
     store.close_all()

@@ -21,10 +21,10 @@ from contract.repository import Repository, Segment, TensorSpec, read_repository
 from exporter.gc import collect_garbage
 from exporter.remove import remove_tasks
 from serving.engines.embedded import EngineOptions
-from serving.engines.onnxruntime.loader import SegmentFile, SegmentLoader
+from serving.engines.onnxruntime.runtime import OnnxRuntime, session_store
 from serving.engines.sessions import failures
 from serving.engines.sessions.kept_files import KeptFiles
-from serving.engines.sessions.store import SessionStore, SessionStoreOptions
+from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.triton.models import KeptModels
 from serving.server import BackgroundServer
 from tests.contract.repository.states import replace_with
@@ -52,7 +52,7 @@ def move_away(repo: Path) -> None:
 @contextmanager
 def short_of_memory(repo: Path, repository: Repository) -> Iterator[Client]:
     """A server that has room for three segments, so that it closes and opens them all the time."""
-    limit = limited(repository, 3)._options.memory_limit_bytes
+    limit = limited(repository, 3)._memory_limit_bytes
     options = EngineOptions(SessionStoreOptions(threads=1, provider="cpu", memory_limit_bytes=limit))
     with BackgroundServer(repo, options=options, http_port=0, grpc_port=0, admin_token="t") as server:
         yield Client(tritonclient.http, server)
@@ -119,12 +119,12 @@ def test_after_a_failure_the_next_attempt_is_a_second_later(
 ) -> None:
     broken = Repository(broken_repository, repository.segments, repository.tasks)
     file = broken.model_file("mid")
-    store = SessionStore(SessionStoreOptions(threads=1, provider="cpu"))
+    store = session_store(SessionStoreOptions(threads=1, provider="cpu"))
     store.declare([SegmentFile(repository.segments["mid"], file)])
     file.write_bytes(b"damaged")
     loads: list[SegmentFile] = []
-    load = SegmentLoader.load
-    monkeypatch.setattr(SegmentLoader, "load", lambda self, file: (loads.append(file), load(self, file))[1])
+    load = OnnxRuntime.load
+    monkeypatch.setattr(OnnxRuntime, "load", lambda self, file: (loads.append(file), load(self, file))[1])
     for _ in range(3):
         with pytest.raises(RepositoryError, match="Segment 'mid' cannot be loaded"):
             store.run("mid", [np.zeros((1, 7), np.float32)])
@@ -187,7 +187,7 @@ def test_a_segment_is_opened_anew_when_both_its_file_and_its_optimised_form_are_
     model = wide_model(tmp_path / "repo/large/1/model.onnx", width=1200)
     specs = (TensorSpec("input", "FP32", (3, 4, 4)),), (TensorSpec("output", "FP32", (1200,)),)
     large = SegmentFile(Segment("large", *specs, (0, 0), "0" * 64, 8), model)
-    store = SessionStore(SessionStoreOptions(threads=1, provider="cpu", cache_folder=tmp_path / "cache"))
+    store = session_store(SessionStoreOptions(threads=1, provider="cpu", cache_folder=tmp_path / "cache"))
     store.open([large])
     rows = np.ones((2, 3, 4, 4), np.float32)
     before = store.run("large", [rows])[0]

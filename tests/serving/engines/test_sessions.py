@@ -18,9 +18,10 @@ from contract.errors import RepositoryError
 from contract.plan import make_plan
 from contract.repository import Repository
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.onnxruntime.loader import SegmentFile, SegmentLoader
+from serving.engines.onnxruntime.runtime import OnnxRuntime, session_store
 from serving.engines.onnxruntime.session import segment_threads
-from serving.engines.sessions.store import SessionStore, SessionStoreOptions
+from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
+from serving.engines.sessions.store import SessionStore
 from serving.errors import EngineError, SegmentClosed, SegmentTooLarge
 from tests.serving.nets import LAYERS, TASK_NAMES, images, whole, write_repository
 
@@ -39,7 +40,7 @@ def rows_for(name: str, rows: int) -> np.ndarray:
 
 def sizes_of(repository: Repository) -> dict[str, int]:
     """What each segment takes, as the store counts it."""
-    store = SessionStore(CPU)
+    store = session_store(CPU)
     store.open(files_of(repository))
     sizes = dict(store.loaded())
     store.close_all()
@@ -51,7 +52,7 @@ def limited(repository: Repository, count: int) -> SessionStore:
     sizes = sorted(sizes_of(repository).values())
     limit = sum(sizes[-count:])
     assert limit < sum(sizes[: count + 1])
-    store = SessionStore(replace(CPU, memory_limit_bytes=limit))
+    store = session_store(replace(CPU, memory_limit_bytes=limit))
     store.declare(files_of(repository))
     return store
 
@@ -68,7 +69,7 @@ def in_thread(work: Callable[[], None]) -> threading.Thread:
 
 
 def test_a_declared_segment_opens_on_first_use(repository: Repository) -> None:
-    store = SessionStore(CPU)
+    store = session_store(CPU)
     store.declare(files_of(repository))
     assert not store.loaded()
     check(store, "mid")
@@ -110,10 +111,10 @@ def test_opening_without_making_room_leaves_the_rest_for_first_use(repository: R
 
 
 def test_a_segment_larger_than_the_limit_is_refused(repository: Repository) -> None:
-    store = SessionStore(replace(CPU, memory_limit_bytes=200_000))
+    store = session_store(replace(CPU, memory_limit_bytes=200_000))
     with pytest.raises(SegmentTooLarge, match=r"'mid' needs about 0\.3 MB of memory, more than the limit of 0\.2 MB"):
         store.open(files_of(repository, "mid"), make_room=False)
-    store = SessionStore(replace(CPU, memory_limit_bytes=10))
+    store = session_store(replace(CPU, memory_limit_bytes=10))
     store.declare(files_of(repository, "mid"))
     with pytest.raises(SegmentTooLarge, match=r"0\.3 MB of memory, more than the limit of 10 bytes; raise"):
         check(store, "mid")
@@ -132,7 +133,7 @@ def test_all_segments_open_or_none(broken_repository: Path, damage: str, reposit
         other = broken_repository / ("mid" if damage == "shape" else "suffix") / "1/model.onnx"
         model.write_bytes(other.read_bytes()[: None if damage == "shape" else 100])
     broken = replace(repository, path=broken_repository)
-    store = SessionStore(CPU)
+    store = session_store(CPU)
     store.open(files_of(repository, "trunk"))
     with pytest.raises(RepositoryError, match=f"Segment 'suffix' {sentence}.*export the repository again") as caught:
         store.open(files_of(broken, "trunk", "mid", "suffix"))
@@ -154,7 +155,7 @@ def test_a_failing_run_lets_go_of_the_session(repository: Repository) -> None:
 
 
 def test_concurrent_first_uses_open_once(repository: Repository) -> None:
-    store = SessionStore(CPU)
+    store = session_store(CPU)
     store.declare(files_of(repository))
     barrier = threading.Barrier(16)
 
@@ -225,7 +226,7 @@ def test_threads_that_open_run_and_close_get_right_answers(tmp_path: Path) -> No
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(work, range(6)))
     assert sum(answers) > 6 * 50
-    assert sum(store.loaded().values()) == store._used_bytes <= (store._options.memory_limit_bytes or 0)
+    assert sum(store.loaded().values()) == store._used_bytes <= (store._memory_limit_bytes or 0)
     store.close_all()
     assert store._used_bytes == 0
 
@@ -236,11 +237,11 @@ def test_small_segments_take_one_thread() -> None:
     assert segment_threads(replace(segment, macs=10**9), 4) == 4
     assert segment_threads(replace(segment, macs=0), None) is None  # unknown: as many as there are
     with pytest.raises(ValueError, match="threads must be at least 1, not 0"):
-        SessionStore(SessionStoreOptions(threads=0))
+        session_store(SessionStoreOptions(threads=0))
 
 
 def test_the_engine_serves_more_tasks_than_memory_holds(repository: Repository) -> None:
-    limit = limited(repository, 3)._options.memory_limit_bytes
+    limit = limited(repository, 3)._memory_limit_bytes
     engine = EmbeddedEngine(repository, options=EngineOptions(replace(CPU, memory_limit_bytes=limit)))
 
     async def infer() -> None:
@@ -277,13 +278,13 @@ def test_a_segment_that_is_evicted_between_the_look_and_the_run_is_not_opened_on
     options = EngineOptions(replace(CPU, memory_limit_bytes=room))
     engine = EmbeddedEngine(repository, options=options)
     opened_in: list[str] = []
-    load = SegmentLoader.load
+    load = OnnxRuntime.load
 
-    def note(self: SegmentLoader, file: SegmentFile) -> object:
+    def note(self: OnnxRuntime, file: SegmentFile) -> object:
         opened_in.append(threading.current_thread().name)
         return load(self, file)
 
-    monkeypatch.setattr(SegmentLoader, "load", note)
+    monkeypatch.setattr(OnnxRuntime, "load", note)
 
     async def go() -> None:
         await engine.start()

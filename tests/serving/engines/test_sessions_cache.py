@@ -16,11 +16,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from contract.repository import Repository, Segment, TensorSpec
-from serving.engines.onnxruntime.loader import SegmentFile
+from serving.engines.onnxruntime.runtime import session_store
 from serving.engines.onnxruntime.segment_cache import SegmentCache, default_cache_folder, processor
 from serving.engines.onnxruntime.session import open_session, session_options
-from serving.engines.sessions.digests import FileDigests
-from serving.engines.sessions.store import SessionStore, SessionStoreOptions
+from serving.engines.sessions.file_digests import FileDigests
+from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 
 CPU = ("CPUExecutionProvider",)
 
@@ -243,7 +243,7 @@ def test_the_store_opens_from_the_cache(repository: Repository, folder: Path, tm
     large = Segment(
         "large", (TensorSpec("input", "FP32", (3, 4, 4)),), (TensorSpec("output", "FP32", (1200,)),), (0, 0), "0" * 64, 8
     )
-    store = SessionStore(SessionStoreOptions(threads=1, provider="cpu", cache_folder=folder))
+    store = session_store(SessionStoreOptions(threads=1, provider="cpu", cache_folder=folder))
     store.open([SegmentFile(large, model), SegmentFile(repository.segments["mid"], repository.model_file("mid"))])
     (entry,) = entries(folder)  # the other is too small
     assert str(entry / "weights.bin") in Path("/proc/self/maps").read_text()

@@ -8,8 +8,8 @@ import pytest
 import typer
 
 from espalier.commands.options.sizes import parse_size
-from serving.engines.onnxruntime.engine_cache import EngineCache
 from serving.engines.onnxruntime.providers import PROVIDER_CHOICES, choose_providers, provider_works
+from serving.engines.onnxruntime.segment_cache import EngineCache
 from serving.errors import ProviderUnavailable
 
 CPU = "CPUExecutionProvider"

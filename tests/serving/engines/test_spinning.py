@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from contract.repository import Repository
 from serving.engines.embedded import EmbeddedEngine, EngineOptions, session_options
-from serving.engines.sessions.store import SessionStoreOptions
+from serving.engines.sessions.runtime import SessionStoreOptions
 
 _SPINNING = "session.intra_op.allow_spinning"
 

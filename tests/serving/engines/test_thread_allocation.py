@@ -20,13 +20,14 @@ from contract.plan import ExecutionPlan, PlanStep, make_plan
 from contract.repository import Repository
 from serving.engines.base import Answer, Call
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.onnxruntime.loader import SegmentFile
+from serving.engines.onnxruntime.runtime import session_store
 from serving.engines.scheduling.batches import RunSegment
 from serving.engines.scheduling.fair_queue import FairQueue
 from serving.engines.scheduling.plan_execution import Flow
 from serving.engines.scheduling.scheduler import Scheduler
 from serving.engines.scheduling.thread_allocation import Lanes, halving
-from serving.engines.sessions.store import SessionStore, SessionStoreOptions
+from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
+from serving.engines.sessions.store import SessionStore
 from serving.errors import EngineError
 from tests.serving.nets import LAYERS, TASK_NAMES, images, make_repository, whole, write_repository
 
@@ -256,7 +257,7 @@ def _files(repository: Repository, macs: int = LARGE) -> list[SegmentFile]:
 
 
 def _store(repository: Repository, macs: int = LARGE, limit: int | None = None) -> SessionStore:
-    store = SessionStore(SessionStoreOptions(threads=2, provider="cpu", memory_limit_bytes=limit))
+    store = session_store(SessionStoreOptions(threads=2, provider="cpu", memory_limit_bytes=limit))
     store.open(_files(repository, macs))
     return store
 
@@ -299,18 +300,18 @@ def test_sessions_with_fewer_threads_make_room_for_others(repository: Repository
     for name in LAYERS:
         rows = images(1) if name == "trunk" else np.zeros((1, LAYERS[name].sizes[0]), np.float32)
         store.run(name, [rows], 1)
-    assert store._used_bytes == store._options.memory_limit_bytes
+    assert store._used_bytes == store._memory_limit_bytes
     store.close(["mid"])
     mid = next(file for file in _files(repository) if file.segment.name == "mid")
     more = [replace(mid, segment=replace(mid.segment, name=name)) for name in ("b", "c", "d")]
     store.open(more)  # one more than what was closed has left room for
     assert {"b", "c", "d"} <= set(store.loaded())
-    assert store._used_bytes <= (store._options.memory_limit_bytes or 0)
+    assert store._used_bytes <= (store._memory_limit_bytes or 0)
 
 
 @pytest.mark.slow
 def test_threads_that_run_on_any_number_of_threads_get_right_answers(repository: Repository) -> None:
-    store = SessionStore(
+    store = session_store(
         SessionStoreOptions(threads=3, provider="cpu", memory_limit_bytes=2 * sum(_store(repository).loaded().values()) // 3)
     )
     store.declare(_files(repository))
@@ -324,7 +325,7 @@ def test_threads_that_run_on_any_number_of_threads_get_right_answers(repository:
 
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(work, range(5)))
-    assert sum(store.loaded().values()) == store._used_bytes <= (store._options.memory_limit_bytes or 0)
+    assert sum(store.loaded().values()) == store._used_bytes <= (store._memory_limit_bytes or 0)
     store.close_all()
     assert store._used_bytes == 0
 

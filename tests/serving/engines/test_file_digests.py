@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from serving.engines.onnxruntime.segment_cache import SegmentCache
-from serving.engines.sessions import digest_record
-from serving.engines.sessions.digest_record import DigestRecord, current_boot
-from serving.engines.sessions.digests import FileDigests
+from serving.engines.sessions import file_digests
+from serving.engines.sessions.file_digests import DigestRecord, FileDigests, current_boot
 from tests.serving.engines.test_sessions_cache import CPU, options, wide_model
 
 LIES = "0" * 64
@@ -89,7 +88,7 @@ def test_a_record_that_cannot_be_written_is_done_without(file: Path) -> None:
 
 
 def test_a_long_record_keeps_what_still_says_something(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest_record, "_TOO_LONG_BYTES", 1000)
+    monkeypatch.setattr(file_digests, "_TOO_LONG_BYTES", 1000)
     gone = file.with_name("gone")
     for _ in range(10):
         record(file).add(gone, (1, 2, 3, 4, 5), "1" * 64)
@@ -102,7 +101,7 @@ def test_a_long_record_keeps_what_still_says_something(file: Path, monkeypatch: 
 
 def test_processes_add_to_one_record(file: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from serving.engines.sessions.digest_record import DigestRecord\n"
+        "import sys; from pathlib import Path; from serving.engines.sessions.file_digests import DigestRecord\n"
         "for n in range(300): DigestRecord(Path(sys.argv[1]), 'b').add(Path(f'{sys.argv[2]}-{n}'), (n,), 'd' * 64)"
     )
     path = file.with_name("hashed.jsonl")

@@ -1,10 +1,13 @@
-"""What was hashed since the machine started, on disk for the next process."""
+"""SHA-256 of files, remembered while a file is the same: in this process, and on disk for the next one."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ Identity = tuple[int, ...]  # of a file: what changes whenever its content does
 Known = dict[Path, tuple[Identity, str]]
 
 _BOOT_FILE = Path("/proc/sys/kernel/random/boot_id")
+_SETTLED_S = 2.0
 _TOO_LONG_BYTES = 1_000_000  # some thousand lines; beyond it, those that say nothing any more are taken out
 
 
@@ -87,6 +91,44 @@ class DigestRecord:
 
     def _line(self, file: Path, identity: Identity, digest: str) -> bytes:
         return json.dumps([self.boot, str(file), identity, digest]).encode() + b"\n"
+
+
+class FileDigests:
+    """Hashes files; one that has not changed since (same inode, size and times) is not read again. Safe to use from several threads.
+
+    settled_s: a file that was written less than so long ago is not remembered: another write within the clock's tick would not show.
+    record: what earlier processes have hashed, and where the next ones find what this one has; None: each begins anew.
+    """
+
+    def __init__(self, settled_s: float = _SETTLED_S, record: DigestRecord | None = None) -> None:
+        self._settled_ns = settled_s * 1e9
+        self._record = record
+        self._known: Known | None = None  # until the record has been read
+        self._lock = threading.Lock()
+
+    def of(self, file: Path) -> str:
+        """Return the SHA-256 (hex) of the content of `file`. Raises OSError."""
+        file = file.absolute()
+        with file.open("rb") as stream:
+            status = os.fstat(stream.fileno())
+            identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            with self._lock:
+                if self._known is None:
+                    self._known = self._record.read() if self._record else {}
+                known = self._known.get(file)
+            if known is not None and known[0] == identity:
+                return known[1]
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if time.time_ns() - status.st_ctime_ns >= self._settled_ns:
+            self._remember(file, identity, digest)
+        return digest
+
+    def _remember(self, file: Path, identity: Identity, digest: str) -> None:
+        with self._lock:
+            if self._known is not None:
+                self._known[file] = (identity, digest)
+        if self._record is not None:
+            self._record.add(file, identity, digest)
 
 
 def _parse(line: bytes) -> tuple[str, str, Identity, str]:

@@ -1,0 +1,119 @@
+"""ONNX Runtime as the session store's runtime: from a segment's file to a session that has been checked, and its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import onnxruntime as ort
+
+from contract.dtypes import Array
+from contract.errors import RepositoryError
+from contract.repository.model import Segment
+from serving.engines.onnxruntime.plain import run_plain
+from serving.engines.onnxruntime.providers import CPU, TENSORRT, choose_providers, device_of
+from serving.engines.onnxruntime.segment_cache import EngineCache, MakeOptions, SegmentCache
+from serving.engines.onnxruntime.session import (
+    cannot_be_loaded,
+    cannot_be_read,
+    check_outputs,
+    memory_of,
+    open_session,
+    run_on_device,
+    run_session,
+    segment_threads,
+    session_options,
+    warm_up,
+)
+from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
+from serving.engines.sessions.store import SessionStore
+from serving.process.malloc_trim import give_back_freed_memory
+
+
+def session_store(options: SessionStoreOptions) -> SessionStore[ort.InferenceSession]:
+    """Return a store of ONNX Runtime's sessions. Raises ValueError, ProviderUnavailable."""
+    return SessionStore(OnnxRuntime(options), options.memory_limit_bytes)
+
+
+class OnnxRuntime:
+    """Opens segments from the cache where they have a form there, else from their own files.
+
+    providers: ONNX Runtime's names of what computes, the first preferred. Raises ValueError for threads below 1, ProviderUnavailable.
+    """
+
+    def __init__(self, options: SessionStoreOptions) -> None:
+        if options.threads is not None and options.threads < 1:
+            raise ValueError(f"threads must be at least 1, not {options.threads}.")
+        self.providers = choose_providers(options.provider)
+        self._threads = options.threads
+        self._spin = options.spin
+        self._device = options.device or device_of(self.providers)
+        self._cache: SegmentCache | None = None
+        self._engines: EngineCache | None = None  # of the first provider, TensorRT
+        if options.cache_folder is not None and self.on_cpu:
+            limit, record = options.cache_limit_bytes, options.record_hashes
+            self._cache = SegmentCache(options.cache_folder, self.providers, limit, record_hashes=record)
+        elif options.cache_folder is not None and self.providers[0] == TENSORRT:
+            self._engines = EngineCache(options.cache_folder.with_name("engines"))
+
+    @property
+    def on_cpu(self) -> bool:
+        """Return whether the CPU computes, and nothing else."""
+        return self.providers == (CPU,)
+
+    def open(self, file: SegmentFile, threads: int | None = None) -> ort.InferenceSession:
+        """Return a session that nobody has checked, with so many threads; None: as of the options. Raises RepositoryError.
+
+        For another one of a segment that was checked: a check is a run, and somebody would wait for it.
+        """
+        make_options = partial(session_options, segment_threads(file.segment, threads or self._threads), self._spin)
+        try:
+            return file.kept.use(partial(self._open, make_options))
+        except RepositoryError:
+            raise
+        except OSError as error:
+            raise cannot_be_read(file.segment, error) from error
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise cannot_be_loaded(file.segment) from error
+
+    def load(self, file: SegmentFile) -> ort.InferenceSession:
+        """Return a session that has been checked by a run with one row. Raises RepositoryError naming the segment.
+
+        A model that espalier did not export has been checked against its file, and what it can be tried with nobody knows: no run.
+        """
+        session = self.open(file)
+        if file.segment.plain is not None:
+            return session
+        try:
+            if TENSORRT in self.providers:  # it compiles again for numbers of rows beyond those that it has seen
+                warm_up(file.segment, session, self._device, file.segment.max_batch_rows)
+            results = warm_up(file.segment, session, self._device)
+        except Exception as error:  # as above
+            raise cannot_be_loaded(file.segment) from error
+        check_outputs(file.segment, results)
+        return session
+
+    def run(self, segment: Segment, session: ort.InferenceSession, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Run `session` on the inputs in order, each of shape (n, ...). Raises InvalidRequest, and what ONNX Runtime raises."""
+        if segment.plain is not None:
+            return run_plain(segment, session, inputs)
+        if self._device is not None:
+            return run_on_device(session, inputs, self._device)
+        return run_session(session, inputs)
+
+    def memory_of(self, file: SegmentFile) -> int:
+        """Return the bytes that an open session of `file` takes. Raises RepositoryError."""
+        return memory_of(file)
+
+    def has_one_thread(self, segment: Segment) -> bool:
+        """Return whether sessions of `segment` have one thread, however many are asked for."""
+        return segment_threads(segment, None) == 1
+
+    def _open(self, make_options: MakeOptions, model: Path) -> ort.InferenceSession:
+        session = self._cache.open(model, make_options) if self._cache is not None else None
+        if session is None:
+            engine_options = self._engines.options(model) if self._engines is not None else None
+            session = open_session(model, make_options(), self.providers, engine_options)
+            give_back_freed_memory()
+        return session

@@ -1,0 +1,81 @@
+"""What the session store asks of a runtime, which opens, runs and prices sessions: ONNX Runtime is one (serving/engines/onnxruntime)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from contract.dtypes import Array
+from contract.errors import RepositoryError
+from contract.repository.model import Segment
+from serving.engines.device_tensors import Device
+from serving.engines.sessions.kept_files import KeptFiles
+
+SessionT = TypeVar("SessionT")
+DEFAULT_CACHE_BYTES = 20_000_000_000
+
+
+@dataclass(frozen=True)
+class SessionStoreOptions:
+    """How sessions are opened.
+
+    threads: of each session (None: the cores of this process); small segments take one. provider: see providers.PROVIDER_CHOICES.
+    cache_folder: where optimised segments are kept (None: nowhere; only for the CPU provider), cache_limit_bytes of them at most;
+    TensorRT keeps its engines in `engines` beside it, without a limit.
+    record_hashes: whether files that were hashed since the machine started are believed to be the same while they are not written.
+    memory_limit_bytes: what open sessions may take together (None: no limit). Counted per session: the size of its model file and
+    250 kB. Not counted: features and answers of running requests, and for the moments in which ONNX Runtime optimises a segment that
+    is not in the cache, another two or three times its weights.
+    spin: as of `session_options`.
+    device: where features stay between segments; None: on the GPU if that computes, else on the host.
+    """
+
+    threads: int | None = None
+    provider: str = "auto"
+    cache_folder: Path | None = None
+    cache_limit_bytes: int = DEFAULT_CACHE_BYTES
+    record_hashes: bool = True
+    memory_limit_bytes: int | None = None
+    spin: bool = True
+    device: Device | None = None
+
+
+@dataclass(frozen=True)
+class SegmentFile:
+    """A segment and the ONNX file that computes it."""
+
+    segment: Segment
+    model: Path
+
+    @cached_property
+    def kept(self) -> KeptFiles:
+        """Return the file, with what is beside it, kept from when this was first asked for. Raises RepositoryError."""
+        try:
+            return KeptFiles(self.model)
+        except OSError as error:
+            raise RepositoryError(f"Segment {self.segment.name!r} has no model.onnx; export the repository again.") from error
+
+
+class Runtime(Protocol[SessionT]):
+    """What computes segments in this process. A session is whatever it likes; closing one is to drop it. Callable from any thread."""
+
+    def load(self, file: SegmentFile) -> SessionT:
+        """Return a session of `file` that has been checked by a run. Raises RepositoryError naming the segment."""
+
+    def open(self, file: SegmentFile, threads: int | None = None) -> SessionT:
+        """Return another session of a segment that has been checked, with so many threads (None: as `load`). Raises RepositoryError."""
+
+    def run(self, segment: Segment, session: SessionT, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Run `session` of `segment` on its inputs in order, each of shape (n, ...); return its outputs, each of shape (n, ...).
+
+        Several runs of a session may go on at once. EspalierErrors are for clients; whatever else is raised fails the run.
+        """
+
+    def memory_of(self, file: SegmentFile) -> int:
+        """Return the bytes that an open session of `file` takes, before it is opened. Raises RepositoryError."""
+
+    def has_one_thread(self, segment: Segment) -> bool:
+        """Return whether sessions of `segment` have one thread, however many are asked for."""
