@@ -21,7 +21,7 @@ from contract.repository.model import Repository, Rows, Segment
 from contract.repository.rows import LIMIT, RowsVerdict, judge_rows
 from contract.repository.sample import sample_inputs
 from serving.engines.base import Call, Engine, SegmentRun
-from serving.engines.scheduling.plan_execution import Flow
+from serving.engines.scheduling.plan_execution import PlanExecution
 from serving.process.threads import to_thread
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class RowsCheck:
             ready = flow.start()
             while ready and len(found) < len(unknown) and time.perf_counter() < end:
                 work = ready.pop()  # the newest: what it takes is needed no longer than it has to
-                segment, inputs = repository.segments[work.step.segment], work.inputs()
+                segment, inputs = repository.segments[work.segment], work.inputs()
                 if segment.name in unknown and segment.name not in found and (finding := self._judge(segment, inputs)).rows:
                     found[segment.name] = finding
                 try:
@@ -167,7 +167,7 @@ def _has_sample(segment: Segment) -> bool:
     return all(spec.dtype != BYTES and min(spec.shape, default=0) >= 0 for spec in segment.inputs)
 
 
-def _flows(repository: Repository, unknown: Mapping[str, Segment]) -> Iterator[Flow]:
+def _flows(repository: Repository, unknown: Mapping[str, Segment]) -> Iterator[PlanExecution]:
     """Yield flows of sample rows through the tasks, then the canaries, that need `unknown` segments: one for those of equal inputs."""
     canaries = {name: task.canary.task for name, task in repository.tasks.items() if task.canary is not None}
     for tasks in (repository.tasks, canaries):
@@ -175,7 +175,7 @@ def _flows(repository: Repository, unknown: Mapping[str, Segment]) -> Iterator[F
         for inputs in dict.fromkeys(task.inputs for task in wanted.values()):
             alike = {name: task for name, task in wanted.items() if task.inputs == inputs}
             plan = make_plan(replace(repository, tasks=alike), list(alike))
-            yield Flow(plan, sample_inputs(inputs, _SAMPLE_ROWS), Call(), 0)
+            yield PlanExecution(plan, sample_inputs(inputs, _SAMPLE_ROWS), Call(), 0)
 
 
 def _read(record: Path | None) -> set[str]:

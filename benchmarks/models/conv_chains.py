@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from contract.plan import ExecutionPlan, PlanStep
 from serving.engines.base import Call, SegmentRun
 from serving.engines.embedded import PROVIDERS, session_options
-from serving.engines.scheduling.plan_execution import Flow
+from serving.engines.scheduling.plan_execution import PlanExecution
 
 Kernel = NDArray[np.float32]
 
@@ -50,12 +50,12 @@ class ConvChain:
             return results
 
         def run() -> None:
-            flow = Flow(plan, {"tap-0": rows}, Call(), 0)
+            flow = PlanExecution(plan, {"tap-0": rows}, Call(), 0)
             waiting = flow.start()
             while waiting:
                 work = waiting.pop()
-                results = run_segment(work.step.segment, work.inputs())
-                waiting += flow.finish(work, results, SegmentRun(work.step.segment, work.rows, 0.0))
+                results = run_segment(work.segment, work.inputs())
+                waiting += flow.finish(work, results, SegmentRun(work.segment, work.rows, 0.0))
 
         return run
 

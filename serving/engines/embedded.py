@@ -20,10 +20,10 @@ from serving.engines.base import Answer, Call, SegmentStatistics
 from serving.engines.onnxruntime.runtime import OnnxRuntime
 from serving.engines.onnxruntime.session import PROVIDERS as PROVIDERS
 from serving.engines.onnxruntime.session import session_options as session_options
-from serving.engines.scheduling.batch_size_profile import RowLimits
+from serving.engines.scheduling.batch_size_profile import BatchSizeProfile
 from serving.engines.scheduling.batches import RunSegment
 from serving.engines.scheduling.scheduler import MAX_QUEUE_ROWS, Scheduler
-from serving.engines.scheduling.thread_allocation import Lanes, halving
+from serving.engines.scheduling.thread_allocation import ThreadAllocation, halving
 from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
 from serving.engines.statistics import RunCounter
@@ -35,12 +35,11 @@ class EngineOptions:
     """How the embedded engine computes.
 
     sessions: how segments are opened; its `threads` are those of a run, None: the cores of this process, divided by `instances`.
-    instances: runs at a time, each with `threads`; None: what is best at the moment (lanes.py) where segments compute on the CPU and have
-    a cache, whose weights their sessions share, else one. max_queue_rows: rows that may wait, of which each tenant has its share.
-    max_batch_rows: the most rows of a run, None: as many as the segment takes; a segment whose rows may affect each other gets those of
-    one request, whatever this is. learn_rows: whether `start` finds out how many rows are
-    best for each segment (a tenth of a second for each shape that is not known; on the CPU only); rows_file: where that is kept, None:
-    nowhere.
+    instances: runs at a time, each with `threads`; None: what is best at the moment (thread_allocation.py) where segments compute on the
+    CPU and have a cache, whose weights their sessions share, else one. max_queue_rows: rows that may wait, of which each tenant has its
+    share. max_batch_rows: the most rows of a run, None: as many as the segment takes; a segment whose rows may affect each other gets
+    those of one request, whatever this is. learn_rows: whether `start` finds out which batch size is best for each segment (a tenth of a
+    second for each shape that is not known; on the CPU only); rows_file: where that is kept, None: nowhere.
     """
 
     sessions: SessionStoreOptions = field(default_factory=SessionStoreOptions)
@@ -75,18 +74,19 @@ class EmbeddedEngine:
         spin = options.sessions.spin and have_cores(options.threads * (options.instances or 1))
         self._runtime = OnnxRuntime(replace(options.sessions, threads=options.threads, spin=spin))
         self._store = SessionStore(self._runtime, options.sessions.memory_limit_bytes)
-        self._rows = RowLimits(
-            options.rows_file if self._profiles else None,
+        self._batch_sizes = BatchSizeProfile(
+            options.rows_file if self._has_profile else None,
             options.threads,
             # With more threads than cores they wait for each other, which says nothing of others.
             waited=waited_for_cores_s if have_cores(options.threads) else lambda: 0.0,
+            runtime=self._runtime.name,
         )
         self._limits: Mapping[str, int] = {}
         self._counter = RunCounter(repository.segments)
         self._scheduler = Scheduler(
             self._store.run,
             self._limit,
-            lanes=self._lanes,
+            allocation=self._allocation,
             run_on=self._run_on,
             max_queue_rows=options.max_queue_rows,
             on_run=self._counter.add,
@@ -100,7 +100,7 @@ class EmbeddedEngine:
         Raises RepositoryError naming the segment that cannot be used.
         """
         await to_thread(self._open, self._repository, make_room=False)
-        if self._options.learn_rows and self._profiles:
+        if self._options.learn_rows and self._has_profile:
             await to_thread(self._learn_rows)
         self._scheduler.start()
 
@@ -156,19 +156,19 @@ class EmbeddedEngine:
         return self._store.unavailable()
 
     @property
-    def _lanes(self) -> Lanes:
+    def _allocation(self) -> ThreadAllocation:
         """Return what runs at a time: as many as were asked for, or else what the threads of this machine allow."""
         if self._options.instances is not None:
-            return Lanes(self._options.instances)
+            return ThreadAllocation(self._options.instances)
         shares_weights = self._options.sessions.cache_folder is not None and self._runtime.on_cpu
-        return halving(self._options.threads) if shares_weights else Lanes(1)
+        return halving(self._options.threads) if shares_weights else ThreadAllocation(1)
 
-    def _run_on(self, lanes: int) -> RunSegment:
-        """Return what runs segments on so many lanes: all threads if they are all that a run may take, else one for each."""
-        return self._store.run if lanes == self._lanes.widths[0] else partial(self._store.run, threads=lanes)
+    def _run_on(self, shares: int) -> RunSegment:
+        """Return what runs segments on so many shares: all threads if they are all that a run may take, else one for each."""
+        return self._store.run if shares == self._allocation.widths[0] else partial(self._store.run, threads=shares)
 
     @property
-    def _profiles(self) -> bool:
+    def _has_profile(self) -> bool:
         """Whether rows are profiled: elsewhere more are better, and the first run of a size takes longer than the profile may."""
         return self._runtime.on_cpu
 
@@ -183,7 +183,7 @@ class EmbeddedEngine:
     def _set_limits(self) -> None:
         most = self._options.max_batch_rows or sys.maxsize
         # A request for what espalier did not export is one run: nobody knows that its rows may be told apart.
-        limits = self._rows.limit
+        limits = self._batch_sizes.limit
         self._limits = {
             name: segment.max_batch_rows if segment.plain else min(most, limits(segment))
             for name, segment in self._segments.items()
@@ -196,8 +196,8 @@ class EmbeddedEngine:
         for segment in (self._segments[name] for name in self._store.loaded()):
             if segment.plain is not None:
                 continue
-            self._rows.learn(segment, partial(self._try, segment))
-        self._rows.save()
+            self._batch_sizes.learn(segment, partial(self._try, segment))
+        self._batch_sizes.save()
         self._set_limits()
 
     def _try(self, segment: Segment, rows: int) -> None:

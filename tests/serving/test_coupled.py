@@ -32,7 +32,7 @@ from serving.engines.base import Answer, Call
 from serving.engines.embedded import EmbeddedEngine
 from serving.engines.in_memory import InMemoryEngine
 from serving.engines.scheduling.fair_queue import FairQueue
-from serving.engines.scheduling.plan_execution import Flow
+from serving.engines.scheduling.plan_execution import PlanExecution
 from serving.errors import EngineError, TooManyRows
 from serving.lifecycle import Lifecycle
 from serving.server import BackgroundServer
@@ -150,7 +150,7 @@ def test_runs_that_could_begin_are_counted_one_by_one_where_work_runs_alone() ->
     queue = FairQueue(lambda name: 100)
     for number in range(3):
         plan = make_plan(repository, ["late"])
-        queue.push(Flow(plan, {"image": nets.images(2)}, Call(str(number)), number).start()[0])
+        queue.push(PlanExecution(plan, {"image": nets.images(2)}, Call(str(number)), number).start()[0])
     assert queue.runs(most=9) == 3
     assert [len(queue.take()) for _ in range(4)] == [1, 1, 1, 0]
     assert queue.runs(most=9) == 0

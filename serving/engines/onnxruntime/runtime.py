@@ -58,6 +58,11 @@ class OnnxRuntime:
             self._engines = EngineCache(options.cache_folder.with_name("engines"))
 
     @property
+    def name(self) -> str:
+        """Return what this is and its version, as profiles of batch sizes name it."""
+        return f"onnxruntime {ort.__version__}"
+
+    @property
     def on_cpu(self) -> bool:
         """Return whether the CPU computes, and nothing else."""
         return self.providers == (CPU,)

@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import onnxruntime as ort
-
 from contract.private_folder import BY_ALL, is_private, make_private_folder
 from contract.repository.model import Segment
 from contract.system import machine_cores
@@ -55,16 +53,17 @@ def measure(
     return seconds
 
 
-def efficient_rows(seconds: Mapping[int, float]) -> int:
+def best_batch_size(seconds: Mapping[int, float]) -> int:
     """Return the smallest number of rows that is as good as the best, by seconds a row. Raises ValueError when nothing was measured."""
     best = min(value / rows for rows, value in seconds.items())
     return min(rows for rows, value in seconds.items() if value / rows <= _AS_GOOD * best)
 
 
-class RowLimits:
-    """The efficient rows of segments. file: where they are kept, None: nowhere. threads: of a run.
+class BatchSizeProfile:
+    """The batch sizes of segments. file: where they are kept, None: nowhere. threads: of a run.
 
     waited: for how long, added up, threads of this process have waited for a core; by default nobody disturbs.
+    runtime: what computes, and its version.
     """
 
     def __init__(
@@ -74,10 +73,11 @@ class RowLimits:
         budget_s: float = BUDGET_S,
         clock: Clock = time.perf_counter,
         waited: Clock = lambda: 0.0,
+        runtime: str = "",
     ) -> None:
         self._file = file
         self._clock = clock
-        self._here = f"{_machine()}, {threads} threads, undisturbed"
+        self._here = ", ".join(filter(None, (_machine(), runtime, f"{threads} threads, undisturbed")))
         self._budget_s = budget_s
         self._waited = waited
         self._threads = threads
@@ -94,7 +94,7 @@ class RowLimits:
         if shape in self._known:
             return
         begun, waited = self._clock(), self._waited()
-        self._known[shape] = efficient_rows(measure(run, segment.max_batch_rows, self._budget_s, self._clock))
+        self._known[shape] = best_batch_size(measure(run, segment.max_batch_rows, self._budget_s, self._clock))
         lost = (self._waited() - waited) / self._threads
         if lost <= _DISTURBED * (self._clock() - begun):
             self._kept[shape] = self._known[shape]
@@ -149,7 +149,7 @@ def _machine() -> str:
     except OSError:
         lines = []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{model}, {machine_cores()} cores, onnxruntime {ort.__version__}"
+    return f"{model}, {machine_cores()} cores"
 
 
 def _read(file: Path) -> dict[str, dict[str, int]]:

@@ -1,4 +1,4 @@
-"""Runs one segment on the work of several requests at once, and gives each its part of what came out."""
+"""Runs one segment for several requests at once, and gives each its rows of what came out."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from contract.dtypes import Array
 from contract.errors import EspalierError
 from serving.engines.base import SegmentRun
 from serving.engines.device_tensors import is_on_device, stack
-from serving.engines.scheduling.plan_execution import Flow, Work
+from serving.engines.scheduling.plan_execution import PlanExecution, ReadyStep
 from serving.errors import EngineError
 
 RunSegment = Callable[[str, Sequence[Array]], Sequence[Array]]
 OnRun = Callable[[SegmentRun, Sequence[float]], None]
-Outcome = tuple[Work, Sequence[Array] | EspalierError, SegmentRun]
+Outcome = tuple[ReadyStep, Sequence[Array] | EspalierError, SegmentRun]
 
 
 class SegmentTimes:
@@ -30,15 +30,15 @@ class SegmentTimes:
         """Return the seconds of one row, 0 for a segment that has not run."""
         return self._per_row.get(segment, 0.0)
 
-    def of(self, flow: Flow) -> float | None:
-        """Return how long all of `flow` will take; None where a segment has not run yet."""
+    def of(self, execution: PlanExecution) -> float | None:
+        """Return how long all of `execution` will take; None where a segment has not run yet."""
         seconds = 0.0
-        for step in flow.plan.steps:
+        for step in execution.plan.steps:
             per_row = self._per_row.get(step.segment)
             if per_row is None:
                 return None
             seconds += len(step.inputs) * per_row
-        return seconds * flow.rows
+        return seconds * execution.rows
 
     def note(self, segment: str, rows: int, seconds: float) -> None:
         """Learn from a run."""
@@ -52,45 +52,45 @@ class SegmentTimes:
 
 
 class BatchRunner:
-    """run_segment, limit, on_run: as of the scheduler. May be called from several threads at once."""
+    """Runs batches: ready steps of one segment. run_segment, limit, on_run: as of the scheduler. Callable from several threads at once."""
 
     def __init__(self, run_segment: RunSegment, limit: Callable[[str], int], on_run: OnRun) -> None:
         self._run_segment = run_segment
         self._limit = limit
         self._on_run = on_run
 
-    def run(self, batch: Sequence[Work]) -> list[Outcome]:
-        """Run one segment on all of `batch`. When that fails, each is run by itself: what is wrong with one is not the others' fault."""
+    def run(self, batch: Sequence[ReadyStep]) -> list[Outcome]:
+        """Run the segment of `batch` on all of it. When that fails, each step runs by itself: one is not the others' fault."""
         started, started_ns = time.perf_counter(), time.time_ns()
-        segment = batch[0].step.segment
-        rows = batch[0].rows if len(batch) == 1 else sum(work.rows for work in batch)
+        segment = batch[0].segment
+        rows = batch[0].rows if len(batch) == 1 else sum(step.rows for step in batch)
         try:
-            limit = rows if batch[0].step.coupled else self._limit(segment)
-            results = self._run_in_pieces(segment, _stack([work.inputs() for work in batch]), rows, limit)
-            _check(segment, results, rows, len(batch[0].step.outputs[0]))
+            limit = rows if batch[0].plan_step.coupled else self._limit(segment)
+            results = self._run_in_pieces(segment, _stack([step.inputs() for step in batch]), rows, limit)
+            _check(segment, results, rows, len(batch[0].plan_step.outputs[0]))
             if is_on_device(results[0]):
                 results = _brought_home(batch, results)
         except BaseException as error:  # whatever happens in a segment, its worker lives on
             if len(batch) > 1:
-                return [outcome for work in batch for outcome in self.run([work])]
+                return [outcome for step in batch for outcome in self.run([step])]
             known = error if isinstance(error, EspalierError) else EngineError(f"Segment {segment!r} failed on {rows} rows.")
             known.__cause__ = known.__cause__ or (None if known is error else error)
             return [(batch[0], known, SegmentRun(segment, rows, time.perf_counter() - started))]
         seconds = time.perf_counter() - started
-        waits = [started - work.ready_s for work in batch]
+        waits = [started - step.ready_s for step in batch]
         run = SegmentRun(segment, rows, seconds, rows, waits[0], started_ns)
         # As on Triton, each stream of a step is a request to the segment.
-        self._on_run(run, [wait for work, wait in zip(batch, waits, strict=True) for _ in work.streams])
+        self._on_run(run, [wait for step, wait in zip(batch, waits, strict=True) for _ in step.streams])
         if len(batch) == 1:
             return [(batch[0], results, run)]
-        ends = itertools.accumulate(work.rows for work in batch)
+        ends = itertools.accumulate(step.rows for step in batch)
         return [
             (
-                work,
-                [result[end - work.rows : end] for result in results],
-                SegmentRun(segment, work.rows, seconds, rows, wait, started_ns),
+                step,
+                [result[end - step.rows : end] for result in results],
+                SegmentRun(segment, step.rows, seconds, rows, wait, started_ns),
             )
-            for work, end, wait in zip(batch, ends, waits, strict=True)
+            for step, end, wait in zip(batch, ends, waits, strict=True)
         ]
 
     def _run_in_pieces(self, segment: str, inputs: Sequence[Array], rows: int, limit: int) -> Sequence[Array]:
@@ -100,9 +100,9 @@ class BatchRunner:
         return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
 
 
-def advance(work: Work, outcome: Sequence[Array] | EspalierError, run: SegmentRun) -> Iterable[Work]:
-    """Tell the flow of `work` how it went; return what can follow now."""
-    return work.flow.fail(work, outcome) if isinstance(outcome, EspalierError) else work.flow.finish(work, outcome, run)
+def advance(step: ReadyStep, outcome: Sequence[Array] | EspalierError, run: SegmentRun) -> Iterable[ReadyStep]:
+    """Tell the execution of `step` how it went; return what can follow now."""
+    return step.execution.fail(step, outcome) if isinstance(outcome, EspalierError) else step.execution.finish(step, outcome, run)
 
 
 def _check(segment: str, results: Sequence[Array], rows: int, outputs: int) -> None:
@@ -114,12 +114,14 @@ def _check(segment: str, results: Sequence[Array], rows: int, outputs: int) -> N
         )
 
 
-def _brought_home(batch: Sequence[Work], results: Sequence[Array]) -> Sequence[Array]:
+def _brought_home(batch: Sequence[ReadyStep], results: Sequence[Array]) -> Sequence[Array]:
     """Return `results`, on the host where they leave the engine: copying them may fail, and its time is this run's."""
 
     def leaves(place: int) -> bool:
         return any(
-            work.step.outputs[stream][place] in work.flow.plan.outputs.values() for work in batch for stream in work.streams
+            step.plan_step.outputs[stream][place] in step.execution.plan.outputs.values()
+            for step in batch
+            for stream in step.streams
         )
 
     return [np.asarray(result) if leaves(place) else result for place, result in enumerate(results)]

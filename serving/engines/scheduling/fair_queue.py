@@ -1,11 +1,11 @@
-"""Which waiting work runs next, and together with which other: fair between tenants, one segment per run. No threads, no clocks.
+"""Which waiting step runs next, and together with which others: fair between tenants, one segment per run. No threads, no clocks.
 
 Start-time fair queuing (Goyal, Vin, Cheng, SIGCOMM 1996): every tenant has a virtual time, the compute seconds it was charged. The tenant
 with the smallest goes first; one that was idle starts where the others are, so that idleness earns nothing. A tenant is the model that
 clients call: one that floods the server waits for itself. Within a tenant the oldest request goes first, and a request that has begun
 before one that has not; a smaller priority number goes before a larger one, whoever asks.
-What a run has room for is filled with other work for the same segment, in the same order, whoever's it is. Work of a segment whose rows
-affect each other takes all the room.
+What a run has room for is filled with other steps of the same segment, in the same order, whoever's they are. A step of a segment whose
+rows affect each other takes all the room.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from collections import Counter
 from collections.abc import Callable
 
 from serving.engines.scheduling.batches import SegmentTimes
-from serving.engines.scheduling.plan_execution import Flow, Work
+from serving.engines.scheduling.plan_execution import PlanExecution, ReadyStep
 
-_Key = tuple[int, int]  # number of the flow, index of the step: no two works have the same
+_Key = tuple[int, int]  # number of the execution, index of the step: no two steps have the same
 _Entry = tuple[int, _Key]  # priority first
 _LEAST_PUSHES = 64  # between two clean-ups
 
 
 class FairQueue:
-    """Work that waits for a worker. limit: the most rows that a segment takes in one run.
+    """Steps that wait for a worker. limit: the most rows that a segment takes in one run.
 
     times: by which tenants are charged beforehand; they learn from what is charged afterwards.
     """
@@ -34,8 +34,8 @@ class FairQueue:
         # is dropped from a heap when it comes first, or when most of the heaps is of that kind.
         self._by_tenant: dict[str, list[_Entry]] = {}
         self._by_segment: dict[str, dict[str, list[_Entry]]] = {}
-        self._waiting: dict[_Key, Work] = {}
-        self._works: Counter[str] = Counter()  # that wait, by segment
+        self._waiting: dict[_Key, ReadyStep] = {}
+        self._steps: Counter[str] = Counter()  # that wait, by segment
         self._room: Counter[str] = Counter()  # that they take up
         self._pushes = 0  # since the last clean-up
         self._clock: dict[str, float] = {}  # virtual time of each tenant
@@ -45,38 +45,38 @@ class FairQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def push(self, work: Work) -> None:
-        """Let `work` wait."""
-        tenant, segment = work.flow.call.tenant, work.step.segment
+    def push(self, step: ReadyStep) -> None:
+        """Let `step` wait."""
+        tenant, segment = step.execution.call.tenant, step.segment
         if not self._by_tenant.get(tenant):
             self._clock[tenant] = max(self._clock.get(tenant, 0.0), self._now)
-        key = (work.flow.number, work.index)
-        entry = (work.flow.call.priority, key)
+        key = (step.execution.number, step.index)
+        entry = (step.execution.call.priority, key)
         heapq.heappush(self._by_tenant.setdefault(tenant, []), entry)
         heapq.heappush(self._by_segment.setdefault(segment, {}).setdefault(tenant, []), entry)
-        self._waiting[key] = work
-        self._works[segment] += 1
-        self._room[segment] += work.room
+        self._waiting[key] = step
+        self._steps[segment] += 1
+        self._room[segment] += step.room
         self._pushes += 1
         if self._pushes > max(_LEAST_PUSHES, 2 * len(self._waiting)):
             self._clean_up()
 
-    def forget(self, flow: Flow) -> None:
-        """Let no work of `flow` wait any more."""
-        for index in range(len(flow.plan.steps)):
-            if (flow.number, index) in self._waiting:
-                self._pop((flow.number, index))
+    def forget(self, execution: PlanExecution) -> None:
+        """Let no step of `execution` wait any more."""
+        for index in range(len(execution.plan.steps)):
+            if (execution.number, index) in self._waiting:
+                self._pop((execution.number, index))
 
-    def take(self) -> list[Work]:
-        """Return the work of the next run, all of one segment; none when nothing waits.
+    def take(self) -> list[ReadyStep]:
+        """Return the steps of the next run, all of one segment; none when nothing waits.
 
         The first may have more rows than the segment's limit: the worker runs it in pieces.
         """
         first = self._first(self._by_tenant)
         if first is None:
             return []
-        segment = first.step.segment
-        self._now = max(self._now, self._clock[first.flow.call.tenant])
+        segment = first.segment
+        self._now = max(self._now, self._clock[first.execution.call.tenant])
         batch = [first]
         self._count(first)
         room = self._limit(segment) - first.room
@@ -91,30 +91,30 @@ class FairQueue:
         """Return how many runs what waits would take now; where there are more than `most`, some number above it."""
         runs = 0
         for segment, room in self._room.items():
-            runs += min(self._works[segment], -(-room // self._limit(segment)))  # a work is never shared out among runs
+            runs += min(self._steps[segment], -(-room // self._limit(segment)))  # a step is never shared out among runs
             if runs > most:
                 break
         return runs
 
-    def charge(self, batch: list[Work], seconds: float, share: float = 1.0) -> None:
+    def charge(self, batch: list[ReadyStep], seconds: float, share: float = 1.0) -> None:
         """Correct what the tenants of `batch` were charged by what its run has cost. share: of the machine, that it had meanwhile."""
-        rows = sum(work.rows for work in batch)
-        segment = batch[0].step.segment
+        rows = sum(step.rows for step in batch)
+        segment = batch[0].segment
         expected = self._times.per_row(segment)
-        for work in batch:
-            tenant = work.flow.call.tenant
-            self._clock[tenant] = self._clock.get(tenant, self._now) + work.rows * (share * seconds / rows - expected)
+        for step in batch:
+            tenant = step.execution.call.tenant
+            self._clock[tenant] = self._clock.get(tenant, self._now) + step.rows * (share * seconds / rows - expected)
         self._times.note(segment, rows, seconds)
 
     def _pop(self, key: _Key) -> None:
-        work = self._waiting.pop(key)
-        segment = work.step.segment
-        self._works[segment] -= 1
-        self._room[segment] -= work.room
-        if not self._works[segment]:
-            del self._works[segment], self._room[segment]
+        step = self._waiting.pop(key)
+        segment = step.segment
+        self._steps[segment] -= 1
+        self._room[segment] -= step.room
+        if not self._steps[segment]:
+            del self._steps[segment], self._room[segment]
 
-    def _first(self, heaps: dict[str, list[_Entry]]) -> Work | None:
+    def _first(self, heaps: dict[str, list[_Entry]]) -> ReadyStep | None:
         """Return what comes first among the heaps of tenants; what is not waiting any more is dropped on the way."""
         best: tuple[int, float, _Key, str] | None = None
         for tenant in list(heaps):
@@ -143,7 +143,7 @@ class FairQueue:
         kept = {tenant: sorted(entry for entry in heap if entry[1] in self._waiting) for tenant, heap in heaps.items()}
         return {tenant: heap for tenant, heap in kept.items() if heap}
 
-    def _count(self, work: Work) -> None:
-        """Take `work` out, and charge its tenant what it is expected to cost."""
-        self._pop((work.flow.number, work.index))
-        self._clock[work.flow.call.tenant] += work.rows * self._times.per_row(work.step.segment)
+    def _count(self, step: ReadyStep) -> None:
+        """Take `step` out, and charge its tenant what it is expected to cost."""
+        self._pop((step.execution.number, step.index))
+        self._clock[step.execution.call.tenant] += step.rows * self._times.per_row(step.segment)

@@ -13,25 +13,25 @@ from dataclasses import dataclass, field
 
 from serving.engines.base import Answer
 from serving.engines.scheduling.batches import BatchRunner, SegmentTimes, advance
-from serving.engines.scheduling.plan_execution import Flow, Work
+from serving.engines.scheduling.plan_execution import PlanExecution, ReadyStep
 from serving.errors import DeadlineExceeded, SegmentClosed
 
-_FLOW_S = 0.0005  # of the order of waking a thread and being woken
+_REQUEST_S = 0.0005  # of the order of waking a thread and being woken
 _TURN_S = 0.002  # that the event loop is held up, as far as can be told
 
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
-    """A flow of this turn. expected_s: that it will take."""
+    """An execution of this turn. expected_s: that it will take."""
 
-    flow: Flow
+    execution: PlanExecution
     expected_s: float
     arrived: float = field(default_factory=time.perf_counter)
     answer: Answer | None = None
 
 
-class ShortRuns:
-    """Answers flows in the event loop's thread. limit: the most rows of a run, by segment. is_open: whether a segment can run at once.
+class InlineRuns:
+    """Answers requests in the event loop's thread. limit: the most rows of a run, by segment. is_open: whether a segment can run at once.
 
     runner: raises SegmentClosed for a segment that is not open any more when its run comes, rather than open it.
     """
@@ -50,16 +50,16 @@ class ShortRuns:
         """Serve the running event loop from now on, and no other: what waits is not guarded against other threads."""
         self._loop = asyncio.get_running_loop()
 
-    async def infer(self, flow: Flow) -> Answer | None:
-        """Return what `flow` comes to, None when it may not be short, or this turn of the event loop is full; then it has not begun.
+    async def infer(self, execution: PlanExecution) -> Answer | None:
+        """Return the answer of `execution`, None when it may not be short, or this turn of the event loop is full: it has not begun then.
 
-        Raises DeadlineExceeded if it is too late to begin; SegmentClosed if a segment was closed since it was looked at: then `flow` has
-        begun, and is of no use any more. Cancelling it takes it back.
+        Raises DeadlineExceeded if it is too late to begin; SegmentClosed if a segment was closed since it was looked at: then `execution`
+        has begun, and is of no use any more. Cancelling it takes it back.
         """
-        expected_s = self._times.of(flow)
-        if expected_s is None or not self._has_room(flow, expected_s):
+        expected_s = self._times.of(execution)
+        if expected_s is None or not self._has_room(execution, expected_s):
             return None
-        waiting = _Waiting(flow, expected_s)
+        waiting = _Waiting(execution, expected_s)
         self._waiting.append(waiting)
         try:
             await asyncio.sleep(0)
@@ -76,53 +76,53 @@ class ShortRuns:
                 raise error
         return waiting.answer
 
-    def _has_room(self, flow: Flow, expected_s: float) -> bool:
-        if self._loop is not asyncio.get_running_loop() or expected_s >= _FLOW_S:
+    def _has_room(self, execution: PlanExecution, expected_s: float) -> bool:
+        if self._loop is not asyncio.get_running_loop() or expected_s >= _REQUEST_S:
             return False
         if sum(waiting.expected_s for waiting in self._waiting) + expected_s >= _TURN_S:
             return False
-        return all(self._is_open(step.segment) for step in flow.plan.steps)
+        return all(self._is_open(step.segment) for step in execution.plan.steps)
 
     def _run_all(self) -> None:
         turn, self._waiting = self._waiting, []
         now = time.monotonic()
-        begun = [one for one in turn if one.flow.call.deadline is None or one.flow.call.deadline > now]
+        begun = [one for one in turn if one.execution.call.deadline is None or one.execution.call.deadline > now]
         started = time.perf_counter()
-        self._run(one.flow for one in begun)
+        self._run(one.execution for one in begun)
         for one in begun:
-            one.answer = one.flow.answer(started - one.arrived)
+            one.answer = one.execution.answer(started - one.arrived)
 
-    def _run(self, flows: Iterable[Flow]) -> None:
-        """Run all flows to their ends."""
-        ready: dict[str, list[Work]] = {}
-        _add(ready, (work for flow in flows for work in flow.start()))
+    def _run(self, executions: Iterable[PlanExecution]) -> None:
+        """Run all executions to their ends."""
+        ready: dict[str, list[ReadyStep]] = {}
+        _add(ready, (step for execution in executions for step in execution.start()))
         while ready:
             segment = next(iter(ready))
             for batch in _batches(ready.pop(segment), self._limit(segment)):
                 started = time.perf_counter()
                 outcomes = self._runner.run(batch)
                 if not isinstance(outcomes[0][1], SegmentClosed):
-                    self._times.note(segment, sum(work.rows for work in batch), time.perf_counter() - started)
+                    self._times.note(segment, sum(step.rows for step in batch), time.perf_counter() - started)
                 for outcome in outcomes:
                     _add(ready, advance(*outcome))
 
 
-def _add(ready: dict[str, list[Work]], works: Iterable[Work]) -> None:
+def _add(ready: dict[str, list[ReadyStep]], steps: Iterable[ReadyStep]) -> None:
     now = time.perf_counter()
-    for work in works:
-        work.ready_s = now
-        ready.setdefault(work.step.segment, []).append(work)
+    for step in steps:
+        step.ready_s = now
+        ready.setdefault(step.segment, []).append(step)
 
 
-def _batches(works: Sequence[Work], limit: int) -> Iterator[list[Work]]:
-    """Yield `works` in batches of `limit` rows; one that takes up more is a batch of its own."""
-    batch: list[Work] = []
+def _batches(steps: Sequence[ReadyStep], limit: int) -> Iterator[list[ReadyStep]]:
+    """Yield `steps` in batches of `limit` rows; one that takes up more is a batch of its own."""
+    batch: list[ReadyStep] = []
     taken = 0
-    for work in works:
-        if batch and taken + work.room > limit:
+    for step in steps:
+        if batch and taken + step.room > limit:
             yield batch
             batch, taken = [], 0
-        batch.append(work)
-        taken += work.room
+        batch.append(step)
+        taken += step.room
     if batch:
         yield batch

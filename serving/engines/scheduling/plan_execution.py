@@ -1,4 +1,7 @@
-"""One request on its way through its plan: which steps may run, which tensors are held, what went wrong. No threads, no clocks."""
+"""One request on its way through its plan: which steps may run, which tensors are held, what went wrong. No threads, no clocks.
+
+Of a request with more rows than go at once, each chunk of rows is executed by itself, and the answers are joined.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +9,40 @@ import itertools
 import sys
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from contract.dtypes import Array
 from contract.errors import EspalierError
 from contract.plan import ExecutionPlan, PlanStep
 from serving.engines.base import Answer, Call, SegmentRun
 from serving.engines.device_tensors import stack
+from serving.errors import TooManyRows
 
 
-class Work:
-    """A step of a flow, ready to run. streams: those of the step whose inputs are there; rows: theirs together.
+class ReadyStep:
+    """A step of an execution, ready to run. streams: those of the step whose inputs are there; rows: theirs together.
 
     room: the rows that it takes up in a run: all, where nothing may be beside it. ready_s: since when it waits, by whoever lets it wait.
     """
 
-    __slots__ = ("flow", "index", "ready_s", "room", "rows", "step", "streams")
+    __slots__ = ("execution", "index", "plan_step", "ready_s", "room", "rows", "segment", "streams")
 
-    def __init__(self, flow: Flow, index: int, streams: tuple[int, ...]) -> None:
-        self.flow = flow
+    def __init__(self, execution: PlanExecution, index: int, streams: tuple[int, ...]) -> None:
+        self.execution = execution
         self.index = index
         self.streams = streams
-        self.step: PlanStep = flow.plan.steps[index]
-        self.rows = len(streams) * flow.rows
-        self.room = sys.maxsize if self.step.coupled else self.rows
+        self.plan_step: PlanStep = execution.plan.steps[index]
+        self.segment = self.plan_step.segment
+        self.rows = len(streams) * execution.rows
+        self.room = sys.maxsize if self.plan_step.coupled else self.rows
         self.ready_s = 0.0
 
     def inputs(self) -> list[Array]:
         """Return the segment's inputs, its streams stacked on the batch axis."""
-        return self.flow.stacked(self.step, self.streams)
+        return self.execution.stacked(self.plan_step, self.streams)
 
 
-class Flow:
+class PlanExecution:
     """A plan on some rows (arrays of shape (n, ...) by name, one n >= 1). number: by arrival, from the scheduler.
 
     A run that fails takes with it what depends on it and nothing else: a step that other streams go through runs for those. The outputs
@@ -59,10 +66,10 @@ class Flow:
         """Whether nothing is left to run."""
         return not self._left
 
-    def start(self) -> list[Work]:
+    def start(self) -> list[ReadyStep]:
         """Return the steps that may run at once."""
         return [
-            Work(self, index, tuple(range(len(step.inputs))))
+            ReadyStep(self, index, tuple(range(len(step.inputs))))
             for index, (step, missing) in enumerate(zip(self.plan.steps, self._missing, strict=True))
             if not missing
         ]
@@ -72,31 +79,31 @@ class Flow:
         arrays = [[self._tensors[name] for name in step.inputs[stream]] for stream in streams]
         return arrays[0] if len(arrays) == 1 else [stack(parts) for parts in zip(*arrays, strict=True)]
 
-    def finish(self, work: Work, results: Sequence[Array], run: SegmentRun) -> list[Work]:
-        """Take the results of `work`, arrays of `work.rows` rows; return what may run now."""
+    def finish(self, step: ReadyStep, results: Sequence[Array], run: SegmentRun) -> list[ReadyStep]:
+        """Take the results of `step`, arrays of `step.rows` rows; return what may run now."""
         self._runs.append(run)
         for place, result in enumerate(results):
-            for position, stream in enumerate(work.streams):
-                part = result[position * self.rows : (position + 1) * self.rows] if len(work.streams) > 1 else result
-                self._tensors[work.step.outputs[stream][place]] = part
-        return self._close(work)
+            for position, stream in enumerate(step.streams):
+                part = result[position * self.rows : (position + 1) * self.rows] if len(step.streams) > 1 else result
+                self._tensors[step.plan_step.outputs[stream][place]] = part
+        return self._close(step)
 
-    def fail(self, work: Work, error: EspalierError) -> list[Work]:
-        """Give up `work` and what depends on it; return what may run all the same."""
-        for stream in work.streams:
-            self._errors.update(dict.fromkeys(work.step.outputs[stream], error))
-        return self._close(work)
+    def fail(self, step: ReadyStep, error: EspalierError) -> list[ReadyStep]:
+        """Give up `step` and what depends on it; return what may run all the same."""
+        for stream in step.streams:
+            self._errors.update(dict.fromkeys(step.plan_step.outputs[stream], error))
+        return self._close(step)
 
     def answer(self, queue_seconds: float = 0.0) -> Answer:
-        """Return what was reached, when the flow is done."""
+        """Return what was reached, when the execution is done."""
         reached = {output: self._tensors[name] for output, name in self.plan.outputs.items() if name not in self._errors}
         errors = {output: self._errors[name] for output, name in self.plan.outputs.items() if name in self._errors}
         return Answer(reached, tuple(self._runs), errors, queue_seconds)
 
-    def _close(self, work: Work) -> list[Work]:
-        """Note that `work` is over; return what waited for nothing else."""
-        ready: list[Work] = []
-        closed = [work.index]
+    def _close(self, step: ReadyStep) -> list[ReadyStep]:
+        """Note that `step` is over; return what waited for nothing else."""
+        ready: list[ReadyStep] = []
+        closed = [step.index]
         while closed:
             index = closed.pop()
             self._left -= 1
@@ -107,7 +114,7 @@ class Flow:
                     if self._missing[after]:
                         continue
                     streams = self._sound_streams(self.plan.steps[after])
-                    ready += [Work(self, after, streams)] if streams else []
+                    ready += [ReadyStep(self, after, streams)] if streams else []
                     closed += [] if streams else [after]
         return ready
 
@@ -127,3 +134,26 @@ class Flow:
             self._uses[name] -= 1
             if not self._uses[name]:
                 self._tensors.pop(name, None)
+
+
+def split_rows(plan: ExecutionPlan, inputs: Mapping[str, Array], limit: int) -> Sequence[Mapping[str, Array]]:
+    """Return `inputs` of `plan`, arrays of shape (n, ...), in chunks of at most `limit` rows; 0: any number.
+
+    Raises TooManyRows when there would have to be several, and a segment has to see all rows together.
+    """
+    rows = len(next(iter(inputs.values())))
+    if not limit or rows <= limit:
+        return [inputs]
+    if plan.coupled:
+        raise TooManyRows(rows, limit, plan.coupled)
+    return [{name: values[start : start + limit] for name, values in inputs.items()} for start in range(0, rows, limit)]
+
+
+def join_chunks(plan: ExecutionPlan, answers: Sequence[Answer]) -> Answer:
+    """Return the answers of all chunks as one; an output that failed in one of them has failed."""
+    if len(answers) == 1:
+        return answers[0]
+    errors = {name: error for answer in reversed(answers) for name, error in answer.errors.items()}
+    outputs = {name: np.concatenate([answer.outputs[name] for answer in answers]) for name in plan.outputs if name not in errors}
+    runs = tuple(run for answer in answers for run in answer.runs)
+    return Answer(outputs, runs, errors, max(answer.queue_seconds for answer in answers))

@@ -60,7 +60,14 @@ class SegmentFile:
 
 
 class Runtime(Protocol[SessionT]):
-    """What computes segments in this process. A session is whatever it likes; closing one is to drop it. Callable from any thread."""
+    """What computes segments in this process. A session is whatever it likes; closing one is to drop it.
+
+    Every method can be called from several threads at once.
+    """
+
+    @property
+    def name(self) -> str:
+        """Return what this is, and its version."""
 
     def load(self, file: SegmentFile) -> SessionT:
         """Return a session of `file` that has been checked by a run. Raises RepositoryError naming the segment."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -12,7 +13,6 @@ from tritonclient.grpc import service_pb2_grpc
 
 from serving.engines.scheduling.admission import Place
 from serving.engines.triton.addresses import Address, target
-from serving.engines.triton.users import Users
 from serving.errors import DeadlineExceeded
 
 _LEFT_S = 30.0
@@ -54,6 +54,31 @@ _OPTIONS = (
 def open_channel(addresses: Collection[Address], retries: bool = True) -> Any:
     """Return a grpc.aio channel to all of `addresses`, in turn; retries: whether it tries inference again."""
     return grpc.aio.insecure_channel(target(addresses), options=[*_OPTIONS, ("grpc.enable_retries", int(retries))])
+
+
+class Users:
+    """Who uses something that is to be closed or changed when nobody does any more. Used from one event loop."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Be one during the `with` block."""
+        self._count += 1
+        self._none.clear()
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if not self._count:
+                self._none.set()
+
+    async def gone(self) -> None:
+        """Return when there are none."""
+        await self._none.wait()
 
 
 class Line:

@@ -9,7 +9,7 @@ from contract.errors import EspalierError
 from contract.plan import ExecutionPlan, make_plan
 from contract.repository.config import ALL_TASKS
 from contract.repository.model import Repository, Step
-from serving.engines.triton.users import Users
+from serving.engines.triton.channels import Users
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,10 @@ from serving.engines.triton.control import TritonServer
 from serving.engines.triton.errors import said, translated
 from serving.engines.triton.fleet import Fleet
 from serving.engines.triton.models import KeptModels, converge, models_of
-from serving.engines.triton.releases import Releases
-from serving.engines.triton.rollout import roll_out, unload
-from serving.engines.triton.row_chunks import in_parts
+from serving.engines.triton.plan_requests import OF_THE_REQUEST, ask_in_chunks, run_steps
+from serving.engines.triton.rollout import Releases, roll_out, unload
 from serving.engines.triton.shared_memory_channel import SharedLines
 from serving.engines.triton.statistics import TritonSums
-from serving.engines.triton.steps import OF_THE_REQUEST, run_steps
 from serving.engines.triton.wire import decode, encode, seconds_left
 from serving.errors import EngineDown, NotReady
 from serving.process.threads import to_thread
@@ -155,7 +153,7 @@ class TritonEngine:
         try:
             with line.users.one(), choices.users.one():
                 ask = partial(self._answer, line, plan, ensemble, call, place)
-                return await in_parts(plan, inputs, min(limits, default=0), ask)
+                return await ask_in_chunks(plan, inputs, min(limits, default=0), ask)
         finally:
             place.let_go()
 

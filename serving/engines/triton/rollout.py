@@ -1,10 +1,10 @@
-"""Has all Tritons serve something else: all of them, or, when one cannot, none."""
+"""Has all Tritons serve something else: all of them, or, when one cannot, none. What is over is unloaded later."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from contract.errors import EspalierError
 from serving.engines.triton.control import TritonServer
@@ -43,6 +43,49 @@ async def unload(servers: Iterable[TritonServer], names: Iterable[str]) -> None:
             error = await _outcome(server.unload_if_there(name))
             if error is not None:
                 log.warning("Model %r stays loaded in Triton: %s%s", name, error, said(error))
+
+
+class Releases:
+    """Has segments unloaded by `unload` when `keep_s` seconds have passed and nobody has needed them. Used from one event loop.
+
+    Meanwhile other servers before the same Tritons, which are told of a deploy later, go on asking for them.
+    """
+
+    def __init__(self, unload: Callable[[Collection[str]], Awaitable[None]], keep_s: float) -> None:
+        self._unload = unload
+        self._keep_s = keep_s
+        self._over: dict[str, object] = {}  # segment -> whose it is to have it unloaded
+        self._waiting: set[asyncio.Task[None]] = set()
+
+    async def add(self, segments: Collection[str]) -> None:
+        """Have `segments` unloaded later; without a `keep_s`, now."""
+        if not self._keep_s:
+            await self._unload(segments)
+            return
+        mine = object()
+        self._over.update(dict.fromkeys(segments, mine))
+        waiting = asyncio.create_task(self._wait(mine))
+        self._waiting.add(waiting)
+        waiting.add_done_callback(self._waiting.discard)
+
+    def need(self, segments: Iterable[str]) -> None:
+        """Keep `segments`, which are in use again."""
+        for name in segments:
+            self._over.pop(name, None)
+
+    async def aclose(self) -> None:
+        """Leave loaded what is still to be unloaded."""
+        waiting = [*self._waiting]
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        self._over.clear()
+
+    async def _wait(self, mine: object) -> None:
+        await asyncio.sleep(self._keep_s)
+        segments = [name for name, whose in self._over.items() if whose is mine]
+        self.need(segments)
+        await self._unload(segments)
 
 
 async def _go_back(fleet: Fleet, server: TritonServer, before: TritonModels, after: TritonModels, files: Files | None) -> None:

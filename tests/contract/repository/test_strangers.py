@@ -17,7 +17,7 @@ from contract.repository import Repository, read_repository
 from contract.repository.transaction.folder import aside, recover, silent
 from exporter.build.scratch import scratch_folder
 from exporter.remove import remove_tasks
-from serving.engines.scheduling.batch_size_profile import RowLimits
+from serving.engines.scheduling.batch_size_profile import BatchSizeProfile
 from serving.local_triton.environment import set_up
 from serving.local_triton.errors import TritonUnavailable
 from tests.contract.repository.states import names_in, replace_with, state
@@ -139,7 +139,7 @@ def test_a_cache_that_a_stranger_has_made_is_not_used(tmp_path: Path, trap: str,
         f"{base} is not used: it belongs to another user, or others may write into it. Delete it, or set XDG_CACHE_HOME."
     ]
     (base / "rows.json").write_text("{")
-    RowLimits(base / "rows.json", threads=1).save()
+    BatchSizeProfile(base / "rows.json", threads=1).save()
     assert (base / "rows.json").read_text() == "{"
     with pytest.raises(TritonUnavailable, match="belongs to another user"):
         set_up(base)

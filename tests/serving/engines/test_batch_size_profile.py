@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.system import waited_for_cores_s
-from serving.engines.scheduling.batch_size_profile import RowLimits, efficient_rows, measure
+from serving.engines.scheduling.batch_size_profile import BatchSizeProfile, best_batch_size, measure
 from tests.serving.nets import LAYERS
 
 TRUNK, MID, TUNED = (LAYERS[name].segment() for name in ("trunk", "mid", "tuned-a"))
@@ -30,12 +30,12 @@ TRUNK, MID, TUNED = (LAYERS[name].segment() for name in ("trunk", "mid", "tuned-
     ],
 )
 def test_the_smallest_number_of_rows_that_is_as_good_as_the_best(seconds: Mapping[int, float], rows: int) -> None:
-    assert efficient_rows(seconds) == rows
+    assert best_batch_size(seconds) == rows
 
 
 @given(st.dictionaries(st.sampled_from([1, 2, 4, 8, 16]), st.floats(1e-6, 10), min_size=1))
 def test_it_is_one_that_was_measured_and_within_three_percent(seconds: dict[int, float]) -> None:
-    rows = efficient_rows(seconds)
+    rows = best_batch_size(seconds)
     assert seconds[rows] / rows <= 1.03 * min(value / size for size, value in seconds.items())
 
 
@@ -72,7 +72,7 @@ def test_the_budget_ends_it_and_one_row_is_always_measured(budget: float, second
 def test_what_was_learnt_holds_for_segments_of_the_same_shape_and_is_kept(tmp_path: Path) -> None:
     constant, linear = Machine(lambda rows: 0.001), Machine(lambda rows: 0.001 * rows)
     file = tmp_path / "cache" / "rows.json"
-    limits = RowLimits(file, threads=1, clock=lambda: constant.now + linear.now)
+    limits = BatchSizeProfile(file, threads=1, clock=lambda: constant.now + linear.now)
     assert limits.limit(TRUNK) == TRUNK.max_batch_rows
     limits.learn(TRUNK, constant)
     limits.learn(MID, linear)
@@ -81,13 +81,13 @@ def test_what_was_learnt_holds_for_segments_of_the_same_shape_and_is_kept(tmp_pa
     limits.learn(TUNED, constant)  # of MID's shape
     assert limits.limit(TUNED) == 1
     limits.save()
-    again = RowLimits(file, threads=1)
+    again = BatchSizeProfile(file, threads=1)
     again.learn(TRUNK, constant)
     assert constant.asked == []
     assert again.limit(TRUNK) == 4
-    assert RowLimits(file, threads=2).limit(TRUNK) == TRUNK.max_batch_rows  # another machine, so to say
-    RowLimits(file, threads=2).save()
-    assert RowLimits(file, threads=1).limit(TRUNK) == 4
+    assert BatchSizeProfile(file, threads=2).limit(TRUNK) == TRUNK.max_batch_rows  # another machine, so to say
+    BatchSizeProfile(file, threads=2).save()
+    assert BatchSizeProfile(file, threads=1).limit(TRUNK) == 4
 
 
 @pytest.mark.parametrize(("threads", "waiting", "kept"), [(1, 0.0, True), (1, 0.04, True), (1, 0.06, False), (2, 0.06, True)])
@@ -98,8 +98,8 @@ def test_what_is_learnt_while_others_have_the_cores_is_learnt_again(
     machine = Machine(lambda rows: 0.001)
     file = tmp_path / "cache" / "rows.json"
 
-    def started() -> RowLimits:
-        limits = RowLimits(file, threads, clock=machine.clock, waited=lambda: waiting * machine.now)
+    def started() -> BatchSizeProfile:
+        limits = BatchSizeProfile(file, threads, clock=machine.clock, waited=lambda: waiting * machine.now)
         limits.learn(TRUNK, machine)
         limits.save()
         return limits
@@ -132,4 +132,4 @@ def test_the_kernel_tells_that_a_thread_had_to_wait_for_its_core() -> None:
 
 def test_a_file_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    RowLimits(tmp_path / "taken" / "rows.json", threads=1).save()
+    BatchSizeProfile(tmp_path / "taken" / "rows.json", threads=1).save()

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from serving.engines.cache_json import read_bounded
-from serving.engines.scheduling.batch_size_profile import RowLimits
+from serving.engines.scheduling.batch_size_profile import BatchSizeProfile
 from serving.engines.sessions.file_digests import DigestRecord, FileDigests
 from tests.serving.nets import LAYERS
 
@@ -19,7 +19,7 @@ TRUNK = LAYERS["trunk"].segment()
 # What JSON can say, of the right form and of others.
 NUMBERS = st.one_of(st.integers(), st.floats(), st.just(10**400), st.booleans())
 VALUES = st.recursive(st.one_of(st.none(), NUMBERS, st.text()), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
-KEYS = st.one_of(st.text(), st.just(RowLimits(None, 1)._here))
+KEYS = st.one_of(st.text(), st.just(BatchSizeProfile(None, 1)._here))
 DAMAGE = st.one_of(
     st.binary(),
     VALUES.map(lambda value: json.dumps(value).encode()),
@@ -44,7 +44,7 @@ def _fresh(tmp_path: Path) -> None:
 def test_rows_are_learnt_anew_whatever_the_file_holds(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "rows.json"
     file.write_bytes(data)
-    limits = RowLimits(file, threads=1)
+    limits = BatchSizeProfile(file, threads=1)
     assert 1 <= limits.limit(TRUNK) <= TRUNK.max_batch_rows
     limits.learn(TRUNK, lambda rows: None)
     limits.save()
@@ -72,10 +72,10 @@ def test_one_line_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     rows, record = tmp_path / "rows.json", DigestRecord(tmp_path / "hashed.jsonl", "boot")
     rows.write_text("{" * 10)
     record.file.write_text("half a line\n{}\n")
-    limits = RowLimits(rows, threads=1)
+    limits = BatchSizeProfile(rows, threads=1)
     limits.save()
     record.read()
-    RowLimits(rows, threads=1)  # it has been written anew
+    BatchSizeProfile(rows, threads=1)  # it has been written anew
     first, second = caplog.messages
     assert first.startswith(f"{rows} is damaged (")
     assert second == f"{record.file}: 2 lines are damaged, and passed over; what they were about is hashed again."

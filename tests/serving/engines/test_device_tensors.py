@@ -23,7 +23,7 @@ from serving.engines.onnxruntime.providers import CPU, CUDA, TENSORRT, device_of
 from serving.engines.onnxruntime.runtime import session_store
 from serving.engines.onnxruntime.session import open_session, run_on_device, run_session, session_options
 from serving.engines.scheduling.batches import BatchRunner, RunSegment, advance
-from serving.engines.scheduling.plan_execution import Flow, Work
+from serving.engines.scheduling.plan_execution import PlanExecution, ReadyStep
 from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
 from serving.errors import EngineError
@@ -63,14 +63,14 @@ def store(repository: Repository) -> Iterator[SessionStore]:
     store.close_all()
 
 
-def run_together(flows: Sequence[Flow], run: RunSegment, limit: int = 100) -> None:
+def run_together(flows: Sequence[PlanExecution], run: RunSegment, limit: int = 100) -> None:
     """Run all flows to their ends, those that wait for the same segment in one batch."""
     runner = BatchRunner(run, lambda name: limit, lambda run, waits: None)
-    ready: dict[str, list[Work]] = {}
+    ready: dict[str, list[ReadyStep]] = {}
 
-    def add(works: Sequence[Work]) -> None:
+    def add(works: Sequence[ReadyStep]) -> None:
         for work in works:
-            ready.setdefault(work.step.segment, []).append(work)
+            ready.setdefault(work.segment, []).append(work)
 
     for flow in flows:
         add(flow.start())
@@ -79,8 +79,8 @@ def run_together(flows: Sequence[Flow], run: RunSegment, limit: int = 100) -> No
             add(list(advance(*outcome)))
 
 
-def flow(tasks: Sequence[str], rows: int = 1, seed: int = 0) -> Flow:
-    return Flow(make_plan(make_repository(), tasks), {"image": images(rows, seed)}, Call(), seed)
+def flow(tasks: Sequence[str], rows: int = 1, seed: int = 0) -> PlanExecution:
+    return PlanExecution(make_plan(make_repository(), tasks), {"image": images(rows, seed)}, Call(), seed)
 
 
 def check(answer: Answer, rows: int, seed: int) -> None:

@@ -17,8 +17,8 @@ from contract.dtypes import Array
 from contract.plan import make_plan
 from serving.engines.base import Answer, Call, SegmentRun
 from serving.engines.scheduling.batches import BatchRunner, SegmentTimes
-from serving.engines.scheduling.inline import ShortRuns
-from serving.engines.scheduling.plan_execution import Flow
+from serving.engines.scheduling.inline import InlineRuns
+from serving.engines.scheduling.plan_execution import PlanExecution
 from serving.errors import DeadlineExceeded, EngineError, SegmentClosed
 from tests.serving.nets import LAYERS, TASK_NAMES, images, make_repository, whole
 
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 
 class Family:
-    """The family of nets.py behind `ShortRuns`, known to be quick. runs: what ran. closes: a segment that is closed when its run comes."""
+    """The family of nets.py behind `InlineRuns`, known to be quick. runs: what ran. closes: a segment that is closed when its run comes."""
 
     def __init__(
         self, limit: int = 100, closed: str = "", broken: Callable[[Array], Array] | None = None, closes: str = ""
@@ -38,7 +38,7 @@ class Family:
         self._broken = broken
         self._closes = closes
         runner = BatchRunner(self._run, lambda name: limit, self._note)
-        self.short = ShortRuns(runner, self.times, lambda name: limit, lambda name: name != closed)
+        self.short = InlineRuns(runner, self.times, lambda name: limit, lambda name: name != closed)
 
     def _run(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
         if name == self._closes:
@@ -52,7 +52,7 @@ class Family:
         for name in LAYERS:
             self.times.note(name, 1, 1e-7)
 
-    async def infer(self, flow: Flow) -> Answer:
+    async def infer(self, flow: PlanExecution) -> Answer:
         """Return its answer; there is room."""
         answer = await self.short.infer(flow)
         assert answer is not None
@@ -61,8 +61,8 @@ class Family:
     def _note(self, run: SegmentRun, waits: Sequence[float]) -> None:
         self.runs.append((run.segment, run.rows))
 
-    def flow(self, tasks: Sequence[str], rows: int = 1, seed: int = 0, **call: float) -> Flow:
-        return Flow(make_plan(REPOSITORY, tasks), {"image": images(rows, seed)}, Call("", **call), seed)  # type: ignore[arg-type]
+    def flow(self, tasks: Sequence[str], rows: int = 1, seed: int = 0, **call: float) -> PlanExecution:
+        return PlanExecution(make_plan(REPOSITORY, tasks), {"image": images(rows, seed)}, Call("", **call), seed)  # type: ignore[arg-type]
 
 
 def ask(work: Callable[[], Awaitable[Result]]) -> Result:

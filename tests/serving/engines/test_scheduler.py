@@ -20,7 +20,7 @@ from contract.dtypes import Array
 from contract.plan import ExecutionPlan, PlanStep, make_plan
 from serving.engines.base import Answer, Call, SegmentRun
 from serving.engines.scheduling.fair_queue import FairQueue
-from serving.engines.scheduling.plan_execution import Flow, Work
+from serving.engines.scheduling.plan_execution import PlanExecution, ReadyStep
 from serving.engines.scheduling.scheduler import Scheduler
 from serving.errors import DeadlineExceeded, EngineError, NotReady, QueueFull, SegmentClosed
 from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images, make_repository, whole
@@ -163,12 +163,12 @@ def test_a_tenant_that_was_idle_has_earned_nothing() -> None:
     flows = iter(range(1000))
 
     def push(tenant: str) -> None:
-        queue.push(Flow(plan, {"image": images(1)}, Call(tenant), next(flows)).start()[0])
+        queue.push(PlanExecution(plan, {"image": images(1)}, Call(tenant), next(flows)).start()[0])
 
     def serve() -> str:
         batch = queue.take()
         queue.charge(batch, 1.0)
-        return batch[0].flow.call.tenant
+        return batch[0].execution.call.tenant
 
     for _ in range(10):
         push("busy")
@@ -492,7 +492,7 @@ def test_closing_finishes_what_was_asked_for_and_refuses_what_comes() -> None:
 
 def test_a_tensor_is_dropped_after_its_last_use() -> None:
     steps = (PlanStep("a", (("x",),), (("y",),)), PlanStep("b", (("y",),), (("z",),)))
-    flow = Flow(ExecutionPlan(("x",), steps, {"z": "z"}), {"x": np.ones((2, 1))}, Call(), 0)
+    flow = PlanExecution(ExecutionPlan(("x",), steps, {"z": "z"}), {"x": np.ones((2, 1))}, Call(), 0)
     (first,) = flow.start()
     (second,) = flow.finish(first, [np.ones((2, 1))], SegmentRun("a", 2, 0.0))
     with pytest.raises(KeyError):
@@ -505,9 +505,9 @@ def test_a_tensor_is_dropped_after_its_last_use() -> None:
 def test_the_queue_forgets_what_it_gave_away() -> None:
     queue = FairQueue(lambda name: 3)
     plan = make_plan(REPOSITORY, ["late"])
-    kept: list[Work] = []
+    kept: list[ReadyStep] = []
     for number in range(200):
-        queue.push(Flow(plan, {"image": images(1)}, Call(str(number % 3)), number).start()[0])
+        queue.push(PlanExecution(plan, {"image": images(1)}, Call(str(number % 3)), number).start()[0])
         if number % 3 == 2:
             kept += queue.take()
     assert len(kept) == 200 - 200 % 3
@@ -522,18 +522,18 @@ def test_the_queue_gives_away_what_is_not_forgotten_once(steps: list[str], seed:
     random = np.random.default_rng(seed)
     queue = FairQueue(lambda name: 2)
     plan = make_plan(REPOSITORY, ["late"])
-    flows: dict[int, Flow] = {}
+    flows: dict[int, PlanExecution] = {}
     waiting: list[int] = []
     for number, step in enumerate(steps * 6):
         if step.startswith("push"):
             call = Call(str(random.integers(3)), priority=0 if step == "push first" else int(random.integers(1, 3)))
-            flows[number] = Flow(plan, {"image": images(1)}, call, number)
+            flows[number] = PlanExecution(plan, {"image": images(1)}, call, number)
             queue.push(flows[number].start()[0])
             waiting.append(number)
         elif step == "forget" and waiting:
             queue.forget(flows[waiting.pop(int(random.integers(len(waiting))))])
         elif step == "take":
-            batch = [work.flow.number for work in queue.take()]
+            batch = [work.execution.number for work in queue.take()]
             assert len(batch) == min(2, len(waiting))
             for taken in batch:
                 waiting.remove(taken)
@@ -545,15 +545,15 @@ def test_what_has_gone_from_behind_others_does_not_pile_up(goes: str) -> None:
     queue = FairQueue(lambda name: 2)
     late, mid = make_plan(REPOSITORY, ["late"]), ExecutionPlan(("x",), (PlanStep("mid", (("x",),), (("y",),)),), {"y": "y"})
     rows = {"image": images(1), "x": images(1)}
-    queue.push(Flow(mid, rows, Call("a", priority=0), 0).start()[0])  # nobody takes it
+    queue.push(PlanExecution(mid, rows, Call("a", priority=0), 0).start()[0])  # nobody takes it
     for number in range(1, 1000):
-        flow = Flow(late, rows, Call("a", priority=2), number)
+        flow = PlanExecution(late, rows, Call("a", priority=2), number)
         queue.push(flow.start()[0])
         if goes == "forgotten":
             queue.forget(flow)
         else:  # with the first of another tenant, for the same segment
-            queue.push(Flow(late, rows, Call("b", priority=-1), 1000 + number).start()[0])
-            assert [work.flow.call.tenant for work in queue.take()] == ["b", "a"]
+            queue.push(PlanExecution(late, rows, Call("b", priority=-1), 1000 + number).start()[0])
+            assert [work.execution.call.tenant for work in queue.take()] == ["b", "a"]
     assert len(queue) == 1
     heaps = [*queue._by_tenant.values(), *(heap for heaps in queue._by_segment.values() for heap in heaps.values())]
     assert sum(map(len, heaps)) < 200

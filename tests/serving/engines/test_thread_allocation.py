@@ -23,9 +23,9 @@ from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.runtime import session_store
 from serving.engines.scheduling.batches import RunSegment
 from serving.engines.scheduling.fair_queue import FairQueue
-from serving.engines.scheduling.plan_execution import Flow
+from serving.engines.scheduling.plan_execution import PlanExecution
 from serving.engines.scheduling.scheduler import Scheduler
-from serving.engines.scheduling.thread_allocation import Lanes, halving
+from serving.engines.scheduling.thread_allocation import ThreadAllocation, halving
 from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
 from serving.errors import EngineError
@@ -50,17 +50,17 @@ def test_a_run_takes_what_is_free_divided_among_those_that_could_begin(threads: 
 
 
 def test_one_alone_takes_everything_and_many_take_one_each() -> None:
-    assert halving(1) == Lanes(1)
+    assert halving(1) == ThreadAllocation(1)
     assert halving(6).widths == (6, 3, 1)
     assert [halving(8).width(8, runs) for runs in (0, 1, 2, 3, 4, 5, 9)] == [8, 8, 4, 2, 2, 1, 1]
     assert [halving(8).width(free, 1) for free in range(9)] == [0, 1, 2, 2, 4, 4, 4, 4, 8]
-    assert [Lanes(3).width(free, 1) for free in range(4)] == [0, 1, 1, 1]
+    assert [ThreadAllocation(3).width(free, 1) for free in range(4)] == [0, 1, 1, 1]
 
 
 @pytest.mark.parametrize(("capacity", "widths"), [(2, ()), (2, (2,)), (2, (1, 2)), (1, (2, 1)), (4, (2, 2, 1)), (0, (1,))])
 def test_lanes_that_make_no_sense_are_refused(capacity: int, widths: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"widths must descend to 1|needs as many"):
-        Lanes(capacity, widths)
+        ThreadAllocation(capacity, widths)
 
 
 @settings(max_examples=30, deadline=None)
@@ -68,15 +68,15 @@ def test_lanes_that_make_no_sense_are_refused(capacity: int, widths: tuple[int, 
 def test_the_queue_knows_how_many_runs_wait(steps: list[tuple[str, int, str]]) -> None:
     limit = 3
     queue = FairQueue(lambda name: limit)
-    waiting: list[Flow] = []
+    waiting: list[PlanExecution] = []
     for number, (task, rows, then) in enumerate(steps):
-        flow = Flow(make_plan(REPOSITORY, [task]), {"image": images(rows)}, Call(task), number)
+        flow = PlanExecution(make_plan(REPOSITORY, [task]), {"image": images(rows)}, Call(task), number)
         queue.push(flow.start()[0])
         waiting.append(flow)
         if then == "forget":
             queue.forget(waiting.pop(0))
         elif then == "take":
-            taken = [work.flow for work in queue.take()]
+            taken = [work.execution for work in queue.take()]
             waiting = [flow for flow in waiting if flow not in taken]
     # All begin with the trunk. What has more rows than the limit is still one run.
     assert queue.runs(1000) == min(len(waiting), -(-sum(flow.rows for flow in waiting) // limit))
@@ -84,7 +84,7 @@ def test_the_queue_knows_how_many_runs_wait(steps: list[tuple[str, int, str]]) -
 
 
 class Machine:
-    """Segments that note on how many lanes they run, and how many were taken at most. gate: held up while it is not set.
+    """Segments that note on how many shares they run, and how many were taken at most. gate: held up while it is not set.
 
     seconds: that each takes at least. What takes less than a millisecond is not run side by side.
     """
@@ -116,8 +116,8 @@ class Machine:
         return run
 
 
-def _scheduler(machine: Machine, lanes: Lanes, limit: int = 1) -> Scheduler:
-    return Scheduler(machine.run_on(0), lambda name: limit, lanes=lanes, run_on=machine.run_on)
+def _scheduler(machine: Machine, lanes: ThreadAllocation, limit: int = 1) -> Scheduler:
+    return Scheduler(machine.run_on(0), lambda name: limit, allocation=lanes, run_on=machine.run_on)
 
 
 def _infer(scheduler: Scheduler, tasks: Sequence[str], rows: int = 1, seed: int = 0) -> asyncio.Task[Answer]:
@@ -160,7 +160,7 @@ def test_requests_that_wait_together_run_side_by_side() -> None:
         await asyncio.to_thread(machine.entered.acquire)
         others = [_infer(scheduler, ["probe"], seed=seed) for seed in (1, 2)]
         await asyncio.sleep(0.01)
-        assert machine.widths == [("trunk", 2)]  # all lanes are taken
+        assert machine.widths == [("trunk", 2)]  # all shares are taken
         machine.gate.set()
         await asyncio.gather(first, *others)
         await scheduler.aclose()
@@ -214,11 +214,11 @@ def test_what_can_begin_at_once_in_one_request_begins_at_once() -> None:
     st.lists(
         st.tuples(st.lists(st.sampled_from(TASK_NAMES), min_size=1, unique=True), st.integers(1, 4)), min_size=1, max_size=8
     ),
-    st.sampled_from([halving(1), halving(2), halving(5), Lanes(3), Lanes(4, (2, 1))]),
+    st.sampled_from([halving(1), halving(2), halving(5), ThreadAllocation(3), ThreadAllocation(4, (2, 1))]),
     st.integers(1, 4),
 )
 def test_answers_do_not_depend_on_the_lanes_and_no_more_are_taken_than_there_are(
-    asked: list[tuple[list[str], int]], lanes: Lanes, limit: int
+    asked: list[tuple[list[str], int]], lanes: ThreadAllocation, limit: int
 ) -> None:
     machine = Machine(seconds=0)
 
@@ -238,7 +238,7 @@ def test_answers_do_not_depend_on_the_lanes_and_no_more_are_taken_than_there_are
 def test_a_run_on_half_of_the_machine_costs_its_tenant_half() -> None:
     def clock(share: float) -> float:
         queue = FairQueue(lambda name: 1)
-        queue.push(Flow(make_plan(REPOSITORY, ["late"]), {"image": images(1)}, Call("a"), 0).start()[0])
+        queue.push(PlanExecution(make_plan(REPOSITORY, ["late"]), {"image": images(1)}, Call("a"), 0).start()[0])
         queue.charge(queue.take(), 3.0, share)
         return queue._clock["a"]
 
@@ -332,9 +332,11 @@ def test_threads_that_run_on_any_number_of_threads_get_right_answers(repository:
 
 def test_the_engine_runs_side_by_side_where_sessions_share_their_weights(repository: Repository, tmp_path: Path) -> None:
     cached = SessionStoreOptions(threads=2, provider="cpu", cache_folder=tmp_path / "cache")
-    assert EmbeddedEngine(repository, options=EngineOptions(cached))._lanes == halving(2)
-    assert EmbeddedEngine(repository, options=EngineOptions(replace(cached, cache_folder=None)))._lanes == Lanes(1)
-    assert EmbeddedEngine(repository, options=EngineOptions(cached, instances=3))._lanes == Lanes(3)
+    assert EmbeddedEngine(repository, options=EngineOptions(cached))._allocation == halving(2)
+    assert EmbeddedEngine(repository, options=EngineOptions(replace(cached, cache_folder=None)))._allocation == ThreadAllocation(
+        1
+    )
+    assert EmbeddedEngine(repository, options=EngineOptions(cached, instances=3))._allocation == ThreadAllocation(3)
     large = replace(repository, segments={name: replace(segment, macs=LARGE) for name, segment in repository.segments.items()})
 
     async def go() -> None:
