@@ -23,7 +23,7 @@ from contract.plan import make_plan
 from contract.repository import Repository, read_repository
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions.runtime import SessionStoreOptions
-from serving.process.malloc_trim import give_back_freed_memory
+from serving.process.malloc_trim import malloc_trim
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _use_separate(paths: list[Path]) -> object:
     sessions = []
     for path in paths:
         sessions.append(open_network(path, threads=1))
-        give_back_freed_memory()  # as the engine does: what optimising a network leaves free is no memory that it needs
+        malloc_trim()  # as the engine does: what optimising a network leaves free is no memory that it needs
     for session in sessions:
         (spec,) = session.get_inputs()
         dtype = np.uint8 if spec.type == "tensor(uint8)" else np.float32

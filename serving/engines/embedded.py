@@ -26,7 +26,7 @@ from serving.engines.scheduling.scheduler import MAX_QUEUE_ROWS, Scheduler
 from serving.engines.scheduling.thread_allocation import ThreadAllocation, halving
 from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
-from serving.engines.statistics import RunCounter
+from serving.engines.statistics import RunStatistics
 from serving.process.threads import to_thread
 
 
@@ -82,14 +82,14 @@ class EmbeddedEngine:
             runtime=self._runtime.name,
         )
         self._limits: Mapping[str, int] = {}
-        self._counter = RunCounter(repository.segments)
+        self._statistics = RunStatistics(repository.segments)
         self._scheduler = Scheduler(
             self._store.run,
             self._limit,
             allocation=self._allocation,
             run_on=self._run_on,
             max_queue_rows=options.max_queue_rows,
-            on_run=self._counter.add,
+            on_run=self._statistics.add,
             is_open=self._store.is_open,
             run_open=self._store.run_open,
         )
@@ -121,7 +121,7 @@ class EmbeddedEngine:
         """Let go of the sessions of these segments, and of what they have done."""
         self._segments = {name: segment for name, segment in self._segments.items() if name not in segments}
         await to_thread(self._store.close, segments)
-        self._counter.drop(segments)
+        self._statistics.drop(segments)
         self._scheduler.forget(segments)
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
@@ -142,7 +142,7 @@ class EmbeddedEngine:
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each segment has done for requests since it was loaded."""
-        return self._counter.totals()
+        return self._statistics.totals()
 
     async def refresh(self) -> None:
         """Do nothing: what ran here is counted when it has run."""

@@ -14,7 +14,7 @@ from contract.plan import ExecutionPlan
 from contract.repository.model import Repository, Segment
 from serving.engines.base import Answer, Call, SegmentRun, SegmentStatistics
 from serving.engines.scheduling.scheduler import MAX_QUEUE_ROWS, Scheduler
-from serving.engines.statistics import RunCounter
+from serving.engines.statistics import RunStatistics
 from serving.errors import EngineError
 
 
@@ -38,7 +38,7 @@ class InMemoryEngine:
         self.runs: list[SegmentRun] = []
         self.released: set[str] = set()
         self._functions = dict(functions)
-        self._counter = RunCounter(functions)
+        self._statistics = RunStatistics(functions)
         self._scheduler = Scheduler(
             self._run_segment,
             lambda name: max_batch_rows,
@@ -64,7 +64,7 @@ class InMemoryEngine:
     async def release(self, segments: Collection[str]) -> None:
         """Note in `released` that nobody will ask for these, and forget what they have done."""
         self.released.update(segments)
-        self._counter.drop(segments)
+        self._statistics.drop(segments)
         self._scheduler.forget(segments)
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
@@ -85,7 +85,7 @@ class InMemoryEngine:
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what each function has done so far."""
-        return self._counter.totals()
+        return self._statistics.totals()
 
     async def refresh(self) -> None:
         """Do nothing: what ran here is counted when it has run."""
@@ -100,7 +100,7 @@ class InMemoryEngine:
 
     def _record(self, run: SegmentRun, waits_s: Sequence[float]) -> None:
         self.runs.append(run)
-        self._counter.add(run, waits_s)
+        self._statistics.add(run, waits_s)
 
     def _run_segment(self, name: str, inputs: Sequence[Array]) -> Sequence[Array]:
         if name not in self._functions:

@@ -1,4 +1,4 @@
-"""Counts what ran, per segment."""
+"""Statistics of what ran, per segment."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ from contract.histogram import DurationCounter
 from serving.engines.base import BatchStatistics, RequestSeconds, SegmentRun, SegmentStatistics
 
 
-class RunCounter:
-    """Sums up runs by segment; safe to use from several threads."""
+class RunStatistics:
+    """Adds up runs by segment; safe to use from several threads."""
 
     def __init__(self, segments: Iterable[str]) -> None:
-        self._sums = {segment: _Sums() for segment in segments}
+        self._counters = {segment: _Counters() for segment in segments}
         self._lock = threading.Lock()
 
     def add(self, run: SegmentRun, waits_s: Sequence[float] | None = None) -> None:
         """Count `run`, which has just ended. waits_s: how long each request in it waited; None: it was one request's, as `run` says."""
         now_ms = time.time_ns() // 1_000_000
         with self._lock:
-            self._sums.setdefault(run.segment, _Sums()).add(run, (run.queue_seconds,) if waits_s is None else waits_s, now_ms)
+            self._counters.setdefault(run.segment, _Counters()).add(
+                run, (run.queue_seconds,) if waits_s is None else waits_s, now_ms
+            )
 
     def drop(self, segments: Iterable[str]) -> None:
         """Forget what these have done."""
         with self._lock:
             for segment in segments:
-                self._sums.pop(segment, None)
+                self._counters.pop(segment, None)
 
     def totals(self) -> Mapping[str, SegmentStatistics]:
-        """Return the sums of this moment."""
+        """Return the statistics of this moment."""
         with self._lock:
-            return {segment: sums.snapshot() for segment, sums in self._sums.items()}
+            return {segment: counters.snapshot() for segment, counters in self._counters.items()}
 
 
-class _Sums:
+class _Counters:
     """What becomes a SegmentStatistics; its owner holds the lock."""
 
     __slots__ = ("batches", "compute", "infer_s", "last_run_ms", "queue")

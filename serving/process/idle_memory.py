@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from serving.process.malloc_trim import give_back_freed_memory
+from serving.process.malloc_trim import malloc_trim
 from serving.process.threads import to_thread
 
 _LOOK_S = 1.0
@@ -22,7 +22,7 @@ async def give_back_in_idle_moments(is_idle: Callable[[], bool]) -> None:
         await asyncio.sleep(_LOOK_S)
         least = min(least, resident_bytes())
         if resident_bytes() - least >= _GROWN_BYTES and is_idle():
-            await to_thread(give_back_freed_memory)
+            await to_thread(malloc_trim)
             least = resident_bytes()
             await asyncio.sleep(_REST_S)
 

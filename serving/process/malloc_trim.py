@@ -8,7 +8,7 @@ import os
 _M_ARENA_MAX = -8
 
 
-def give_back_freed_memory() -> None:
+def malloc_trim() -> None:
     """Return the free pages of the heap to the system, where the C library can (glibc); others do so by themselves or not at all.
 
     ONNX Runtime frees large pieces between small ones that stay. Without this, optimising a segment keeps up to its size resident,

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from serving.process.malloc_trim import give_back_freed_memory
+from serving.process.malloc_trim import malloc_trim
 
 _LAYOUT = struct.Struct("<d?247s")
 _TIDY_AT = 8  # the place of the flag
@@ -61,7 +61,7 @@ class LongestStand:
         while True:
             time.sleep(_LOOK_S)
             if self._memory[_TIDY_AT]:
-                give_back_freed_memory()
+                malloc_trim()
                 self._memory[_TIDY_AT] = 0
 
 

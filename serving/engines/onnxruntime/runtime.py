@@ -28,7 +28,7 @@ from serving.engines.onnxruntime.session import (
 )
 from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
-from serving.process.malloc_trim import give_back_freed_memory
+from serving.process.malloc_trim import malloc_trim
 
 
 def session_store(options: SessionStoreOptions) -> SessionStore[ort.InferenceSession]:
@@ -120,5 +120,5 @@ class OnnxRuntime:
         if session is None:
             engine_options = self._engines.options(model) if self._engines is not None else None
             session = open_session(model, make_options(), self.providers, engine_options)
-            give_back_freed_memory()
+            malloc_trim()
         return session

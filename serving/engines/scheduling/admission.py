@@ -46,11 +46,11 @@ class Admission:
             raise QueueFull(own, self._limit, model=model) if own else QueueFull(total, self._limit)
         return counted
 
-    def enter(self, model: str, rows: int, holders: int = 1) -> Place:
+    def enter(self, model: str, rows: int, holders: int = 1) -> QueuePlace:
         """Let a request wait, until each of its `holders` has let go of its place. Raises QueueFull."""
         counted = self.check(model, rows)
         self._add(model, counted)
-        return Place(self, model, counted, holders)
+        return QueuePlace(self, model, counted, holders)
 
     def leave(self, model: str, counted: int) -> None:
         """Count these rows no more."""
@@ -69,7 +69,7 @@ class Admission:
             del self._rows[model]
 
 
-class Place:
+class QueuePlace:
     """One request's place in the queue, kept as long as anybody holds it. Made by `Admission.enter`."""
 
     __slots__ = ("_admission", "_counted", "_holders", "_model")

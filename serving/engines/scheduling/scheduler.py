@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from contract.dtypes import Array
 from contract.plan import ExecutionPlan
 from serving.engines.base import Answer, Call
-from serving.engines.scheduling.admission import Admission, Place
+from serving.engines.scheduling.admission import Admission, QueuePlace
 from serving.engines.scheduling.batches import BatchRunner, OnRun, Outcome, RunSegment, SegmentTimes, advance
 from serving.engines.scheduling.fair_queue import FairQueue
 from serving.engines.scheduling.inline import InlineRuns
@@ -237,7 +237,7 @@ class _Awaited:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Answer]
     arrived: float
-    place: Place
+    place: QueuePlace
     queued_s: float | None = None
 
 

@@ -14,7 +14,7 @@ from contract.errors import EspalierError, RepositoryError
 from serving.engines.sessions.failures import Failures
 from serving.engines.sessions.runtime import Runtime, SegmentFile, SessionT
 from serving.errors import EngineError, SegmentClosed, SegmentTooLarge
-from serving.process.malloc_trim import give_back_freed_memory
+from serving.process.malloc_trim import malloc_trim
 
 
 @dataclass(eq=False)
@@ -265,4 +265,4 @@ def _let_go(sessions: list[SessionT | None]) -> None:
     """Drop the last references to closed sessions; it takes milliseconds, and is for outside the lock."""
     if sessions:
         sessions.clear()
-        give_back_freed_memory()
+        malloc_trim()

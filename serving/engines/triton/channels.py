@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from serving.engines.scheduling.admission import Place
+from serving.engines.scheduling.admission import QueuePlace
 from serving.engines.triton.addresses import Address, target
 from serving.errors import DeadlineExceeded
 
@@ -81,8 +81,8 @@ class Users:
         await self._none.wait()
 
 
-class Line:
-    """A way to a set of Tritons, for inference. It never changes: another set is another line, and this one ends with its last user.
+class TritonChannel:
+    """A way to a set of Tritons, for inference. It never changes: another set is another channel, and this one ends with its last user.
 
     users: whoever needs it open. stub: the other calls of the protocol.
     """
@@ -93,7 +93,7 @@ class Line:
         self._ask: Callable[..., Any] = self.stub.ModelInfer
         self.users = Users()
 
-    async def infer(self, request: Any, timeout: float | None = None, place: Place | None = None) -> Any:
+    async def infer(self, request: Any, timeout: float | None = None, place: QueuePlace | None = None) -> Any:
         """Return the ModelInferResponse. Raises AioRpcError, and DeadlineExceeded after `timeout` seconds.
 
         place: of the request in the queue, if it has one: held until Triton has done its work, also where nobody waits for it any more.

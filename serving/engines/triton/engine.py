@@ -17,10 +17,10 @@ from contract.errors import EspalierError
 from contract.plan import ExecutionPlan
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Repository, Segment, segment_tensor
 from serving.engines.base import Answer, Call, SegmentRun, SegmentStatistics
-from serving.engines.scheduling.admission import Admission, Place
+from serving.engines.scheduling.admission import Admission, QueuePlace
 from serving.engines.scheduling.scheduler import MAX_QUEUE_ROWS
 from serving.engines.triton.addresses import Address, parse_urls
-from serving.engines.triton.channels import Line
+from serving.engines.triton.channels import TritonChannel
 from serving.engines.triton.choice import Choices, Ensemble, ensembles_of, unchanged
 from serving.engines.triton.control import TritonServer
 from serving.engines.triton.errors import said, translated
@@ -28,8 +28,8 @@ from serving.engines.triton.fleet import Fleet
 from serving.engines.triton.models import KeptModels, converge, models_of
 from serving.engines.triton.plan_requests import OF_THE_REQUEST, ask_in_chunks, run_steps
 from serving.engines.triton.rollout import Releases, roll_out, unload
-from serving.engines.triton.shared_memory_channel import SharedLines
-from serving.engines.triton.statistics import TritonSums
+from serving.engines.triton.shared_memory_channel import SharedMemoryChannels
+from serving.engines.triton.statistics import TritonStatistics
 from serving.engines.triton.wire import decode, encode, seconds_left
 from serving.errors import EngineDown, NotReady
 from serving.process.threads import to_thread
@@ -59,6 +59,15 @@ class TritonEngineOptions:
     shared_from_bytes: int | None = None
 
 
+@dataclass(frozen=True)
+class _Context:
+    """Of a request on its way: through which channel it goes, how it was asked, and its place in the queue, None: nobody waits."""
+
+    channel: TritonChannel
+    call: Call
+    place: QueuePlace | None = None
+
+
 class TritonEngine:
     """Answers from the Tritons at `urls` ("grpc://host:8001", several with commas), which serve `repository`.
 
@@ -75,10 +84,10 @@ class TritonEngine:
         self._files = KeptModels(repository, self._models.parts) if self._options.send_files else None
         self._choices = Choices(ensembles_of(repository, self._models.ensembles))
         self._segments = frozenset(repository.segments)
-        self._sums = TritonSums()
+        self._statistics = TritonStatistics()
         self._admission = Admission(self._options.max_queue_rows)
         self._fleet: Fleet | None = None
-        self._shared = SharedLines(self._options.shared_from_bytes or 0)
+        self._shared = SharedMemoryChannels(self._options.shared_from_bytes or 0)
         self._changing = asyncio.Lock()
         self._counting: asyncio.Task[None] | None = None
         self._releases = Releases(self._unload, self._options.keep_s)
@@ -143,26 +152,26 @@ class TritonEngine:
         Raises NotReady before `start`, EngineDown when no Triton answers, QueueFull, DeadlineExceeded. Cancelling it leaves to Triton what
         it works on, and asks for nothing more.
         """
-        line = self._started().line
-        if line is None:
+        channel = self._started().channel
+        if channel is None:
             raise EngineDown
         choices = self._choices
         ensemble = choices.of(plan)
         limits = [limit for limit in (call.rows_per_run, ensemble.max_rows if ensemble else 0) if limit]
         place = self._admission.enter(call.tenant, len(next(iter(inputs.values()))))
         try:
-            with line.users.one(), choices.users.one():
-                ask = partial(self._answer, line, plan, ensemble, call, place)
+            with channel.users.one(), choices.users.one():
+                ask = partial(self._answer, _Context(channel, call, place), plan, ensemble)
                 return await ask_in_chunks(plan, inputs, min(limits, default=0), ask)
         finally:
             place.let_go()
 
     def try_segment(self, segment: Segment, inputs: Sequence[Array]) -> Sequence[Array]:
         """Return what a Triton's `segment` gives on `inputs`. Raises NotReady, EngineDown, EngineError."""
-        line = self._started().line
-        if line is None:
+        channel = self._started().channel
+        if channel is None:
             raise EngineDown
-        asked = self._run_segment(line, Call(), None, segment.name, inputs, len(segment.outputs))
+        asked = self._run_segment(_Context(channel, Call()), segment.name, inputs, len(segment.outputs))
         return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
 
     def check_room(self, rows: int, call: Call) -> None:
@@ -175,16 +184,16 @@ class TritonEngine:
 
     def statistics(self) -> Mapping[str, SegmentStatistics]:
         """Return what Triton says of each segment, all Tritons together, whoever asked them; up to `statistics_s` old."""
-        return self._sums.totals(self._segments)
+        return self._statistics.totals(self._segments)
 
     async def refresh(self) -> None:
         """Ask the Tritons; of one that does not answer, what it said last is kept."""
         if self._fleet is not None:
-            await self._count(self._fleet, self._sums.update)
+            await self._count(self._fleet, self._statistics.update)
 
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes of each segment's weights, of one Triton; what it takes beside them is not known here."""
-        if self._fleet is None or self._fleet.line is None:
+        if self._fleet is None or self._fleet.channel is None:
             return {}
         return {name: segment.weight_bytes for name, segment in self._repository.segments.items()}
 
@@ -198,7 +207,7 @@ class TritonEngine:
                 gone = {*segments} - self._models.parts
                 await unload(self._fleet.servers.values(), sorted(gone))
                 self._segments -= gone
-                self._sums.forget(gone)
+                self._statistics.forget(gone)
 
     def _started(self) -> Fleet:
         if self._fleet is None:
@@ -206,7 +215,7 @@ class TritonEngine:
         return self._fleet
 
     async def _answer(
-        self, line: Line, plan: ExecutionPlan, ensemble: Ensemble | None, call: Call, place: Place, inputs: Mapping[str, Array]
+        self, context: _Context, plan: ExecutionPlan, ensemble: Ensemble | None, inputs: Mapping[str, Array]
     ) -> Answer:
         """Answer rows that go at once: by the ensemble, and if there is none or it fails, step by step.
 
@@ -214,18 +223,18 @@ class TritonEngine:
         """
         if ensemble is not None:
             try:
-                return await self._ask_ensemble(line, plan, ensemble, call, place, inputs)
+                return await self._ask_ensemble(context, plan, ensemble, inputs)
             except OF_THE_REQUEST:
                 raise
             except EspalierError as error:
                 log.warning("%s Its steps are asked for one by one.%s", error, said(error))
-        return await run_steps(plan, inputs, call, partial(self._run_segment, line, call, place))
+        return await run_steps(plan, inputs, context.call, partial(self._run_segment, context))
 
     async def _ask_ensemble(
-        self, line: Line, plan: ExecutionPlan, ensemble: Ensemble, call: Call, place: Place, inputs: Mapping[str, Array]
+        self, context: _Context, plan: ExecutionPlan, ensemble: Ensemble, inputs: Mapping[str, Array]
     ) -> Answer:
         sent = {name: inputs[name] for name in plan.inputs}
-        outputs = await self._ask(line, ensemble.name, sent, list(plan.outputs), call, place)
+        outputs = await self._ask(context, ensemble.name, sent, list(plan.outputs))
         rows = len(next(iter(sent.values())))
         # What Triton did, by the plan; how long it took, it does not say with the answer.
         return Answer(outputs, tuple(SegmentRun(step.segment, rows * len(step.inputs), 0.0) for step in plan.steps))
@@ -237,7 +246,7 @@ class TritonEngine:
         async with self._changing:
             if models is not self._models:  # meanwhile something was deployed
                 await converge(server, self._models, models, self._files)
-            self._sums.begin(server.address, await server.statistics())
+            self._statistics.begin(server.address, await server.statistics())
             if self._options.shared_from_bytes is not None:
                 await self._shared.join(server.address)
             enter()
@@ -248,28 +257,27 @@ class TritonEngine:
             await asyncio.sleep(self._options.statistics_s)
 
     def _begin_new(self, address: Address, response: object) -> None:
-        self._sums.begin(address, response, afresh=False)
+        self._statistics.begin(address, response, afresh=False)
 
     async def _count(self, fleet: Fleet, take: Callable[[Address, object], None]) -> None:
         for address, server in fleet.servers.items():
             with contextlib.suppress(EspalierError):  # it has gone: what it said last is kept
                 take(address, await server.statistics())
 
-    async def _run_segment(
-        self, line: Line, call: Call, place: Place | None, name: str, arrays: Sequence[Array], outputs: int
-    ) -> Sequence[Array]:
+    async def _run_segment(self, context: _Context, name: str, arrays: Sequence[Array], outputs: int) -> Sequence[Array]:
         inputs = {segment_tensor(SEGMENT_INPUT, index): array for index, array in enumerate(arrays)}
         names = [segment_tensor(SEGMENT_OUTPUT, index) for index in range(outputs)]
-        return list((await self._ask(line, name, inputs, names, call, place)).values())
+        return list((await self._ask(context, name, inputs, names)).values())
 
     async def _ask(
-        self, line: Line, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], call: Call, place: Place | None
+        self, context: _Context, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]
     ) -> Mapping[str, Array]:
+        call, place = context.call, context.place
         try:
             response = await self._shared.infer(model, inputs, outputs, call, place)
             if response is None:
                 left_s = seconds_left(call)
-                response = await line.infer(encode(model, inputs, outputs, call, left_s), left_s, place)
+                response = await context.channel.infer(encode(model, inputs, outputs, call, left_s), left_s, place)
         except grpc.aio.AioRpcError as error:
             raise translated(error, model) from error
         return decode(response, model, outputs, len(next(iter(inputs.values()))))

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from contract.errors import EspalierError, RepositoryError
 from serving.engines.triton.addresses import Address, resolve
-from serving.engines.triton.channels import Line
+from serving.engines.triton.channels import TritonChannel
 from serving.engines.triton.control import TritonServer
 from serving.engines.triton.errors import TritonUnreachable, most_telling, said
 
@@ -24,7 +24,7 @@ class Fleet:
 
     admit(server, enter): has `server` serve what it should, then calls `enter`; raises EspalierError. leave(address): one that has
     entered is left out. Used from one event loop.
-    line: the way to all servers that have been admitted and answer; None when there are none.
+    channel: the way to all servers that have been admitted and answer; None when there are none.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Fleet:
         self._watches: dict[Address, asyncio.Task[None]] = {}
         self._problems: dict[Address, EspalierError] = {}
         self._resolving: asyncio.Task[None] | None = None
-        self._ending: set[asyncio.Task[None]] = set()  # lines that are still in use
+        self._ending: set[asyncio.Task[None]] = set()  # channels that are still in use
         self._is_closing = False
         self._news = asyncio.Event()
-        self.line: Line | None = None
+        self.channel: TritonChannel | None = None
 
     @property
     def servers(self) -> Mapping[Address, TritonServer]:
@@ -153,8 +153,8 @@ class Fleet:
             self._renew()
 
     def _renew(self) -> None:
-        """Make the line that leads to the servers of now; the old one ends with its last request."""
-        old, self.line = self.line, Line(self._servers) if self._servers and not self._is_closing else None
+        """Make the channel that leads to the servers of now; the old one ends with its last request."""
+        old, self.channel = self.channel, TritonChannel(self._servers) if self._servers and not self._is_closing else None
         if old is not None:
             ending = asyncio.create_task(old.aclose())
             self._ending.add(ending)

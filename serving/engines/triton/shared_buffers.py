@@ -1,4 +1,4 @@
-"""Memory that a Triton on this host can read, too: POSIX shared memory in slabs, each for the inputs of one request at a time."""
+"""Memory that a Triton on this host can read, too: POSIX shared memory in buffers, each for the inputs of one request at a time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from contract.dtypes import Array
 
 PREFIX = "espalier-inputs-"
 MOST_BYTES = 256 << 20  # for each Triton
-_MOST_SLABS = 64
+_MOST_BUFFERS = 64
 SMALLEST_BYTES = 256 << 10
 _ALIGNMENT = 64  # of tensors: whoever computes on them in place may want it
 _FOLDER = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
-class Place:
+class SharedTensor:
     """Where a tensor lies: `byte_size` bytes at `offset` in the region of that name."""
 
     region: str
@@ -31,7 +31,7 @@ class Place:
     byte_size: int
 
 
-class Slab:
+class SharedBuffer:
     """`byte_size` bytes of shared memory under `name`, which no other has. Raises OSError where there are not so many.
 
     Its file is locked as long as this process lives, by which others know whether it is still of use.
@@ -52,7 +52,7 @@ class Slab:
         """Return its name as shm_open takes it."""
         return f"/{self.name}"
 
-    def write(self, arrays: Mapping[str, Array]) -> dict[str, Place]:
+    def write(self, arrays: Mapping[str, Array]) -> dict[str, SharedTensor]:
         """Write `arrays` (no BYTES), which take `space(arrays)` bytes, and return where they lie. Raises OSError."""
         places = {}
         end = 0
@@ -60,7 +60,7 @@ class Slab:
             data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
             if os.pwrite(self._file, data.data, end) != data.nbytes:
                 raise OSError("shared memory was written in part only")
-            places[name] = Place(self.name, end, data.nbytes)
+            places[name] = SharedTensor(self.name, end, data.nbytes)
             end += _aligned(data.nbytes)
         return places
 
@@ -69,77 +69,77 @@ class Slab:
         self._remove()
 
 
-class Slabs:
-    """The slabs that one Triton knows, and how many more it may know: `most_bytes` together.
+class SharedBuffers:
+    """The buffers that one Triton knows, and how many more it may know: `most_bytes` together.
 
-    A slab that may still be read is never written again: it is retired, and given up when Triton lets it go.
+    A buffer that may still be read is never written again: it is retired, and given up when Triton lets it go.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
-        self._known: set[Slab] = set()
-        self._free: list[Slab] = []
-        self.retired: list[Slab] = []
-        self.wanted = 0  # bytes, of the largest slab that was lacking
+        self._known: set[SharedBuffer] = set()
+        self._free: list[SharedBuffer] = []
+        self.retired: list[SharedBuffer] = []
+        self.wanted = 0  # bytes, of the largest buffer that was lacking
 
     @property
-    def known(self) -> frozenset[Slab]:
+    def known(self) -> frozenset[SharedBuffer]:
         """Return all, in use or not."""
         return frozenset(self._known)
 
-    def take(self, byte_size: int) -> Slab | None:
-        """Return the smallest free slab of at least `byte_size` bytes; where there is none, None, and it is wanted."""
-        fitting = [slab for slab in self._free if slab.byte_size >= byte_size]
+    def take(self, byte_size: int) -> SharedBuffer | None:
+        """Return the smallest free buffer of at least `byte_size` bytes; where there is none, None, and it is wanted."""
+        fitting = [buffer for buffer in self._free if buffer.byte_size >= byte_size]
         if not fitting:
-            self.wanted = max(self.wanted, _slab_size(byte_size))
+            self.wanted = max(self.wanted, _buffer_size(byte_size))
             return None
-        slab = min(fitting, key=lambda slab: slab.byte_size)
-        self._free.remove(slab)
-        return slab
+        buffer = min(fitting, key=lambda buffer: buffer.byte_size)
+        self._free.remove(buffer)
+        return buffer
 
-    def put(self, slab: Slab) -> None:
-        """Take a slab, new or taken before, that nobody reads."""
-        self._known.add(slab)
-        self._free.append(slab)
+    def put(self, buffer: SharedBuffer) -> None:
+        """Take a buffer, new or taken before, that nobody reads."""
+        self._known.add(buffer)
+        self._free.append(buffer)
 
-    def retire(self, slab: Slab) -> None:
+    def retire(self, buffer: SharedBuffer) -> None:
         """Take one that Triton may still read."""
-        self.retired.append(slab)
+        self.retired.append(buffer)
 
-    def forget(self, slab: Slab) -> None:
-        """Give up a retired slab, which Triton has let go."""
-        self.retired.remove(slab)
-        self._known.remove(slab)
-        slab.close()
+    def forget(self, buffer: SharedBuffer) -> None:
+        """Give up a retired buffer, which Triton has let go."""
+        self.retired.remove(buffer)
+        self._known.remove(buffer)
+        buffer.close()
 
     def make_room(self, byte_size: int) -> None:
-        """Retire free slabs of less than `byte_size` bytes, as many as it takes for one of that size; none where all are not enough."""
-        smaller = sorted((slab for slab in self._free if slab.byte_size < byte_size), key=lambda slab: slab.byte_size)
+        """Retire free buffers of less than `byte_size` bytes, as many as it takes for one of that size; none where all are not enough."""
+        smaller = sorted((buffer for buffer in self._free if buffer.byte_size < byte_size), key=lambda buffer: buffer.byte_size)
         enough = next((count for count in range(len(smaller) + 1) if self._fits(byte_size, {*smaller[:count]})), 0)
-        for slab in smaller[:enough]:
-            self._free.remove(slab)
-            self.retire(slab)
+        for buffer in smaller[:enough]:
+            self._free.remove(buffer)
+            self.retire(buffer)
 
     def stop_growing(self) -> None:
         """Have no more memory than now."""
-        self._most_bytes = sum(slab.byte_size for slab in self._known)
+        self._most_bytes = sum(buffer.byte_size for buffer in self._known)
 
     def has_room(self, byte_size: int) -> bool:
-        """Whether there may be one more slab, of `byte_size` bytes."""
+        """Whether there may be one more buffer, of `byte_size` bytes."""
         return self._fits(byte_size, set())
 
-    def _fits(self, byte_size: int, without: set[Slab]) -> bool:
+    def _fits(self, byte_size: int, without: set[SharedBuffer]) -> bool:
         left = self._known - without
-        return len(left) < _MOST_SLABS and sum(slab.byte_size for slab in left) + byte_size <= self._most_bytes
+        return len(left) < _MOST_BUFFERS and sum(buffer.byte_size for buffer in left) + byte_size <= self._most_bytes
 
 
 def space(arrays: Iterable[Array]) -> int:
-    """Return how many bytes of a slab `arrays` take."""
+    """Return how many bytes of a buffer `arrays` take."""
     return sum(_aligned(array.nbytes) for array in arrays)
 
 
 def is_abandoned(name: str) -> bool:
-    """Whether the process is gone that made the slab `name`."""
+    """Whether the process is gone that made the buffer `name`."""
     try:
         file = os.open(_FOLDER / name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -157,7 +157,7 @@ def is_abandoned(name: str) -> bool:
 
 
 def remove_abandoned() -> None:
-    """Delete the slabs of processes that were killed."""
+    """Delete the buffers of processes that were killed."""
     for file in _FOLDER.glob(f"{PREFIX}*"):
         if is_abandoned(file.name):
             file.unlink(missing_ok=True)
@@ -168,7 +168,7 @@ def _remove(path: Path, file: int) -> None:
     os.close(file)
 
 
-def _slab_size(byte_size: int) -> int:
+def _buffer_size(byte_size: int) -> int:
     return max(SMALLEST_BYTES, 1 << (byte_size - 1).bit_length())
 
 

@@ -44,7 +44,7 @@ class _Counts:
         return _Counts(numbers, batches, last_run_ms if numbers["runs"] else 0)
 
 
-class TritonSums:
+class TritonStatistics:
     """Adds up, for each server and model, what has come since `begin`. Callable from any thread."""
 
     def __init__(self) -> None:

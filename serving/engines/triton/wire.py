@@ -12,7 +12,7 @@ from contract.dtypes import Array, dtype_name
 from contract.errors import InvalidRequest
 from contract.tensors import from_bytes, to_bytes
 from serving.engines.base import Call
-from serving.engines.triton.shared_buffers import Place
+from serving.engines.triton.shared_buffers import SharedTensor
 from serving.errors import DeadlineExceeded, EngineError
 
 _pb: Any = service_pb2
@@ -24,7 +24,7 @@ def encode(
     outputs: Sequence[str],
     call: Call,
     left_s: float | None,
-    places: Mapping[str, Place] | None = None,
+    places: Mapping[str, SharedTensor] | None = None,
 ) -> Any:
     """Return the ModelInferRequest that asks `model` for `outputs` alone. left_s: of the request's time; None: it has all the time.
 
@@ -48,7 +48,7 @@ def encode(
     return message
 
 
-def _refer(tensor: Any, place: Place) -> None:
+def _refer(tensor: Any, place: SharedTensor) -> None:
     tensor.parameters["shared_memory_region"].string_param = place.region
     tensor.parameters["shared_memory_offset"].int64_param = place.offset
     tensor.parameters["shared_memory_byte_size"].int64_param = place.byte_size

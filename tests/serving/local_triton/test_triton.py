@@ -20,7 +20,7 @@ from contract.repository import ALL_TASKS, Repository
 from serving.engines.base import Call
 from serving.engines.triton.addresses import parse_urls
 from serving.engines.triton.engine import TritonEngine, TritonEngineOptions
-from serving.engines.triton.shared_memory_channel import SharedLine
+from serving.engines.triton.shared_memory_channel import SharedMemoryChannel
 from serving.engines.triton.wire import decode
 from serving.lifecycle import served_part
 from serving.local_triton.command import TritonOptions
@@ -330,7 +330,7 @@ def test_what_fits_into_shared_memory_goes_there_and_strings_go_with_the_message
     outputs = [name.replace("in_", "out_") for name in inputs]
 
     async def work() -> None:
-        line = SharedLine(parse_urls(served.triton.grpc_url)[0], from_bytes=1)
+        line = SharedMemoryChannel(parse_urls(served.triton.grpc_url)[0], from_bytes=1)
         await line.start()
         response = await line.infer(KINDS, inputs, outputs, Call())
         for name, values in decode(response, KINDS, outputs, 2).items():

@@ -22,7 +22,7 @@ from contract.repository.config import ALL_TASKS
 from contract.repository.model import Repository, Step, Task
 from serving.engines.base import SegmentRun
 from serving.engines.in_memory import InMemoryEngine
-from serving.engines.statistics import RunCounter
+from serving.engines.statistics import RunStatistics
 from serving.errors import NotAnImage
 from serving.observe.events import Silent
 from serving.observe.families import cumulative
@@ -140,7 +140,7 @@ def test_failures_are_counted_by_reason() -> None:
 
 
 def test_nothing_is_lost_between_threads() -> None:
-    requests, runs = RequestCounter(), RunCounter(["trunk"])
+    requests, runs = RequestCounter(), RunStatistics(["trunk"])
 
     def work() -> None:
         for _ in range(2000):
@@ -164,7 +164,7 @@ def test_nothing_is_lost_between_threads() -> None:
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1), st.lists(st.floats(0, 1), min_size=1, max_size=3)), max_size=20))
 def test_runs_are_summed_by_rows_and_waits_by_request(added: list[tuple[int, float, list[float]]]) -> None:
-    counter = RunCounter([])
+    counter = RunStatistics([])
     for rows, seconds, waits in added:
         counter.add(SegmentRun("s", rows, seconds), waits)
     if not added:

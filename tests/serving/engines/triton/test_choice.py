@@ -31,7 +31,7 @@ from serving.engines.triton.errors import (
     translated_control,
 )
 from serving.engines.triton.models import models_of, wiring
-from serving.engines.triton.statistics import TritonSums
+from serving.engines.triton.statistics import TritonStatistics
 from serving.errors import DeadlineExceeded, EngineDown, EngineError, QueueFull
 from serving.protocol.status import wire_codes
 from tests.serving.nets import LAYERS, MAX_ROWS, TASK_NAMES, make_repository, make_task
@@ -227,7 +227,7 @@ def statistics(**models: dict[int, int]) -> object:
 
 
 def test_statistics_of_several_tritons_add_up_from_when_they_were_met() -> None:
-    sums, names = TritonSums(), frozenset({"trunk", "mid"})
+    sums, names = TritonStatistics(), frozenset({"trunk", "mid"})
     sums.begin("a", statistics(trunk={1: 5}))  # warm-up, and what others had asked for
     sums.begin("b", statistics(trunk={1: 1}))
     sums.update("a", statistics(trunk={1: 5, 4: 2}, late={1: 1}))
@@ -246,7 +246,7 @@ def test_statistics_of_several_tritons_add_up_from_when_they_were_met() -> None:
 
 
 def test_a_triton_that_has_started_again_takes_nothing_away() -> None:
-    sums, names = TritonSums(), frozenset({"trunk", "new"})
+    sums, names = TritonStatistics(), frozenset({"trunk", "new"})
     sums.begin("a", statistics(trunk={1: 1}))
     sums.update("a", statistics(trunk={1: 8}))
     sums.begin("a", statistics(trunk={1: 1}))
@@ -258,7 +258,7 @@ def test_a_triton_that_has_started_again_takes_nothing_away() -> None:
 
 
 def test_a_model_that_was_unloaded_is_forgotten_and_counts_from_nought_when_it_is_back() -> None:
-    sums, names = TritonSums(), frozenset({"trunk", "mid"})
+    sums, names = TritonStatistics(), frozenset({"trunk", "mid"})
     sums.begin("a", statistics(trunk={1: 5}, mid={1: 5}))
     sums.update("a", statistics(trunk={1: 8}, mid={1: 9}))
     sums.begin("a", statistics(trunk={1: 0}, mid={1: 0}))

@@ -20,7 +20,7 @@ from contract.plan import ExecutionPlan, make_plan
 from contract.repository import ALL_TASKS, Repository
 from serving.engines.base import Call
 from serving.engines.triton.addresses import Address
-from serving.engines.triton.channels import Line
+from serving.engines.triton.channels import TritonChannel
 from serving.engines.triton.control import TritonServer
 from serving.engines.triton.engine import TritonEngine, TritonEngineOptions
 from serving.engines.triton.errors import TritonUnreachable
@@ -80,7 +80,7 @@ def test_all_down_is_said_at_once_and_forgotten_when_one_is_back(own: Repository
         held.set()
         triton.held.clear()
         triton.start()  # empty, as it loads what it is told
-        await eventually(lambda: engine._fleet.line is not None)  # type: ignore[union-attr]
+        await eventually(lambda: engine._fleet.channel is not None)  # type: ignore[union-attr]
         check(await ask(engine, own, *TASK_NAMES), *TASK_NAMES)
 
     with StandIn(own.path) as triton:
@@ -154,7 +154,7 @@ def test_a_large_request_is_tried_again_elsewhere_too(repository: Repository) ->
     """gRPC sends again what it has kept, by default 256 kB."""
 
     async def work() -> None:
-        line = Line([Address("127.0.0.1", one.port) for one in (refusing, well)])
+        line = TritonChannel([Address("127.0.0.1", one.port) for one in (refusing, well)])
         request = encode("late", {"image": images(2)}, ["late"], Call(), None)
         request.id = "x" * 3_000_000
         for _ in range(4):
@@ -212,7 +212,7 @@ def test_behind_our_own_front(repository: Repository, server: BackgroundServer) 
             assert [ask_http(front, "late").outputs, ask_grpc(front, ALL_TASKS).outputs] == [("late",), tuple(sorted(TASK_NAMES))]
             assert ask_http(front, "late", timeout=1).status == 504
             behind.__exit__(None, None, None)
-            wait_for(lambda: engine._fleet.line is None)  # type: ignore[union-attr]
+            wait_for(lambda: engine._fleet.channel is None)  # type: ignore[union-attr]
             by_http, by_grpc = ask_http(front), ask_grpc(front)
             assert (by_http.status, by_http.headers["retry-after"]) == (503, "1")
             assert (by_grpc.status, by_grpc.headers["retry-after"]) == ("UNAVAILABLE", "1")

@@ -1,4 +1,4 @@
-"""Slabs of shared memory: who has one, when it may be written again, and what is left of those who were killed."""
+"""SharedBuffers of shared memory: who has one, when it may be written again, and what is left of those who were killed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.engines.triton.shared_buffers import PREFIX, Slab, Slabs, is_abandoned, remove_abandoned, space
+from serving.engines.triton.shared_buffers import PREFIX, SharedBuffer, SharedBuffers, is_abandoned, remove_abandoned, space
 
 SHARED = Path("/dev/shm")
 KB = 1 << 10
-MADE = f"from serving.engines.triton.shared_buffers import Slab; slab = Slab({256 * KB}); print(slab.name, flush=True); input()"
+MADE = (
+    f"from serving.engines.triton.shared_buffers import SharedBuffer as B; b = B({256 * KB}); print(b.name, flush=True); input()"
+)
 
 
 def files() -> set[str]:
@@ -34,24 +36,24 @@ def test_arrays_are_where_it_says_whatever_their_kind_and_order() -> None:
         "half": np.arange(3, dtype=np.float16),
         "none": np.empty((0, 3), np.float32),
     }
-    slab = Slab(256 * KB)
-    places = slab.write(arrays)
-    memory = (SHARED / slab.key.lstrip("/")).read_bytes()
+    buffer = SharedBuffer(256 * KB)
+    places = buffer.write(arrays)
+    memory = (SHARED / buffer.key.lstrip("/")).read_bytes()
     for name, array in arrays.items():
         place = places[name]
         little = array.dtype.newbyteorder("<")
         found = np.frombuffer(memory[place.offset : place.offset + place.byte_size], little).reshape(array.shape)
         np.testing.assert_array_equal(found, array)
-        assert place.region == slab.name
+        assert place.region == buffer.name
         assert place.offset % 64 == 0
         assert place.offset + place.byte_size <= space(arrays.values())
-    slab.close()
-    assert slab.name not in files()
+    buffer.close()
+    assert buffer.name not in files()
 
 
 def test_what_does_not_fit_into_memory_is_refused_and_leaves_nothing() -> None:
     with pytest.raises(OSError, match=r"No space left|Cannot allocate|File too large"):
-        Slab(1 << 50)
+        SharedBuffer(1 << 50)
     assert files() == set()
 
 
@@ -63,53 +65,53 @@ ACTIONS = st.lists(st.tuples(st.sampled_from(["take", "put", "retire", "forget"]
 @given(ACTIONS)
 def test_a_slab_has_one_user_at_a_time_and_none_once_it_is_retired(actions: list[tuple[str, int]]) -> None:
     most = 3000 * KB
-    slabs, used, retired = Slabs(most), [], set()
+    buffers, used, retired = SharedBuffers(most), [], set()
     for action, number in actions:
         if action == "take":
-            slab = slabs.take(number)
-            if slab is None:
-                assert slabs.wanted >= number
-                slabs.make_room(slabs.wanted)
-                if slabs.has_room(slabs.wanted):
-                    slabs.put(Slab(slabs.wanted))
-                slabs.wanted = 0
+            buffer = buffers.take(number)
+            if buffer is None:
+                assert buffers.wanted >= number
+                buffers.make_room(buffers.wanted)
+                if buffers.has_room(buffers.wanted):
+                    buffers.put(SharedBuffer(buffers.wanted))
+                buffers.wanted = 0
             else:
-                assert slab.byte_size >= number
-                assert slab not in used
-                assert slab.name not in retired
-                used.append(slab)
-        elif action == "forget" and slabs.retired:
-            slabs.forget(slabs.retired[number % len(slabs.retired)])
+                assert buffer.byte_size >= number
+                assert buffer not in used
+                assert buffer.name not in retired
+                used.append(buffer)
+        elif action == "forget" and buffers.retired:
+            buffers.forget(buffers.retired[number % len(buffers.retired)])
         elif action in ("put", "retire") and used:
-            slab = used.pop(number % len(used))
-            (slabs.put if action == "put" else slabs.retire)(slab)
-        retired |= {slab.name for slab in slabs.retired}
-        assert sum(slab.byte_size for slab in slabs.known) <= most
-        assert files() == {slab.name for slab in slabs.known}
-        assert not {slab.name for slab in used} & retired
-    for slab in slabs.known:
-        slab.close()
+            buffer = used.pop(number % len(used))
+            (buffers.put if action == "put" else buffers.retire)(buffer)
+        retired |= {buffer.name for buffer in buffers.retired}
+        assert sum(buffer.byte_size for buffer in buffers.known) <= most
+        assert files() == {buffer.name for buffer in buffers.known}
+        assert not {buffer.name for buffer in used} & retired
+    for buffer in buffers.known:
+        buffer.close()
 
 
 def test_small_slabs_give_way_to_a_larger_one_but_only_as_many_as_it_takes() -> None:
-    slabs = Slabs(1024 * KB)
+    buffers = SharedBuffers(1024 * KB)
     for _ in range(4):
-        assert slabs.has_room(256 * KB)
-        slabs.put(Slab(256 * KB))
-    used = slabs.take(1)
-    assert not slabs.has_room(256 * KB)
-    slabs.make_room(512 * KB)
-    assert len(slabs.retired) == 2
-    slabs.make_room(1024 * KB)
-    assert len(slabs.retired) == 2  # the one in use is in the way, so that the others may as well stay
-    assert used not in slabs.retired
-    for slab in slabs.known:
-        slab.close()
+        assert buffers.has_room(256 * KB)
+        buffers.put(SharedBuffer(256 * KB))
+    used = buffers.take(1)
+    assert not buffers.has_room(256 * KB)
+    buffers.make_room(512 * KB)
+    assert len(buffers.retired) == 2
+    buffers.make_room(1024 * KB)
+    assert len(buffers.retired) == 2  # the one in use is in the way, so that the others may as well stay
+    assert used not in buffers.retired
+    for buffer in buffers.known:
+        buffer.close()
 
 
 @pytest.mark.slow
 def test_slabs_of_the_killed_are_removed_and_those_of_the_living_are_not() -> None:
-    mine = Slab(256 * KB)
+    mine = SharedBuffer(256 * KB)
     with subprocess.Popen([sys.executable, "-c", MADE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         name = other.stdout.readline().strip()

@@ -15,8 +15,8 @@ import pytest
 from contract.repository import Repository
 from serving.engines.triton.addresses import Address
 from serving.engines.triton.engine import TritonEngine, TritonEngineOptions
-from serving.engines.triton.shared_buffers import PREFIX, Slab
-from serving.engines.triton.shared_memory_channel import SharedLines
+from serving.engines.triton.shared_buffers import PREFIX, SharedBuffer
+from serving.engines.triton.shared_memory_channel import SharedMemoryChannels
 from serving.errors import DeadlineExceeded, EngineDown
 from serving.server import BackgroundServer
 from tests.serving.engines.triton.engine_on_stand_in import ask, check, eventually, started
@@ -232,7 +232,7 @@ def test_a_triton_elsewhere_is_used_over_the_wire_and_one_here_is_not(
 
 def test_it_is_said_once_that_a_triton_has_no_memory_in_common(repository: Repository, caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
-        lines = SharedLines()
+        lines = SharedMemoryChannels()
         for _ in range(2):
             await lines.join(Address("127.0.0.1", elsewhere.port))
             lines.leave(Address("127.0.0.1", elsewhere.port))
@@ -249,7 +249,7 @@ def test_it_is_said_once_that_a_triton_has_no_memory_in_common(repository: Repos
 def test_what_a_killed_process_has_left_is_taken_from_triton(triton: Sharing, repository: Repository) -> None:
     abandoned = f"{PREFIX}{os.getpid()}-abandoned"
     Path("/dev/shm", abandoned).write_bytes(b"what nobody has locked")
-    living, not_ours = Slab(1), f"somebody-elses-{os.getpid()}"
+    living, not_ours = SharedBuffer(1), f"somebody-elses-{os.getpid()}"
     triton.regions.update(dict.fromkeys((abandoned, living.name, not_ours)))  # type: ignore[arg-type]
 
     async def work(engine: TritonEngine) -> None:
