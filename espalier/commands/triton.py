@@ -56,8 +56,7 @@ def up(
     from serving.catalog import Catalog
     from serving.local_triton.command import TritonOptions, docker_command
     from serving.local_triton.environment import set_up
-    from serving.local_triton.local import LocalTriton
-    from serving.local_triton.supervise import Signalled, run_until_signalled
+    from serving.local_triton.local import LocalTriton, Signalled, run_until_signalled
 
     if load and model_control is not ModelControl.explicit:
         raise typer.BadParameter("it goes with --model-control explicit only", param_hint="--load")

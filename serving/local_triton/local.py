@@ -1,4 +1,4 @@
-"""A Triton server as a process of this machine: started, waited for, stopped."""
+"""A Triton server as a process of this machine: started, waited for, stopped, or kept in the foreground until a signal ends it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from serving.local_triton import onnx_backend
 from serving.local_triton.command import Ports, TritonOptions, local_command
@@ -37,6 +38,8 @@ _CAUSES = (
 )
 # Asks the kernel to end this process with the one that started it, however that one ends, and becomes tritonserver.
 _LAUNCHER = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 Log = Callable[[str], None]
 
@@ -187,6 +190,48 @@ def local_triton(
         yield triton
     finally:
         triton.stop()
+
+
+class Signalled(BaseException):
+    """A signal has come; like KeyboardInterrupt no error, so that nothing on the way takes it for one."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def signals_raise() -> Iterator[None]:
+    """Let SIGTERM and SIGINT raise Signalled in the main thread, from which this must be called."""
+
+    def raise_signalled(number: int, frame: FrameType | None) -> None:
+        raise Signalled(number)
+
+    before = {number: signal.signal(number, raise_signalled) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_until_signalled(triton: LocalTriton, ready: Callable[[], None]) -> None:
+    """Start `triton`, call `ready`, and wait until a signal stops it, after which what is in flight is finished.
+
+    A signal before it is ready, and a second one, end it at once and are raised as Signalled. Raises TritonFailed when it ends by
+    itself: it is not started again, because why it ended is for a person to find out; systemd and Kubernetes restart what should be.
+    """
+    with signals_raise():
+        triton.start()
+        try:
+            ready()
+            code = triton.wait()
+        except Signalled:
+            triton.stop()
+            return
+        finally:
+            triton.kill()
+        raise TritonFailed(f"ended by itself (exit code {code})", triton.cause())
 
 
 def lay_out_backends(folder: Path, environment: TritonEnvironment) -> None:
