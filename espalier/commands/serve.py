@@ -217,11 +217,11 @@ def serve(
 
 def _cache_folder() -> Path | None:
     """Return where optimised segments, and what was learnt, are kept; None, and a line that says why, where they cannot be."""
-    from serving.engines.onnxruntime.segment_cache import NoCacheFolder, default_cache_folder
+    from serving.engines.onnxruntime.segment_cache import NoSegmentCache, default_cache_folder
 
     try:
         return default_cache_folder()
-    except NoCacheFolder as error:
+    except NoSegmentCache as error:
         logging.getLogger(__name__).warning(
             "Nothing is kept for the next start, because %s; let XDG_CACHE_HOME name a folder of this user's, or give "
             "--no-segment-cache.",

@@ -27,7 +27,7 @@ class Device:
     number: int = 0
 
 
-class DeviceTensor:
+class _DeviceTensor:
     """What a session gave, on its device. session: kept, because the memory is from its allocator."""
 
     def __init__(self, value: ort.OrtValue, session: ort.InferenceSession) -> None:
@@ -57,7 +57,7 @@ class DeviceRows:
 
     __slots__ = ("start", "stop", "tensor")
 
-    def __init__(self, tensor: DeviceTensor, start: int, stop: int) -> None:
+    def __init__(self, tensor: _DeviceTensor, start: int, stop: int) -> None:
         self.tensor = tensor
         self.start = start
         self.stop = stop
@@ -102,7 +102,7 @@ def is_on_device(rows: object) -> TypeGuard[DeviceRows]:
 
 def whole(value: ort.OrtValue, session: ort.InferenceSession) -> Array:
     """Return all rows of what `session` gave; the engine passes them on as if they were an array."""
-    tensor = DeviceTensor(value, session)
+    tensor = _DeviceTensor(value, session)
     return cast(Array, DeviceRows(tensor, 0, tensor.shape[0]))
 
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 from serving.local_triton.environment import TritonEnvironment
 
-CONTAINER = "nvcr.io/nvidia/tritonserver:24.10-py3"
-DEFAULT_PORTS = (8000, 8001, 8002)  # Triton's own, for HTTP, gRPC and metrics
+_CONTAINER = "nvcr.io/nvidia/tritonserver:24.10-py3"
+_DEFAULT_PORTS = (8000, 8001, 8002)  # Triton's own, for HTTP, gRPC and metrics
 ModelControl = Literal["none", "explicit", "poll"]
 
 
@@ -43,7 +43,7 @@ class Ports:
     metrics: int
 
 
-def server_arguments(repository: Path | str, options: TritonOptions) -> list[str]:
+def _server_arguments(repository: Path | str, options: TritonOptions) -> list[str]:
     """Return the arguments that a local Triton and the container have in common."""
     return [
         f"--model-repository={repository}",
@@ -60,7 +60,7 @@ def local_command(
     """Return the command that starts Triton here, on the loopback. regions: begins the names of its shared memory regions."""
     return [
         str(environment.server),
-        *server_arguments(repository, options),
+        *_server_arguments(repository, options),
         f"--backend-directory={backends}",
         f"--backend-config=python,shm-region-prefix-name={regions}",
         *(f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")),
@@ -72,20 +72,20 @@ def local_command(
     ]
 
 
-def docker_command(repository: Path, options: TritonOptions, ports: Sequence[int] = DEFAULT_PORTS) -> str:
+def docker_command(repository: Path, options: TritonOptions, ports: Sequence[int] = _DEFAULT_PORTS) -> str:
     """Return the command that serves the same repository with NVIDIA's container, whose ONNX Runtime backend is the native one.
 
     The folder above is mounted: a change of the repository puts another folder in its place, which a mount of the folder itself
     would not see. One pool of threads for all models: pools of their own take the cores from each other.
     """
     repository = repository.resolve()
-    publish = [word for outer, inner in zip(ports, DEFAULT_PORTS, strict=True) for word in ("-p", f"127.0.0.1:{outer}:{inner}")]
+    publish = [word for outer, inner in zip(ports, _DEFAULT_PORTS, strict=True) for word in ("-p", f"127.0.0.1:{outer}:{inner}")]
     pool = ["enable-global-threadpool=1", f"intra_op_thread_count={options.threads or 0}", "inter_op_thread_count=1"]
     return shlex.join(
         [
             *("docker", "run", "--rm", *publish),
-            *("-v", f"{repository.parent}:/models:ro", CONTAINER, "tritonserver"),
-            *server_arguments(f"/models/{repository.name}", options),
+            *("-v", f"{repository.parent}:/models:ro", _CONTAINER, "tritonserver"),
+            *_server_arguments(f"/models/{repository.name}", options),
             *(f"--backend-config=onnxruntime,{setting}" for setting in pool),
         ]
     )

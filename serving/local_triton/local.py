@@ -26,7 +26,7 @@ from serving.local_triton.environment import TritonEnvironment, set_up
 from serving.local_triton.errors import NoSuchRepository, TritonFailed
 from serving.process.sockets import listening_socket
 
-HOST = "127.0.0.1"
+_HOST = "127.0.0.1"
 _POLL_S = 0.05
 _LAST_LINES = 400
 # In Triton's log, the first of these to be found says why it did not start. What is quoted has its line breaks written as \n.
@@ -41,7 +41,7 @@ _LAUNCHER = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sy
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-Log = Callable[[str], None]
+_Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class LocalTriton:
         repository: Path,
         options: TritonOptions | None = None,
         environment: TritonEnvironment | None = None,
-        log: Log = lambda line: None,
+        log: _Log = lambda line: None,
     ) -> None:
         self._repository = Path(repository)
         self._options = options or TritonOptions()
@@ -80,7 +80,7 @@ class LocalTriton:
     @property
     def addresses(self) -> Addresses:
         """Return where it listens, once it is started."""
-        return Addresses(*(f"{HOST}:{port}" for port in (self._ports.http, self._ports.grpc, self._ports.metrics)))
+        return Addresses(*(f"{_HOST}:{port}" for port in (self._ports.http, self._ports.grpc, self._ports.metrics)))
 
     @property
     def http_url(self) -> str:
@@ -142,7 +142,7 @@ class LocalTriton:
     def _start(self, environment: TritonEnvironment) -> None:
         backends = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="espalier-triton-")))
         self._open.callback(_remove_regions, self._regions)
-        lay_out_backends(backends, environment)
+        _lay_out_backends(backends, environment)
         self._ports = _free_ports(self._options)
         command = local_command(environment, backends, self._repository, self._ports, self._options, self._regions)
         threads = str(self._options.threads or 1)
@@ -181,7 +181,7 @@ class LocalTriton:
 
 @contextmanager
 def local_triton(
-    repository: Path, options: TritonOptions | None = None, log: Log = lambda line: None, ready_s: float = 300.0
+    repository: Path, options: TritonOptions | None = None, log: _Log = lambda line: None, ready_s: float = 300.0
 ) -> Iterator[LocalTriton]:
     """Yield a Triton that serves `repository`, ready; stop it at the end. Raises what `LocalTriton.start` raises."""
     triton = LocalTriton(repository, options, log=log)
@@ -201,7 +201,7 @@ class Signalled(BaseException):
 
 
 @contextmanager
-def signals_raise() -> Iterator[None]:
+def _signals_raise() -> Iterator[None]:
     """Let SIGTERM and SIGINT raise Signalled in the main thread, from which this must be called."""
 
     def raise_signalled(number: int, frame: FrameType | None) -> None:
@@ -221,7 +221,7 @@ def run_until_signalled(triton: LocalTriton, ready: Callable[[], None]) -> None:
     A signal before it is ready, and a second one, end it at once and are raised as Signalled. Raises TritonFailed when it ends by
     itself: it is not started again, because why it ended is for a person to find out; systemd and Kubernetes restart what should be.
     """
-    with signals_raise():
+    with _signals_raise():
         triton.start()
         try:
             ready()
@@ -234,7 +234,7 @@ def run_until_signalled(triton: LocalTriton, ready: Callable[[], None]) -> None:
         raise TritonFailed(f"ended by itself (exit code {code})", triton.cause())
 
 
-def lay_out_backends(folder: Path, environment: TritonEnvironment) -> None:
+def _lay_out_backends(folder: Path, environment: TritonEnvironment) -> None:
     """Make `folder` what Triton takes for its backends: the Python backend of the wheel, and ours for ONNX, which is based on it."""
     (folder / "python").symlink_to(environment.python_backend, target_is_directory=True)
     (folder / "onnxruntime").mkdir()
@@ -256,12 +256,12 @@ def _free_ports(options: TritonOptions) -> Ports:
     """Return the ports of `options`, free ones where they are 0: all held at once, so that they differ, and let go for Triton."""
     with ExitStack() as held:
         wanted = (options.http_port, options.grpc_port, options.metrics_port)
-        sockets = [held.enter_context(listening_socket(HOST, port)) for port in wanted]
+        sockets = [held.enter_context(listening_socket(_HOST, port)) for port in wanted]
         return Ports(*(socket.getsockname()[1] for socket in sockets))
 
 
 def _is_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    connection = http.client.HTTPConnection(_HOST, port, timeout=5)
     try:
         connection.request("GET", "/v2/health/ready")
         return connection.getresponse().status == http.client.OK

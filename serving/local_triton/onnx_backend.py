@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 THREADS_VARIABLE = "ESPALIER_TRITON_THREADS"  # Triton hands its --backend-config to no Python code; the environment it does
 _DEFAULT_FILE = "model.onnx"
 
-Array = NDArray[Any]
+_Array = NDArray[Any]
 
 
 class TritonPythonModel:
@@ -52,7 +52,7 @@ class TritonPythonModel:
             pb.InferenceResponse([pb.Tensor(name, _for_triton(value)) for name, value in answer.items()]) for answer in answers
         ]
 
-    def _input(self, pb: Any, request: Any, name: str) -> Array:
+    def _input(self, pb: Any, request: Any, name: str) -> _Array:
         return _for_onnx(pb.get_input_tensor_by_name(request, name).as_numpy())
 
 
@@ -78,8 +78,8 @@ def check_names(said: Sequence[str], there: Sequence[str], kind: str) -> None:
 
 
 def run_together(
-    session: ort.InferenceSession, feeds: Sequence[Mapping[str, Array]], wanted: Sequence[Sequence[str]]
-) -> list[dict[str, Array]]:
+    session: ort.InferenceSession, feeds: Sequence[Mapping[str, _Array]], wanted: Sequence[Sequence[str]]
+) -> list[dict[str, _Array]]:
     """Run `session` once on the rows of all `feeds`; return for each the outputs that are `wanted` of it, in that order.
 
     A single feed goes in as it is, so that a model without a batch axis works, too.
@@ -96,7 +96,7 @@ def run_together(
     ]
 
 
-def _for_onnx(array: Array) -> Array:
+def _for_onnx(array: _Array) -> _Array:
     """ONNX's strings are text, Triton's are bytes."""
     if array.dtype != np.object_:
         return array
@@ -104,7 +104,7 @@ def _for_onnx(array: Array) -> Array:
     return np.array(texts, dtype=np.object_).reshape(array.shape)
 
 
-def _for_triton(array: Array) -> Array:
+def _for_triton(array: _Array) -> _Array:
     if array.dtype != np.object_:
         return array
     return np.array([str(item).encode() for item in array.ravel()], dtype=np.object_).reshape(array.shape)

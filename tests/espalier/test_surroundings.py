@@ -20,7 +20,7 @@ from exporter.errors import NoScratch
 from exporter.export import ExportOptions, export_repository
 from exporter.open_models import Sources
 from exporter.sources.task_model import TaskModel
-from serving.engines.onnxruntime.segment_cache import NoCacheFolder, default_cache_folder
+from serving.engines.onnxruntime.segment_cache import NoSegmentCache, default_cache_folder
 from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
 
@@ -54,7 +54,7 @@ def nowhere_temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("homeless")
 def test_without_a_home_there_is_a_cache_where_one_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache_folder() is None
-    with pytest.raises(NoCacheFolder, match="no home folder"):
+    with pytest.raises(NoSegmentCache, match="no home folder"):
         default_cache_folder()
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert cache_folder() is None
@@ -65,11 +65,11 @@ def test_without_a_home_there_is_a_cache_where_one_is_named(monkeypatch: pytest.
 def test_a_cache_that_cannot_be_used_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     (tmp_path / "file").touch()
-    with pytest.raises(NoCacheFolder, match=r"file/espalier/segments cannot be made \(Not a directory\)"):
+    with pytest.raises(NoSegmentCache, match=r"file/espalier/segments cannot be made \(Not a directory\)"):
         default_cache_folder()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     default_cache_folder().chmod(0o777)
-    with pytest.raises(NoCacheFolder, match="others may write to"):
+    with pytest.raises(NoSegmentCache, match="others may write to"):
         default_cache_folder()
 
 

@@ -34,7 +34,7 @@ from serving.engines.sessions.runtime import DEFAULT_CACHE_BYTES
 from serving.process.malloc_trim import malloc_trim
 
 # Below, opening the model itself takes as long: a linear probe of 0.8 MB 9 ms either way, but 30 ms and more to make its entry.
-DEFAULT_MIN_BYTES = 2_000_000
+_DEFAULT_MIN_BYTES = 2_000_000
 _FORMAT = 1  # to be raised when what an entry holds changes
 _MODEL, _WEIGHTS, _MANIFEST = "model.onnx", "weights.bin", "manifest.json"
 _SOURCE = "source.onnx"  # while an entry is being made
@@ -47,22 +47,22 @@ MakeOptions = Callable[[], ort.SessionOptions]
 
 
 def default_cache_folder() -> Path:
-    """Return the folder for this user's segments, made now. Raises NoCacheFolder, which says why there is none."""
+    """Return the folder for this user's segments, made now. Raises NoSegmentCache, which says why there is none."""
     base = cache_folder()
     if base is None:
-        raise NoCacheFolder("this user has no home folder")
+        raise NoSegmentCache("this user has no home folder")
     folder = base / "segments"
     try:
         if not make_private_folder(folder):
-            raise NoCacheFolder(f"others may write to {folder}")
+            raise NoSegmentCache(f"others may write to {folder}")
     except OSError as error:
-        raise NoCacheFolder(f"{folder} cannot be made ({error.strerror})") from error
+        raise NoSegmentCache(f"{folder} cannot be made ({error.strerror})") from error
     if not os.access(folder, os.W_OK):
-        raise NoCacheFolder(f"{folder} cannot be written")
+        raise NoSegmentCache(f"{folder} cannot be written")
     return folder
 
 
-class NoCacheFolder(Exception):
+class NoSegmentCache(Exception):
     """There is no place for this user's segments, and why."""
 
 
@@ -85,7 +85,7 @@ class SegmentCache:
         folder: Path,
         providers: Sequence[str],
         limit_bytes: int = DEFAULT_CACHE_BYTES,
-        min_bytes: int = DEFAULT_MIN_BYTES,
+        min_bytes: int = _DEFAULT_MIN_BYTES,
         record_hashes: bool = True,
     ) -> None:
         self._folder = folder

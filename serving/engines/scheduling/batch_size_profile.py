@@ -22,17 +22,17 @@ from contract.system import machine_cores
 from serving.engines.cache_json import parse, read_bounded
 
 log = logging.getLogger(__name__)
-Clock = Callable[[], float]
+_Clock = Callable[[], float]
 
 _REPETITIONS = 3
 _AS_GOOD = 1.03  # seconds a row, over the best: no difference that could be told from noise
 _WORSE = 1.15  # beyond it, larger runs are not tried
 _DISTURBED = 0.05  # of its time that a thread waited for a core
-BUDGET_S = 0.1
+_BUDGET_S = 0.1
 
 
 def measure(
-    run: Callable[[int], object], most: int, budget_s: float = BUDGET_S, clock: Clock = time.perf_counter
+    run: Callable[[int], object], most: int, budget_s: float = _BUDGET_S, clock: _Clock = time.perf_counter
 ) -> dict[int, float]:
     """Return the seconds of a run by its number of rows: 1, 2, 4, ... up to `most`, the best of a few each.
 
@@ -70,9 +70,9 @@ class BatchSizeProfile:
         self,
         file: Path | None,
         threads: int,
-        budget_s: float = BUDGET_S,
-        clock: Clock = time.perf_counter,
-        waited: Clock = lambda: 0.0,
+        budget_s: float = _BUDGET_S,
+        clock: _Clock = time.perf_counter,
+        waited: _Clock = lambda: 0.0,
         runtime: str = "",
     ) -> None:
         self._file = file
@@ -130,7 +130,7 @@ class BatchSizeProfile:
             return {}
 
 
-def _timed(run: Callable[[int], object], rows: int, clock: Clock) -> float:
+def _timed(run: Callable[[int], object], rows: int, clock: _Clock) -> float:
     started = clock()
     run(rows)
     return clock() - started

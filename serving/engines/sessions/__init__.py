@@ -1,1 +1,11 @@
 """Open sessions by segment: opened on first use, closed when memory is needed, their files kept."""
+
+from contract.lazy import public
+
+__all__, __getattr__ = public(
+    __name__,
+    {
+        "runtime": ["Runtime", "SegmentFile", "SessionStoreOptions"],
+        "store": ["SessionStore"],
+    },
+)

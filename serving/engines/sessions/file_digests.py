@@ -16,8 +16,8 @@ from pathlib import Path
 from serving.engines.cache_json import parse, read_bounded
 
 log = logging.getLogger(__name__)
-Identity = tuple[int, ...]  # of a file: what changes whenever its content does
-Known = dict[Path, tuple[Identity, str]]
+_Identity = tuple[int, ...]  # of a file: what changes whenever its content does
+_Known = dict[Path, tuple[_Identity, str]]
 
 _BOOT_FILE = Path("/proc/sys/kernel/random/boot_id")
 _SETTLED_S = 2.0
@@ -43,7 +43,7 @@ class DigestRecord:
     file: Path
     boot: str
 
-    def read(self) -> Known:
+    def read(self) -> _Known:
         """Return what was hashed since the machine started, the last word on each file."""
         known = dict(self._lines()) if self.boot else {}
         with suppress(OSError, ValueError):
@@ -51,7 +51,7 @@ class DigestRecord:
                 self._write(known)
         return known
 
-    def add(self, file: Path, identity: Identity, digest: str) -> None:
+    def add(self, file: Path, identity: _Identity, digest: str) -> None:
         """Keep that `file` was hashed. One write of one line: lines of several processes do not mix."""
         if not self.boot:
             return
@@ -62,7 +62,7 @@ class DigestRecord:
             finally:
                 os.close(descriptor)
 
-    def _lines(self) -> Iterator[tuple[Path, tuple[Identity, str]]]:
+    def _lines(self) -> Iterator[tuple[Path, tuple[_Identity, str]]]:
         try:
             lines = read_bounded(self.file).splitlines()
         except OSError:
@@ -82,14 +82,14 @@ class DigestRecord:
         if damaged:
             log.warning("%s: %d lines are damaged, and passed over; what they were about is hashed again.", self.file, damaged)
 
-    def _write(self, known: Known) -> None:
+    def _write(self, known: _Known) -> None:
         """Replace the record by `known`, less the files that are gone; what others add meanwhile is lost, and hashed again."""
         aside = self.file.with_name(f"{self.file.name}.{os.getpid()}")
         lines = [self._line(file, *found) for file, found in known.items() if file.exists()]
         aside.write_bytes(b"".join(lines))
         aside.replace(self.file)
 
-    def _line(self, file: Path, identity: Identity, digest: str) -> bytes:
+    def _line(self, file: Path, identity: _Identity, digest: str) -> bytes:
         return json.dumps([self.boot, str(file), identity, digest]).encode() + b"\n"
 
 
@@ -103,7 +103,7 @@ class FileDigests:
     def __init__(self, settled_s: float = _SETTLED_S, record: DigestRecord | None = None) -> None:
         self._settled_ns = settled_s * 1e9
         self._record = record
-        self._known: Known | None = None  # until the record has been read
+        self._known: _Known | None = None  # until the record has been read
         self._lock = threading.Lock()
 
     def of(self, file: Path) -> str:
@@ -123,7 +123,7 @@ class FileDigests:
             self._remember(file, identity, digest)
         return digest
 
-    def _remember(self, file: Path, identity: Identity, digest: str) -> None:
+    def _remember(self, file: Path, identity: _Identity, digest: str) -> None:
         with self._lock:
             if self._known is not None:
                 self._known[file] = (identity, digest)
@@ -131,7 +131,7 @@ class FileDigests:
             self._record.add(file, identity, digest)
 
 
-def _parse(line: bytes) -> tuple[str, str, Identity, str]:
+def _parse(line: bytes) -> tuple[str, str, _Identity, str]:
     """Return boot, path, identity and digest. Raises ValueError unless the line is one of ours."""
     fields = parse(line)
     if not isinstance(fields, list) or len(fields) != 4:

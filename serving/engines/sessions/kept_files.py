@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
+_T = TypeVar("_T")
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _PIECE_BYTES = 1 << 30  # of one write
 
@@ -42,7 +42,7 @@ class KeptFiles:
         """Return the size of all."""
         return sum(file.bytes for file in self._files)
 
-    def use(self, work: Callable[[Path], T]) -> T:
+    def use(self, work: Callable[[Path], _T]) -> _T:
         """Return `work(path)`, `path` being the model with its files beside it, in its own folder or, if that has gone, in a copy.
 
         Raises OSError when it is gone and cannot be copied, and what `work` raises.

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from serving.engines.triton.errors import InvalidTritonUrl
 from serving.process.sockets import format_address
 
-DEFAULT_PORT = 8001
+_DEFAULT_PORT = 8001
 _SCHEMES = ("grpc://", "dns:///")
 
 
@@ -54,7 +54,7 @@ def _parse(url: str) -> Address:
         raise InvalidTritonUrl(url) from error
     if not parts.hostname or parts.netloc != rest or parts.username is not None or port == 0:
         raise InvalidTritonUrl(url)
-    return Address(parts.hostname, port or DEFAULT_PORT)
+    return Address(parts.hostname, port or _DEFAULT_PORT)
 
 
 async def resolve(address: Address) -> frozenset[Address]:

@@ -15,8 +15,8 @@ from serving.engines.triton.errors import TritonUnreachable, most_telling, said
 log = logging.getLogger(__name__)
 _POLL_S = 0.25
 _REFUSED_S = 5.0  # until one that could not be brought to serve what it should is tried again
-Admit = Callable[[TritonServer, Callable[[], None]], Awaitable[None]]
-Resolve = Callable[[Address], Awaitable[frozenset[Address]]]
+_Admit = Callable[[TritonServer, Callable[[], None]], Awaitable[None]]
+_Resolve = Callable[[Address], Awaitable[frozenset[Address]]]
 
 
 class Fleet:
@@ -30,9 +30,9 @@ class Fleet:
     def __init__(
         self,
         addresses: Sequence[Address],
-        admit: Admit,
+        admit: _Admit,
         resolve_s: float = 5.0,
-        resolve: Resolve = resolve,
+        resolve: _Resolve = resolve,
         leave: Callable[[Address], None] = lambda address: None,
     ) -> None:
         self._addresses = addresses
@@ -127,7 +127,7 @@ class Fleet:
             await server.aclose()
 
     async def _attend(self, server: TritonServer) -> float:
-        """Admit `server` and return when it does not answer any more; return how many seconds to wait before the next attempt."""
+        """_Admit `server` and return when it does not answer any more; return how many seconds to wait before the next attempt."""
         try:
             await self._admit(server, lambda: self._enter(server))
             while await server.is_alive():

@@ -14,7 +14,7 @@ from serving.engines.base import Answer, Call, SegmentRun
 from serving.engines.scheduling.plan_execution import PlanExecution, ReadyStep, join_chunks, split_rows
 from serving.errors import DeadlineExceeded, NotReady, QueueFull
 
-RunSegment = Callable[[str, Sequence[Array], int], Awaitable[Sequence[Array]]]
+_RunSegment = Callable[[str, Sequence[Array], int], Awaitable[Sequence[Array]]]
 # What ends a request as a whole, instead of one of its tasks.
 OF_THE_REQUEST = (DeadlineExceeded, NotReady, QueueFull)
 
@@ -37,7 +37,7 @@ async def ask_in_chunks(
             one.cancel()
 
 
-async def run_steps(plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call, run_segment: RunSegment) -> Answer:
+async def run_steps(plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call, run_segment: _RunSegment) -> Answer:
     """Return what `plan` gives on `inputs`; what depends on a step that failed is among the answer's errors.
 
     run_segment(name, arrays of shape (n, ...), number of outputs) -> so many arrays of shape (n, ...). Steps that do not wait for each
@@ -56,11 +56,11 @@ async def run_steps(plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call
     return execution.answer()
 
 
-def _begun(ready: Iterable[ReadyStep], run_segment: RunSegment) -> dict[asyncio.Task[Sequence[Array]], ReadyStep]:
+def _begun(ready: Iterable[ReadyStep], run_segment: _RunSegment) -> dict[asyncio.Task[Sequence[Array]], ReadyStep]:
     return {asyncio.ensure_future(_run(step, run_segment)): step for step in ready}
 
 
-async def _run(step: ReadyStep, run_segment: RunSegment) -> Sequence[Array]:
+async def _run(step: ReadyStep, run_segment: _RunSegment) -> Sequence[Array]:
     """Run `step` as one request; as one for each stream where the plan is not divided, so that a stream has all rows that a model takes."""
     segment, outputs = step.segment, len(step.plan_step.outputs[0])
     if not step.execution.plan.coupled or len(step.streams) == 1:

@@ -15,7 +15,7 @@ import numpy as np
 from contract.dtypes import Array
 
 PREFIX = "espalier-inputs-"
-MOST_BYTES = 256 << 20  # for each Triton
+_MOST_BYTES = 256 << 20  # for each Triton
 _MOST_BUFFERS = 64
 SMALLEST_BYTES = 256 << 10
 _ALIGNMENT = 64  # of tensors: whoever computes on them in place may want it
@@ -75,7 +75,7 @@ class SharedBuffers:
     A buffer that may still be read is never written again: it is retired, and given up when Triton lets it go.
     """
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._known: set[SharedBuffer] = set()
         self._free: list[SharedBuffer] = []

@@ -47,7 +47,7 @@ _GONE = (_Code.UNAVAILABLE, _Code.CANCELLED, _Code.DEADLINE_EXCEEDED)
 _ASK_ON_THE_WIRE = (_Code.UNAVAILABLE, _Code.NOT_FOUND, _Code.INVALID_ARGUMENT)
 
 
-class NotShared(Exception):
+class _NotShared(Exception):
     """A Triton and this process have no memory in common; the text says why."""
 
 
@@ -64,16 +64,16 @@ class SharedMemoryChannel:
         self._is_closing = False
 
     async def start(self) -> None:
-        """Share a first buffer, and take from Triton those of processes that are gone. Raises NotShared, TritonUnreachable."""
+        """Share a first buffer, and take from Triton those of processes that are gone. Raises _NotShared, TritonUnreachable."""
         try:
             await self._grow(SMALLEST_BYTES)
             await self._unregister_abandoned()
         except grpc.aio.AioRpcError as error:
             if error.code() in _GONE:
                 raise translated_control(error, "", f"grpc://{self.address}") from error
-            raise NotShared(error.details() or error.code().name) from error
+            raise _NotShared(error.details() or error.code().name) from error
         except OSError as error:
-            raise NotShared(f"{error.strerror or error}") from error
+            raise _NotShared(f"{error.strerror or error}") from error
         self._keeper = asyncio.create_task(self._keep())
 
     async def aclose(self) -> None:
@@ -201,7 +201,7 @@ class SharedMemoryChannels:
         channel = SharedMemoryChannel(address, self._from_bytes)
         try:
             await channel.start()
-        except NotShared as reason:
+        except _NotShared as reason:
             await channel.aclose()
             self._put(address, None)
             self._warn(address, reason)
@@ -242,7 +242,7 @@ class SharedMemoryChannels:
         self.leave(address)
         self._channels[address] = channel
 
-    def _warn(self, address: Address, reason: NotShared) -> None:
+    def _warn(self, address: Address, reason: _NotShared) -> None:
         if address not in self._warned:
             self._warned.add(address)
             log.warning(

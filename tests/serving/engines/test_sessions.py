@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from contract.errors import RepositoryError
 from contract.plan import make_plan
-from contract.repository import Repository
+from contract.repository import Repository, Segment
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.runtime import OnnxRuntime, session_store
 from serving.engines.onnxruntime.session import segment_threads
@@ -309,3 +311,47 @@ def test_a_segment_that_is_evicted_between_the_look_and_the_run_is_not_opened_on
     asyncio.run(go())
     assert opened_in
     assert all(name.startswith("segments-") for name in opened_in)
+
+
+class Tripling:
+    """A runtime of a few lines, whose sessions are numbers: what they triple, with how many threads."""
+
+    name = "tripling 1"
+
+    def load(self, file: SegmentFile) -> int:
+        return 0
+
+    def open(self, file: SegmentFile, threads: int | None = None) -> int:
+        return threads or 0
+
+    def run(self, segment: Segment, session: int, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if session == 3:
+            raise OSError("/a/path/of/ours")
+        return [3 * inputs[0]]
+
+    def memory_of(self, file: SegmentFile) -> int:
+        return 100
+
+    def has_one_thread(self, segment: Segment) -> bool:
+        return False
+
+
+def test_another_runtime_is_a_class_of_its_own_and_nothing_else(repository: Repository) -> None:
+    store = SessionStore(Tripling(), memory_limit_bytes=250)
+    store.open(files_of(repository, "trunk", "mid"))
+    np.testing.assert_array_equal(store.run("mid", [np.ones((2, 5))])[0], np.full((2, 5), 3.0))
+    store.open(files_of(repository, "suffix"))
+    assert store.loaded() == {"mid": 100, "suffix": 100}
+    store.close(["mid"])
+    with pytest.raises(EngineError, match=r"^Segment 'suffix' failed on 2 rows\.$"):
+        store.run("suffix", [np.ones((2, 5))], threads=3)
+    np.testing.assert_array_equal(store.run("suffix", [np.ones((2, 5))], threads=2)[0], np.full((2, 5), 3.0))
+    store.close_all()
+    assert not store.loaded()
+
+
+def test_the_session_store_loads_no_runtime() -> None:
+    script = (
+        "import sys, serving.engines.sessions.store, serving.engines.scheduling.scheduler; sys.exit('onnxruntime' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
