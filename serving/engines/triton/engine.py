@@ -43,11 +43,10 @@ class TritonEngineOptions:
     """How Tritons are used.
 
     send_files: whether they are sent the models, which otherwise are in their own repository. wait_s: how long `start` waits for one.
-    max_queue_rows: rows of unanswered requests, of which each tenant has its share (engines/admission.py). resolve_s: how often host names
-    are looked up.
-    statistics_s: how often statistics are fetched when nobody asks, which is how old the metrics may be. keep_s: how long segments that
-    are over stay loaded, for other servers before the same Tritons, which are told of a deploy after this one. shared_from_bytes: requests
-    with so many bytes of inputs or more leave them in shared memory for Tritons on this host; None: none do.
+    max_queue_rows: rows of unanswered requests, of which each tenant has its share (scheduling/admission.py). resolve_s: how often host
+    names are looked up. statistics_s: how often statistics are fetched when nobody asks, which is how old the metrics may be. keep_s: how
+    long segments that are over stay loaded, for other servers before the same Tritons, which are told of a deploy after this one.
+    shared_from_bytes: requests with so many bytes of inputs or more leave them in shared memory for Tritons on this host; None: none do.
     """
 
     send_files: bool = False

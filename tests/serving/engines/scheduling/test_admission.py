@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.engines.scheduling.admission import Admission, Place, counted_rows
+from serving.engines.scheduling.admission import Admission, QueuePlace, counted_rows
 from serving.errors import QueueFull
 
 LIMITS = st.integers(1, 1024)
@@ -21,7 +21,7 @@ class Queue:
 
     def __init__(self, limit: int) -> None:
         self.admission = Admission(limit)
-        self.places: dict[str, list[Place]] = {}
+        self.places: dict[str, list[QueuePlace]] = {}
 
     def begin(self, model: str, requests: int) -> None:
         places = self.places.get(model, [])

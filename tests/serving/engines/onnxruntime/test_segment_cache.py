@@ -257,7 +257,7 @@ def test_the_store_opens_from_the_cache(repository: Repository, folder: Path, tm
 def test_processes_share_a_cache(model: Path, folder: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from tests.serving.engines.test_sessions_cache import answer, make_cache, options\n"
+        "from tests.serving.engines.onnxruntime.test_segment_cache import answer, make_cache, options\n"
         "for _ in range(5): print(answer(make_cache(Path(sys.argv[2])).open(Path(sys.argv[1]), options)).tobytes().hex()[:64])"
     )
     command = [sys.executable, "-c", script, str(model), str(folder)]

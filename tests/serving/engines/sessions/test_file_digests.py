@@ -12,7 +12,7 @@ import pytest
 from serving.engines.onnxruntime.segment_cache import SegmentCache
 from serving.engines.sessions import file_digests
 from serving.engines.sessions.file_digests import DigestRecord, FileDigests, current_boot
-from tests.serving.engines.test_sessions_cache import CPU, options, wide_model
+from tests.serving.engines.onnxruntime.test_segment_cache import CPU, options, wide_model
 
 LIES = "0" * 64
 

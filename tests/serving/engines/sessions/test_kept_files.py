@@ -28,8 +28,8 @@ from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.triton.models import KeptModels
 from serving.server import BackgroundServer
 from tests.contract.repository.states import replace_with
-from tests.serving.engines.test_sessions import limited
-from tests.serving.engines.test_sessions_cache import wide_model
+from tests.serving.engines.onnxruntime.test_segment_cache import wide_model
+from tests.serving.engines.sessions.test_store import limited
 from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images, whole, write_repository
 from tests.serving.protocol.test_protocols import Client
 
