@@ -37,16 +37,16 @@ LARGE = 2_000_000  # MACs, with which a segment takes more than one thread
 
 @given(st.integers(1, 64), st.integers(0, 64), st.integers(0, 100))
 def test_a_run_takes_what_is_free_divided_among_those_that_could_begin(threads: int, free: int, runs: int) -> None:
-    lanes = halving(threads)
+    allocation = halving(threads)
     free = min(free, threads)
-    width = lanes.width(free, runs)
+    width = allocation.width(free, runs)
     if not free:
         assert width == 0
         return
     beginning = max(1, min(runs, free))
     assert width * beginning <= free
-    assert width in lanes.widths
-    assert all(wider * beginning > free for wider in lanes.widths if wider > width)
+    assert width in allocation.widths
+    assert all(wider * beginning > free for wider in allocation.widths if wider > width)
 
 
 def test_one_alone_takes_everything_and_many_take_one_each() -> None:
@@ -116,8 +116,8 @@ class Machine:
         return run
 
 
-def _scheduler(machine: Machine, lanes: ThreadAllocation, limit: int = 1) -> Scheduler:
-    return Scheduler(machine.run_on(0), lambda name: limit, allocation=lanes, run_on=machine.run_on)
+def _scheduler(machine: Machine, allocation: ThreadAllocation, limit: int = 1) -> Scheduler:
+    return Scheduler(machine.run_on(0), lambda name: limit, allocation=allocation, run_on=machine.run_on)
 
 
 def _infer(scheduler: Scheduler, tasks: Sequence[str], rows: int = 1, seed: int = 0) -> asyncio.Task[Answer]:
@@ -218,12 +218,12 @@ def test_what_can_begin_at_once_in_one_request_begins_at_once() -> None:
     st.integers(1, 4),
 )
 def test_answers_do_not_depend_on_the_lanes_and_no_more_are_taken_than_there_are(
-    asked: list[tuple[list[str], int]], lanes: ThreadAllocation, limit: int
+    asked: list[tuple[list[str], int]], allocation: ThreadAllocation, limit: int
 ) -> None:
     machine = Machine(seconds=0)
 
     async def go() -> list[Answer]:
-        scheduler = _scheduler(machine, lanes, limit)
+        scheduler = _scheduler(machine, allocation, limit)
         scheduler.start()
         answers = await asyncio.gather(*(_infer(scheduler, tasks, rows, seed) for seed, (tasks, rows) in enumerate(asked)))
         await scheduler.aclose()
@@ -232,7 +232,7 @@ def test_answers_do_not_depend_on_the_lanes_and_no_more_are_taken_than_there_are
     for seed, ((tasks, rows), answer) in enumerate(zip(asked, asyncio.run(asyncio.wait_for(go(), 30)), strict=True)):
         for task in tasks:
             np.testing.assert_allclose(answer.outputs[task], whole(task, images(rows, seed)), rtol=1e-4, atol=1e-5)
-    assert machine.most <= lanes.capacity
+    assert machine.most <= allocation.capacity
 
 
 def test_a_run_on_half_of_the_machine_costs_its_tenant_half() -> None:
