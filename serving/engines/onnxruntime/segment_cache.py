@@ -120,7 +120,8 @@ class SegmentCache:
             self._verify(entry)
             options = make_options()
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimised
-            _read_external_data_in(options, entry.folder)
+            weights_in = str(entry.folder.resolve())
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", weights_in)
             session = open_session((entry.folder / _MODEL).read_bytes(), options, self._providers)
         except Exception:  # ONNX Runtime's exceptions have no common base, and another process may delete the entry meanwhile
             return None
@@ -242,10 +243,6 @@ def processor() -> str:
         return f"{platform.machine()} {platform.processor()}"
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     return f"{platform.machine()} " + " ".join(f"{key}={fields[key]}" for key in _CPU_FIELDS if key in fields)
-
-
-def _read_external_data_in(options: ort.SessionOptions, folder: Path) -> None:
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
 
 
 def _last_used(folder: Path) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from contract.errors import EspalierError
 from contract.plan import ExecutionPlan, make_plan
 from contract.repository.config import ALL_TASKS
-from contract.repository.model import Repository, Step
+from contract.repository.model import Repository, Step, Task
 from serving.engines.triton.channels import Users
 
 
@@ -50,12 +50,14 @@ def unchanged(before: Ensembles, after: Ensembles) -> Ensembles:
     `all_tasks` is replaced in one step, and gives for their outputs the same before and after.
     """
     new = after.repository.tasks
-    same = {name: task for name, task in before.repository.tasks.items() if name in new and _computes_the_same(task, new[name])}
+    same = {
+        name: task for name, task in before.repository.tasks.items() if name in new and _computed(task) == _computed(new[name])
+    }
     return Ensembles(replace(before.repository, tasks=same), before.has_all_tasks and after.has_all_tasks)
 
 
-def _computes_the_same(one: object, other: object) -> bool:
-    return all(getattr(one, part) == getattr(other, part) for part in ("steps", "inputs", "outputs"))
+def _computed(task: Task) -> tuple[object, ...]:
+    return task.steps, task.inputs, task.outputs
 
 
 def _is_what_tasks_compute(plan: ExecutionPlan, repository: Repository) -> bool:

@@ -88,7 +88,7 @@ class TritonEngine:
         self._fleet: Fleet | None = None
         self._shared = SharedMemoryChannels(self._options.shared_from_bytes or 0)
         self._changing = asyncio.Lock()
-        self._counting: asyncio.Task[None] | None = None
+        self._fetching: asyncio.Task[None] | None = None
         self._releases = Releases(self._unload, self._options.keep_s)
 
     async def start(self) -> None:
@@ -98,7 +98,7 @@ class TritonEngine:
         """
         self._loop = asyncio.get_running_loop()
         self._fleet = fleet = Fleet(self._addresses, self._admit, self._options.resolve_s, leave=self._shared.leave)
-        self._counting = asyncio.create_task(self._count_forever())
+        self._fetching = asyncio.create_task(self._fetch_forever())
         try:
             await fleet.start(self._options.wait_s)
         except BaseException:
@@ -108,10 +108,10 @@ class TritonEngine:
     async def aclose(self) -> None:
         """Finish what was asked for, and close the connections. Triton goes on as it is."""
         fleet, self._fleet = self._fleet, None
-        counting, self._counting = self._counting, None
-        if counting is not None:
-            counting.cancel()
-            await asyncio.gather(counting, return_exceptions=True)
+        fetching, self._fetching = self._fetching, None
+        if fetching is not None:
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
         await self._releases.aclose()
         if fleet is not None:
             await fleet.aclose()
@@ -133,7 +133,7 @@ class TritonEngine:
                     await asyncio.wait_for(old.users.gone(), _SETTLE_S)
                 files = self._files and await to_thread(KeptModels, repository, after.parts, self._files)
                 await roll_out(fleet, self._models, after, (self._files, files))
-                await self._count(fleet, self._begin_new)
+                await self._fetch_statistics(fleet, partial(self._statistics.begin, afresh=False))
             except BaseException:
                 self._choices = Choices(before)
                 raise
@@ -188,7 +188,7 @@ class TritonEngine:
     async def refresh(self) -> None:
         """Ask the Tritons; of one that does not answer, what it said last is kept."""
         if self._fleet is not None:
-            await self._count(self._fleet, self._statistics.update)
+            await self._fetch_statistics(self._fleet, self._statistics.update)
 
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes of each segment's weights, of one Triton; what it takes beside them is not known here."""
@@ -250,15 +250,12 @@ class TritonEngine:
                 await self._shared.join(server.address)
             enter()
 
-    async def _count_forever(self) -> None:
+    async def _fetch_forever(self) -> None:
         while True:
             await self.refresh()
             await asyncio.sleep(self._options.statistics_s)
 
-    def _begin_new(self, address: Address, response: object) -> None:
-        self._statistics.begin(address, response, afresh=False)
-
-    async def _count(self, fleet: Fleet, take: Callable[[Address, object], None]) -> None:
+    async def _fetch_statistics(self, fleet: Fleet, take: Callable[[Address, object], None]) -> None:
         for address, server in fleet.servers.items():
             with contextlib.suppress(EspalierError):  # it has gone: what it said last is kept
                 take(address, await server.statistics())
