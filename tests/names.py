@@ -25,10 +25,15 @@ class Module:
     is_package: bool
 
     @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All of its syntax tree: to walk through it takes most of the time here."""
+        return list(ast.walk(self.tree))
+
+    @cached_property
     def imported(self) -> dict[str, Place]:
         """What a name that is imported anywhere in the module means: a module and a name in it, or a module and "" for itself."""
         places: dict[str, Place] = {}
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 places |= {alias.asname: (alias.name, "") for alias in node.names if alias.asname}
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -112,10 +117,10 @@ def _interface(node: ast.AST) -> Iterator[ast.AST]:
 
 def _uses(module: Module, modules: Mapping[str, Module]) -> Iterator[Place]:
     imported = module.imported
-    loaded = {node.id for node in ast.walk(module.tree) if isinstance(node, ast.Name)}
+    loaded = {node.id for node in module.nodes if isinstance(node, ast.Name)}
     # What a package only imports, it offers to others; whether they want it is `__all__`'s matter.
     yield from (place for name, place in imported.items() if name in loaded or not module.is_package)
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Attribute):
             yield _module_of(node.value, imported, modules), node.attr
         elif isinstance(node, ast.Call):  # patch.setattr(module, "name", ...)
