@@ -32,7 +32,7 @@ from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
 from tuning.network.backbone import load_backbone, save_backbone
 from tuning.network.checkpoint import build_network, load_task, save_task
-from tuning.search.ledger import Contents, open_ledger, read_ledger
+from tuning.search.ledger import open_ledger, read_ledger
 
 WRITTEN = Path(__file__).parent / "golden" / "written"
 NETS = {"late": Net((1, 2, 30), 1), "probe": Net((1, 2, 3), 2), "tuned": Net((1, 20, 3), 3), "better": Net((1, 21, 3), 4)}
@@ -138,7 +138,7 @@ def test_a_ledger_is_written_as_before_to_the_byte(tmp_path: Path) -> None:
             ledger.note(note)
     # Trials and costs take turns in a search; what a line says does not depend on where it stands.
     assert sorted(_lines(tmp_path / "ledger.jsonl")) == sorted(_lines(WRITTEN / "ledger.jsonl"))
-    assert _equal(read_ledger(tmp_path / "ledger.jsonl"), contents)
+    assert vars(read_ledger(tmp_path / "ledger.jsonl")) == vars(contents)
 
 
 def _segments(repository: Repository, task: str) -> list[str]:
@@ -169,7 +169,3 @@ def _safetensors(file: Path) -> tuple[dict[str, Any], bytes]:
 
 def _lines(file: Path) -> list[str]:
     return file.read_text().splitlines()
-
-
-def _equal(one: Contents, other: Contents) -> bool:
-    return (one.header, one.trials, one.costs, one.notes) == (other.header, other.trials, other.costs, other.notes)
