@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +21,7 @@ class Module:
     """A module's source."""
 
     name: str  # dotted
+    file: str  # from the root
     tree: ast.Module
     is_package: bool
 
@@ -52,13 +53,24 @@ class Module:
 
 def read(folders: tuple[str, ...]) -> dict[str, Module]:
     """The modules in `folders`, by dotted name."""
+    return {name: module for folder in folders for name, module in _read(folder).items()}
+
+
+@cache
+def _read(folder: str) -> dict[str, Module]:
     modules = {}
-    for file in sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py")):
-        parts = file.relative_to(ROOT).with_suffix("").parts
-        is_package = parts[-1] == "__init__"
-        name = ".".join(parts[:-1] if is_package else parts)
-        modules[name] = Module(name, ast.parse(file.read_text()), is_package)
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        path = file.relative_to(ROOT)
+        is_package = path.name == "__init__.py"
+        name = ".".join(path.parent.parts if is_package else path.with_suffix("").parts)
+        modules[name] = Module(name, path.as_posix(), ast.parse(file.read_text()), is_package)
     return modules
+
+
+def packages() -> list[str]:
+    """Return the dotted names of our packages, at every level."""
+    folders = (file.parent for top in PACKAGES for file in (ROOT / top).rglob("__init__.py"))
+    return sorted(".".join(folder.relative_to(ROOT).parts) for folder in folders)
 
 
 def listed(modules: Mapping[str, Module]) -> set[Place]:

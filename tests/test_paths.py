@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import io
 import re
 import subprocess
-import tokenize
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,8 +16,8 @@ from tests.names import PACKAGES, ROOT
 
 DOCUMENTS = ("*.md", "Makefile", "pyproject.toml", "docs/*.md", "model_repository/*.md", "deploy")
 SOURCES = (*PACKAGES, "tests", "deploy")
+pytestmark = pytest.mark.slow  # all modules are read
 
-MODULES = names.read((*PACKAGES, "tests", "deploy"))
 OURS = "|".join((*PACKAGES, "tests"))
 # Paths to a file of Python or a document; folders or files in backticks; modules, and names in them.
 FILE = re.compile(r"(?<![\w/.$<{-])((?:[\w-]+/)*[\w-]+\.(?:py|md))\b(?![/*{])")
@@ -27,6 +25,7 @@ LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 QUOTED = re.compile(r"`([a-z_]+(?:/[a-z_]+)+/?)`")
 RUN = re.compile(rf"python3? -m ((?:{OURS})[\w.]*)")
 DOTTED = re.compile(rf"`((?:{OURS})(?:\.\w+)+)`")
+COMMENT = re.compile(r"(?:^|\s)#[ :](.*)$", re.MULTILINE)
 # Files of others, and names that are no modules.
 OTHERS = {
     "image_client.py",
@@ -37,6 +36,11 @@ OTHERS = {
     "benchmarks",
     "NAME.md",
 }
+
+
+@cache
+def modules() -> dict[str, names.Module]:
+    return names.read(SOURCES)
 
 
 @cache
@@ -76,10 +80,10 @@ def test_what_a_document_names_is_there(document: str) -> None:
 @pytest.mark.parametrize("package", SOURCES)
 def test_what_docstrings_and_comments_name_is_there(package: str) -> None:
     missing = {
-        f"{file.relative_to(ROOT)}: {name}"
-        for file in (ROOT / package).rglob("*.py")
-        for text in _prose(file)
-        for name in _missing(text, file.relative_to(ROOT).as_posix())
+        f"{module.file}: {name}"
+        for module in modules().values()
+        if module.file.startswith(f"{package}/")
+        for name in _missing(_prose(module), module.file)
     }
     assert not missing, "\n  ".join(["these name what is not there:", *sorted(missing)])
 
@@ -88,7 +92,7 @@ def test_the_house_names_every_folder() -> None:
     """The tree in docs/design.md, down to the third level; of the other servers and the studies, each on its own, only that there are."""
     drawn = set(_drawn((ROOT / "docs/design.md").read_text().partition("## The house")[2].partition("\nBeside it")[0]))
     inner = ("benchmarks/peers/", "benchmarks/studies/")
-    there = {name for name in MODULES if MODULES[name].is_package and name.split(".")[0] in PACKAGES and name.count(".") < 3}
+    there = {name for name in modules() if modules()[name].is_package and name.split(".")[0] in PACKAGES and name.count(".") < 3}
     assert drawn == {folder for name in there if not (folder := name.replace(".", "/")).startswith(inner)}
 
 
@@ -100,15 +104,11 @@ def _drawn(tree: str) -> Iterator[str]:
         yield "/".join(above)
 
 
-def _prose(file: Path) -> Iterator[str]:
+def _prose(module: names.Module) -> str:
     """The docstrings and the comments of a module."""
-    source = file.read_text()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield ast.get_docstring(node) or ""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.string
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = [ast.get_docstring(node) or "" for node in module.nodes if isinstance(node, kinds)]
+    return "\n".join([*docstrings, *COMMENT.findall((ROOT / module.file).read_text())])
 
 
 def _missing(text: str, where: str) -> list[str]:
@@ -142,20 +142,20 @@ def _is_folder_or_module(name: str, where: str) -> bool:
 
 
 def _is_module(name: str) -> bool:
-    return name in MODULES and (not MODULES[name].is_package or f"{name}.__main__" in MODULES)
+    return name in modules() and (not modules()[name].is_package or f"{name}.__main__" in modules())
 
 
 def _is_name(name: str) -> bool:
     """Whether a dotted name is a module, a name that is defined in one or listed by a package, or something in such a class."""
     owner, _, last = name.rpartition(".")
-    if name in MODULES or not owner:
-        return name in MODULES
-    if owner not in MODULES:
+    if name in modules() or not owner:
+        return name in modules()
+    if owner not in modules():
         return _is_name(owner)
-    defined = {each for each, _ in MODULES[owner].defined()} | MODULES[owner].imported.keys()
-    return last in defined or names.resolved(MODULES, (owner, last)) in _listed()
+    defined = {each for each, _ in modules()[owner].defined()} | modules()[owner].imported.keys()
+    return last in defined or any(name == last and module.startswith(owner) for module, name in _listed())
 
 
 @cache
 def _listed() -> set[names.Place]:
-    return names.listed(MODULES)
+    return names.listed(modules())

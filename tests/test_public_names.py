@@ -12,7 +12,6 @@ import pytest
 
 from tests import names
 
-SOURCE = names.read(names.PACKAGES)
 # What is found by its name, and by whom.
 FOUND_BY_NAME = {
     r".*\.log": "nobody; it is called so everywhere",
@@ -26,11 +25,12 @@ FOUND_BY_NAME = {
 @cache
 def wanted() -> set[names.Place]:
     """What other modules use and packages list, with what stands in the signatures of these."""
-    everything = SOURCE | names.read(("tests", "deploy"))
-    return names.with_interfaces(SOURCE, names.used(everything) | names.listed(SOURCE))
+    source = names.read(names.PACKAGES)
+    everything = source | names.read(("tests", "deploy"))
+    return names.with_interfaces(source, names.used(everything) | names.listed(source))
 
 
-@pytest.mark.parametrize("package", sorted(name for name, module in SOURCE.items() if module.is_package))
+@pytest.mark.parametrize("package", names.packages())
 def test_every_package_lists_what_is_public(package: str) -> None:
     module = import_module(package)
     assert hasattr(module, "__all__"), f"{package} has no __all__"
@@ -41,12 +41,12 @@ def test_every_package_lists_what_is_public(package: str) -> None:
             assert inspect.getdoc(found), f"{package}.{name} has no docstring"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", names.PACKAGES)
 def test_no_name_is_public_by_accident(package: str) -> None:
     accidents = [
         f"{module.name}.{name}"
-        for module in SOURCE.values()
-        if module.name.split(".")[0] == package
+        for module in names.read((package,)).values()
         for name, node in module.defined()
         if not name.startswith("_") and (module.name, name) not in wanted() and not _is_found_by_name(module, name, node)
     ]
