@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -94,6 +95,11 @@ def test_the_house_names_every_folder() -> None:
     inner = ("benchmarks/peers/", "benchmarks/studies/")
     there = {name for name in modules() if modules()[name].is_package and name.split(".")[0] in PACKAGES and name.count(".") < 3}
     assert drawn == {folder for name in there if not (folder := name.replace(".", "/")).startswith(inner)}
+
+
+def test_no_folder_has_more_than_twenty_modules() -> None:
+    counts = Counter(name.rpartition(".")[0] for name, module in modules().items() if not module.is_package)
+    assert not {folder: count for folder, count in counts.items() if count > 20 and folder.split(".")[0] in PACKAGES}
 
 
 def _drawn(tree: str) -> Iterator[str]:
