@@ -29,9 +29,10 @@ test: env  ## every test
 test-fast: env  ## the part of the tests that takes less than a minute
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' --ignore tests/benchmarks
 
-lint: env  ## ruff and mypy
+lint: env  ## ruff, mypy, and which folder may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 format: env  ## let ruff rewrite what it can
@@ -52,4 +53,4 @@ wheel: env  ## build the wheel into dist/
 	$(BIN)/uv build --wheel --no-build-isolation --python $(BIN)/python
 
 clean:  ## remove the environment and what the tools left behind
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) dist build .import_linter_cache .mypy_cache .ruff_cache .pytest_cache

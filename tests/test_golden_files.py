@@ -1,0 +1,171 @@
+r"""Files that an earlier version wrote are read, and the same commands write them again: formats are a promise.
+
+tests/golden/written was made by these commands, in the version before folders became the architecture; they make it again:
+
+    export OMP_NUM_THREADS=1
+    espalier tune pretrain --network resnet18 --channels 4,4,8,8 --data digits:parity --epochs 1 --out backbone.safetensors
+    espalier tune fit --backbone backbone.safetensors --data digits:noisy --train-images 64 --blocks layer4.1 \
+        --epochs 1 --out task.safetensors
+    espalier tune greedy --backbone backbone.safetensors --data digits:noisy --folds 2 --max-blocks 1 \
+        --epochs 1 --cost-weight 0.02 --ledger ledger.jsonl
+
+and, on the networks of `NETS`, those of `write_repository`. Version folders are empty, so that git does not keep them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+import torch
+
+from contract.repository import Repository, read_repository
+from serving.server import BackgroundServer
+from tests.espalier.test_cli import espalier
+from tests.exporter.graphs import Net
+from tuning.network.backbone import load_backbone, save_backbone
+from tuning.network.checkpoint import build_network, load_task, save_task
+from tuning.search.ledger import open_ledger, read_ledger
+
+WRITTEN = Path(__file__).parent / "golden" / "written"
+NETS = {"late": Net((1, 2, 30), 1), "probe": Net((1, 2, 3), 2), "tuned": Net((1, 20, 3), 3), "better": Net((1, 21, 3), 4)}
+VERSION_FOLDERS = ("all_tasks/1", "late/1", "probe/1", "tuned/1")
+# The answers to the recorded sample are computed, so that another processor may round them otherwise.
+ANSWERS = re.compile(r"parity_sample.*?string_value: \"(.*?)\"\n", re.DOTALL)
+
+
+def write_repository(folder: Path) -> Path:
+    for name, net in NETS.items():
+        net.save(folder / f"{name}.onnx")
+    tasks = [part for name in ("late", "probe", "tuned") for part in ("--task", f"{name}={name}.onnx")]
+    for command in (
+        ["export", "--cuts", "exact", *tasks, "--out", "repository"],
+        ["deploy", "tuned=better.onnx", "--to", "repository", "--canary", "25%"],
+    ):
+        done = espalier(*command, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder / "repository"
+
+
+@pytest.fixture
+def old_repository(tmp_path: Path) -> Path:
+    shutil.copytree(WRITTEN / "repository", tmp_path / "old")
+    for folder in VERSION_FOLDERS:
+        (tmp_path / "old" / folder).mkdir()
+    return tmp_path / "old"
+
+
+def test_a_repository_of_before_is_read(old_repository: Path) -> None:
+    repository = read_repository(old_repository)
+    assert {name: _segments(repository, name) for name in repository.tasks} == {
+        "late": ["trunk-00-01-31956285", "trunk-02-02-7141c0b6", "late-03-04-ed0444e2"],
+        "probe": ["trunk-00-01-31956285", "trunk-02-02-7141c0b6", "shared-03-03-da853bbe", "probe-04-04-22e128db"],
+        "tuned": ["trunk-00-01-31956285", "tuned-02-02-efb0245e", "shared-03-03-da853bbe", "tuned-04-04-37bc9fd4"],
+    }
+    tuned, shared = repository.tasks["tuned"], repository.segments["shared-03-03-da853bbe"]
+    assert (tuned.version, tuned.scores, tuned.provenance) == ("1", "logits", {"file": "tuned.onnx"})
+    assert tuned.canary is not None
+    assert (tuned.canary.share, tuned.canary.task.version) == (0.25, "2")
+    assert tuned.parity is not None
+    assert tuned.parity.outputs[0].values == (-0.758352, -1.318843, -0.201809)
+    assert shared.digest == "da853bbe427c9d1df54a14c2bc3086b67d56b7c6cd10b983e6a9f2f6f629f6e5"
+    assert (shared.blocks, shared.macs, shared.weight_bytes, shared.rows) == ((3, 3), 5760, 640, "independent")
+
+
+@pytest.mark.slow
+def test_a_repository_of_before_is_served(old_repository: Path) -> None:
+    """The server compares its answers with those that are recorded, before it is ready."""
+    with BackgroundServer(old_repository, http_port=0, grpc_port=0, check_samples=True) as server:
+        for task in ("late", "probe", "tuned", "all_tasks"):
+            with urlopen(f"http://{server.http_address}/v2/models/{task}/ready") as answer:
+                assert answer.status == 200
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_preflight", "unsynced")
+def test_a_repository_is_written_as_before_to_the_byte(tmp_path: Path) -> None:
+    written, before = _files(write_repository(tmp_path)), _files(WRITTEN / "repository")
+    assert written.keys() == before.keys()
+    for name, content in written.items():
+        if content != before[name]:
+            assert _without_answers(content) == _without_answers(before[name]), name
+            assert np.allclose(_answers(content), _answers(before[name]), atol=1e-3), name
+
+
+def test_a_backbone_and_a_task_of_before_are_read() -> None:
+    backbone, task = load_backbone(WRITTEN / "backbone.safetensors"), load_task(WRITTEN / "task.safetensors")
+    assert backbone.spec.weights_sha256 == "2c823a44cdc3b2f8456a41adfd5d99c978d13867a326b1a6be5ae57694634c5b"
+    assert (task.subset, task.labels, task.seed) == (("layer4.1",), tuple("0123456789"), 0)
+    assert (task.scores["test_accuracy"], task.provenance["data"]) == (0.118, "digits:noisy, 64 images")
+    assert sorted(task.tensors)[:3] == ["fc.bias", "fc.weight", "layer4.1.bn1.bias"]
+    image = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
+    answers = build_network(backbone, task)(image)[0]
+    assert answers[:4].tolist() == pytest.approx([-0.3462, 0.2346, 0.3106, -0.3211], abs=1e-3)
+
+
+def test_a_backbone_and_a_task_are_written_as_before(tmp_path: Path) -> None:
+    save_backbone(load_backbone(WRITTEN / "backbone.safetensors"), tmp_path / "backbone.safetensors")
+    save_task(load_task(WRITTEN / "task.safetensors"), tmp_path / "task.safetensors")
+    for name in ("backbone.safetensors", "task.safetensors"):
+        # Field by field: safetensors does not promise the order of what is in a header.
+        assert _safetensors(tmp_path / name) == _safetensors(WRITTEN / name)
+
+
+def test_a_ledger_of_before_is_read() -> None:
+    contents = read_ledger(WRITTEN / "ledger.jsonl")
+    assert (contents.header.backbone, contents.header.folds) == ('timm/resnet18 {"channels": [4, 4, 8, 8]}', 2)
+    assert (len(contents.header.blocks), len(contents.costs), len(contents.trials), len(contents.notes)) == (8, 9, 18, 1)
+    assert contents.scores()[()].folds == (0.095, 0.135)
+    assert contents.costs[("layer2.0",)].weight_bytes == 20824
+    assert contents.notes[0]["selection"]["why"] == "the best addition, layer4.1, gains +0.0025"
+
+
+def test_a_ledger_is_written_as_before_to_the_byte(tmp_path: Path) -> None:
+    contents = read_ledger(WRITTEN / "ledger.jsonl")
+    with open_ledger(tmp_path / "ledger.jsonl", contents.header) as ledger:
+        for trial in contents.trials:
+            ledger.add(trial)
+        for subset, cost in contents.costs.items():
+            ledger.add_cost(subset, cost)
+        for note in contents.notes:
+            ledger.note(note)
+    # Trials and costs take turns in a search; what a line says does not depend on where it stands.
+    assert sorted(_lines(tmp_path / "ledger.jsonl")) == sorted(_lines(WRITTEN / "ledger.jsonl"))
+    assert vars(read_ledger(tmp_path / "ledger.jsonl")) == vars(contents)
+
+
+def _segments(repository: Repository, task: str) -> list[str]:
+    return [step.segment for step in repository.tasks[task].steps]
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def _without_answers(config: bytes) -> str:
+    return ANSWERS.sub("", config.decode())
+
+
+def _answers(config: bytes) -> list[float]:
+    found = ANSWERS.search(config.decode())
+    assert found is not None
+    record = json.loads(found[1].replace('\\"', '"'))
+    return [value for output in record["outputs"] for value in (*output["values"], output["scale"])]
+
+
+def _safetensors(file: Path) -> tuple[dict[str, Any], bytes]:
+    """The header and the tensors of a file."""
+    content = file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines()
