@@ -18,9 +18,9 @@ from benchmarks.deploy.results import Timeline
 from benchmarks.deploy.timeline import measure
 from benchmarks.framework.options import Options
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
-from benchmarks.harness.noise import RULE, Settled, settle, watch
+from benchmarks.harness.noise import RULE, Settled, settle
 from benchmarks.harness.pinning import find_cores
-from benchmarks.models.families import RANDOM_WEIGHTS, networks
+from benchmarks.models.families import RANDOM_WEIGHTS, network_cache, networks
 from benchmarks.models.tiny import write_tiny_family
 from contract.repository import Repository
 
@@ -45,7 +45,7 @@ def run(options: Options) -> Result:
         threads=options.threads,
     )
     options.say(f"Measuring {deploys} deploys")
-    settled = settle(lambda: measure(repository, how), watch(options))
+    settled = settle(lambda: measure(repository, how), options.watch())
     words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
     found = settled.value
     return Result(
@@ -62,7 +62,7 @@ def _repository(options: Options) -> Repository:
     if options.pick(False, False, True):
         return write_tiny_family(options.scratch / "tiny-deploy")
     network = networks(options)[0]
-    return options.workshop.family(network, network.forks[0], 4).repository
+    return network_cache(options).family(network, network.forks[0], 4).repository
 
 
 def _failures(found: Timeline) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.flops.count import Counted, Saved, count, save
 from benchmarks.framework.options import Options
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
-from benchmarks.models.families import HEAD, networks
+from benchmarks.models.families import HEAD, network_cache, networks
 
 TASKS = (1, 2, 4, 8, 16, 32)
 CONVENTION = (
@@ -27,7 +27,7 @@ def run(options: Options) -> Result:
     found: list[Counted] = []
     for network in networks(options):
         options.say(f"Counting {network.name}")
-        found.append(count(network, options.workshop))
+        found.append(count(network, network_cache(options)))
     forks = {network.name: network.forks for network in networks(options)}
     tables = [table for counted in found for table in _tables(counted)]
     return Result(

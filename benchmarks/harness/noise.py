@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Generic, TypeVar
 
-from benchmarks.framework.options import Options, Scale
 from benchmarks.harness.foreign_work import foreign_seconds, mark_ours
 
 LIMIT = 0.10
@@ -73,12 +72,13 @@ class Settled(Generic[_Value]):
         return {"noise": self.mark, "drift": self.drift, "others": self.others}
 
 
-def watch(options: Options) -> Watch:
-    """Return what watches the cores that this process may use. On the tiny scale nothing is watched."""
-    if options.scale is Scale.tiny:
-        return Watch(lambda: 1.0)
+NOTHING_WATCHED = Watch(lambda: 1.0)
+
+
+def watch_cores(threads: int) -> Watch:
+    """Return what watches the cores that this process may use, with a null loop of so many threads."""
     mark_ours()
-    data, threads = bytes(_BYTES), options.cores
+    data = bytes(_BYTES)
 
     def null() -> float:
         with ThreadPoolExecutor(threads) as pool:

@@ -37,7 +37,7 @@ class _Whole(nn.Module):
 
 
 def open_rivals(backbone: Backbone, fork: str, tasks: int) -> list[nn.Module]:
-    """Return the networks of `Workshop.family`, with the same weights, as torch modules."""
+    """Return the networks of `NetworkCache.family`, with the same weights, as torch modules."""
     return [_whole(backbone, fork, seed) for seed in range(tasks)]
 
 

@@ -11,8 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from benchmarks.framework.errors import BenchmarkError
-from benchmarks.merge.resnet import parts_of
-from benchmarks.models.families import CLASSES, HEAD, subset
+from benchmarks.models.families import CLASSES, HEAD, parts_of, subset
 from benchmarks.models.synthetic import random_task
 from contract.dtypes import Array
 from tuning.network.backbone import Backbone
@@ -44,7 +43,7 @@ class SharedTrunk:
 
 
 def write_by_hand(backbone: Backbone, fork: str, tasks: int) -> SharedTrunk:
-    """Return the tasks of `Workshop.family`, with the same weights. Raises NoSteps."""
+    """Return the tasks of `NetworkCache.family`, with the same weights. Raises NoSteps."""
     networks = (build_network(backbone, random_task(backbone, subset(fork), CLASSES, seed)) for seed in range(tasks))
     steps = [steps_of(network.to(memory_format=torch.channels_last)) for network in networks]
     names, frozen = list(steps[0]), steps[0]

@@ -22,7 +22,7 @@ from benchmarks.harness.timing import take_samples
 from benchmarks.latency.precision.variants import Call, Precise, PreciseVariants, make_precise
 from benchmarks.latency.torch_rivals import NotCompiled, compile_all, open_rivals, run_all
 from benchmarks.latency.torch_shared import SharedTrunk, write_by_hand
-from benchmarks.models.families import Network
+from benchmarks.models.families import Network, network_cache
 from benchmarks.models.merged import write_merged
 from benchmarks.models.networks import open_network
 from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, SideBySide
@@ -155,11 +155,11 @@ class Bench:
 def open_bench(network: Network, fork: str, tasks: int, options: Options, *, with_torch: bool) -> Bench:
     """Return the family of these tasks in all variants; whole networks in torch only `with_torch`, and compiled unless it is quick."""
     rows = np.random.default_rng(0).integers(0, 256, (1, network.size, network.size, 3), dtype=np.uint8)
-    family = options.workshop.family(network, fork, tasks)
+    family = network_cache(options).family(network, fork, tasks)
     eager, compiled, notes = [], [], []
     torch.set_num_threads(options.cores)
     if with_torch:
-        eager = open_rivals(options.workshop.backbone(network), fork, tasks)
+        eager = open_rivals(network_cache(options).backbone(network), fork, tasks)
         if options.pick(True, False, False):
             try:
                 compiled = compile_all(eager, rows)
@@ -167,7 +167,7 @@ def open_bench(network: Network, fork: str, tasks: int, options: Options, *, wit
                 notes.append(str(error))
         else:
             notes.append("torch.compile was left out: compiling takes a minute or more for each network.")
-    by_hand = write_by_hand(options.workshop.backbone(network), fork, tasks)
+    by_hand = write_by_hand(network_cache(options).backbone(network), fork, tasks)
     precise, refused = make_precise(family.repository, options.precisions, options)
     return Bench(family, rows, options.cores, eager, compiled, by_hand, [*notes, *refused], precise)
 

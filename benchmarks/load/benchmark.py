@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from benchmarks.framework.options import Options
 from benchmarks.framework.result import Result
-from benchmarks.harness.noise import RULE, watch
+from benchmarks.harness.noise import RULE
 from benchmarks.harness.pinning import find_cores, on_cores
 from benchmarks.harness.served import segment_cache, served, with_cache
 from benchmarks.load.bare import BareEngine, Setting, choose_setting, settings
@@ -26,7 +26,7 @@ from benchmarks.load.mixes import MIXES, uniform
 from benchmarks.load.summary import KneeRule
 from benchmarks.load.tables import bare_table, loads_plot, loads_table, scenarios_table, walls_table
 from benchmarks.load.wires import Wire, choose_wires
-from benchmarks.models.families import RANDOM_WEIGHTS, networks
+from benchmarks.models.families import RANDOM_WEIGHTS, network_cache, networks
 from benchmarks.models.tiny import write_tiny_family
 from contract.repository import Repository
 
@@ -60,7 +60,7 @@ def run(options: Options) -> Result:
     if options.pick(True, True, False):
         options.say(f"Making 8 tasks of {network.name}")
         what = f"8 tasks of {network.name} that fork at {network.forks[0]}"
-        repository = options.workshop.family(network, network.forks[0], 8).repository
+        repository = network_cache(options).family(network, network.forks[0], 8).repository
     else:
         what, repository = "four tiny tasks", write_tiny_family(options.scratch / "tiny-load")
     found = measure(repository, options)
@@ -76,7 +76,7 @@ def measure(repository: Repository, options: Options) -> Found:
     )
     wires = choose_wires(options.only)
     cores, mix, rule = find_cores(), uniform(list(repository.tasks)), KneeRule()
-    noise = watch(options)  # of all cores, the clients' too: they count as ours
+    noise = options.watch()  # of all cores, the clients' too: they count as ours
     with on_cores(cores.server):
         options.say("Looking for the bare engine's best setting")
         tried = settings(options.threads or cores.usable, options.pick((None, 8), (None,), (None,)))

@@ -16,7 +16,7 @@ from statistics import median
 from benchmarks.framework.options import Options
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Table, Unit
 from benchmarks.memory.measure import separate_resident, shared_resident
-from benchmarks.models.families import RANDOM_WEIGHTS, Network, first_tasks, networks
+from benchmarks.models.families import RANDOM_WEIGHTS, Network, first_tasks, network_cache, networks
 from benchmarks.models.synthetic import Family
 
 
@@ -40,7 +40,7 @@ def run(options: Options) -> Result:
     found: list[Footprint] = []
     for network in networks(options)[: options.pick(None, 1, 1)]:
         options.say(f"Making {max(counts)} tasks of {network.name}")
-        family = options.workshop.family(network, network.forks[0], max(counts))
+        family = network_cache(options).family(network, network.forks[0], max(counts))
         for count in counts:
             options.say(f"Measuring {count} tasks of {network.name}")
             found.append(measure(network, first_tasks(family, count), repeats))

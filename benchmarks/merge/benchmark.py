@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 from benchmarks.framework.options import Options, Runs
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
-from benchmarks.harness.noise import RULE, watch
+from benchmarks.harness.noise import RULE
 from benchmarks.merge.cases import choose_cases
 from benchmarks.merge.device import Device, find_device
 from benchmarks.merge.measure import ONNX, TORCH, Bench, Group
 from benchmarks.merge.onnx_variants import SIDE_BY_SIDE
 from benchmarks.merge.resnet import Subset
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED
-from benchmarks.models.families import RANDOM_WEIGHTS, networks
+from benchmarks.models.families import RANDOM_WEIGHTS, network_cache, networks
 
 OFFICIAL = Runs(rounds=300, warmup=300)
 _FEW, _TINY = Runs(5, 1), Runs(2, 1)
@@ -30,7 +30,7 @@ _WAYS = (SEPARATE, SIDE_BY_SIDE, *_SHARED)
 def run(options: Options) -> Result:
     """Measure the ResNet of the scale, or what `options.only` names of it. Raises NoSuchMeasurement."""
     network, device = networks(options)[0], find_device(options.cores)
-    bench = Bench(network, options.workshop, device, watch(options), options.scratch)
+    bench = Bench(network, network_cache(options), device, options.watch(), options.scratch)
     cases = choose_cases(bench.parts, options)
     pairs = _two_tasks(bench, cases.subsets, options)
     suffixes = _suffixes(bench, cases.suffixes, options)

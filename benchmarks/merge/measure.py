@@ -21,9 +21,9 @@ from benchmarks.merge import onnx_variants, torch_variants
 from benchmarks.merge.device import Device, as_outputs
 from benchmarks.merge.equality import Outputs, VariantsDisagree, check
 from benchmarks.merge.grouped import group_blocks
-from benchmarks.merge.resnet import Streams, Subset, make_streams, parts_of
+from benchmarks.merge.resnet import Streams, Subset, make_streams
 from benchmarks.models.conv_chains import take_turns
-from benchmarks.models.families import CLASSES, Network, Workshop
+from benchmarks.models.families import CLASSES, Network, NetworkCache, parts_of
 from benchmarks.models.synthetic import make_family
 
 TORCH, ONNX = "torch", "ONNX Runtime"
@@ -59,9 +59,9 @@ class Group:
 class Bench:
     """Measures one ResNet. watch: for noise. folder: for the networks."""
 
-    def __init__(self, network: Network, workshop: Workshop, device: Device, watch: Watch, folder: Path) -> None:
+    def __init__(self, network: Network, cache: NetworkCache, device: Device, watch: Watch, folder: Path) -> None:
         self._network, self._device, self._watch, self._folder = network, device, watch, folder
-        self._backbone, self._exporter = workshop.backbone(network), workshop.exporter(network)
+        self._backbone, self._exporter = cache.backbone(network), cache.exporter(network)
         self._parts = parts_of(self._backbone.network)
         self._suffixes: dict[str, ort.InferenceSession] = {}  # tracing one takes seconds
         head = self._backbone.network.get_submodule("fc")

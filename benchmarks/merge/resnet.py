@@ -10,17 +10,9 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-STEM, POOL = "stem", "pool"
+from benchmarks.models.families import POOL, STEM
 
 Subset = tuple[str, ...]
-
-
-def parts_of(network: nn.Module) -> dict[str, nn.Module]:
-    """Return the parts of a timm ResNet by name, in order: the stem, each block ("layer1.0"), the pooling. The head is not among them."""
-    stem = nn.Sequential(*(network.get_submodule(name) for name in ("conv1", "bn1", "act1", "maxpool")))
-    stages = [name for name, _ in network.named_children() if name.startswith("layer")]
-    blocks = {f"{stage}.{name}": block for stage in stages for name, block in network.get_submodule(stage).named_children()}
-    return {STEM: stem, **blocks, POOL: network.get_submodule("global_pool")}
 
 
 def single_blocks(parts: Sequence[str]) -> tuple[Subset, ...]:

@@ -9,15 +9,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from benchmarks.framework.errors import NoSuchNetwork
 from benchmarks.framework.options import Options
-from benchmarks.memory.measure import only
+from benchmarks.models.some_tasks import only_tasks
 from benchmarks.models.synthetic import Family, make_family, random_backbone
 from contract.repository import read_repository
 from exporter.torch.export import BackboneExporter
 from tuning.network.backbone import Backbone
 
 CLASSES = 100
+STEM, POOL = "stem", "pool"  # of a ResNet
 HEAD = "head"  # a fork after all blocks: linear probes
 RANDOM_WEIGHTS = "The networks have random weights, which do not matter for time and memory."
 
@@ -52,12 +55,20 @@ def choose_networks(options: Options) -> tuple[Network, ...]:
     return tuple(network for network in found if not options.only or any(word.lower() in network.name for word in options.only))
 
 
+def parts_of(network: nn.Module) -> dict[str, nn.Module]:
+    """Return the parts of a timm ResNet by name, in order: the stem, each block ("layer1.0"), the pooling. The head is not among them."""
+    stem = nn.Sequential(*(network.get_submodule(name) for name in ("conv1", "bn1", "act1", "maxpool")))
+    stages = [name for name, _ in network.named_children() if name.startswith("layer")]
+    blocks = {f"{stage}.{name}": block for stage in stages for name, block in network.get_submodule(stage).named_children()}
+    return {STEM: stem, **blocks, POOL: network.get_submodule("global_pool")}
+
+
 def subset(fork: str) -> tuple[str, ...]:
     """Return what a task tunes that forks at `fork`, beside its head."""
     return () if fork == HEAD else (fork,)
 
 
-class Workshop:
+class NetworkCache:
     """Makes networks; families lie in a folder and are made once. A backbone is traced once, which takes seconds."""
 
     def __init__(self, folder: Path) -> None:
@@ -104,10 +115,15 @@ class Workshop:
         return self._exporters[network.name]
 
 
+def network_cache(options: Options) -> NetworkCache:
+    """Return the networks of all benchmarks that run with `options`."""
+    return options.once(NetworkCache)
+
+
 def first_tasks(family: Family, count: int) -> Family:
     """Return the family with its first `count` tasks alone, and only what they need."""
     names = list(family.networks)[:count]
-    return Family(only(family.repository, names), {name: family.networks[name] for name in names})
+    return Family(only_tasks(family.repository, names), {name: family.networks[name] for name in names})
 
 
 def _reopen(folder: Path) -> Family:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from benchmarks.framework.options import Options
 from benchmarks.framework.result import Cell, Column, Result, Table, Unit
-from benchmarks.harness.noise import RULE, Settled, settle, watch
+from benchmarks.harness.noise import RULE, Settled, settle
 from benchmarks.harness.pinning import find_cores
-from benchmarks.models.families import networks
+from benchmarks.models.families import network_cache, networks
 from benchmarks.models.tiny import write_tiny_family
 from benchmarks.overhead.measure import Overhead, measure
 
@@ -24,7 +24,7 @@ _TINY = "four layers of 16 numbers"
 def run(options: Options) -> Result:
     """Measure one task of each network."""
     rounds, seconds = options.pick((200, 5.0), (20, 2.0), (2, 0.2))
-    noise = watch(options)
+    noise = options.watch()
 
     def settled(repository: Path, task: str, of_rounds: int) -> Settled[Overhead]:
         options.say(f"Measuring {task} of {repository.name}")
@@ -35,7 +35,7 @@ def run(options: Options) -> Result:
     found = {_TINY: settled(tiny.path, "probe", rounds)}
     if options.pick(True, True, False):
         network = networks(options)[0]
-        family = options.workshop.family(network, network.forks[0], 4)
+        family = network_cache(options).family(network, network.forks[0], 4)
         found[network.name] = settled(family.repository.path, next(iter(family.networks)), max(rounds // 2, 1))
     words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
     return Result(_headline(found[_TINY].value), (_table(found),), notes=(words, find_cores().words, RULE))

@@ -19,9 +19,9 @@ from types import FrameType
 from benchmarks.framework.errors import LinuxOnly
 from benchmarks.framework.options import Options, Scale
 from benchmarks.framework.result import Result
-from benchmarks.harness.noise import RULE, watch
+from benchmarks.harness.noise import RULE
 from benchmarks.harness.pinning import find_cores
-from benchmarks.models.families import RANDOM_WEIGHTS, networks
+from benchmarks.models.families import RANDOM_WEIGHTS, network_cache, networks
 from benchmarks.models.tiny import write_tiny_forks
 from benchmarks.peers.measure import Plan, measure
 from benchmarks.peers.peers import choose_peers
@@ -43,7 +43,7 @@ def run(options: Options) -> Result:
     peers, plan = _peers(options), plan_of(options)
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder, _orderly_end():
         work = _work(options, Path(folder))
-        rows = measure(work, peers, plan, watch(options), options.say)
+        rows = measure(work, peers, plan, options.watch(), options.say)
     words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
     return make_result(rows, plan, (RANDOM_WEIGHTS, words, RULE))
 
@@ -84,7 +84,7 @@ def _work(options: Options, folder: Path) -> Work:
         return prepare_work(*write_tiny_forks(folder, 2), folder / "models")
     network = networks(options)[0]
     options.say(f"Making {TASKS} tasks of {network.name}")
-    family = options.workshop.family(network, network.forks[0], TASKS)
+    family = network_cache(options).family(network, network.forks[0], TASKS)
     return prepare_work(family.repository, family.networks, folder / "models")
 
 

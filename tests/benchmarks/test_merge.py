@@ -23,9 +23,9 @@ from benchmarks.merge.grouped import group_blocks, split_streams
 from benchmarks.merge.measure import Bench, Group
 from benchmarks.merge.onnx_variants import SIDE_BY_SIDE
 from benchmarks.merge.onnx_variants import block_variants as onnx_block_variants
-from benchmarks.merge.resnet import Streams, make_streams, pairs_within_stages, parts_of, single_blocks, tuned_copy
+from benchmarks.merge.resnet import Streams, make_streams, pairs_within_stages, single_blocks, tuned_copy
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED, block_variants, network_variants, suffix_variants
-from benchmarks.models.families import CLASSES, Network, Workshop
+from benchmarks.models.families import CLASSES, Network, NetworkCache, parts_of
 from tuning.network.backbone import Backbone
 
 BASIC = Network("resnet18", 32, (), {"channels": [8, 8, 16, 16]})
@@ -33,14 +33,14 @@ BOTTLENECK = Network("resnet26", 32, (), {"channels": [8, 8, 16, 16]})
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("families"))
+def network_cache(tmp_path_factory: pytest.TempPathFactory) -> NetworkCache:
+    return NetworkCache(tmp_path_factory.mktemp("families"))
 
 
 @pytest.fixture(scope="module", params=[BASIC, BOTTLENECK], ids=lambda network: network.name)
-def backbone(request: pytest.FixtureRequest, workshop: Workshop) -> Backbone:
+def backbone(request: pytest.FixtureRequest, network_cache: NetworkCache) -> Backbone:
     network: Network = request.param
-    return workshop.backbone(network)
+    return network_cache.backbone(network)
 
 
 def _streams(backbone: Backbone, subset: tuple[str, ...], count: int) -> Streams:
@@ -126,8 +126,10 @@ def test_speedups_are_over_the_faster_way_to_run_separate_networks() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
-def test_two_tasks_are_measured_side_by_side_where_there_are_threads(tmp_path: Path, workshop: Workshop, threads: int) -> None:
-    bench = Bench(BASIC, workshop, Device("cpu", threads), Watch(lambda: 1.0), tmp_path)
+def test_two_tasks_are_measured_side_by_side_where_there_are_threads(
+    tmp_path: Path, network_cache: NetworkCache, threads: int
+) -> None:
+    bench = Bench(BASIC, network_cache, Device("cpu", threads), Watch(lambda: 1.0), tmp_path)
     in_torch, in_onnx = bench.two_tasks(("layer4.1",), Runs(2, 1))
     assert in_torch.times is not None
     assert in_onnx.times is not None
@@ -170,9 +172,9 @@ def test_suffixes_and_blocks_agree(backbone: Backbone) -> None:
 
 
 @pytest.mark.slow
-def test_onnx_runtime_computes_what_torch_does(workshop: Workshop) -> None:
-    tuned = _streams(workshop.backbone(BASIC), ("layer4.1",), 2).tuned
-    rows = torch.randn((1, *_taken(workshop.backbone(BASIC), "layer4.1"), 1, 1)).relu()
+def test_onnx_runtime_computes_what_torch_does(network_cache: NetworkCache) -> None:
+    tuned = _streams(network_cache.backbone(BASIC), ("layer4.1",), 2).tuned
+    rows = torch.randn((1, *_taken(network_cache.backbone(BASIC), "layer4.1"), 1, 1)).relu()
     in_torch = {name: as_outputs(run) for name, run in block_variants(tuned, rows).items()}
     in_onnx = onnx_block_variants(tuned, group_blocks(tuned), rows, threads=1)
     assert check("test", {**in_torch, **{f"onnx {name}": run for name, run in in_onnx.items()}}) < 1e-4
@@ -184,8 +186,8 @@ def _taken(backbone: Backbone, block: str) -> tuple[int]:
 
 
 @pytest.mark.slow
-def test_a_variant_that_is_wrong_is_not_timed(tmp_path: Path, workshop: Workshop) -> None:
-    bench = Bench(BASIC, workshop, Device("cpu", 1), Watch(lambda: 1.0), tmp_path)
+def test_a_variant_that_is_wrong_is_not_timed(tmp_path: Path, network_cache: NetworkCache) -> None:
+    bench = Bench(BASIC, network_cache, Device("cpu", 1), Watch(lambda: 1.0), tmp_path)
     timed = bench._torch("layer4.1", 1, 1, {"a": lambda: [torch.ones(1, 2)], "b": lambda: [torch.ones(1, 2)]}, Runs(3, 1))
     assert timed.times is not None
     assert timed.times.value["b"].runs == 3

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.framework.benchmark import Benchmark
 from benchmarks.framework.errors import NoSuchNetwork, NotARecord, OnlyInFp32, UnknownBenchmark, UnknownPrecision
 from benchmarks.framework.options import Options, Scale
 from benchmarks.framework.record import read_record, run_benchmark
@@ -25,7 +26,7 @@ from benchmarks.harness.noise import LIMIT, Settled, Watch, settle
 from benchmarks.harness.timing import Timing
 from benchmarks.models.families import choose_networks
 from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE
-from benchmarks.registry import BENCHMARKS, Benchmark, check_precisions, find_benchmarks
+from benchmarks.registry import BENCHMARKS, check_precisions, find_benchmarks
 
 TIMING = Timing(2.5, 1.0, 3.0, 30)
 WHOLE = Result(
@@ -181,12 +182,12 @@ def test_noise_is_the_same_whichever_loop_was_slower(before: float, after: float
 
 
 def test_the_speedup_if_branches_ran_one_by_one_follows_from_the_time_of_a_branch() -> None:
-    from benchmarks.latency.benchmark import Measured
+    from benchmarks.latency.case import LatencyCase
     from benchmarks.latency.variants import Times
 
     # A branch that takes a quarter of the time but a tenth of the MACs: 4 tasks take 3 + 4 x 1 instead of 4 x 4.
     times = Times({"shared": [0.008] * 3, "separate": [0.016] * 3}, trunk_s=0.003, branch_s=0.001, wrong="")
-    measured = Measured("net", "block", 4, predicted=4 / (0.9 + 0.4), times=Settled(times, 0.0, 1))
+    measured = LatencyCase("net", "block", 4, predicted=4 / (0.9 + 0.4), times=Settled(times, 0.0, 1))
     assert measured.one_by_one == pytest.approx(16 / 7)
     assert measured.speedup == pytest.approx(2)
     assert measured.share == pytest.approx(2 * 1.3 / 4)
@@ -196,12 +197,12 @@ def test_the_speedup_if_branches_ran_one_by_one_follows_from_the_time_of_a_branc
 
 @pytest.mark.parametrize(("side_by_side", "baseline", "speedup"), [(0.012, SIDE_BY_SIDE, 1.5), (0.017, SEPARATE, 2)])
 def test_the_baseline_is_the_faster_of_the_separate_ones(side_by_side: float, baseline: str, speedup: float) -> None:
-    from benchmarks.latency.benchmark import Measured
+    from benchmarks.latency.case import LatencyCase
     from benchmarks.latency.variants import Times
 
     # Medians: the third run of each says nothing.
     seconds = {"shared": [0.008] * 3, SEPARATE: [0.016, 0.016, 0.1], SIDE_BY_SIDE: [side_by_side, side_by_side, 0.001]}
-    measured = Measured("net", "block", 4, 3.0, Settled(Times(seconds, 0.003, 0.001, ""), 0.0, 1))
+    measured = LatencyCase("net", "block", 4, 3.0, Settled(Times(seconds, 0.003, 0.001, ""), 0.0, 1))
     assert measured.baseline == baseline
     assert measured.speedup == pytest.approx(speedup)
     assert measured.share == pytest.approx(speedup / 3)

@@ -18,7 +18,7 @@ from benchmarks.framework.errors import PrecisionUnavailable
 from benchmarks.framework.options import FP32, Options, Scale
 from benchmarks.latency.precision.accuracy import answers
 from benchmarks.latency.precision.kernels import MAKE, tried
-from benchmarks.models.families import networks
+from benchmarks.models.families import network_cache, networks
 from contract.dtypes import Array
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
@@ -92,7 +92,7 @@ def learn(options: Options) -> tuple[list[Learnt], list[str]]:
     training = options.pick(Training(12), Training(6), Training(1, tasks=("parity",)))
     if options.scale is Scale.tiny:  # tasks are tuned on the network that is there, for tracing another takes seconds
         network = networks(options)[0]
-        backbone, exporter = options.workshop.backbone(network), options.workshop.exporter(network)
+        backbone, exporter = network_cache(options).backbone(network), network_cache(options).exporter(network)
     else:
         backbone = pretrained(training)
         exporter = BackboneExporter(backbone)
