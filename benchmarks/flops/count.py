@@ -8,7 +8,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from benchmarks.models.families import Network, NetworkCache
+from benchmarks.models.families import NetworkCache, TimmNetwork
 from exporter.graph.chain import Block, Chain
 from exporter.graph.macs import PRODUCTS
 from exporter.graph.shapes import infer_shapes, shape_of
@@ -125,7 +125,7 @@ def save(counted: Counted, fork: int, tasks: int) -> Saved:
     )
 
 
-def count(network: Network, cache: NetworkCache) -> Counted:
+def count(network: TimmNetwork, cache: NetworkCache) -> Counted:
     """Return what is in `network`, from its ONNX graph, beside what torch counts."""
     model, chain = analyse(network.name, cache.exporter(network).export_backbone().model)
     return Counted(network.name, chain.blocks, _activations(model, chain), block_macs(cache.backbone(network))[0])

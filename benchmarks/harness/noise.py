@@ -42,7 +42,7 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Settled(Generic[_Value]):
+class Measurement(Generic[_Value]):
     """A measurement.
 
     drift: of the null loop from before to after it, 0.1 is 10 %. others: what they had of the cores' time. runs: 2 where it was made
@@ -95,16 +95,16 @@ def _timed(pool: ThreadPoolExecutor, data: bytes, threads: int) -> float:
     return time.perf_counter() - started
 
 
-def settle(measure: Callable[[], _Value], watch: Watch) -> Settled[_Value]:
+def measure_quietly(measure: Callable[[], _Value], watch: Watch) -> Measurement[_Value]:
     """Return what `measure` gives, by the rule above."""
     first = _watched(measure, watch, 1)
     return _watched(measure, watch, 2) if first.noisy else first
 
 
-def _watched(measure: Callable[[], _Value], watch: Watch, runs: int) -> Settled[_Value]:
+def _watched(measure: Callable[[], _Value], watch: Watch, runs: int) -> Measurement[_Value]:
     before = watch.null()
     started, foreign = time.perf_counter(), watch.foreign()
     value = measure()
     had, offered = watch.foreign() - foreign, (time.perf_counter() - started) * watch.cores
     after = watch.null()
-    return Settled(value, max(before, after) / min(before, after) - 1, runs, max(0.0, had / offered))
+    return Measurement(value, max(before, after) / min(before, after) - 1, runs, max(0.0, had / offered))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.harness.http_wire import Connection, KeptConnection
+from benchmarks.harness.http_wire import HttpConnection, KeptConnection
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-5  # of two runs of one network with other numbers of rows
 
@@ -96,7 +96,7 @@ async def find_capacity(address: tuple[str, int], asks: Sequence[Ask], connectio
 
     async def client(place: int) -> None:
         nonlocal answered
-        connection = await Connection.open(address)
+        connection = await HttpConnection.open(address)
         for number in itertools.count(place):
             if time.perf_counter() >= end:
                 break

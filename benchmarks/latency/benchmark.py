@@ -17,13 +17,13 @@ from statistics import median
 
 from benchmarks.framework.options import Options, Runs
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
-from benchmarks.harness.noise import RULE, settle
+from benchmarks.harness.noise import RULE, measure_quietly
 from benchmarks.latency.case import LatencyCase
 from benchmarks.latency.precision.kernels import with_kernels
 from benchmarks.latency.precision.trained import learn
-from benchmarks.latency.precision_tables import NOTES, Change, change, precision_tables
-from benchmarks.latency.variants import BY_HAND, ONE_TASK, Bench, open_bench
-from benchmarks.models.families import RANDOM_WEIGHTS, Network, choose_networks, network_cache
+from benchmarks.latency.precision_tables import NOTES, PrecisionChange, precision_change, precision_tables
+from benchmarks.latency.variants import BY_HAND, ONE_TASK, LatencyBench, open_bench
+from benchmarks.models.families import RANDOM_WEIGHTS, TimmNetwork, choose_networks, network_cache
 from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE
 from contract.costs import separate_cost, shared_cost
 
@@ -44,7 +44,7 @@ def run(options: Options) -> Result:
     counts = options.pick((1, 2, 4, 8, 16), (1, 8), (1, 2))
     found: list[LatencyCase] = []
     notes = list(without)
-    changes: list[Change] = []
+    changes: list[PrecisionChange] = []
     for network in chosen:
         for fork in network.forks:
             options.say(f"Making {max(counts)} tasks of {network.name} that fork at {fork}")
@@ -52,7 +52,7 @@ def run(options: Options) -> Result:
             bench = open_bench(network, fork, max(counts), options, with_torch=with_torch)
             notes += bench.notes
             weights = sum(segment.weight_bytes for segment in bench.repository.segments.values())
-            changes += [change(network.name, fork, family, weights) for family in bench.precise]
+            changes += [precision_change(network.name, fork, family, weights) for family in bench.precise]
             found += _measure(bench, network, fork, counts, options)
             if not with_torch:
                 network_cache(options).forget(network, fork)  # the first fork's family is for other benchmarks, too
@@ -69,7 +69,9 @@ def run(options: Options) -> Result:
     )
 
 
-def _measure(bench: Bench, network: Network, fork: str, counts: Sequence[int], options: Options) -> Iterator[LatencyCase]:
+def _measure(
+    bench: LatencyBench, network: TimmNetwork, fork: str, counts: Sequence[int], options: Options
+) -> Iterator[LatencyCase]:
     runs = options.runs_of(*_RUNS)
     noise = options.watch()
     with bench:
@@ -77,7 +79,7 @@ def _measure(bench: Bench, network: Network, fork: str, counts: Sequence[int], o
             options.say(f"Measuring {network.name}, fork at {fork}, {count} tasks")
             names = bench.names[:count]
             predicted = separate_cost(bench.repository, names).macs / shared_cost(bench.repository, names).macs
-            times = settle(lambda names=names: bench.measure(names, runs.rounds, runs.warmup), noise)  # type: ignore[misc]
+            times = measure_quietly(lambda names=names: bench.measure(names, runs.rounds, runs.warmup), noise)  # type: ignore[misc]
             yield LatencyCase(network.name, fork, count, predicted, times)
 
 
@@ -182,7 +184,7 @@ def _share_plot(found: Sequence[LatencyCase]) -> Plot:
     return Plot("latency-share", title, detail, "speed-up by MACs", "measured speed-up", tuple(series), log="xy")
 
 
-def _time_plot(found: Sequence[LatencyCase], network: Network) -> Plot:
+def _time_plot(found: Sequence[LatencyCase], network: TimmNetwork) -> Plot:
     group = [measured for measured in found if (measured.network, measured.fork) == (network.name, network.forks[0])]
     series = []
     for variant in VARIANTS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.harness.noise import Settled
+from benchmarks.harness.noise import Measurement
 from benchmarks.harness.timing import Timing, summarise
 from benchmarks.latency.variants import Times
 from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, fastest
@@ -19,7 +19,7 @@ class LatencyCase:
     fork: str
     tasks: int
     predicted: float
-    times: Settled[Times]
+    times: Measurement[Times]
 
     def timing(self, variant: str) -> Timing | None:
         """Return the variant's time; None if it was not measured."""

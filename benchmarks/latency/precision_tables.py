@@ -26,7 +26,7 @@ NOTES = (
 
 
 @dataclass(frozen=True)
-class Change:
+class PrecisionChange:
     """What a precision changes in a family beside its times. weight_bytes: of the shared repository; fp32_bytes: of the one in fp32."""
 
     network: str
@@ -37,18 +37,20 @@ class Change:
     fp32_bytes: int
 
 
-def change(network: str, fork: str, family: Precise, fp32_bytes: int) -> Change:
+def precision_change(network: str, fork: str, family: Precise, fp32_bytes: int) -> PrecisionChange:
     """Return what the precision of `family` changes. fp32_bytes: weights of the same repository in fp32."""
     weights = sum(segment.weight_bytes for segment in family.repository.segments.values())
-    return Change(network, fork, family.precision, family.deviation, weights, fp32_bytes)
+    return PrecisionChange(network, fork, family.precision, family.deviation, weights, fp32_bytes)
 
 
-def precision_tables(found: Sequence[LatencyCase], changes: Sequence[Change], learnt: Sequence[Learnt]) -> tuple[Table, ...]:
+def precision_tables(
+    found: Sequence[LatencyCase], changes: Sequence[PrecisionChange], learnt: Sequence[Learnt]
+) -> tuple[Table, ...]:
     """Return tables of times, of answers and of trained tasks; none where nothing but fp32 was measured."""
     return tuple(table for table in (_times(found, changes), _answers(changes), _learnt(learnt)) if table.rows)
 
 
-def _times(found: Sequence[LatencyCase], changes: Sequence[Change]) -> Table:
+def _times(found: Sequence[LatencyCase], changes: Sequence[PrecisionChange]) -> Table:
     columns = (
         *(Column(key, key) for key in ("network", "fork")),
         Column("tasks", "tasks", Unit.number),
@@ -65,7 +67,7 @@ def _times(found: Sequence[LatencyCase], changes: Sequence[Change]) -> Table:
     return Table("Time in other precisions", columns, tuple(rows), caption)
 
 
-def _precisions(one: LatencyCase, changes: Sequence[Change]) -> tuple[str, ...]:
+def _precisions(one: LatencyCase, changes: Sequence[PrecisionChange]) -> tuple[str, ...]:
     others = tuple(change.precision for change in changes if (change.network, change.fork) == (one.network, one.fork))
     return (FP32, *others) if others else ()
 
@@ -93,7 +95,7 @@ def _fastest_s(seconds: Mapping[str, Sequence[float]], kinds: Sequence[str], pre
     return median(seconds[fastest(seconds, [variant(kind, precision) for kind in kinds])])
 
 
-def _answers(changes: Sequence[Change]) -> Table:
+def _answers(changes: Sequence[PrecisionChange]) -> Table:
     columns = (
         *(Column(key, key) for key in ("network", "fork", "precision")),
         Column("weight_bytes", "weights", Unit.bytes),

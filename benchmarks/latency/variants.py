@@ -22,7 +22,7 @@ from benchmarks.harness.timing import take_samples
 from benchmarks.latency.precision.variants import Call, Precise, PreciseVariants, make_precise
 from benchmarks.latency.torch_rivals import NotCompiled, compile_all, open_rivals, run_all
 from benchmarks.latency.torch_shared import SharedTrunk, write_by_hand
-from benchmarks.models.families import Network, network_cache
+from benchmarks.models.families import TimmNetwork, network_cache
 from benchmarks.models.merged import write_merged
 from benchmarks.models.networks import open_network
 from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, SideBySide
@@ -55,7 +55,7 @@ class Times:
     wrong: str
 
 
-class Bench:
+class LatencyBench:
     """A family in all variants. Opened by `with`; the largest number of tasks is open all the time, but for the single graph."""
 
     def __init__(
@@ -85,7 +85,7 @@ class Bench:
         sessions = SessionStoreOptions(threads, provider="cpu", cache_folder=family.repository.path.with_name("segments"))
         self._engine = EmbeddedEngine(self.repository, options=EngineOptions(sessions, learn_rows=True))
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> LatencyBench:
         self._runner.run(self._engine.start())
         self._sessions = {name: open_network(file, self._threads) for name, file in self._files.items()}
         for other in self._others:
@@ -152,7 +152,7 @@ class Bench:
         return median(trunk), median(all_ - part for all_, part in zip(whole, trunk, strict=True))
 
 
-def open_bench(network: Network, fork: str, tasks: int, options: Options, *, with_torch: bool) -> Bench:
+def open_bench(network: TimmNetwork, fork: str, tasks: int, options: Options, *, with_torch: bool) -> LatencyBench:
     """Return the family of these tasks in all variants; whole networks in torch only `with_torch`, and compiled unless it is quick."""
     rows = np.random.default_rng(0).integers(0, 256, (1, network.size, network.size, 3), dtype=np.uint8)
     family = network_cache(options).family(network, fork, tasks)
@@ -169,7 +169,7 @@ def open_bench(network: Network, fork: str, tasks: int, options: Options, *, wit
             notes.append("torch.compile was left out: compiling takes a minute or more for each network.")
     by_hand = write_by_hand(network_cache(options).backbone(network), fork, tasks)
     precise, refused = make_precise(family.repository, options.precisions, options)
-    return Bench(family, rows, options.cores, eager, compiled, by_hand, [*notes, *refused], precise)
+    return LatencyBench(family, rows, options.cores, eager, compiled, by_hand, [*notes, *refused], precise)
 
 
 def _trunk(repository: Repository) -> frozenset[str]:

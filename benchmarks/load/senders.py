@@ -34,7 +34,7 @@ class Open:
 
 
 @dataclass(frozen=True)
-class Job:
+class SendingJob:
     """requests: sent in turn. connections: each for one request at a time; what finds none free waits, and the waiting counts."""
 
     wire: Wire
@@ -55,7 +55,7 @@ class Sent:
     per_s: float
     failures: tuple[str, ...]
 
-    def point(self, job: Job) -> Point:
+    def point(self, job: SendingJob) -> Point:
         """Return it in short."""
         answered = len(self.latencies_ms)
         offered = 0.0 if isinstance(job.load, Closed) else len(job.load.due_s) / job.load.seconds
@@ -64,12 +64,12 @@ class Sent:
         )
 
 
-def send(job: Job) -> Sent:
+def send(job: SendingJob) -> Sent:
     """Do the job."""
     return asyncio.run(_closed(job, job.load) if isinstance(job.load, Closed) else _open(job, job.load))
 
 
-async def _closed(job: Job, load: Closed) -> Sent:
+async def _closed(job: SendingJob, load: Closed) -> Sent:
     requests = itertools.cycle(job.requests)
     async with _connections(job) as calls:
         found = await closed_loop([partial(_ask_next, call, requests) for call in calls], load.seconds, _FAILURES)
@@ -81,7 +81,7 @@ async def _ask_next(call: Call, requests: Iterator[bytes]) -> None:
     await call(next(requests))
 
 
-async def _open(job: Job, load: Open) -> Sent:
+async def _open(job: SendingJob, load: Open) -> Sent:
     spans: list[Span] = []
     failures: list[str] = []
     requests = iter(zip(load.due_s, itertools.cycle(job.requests), strict=False))
@@ -107,7 +107,7 @@ def _sentence(error: Exception) -> str:
 
 
 @asynccontextmanager
-async def _connections(job: Job) -> AsyncIterator[list[Call]]:
+async def _connections(job: SendingJob) -> AsyncIterator[list[Call]]:
     """Open the connections, and ask once, so that no measurement pays for that."""
     async with AsyncExitStack() as stack:
         calls = [await stack.enter_async_context(connect(job.wire, job.address)) for _ in range(job.connections)]

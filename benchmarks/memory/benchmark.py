@@ -16,7 +16,7 @@ from statistics import median
 from benchmarks.framework.options import Options
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Table, Unit
 from benchmarks.memory.measure import separate_resident, shared_resident
-from benchmarks.models.families import RANDOM_WEIGHTS, Network, first_tasks, network_cache, networks
+from benchmarks.models.families import RANDOM_WEIGHTS, TimmNetwork, first_tasks, network_cache, networks
 from benchmarks.models.synthetic import Family
 
 
@@ -48,7 +48,7 @@ def run(options: Options) -> Result:
     return Result(_headline(found), (_table(found, repeats),), tuple(_plots(found)), (RANDOM_WEIGHTS, words))
 
 
-def measure(network: Network, family: Family, repeats: int) -> Footprint:
+def measure(network: TimmNetwork, family: Family, repeats: int) -> Footprint:
     """Return the medians of `repeats` processes each."""
     repository, names = family.repository, list(family.networks)
     models = [repository.path / name for name in (*repository.segments, *repository.tasks)]

@@ -24,8 +24,8 @@ from benchmarks.harness.pinning import find_cores
 from benchmarks.models.families import RANDOM_WEIGHTS, network_cache, networks
 from benchmarks.models.tiny import write_tiny_forks
 from benchmarks.peers.measure import Plan, measure
-from benchmarks.peers.peers import choose_peers
-from benchmarks.peers.server import SEPARATE, SHARED, Peer
+from benchmarks.peers.rivals import choose_rivals
+from benchmarks.peers.server import SEPARATE, SHARED, Rival
 from benchmarks.peers.tables import make_result
 from benchmarks.peers.work import Work, prepare_work
 
@@ -37,23 +37,23 @@ _TINY = ((_OURS, SHARED), (_HAND, SHARED))
 
 
 def run(options: Options) -> Result:
-    """Measure every peer, or those of `options.only`; on the quick scale few that start fast. Raises NoSuchPeer, LinuxOnly."""
+    """Measure every rival, or those of `options.only`; on the quick scale few that start fast. Raises NoSuchRival, LinuxOnly."""
     if sys.platform != "linux":
         raise LinuxOnly("peers")
-    peers, plan = _peers(options), plan_of(options)
+    rivals, plan = _rivals(options), plan_of(options)
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder, _orderly_end():
         work = _work(options, Path(folder))
-        rows = measure(work, peers, plan, options.watch(), options.say)
+        rows = measure(work, rivals, plan, options.watch(), options.say)
     words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
     return make_result(rows, plan, (RANDOM_WEIGHTS, words, RULE))
 
 
-def _peers(options: Options) -> list[Peer]:
-    peers = choose_peers(options.only)
+def _rivals(options: Options) -> list[Rival]:
+    rivals = choose_rivals(options.only)
     if options.only or options.scale is Scale.full:
-        return peers
+        return rivals
     few = options.pick((), _QUICK, _TINY)
-    return [peer for peer in peers if (peer.name, peer.variant) in few]
+    return [rival for rival in rivals if (rival.name, rival.variant) in few]
 
 
 def plan_of(options: Options) -> Plan:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.peers.environments import PeerUnavailable
+from benchmarks.peers.environments import RivalUnavailable
 from serving.process.sockets import listening_socket
 
 _STOP_S = 10.0
@@ -81,10 +81,10 @@ class Log:
     process: subprocess.Popen[bytes]
 
     def check(self) -> None:
-        """Raise PeerUnavailable with the last line when the server has ended."""
+        """Raise RivalUnavailable with the last line when the server has ended."""
         code = self.process.poll()
         if code is not None:
-            raise PeerUnavailable(f"it ended with exit code {code}: {self.last_line()}")
+            raise RivalUnavailable(f"it ended with exit code {code}: {self.last_line()}")
 
     def last_line(self) -> str:
         """Return the last line that says something."""

@@ -1,4 +1,4 @@
-"""What a peer is: a way to serve the work, which starts a server that can be asked."""
+"""What a rival is: a way to serve the work, which starts a server that can be asked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from benchmarks.peers.processes import Processes
-from benchmarks.peers.wires import Wire
+from benchmarks.peers.wires import RivalWire
 from benchmarks.peers.work import Work
 
 SEPARATE, SHARED, BATCHED = "separate networks", "shared trunk", "shared trunk, batching"
@@ -20,13 +20,13 @@ class Endpoint:
     """One way to ask a server. port: on the loopback."""
 
     protocol: str
-    wire: Wire
+    wire: RivalWire
     port: int
 
 
 @dataclass(frozen=True)
-class Server:
-    """A server that has been started, ready or not. check: raises PeerUnavailable when it has ended. lines: that a user has to write."""
+class RivalServer:
+    """A server that has been started, ready or not. check: raises RivalUnavailable when it has ended. lines: that a user has to write."""
 
     processes: Processes
     endpoints: Sequence[Endpoint]
@@ -34,14 +34,14 @@ class Server:
     check: Callable[[], None] = lambda: None
 
 
-Serve = Callable[[Work, int], AbstractContextManager[Server]]
+Serve = Callable[[Work, int], AbstractContextManager[RivalServer]]
 
 
 @dataclass(frozen=True)
-class Peer:
+class Rival:
     """One way to serve the work.
 
-    serve: with the work and the threads of a session; raises PeerUnavailable or a ServingError. environment: that it needs, by the name
+    serve: with the work and the threads of a session; raises RivalUnavailable or a ServingError. environment: that it needs, by the name
     of its pins, "" for none.
     """
 

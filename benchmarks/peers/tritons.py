@@ -1,4 +1,4 @@
-"""Triton as a peer: by hand, on our repository as it is, and behind our server; with as many threads a model as all others, and with 1."""
+"""Triton as a rival: by hand, on our repository as it is, and behind our server; with as many threads a model as all others, and with 1."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.harness.served import ServerProcess, served
 from benchmarks.peers.lines import count_lines
 from benchmarks.peers.processes import Processes
-from benchmarks.peers.server import SEPARATE, SHARED, Endpoint, Peer, Server
+from benchmarks.peers.server import SEPARATE, SHARED, Endpoint, Rival, RivalServer
 from benchmarks.peers.triton_models import write_separate, write_shared, written_files
 from benchmarks.peers.wires import V2Grpc, V2Http
 from benchmarks.peers.work import Work
@@ -23,17 +23,17 @@ _VERSION = "24.10, ONNX Runtime through its Python backend"
 _ONE = f"{SHARED}, 1 thread a model"
 
 
-def triton_peers() -> list[Peer]:
+def triton_rivals() -> list[Rival]:
     """Return every way to have Triton compute."""
     front = f"{version('espalier')}, Triton {_VERSION}"
     return [
-        Peer("espalier + Triton", SHARED, front, partial(_front, None)),
-        Peer("espalier + Triton", _ONE, front, partial(_front, 1)),
-        Peer("Triton, espalier's repository", SHARED, _VERSION, partial(_bare, None)),
-        Peer("Triton, espalier's repository", _ONE, _VERSION, partial(_bare, 1)),
-        Peer("Triton by hand", SEPARATE, _VERSION, partial(_by_hand, "separate", None)),
-        Peer("Triton by hand", SHARED, _VERSION, partial(_by_hand, "shared", None)),
-        Peer("Triton by hand", _ONE, _VERSION, partial(_by_hand, "shared", 1)),
+        Rival("espalier + Triton", SHARED, front, partial(_front, None)),
+        Rival("espalier + Triton", _ONE, front, partial(_front, 1)),
+        Rival("Triton, espalier's repository", SHARED, _VERSION, partial(_bare, None)),
+        Rival("Triton, espalier's repository", _ONE, _VERSION, partial(_bare, 1)),
+        Rival("Triton by hand", SEPARATE, _VERSION, partial(_by_hand, "separate", None)),
+        Rival("Triton by hand", SHARED, _VERSION, partial(_by_hand, "shared", None)),
+        Rival("Triton by hand", _ONE, _VERSION, partial(_by_hand, "shared", 1)),
     ]
 
 
@@ -45,29 +45,29 @@ def espalier_endpoints(process: ServerProcess, work: Work) -> list[Endpoint]:
 
 
 @contextlib.contextmanager
-def _front(own_threads: int | None, work: Work, threads: int) -> Iterator[Server]:
+def _front(own_threads: int | None, work: Work, threads: int) -> Iterator[RivalServer]:
     with (
         local_triton(work.repository.path, TritonOptions(threads=own_threads or threads)) as triton,
         served(work.repository.path, "--engine", "triton", "--triton-url", triton.grpc_url) as process,
         awake_at_the_end(Processes(process.pid, (triton.process_id,))) as processes,
     ):
-        yield Server(processes, espalier_endpoints(process, work), 0)
+        yield RivalServer(processes, espalier_endpoints(process, work), 0)
 
 
 @contextlib.contextmanager
-def _bare(own_threads: int | None, work: Work, threads: int) -> Iterator[Server]:
+def _bare(own_threads: int | None, work: Work, threads: int) -> Iterator[RivalServer]:
     with _triton(work.repository.path, own_threads or threads) as (triton, processes):
-        yield Server(processes, [_endpoint(triton, work.image_name)], 0)
+        yield RivalServer(processes, [_endpoint(triton, work.image_name)], 0)
 
 
 @contextlib.contextmanager
-def _by_hand(kind: str, own_threads: int | None, work: Work, threads: int) -> Iterator[Server]:
+def _by_hand(kind: str, own_threads: int | None, work: Work, threads: int) -> Iterator[RivalServer]:
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "models"
         (write_separate if kind == "separate" else write_shared)(work.models, repository)
         lines = count_lines(written_files(repository))
         with _triton(repository, own_threads or threads) as (triton, processes):
-            yield Server(processes, [_endpoint(triton, "image")], lines)
+            yield RivalServer(processes, [_endpoint(triton, "image")], lines)
 
 
 @contextlib.contextmanager

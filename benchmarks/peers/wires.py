@@ -1,4 +1,4 @@
-"""How each peer is asked: prepared bytes over a connection that stays open, as little client as can be."""
+"""How each rival is asked: prepared bytes over a connection that stays open, as little client as can be."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from benchmarks.harness.http_wire import Connection, request_bytes
+from benchmarks.harness.http_wire import HttpConnection, request_bytes
 from contract.dtypes import Array
 
 _pb: Any = service_pb2
@@ -23,7 +23,7 @@ _MAX_BYTES = 64 * 1024 * 1024
 Ask = Callable[[bytes], Awaitable[bytes]]
 
 
-class Wire(Protocol):
+class RivalWire(Protocol):
     """A protocol. port: on the loopback."""
 
     def request(self, image: Array, tasks: Sequence[str]) -> bytes:
@@ -132,7 +132,7 @@ class V2Grpc:
 
 @contextlib.asynccontextmanager
 async def _http_connection(port: int) -> AsyncIterator[Ask]:
-    connection = await Connection.open(("127.0.0.1", port))
+    connection = await HttpConnection.open(("127.0.0.1", port))
 
     async def ask(request: bytes) -> bytes:
         reply = await connection.ask(request)

@@ -54,7 +54,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Result:
+class SearchSpeed:
     """stretches: in order. chosen: the subset that both find. largest_difference: of a fold's accuracy between the two.
 
     explained: seconds of the profile as the measures are taken one after the other.
@@ -113,7 +113,7 @@ class Straightforward:
 
 def measure(
     backbone: Backbone, data: TaskData, options: FitOptions, folds: int = 3, max_blocks: int = 2, explain: bool = False
-) -> Result:
+) -> SearchSpeed:
     """Return the seconds of both procedures for a profile and a forward greedy search to `max_blocks` blocks, in turns."""
     split = make_folds(data.train.targets, folds, options.seed)
     plain = Straightforward(backbone, data, split, options)
@@ -133,7 +133,7 @@ def measure(
             chosen = (found[0].chosen.subset, found[1].chosen.subset)
         differences = _differences(plain.scores, search)
     explained = {"straightforward": profile_s, **(_explain(backbone, data, options, folds) if explain else {})}
-    return Result(
+    return SearchSpeed(
         backbone.spec.name,
         data.name,
         len(data.train),
@@ -222,7 +222,7 @@ def main() -> None:
         given.json.write_text(json.dumps({**asdict(result), "speedup": result.speedup, "machine": describe_machine()}, indent=1))
 
 
-def _print(result: Result) -> None:
+def _print(result: SearchSpeed) -> None:
     print(
         f"{result.network} on {result.data}, {result.images} images, {result.folds} folds, {result.epochs} epochs; {describe_machine()}"
     )

@@ -18,7 +18,7 @@ from statistics import median
 import onnxruntime as ort
 
 from benchmarks.harness.machine import describe_machine
-from benchmarks.load.bare import BareEngine, Setting, settings
+from benchmarks.load.bare import BareEngine, EngineSetting, settings
 from contract.repository import ALL_TASKS, Repository, read_repository
 from contract.system import available_cores
 
@@ -33,7 +33,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Found:
+class AllocationTurns:
     """Of each turn: answers a second, and the median latency in milliseconds."""
 
     per_s: tuple[float, ...]
@@ -47,10 +47,10 @@ def cases(repository: Repository, callers: Sequence[int]) -> tuple[Case, ...]:
 
 
 def measure(
-    repository: Repository, ways: Sequence[Setting], asked: Iterable[Case], turns: int, seconds: float, cache: Path
-) -> Mapping[tuple[Case, Setting], Found]:
+    repository: Repository, ways: Sequence[EngineSetting], asked: Iterable[Case], turns: int, seconds: float, cache: Path
+) -> Mapping[tuple[Case, EngineSetting], AllocationTurns]:
     """Measure every way in every case. cache: a folder for optimised segments."""
-    found: dict[tuple[Case, Setting], list[tuple[float, float]]] = {}
+    found: dict[tuple[Case, EngineSetting], list[tuple[float, float]]] = {}
     with ExitStack() as stack:
         engines = {way: stack.enter_context(BareEngine(repository, way, cache)) for way in ways}
         for case in list(asked) * turns:
@@ -58,10 +58,10 @@ def measure(
                 loop = engine.loop(case.models, case.callers, seconds)
                 latencies = loop.latencies_s or [span.seconds for span in loop.spans]
                 found.setdefault((case, way), []).append((loop.per_s, median(latencies) * 1000))
-    return {key: Found(*zip(*values, strict=True)) for key, values in found.items()}
+    return {key: AllocationTurns(*zip(*values, strict=True)) for key, values in found.items()}
 
 
-def describe(found: Mapping[tuple[Case, Setting], Found]) -> str:
+def describe(found: Mapping[tuple[Case, EngineSetting], AllocationTurns]) -> str:
     """Return a line for each case and way: medians of the turns, and the rates' range."""
     return "\n".join(
         f"{case.name}, {case.callers} callers  {way!s:36} {median(one.per_s):7.2f}/s ({min(one.per_s):.2f}-{max(one.per_s):.2f})  "

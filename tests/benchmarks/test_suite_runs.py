@@ -17,7 +17,7 @@ from benchmarks.framework.record import read_record, run_benchmark
 from benchmarks.framework.result import Result
 from benchmarks.harness.timing import Timing
 from benchmarks.latency.torch_shared import write_by_hand
-from benchmarks.latency.variants import Bench
+from benchmarks.latency.variants import LatencyBench
 from benchmarks.models.families import first_tasks, network_cache, networks
 from benchmarks.models.merged import write_merged
 from benchmarks.models.side_by_side import SIDE_BY_SIDE, SideBySide, share_out
@@ -98,7 +98,7 @@ def test_with_two_threads_separate_networks_are_timed_side_by_side_too(options: 
     family = network_cache(options).family(network, network.forks[0], 2)
     by_hand = write_by_hand(network_cache(options).backbone(network), network.forks[0], 2)
     rows = np.zeros((1, network.size, network.size, 3), np.uint8)
-    with Bench(family, rows, 2, (), (), by_hand, ()) as bench:
+    with LatencyBench(family, rows, 2, (), (), by_hand, ()) as bench:
         one, two = (bench.measure(bench.names[:count], 1, 1) for count in (1, 2))
     assert (one.wrong, two.wrong) == ("", "")  # all answers are alike
     assert SIDE_BY_SIDE not in one.seconds

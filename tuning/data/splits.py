@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
 
-from tuning.data.folders import Contents
+from tuning.data.folders import FolderContents
 from tuning.errors import BadData
 
 Role = Literal["train", "validation", "test"]
@@ -23,7 +23,7 @@ _CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # between the words of "TestImage
 
 
 @dataclass(frozen=True)
-class Layout:
+class SplitLayout:
     """The folders of the splits, relative to the data's; validation, test: None when there is none. sentence: what was assumed."""
 
     train: PurePath
@@ -54,7 +54,7 @@ def role_of(name: str) -> Role | None:
     return roles[0] if len(roles) == 1 else None
 
 
-def find_layout(contents: Contents, where: Path) -> Layout:
+def find_layout(contents: FolderContents, where: Path) -> SplitLayout:
     """Return which folders are the splits. Raises BadData, with a way out, where folders could be splits or classes."""
     folders = _folders(contents)
     named = [folder for folder in folders if folder.role]
@@ -62,7 +62,7 @@ def find_layout(contents: Contents, where: Path) -> Layout:
     splits = [folder for folder in named if folder.like_a_split]
     if not named or (others and not splits):
         _check_classes(folders, where)
-        return Layout(
+        return SplitLayout(
             PurePath(), None, None, "There is no test split: a part of every class is held out for it, chosen by the seed."
         )
     if not splits:
@@ -84,7 +84,7 @@ def find_layout(contents: Contents, where: Path) -> Layout:
     return _layout(splits, where, [folder for folder in (*named, *others) if folder not in splits])
 
 
-def _layout(splits: Sequence[_Folder], where: Path, others: Sequence[_Folder]) -> Layout:
+def _layout(splits: Sequence[_Folder], where: Path, others: Sequence[_Folder]) -> SplitLayout:
     by_role: dict[Role, _Folder] = {}
     for folder in splits:
         if folder.role is not None and by_role.setdefault(folder.role, folder) is not folder:
@@ -97,7 +97,7 @@ def _layout(splits: Sequence[_Folder], where: Path, others: Sequence[_Folder]) -
     sentence = " ".join([_assumed(train, validation, test), *([f"{_names(others)}: left out."] if others else [])])
     if test is None:
         validation, test = None, validation
-    return Layout(PurePath(train.name), _path(validation), _path(test), sentence)
+    return SplitLayout(PurePath(train.name), _path(validation), _path(test), sentence)
 
 
 def _assumed(train: _Folder, validation: _Folder | None, test: _Folder | None) -> str:
@@ -133,7 +133,7 @@ def _alike(splits: Sequence[_Folder]) -> bool:
     return train is not None and len(splits) > 1 and all(folder.classes <= train.classes for folder in splits)
 
 
-def _folders(contents: Contents) -> list[_Folder]:
+def _folders(contents: FolderContents) -> list[_Folder]:
     top = [path.name for path in contents.folders if len(path.parts) == 1]
     flat = {path.parts[0] for path in contents.images if len(path.parts) == 2}
     classes: dict[str, set[str]] = {name: set() for name in top}

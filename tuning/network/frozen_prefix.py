@@ -4,8 +4,8 @@ The network is traced with torch.fx, whose finest grain here is a module without
 a trainable module's ancestors are traced through, so control flow inside blocks, BatchNorm's two modes and the like stay untouched.
 In the traced graph, what depends on a trainable module is the suffix; what depends on the image alone is the prefix. The values
 that pass from one to the other are the features, computed once. Where tracing fails, or the features are not one row per image,
-or prefix and suffix together do not equal the network, there are no halves and the caller runs the whole network.
-What depends on a feature's size alone (the B, N, C = x.shape of an attention) is no feature: each half works it out for itself.
+or prefix and suffix together do not equal the network, there is no split and the caller runs the whole network.
+What depends on a feature's size alone (the B, N, C = x.shape of an attention) is no feature: prefix and suffix each work it out for itself.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Halves:
-    """A network in two halves that share its modules.
+class SplitNetwork:
+    """A network as a frozen prefix and a suffix, which share its modules.
 
     prefix: images to features, a tuple of (n, ...). suffix: features to logits. key: what the prefix computes, in terms of the
     network's modules: splits of one network (or of copies with the same weights there) with equal keys have equal features.
@@ -67,7 +67,7 @@ class _AncestorTracer(fx.Tracer):
         return module_qualified_name not in self._ancestors
 
 
-def split_network(network: nn.Module, trainable: Iterable[str], images: Tensor) -> Halves | None:
+def split_network(network: nn.Module, trainable: Iterable[str], images: Tensor) -> SplitNetwork | None:
     """Return `network` (eval mode) split before the modules `trainable` (paths), or None when it cannot be split soundly.
 
     images: normalised, (n, 3, height, width) with n >= 3, to try the split on.
@@ -76,8 +76,8 @@ def split_network(network: nn.Module, trainable: Iterable[str], images: Tensor) 
     paths = tuple(f"{_PROBED}.{path}" for path in trainable)
     try:
         graph = _AncestorTracer(paths).trace(wrapper)
-        halves = _split_graph(wrapper, graph, _find_parts(graph, paths))
-        return halves if _agrees(network, halves, images) else None
+        split = _split_graph(wrapper, graph, _find_parts(graph, paths))
+        return split if _agrees(network, split, images) else None
     except (
         Exception
     ):  # tracing runs the network's own Python on stand-ins and fails in ways of its own; the whole network is always right
@@ -108,8 +108,8 @@ def _find_parts(graph: fx.Graph, trainable: tuple[str, ...]) -> dict[fx.Node, _P
     return parts
 
 
-def _split_graph(wrapper: nn.Module, graph: fx.Graph, parts: dict[fx.Node, _Part]) -> Halves:
-    """Return the two halves; constants and sizes are copied into both."""
+def _split_graph(wrapper: nn.Module, graph: fx.Graph, parts: dict[fx.Node, _Part]) -> SplitNetwork:
+    """Return prefix and suffix; constants and sizes are copied into both."""
     again = _find_repeated(graph, parts)
     features = [node for node in graph.nodes if parts[node] is _Part.PREFIX and not again.isdisjoint(node.users)]
     prefix, copies = fx.Graph(), dict[fx.Node, fx.Node]()
@@ -124,11 +124,11 @@ def _split_graph(wrapper: nn.Module, graph: fx.Graph, parts: dict[fx.Node, _Part
     for node in graph.nodes:
         if parts[node] is _Part.CONSTANT or node in again:
             repeated[node] = suffix.node_copy(node, repeated.__getitem__)
-    halves = [fx.GraphModule(wrapper, half) for half in (prefix, suffix)]
-    for half in halves:
-        half.graph.eliminate_dead_code()
-        half.recompile()
-    return Halves(halves[0], halves[1], hashlib.sha256(str(halves[0].graph).encode()).hexdigest())
+    modules = [fx.GraphModule(wrapper, part) for part in (prefix, suffix)]
+    for module in modules:
+        module.graph.eliminate_dead_code()
+        module.recompile()
+    return SplitNetwork(modules[0], modules[1], hashlib.sha256(str(modules[0].graph).encode()).hexdigest())
 
 
 def _is_size(node: fx.Node) -> bool:
@@ -148,14 +148,14 @@ def _find_repeated(graph: fx.Graph, parts: dict[fx.Node, _Part]) -> Set[fx.Node]
 
 
 @torch.no_grad()
-def _agrees(network: nn.Module, halves: Halves, images: Tensor) -> bool:
-    """Return whether the halves together equal the network, and an image's features and logits do not depend on its batch."""
-    features, fewer = halves.prefix(images), halves.prefix(images[:-1])
+def _agrees(network: nn.Module, split: SplitNetwork, images: Tensor) -> bool:
+    """Return whether prefix and suffix together equal the network, and an image's features and logits do not depend on its batch."""
+    features, fewer = split.prefix(images), split.prefix(images[:-1])
     if not all(isinstance(f, Tensor) and f.ndim and f.shape[0] == len(images) for f in features):
         return False
     logits = network(images)
     pairs = [(fewer[index], f[:-1]) for index, f in enumerate(features)]
-    pairs += [(halves.suffix(*features), logits), (halves.suffix(*fewer), logits[:-1])]
+    pairs += [(split.suffix(*features), logits), (split.suffix(*fewer), logits[:-1])]
     return all(_close(found, expected) for found, expected in pairs)
 
 

@@ -16,9 +16,9 @@ from tuning.network.libraries import versions
 from tuning.network.macs import block_macs
 from tuning.search.evaluate import Evaluator
 from tuning.search.greedy import Direction, Selection, StopRule, select
-from tuning.search.ledger import BlockFacts, Contents, Header, open_ledger
+from tuning.search.ledger import BlockFacts, Header, LedgerContents, open_ledger
 from tuning.search.replay import check_budget, describe_selection, make_preference
-from tuning.search.score import Cost, CostOf, Objective, Score, Subset
+from tuning.search.score import CostOf, Objective, Score, Subset, SubsetCost
 from tuning.training.features import FeatureStore
 from tuning.training.loop import FitOptions, OnEpoch
 from tuning.training.methods import PROBE_FACTOR, Method, linear_probe, subtuning
@@ -74,11 +74,11 @@ class Search:
         return found
 
     @property
-    def contents(self) -> Contents:
+    def contents(self) -> LedgerContents:
         """What is in the ledger now."""
         return self._evaluator.ledger.contents
 
-    def _cost_of(self, subset: Subset) -> Cost:
+    def _cost_of(self, subset: Subset) -> SubsetCost:
         if self._cost is None:
             raise BadOptions("Costs were asked for, but nothing says what serving a subset costs.")
         return self._cost(subset)

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.studies.coverage.networks import Tuned, random_network, smallest_variant, tune
+from benchmarks.studies.coverage.networks import TunedCopy, random_network, smallest_variant, tune
 from benchmarks.studies.coverage.report import ERROR_LIMIT
 from benchmarks.studies.coverage.traces import traced
 from benchmarks.studies.coverage.truth import Array, count_equal, run_taps
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Record:
+class FamilyRecord:
     """What is known of one family; filled as far as the measurement comes.
 
     parameters: in millions. size: pixels. reason: why it ended early, in one line; exportable: whether torch can export the network
@@ -86,7 +86,7 @@ class Measurement:
     """One family's measurement, in steps that fill `record`."""
 
     def __init__(self, family: str, cache: Path | None) -> None:
-        self.record = Record(family)
+        self.record = FamilyRecord(family)
         self._cache = cache
 
     def run(self) -> None:
@@ -203,7 +203,7 @@ def _torch_macs(network: nn.Module, size: int) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def _weights_before(network: nn.Module, tuned: Tuned) -> float:
+def _weights_before(network: nn.Module, tuned: TunedCopy) -> float:
     """Return the share of the weights that are registered before the changed module, which is forward order throughout timm."""
     before = total = 0
     reached = False

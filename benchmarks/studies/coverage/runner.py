@@ -17,7 +17,7 @@ _THREADS = 2
 
 
 @dataclass(frozen=True)
-class Limits:
+class FamilyLimits:
     """What one family may use: wall-clock seconds, and GB of data beyond which its allocations fail."""
 
     seconds: float = 600
@@ -46,7 +46,7 @@ def measure_families(
             yield line
 
 
-def measure_apart(family: str, cache: Path | None, limits: Limits, target: Callable[..., None] | None = None) -> Line:
+def measure_apart(family: str, cache: Path | None, limits: FamilyLimits, target: Callable[..., None] | None = None) -> Line:
     """Return the record of `family`, measured in a process of its own, whose libraries a server process has imported before.
 
     target: what runs there, `measure_here` by default: called with (connection, family, cache, limits), sends the record.
@@ -70,7 +70,7 @@ def measure_apart(family: str, cache: Path | None, limits: Limits, target: Calla
     return line
 
 
-def measure_here(sender: Connection, family: str, cache: Path | None, limits: Limits) -> None:
+def measure_here(sender: Connection, family: str, cache: Path | None, limits: FamilyLimits) -> None:
     """Send the record of `family`; what goes wrong, whatever it is, is its reason."""
     import torch
 

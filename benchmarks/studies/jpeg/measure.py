@@ -24,7 +24,7 @@ import onnxruntime as ort
 import PIL
 from PIL import Image, ImageOps, features
 
-from benchmarks.harness.http_wire import Connection, binary_body, infer_bytes, request_bytes
+from benchmarks.harness.http_wire import HttpConnection, binary_body, infer_bytes, request_bytes
 from benchmarks.harness.machine import describe_machine
 from benchmarks.harness.served import ServerProcess, served
 from benchmarks.harness.timing import Timing, interleave
@@ -41,7 +41,7 @@ _LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True)
-class Candidate:
+class DecoderCandidate:
     """Another way. difference: the largest of any pixel, of 255; differing: the share of values that are not equal."""
 
     timing: Timing
@@ -60,8 +60,8 @@ class JpegResults:
     preprocessing: Preprocessing
     file_bytes: int
     stages: Mapping[str, Timing]
-    decoders: Mapping[str, Candidate]
-    resizers: Mapping[str, Candidate]
+    decoders: Mapping[str, DecoderCandidate]
+    resizers: Mapping[str, DecoderCandidate]
 
     @property
     def adds_ms(self) -> float:
@@ -106,7 +106,7 @@ async def _measure_stages(
     rows = how(image)[None]
     engine = EmbeddedEngine(repository, threads=threads)
     await engine.start()
-    connection = await Connection.open(server.http_host_port)
+    connection = await HttpConnection.open(server.http_host_port)
     variants: dict[str, Callable[[], Awaitable[object]]] = {
         "bare engine": lambda: engine.infer(plan, {spec.name: rows}),
         "decode": lambda: _call(lambda: decode_image(data, _LIMITS)),
@@ -120,7 +120,7 @@ async def _measure_stages(
     return timings
 
 
-async def compare(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Candidate]:
+async def compare(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, DecoderCandidate]:
     """Time `ways` in turn, by what they take of the processor in one thread, and compare what each gives with what USED gives."""
 
     def timed(way: Callable[[], object]) -> Callable[[], Awaitable[object]]:
@@ -130,7 +130,7 @@ async def compare(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict
     expected = np.asarray(ways[USED]()).astype(int)
     differences = {name: np.abs(np.asarray(way()) - expected) for name, way in ways.items()}
     return {
-        name: Candidate(timings[name], int(difference.max()), float((difference > 0).mean()))
+        name: DecoderCandidate(timings[name], int(difference.max()), float((difference > 0).mean()))
         for name, difference in differences.items()
     }
 
@@ -139,7 +139,7 @@ async def _call(function: Callable[[], object]) -> None:
     function()
 
 
-async def _ask(connection: Connection, request: bytes) -> None:
+async def _ask(connection: HttpConnection, request: bytes) -> None:
     reply = await connection.ask(request)
     if reply.status != 200:
         raise RuntimeError(reply.body.decode("utf-8", "replace"))
