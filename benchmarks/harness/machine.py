@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from contract.system import available_cores
+from contract.system import available_cores, available_memory_bytes
 
 _PACKAGES = (
     "espalier",
@@ -29,14 +29,14 @@ _VECTORS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd"
 
 def describe_machine() -> str:
     """Return the processor, the cores that this process may use, and the version of Python, in a line."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} cores, Python {platform.python_version()}"
+    return f"{_processor()}, {available_cores()} cores, Python {platform.python_version()}"
 
 
 def machine_facts() -> dict[str, Any]:
     """Return the hardware and the system under short names.
 
-    memory_bytes: of the machine, 0 where it is not known. gpus: NVIDIA's, by their driver; only `merge` uses them, with torch.
+    cores, memory_bytes: that this process may use, 0 bytes where nobody says. machine_cores: of the machine. gpus: NVIDIA's, by their
+    driver; only `merge` uses them, with torch.
     """
     flags = processor_flags()
     return {
@@ -44,7 +44,7 @@ def machine_facts() -> dict[str, Any]:
         "cores": available_cores(),
         "machine_cores": os.cpu_count(),
         "vector_instructions": [name for name in _VECTORS if name in flags],
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": available_memory_bytes(),
         "gpus": _gpus(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -82,13 +82,6 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()
-
-
-def _memory_bytes() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return 0
 
 
 def _gpus() -> list[str]:

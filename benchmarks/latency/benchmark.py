@@ -24,7 +24,7 @@ from benchmarks.latency.precision.trained import learn
 from benchmarks.latency.precision_tables import NOTES, PrecisionChange, precision_change, precision_tables
 from benchmarks.latency.variants import BY_HAND, ONE_TASK, LatencyBench, open_bench
 from benchmarks.models.families import RANDOM_WEIGHTS, TimmNetwork, choose_networks, network_cache
-from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE
+from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
 from contract.costs import separate_cost, shared_cost
 
 VARIANTS = ("shared", SEPARATE, SIDE_BY_SIDE, "one graph", BY_HAND, "torch", "compiled")

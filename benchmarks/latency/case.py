@@ -8,7 +8,7 @@ from statistics import median
 from benchmarks.harness.noise import Measurement
 from benchmarks.harness.timing import Timing, summarise
 from benchmarks.latency.variants import Times
-from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, fastest
+from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE, fastest
 
 
 @dataclass(frozen=True)

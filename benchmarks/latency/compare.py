@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.harness.timing import Timing, interleave
-from benchmarks.models.networks import open_network
-from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, SideBySide
+from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE, SideBySide, open_network
 from contract.dtypes import Array
 from contract.plan import ExecutionPlan, make_plan
 from contract.repository import Repository
@@ -53,7 +52,7 @@ def compare_latency(
     """Measure a request of `rows` for all tasks in `networks` (whole task models as ONNX files, by task).
 
     The separate networks are well tuned: optimised sessions with the engine's own options (idle threads do not spin), without any server
-    around them, in both ways of benchmarks/models/side_by_side.py. The shared request goes through the embedded engine as the server uses
+    around them, in both ways of benchmarks/models/separate.py. The shared request goes through the embedded engine as the server uses
     it, with a cache. `threads` None: as many as this process has cores.
     """
     threads = threads or available_cores()

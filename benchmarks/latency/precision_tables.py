@@ -14,7 +14,7 @@ from benchmarks.latency.precision.quantise import __doc__ as how_quantised
 from benchmarks.latency.precision.trained import ABOUT as ABOUT_TRAINED
 from benchmarks.latency.precision.trained import Learnt
 from benchmarks.latency.precision.variants import Precise, variant
-from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, fastest
+from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE, fastest
 
 NOTES = (
     " ".join((how_quantised or "").split("\n\n")[1].split()),

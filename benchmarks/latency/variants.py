@@ -20,12 +20,10 @@ from torch import nn
 from benchmarks.framework.options import Options
 from benchmarks.harness.timing import take_samples
 from benchmarks.latency.precision.variants import Call, Precise, PreciseVariants, make_precise
-from benchmarks.latency.torch_rivals import NotCompiled, compile_all, open_rivals, run_all
-from benchmarks.latency.torch_shared import SharedTrunk, write_by_hand
+from benchmarks.latency.torch_variants import NotCompiled, SharedTrunk, compile_all, open_rivals, run_all, write_by_hand
 from benchmarks.models.families import TimmNetwork, network_cache
 from benchmarks.models.merged import write_merged
-from benchmarks.models.networks import open_network
-from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, SideBySide
+from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE, SideBySide, open_network
 from benchmarks.models.synthetic import Family
 from contract.dtypes import Array
 from contract.plan import make_plan

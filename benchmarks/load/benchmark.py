@@ -18,11 +18,11 @@ from benchmarks.harness.noise import RULE
 from benchmarks.harness.pinning import find_cores, on_cores
 from benchmarks.harness.served import segment_cache, served, with_cache
 from benchmarks.load.bare import BareEngine, EngineSetting, choose_setting, settings
-from benchmarks.load.clients import clients_on
 from benchmarks.load.errors import LoadGenMissing
 from benchmarks.load.loadgen import LoadgenResult, Scenario, is_installed
 from benchmarks.load.measure import RATES, Extent, Loads, MeasuredLoad, Share, Wall, find_wall, settings_per_s
 from benchmarks.load.mixes import MIXES, uniform
+from benchmarks.load.senders import clients_on
 from benchmarks.load.summary import KneeRule
 from benchmarks.load.tables import bare_table, loads_plot, loads_table, scenarios_table, walls_table
 from benchmarks.load.wires import Wire, choose_wires

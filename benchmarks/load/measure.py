@@ -10,10 +10,9 @@ from statistics import median
 from benchmarks.harness.noise import Measurement, Watch, measure_quietly
 from benchmarks.harness.served import ServerProcess
 from benchmarks.load.bare import BareEngine, EngineSetting
-from benchmarks.load.clients import Clients
 from benchmarks.load.loadgen import LoadgenResult, Scenario, ScenarioJob, run_scenario
 from benchmarks.load.mixes import Mix, poisson_times
-from benchmarks.load.senders import Closed, Open, SendingJob, Sent, send
+from benchmarks.load.senders import Clients, Closed, Open, SendingJob, Sent, send
 from benchmarks.load.summary import KneeRule, Point, knee
 from benchmarks.load.wires import Wire, address_of, make_requests
 from contract.repository import Repository

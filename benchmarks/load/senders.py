@@ -1,21 +1,29 @@
-"""What the clients do: closed and open loop. A job and what came of it are plain data, so that they can go to another process."""
+"""What the clients do: closed and open loop, in a process away from the server's cores where there are enough.
+
+A job and what came of it are plain data, so that they can go to that process.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import multiprocessing
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 from benchmarks.harness.closed_loop import Span, closed_loop
+from benchmarks.harness.pinning import pin
 from benchmarks.load.errors import Refused
 from benchmarks.load.summary import Point, open_rate, percentiles
 from benchmarks.load.wires import Call, Wire, connect
 
 _FAILURES = (Refused, OSError, EOFError)
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -113,3 +121,22 @@ async def _connections(job: SendingJob) -> AsyncIterator[list[Call]]:
         calls = [await stack.enter_async_context(connect(job.wire, job.address)) for _ in range(job.connections)]
         await calls[0](job.requests[0])
         yield calls
+
+
+class Clients:
+    """A process in which functions are run, one at a time."""
+
+    def __init__(self, pool: ProcessPoolExecutor) -> None:
+        self._pool = pool
+
+    def run(self, function: Callable[[Any], _Value], job: Any) -> _Value:
+        """Return what `function` (of a module) gives for `job` in that process. Raises what it raises."""
+        return self._pool.submit(function, job).result()
+
+
+@contextmanager
+def clients_on(cores: Sequence[int]) -> Iterator[Clients]:
+    """Yield a process on `cores`."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=pin, initargs=(cores,)) as pool:
+        yield Clients(pool)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.models.networks import open_network
+from benchmarks.models.separate import open_network
 from benchmarks.models.some_tasks import only_tasks
 from contract.dtypes import NUMPY_DTYPES
 from contract.plan import make_plan

@@ -17,7 +17,7 @@ from benchmarks.merge.cases import choose_cases
 from benchmarks.merge.device import TorchDevice, find_device
 from benchmarks.merge.measure import ONNX, TORCH, Group, MergeBench
 from benchmarks.merge.onnx_variants import SIDE_BY_SIDE
-from benchmarks.merge.resnet import Subset
+from benchmarks.merge.streams import Subset
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED
 from benchmarks.models.families import RANDOM_WEIGHTS, network_cache, networks
 

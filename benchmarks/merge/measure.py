@@ -21,7 +21,7 @@ from benchmarks.merge import onnx_variants, torch_variants
 from benchmarks.merge.device import TorchDevice, as_outputs
 from benchmarks.merge.equality import Outputs, VariantsDisagree, check
 from benchmarks.merge.grouped import group_blocks
-from benchmarks.merge.resnet import Streams, Subset, make_streams
+from benchmarks.merge.streams import Streams, Subset, make_streams
 from benchmarks.models.conv_chains import take_turns
 from benchmarks.models.families import CLASSES, NetworkCache, TimmNetwork, parts_of
 from benchmarks.models.synthetic import make_family

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import compose
 
-from benchmarks.models.networks import open_network
+from benchmarks.models.separate import open_network
 from contract.dtypes import Array
 from contract.repository import Repository, Step
 

@@ -24,7 +24,7 @@ from benchmarks.harness.timing import Timing
 from benchmarks.memory.measure import separate_resident
 from benchmarks.merge.benchmark import _headline as merge_headline
 from benchmarks.merge.measure import ONNX, TORCH, Group
-from benchmarks.models.networks import network_options
+from benchmarks.models.separate import network_options
 from benchmarks.peers.measure import Plan, RivalRow
 from benchmarks.peers.tables import throughput_table
 from espalier.bench.plots import draw

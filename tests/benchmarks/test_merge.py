@@ -16,14 +16,14 @@ from benchmarks.framework.options import Options, Runs, Scale
 from benchmarks.harness.noise import Measurement, Watch
 from benchmarks.harness.timing import Timing
 from benchmarks.merge.benchmark import run
-from benchmarks.merge.cases import choose_cases
+from benchmarks.merge.cases import choose_cases, pairs_within_stages, single_blocks
 from benchmarks.merge.device import TorchDevice, as_outputs
 from benchmarks.merge.equality import TOLERANCE, VariantsDisagree, check, difference
 from benchmarks.merge.grouped import group_blocks, split_streams
 from benchmarks.merge.measure import Group, MergeBench
 from benchmarks.merge.onnx_variants import SIDE_BY_SIDE
 from benchmarks.merge.onnx_variants import block_variants as onnx_block_variants
-from benchmarks.merge.resnet import Streams, make_streams, pairs_within_stages, single_blocks, tuned_copy
+from benchmarks.merge.streams import Streams, make_streams, tuned_copy
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED, block_variants, network_variants, suffix_variants
 from benchmarks.models.families import CLASSES, NetworkCache, TimmNetwork, parts_of
 from tuning.network.backbone import Backbone

@@ -28,7 +28,7 @@ from benchmarks.peers.processes import free_port, started
 from benchmarks.peers.rivals import APPS, all_rivals, choose_rivals
 from benchmarks.peers.server import HEADS_SIDE, SEPARATE, SEPARATE_SIDE, SHARED, Endpoint, Rival, RivalServer
 from benchmarks.peers.tables import headline, make_result
-from benchmarks.peers.triton_models import write_separate, write_shared
+from benchmarks.peers.tritons import write_separate, write_shared
 from benchmarks.peers.wires import Form, RawBody
 from benchmarks.peers.work import Work, WorkSample, prepare_work
 from contract.repository.config import parse_text

@@ -25,7 +25,7 @@ from benchmarks.harness.machine import machine_facts, source_commit, versions
 from benchmarks.harness.noise import LIMIT, Measurement, Watch, measure_quietly
 from benchmarks.harness.timing import Timing
 from benchmarks.models.families import choose_networks
-from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE
+from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
 from benchmarks.registry import BENCHMARKS, check_precisions, find_benchmarks
 
 TIMING = Timing(2.5, 1.0, 3.0, 30)

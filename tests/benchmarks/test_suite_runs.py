@@ -16,11 +16,11 @@ from benchmarks.framework.options import Options, Scale
 from benchmarks.framework.record import read_record, run_benchmark
 from benchmarks.framework.result import Result
 from benchmarks.harness.timing import Timing
-from benchmarks.latency.torch_shared import write_by_hand
+from benchmarks.latency.torch_variants import write_by_hand
 from benchmarks.latency.variants import LatencyBench
 from benchmarks.models.families import first_tasks, network_cache, networks
 from benchmarks.models.merged import write_merged
-from benchmarks.models.side_by_side import SIDE_BY_SIDE, SideBySide, share_out
+from benchmarks.models.separate import SIDE_BY_SIDE, SideBySide, share_out
 from benchmarks.models.synthetic import Family
 from benchmarks.models.tiny import TASKS, write_tiny_family, write_tiny_forks
 from benchmarks.registry import BENCHMARKS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.preprocessing import Preprocessing, UnknownRange
+from contract.system import available_cores
 from tuning.data.left_out import UNREADABLE, LeftOut, together
 from tuning.errors import BadData
 
@@ -73,6 +73,6 @@ def for_each_row(work: Callable[[int], None], count: int) -> None:
             work(row)
 
     chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(_MOST_THREADS, available_cores())) as pool:
         for _ in pool.map(work_on, chunks):
             pass  # an error in a thread is raised here

@@ -11,9 +11,8 @@ from pathlib import Path
 from tuning.data.folds import Fold, make_folds
 from tuning.data.labelled import TaskData, fingerprint
 from tuning.errors import BadOptions
-from tuning.network.backbone import Backbone
+from tuning.network.backbone import Backbone, block_macs
 from tuning.network.libraries import versions
-from tuning.network.macs import block_macs
 from tuning.search.evaluate import Evaluator
 from tuning.search.greedy import Direction, Selection, StopRule, select
 from tuning.search.ledger import BlockFacts, Header, LedgerContents, open_ledger

@@ -6,13 +6,14 @@ while it computes; each thread has its own number of threads for arithmetic, so 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 import torch
+
+from contract.system import available_cores
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -26,7 +27,7 @@ class Cancelled(Exception):
 
 def find_workers(device: str) -> int:
     """Return how many trainings run side by side by default: one on a GPU, otherwise as many as there are cores, up to 4."""
-    return 1 if device != "cpu" else min(_cores(), _MOST_WORKERS)
+    return 1 if device != "cpu" else min(available_cores(), _MOST_WORKERS)
 
 
 def run_all(
@@ -37,7 +38,7 @@ def run_all(
     After an error, or an interrupt, `stop` is set, jobs that have not begun are dropped, those that run are waited for (`do` is to end
     soon by raising Cancelled), what they still finish is told, and the first error is raised.
     """
-    threads = max(1, _cores() // workers)
+    threads = max(1, available_cores() // workers)
     pool = ThreadPoolExecutor(workers, "training", initializer=torch.set_num_threads, initargs=(threads,))
     futures = [pool.submit(do, job) for job in jobs]
     told = set()
@@ -53,8 +54,3 @@ def run_all(
                 done(future.result())
         raise
     pool.shutdown()
-
-
-def _cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

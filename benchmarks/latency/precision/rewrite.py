@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, helper
 
-from benchmarks.models.networks import open_network
+from benchmarks.models.separate import open_network
 from contract.dtypes import Array
 from contract.plan import PlanStep, make_plan
 from contract.repository import Repository, Segment, Task
