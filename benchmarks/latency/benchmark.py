@@ -27,8 +27,8 @@ from benchmarks.models.families import RANDOM_WEIGHTS, TimmNetwork, choose_netwo
 from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
 from contract.costs import separate_cost, shared_cost
 
-VARIANTS = ("shared", SEPARATE, SIDE_BY_SIDE, "one graph", BY_HAND, "torch", "compiled")
-GOAL = 0.95
+_VARIANTS = ("shared", SEPARATE, SIDE_BY_SIDE, "one graph", BY_HAND, "torch", "compiled")
+_GOAL = 0.95
 _RUNS = Runs(30, 5), Runs(5, 1), Runs(2, 1)
 
 
@@ -86,7 +86,7 @@ def _measure(
 def _headline(found: Sequence[LatencyCase], options: Options) -> str:
     shares = [measured.share for measured in found]
     plain = [measured.share_one_after_another for measured in found]
-    goal = f"{sum(share >= GOAL for share in shares)} of {len(shares)} cases reach the goal of {GOAL:.0%}."
+    goal = f"{sum(share >= _GOAL for share in shares)} of {len(shares)} cases reach the goal of {_GOAL:.0%}."
     noisy = sum(measured.times.noisy for measured in found)
     doubt = f" While {noisy} of them were measured, the machine was noisy." if noisy else ""
     return (
@@ -119,7 +119,7 @@ def _against_hand(found: Sequence[LatencyCase]) -> str:
 
 
 def _row(measured: LatencyCase) -> dict[str, Cell]:
-    variants = {variant: measured.timing(variant) for variant in (*VARIANTS, ONE_TASK)}
+    variants = {variant: measured.timing(variant) for variant in (*_VARIANTS, ONE_TASK)}
     graph = measured.timing("one graph")
     return {
         "network": measured.network,
@@ -156,13 +156,13 @@ def _speedups(found: Sequence[LatencyCase]) -> Table:
     )
     caption = (
         f"Speed-up of the shared trunk over separate networks, one after another or side by side, whichever is faster. The goal is a share "
-        f"of {GOAL:.0%}."
+        f"of {_GOAL:.0%}."
     )
     return Table("Speed-up", columns, tuple(_row(measured) for measured in found), caption)
 
 
 def _times(found: Sequence[LatencyCase]) -> Table:
-    columns = (*_WHICH, *(Column(variant, variant, Unit.ms) for variant in VARIANTS), _NOISE)
+    columns = (*_WHICH, *(Column(variant, variant, Unit.ms) for variant in _VARIANTS), _NOISE)
     runs = len(found[0].times.value.seconds["shared"])
     caption = (
         f"One request, median (quartiles) of {runs} runs in turn. Whole networks in torch do not depend on the fork: they were measured "
@@ -187,7 +187,7 @@ def _share_plot(found: Sequence[LatencyCase]) -> Plot:
 def _time_plot(found: Sequence[LatencyCase], network: TimmNetwork) -> Plot:
     group = [measured for measured in found if (measured.network, measured.fork) == (network.name, network.forks[0])]
     series = []
-    for variant in VARIANTS:
+    for variant in _VARIANTS:
         timings = [(measured.tasks, timing) for measured in group if (timing := measured.timing(variant)) is not None]
         if timings:
             series.append(Series.of_timings(variant, [tasks for tasks, _ in timings], [timing for _, timing in timings]))

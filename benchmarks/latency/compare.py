@@ -20,7 +20,7 @@ from contract.system import available_cores
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions.store import SessionStoreOptions
 
-Run = Callable[[], Sequence[Array]]
+_Run = Callable[[], Sequence[Array]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def compare_latency(
     opened = [open_network(path, threads) for path in networks.values()]
     feed = {opened[0].get_inputs()[0].name: rows}
     with closing(SideBySide(networks, threads)) as several, tempfile.TemporaryDirectory() as cache:
-        runs: dict[str, Run] = {SEPARATE: lambda: [session.run(None, feed)[0] for session in opened]}
+        runs: dict[str, _Run] = {SEPARATE: lambda: [session.run(None, feed)[0] for session in opened]}
         if side_by_side := several.open(list(networks)):
             runs[SIDE_BY_SIDE] = partial(side_by_side, feed)
         options = EngineOptions(SessionStoreOptions(threads, provider="cpu", cache_folder=Path(cache)), learn_rows=True)
@@ -68,7 +68,7 @@ def compare_latency(
 
 
 async def _compare(
-    engine: EmbeddedEngine, plan: ExecutionPlan, runs: Mapping[str, Run], rows: Array, rounds: int
+    engine: EmbeddedEngine, plan: ExecutionPlan, runs: Mapping[str, _Run], rows: Array, rounds: int
 ) -> LatencyComparison:
     loop = asyncio.get_running_loop()
     await engine.start()

@@ -20,7 +20,7 @@ from tuning.network.backbone import Backbone
 from tuning.network.checkpoint import build_network
 from tuning.network.normalise import Normalise
 
-Step = Callable[[torch.Tensor], torch.Tensor]
+_Step = Callable[[torch.Tensor], torch.Tensor]
 
 
 class NoSteps(BenchmarkError):
@@ -34,8 +34,8 @@ class NoSteps(BenchmarkError):
 class SharedTrunk:
     """trunk: steps from uint8 images on, run once. rests: the steps of each task behind it; those that are frozen are the same objects."""
 
-    trunk: Sequence[Step]
-    rests: Sequence[Sequence[Step]]
+    trunk: Sequence[_Step]
+    rests: Sequence[Sequence[_Step]]
 
     def run(self, tasks: int, rows: Array) -> list[Array]:
         """Return the outputs of the first `tasks` tasks for uint8 `rows` of shape (n, height, width, 3)."""
@@ -60,25 +60,25 @@ def write_by_hand(backbone: Backbone, fork: str, tasks: int) -> SharedTrunk:
     return SharedTrunk([prepare, *(frozen[name] for name in names[:first])], rests)
 
 
-def steps_of(network: nn.Module) -> dict[str, Step]:
+def steps_of(network: nn.Module) -> dict[str, _Step]:
     """Return a timm network's steps in order: the blocks by their paths, the head as HEAD, and what is between. Raises NoSteps."""
     if isinstance(network, ResNet):
         return {**parts_of(network), HEAD: network.get_submodule("fc")}
     if isinstance(network, VisionTransformer):
-        blocks: dict[str, Step] = {f"blocks.{name}": block for name, block in network.get_submodule("blocks").named_children()}
+        blocks: dict[str, _Step] = {f"blocks.{name}": block for name, block in network.get_submodule("blocks").named_children()}
         return {"stem": _stem(network), **blocks, "pool": _pool(network), HEAD: network.get_submodule("head")}
     raise NoSteps(network)
 
 
-def _stem(network: VisionTransformer) -> Step:
+def _stem(network: VisionTransformer) -> _Step:
     return lambda image: network.norm_pre(network.patch_drop(network._pos_embed(network.patch_embed(image))))
 
 
-def _pool(network: VisionTransformer) -> Step:
+def _pool(network: VisionTransformer) -> _Step:
     return lambda tokens: network.head_drop(network.fc_norm(network.pool(network.norm(tokens))))
 
 
-def _apply(steps: Sequence[Step], values: torch.Tensor) -> torch.Tensor:
+def _apply(steps: Sequence[_Step], values: torch.Tensor) -> torch.Tensor:
     for step in steps:
         values = step(values)
     return values

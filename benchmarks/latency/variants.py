@@ -37,7 +37,7 @@ ONE_TASK = "one task"  # a request to the shared trunk for the first task alone
 _PAUSE_S = 0.005  # OpenMP's threads spin for about a millisecond after torch
 _TOLERANCE = 1e-3  # of the largest output: the same arithmetic in another order
 
-Variant = Callable[[], Sequence[Array]]
+_Variant = Callable[[], Sequence[Array]]
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,11 @@ class LatencyBench:
             graph = open_network(write_merged(self.repository, names, Path(folder) / "merged.onnx"), self._threads)
             return self._runner.run(self._measure(names, self._variants(names, partial(graph.run, list(names))), rounds, warmup))
 
-    def _variants(self, names: Sequence[str], run_graph: Callable[[dict[str, Array]], Sequence[Array]]) -> dict[str, Variant]:
+    def _variants(self, names: Sequence[str], run_graph: Callable[[dict[str, Array]], Sequence[Array]]) -> dict[str, _Variant]:
         sessions = [self._sessions[name] for name in names]
         source = sessions[0].get_inputs()[0].name
         image = {self.repository.tasks[names[0]].inputs[0].name: self._rows}
-        variants: dict[str, Variant] = {
+        variants: dict[str, _Variant] = {
             SEPARATE: lambda: [session.run(None, {source: self._rows})[0] for session in sessions],
             "one graph": lambda: run_graph(image),
             BY_HAND: partial(self._by_hand.run, len(names), self._rows),
@@ -123,7 +123,7 @@ class LatencyBench:
                 variants[name] = partial(run_all, networks[: len(names)], self._rows)
         return variants
 
-    async def _measure(self, names: Sequence[str], variants: Mapping[str, Variant], rounds: int, warmup: int) -> Times:
+    async def _measure(self, names: Sequence[str], variants: Mapping[str, _Variant], rounds: int, warmup: int) -> Times:
         loop = asyncio.get_running_loop()
         plans = {"shared": make_plan(self.repository, names), ONE_TASK: make_plan(self.repository, names[:1])}
         image = {plans["shared"].inputs[0]: self._rows}

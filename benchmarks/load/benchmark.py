@@ -30,13 +30,13 @@ from benchmarks.models.families import RANDOM_WEIGHTS, network_cache, networks
 from benchmarks.models.tiny import write_tiny_family
 from contract.repository import Repository
 
-CLIENTS = 16  # of the comparison with the bare engine, and of the mixes
-GOAL = 0.97
+_CLIENTS = 16  # of the comparison with the bare engine, and of the mixes
+_GOAL = 0.97
 _QUIET = ("--log-level", "error")
 
 
 @dataclass(frozen=True)
-class LoadFindings:
+class _LoadFindings:
     """All that was measured. bare: answers a second of the bare engine by its setting. setting: that the server had."""
 
     closed: tuple[MeasuredLoad, ...]
@@ -63,11 +63,11 @@ def run(options: Options) -> Result:
         repository = network_cache(options).family(network, network.forks[0], 8).repository
     else:
         what, repository = "four tiny tasks", write_tiny_family(options.scratch / "tiny-load")
-    found = measure(repository, options)
-    return make_result(what, found, options)
+    found = _measure(repository, options)
+    return _make_result(what, found, options)
 
 
-def measure(repository: Repository, options: Options) -> LoadFindings:
+def _measure(repository: Repository, options: Options) -> _LoadFindings:
     """Put every load on a server of `repository`, which has the setting that `choose_setting` finds with the bare engine."""
     extent = options.pick(
         Extent(20.0, (1, 2, 4, 8, 16, 32), RATES, 128, 9),
@@ -81,7 +81,7 @@ def measure(repository: Repository, options: Options) -> LoadFindings:
         options.say("Looking for the bare engine's best setting")
         tried = settings(options.threads or cores.usable, options.pick((None, 8), (None,), (None,)))
         cache = segment_cache(options.scratch)
-        bare = settings_per_s(repository, mix, tried, cache, CLIENTS, extent.seconds / 2, turns=options.pick(3, 1, 1))
+        bare = settings_per_s(repository, mix, tried, cache, _CLIENTS, extent.seconds / 2, turns=options.pick(3, 1, 1))
         setting = choose_setting(bare)
         with (
             served(repository.path, *_QUIET, *setting.server, environment=with_cache(options.scratch)) as server,
@@ -91,14 +91,14 @@ def measure(repository: Repository, options: Options) -> LoadFindings:
             closed, opened, walls = _loops(loads, wires, extent, rule, repository, options)
             options.say("Measuring mixes of tasks")
             mixes = tuple(
-                loads.closed(wires[0], make(list(repository.tasks)), min(CLIENTS, max(extent.clients))) for make in MIXES
+                loads.closed(wires[0], make(list(repository.tasks)), min(_CLIENTS, max(extent.clients))) for make in MIXES
             )
             scenarios, notes = _scenarios(loads, repository, walls[0], rule, options)
             options.say("Comparing with the bare engine")
             compared = [wire for wire in wires if wire is not Wire.predict] or wires  # decoding is not the engine's
             with BareEngine(repository, setting, cache) as engine:
-                shares = tuple(loads.share_of(engine, wire, mix, CLIENTS) for wire in compared)
-    return LoadFindings(closed, opened, mixes, walls, scenarios, bare, setting, shares, (cores.words, *notes))
+                shares = tuple(loads.share_of(engine, wire, mix, _CLIENTS) for wire in compared)
+    return _LoadFindings(closed, opened, mixes, walls, scenarios, bare, setting, shares, (cores.words, *notes))
 
 
 def _loops(
@@ -139,7 +139,7 @@ def _scenarios(
     )
 
 
-def make_result(what: str, found: LoadFindings, options: Options) -> Result:
+def _make_result(what: str, found: _LoadFindings, options: Options) -> Result:
     """Return what was measured for people."""
     few = options.pick((), ("Seconds for each load (--quick): p99 is of a few dozen requests.",), ("Says nothing of speed.",))
     words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
@@ -156,7 +156,7 @@ def make_result(what: str, found: LoadFindings, options: Options) -> Result:
             loads_table(
                 "Mixes of tasks", found.mixes, f"What is asked for, in a closed loop over {found.walls[0].wire}; one row each."
             ),
-            bare_table(found.bare, found.setting, found.shares, CLIENTS),
+            bare_table(found.bare, found.setting, found.shares, _CLIENTS),
             *((scenarios_table(found.scenarios, found.walls[0].wire),) if found.scenarios else ()),
         ),
         (loads_plot(found.opened, found.walls),),
@@ -177,10 +177,10 @@ def knee_in_words(wall: Wall, opened: Sequence[MeasuredLoad]) -> str:
     return f"{'at least ' if wall.knee_per_s >= most else ''}{wall.knee_per_s:.0f}"
 
 
-def _headline(what: str, found: LoadFindings) -> str:
+def _headline(what: str, found: _LoadFindings) -> str:
     knees = ", ".join(f"{knee_in_words(wall, found.opened)} over {wall.wire}" for wall in found.walls)
     shares = " and ".join(f"{share.share:.0%} over {share.wire}" for share in found.shares)
     return (
-        f"A server of {what} keeps up with so many requests a second: {knees}. With {CLIENTS} clients it answers {shares} of what the bare "
-        f"engine does in the same way; the goal is {GOAL:.0%}."
+        f"A server of {what} keeps up with so many requests a second: {knees}. With {_CLIENTS} clients it answers {shares} of what the "
+        f"bare engine does in the same way; the goal is {_GOAL:.0%}."
     )

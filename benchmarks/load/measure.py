@@ -17,7 +17,7 @@ from benchmarks.load.summary import KneeRule, Point, knee
 from benchmarks.load.wires import Wire, address_of, make_requests
 from contract.repository import Repository
 
-DRAWN = 1000  # requests after which a mix begins again
+_DRAWN = 1000  # requests after which a mix begins again
 RATES = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)  # of the most that the closed loop gave
 
 
@@ -98,7 +98,7 @@ class Loads:
 
     def share_of(self, bare: BareEngine, wire: Wire, mix: Mix, clients: int) -> Share:
         """Compare the server with `bare`, in turn, both asked by `clients` callers for the same."""
-        models = mix.draw(DRAWN, seed=0)
+        models = mix.draw(_DRAWN, seed=0)
         job = self._job(wire, mix, clients, Closed(self._extent.seconds))
         bare_per_s, served_per_s = [], []
         for _ in range(self._extent.rounds):
@@ -114,7 +114,7 @@ class Loads:
 
     def _job(self, wire: Wire, mix: Mix, connections: int, load: Closed | Open) -> SendingJob:
         requests = make_requests(self._repository, wire, mix.models)
-        drawn = tuple(requests[model] for model in mix.draw(DRAWN, seed=0))
+        drawn = tuple(requests[model] for model in mix.draw(_DRAWN, seed=0))
         return SendingJob(wire, address_of(self._server, wire), drawn, connections, load)
 
 
@@ -134,7 +134,7 @@ def settings_per_s(
 
     cache: of optimised segments.
     """
-    models = mix.draw(DRAWN, seed=0)
+    models = mix.draw(_DRAWN, seed=0)
     with BareEngine(repository, tried[0], cache):
         pass  # every segment is optimised and kept once, which the first one measured would pay for
     found: dict[EngineSetting, list[float]] = {setting: [] for setting in tried}

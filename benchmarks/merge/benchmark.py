@@ -21,7 +21,7 @@ from benchmarks.merge.streams import Subset
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED
 from benchmarks.models.families import RANDOM_WEIGHTS, network_cache, networks
 
-OFFICIAL = Runs(rounds=300, warmup=300)
+_OFFICIAL = Runs(rounds=300, warmup=300)
 _FEW, _TINY = Runs(5, 1), Runs(2, 1)
 _SHARED = (FORKED, STACKED, GROUPED)
 _WAYS = (SEPARATE, SIDE_BY_SIDE, *_SHARED)
@@ -52,7 +52,7 @@ def run(options: Options) -> Result:
 
 
 def _official(options: Options) -> Runs:
-    return options.runs_of(OFFICIAL, _FEW, _TINY)
+    return options.runs_of(_OFFICIAL, _FEW, _TINY)
 
 
 def _two_tasks(bench: MergeBench, subsets: Sequence[Subset], options: Options) -> list[Group]:

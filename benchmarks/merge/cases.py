@@ -13,7 +13,7 @@ from benchmarks.models.families import POOL, STEM
 
 
 @dataclass(frozen=True)
-class Cases:
+class _Cases:
     """subsets: what two tasks tune. suffixes: where a frozen one begins. blocks: tuned ones, alone."""
 
     subsets: tuple[Subset, ...]
@@ -21,7 +21,7 @@ class Cases:
     blocks: tuple[str, ...]
 
 
-def choose_cases(parts: Sequence[str], options: Options) -> Cases:
+def choose_cases(parts: Sequence[str], options: Options) -> _Cases:
     """Return the cases of the scale whose names contain a word of `options.only`, in any case; all of them without words.
 
     parts: of the network, in order. Names are such as "two tasks layer3.0 + layer3.1", "suffix layer4.0" and "block layer4.1". Raises
@@ -41,7 +41,7 @@ def choose_cases(parts: Sequence[str], options: Options) -> Cases:
     def is_chosen(name: str) -> bool:
         return not words or any(word in name for word in words)
 
-    return Cases(
+    return _Cases(
         tuple(subset for name, subset in subsets.items() if is_chosen(name)),
         tuple(part for name, part in suffixes.items() if is_chosen(name)),
         tuple(part for name, part in blocks.items() if is_chosen(name)),

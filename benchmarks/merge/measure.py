@@ -28,7 +28,7 @@ from benchmarks.models.synthetic import make_family
 
 TORCH, ONNX = "torch", "ONNX Runtime"
 
-Times = Mapping[str, Timing]
+_Times = Mapping[str, Timing]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Group:
     streams: int
     batch: int
     difference: float
-    times: Measurement[Times] | None
+    times: Measurement[_Times] | None
     wrong: str = ""
 
     def speedup(self, variant: str) -> float | None:
@@ -138,7 +138,7 @@ class MergeBench:
         streams: int,
         batch: int,
         variants: Mapping[str, onnx_variants.Run],
-        time: Callable[[], Times],
+        time: Callable[[], _Times],
     ) -> Group:
         """Compare the answers of the variants, then time them."""
         try:
@@ -155,6 +155,6 @@ def _await(runner: asyncio.Runner, run: onnx_variants.AsyncRun) -> Outputs:
     return runner.run(outputs())
 
 
-def _time(variants: Mapping[str, Callable[[], object]], runs: Runs) -> Times:
+def _time(variants: Mapping[str, Callable[[], object]], runs: Runs) -> _Times:
     seconds = take_turns(dict(variants), runs.rounds, runs.warmup)  # type: ignore[arg-type]
     return {name: summarise(values.tolist()) for name, values in seconds.items()}

@@ -29,7 +29,7 @@ from benchmarks.peers.server import SEPARATE, SHARED, Rival
 from benchmarks.peers.tables import make_result
 from benchmarks.peers.work import Work, prepare_work
 
-TASKS = 8
+_TASKS = 8
 _OURS = "espalier"
 _HAND = "FastAPI by hand"
 _QUICK = ((_OURS, SHARED), (_HAND, SEPARATE), (_HAND, SHARED), ("LitServe", SHARED))  # fast to start; what others need, small
@@ -58,7 +58,7 @@ def _rivals(options: Options) -> list[Rival]:
 
 def plan_of(options: Options) -> Plan:
     """Return how much the scale measures, in as many turns as the wanted number of runs takes."""
-    counts, cores = (1, 2, TASKS), find_cores()
+    counts, cores = (1, 2, _TASKS), find_cores()
     threads = options.threads or cores.usable
     plan = options.pick(
         Plan(counts, threads=threads, cores=cores),
@@ -83,8 +83,8 @@ def _work(options: Options, folder: Path) -> Work:
     if options.scale is Scale.tiny:
         return prepare_work(*write_tiny_forks(folder, 2), folder / "models")
     network = networks(options)[0]
-    options.say(f"Making {TASKS} tasks of {network.name}")
-    family = network_cache(options).family(network, network.forks[0], TASKS)
+    options.say(f"Making {_TASKS} tasks of {network.name}")
+    family = network_cache(options).family(network, network.forks[0], _TASKS)
     return prepare_work(family.repository, family.networks, folder / "models")
 
 

@@ -23,24 +23,24 @@ from serving.local_triton.environment import default_folder as triton_folder
 REQUIREMENTS = Path(__file__).with_name("requirements")
 _WHOLE = "whole"
 
-Say = Callable[[str], None]
+_Say = Callable[[str], None]
 
 
 class RivalUnavailable(Exception):
     """A rival cannot be installed or started here. The message says why, in a sentence."""
 
 
-def default_folder() -> Path:
+def _default_folder() -> Path:
     """Return the folder for this user's environments of rivals, beside Triton's."""
     return triton_folder().with_name("peers")
 
 
-def set_up(rival: str, folder: Path | None = None, say: Say = lambda sentence: None) -> Path:
+def set_up(rival: str, folder: Path | None = None, say: _Say = lambda sentence: None) -> Path:
     """Return the folder of the environment of `rival` in `folder` (by default the user's), made now if it is not there.
 
     Raises RivalUnavailable; then nothing is left. Not for several processes at once.
     """
-    folder = folder or default_folder()
+    folder = folder or _default_folder()
     pins = REQUIREMENTS / f"{rival}.txt"
     key = hashlib.sha256("\n".join((pins.read_text(), platform.python_version(), sys.base_prefix)).encode()).hexdigest()[:16]
     place = folder / f"{rival}-{key}"

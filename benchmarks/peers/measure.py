@@ -22,7 +22,7 @@ from contract.errors import EspalierError
 
 _WAKE_S = 30.0
 
-Say = Callable[[str], None]
+_Say = Callable[[str], None]
 _Value = TypeVar("_Value")
 
 
@@ -96,7 +96,7 @@ class _Entrant:
         )
 
 
-def measure(work: Work, rivals: Sequence[Rival], plan: Plan, watch: Watch, say: Say = lambda sentence: None) -> list[RivalRow]:
+def measure(work: Work, rivals: Sequence[Rival], plan: Plan, watch: Watch, say: _Say = lambda sentence: None) -> list[RivalRow]:
     """Return a row for each rival and protocol, in their order; one that could not be measured says why.
 
     Latency: the rivals take turns, in each turn one uncounted request and `runs` counted ones of each kind. Memory: of all of a
@@ -115,7 +115,7 @@ def measure(work: Work, rivals: Sequence[Rival], plan: Plan, watch: Watch, say: 
         return [one.result() if isinstance(one, _Entrant) else one for one in found]
 
 
-def _set_up(environments: Iterable[str], say: Say) -> dict[str, str]:
+def _set_up(environments: Iterable[str], say: _Say) -> dict[str, str]:
     """Make the environments that are not there yet; return why some cannot be had."""
     unavailable = {}
     for name in sorted(environments):
@@ -126,7 +126,7 @@ def _set_up(environments: Iterable[str], say: Say) -> dict[str, str]:
     return unavailable
 
 
-def _enter(rival: Rival, unavailable: str, work: Work, plan: Plan, stack: ExitStack, say: Say) -> Iterator[_Entrant | RivalRow]:
+def _enter(rival: Rival, unavailable: str, work: Work, plan: Plan, stack: ExitStack, say: _Say) -> Iterator[_Entrant | RivalRow]:
     """Start `rival`, check its answers, and put it to sleep."""
     row = RivalRow(rival.name, rival.variant, rival.version)
     try:

@@ -74,7 +74,7 @@ class Processes:
 
 
 @dataclass(frozen=True)
-class Log:
+class _Log:
     """What a server has written, and whether it still runs."""
 
     file: Path
@@ -93,7 +93,7 @@ class Log:
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[Processes, Log]]:
+def started(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[Processes, _Log]]:
     """Run `command` in `folder` with variables beside those of this process; end it, and what it has started, afterwards."""
     with tempfile.NamedTemporaryFile("w+", suffix=".log") as file:
         process = subprocess.Popen(
@@ -107,7 +107,7 @@ def started(command: Sequence[str], folder: Path, environment: Mapping[str, str]
         )
         processes = Processes(process.pid)
         try:
-            yield processes, Log(Path(file.name), process)
+            yield processes, _Log(Path(file.name), process)
         finally:
             processes.end()
             process.wait()

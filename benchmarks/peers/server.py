@@ -34,7 +34,7 @@ class RivalServer:
     check: Callable[[], None] = lambda: None
 
 
-Serve = Callable[[Work, int], AbstractContextManager[RivalServer]]
+_Serve = Callable[[Work, int], AbstractContextManager[RivalServer]]
 
 
 @dataclass(frozen=True)
@@ -48,5 +48,5 @@ class Rival:
     name: str
     variant: str
     version: str
-    serve: Serve
+    serve: _Serve
     environment: str = ""

@@ -24,15 +24,15 @@ def make_result(rows: Sequence[RivalRow], plan: Plan, notes: tuple[str, ...]) ->
     )
     return Result(
         headline(rows, plan.counts),
-        (latency_table(rows, plan.counts), throughput_table(rows, plan)),
-        (latency_plot(measured, plan.counts), memory_plot(measured, max(plan.counts))) if measured else (),
+        (_latency_table(rows, plan.counts), throughput_table(rows, plan)),
+        (_latency_plot(measured, plan.counts), _memory_plot(measured, max(plan.counts))) if measured else (),
         (*notes, amount, plan.cores.words),
         tuple(f"espalier could not be measured: {row.missing}." for row in rows if row.peer == _OURS and row.missing),
         json.loads(json.dumps({"plan": asdict(plan), "rows": [asdict(row) for row in rows]})),
     )
 
 
-def latency_table(rows: Sequence[RivalRow], counts: Sequence[int]) -> Table:
+def _latency_table(rows: Sequence[RivalRow], counts: Sequence[int]) -> Table:
     """Return a line per row; those that could not be measured say why."""
     columns = (
         *_WHO,
@@ -71,7 +71,7 @@ def _countable(rate: float, plan: Plan) -> float | None:
     return rate if round(rate * plan.seconds) >= plan.clients else None
 
 
-def latency_plot(rows: Sequence[RivalRow], counts: Sequence[int]) -> Plot:
+def _latency_plot(rows: Sequence[RivalRow], counts: Sequence[int]) -> Plot:
     """Return each rival's fastest way to share a trunk, and the fastest with separate networks."""
     last = max(counts)
     shared = [_fastest(group, last) for group in _by_rival(row for row in rows if not _is_separate(row))]
@@ -84,7 +84,7 @@ def latency_plot(rows: Sequence[RivalRow], counts: Sequence[int]) -> Plot:
     return Plot("peers-latency", "Latency by the number of tasks asked for", detail, "tasks of a request", "ms", tuple(series))
 
 
-def memory_plot(rows: Sequence[RivalRow], last: int) -> Plot:
+def _memory_plot(rows: Sequence[RivalRow], last: int) -> Plot:
     """Return memory and latency of each rival, from separate networks to a shared trunk."""
     series = []
     for group in _by_rival(rows):

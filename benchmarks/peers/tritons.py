@@ -69,7 +69,7 @@ def _by_hand(kind: str, own_threads: int | None, work: Work, threads: int) -> It
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "models"
         (write_separate if kind == "separate" else write_shared)(work.models, repository)
-        lines = count_lines(written_files(repository))
+        lines = count_lines(_written_files(repository))
         with _triton(repository, own_threads or threads) as (triton, processes):
             yield RivalServer(processes, [_endpoint(triton, "image")], lines)
 
@@ -112,7 +112,7 @@ def write_shared(models: Path, folder: Path) -> None:
     _write(folder, {"trunk": trunk, **{f"head-{name}": file for name, file in heads.items()}}, steps)
 
 
-def written_files(folder: Path) -> list[Path]:
+def _written_files(folder: Path) -> list[Path]:
     """Return what a user would have had to write."""
     return sorted(folder.glob("*/config.pbtxt"))
 

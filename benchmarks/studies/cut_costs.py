@@ -52,7 +52,7 @@ class MeasuredCosts:
         return CutCosts(self.seconds_per_run.median, self.bytes_per_second.median, self.macs_per_second.median)
 
 
-def measure(rounds: int = 300, threads: int | None = None) -> MeasuredCosts:
+def _measure(rounds: int = 300, threads: int | None = None) -> MeasuredCosts:
     """Measure all three: `rounds` rounds, and a third of it for the larger networks."""
     fewer = max(_BATCHES, rounds // 3)
     return MeasuredCosts(
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, help="of ONNX Runtime; default: the cores of this process")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    measured = measure(options.rounds, options.threads)
+    measured = _measure(options.rounds, options.threads)
     print(json.dumps(asdict(measured), indent=2) if options.json else describe(measured))
 
 

@@ -11,9 +11,9 @@ from typing import Literal
 from tuning.data.folders import FolderContents
 from tuning.errors import BadData
 
-Role = Literal["train", "validation", "test"]
+_Role = Literal["train", "validation", "test"]
 
-_ROLES: Mapping[Role, frozenset[str]] = {
+_ROLES: Mapping[_Role, frozenset[str]] = {
     "train": frozenset({"train", "training", "trn", "trainset", "trainingset"}),
     "validation": frozenset({"val", "valid", "validation", "validate", "valset", "validationset", "dev", "devset"}),
     "test": frozenset({"test", "testing", "tst", "testset", "testingset", "eval", "evaluation", "holdout"}),
@@ -37,7 +37,7 @@ class _Folder:
     """role: which split it is by its name. flat: whether it holds images itself. classes: names of folders in it that hold images."""
 
     name: str
-    role: Role | None
+    role: _Role | None
     flat: bool
     classes: frozenset[str]
 
@@ -47,10 +47,10 @@ class _Folder:
         return bool(self.classes) and not self.flat
 
 
-def role_of(name: str) -> Role | None:
+def role_of(name: str) -> _Role | None:
     """Return which split a folder is by its name: Training, seg_train, TestImages, val2017; None for names that say none, or several."""
     words = re.findall("[a-z]+", _CAPITAL.sub(" ", name).lower())
-    roles: list[Role] = [role for role, names in _ROLES.items() if not names.isdisjoint(words)]
+    roles: list[_Role] = [role for role, names in _ROLES.items() if not names.isdisjoint(words)]
     return roles[0] if len(roles) == 1 else None
 
 
@@ -85,7 +85,7 @@ def find_layout(contents: FolderContents, where: Path) -> SplitLayout:
 
 
 def _layout(splits: Sequence[_Folder], where: Path, others: Sequence[_Folder]) -> SplitLayout:
-    by_role: dict[Role, _Folder] = {}
+    by_role: dict[_Role, _Folder] = {}
     for folder in splits:
         if folder.role is not None and by_role.setdefault(folder.role, folder) is not folder:
             raise BadData(

@@ -41,11 +41,11 @@ def _numbers(count: int) -> tuple[str, ...]:
     return tuple(str(number) for number in range(count))
 
 
-Arguments = Mapping[str, Any]
+_Arguments = Mapping[str, Any]
 
-_TRAIN: Arguments = {"train": True}
-_NOT_TRAIN: Arguments = {"train": False}
-_VAL: Arguments = {"split": "val"}
+_TRAIN: _Arguments = {"train": True}
+_NOT_TRAIN: _Arguments = {"train": False}
+_VAL: _Arguments = {"split": "val"}
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class TorchvisionSet:
     """
 
     reader: Callable[..., Any]
-    train: Arguments = field(default_factory=lambda: {"split": "train"})
-    test: Arguments | None = field(default_factory=lambda: {"split": "test"})
-    validation: Arguments | None = None
+    train: _Arguments = field(default_factory=lambda: {"split": "train"})
+    test: _Arguments | None = field(default_factory=lambda: {"split": "test"})
+    validation: _Arguments | None = None
     labels: tuple[str, ...] = ()
 
 
@@ -133,7 +133,7 @@ def read_torchvision_set(
 
 def _list_split(name: str, known: TorchvisionSet, part: str, folder: Path, download: bool) -> tuple[list[Item], tuple[str, ...]]:
     """Return (the images of a part, the names of the classes). part: "train", "test" or "validation"."""
-    arguments: Arguments = getattr(known, part)
+    arguments: _Arguments = getattr(known, part)
     try:
         if download:
             folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from typing import Literal
 from tuning.search.score import Evaluate, Score, Subset
 
 Direction = Literal["forward", "backward", "both"]
-Meaning = Literal["gain", "drop"]
+_Meaning = Literal["gain", "drop"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class StopRule:
     """epsilon: in units of accuracy; a gain of exactly 0 is none. meaning: see the module. max_blocks: the most blocks of an answer."""
 
     epsilon: float = 0.005
-    meaning: Meaning = "gain"
+    meaning: _Meaning = "gain"
     max_blocks: int | None = None
 
 

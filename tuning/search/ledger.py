@@ -18,7 +18,7 @@ from typing import IO, Any
 from tuning.errors import CannotWrite, TuningError
 from tuning.search.score import Score, Subset, SubsetCost
 
-FORMAT = "espalier-ledger/1"
+_FORMAT = "espalier-ledger/1"
 
 
 class BadLedger(TuningError):
@@ -223,7 +223,7 @@ def _opened(path: Path, file: IO[str], header: Header) -> Ledger:
     text = file.read()
     if not text.strip():
         ledger = Ledger(path, file, LedgerContents(header))
-        ledger._write({"format": FORMAT, "header": asdict(header)})
+        ledger._write({"format": _FORMAT, "header": asdict(header)})
         return ledger
     contents = _parse(path, text)
     found = contents.header.difference(header)
@@ -237,8 +237,8 @@ def _opened(path: Path, file: IO[str], header: Header) -> Ledger:
 def _parse(path: Path, text: str) -> LedgerContents:
     lines = text.split("\n")
     first = _loaded(lines[0])
-    if not isinstance(first, dict) or first.get("format") != FORMAT:
-        raise BadLedger(path, f"is no ledger of espalier (its first line does not say {FORMAT})")
+    if not isinstance(first, dict) or first.get("format") != _FORMAT:
+        raise BadLedger(path, f"is no ledger of espalier (its first line does not say {_FORMAT})")
     trials: dict[tuple[object, ...], Trial] = {}
     costs: dict[Subset, SubsetCost] = {}
     notes: list[Mapping[str, Any]] = []

@@ -88,7 +88,7 @@ class Search:
             for subset in subsets:
                 self._evaluator.ledger.add_cost(subset, self._cost(subset))
         options = self._evaluator.trainer.options
-        methods = {make_method(subset, options, self._options.siamese): subset for subset in subsets}
+        methods = {_make_method(subset, options, self._options.siamese): subset for subset in subsets}
         if value is None or len(subsets) < 2:
             scores = self._evaluator.cross_validate(methods, self._folds, options.seed)
         else:
@@ -125,7 +125,7 @@ def open_search(
         store.close()
 
 
-def make_method(subset: Subset, options: FitOptions, siamese: bool = False) -> Method:
+def _make_method(subset: Subset, options: FitOptions, siamese: bool = False) -> Method:
     """Return how a search tunes `subset`. A head alone takes ten times the learning rate of the options."""
     if subset or siamese or options.lr is None:
         return subtuning(subset, options.epochs, siamese=siamese)

@@ -111,7 +111,7 @@ class Trainer:
             network = self.compute.place(copy.deepcopy(network)).eval()
             head = ("head",) if method.siamese else self.backbone.head
         stages = tuple(self._stage(network, _trained(method, phase) + head, phase.everything) for phase in method.phases)
-        return Prepared(method, network, stages, owned_paths(method.paths, head, method.siamese))
+        return Prepared(method, network, stages, _owned_paths(method.paths, head, method.siamese))
 
     def run(
         self, prepared: Prepared, rows: Rows | None = None, seed: int | None = None, on_epoch: OnEpoch | None = None
@@ -215,7 +215,7 @@ class Trainer:
                 module.train()
 
 
-def owned_paths(paths: tuple[str, ...], head: tuple[str, ...], siamese: bool) -> tuple[str, ...]:
+def _owned_paths(paths: tuple[str, ...], head: tuple[str, ...], siamese: bool) -> tuple[str, ...]:
     """Return where what a task owns is in its network: the tuned `paths` of the backbone, and the head."""
     return (*(f"tuned.{path}" for path in paths), *head) if siamese else paths + head
 
@@ -235,7 +235,7 @@ def _trained(method: Method, phase: TrainingPhase) -> tuple[str, ...]:
     """Return what the phase trains, beside the head, in the method's network."""
     if method.rank:
         return tuple(f"{path}.{part}" for path in phase.paths for part in ("down", "up"))
-    return owned_paths(phase.paths, (), method.siamese)
+    return _owned_paths(phase.paths, (), method.siamese)
 
 
 def _lr(method: Method, phase: TrainingPhase, options: FitOptions) -> float:

@@ -62,7 +62,7 @@ def pretrained(training: Training) -> Backbone:
     return pretrain("resnet18", digit_task("digits", _HOW), _HOW, _options(training), network_options=network)
 
 
-def measure_trained(
+def _measure_trained(
     exporter: BackboneExporter, backbone: Backbone, training: Training, precisions: Sequence[str], folder: Path, threads: int
 ) -> list[Learnt]:
     """Tune and export tasks of `backbone` into `folder`, and test each in each of `precisions`, fp32 first. Raises PrecisionUnavailable."""
@@ -85,7 +85,7 @@ def measure_trained(
 
 
 def learn(options: Options) -> tuple[list[Learnt], list[str]]:
-    """Return what `measure_trained` finds in the precisions of `options`, and why it found nothing. It is not asked for fp32 alone."""
+    """Return what `_measure_trained` finds in the precisions of `options`, and why it found nothing. It is not asked for fp32 alone."""
     if options.precisions == (FP32,):
         return [], []
     options.say("Training tasks on handwritten digits")
@@ -98,7 +98,7 @@ def learn(options: Options) -> tuple[list[Learnt], list[str]]:
         exporter = BackboneExporter(backbone)
     with TemporaryDirectory(dir=options.scratch) as folder:
         try:
-            return measure_trained(exporter, backbone, training, options.precisions, Path(folder), options.cores), []
+            return _measure_trained(exporter, backbone, training, options.precisions, Path(folder), options.cores), []
         except PrecisionUnavailable as error:
             return [], [str(error)]
 

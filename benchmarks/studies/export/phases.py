@@ -30,7 +30,7 @@ _PHASES = {
     "Writing segments": "writing",
     "Checking composed against whole": "parity check",
 }
-ANALYSIS = (
+_ANALYSIS = (
     _PHASES["Reading models"],
     "planning",
     _PHASES["Writing segments"],
@@ -56,7 +56,7 @@ class ExportCost:
     @property
     def analysis(self) -> Seconds:
         """Return the seconds of reading, planning and writing, without torch, loading and the check."""
-        return sum((self.phases[name] for name in ANALYSIS), Seconds())
+        return sum((self.phases[name] for name in _ANALYSIS), Seconds())
 
 
 def prepare(folder: Path, network: str, size: int) -> None:

@@ -41,7 +41,7 @@ _LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True)
-class DecoderCandidate:
+class _DecoderCandidate:
     """Another way. difference: the largest of any pixel, of 255; differing: the share of values that are not equal."""
 
     timing: Timing
@@ -53,15 +53,15 @@ class DecoderCandidate:
 
 
 @dataclass(frozen=True)
-class JpegResults:
+class _JpegResults:
     """What was measured, by the names of STAGES; decoders and resizers by name. file_bytes: of the JPEG file."""
 
     task: str
     preprocessing: Preprocessing
     file_bytes: int
     stages: Mapping[str, Timing]
-    decoders: Mapping[str, DecoderCandidate]
-    resizers: Mapping[str, DecoderCandidate]
+    decoders: Mapping[str, _DecoderCandidate]
+    resizers: Mapping[str, _DecoderCandidate]
 
     @property
     def adds_ms(self) -> float:
@@ -79,7 +79,7 @@ def make_photograph(width: int = 500, height: int = 375, quality: int = 90) -> b
     return buffer.getvalue()
 
 
-def measure(repository: Repository, name: str, data: bytes, *, threads: int | None, rounds: int) -> JpegResults:
+def _measure(repository: Repository, name: str, data: bytes, *, threads: int | None, rounds: int) -> _JpegResults:
     """Return what answering the JPEG file `data` for the task `name` takes, and other ways for parts of it."""
     task = repository.tasks[name]
     if task.preprocessing is None:
@@ -88,13 +88,13 @@ def measure(repository: Repository, name: str, data: bytes, *, threads: int | No
     with served(repository.path, "--log-level", "error", *options) as server:
         stages = asyncio.run(_measure_stages(repository, task, task.preprocessing, data, threads, rounds, server))
     image = decode_image(data, _LIMITS).convert("RGB")
-    return JpegResults(
+    return _JpegResults(
         name,
         task.preprocessing,
         len(data),
         stages,
-        asyncio.run(compare(decoders(data), rounds)),
-        asyncio.run(compare(resizers(image, task.preprocessing), rounds)),
+        asyncio.run(_compare(decoders(data), rounds)),
+        asyncio.run(_compare(resizers(image, task.preprocessing), rounds)),
     )
 
 
@@ -120,7 +120,7 @@ async def _measure_stages(
     return timings
 
 
-async def compare(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, DecoderCandidate]:
+async def _compare(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, _DecoderCandidate]:
     """Time `ways` in turn, by what they take of the processor in one thread, and compare what each gives with what USED gives."""
 
     def timed(way: Callable[[], object]) -> Callable[[], Awaitable[object]]:
@@ -130,7 +130,7 @@ async def compare(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict
     expected = np.asarray(ways[USED]()).astype(int)
     differences = {name: np.abs(np.asarray(way()) - expected) for name, way in ways.items()}
     return {
-        name: DecoderCandidate(timings[name], int(difference.max()), float((difference > 0).mean()))
+        name: _DecoderCandidate(timings[name], int(difference.max()), float((difference > 0).mean()))
         for name, difference in differences.items()
     }
 
@@ -145,7 +145,7 @@ async def _ask(connection: HttpConnection, request: bytes) -> None:
         raise RuntimeError(reply.body.decode("utf-8", "replace"))
 
 
-def describe(found: JpegResults) -> list[str]:
+def _describe(found: _JpegResults) -> list[str]:
     """Return what a person wants to know, as lines."""
     how = found.preprocessing
     return [
@@ -157,7 +157,7 @@ def describe(found: JpegResults) -> list[str]:
     ]
 
 
-def versions() -> dict[str, str | None]:
+def _versions() -> dict[str, str | None]:
     """Return the machine and the versions of what matters here."""
     names = {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo"), "onnxruntime": ort.__version__}
     return {"machine": describe_machine(), **names}
@@ -184,7 +184,7 @@ def main() -> None:
         task = given.task or next(iter(repository.tasks))
         if task not in repository.tasks or repository.tasks[task].preprocessing is None:
             parser.error(f"task {task!r} takes no images; give one that has preprocessing")
-        found = measure(repository, task, data, threads=given.threads, rounds=given.rounds)
-    print("\n".join([", ".join(f"{name} {value}" for name, value in versions().items()), *describe(found)]))
+        found = _measure(repository, task, data, threads=given.threads, rounds=given.rounds)
+    print("\n".join([", ".join(f"{name} {value}" for name, value in _versions().items()), *_describe(found)]))
     if given.json:
-        given.json.write_text(json.dumps({**versions(), **asdict(found)}, indent=1))
+        given.json.write_text(json.dumps({**_versions(), **asdict(found)}, indent=1))

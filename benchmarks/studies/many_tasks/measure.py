@@ -33,14 +33,14 @@ from benchmarks.studies.many_tasks.results import ManyTasks, ManyTasksOptions, M
 from contract.dtypes import NUMPY_DTYPES
 from contract.repository import Repository, Task, read_repository
 
-SERVERS = ("new", "known")
+_SERVERS = ("new", "known")
 _ZIPF_EXPONENT = 1.0
 
 
-def measure(repository: Repository, options: ManyTasksOptions) -> ManyTasks:
+def _measure(repository: Repository, options: ManyTasksOptions) -> ManyTasks:
     """Return what serving all tasks of `repository` takes; each takes one input and gives one FP32 output. Raises RuntimeError."""
     with tempfile.TemporaryDirectory(prefix="espalier-cache-") as cache:
-        servers = tuple(_serve(repository, options, name, Path(cache)) for name in SERVERS)
+        servers = tuple(_serve(repository, options, name, Path(cache)) for name in _SERVERS)
         cache_bytes = _bytes_of(Path(cache))
     return ManyTasks(options, len(repository.tasks), len(repository.segments), _bytes_of(repository.path), cache_bytes, servers)
 
@@ -139,7 +139,7 @@ def _draws(generator: np.random.Generator, shares: np.ndarray) -> Iterator[int]:
 
 
 @contextmanager
-def many_tasks(network: str, size: int, block: str, probes: int, branches: int, classes: int) -> Iterator[Repository]:
+def _many_tasks(network: str, size: int, block: str, probes: int, branches: int, classes: int) -> Iterator[Repository]:
     """Yield a repository of so many linear probes, and branches that own `block`, of a timm network with random weights. Needs torch."""
     from benchmarks.models.synthetic import make_family, random_backbone
 
@@ -173,10 +173,10 @@ def main() -> None:
     limit = round(given.memory_limit_gb * 1e9) if given.memory_limit_gb else None
     options = ManyTasksOptions(limit, given.asked, given.again, given.seconds, given.clients, given.threads)
     if given.repository:
-        found = measure(read_repository(given.repository), options)
+        found = _measure(read_repository(given.repository), options)
     else:
-        with many_tasks(given.network, given.size, given.block, given.probes, given.branches, given.classes) as repository:
-            found = measure(repository, options)
+        with _many_tasks(given.network, given.size, given.block, given.probes, given.branches, given.classes) as repository:
+            found = _measure(repository, options)
     lines = [f"{describe_machine()}, ONNX Runtime {ort.__version__}", *describe(found)]
     print("\n".join(lines))
     if given.json:
