@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from tuning.network.blocks import is_under
+from tuning.network.copying import ancestors
 
 _PROBED = "network"  # attribute of the traced wrapper under which the network is
 # Sums in another order (another batch size picks another kernel) differ by about 1e-6 of the values' size.
@@ -61,7 +62,7 @@ class _AncestorTracer(fx.Tracer):
 
     def __init__(self, trainable: Iterable[str]) -> None:
         super().__init__()
-        self._ancestors = {ancestor for path in trainable for ancestor in _ancestors(path)}
+        self._ancestors = {ancestor for path in trainable for ancestor in ancestors(path)}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name not in self._ancestors
@@ -82,12 +83,6 @@ def split_network(network: nn.Module, trainable: Iterable[str], images: Tensor) 
         Exception
     ):  # tracing runs the network's own Python on stand-ins and fails in ways of its own; the whole network is always right
         return None
-
-
-def _ancestors(path: str) -> list[str]:
-    """Return the paths of the modules that contain `path`, itself excluded."""
-    parts = path.split(".")
-    return [".".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def _find_parts(graph: fx.Graph, trainable: tuple[str, ...]) -> dict[fx.Node, _Part]:

@@ -82,7 +82,7 @@ class _FamilyRecord:
         return asdict(self)
 
 
-class Measurement:
+class FamilyMeasurement:
     """One family's measurement, in steps that fill `record`."""
 
     def __init__(self, family: str, cache: Path | None) -> None:

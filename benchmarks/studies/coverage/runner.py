@@ -74,12 +74,12 @@ def _measure_here(sender: Connection, family: str, cache: Path | None, limits: F
     """Send the record of `family`; what goes wrong, whatever it is, is its reason."""
     import torch
 
-    from benchmarks.studies.coverage.measure import Measurement
+    from benchmarks.studies.coverage.measure import FamilyMeasurement
 
     resource.setrlimit(resource.RLIMIT_DATA, (int(limits.memory_gb * 1e9),) * 2)
     torch.set_num_threads(_THREADS)
     warnings.simplefilter("ignore")
-    measurement = Measurement(family, cache)
+    measurement = FamilyMeasurement(family, cache)
     try:
         measurement.run()
     except Exception as error:
