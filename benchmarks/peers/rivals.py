@@ -14,7 +14,6 @@ from pathlib import Path
 from benchmarks.framework.errors import NoSuchRival
 from benchmarks.harness.served import served, with_cache
 from benchmarks.peers.environments import pinned_version, set_up
-from benchmarks.peers.lines import count_lines
 from benchmarks.peers.processes import Processes, free_port, started
 from benchmarks.peers.server import (
     BATCHED,
@@ -26,6 +25,7 @@ from benchmarks.peers.server import (
     Endpoint,
     Rival,
     RivalServer,
+    count_lines,
 )
 from benchmarks.peers.tritons import awake_at_the_end, espalier_endpoints, triton_rivals
 from benchmarks.peers.wires import Form, RawBody, V2Grpc

@@ -13,9 +13,8 @@ import onnx
 from onnx import TensorProto
 
 from benchmarks.harness.served import ServerProcess, served
-from benchmarks.peers.lines import count_lines
 from benchmarks.peers.processes import Processes
-from benchmarks.peers.server import SEPARATE, SHARED, Endpoint, Rival, RivalServer
+from benchmarks.peers.server import SEPARATE, SHARED, Endpoint, Rival, RivalServer, count_lines
 from benchmarks.peers.wires import V2Grpc, V2Http
 from benchmarks.peers.work import Work
 from serving.local_triton.command import TritonOptions

@@ -22,11 +22,10 @@ from benchmarks.harness.noise import Watch
 from benchmarks.harness.timing import Timing
 from benchmarks.models.tiny import write_tiny_family, write_tiny_forks
 from benchmarks.peers.benchmark import plan_of
-from benchmarks.peers.lines import count_lines
 from benchmarks.peers.measure import Plan, RivalRow, measure
 from benchmarks.peers.processes import free_port, started
 from benchmarks.peers.rivals import APPS, all_rivals, choose_rivals
-from benchmarks.peers.server import HEADS_SIDE, SEPARATE, SEPARATE_SIDE, SHARED, Endpoint, Rival, RivalServer
+from benchmarks.peers.server import HEADS_SIDE, SEPARATE, SEPARATE_SIDE, SHARED, Endpoint, Rival, RivalServer, count_lines
 from benchmarks.peers.tables import headline, make_result
 from benchmarks.peers.tritons import write_separate, write_shared
 from benchmarks.peers.wires import Form, RawBody

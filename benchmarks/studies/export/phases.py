@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from benchmarks.harness.stopwatch import Seconds, Stopwatch, peak_bytes, read_seconds, run_fresh
+from benchmarks.harness.process_memory import peak_bytes
+from benchmarks.harness.stopwatch import Seconds, Stopwatch, read_seconds, run_fresh
 from exporter.export import ExportOptions, export_repository
 from exporter.open_models import LoadTaskModel, Sources
 from exporter.sources.onnx_file import load_onnx
