@@ -2,37 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Iterable
 
+from benchmarks.framework.benchmark import Benchmark
 from benchmarks.framework.errors import OnlyInFp32, UnknownBenchmark
-from benchmarks.framework.options import FP32, Options
-from benchmarks.framework.result import Result
-
-Run = Callable[[Options], Result]
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """module: that holds `run`; it is imported when it is needed, for most need torch. about: one line for people.
-
-    precise: whether it measures other precisions than fp32, too. chooses: whether it can be told to measure a part of what it compares.
-    counts: whether it can be told how many runs of each variant to make.
-    """
-
-    name: str
-    about: str
-    module: str
-    precise: bool = False
-    chooses: bool = False
-    counts: bool = False
-
-    def load(self) -> Run:
-        """Return the function. Raises ModuleNotFoundError when something that it needs is not installed."""
-        run: Run = import_module(self.module).run
-        return run
-
+from benchmarks.framework.options import FP32
 
 # In the order of `espalier bench all` and of the report.
 BENCHMARKS = (

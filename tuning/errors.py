@@ -74,7 +74,7 @@ class CannotWrite(TuningError):
         super().__init__(f"Cannot write {path}: {reason.rstrip('.')}.")
 
 
-class NoCacheFolder(TuningError):
+class NoUserCacheFolder(TuningError):
     """Nothing can be kept for a user without a home."""
 
     def __init__(self) -> None:

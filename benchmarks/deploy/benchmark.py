@@ -13,14 +13,14 @@ from dataclasses import asdict
 
 import numpy as np
 
-from benchmarks.deploy.results import Options as TimelineOptions
 from benchmarks.deploy.results import Timeline
+from benchmarks.deploy.results import TimelineOptions as TimelineOptions
 from benchmarks.deploy.timeline import measure
 from benchmarks.framework.options import Options
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
-from benchmarks.harness.noise import RULE, Settled, settle, watch
+from benchmarks.harness.noise import RULE, Measurement, measure_quietly
 from benchmarks.harness.pinning import find_cores
-from benchmarks.models.families import RANDOM_WEIGHTS, networks
+from benchmarks.models.families import RANDOM_WEIGHTS, network_cache, networks
 from benchmarks.models.tiny import write_tiny_family
 from contract.repository import Repository
 
@@ -45,12 +45,12 @@ def run(options: Options) -> Result:
         threads=options.threads,
     )
     options.say(f"Measuring {deploys} deploys")
-    settled = settle(lambda: measure(repository, how), watch(options))
+    measurement = measure_quietly(lambda: measure(repository, how), options.watch())
     words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
-    found = settled.value
+    found = measurement.value
     return Result(
         _headline(found),
-        (_table(settled),),
+        (_table(measurement),),
         (_plot(found),),
         (RANDOM_WEIGHTS, words, find_cores().words, RULE),
         _failures(found),
@@ -62,7 +62,7 @@ def _repository(options: Options) -> Repository:
     if options.pick(False, False, True):
         return write_tiny_family(options.scratch / "tiny-deploy")
     network = networks(options)[0]
-    return options.workshop.family(network, network.forks[0], 4).repository
+    return network_cache(options).family(network, network.forks[0], 4).repository
 
 
 def _failures(found: Timeline) -> tuple[str, ...]:
@@ -86,8 +86,8 @@ def _percent(found: Timeline) -> int:
     return tail(len(group) for group in (found.quiet_ms(), found.rounds_ms(deploys=False), found.rounds_ms(deploys=True)))
 
 
-def _table(settled: Settled[Timeline]) -> Table:
-    found = settled.value
+def _table(measurement: Measurement[Timeline]) -> Table:
+    found = measurement.value
     percent = _percent(found)
     quiet = _at(found.quiet_ms(), percent)
     columns = (
@@ -112,15 +112,17 @@ def _table(settled: Settled[Timeline]) -> Table:
         "an unload": [1000 * change.seconds for change in found.changes if change.action == "unload"],
     }
     ratios = {what: _at(values, percent) / quiet if values else None for what, values in others.items()}
-    rows = [_row(what, values, percent, ratios.get(what), settled) for what, values in (others | changes).items()]
+    rows = [_row(what, values, percent, ratios.get(what), measurement) for what, values in (others | changes).items()]
     caption = f"Requests of other tasks at {found.rate:.1f} a second, and what the changes took."
     if percent < 99:
         caption += f" Too few requests for a 99th percentile: the {percent}th stands in for it."
     return Table("Latency beside deploys", columns, tuple(rows), caption)
 
 
-def _row(what: str, values: Sequence[float], percent: int, ratio: float | None, settled: Settled[Timeline]) -> dict[str, Cell]:
-    noise: dict[str, Cell] = {**settled.cells}
+def _row(
+    what: str, values: Sequence[float], percent: int, ratio: float | None, measurement: Measurement[Timeline]
+) -> dict[str, Cell]:
+    noise: dict[str, Cell] = {**measurement.cells}
     if not values:
         return {"what": what, "p50": None, "tail": None, "largest": None, "count": 0, "ratio": None, **noise}
     middle = float(np.median(values))

@@ -16,7 +16,7 @@ Action = Literal["load", "unload", "ask"]
 
 
 @dataclass(frozen=True)
-class Options:
+class TimelineOptions:
     """task: that comes and goes. rate: requests per second of the others, 0: `share` of what the server can answer.
 
     pause_s: before and after each change.
@@ -34,7 +34,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Change:
+class TaskChange:
     """A load or unload; "ask": neither, only a request for the task, as there is one after each load.
 
     start_s: since the requests of the others began. seconds: until the server said that it was done. first_answer_s: from the call to
@@ -48,7 +48,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Round:
+class TimelineRound:
     """A stretch of time, in seconds since the requests of the others began, in which the task was asked once.
 
     deploys: whether it was unloaded and loaded before.
@@ -63,11 +63,11 @@ class Round:
 class Timeline:
     """Everything that happened, in order. rate: requests per second that were sent."""
 
-    options: Options
+    options: TimelineOptions
     rate: float
     requests: tuple[Request, ...]
-    changes: tuple[Change, ...]
-    rounds: tuple[Round, ...]
+    changes: tuple[TaskChange, ...]
+    rounds: tuple[TimelineRound, ...]
 
     @property
     def deploys(self) -> tuple[float, float]:
@@ -150,7 +150,7 @@ def _ratio(timeline: Timeline) -> str:
     return f"deploys / asked only: p50 {ratios[0]:.2f}, p99 {ratios[1]:.2f}"
 
 
-def _milliseconds(changes: Iterable[Change], action: Action) -> list[float]:
+def _milliseconds(changes: Iterable[TaskChange], action: Action) -> list[float]:
     return [1000 * change.seconds for change in changes if change.action == action]
 
 

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.deploy.results import Action, Change, Options, Round, Timeline, describe
-from benchmarks.harness.http_wire import Connection, binary_body, infer_bytes
+from benchmarks.deploy.results import Action, TaskChange, Timeline, TimelineOptions, TimelineRound, describe
+from benchmarks.harness.http_wire import HttpConnection, binary_body, infer_bytes
 from benchmarks.harness.machine import describe_machine
 from benchmarks.harness.open_loop import Ask, OpenLoop, find_capacity
 from benchmarks.harness.pinning import find_cores, on_cores
@@ -37,7 +37,7 @@ _CALIBRATION_S = 3.0
 _SETTLE_S = 1.0  # after the calibration, before the load that counts
 
 
-def measure(repository: Repository, options: Options) -> Timeline:
+def measure(repository: Repository, options: TimelineOptions) -> Timeline:
     """Return the timeline of a server of `repository`."""
     token = secrets.token_hex(16)
     arguments = ["--threads", str(options.threads)] if options.threads else []
@@ -53,7 +53,7 @@ def measure(repository: Repository, options: Options) -> Timeline:
             return asyncio.run(_measure(repository, options, server, token))
 
 
-async def _measure(repository: Repository, options: Options, server: ServerProcess, token: str) -> Timeline:
+async def _measure(repository: Repository, options: TimelineOptions, server: ServerProcess, token: str) -> Timeline:
     address = server.http_host_port
     asks = {name: await make_ask(address, task) for name, task in repository.tasks.items()}
     others = [ask for name, ask in asks.items() if name != options.task]
@@ -62,8 +62,8 @@ async def _measure(repository: Repository, options: Options, server: ServerProce
     load = OpenLoop(address, others, rate, options.connections)
     running = asyncio.create_task(load.run())
     await asyncio.sleep(options.quiet_s)
-    changes: list[Change] = []
-    rounds: list[Round] = []
+    changes: list[TaskChange] = []
+    rounds: list[TimelineRound] = []
     for number in range(2 * options.deploys):
         start_s = load.now_s
         actions: tuple[Action | None, ...] = (None, "ask") if number % 2 else ("unload", "load")
@@ -71,7 +71,7 @@ async def _measure(repository: Repository, options: Options, server: ServerProce
             if action is not None:
                 changes.append(await _change(load, server, asks[options.task], action, token))
             await asyncio.sleep(options.pause_s)
-        rounds.append(Round(not number % 2, start_s, load.now_s))
+        rounds.append(TimelineRound(not number % 2, start_s, load.now_s))
     await asyncio.sleep(options.quiet_s)
     load.stop()
     await running
@@ -84,7 +84,7 @@ async def make_ask(address: tuple[str, int], task: Task) -> Ask:
     (spec,) = task.inputs
     rows = np.random.default_rng(0).integers(0, 256, (1, *spec.shape)).astype(NUMPY_DTYPES[spec.dtype])
     request = infer_bytes(task.name, *binary_body(spec, rows))
-    connection = await Connection.open(address)
+    connection = await HttpConnection.open(address)
     reply = await connection.ask(request)
     await connection.close()
     if reply.status != 200:
@@ -92,20 +92,20 @@ async def make_ask(address: tuple[str, int], task: Task) -> Ask:
     return Ask(task.name, request, reply.tensors)
 
 
-async def _change(load: OpenLoop, server: ServerProcess, ask: Ask, action: Action, token: str) -> Change:
+async def _change(load: OpenLoop, server: ServerProcess, ask: Ask, action: Action, token: str) -> TaskChange:
     start_s, started = load.now_s, time.perf_counter()
     if action != "ask":
         await asyncio.to_thread(control_model, f"http://{server.http_address}", ask.task, action, token)
     seconds = time.perf_counter() - started
     if action == "unload":
-        return Change(action, start_s, seconds)
+        return TaskChange(action, start_s, seconds)
     await check_answer(server, ask)
-    return Change(action, start_s, seconds, time.perf_counter() - started)
+    return TaskChange(action, start_s, seconds, time.perf_counter() - started)
 
 
 async def check_answer(server: ServerProcess, ask: Ask) -> None:
     """Ask over a new connection. Raises RuntimeError when the answer is another than expected."""
-    connection = await Connection.open(server.http_host_port)
+    connection = await HttpConnection.open(server.http_host_port)
     reply = await connection.ask(ask.request)
     await connection.close()
     if reply.status != 200 or not ask.is_right(reply.tensors):
@@ -117,21 +117,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repository", type=Path)
     parser.add_argument("--task", help="that comes and goes; default: the last")
-    parser.add_argument("--deploys", type=int, default=Options.deploys)
+    parser.add_argument("--deploys", type=int, default=TimelineOptions.deploys)
     parser.add_argument(
         "--rate", type=float, default=0.0, help="requests per second; default: --share of what the server answers"
     )
-    parser.add_argument("--share", type=float, default=Options.share)
-    parser.add_argument("--connections", type=int, default=Options.connections)
-    parser.add_argument("--quiet-s", type=float, default=Options.quiet_s, help="before the deploys, and again after them")
-    parser.add_argument("--pause-s", type=float, default=Options.pause_s, help="after each change")
+    parser.add_argument("--share", type=float, default=TimelineOptions.share)
+    parser.add_argument("--connections", type=int, default=TimelineOptions.connections)
+    parser.add_argument("--quiet-s", type=float, default=TimelineOptions.quiet_s, help="before the deploys, and again after them")
+    parser.add_argument("--pause-s", type=float, default=TimelineOptions.pause_s, help="after each change")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--no-cache", action="store_true", help="load every time as if the segments had never been seen")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", action="append", default=[], help=".svg or .png; again for more")
     given = parser.parse_args()
     repository = read_repository(given.repository)
-    options = Options(
+    options = TimelineOptions(
         given.task or list(repository.tasks)[-1],
         given.deploys,
         given.rate,

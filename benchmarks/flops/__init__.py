@@ -1,1 +1,10 @@
 """What sharing saves on paper."""
+
+from contract.lazy import public
+
+__all__, __getattr__ = public(
+    __name__,
+    {
+        "benchmark": ["run"],
+    },
+)

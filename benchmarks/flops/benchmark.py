@@ -13,10 +13,10 @@ from typing import Any
 from benchmarks.flops.count import Counted, Saved, count, save
 from benchmarks.framework.options import Options
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
-from benchmarks.models.families import HEAD, networks
+from benchmarks.models.families import HEAD, network_cache, networks
 
-TASKS = (1, 2, 4, 8, 16, 32)
-CONVENTION = (
+_TASKS = (1, 2, 4, 8, 16, 32)
+_CONVENTION = (
     "One multiply-add is one MAC and GFLOPs = 2 x GMACs; convolutions and matrix products count, as in torch's counter. Activations "
     "are the outputs of those operators, for one image, at 4 bytes a number."
 )
@@ -27,14 +27,14 @@ def run(options: Options) -> Result:
     found: list[Counted] = []
     for network in networks(options):
         options.say(f"Counting {network.name}")
-        found.append(count(network, options.workshop))
+        found.append(count(network, network_cache(options)))
     forks = {network.name: network.forks for network in networks(options)}
     tables = [table for counted in found for table in _tables(counted)]
     return Result(
         " ".join(_headline(counted, forks[counted.name][0]) for counted in found),
         (_summary(found, forks), *tables),
         tuple(_plot(counted) for counted in found),
-        (CONVENTION, *(" ".join(words.split()) for words in (__doc__ or "").strip().split("\n\n")[1:])),
+        (_CONVENTION, *(" ".join(words.split()) for words in (__doc__ or "").strip().split("\n\n")[1:])),
         tuple(_failures(found)),
         {counted.name: _raw(counted) for counted in found},
     )
@@ -62,7 +62,7 @@ def _headline(counted: Counted, fork: str) -> str:
 def _raw(counted: Counted) -> dict[str, Any]:
     """Return every block and every place to fork, also those between the parts of a module."""
     blocks: tuple[Mapping[str, Cell], ...] = _block_rows(counted)
-    saved = [asdict(save(counted, fork, tasks)) for fork in range(1, len(counted.blocks)) for tasks in TASKS]
+    saved = [asdict(save(counted, fork, tasks)) for fork in range(1, len(counted.blocks)) for tasks in _TASKS]
     return {"torch_macs": counted.torch_macs, "blocks": list(blocks), "saved": saved}
 
 
@@ -136,14 +136,14 @@ def _by_fork(counted: Counted, ratio: Callable[[Saved], float]) -> tuple[Mapping
         {
             "fork": counted.places[fork],
             "trunk": _share(counted, fork),
-            **{f"n{tasks}": ratio(save(counted, fork, tasks)) for tasks in TASKS},
+            **{f"n{tasks}": ratio(save(counted, fork, tasks)) for tasks in _TASKS},
         }
         for fork in forks
     )
 
 
 def _ratio_columns() -> tuple[Column, ...]:
-    counts = tuple(Column(f"n{tasks}", f"{tasks} tasks", Unit.ratio) for tasks in TASKS if tasks > 1)
+    counts = tuple(Column(f"n{tasks}", f"{tasks} tasks", Unit.ratio) for tasks in _TASKS if tasks > 1)
     return (Column("fork", "fork in front of"), Column("trunk", "trunk's share of MACs", Unit.share), *counts)
 
 
@@ -170,7 +170,7 @@ def _plot(counted: Counted) -> Plot:
     shares = tuple(100 * _share(counted, fork) for fork in forks)
     series = [
         Series(f"{tasks} tasks", shares, tuple(save(counted, fork, tasks).speedup for fork in forks))
-        for tasks in TASKS
+        for tasks in _TASKS
         if tasks > 1
     ]
     limit = Series("no limit to the number of tasks", shares, tuple(map(_limit, shares)), style=Style.dashed)
@@ -186,4 +186,4 @@ def _plot(counted: Counted) -> Plot:
 
 
 def _limit(share: float) -> float:
-    return 100 / max(100 - share, 100 / (2 * max(TASKS)))  # what is left out beyond is out of the picture
+    return 100 / max(100 - share, 100 / (2 * max(_TASKS)))  # what is left out beyond is out of the picture

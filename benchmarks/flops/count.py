@@ -8,13 +8,13 @@ from math import prod
 
 import onnx_ir as ir
 
-from benchmarks.models.families import Network, Workshop
+from benchmarks.models.families import NetworkCache, TimmNetwork
 from exporter.graph.chain import Block, Chain
 from exporter.graph.macs import PRODUCTS
 from exporter.graph.shapes import infer_shapes, shape_of
 from exporter.pricing.price import part_after
 from exporter.sources.guard import analyse
-from tuning.network.macs import block_macs
+from tuning.network.backbone import block_macs
 
 _TOLERANCE = 0.01
 
@@ -125,10 +125,10 @@ def save(counted: Counted, fork: int, tasks: int) -> Saved:
     )
 
 
-def count(network: Network, workshop: Workshop) -> Counted:
+def count(network: TimmNetwork, cache: NetworkCache) -> Counted:
     """Return what is in `network`, from its ONNX graph, beside what torch counts."""
-    model, chain = analyse(network.name, workshop.exporter(network).export_backbone().model)
-    return Counted(network.name, chain.blocks, _activations(model, chain), block_macs(workshop.backbone(network))[0])
+    model, chain = analyse(network.name, cache.exporter(network).export_backbone().model)
+    return Counted(network.name, chain.blocks, _activations(model, chain), block_macs(cache.backbone(network))[0])
 
 
 def _activations(model: ir.Model, chain: Chain) -> tuple[int, ...]:

@@ -43,8 +43,8 @@ class PrecisionUnavailable(BenchmarkError):
         super().__init__(f"ONNX Runtime's {provider} opens no network in {precision} ({reason}); leave {precision} out.")
 
 
-class NoSuchPeer(BenchmarkError):
-    """A word that is in no peer's name."""
+class NoSuchRival(BenchmarkError):
+    """A word that is in no rival's name."""
 
     def __init__(self, word: str, known: Iterable[str]) -> None:
         super().__init__(f"No peer's name contains {word!r}; there are {', '.join(known)}.")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 from benchmarks.framework.errors import UnknownPrecision
+from benchmarks.harness.noise import NOTHING_WATCHED, Watch, watch_cores
 from contract.system import available_cores
-
-if TYPE_CHECKING:
-    from benchmarks.models.families import Workshop
 
 FP32 = "fp32"
 PRECISIONS = (FP32, "int8", "bf16")
@@ -61,6 +58,7 @@ class Options:
     say: Callable[[str], None] = _silent
     only: tuple[str, ...] = ()
     runs: int | None = None
+    _made: dict[Callable[[Path], Any], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for precision in self.precisions:
@@ -77,12 +75,16 @@ class Options:
         """Return the threads of every variant."""
         return self.threads or available_cores()
 
-    @cached_property
-    def workshop(self) -> Workshop:
-        """Return what makes the networks. Needs torch."""
-        from benchmarks.models.families import Workshop
+    def once(self, make: Callable[[Path], _Value]) -> _Value:
+        """Return what `make` makes of the scratch folder; what has been made is kept for all benchmarks that run with these options."""
+        if make not in self._made:
+            self._made[make] = make(self.scratch)
+        found: _Value = self._made[make]
+        return found
 
-        return Workshop(self.scratch)
+    def watch(self) -> Watch:
+        """Return what watches the cores that this process may use. On the tiny scale nothing is watched."""
+        return NOTHING_WATCHED if self.scale is Scale.tiny else watch_cores(self.cores)
 
     def pick(self, full: _Value, quick: _Value, tiny: _Value) -> _Value:
         """Return what belongs to the scale."""

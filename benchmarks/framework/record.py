@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.framework.benchmark import Benchmark
 from benchmarks.framework.errors import NotARecord
 from benchmarks.framework.options import Options
 from benchmarks.framework.result import Result
 from benchmarks.harness.machine import machine_facts, source_commit, versions
-from benchmarks.registry import Benchmark
 
 _FORMAT = "espalier-benchmark/1"
 

@@ -30,14 +30,14 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Connection:
+class HttpConnection:
     """A connection that is kept alive, for one request at a time."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
     @classmethod
-    async def open(cls, address: tuple[str, int]) -> Connection:
+    async def open(cls, address: tuple[str, int]) -> HttpConnection:
         """Connect to a host and port. Raises OSError."""
         return cls(*await asyncio.open_connection(*address))
 
@@ -77,22 +77,22 @@ class KeptConnection:
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
-        self._connection: Connection | None = None
+        self._connection: HttpConnection | None = None
 
     @classmethod
     async def open(cls, address: tuple[str, int]) -> KeptConnection:
         """Connect. Raises OSError."""
         kept = cls(address)
-        kept._connection = await Connection.open(address)
+        kept._connection = await HttpConnection.open(address)
         return kept
 
     async def ask(self, request: bytes) -> Reply:
-        """Do as `Connection.ask`. After an error the next request has a new connection."""
+        """Do as `HttpConnection.ask`. After an error the next request has a new connection."""
         connection, self._connection = self._connection, None
         if connection is not None and connection.is_closed:
             await connection.close()
             connection = None
-        connection = connection or await Connection.open(self._address)
+        connection = connection or await HttpConnection.open(self._address)
         try:
             reply = await connection.ask(request)
         except BaseException:

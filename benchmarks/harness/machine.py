@@ -34,7 +34,8 @@ def describe_machine() -> str:
 def machine_facts() -> dict[str, Any]:
     """Return the hardware and the system under short names.
 
-    memory_bytes: of the machine, 0 where it is not known. gpus: NVIDIA's, by their driver; only `merge` uses them, with torch.
+    cores, memory_bytes: that this process may use, 0 bytes where nobody says. machine_cores: of the machine. gpus: NVIDIA's, by their
+    driver; only `merge` uses them, with torch.
     """
     flags = processor_flags()
     return {

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Generic, TypeVar
 
-from benchmarks.framework.options import Options, Scale
 from benchmarks.harness.foreign_work import foreign_seconds, mark_ours
 
 LIMIT = 0.10
@@ -43,7 +42,7 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Settled(Generic[_Value]):
+class Measurement(Generic[_Value]):
     """A measurement.
 
     drift: of the null loop from before to after it, 0.1 is 10 %. others: what they had of the cores' time. runs: 2 where it was made
@@ -73,12 +72,13 @@ class Settled(Generic[_Value]):
         return {"noise": self.mark, "drift": self.drift, "others": self.others}
 
 
-def watch(options: Options) -> Watch:
-    """Return what watches the cores that this process may use. On the tiny scale nothing is watched."""
-    if options.scale is Scale.tiny:
-        return Watch(lambda: 1.0)
+NOTHING_WATCHED = Watch(lambda: 1.0)
+
+
+def watch_cores(threads: int) -> Watch:
+    """Return what watches the cores that this process may use, with a null loop of so many threads."""
     mark_ours()
-    data, threads = bytes(_BYTES), options.cores
+    data = bytes(_BYTES)
 
     def null() -> float:
         with ThreadPoolExecutor(threads) as pool:
@@ -95,16 +95,16 @@ def _timed(pool: ThreadPoolExecutor, data: bytes, threads: int) -> float:
     return time.perf_counter() - started
 
 
-def settle(measure: Callable[[], _Value], watch: Watch) -> Settled[_Value]:
+def measure_quietly(measure: Callable[[], _Value], watch: Watch) -> Measurement[_Value]:
     """Return what `measure` gives, by the rule above."""
     first = _watched(measure, watch, 1)
     return _watched(measure, watch, 2) if first.noisy else first
 
 
-def _watched(measure: Callable[[], _Value], watch: Watch, runs: int) -> Settled[_Value]:
+def _watched(measure: Callable[[], _Value], watch: Watch, runs: int) -> Measurement[_Value]:
     before = watch.null()
     started, foreign = time.perf_counter(), watch.foreign()
     value = measure()
     had, offered = watch.foreign() - foreign, (time.perf_counter() - started) * watch.cores
     after = watch.null()
-    return Settled(value, max(before, after) / min(before, after) - 1, runs, max(0.0, had / offered))
+    return Measurement(value, max(before, after) / min(before, after) - 1, runs, max(0.0, had / offered))

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.harness.http_wire import Connection, KeptConnection
+from benchmarks.harness.http_wire import HttpConnection, KeptConnection
 
-RELATIVE, ABSOLUTE = 1e-4, 1e-5  # of two runs of one network with other numbers of rows
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-5  # of two runs of one network with other numbers of rows
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Ask:
         """Whether `answer` is what is expected, to the bit or to what another batch size makes of it."""
         if answer == self.expected or len(answer) != len(self.expected):
             return answer == self.expected
-        return bool(np.allclose(np.frombuffer(answer, "<f4"), np.frombuffer(self.expected, "<f4"), RELATIVE, ABSOLUTE))
+        return bool(np.allclose(np.frombuffer(answer, "<f4"), np.frombuffer(self.expected, "<f4"), _RELATIVE, _ABSOLUTE))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ async def find_capacity(address: tuple[str, int], asks: Sequence[Ask], connectio
 
     async def client(place: int) -> None:
         nonlocal answered
-        connection = await Connection.open(address)
+        connection = await HttpConnection.open(address)
         for number in itertools.count(place):
             if time.perf_counter() >= end:
                 break

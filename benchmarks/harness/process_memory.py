@@ -35,3 +35,12 @@ def memory_of_process(pid: int) -> ProcessMemory:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines}
     return ProcessMemory(sizes["Rss:"], sizes["Pss:"], sizes["Anonymous:"])
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has had resident.
+
+    From /proc (Linux): getrusage's ru_maxrss also counts the process that started this one.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

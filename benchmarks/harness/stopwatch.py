@@ -1,4 +1,4 @@
-"""Seconds by phase, on the wall and of the processor, and the memory that a process took at most."""
+"""Seconds by phase, on the wall and of the processor; and work in a process of its own, which nothing has warmed up."""
 
 from __future__ import annotations
 
@@ -52,15 +52,6 @@ class Stopwatch:
             yield
         finally:
             self.switch(before)
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process has had resident.
-
-    From /proc (Linux): getrusage's ru_maxrss also counts the process that started this one.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def run_fresh(module: str, *arguments: str | Path) -> dict[str, Any]:

@@ -12,70 +12,24 @@ in inference mode, channels last; torch.compile with static shapes and without f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import median
 
 from benchmarks.framework.options import Options, Runs
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
-from benchmarks.harness.noise import RULE, Settled, settle, watch
-from benchmarks.harness.timing import Timing, summarise
+from benchmarks.harness.noise import RULE, measure_quietly
+from benchmarks.latency.case import LatencyCase
 from benchmarks.latency.precision.kernels import with_kernels
-from benchmarks.latency.precision.tables import NOTES, Change, change, precision_tables
 from benchmarks.latency.precision.trained import learn
-from benchmarks.latency.variants import BY_HAND, ONE_TASK, Bench, Times, open_bench
-from benchmarks.models.families import RANDOM_WEIGHTS, Network, choose_networks
-from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, fastest
+from benchmarks.latency.precision_tables import NOTES, PrecisionChange, precision_change, precision_tables
+from benchmarks.latency.variants import BY_HAND, ONE_TASK, LatencyBench, open_bench
+from benchmarks.models.families import RANDOM_WEIGHTS, TimmNetwork, choose_networks, network_cache
+from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
 from contract.costs import separate_cost, shared_cost
 
-VARIANTS = ("shared", SEPARATE, SIDE_BY_SIDE, "one graph", BY_HAND, "torch", "compiled")
-GOAL = 0.95
+_VARIANTS = ("shared", SEPARATE, SIDE_BY_SIDE, "one graph", BY_HAND, "torch", "compiled")
+_GOAL = 0.95
 _RUNS = Runs(30, 5), Runs(5, 1), Runs(2, 1)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One group of variants that took turns. predicted: the speed-up by MACs, which is what is possible."""
-
-    network: str
-    fork: str
-    tasks: int
-    predicted: float
-    times: Settled[Times]
-
-    def timing(self, variant: str) -> Timing | None:
-        """Return the variant's time; None if it was not measured."""
-        seconds = self.times.value.seconds.get(variant)
-        return summarise(seconds) if seconds else None
-
-    @property
-    def baseline(self) -> str:
-        """Return how separate networks were faster: one after another, or side by side where that was measured."""
-        return fastest(self.times.value.seconds, (SEPARATE, SIDE_BY_SIDE))
-
-    @property
-    def speedup(self) -> float:
-        """Return the median of the separate networks, as they were faster, over that of the shared trunk."""
-        return median(self.times.value.seconds[self.baseline]) / median(self.times.value.seconds["shared"])
-
-    @property
-    def one_by_one(self) -> float:
-        """Return the speed-up if the branches ran one by one, each for as long as in a request for one task, and nothing else took time.
-
-        No bound: branches that run side by side may beat it.
-        """
-        parts_s = self.times.value.trunk_s + self.tasks * self.times.value.branch_s
-        return median(self.times.value.seconds[self.baseline]) / parts_s
-
-    @property
-    def share(self) -> float:
-        """Return the share of the possible."""
-        return self.speedup / self.predicted
-
-    @property
-    def share_one_after_another(self) -> float:
-        """Return the share of the possible over separate networks one after another, even where they are faster side by side."""
-        seconds = self.times.value.seconds
-        return median(seconds[SEPARATE]) / median(seconds["shared"]) / self.predicted
 
 
 def run(options: Options) -> Result:
@@ -88,9 +42,9 @@ def run(options: Options) -> Result:
         options = replace(options, precision=",".join(precisions))
     chosen = choose_networks(options)
     counts = options.pick((1, 2, 4, 8, 16), (1, 8), (1, 2))
-    found: list[Measured] = []
+    found: list[LatencyCase] = []
     notes = list(without)
-    changes: list[Change] = []
+    changes: list[PrecisionChange] = []
     for network in chosen:
         for fork in network.forks:
             options.say(f"Making {max(counts)} tasks of {network.name} that fork at {fork}")
@@ -98,10 +52,10 @@ def run(options: Options) -> Result:
             bench = open_bench(network, fork, max(counts), options, with_torch=with_torch)
             notes += bench.notes
             weights = sum(segment.weight_bytes for segment in bench.repository.segments.values())
-            changes += [change(network.name, fork, family, weights) for family in bench.precise]
+            changes += [precision_change(network.name, fork, family, weights) for family in bench.precise]
             found += _measure(bench, network, fork, counts, options)
             if not with_torch:
-                options.workshop.forget(network, fork)  # the first fork's family is for other benchmarks, too
+                network_cache(options).forget(network, fork)  # the first fork's family is for other benchmarks, too
     several = [measured for measured in found if measured.tasks > 1]
     learnt, refused = learn(options)
     notes += [*refused, *(NOTES if changes else ())]
@@ -115,22 +69,24 @@ def run(options: Options) -> Result:
     )
 
 
-def _measure(bench: Bench, network: Network, fork: str, counts: Sequence[int], options: Options) -> Iterator[Measured]:
+def _measure(
+    bench: LatencyBench, network: TimmNetwork, fork: str, counts: Sequence[int], options: Options
+) -> Iterator[LatencyCase]:
     runs = options.runs_of(*_RUNS)
-    noise = watch(options)
+    noise = options.watch()
     with bench:
         for count in counts:
             options.say(f"Measuring {network.name}, fork at {fork}, {count} tasks")
             names = bench.names[:count]
             predicted = separate_cost(bench.repository, names).macs / shared_cost(bench.repository, names).macs
-            times = settle(lambda names=names: bench.measure(names, runs.rounds, runs.warmup), noise)  # type: ignore[misc]
-            yield Measured(network.name, fork, count, predicted, times)
+            times = measure_quietly(lambda names=names: bench.measure(names, runs.rounds, runs.warmup), noise)  # type: ignore[misc]
+            yield LatencyCase(network.name, fork, count, predicted, times)
 
 
-def _headline(found: Sequence[Measured], options: Options) -> str:
+def _headline(found: Sequence[LatencyCase], options: Options) -> str:
     shares = [measured.share for measured in found]
     plain = [measured.share_one_after_another for measured in found]
-    goal = f"{sum(share >= GOAL for share in shares)} of {len(shares)} cases reach the goal of {GOAL:.0%}."
+    goal = f"{sum(share >= _GOAL for share in shares)} of {len(shares)} cases reach the goal of {_GOAL:.0%}."
     noisy = sum(measured.times.noisy for measured in found)
     doubt = f" While {noisy} of them were measured, the machine was noisy." if noisy else ""
     return (
@@ -156,14 +112,14 @@ def _explanations(options: Options) -> tuple[str, ...]:
     return (*words, few) if few else words
 
 
-def _against_hand(found: Sequence[Measured]) -> str:
+def _against_hand(found: Sequence[LatencyCase]) -> str:
     times = [measured.times.value.seconds for measured in found]
     ratios = [median(seconds[BY_HAND]) / median(seconds["shared"]) for seconds in times]
     return f"A shared trunk written by hand in torch takes {min(ratios):.2f} to {max(ratios):.2f} times as long as the engine's."
 
 
-def _row(measured: Measured) -> dict[str, Cell]:
-    variants = {variant: measured.timing(variant) for variant in (*VARIANTS, ONE_TASK)}
+def _row(measured: LatencyCase) -> dict[str, Cell]:
+    variants = {variant: measured.timing(variant) for variant in (*_VARIANTS, ONE_TASK)}
     graph = measured.timing("one graph")
     return {
         "network": measured.network,
@@ -186,7 +142,7 @@ _WHICH = (Column("network", "network"), Column("fork", "fork"), Column("tasks", 
 _NOISE = Column("noise", "")
 
 
-def _speedups(found: Sequence[Measured]) -> Table:
+def _speedups(found: Sequence[LatencyCase]) -> Table:
     columns = (
         *_WHICH,
         Column("predicted", "possible", Unit.ratio),
@@ -200,13 +156,13 @@ def _speedups(found: Sequence[Measured]) -> Table:
     )
     caption = (
         f"Speed-up of the shared trunk over separate networks, one after another or side by side, whichever is faster. The goal is a share "
-        f"of {GOAL:.0%}."
+        f"of {_GOAL:.0%}."
     )
     return Table("Speed-up", columns, tuple(_row(measured) for measured in found), caption)
 
 
-def _times(found: Sequence[Measured]) -> Table:
-    columns = (*_WHICH, *(Column(variant, variant, Unit.ms) for variant in VARIANTS), _NOISE)
+def _times(found: Sequence[LatencyCase]) -> Table:
+    columns = (*_WHICH, *(Column(variant, variant, Unit.ms) for variant in _VARIANTS), _NOISE)
     runs = len(found[0].times.value.seconds["shared"])
     caption = (
         f"One request, median (quartiles) of {runs} runs in turn. Whole networks in torch do not depend on the fork: they were measured "
@@ -215,7 +171,7 @@ def _times(found: Sequence[Measured]) -> Table:
     return Table("Time of one request", columns, tuple(_row(measured) for measured in found), caption)
 
 
-def _share_plot(found: Sequence[Measured]) -> Plot:
+def _share_plot(found: Sequence[LatencyCase]) -> Plot:
     series = []
     for network, fork in dict.fromkeys((measured.network, measured.fork) for measured in found):
         group = [measured for measured in found if (measured.network, measured.fork) == (network, fork)]
@@ -228,10 +184,10 @@ def _share_plot(found: Sequence[Measured]) -> Plot:
     return Plot("latency-share", title, detail, "speed-up by MACs", "measured speed-up", tuple(series), log="xy")
 
 
-def _time_plot(found: Sequence[Measured], network: Network) -> Plot:
+def _time_plot(found: Sequence[LatencyCase], network: TimmNetwork) -> Plot:
     group = [measured for measured in found if (measured.network, measured.fork) == (network.name, network.forks[0])]
     series = []
-    for variant in VARIANTS:
+    for variant in _VARIANTS:
         timings = [(measured.tasks, timing) for measured in group if (timing := measured.timing(variant)) is not None]
         if timings:
             series.append(Series.of_timings(variant, [tasks for tasks, _ in timings], [timing for _, timing in timings]))
@@ -240,7 +196,7 @@ def _time_plot(found: Sequence[Measured], network: Network) -> Plot:
     return Plot(f"latency-{network.name}", title, detail, "tasks", "milliseconds", tuple(series))
 
 
-def _raw(measured: Measured) -> dict[str, object]:
+def _raw(measured: LatencyCase) -> dict[str, object]:
     times = measured.times
     which = {
         "network": measured.network,

@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.harness.timing import Timing, interleave
-from benchmarks.models.networks import open_network
-from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, SideBySide
+from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE, SideBySide, open_network
 from contract.dtypes import Array
 from contract.plan import ExecutionPlan, make_plan
 from contract.repository import Repository
@@ -21,7 +20,7 @@ from contract.system import available_cores
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions.runtime import SessionStoreOptions
 
-Run = Callable[[], Sequence[Array]]
+_Run = Callable[[], Sequence[Array]]
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,14 @@ def compare_latency(
     """Measure a request of `rows` for all tasks in `networks` (whole task models as ONNX files, by task).
 
     The separate networks are well tuned: optimised sessions with the engine's own options (idle threads do not spin), without any server
-    around them, in both ways of benchmarks/models/side_by_side.py. The shared request goes through the embedded engine as the server uses
+    around them, in both ways of benchmarks/models/separate.py. The shared request goes through the embedded engine as the server uses
     it, with a cache. `threads` None: as many as this process has cores.
     """
     threads = threads or available_cores()
     opened = [open_network(path, threads) for path in networks.values()]
     feed = {opened[0].get_inputs()[0].name: rows}
     with closing(SideBySide(networks, threads)) as several, tempfile.TemporaryDirectory() as cache:
-        runs: dict[str, Run] = {SEPARATE: lambda: [session.run(None, feed)[0] for session in opened]}
+        runs: dict[str, _Run] = {SEPARATE: lambda: [session.run(None, feed)[0] for session in opened]}
         if side_by_side := several.open(list(networks)):
             runs[SIDE_BY_SIDE] = partial(side_by_side, feed)
         options = EngineOptions(SessionStoreOptions(threads, provider="cpu", cache_folder=Path(cache)), learn_rows=True)
@@ -69,7 +68,7 @@ def compare_latency(
 
 
 async def _compare(
-    engine: EmbeddedEngine, plan: ExecutionPlan, runs: Mapping[str, Run], rows: Array, rounds: int
+    engine: EmbeddedEngine, plan: ExecutionPlan, runs: Mapping[str, _Run], rows: Array, rounds: int
 ) -> LatencyComparison:
     loop = asyncio.get_running_loop()
     await engine.start()

@@ -20,12 +20,10 @@ from torch import nn
 from benchmarks.framework.options import Options
 from benchmarks.harness.timing import take_samples
 from benchmarks.latency.precision.variants import Call, Precise, PreciseVariants, make_precise
-from benchmarks.latency.torch_rivals import NotCompiled, compile_all, open_rivals, run_all
-from benchmarks.latency.torch_shared import SharedTrunk, write_by_hand
-from benchmarks.models.families import Network
+from benchmarks.latency.torch_variants import NotCompiled, SharedTrunk, compile_all, open_rivals, run_all, write_by_hand
+from benchmarks.models.families import TimmNetwork, network_cache
 from benchmarks.models.merged import write_merged
-from benchmarks.models.networks import open_network
-from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, SideBySide
+from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE, SideBySide, open_network
 from benchmarks.models.synthetic import Family
 from contract.dtypes import Array
 from contract.plan import make_plan
@@ -39,7 +37,7 @@ ONE_TASK = "one task"  # a request to the shared trunk for the first task alone
 _PAUSE_S = 0.005  # OpenMP's threads spin for about a millisecond after torch
 _TOLERANCE = 1e-3  # of the largest output: the same arithmetic in another order
 
-Variant = Callable[[], Sequence[Array]]
+_Variant = Callable[[], Sequence[Array]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Times:
     wrong: str
 
 
-class Bench:
+class LatencyBench:
     """A family in all variants. Opened by `with`; the largest number of tasks is open all the time, but for the single graph."""
 
     def __init__(
@@ -85,7 +83,7 @@ class Bench:
         sessions = SessionStoreOptions(threads, provider="cpu", cache_folder=family.repository.path.with_name("segments"))
         self._engine = EmbeddedEngine(self.repository, options=EngineOptions(sessions, learn_rows=True))
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> LatencyBench:
         self._runner.run(self._engine.start())
         self._sessions = {name: open_network(file, self._threads) for name, file in self._files.items()}
         for other in self._others:
@@ -108,11 +106,11 @@ class Bench:
             graph = open_network(write_merged(self.repository, names, Path(folder) / "merged.onnx"), self._threads)
             return self._runner.run(self._measure(names, self._variants(names, partial(graph.run, list(names))), rounds, warmup))
 
-    def _variants(self, names: Sequence[str], run_graph: Callable[[dict[str, Array]], Sequence[Array]]) -> dict[str, Variant]:
+    def _variants(self, names: Sequence[str], run_graph: Callable[[dict[str, Array]], Sequence[Array]]) -> dict[str, _Variant]:
         sessions = [self._sessions[name] for name in names]
         source = sessions[0].get_inputs()[0].name
         image = {self.repository.tasks[names[0]].inputs[0].name: self._rows}
-        variants: dict[str, Variant] = {
+        variants: dict[str, _Variant] = {
             SEPARATE: lambda: [session.run(None, {source: self._rows})[0] for session in sessions],
             "one graph": lambda: run_graph(image),
             BY_HAND: partial(self._by_hand.run, len(names), self._rows),
@@ -125,7 +123,7 @@ class Bench:
                 variants[name] = partial(run_all, networks[: len(names)], self._rows)
         return variants
 
-    async def _measure(self, names: Sequence[str], variants: Mapping[str, Variant], rounds: int, warmup: int) -> Times:
+    async def _measure(self, names: Sequence[str], variants: Mapping[str, _Variant], rounds: int, warmup: int) -> Times:
         loop = asyncio.get_running_loop()
         plans = {"shared": make_plan(self.repository, names), ONE_TASK: make_plan(self.repository, names[:1])}
         image = {plans["shared"].inputs[0]: self._rows}
@@ -152,14 +150,14 @@ class Bench:
         return median(trunk), median(all_ - part for all_, part in zip(whole, trunk, strict=True))
 
 
-def open_bench(network: Network, fork: str, tasks: int, options: Options, *, with_torch: bool) -> Bench:
+def open_bench(network: TimmNetwork, fork: str, tasks: int, options: Options, *, with_torch: bool) -> LatencyBench:
     """Return the family of these tasks in all variants; whole networks in torch only `with_torch`, and compiled unless it is quick."""
     rows = np.random.default_rng(0).integers(0, 256, (1, network.size, network.size, 3), dtype=np.uint8)
-    family = options.workshop.family(network, fork, tasks)
+    family = network_cache(options).family(network, fork, tasks)
     eager, compiled, notes = [], [], []
     torch.set_num_threads(options.cores)
     if with_torch:
-        eager = open_rivals(options.workshop.backbone(network), fork, tasks)
+        eager = open_rivals(network_cache(options).backbone(network), fork, tasks)
         if options.pick(True, False, False):
             try:
                 compiled = compile_all(eager, rows)
@@ -167,9 +165,9 @@ def open_bench(network: Network, fork: str, tasks: int, options: Options, *, wit
                 notes.append(str(error))
         else:
             notes.append("torch.compile was left out: compiling takes a minute or more for each network.")
-    by_hand = write_by_hand(options.workshop.backbone(network), fork, tasks)
+    by_hand = write_by_hand(network_cache(options).backbone(network), fork, tasks)
     precise, refused = make_precise(family.repository, options.precisions, options)
-    return Bench(family, rows, options.cores, eager, compiled, by_hand, [*notes, *refused], precise)
+    return LatencyBench(family, rows, options.cores, eager, compiled, by_hand, [*notes, *refused], precise)
 
 
 def _trunk(repository: Repository) -> frozenset[str]:

@@ -19,7 +19,7 @@ _CLEARLY = 0.05  # medians of a few turns differ by some per cent without any ca
 
 
 @dataclass(frozen=True)
-class Setting:
+class EngineSetting:
     """instances: runs at a time, None: as the engine finds best. threads: of each, or of all. max_batch_rows: of a run, None: likewise."""
 
     instances: int | None
@@ -43,14 +43,14 @@ class Setting:
         return f"{f'{self.instances} x ' if self.instances else ''}{self.threads} threads, {rows}"
 
 
-def settings(cores: int, rows: Sequence[int | None]) -> tuple[Setting, ...]:
+def settings(cores: int, rows: Sequence[int | None]) -> tuple[EngineSetting, ...]:
     """Return the engine's own way to use `cores` cores and all even ones, with each of `rows` (see Setting.max_batch_rows)."""
     divisors = [number for number in range(1, cores + 1) if cores % number == 0]
     ways = [(None, cores), *((instances, cores // instances) for instances in divisors)]
-    return tuple(Setting(instances, threads, most) for instances, threads in ways for most in rows)
+    return tuple(EngineSetting(instances, threads, most) for instances, threads in ways for most in rows)
 
 
-def choose_setting(per_s: Mapping[Setting, float]) -> Setting:
+def choose_setting(per_s: Mapping[EngineSetting, float]) -> EngineSetting:
     """Return which of the settings a server is to have: the one with most answers a second, but the first unless it is clearly behind.
 
     The first is the engine's own way, which users have, and which has all threads for a lone client.
@@ -63,7 +63,7 @@ def choose_setting(per_s: Mapping[Setting, float]) -> Setting:
 class BareEngine:
     """An engine of this process with some callers. Opened by `with`. cache: a folder for optimised segments."""
 
-    def __init__(self, repository: Repository, setting: Setting, cache: Path) -> None:
+    def __init__(self, repository: Repository, setting: EngineSetting, cache: Path) -> None:
         self._repository = repository
         self._engine = EmbeddedEngine(repository, options=setting.engine(cache))
         self._runner = asyncio.Runner()

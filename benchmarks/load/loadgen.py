@@ -54,7 +54,7 @@ class ScenarioJob:
 
 
 @dataclass(frozen=True)
-class Judged:
+class LoadgenResult:
     """What LoadGen says. figure: requests a second, or in SingleStream the 90th percentile of the latency in milliseconds.
 
     valid: whether the run fulfils all rules, its length among them. in_time: whether the limit of latency is met, None without one.
@@ -80,7 +80,7 @@ def is_installed() -> bool:
     return True
 
 
-def run_scenario(job: ScenarioJob) -> Judged:
+def run_scenario(job: ScenarioJob) -> LoadgenResult:
     """Run one scenario in this process. Raises LoadGenMissing."""
     loadgen = _loadgen()
     with tempfile.TemporaryDirectory() as folder:
@@ -96,10 +96,10 @@ def run_scenario(job: ScenarioJob) -> Judged:
             loadgen.DestroyQSL(samples)
             loadgen.DestroySUT(sut)
         summary = (Path(folder) / "mlperf_log_summary.txt").read_text()
-    return judge(job.scenario, summary, tuple(system.failures))
+    return read_summary(job.scenario, summary, tuple(system.failures))
 
 
-def judge(scenario: Scenario, summary: str, failures: Sequence[str] = ()) -> Judged:
+def read_summary(scenario: Scenario, summary: str, failures: Sequence[str] = ()) -> LoadgenResult:
     """Return what LoadGen's summary says. Raises KeyError where it does not say it."""
     found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in summary.splitlines())}
     figure = float(found[_FIGURES[scenario]])
@@ -107,7 +107,7 @@ def judge(scenario: Scenario, summary: str, failures: Sequence[str] = ()) -> Jud
     def latency_ms(percent: int) -> float:
         return float(found[f"{percent}.00 percentile latency (ns)"]) / 1e6
 
-    return Judged(
+    return LoadgenResult(
         scenario,
         figure / 1e6 if scenario is Scenario.single else figure,
         latency_ms(50),

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.harness.noise import Settled, Watch, settle
+from benchmarks.harness.noise import Measurement, Watch, measure_quietly
 from benchmarks.harness.served import ServerProcess
-from benchmarks.load.bare import BareEngine, Setting
-from benchmarks.load.clients import Clients
-from benchmarks.load.loadgen import Judged, Scenario, ScenarioJob, run_scenario
+from benchmarks.load.bare import BareEngine, EngineSetting
+from benchmarks.load.loadgen import LoadgenResult, Scenario, ScenarioJob, run_scenario
 from benchmarks.load.mixes import Mix, poisson_times
-from benchmarks.load.senders import Closed, Job, Open, Sent, send
+from benchmarks.load.senders import Clients, Closed, Open, SendingJob, Sent, send
 from benchmarks.load.summary import KneeRule, Point, knee
 from benchmarks.load.wires import Wire, address_of, make_requests
 from contract.repository import Repository
 
-DRAWN = 1000  # requests after which a mix begins again
+_DRAWN = 1000  # requests after which a mix begins again
 RATES = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)  # of the most that the closed loop gave
 
 
@@ -37,12 +36,12 @@ class Extent:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredLoad:
     """One load over one wire. failures: one sentence for each request without an answer."""
 
     wire: Wire
     mix: str
-    point: Settled[Point]
+    point: Measurement[Point]
     failures: tuple[str, ...] = ()
 
 
@@ -82,16 +81,16 @@ class Loads:
         self._repository, self._server, self._clients = repository, server, clients
         self._extent, self._watch = extent, watch
 
-    def closed(self, wire: Wire, mix: Mix, clients: int) -> Measured:
+    def closed(self, wire: Wire, mix: Mix, clients: int) -> MeasuredLoad:
         """Measure `clients` clients, each with one request after the other."""
         return self._measure(wire, mix, clients, Closed(self._extent.seconds))
 
-    def open(self, wire: Wire, mix: Mix, per_s: float) -> Measured:
+    def open(self, wire: Wire, mix: Mix, per_s: float) -> MeasuredLoad:
         """Measure requests that arrive at random, `per_s` a second."""
         due = poisson_times(per_s, self._extent.seconds, seed=1) or (0.0,)
         return self._measure(wire, mix, self._extent.connections, Open(due, self._extent.seconds))
 
-    def scenario(self, scenario: Scenario, wire: Wire, mix: Mix, per_s: float, limit_ms: float) -> Judged:
+    def scenario(self, scenario: Scenario, wire: Wire, mix: Mix, per_s: float, limit_ms: float) -> LoadgenResult:
         """Run one of MLPerf's scenarios. Raises LoadGenMissing."""
         job = self._job(wire, mix, self._extent.connections, Open((), self._extent.seconds))
         asked = ScenarioJob(scenario, wire, job.address, job.requests, job.connections, self._extent.seconds, per_s, limit_ms)
@@ -99,7 +98,7 @@ class Loads:
 
     def share_of(self, bare: BareEngine, wire: Wire, mix: Mix, clients: int) -> Share:
         """Compare the server with `bare`, in turn, both asked by `clients` callers for the same."""
-        models = mix.draw(DRAWN, seed=0)
+        models = mix.draw(_DRAWN, seed=0)
         job = self._job(wire, mix, clients, Closed(self._extent.seconds))
         bare_per_s, served_per_s = [], []
         for _ in range(self._extent.rounds):
@@ -107,19 +106,19 @@ class Loads:
             served_per_s.append(self._clients.run(send, job).point(job).per_s)
         return Share(wire, tuple(bare_per_s), tuple(served_per_s))
 
-    def _measure(self, wire: Wire, mix: Mix, connections: int, load: Closed | Open) -> Measured:
+    def _measure(self, wire: Wire, mix: Mix, connections: int, load: Closed | Open) -> MeasuredLoad:
         job = self._job(wire, mix, connections, load)
-        found = settle(lambda: self._clients.run(send, job), self._watch)
+        found = measure_quietly(lambda: self._clients.run(send, job), self._watch)
         sent: Sent = found.value
-        return Measured(wire, mix.name, Settled(sent.point(job), found.drift, found.runs, found.others), sent.failures)
+        return MeasuredLoad(wire, mix.name, Measurement(sent.point(job), found.drift, found.runs, found.others), sent.failures)
 
-    def _job(self, wire: Wire, mix: Mix, connections: int, load: Closed | Open) -> Job:
+    def _job(self, wire: Wire, mix: Mix, connections: int, load: Closed | Open) -> SendingJob:
         requests = make_requests(self._repository, wire, mix.models)
-        drawn = tuple(requests[model] for model in mix.draw(DRAWN, seed=0))
-        return Job(wire, address_of(self._server, wire), drawn, connections, load)
+        drawn = tuple(requests[model] for model in mix.draw(_DRAWN, seed=0))
+        return SendingJob(wire, address_of(self._server, wire), drawn, connections, load)
 
 
-def find_wall(wire: Wire, closed: Sequence[Measured], opened: Sequence[Measured], rule: KneeRule) -> Wall:
+def find_wall(wire: Wire, closed: Sequence[MeasuredLoad], opened: Sequence[MeasuredLoad], rule: KneeRule) -> Wall:
     """Return the knee of `wire`; the closed loop with the fewest clients counts as unloaded."""
     points = [measured.point.value for measured in closed if measured.wire is wire]
     unloaded = min(points, key=lambda point: point.clients).latency
@@ -129,16 +128,16 @@ def find_wall(wire: Wire, closed: Sequence[Measured], opened: Sequence[Measured]
 
 
 def settings_per_s(
-    repository: Repository, mix: Mix, tried: Sequence[Setting], cache: Path, callers: int, seconds: float, turns: int = 3
-) -> dict[Setting, float]:
+    repository: Repository, mix: Mix, tried: Sequence[EngineSetting], cache: Path, callers: int, seconds: float, turns: int = 3
+) -> dict[EngineSetting, float]:
     """Return the answers a second of the bare engine with each setting: medians of `turns` measurements in turn.
 
     cache: of optimised segments.
     """
-    models = mix.draw(DRAWN, seed=0)
+    models = mix.draw(_DRAWN, seed=0)
     with BareEngine(repository, tried[0], cache):
         pass  # every segment is optimised and kept once, which the first one measured would pay for
-    found: dict[Setting, list[float]] = {setting: [] for setting in tried}
+    found: dict[EngineSetting, list[float]] = {setting: [] for setting in tried}
     for _ in range(turns):
         for setting, rates in found.items():
             with BareEngine(repository, setting, cache) as engine:

@@ -1,21 +1,29 @@
-"""What the clients do: closed and open loop. A job and what came of it are plain data, so that they can go to another process."""
+"""What the clients do: closed and open loop, in a process away from the server's cores where there are enough.
+
+A job and what came of it are plain data, so that they can go to that process.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import multiprocessing
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 from benchmarks.harness.closed_loop import Span, closed_loop
+from benchmarks.harness.pinning import pin
 from benchmarks.load.errors import Refused
 from benchmarks.load.summary import Point, open_rate, percentiles
 from benchmarks.load.wires import Call, Wire, connect
 
 _FAILURES = (Refused, OSError, EOFError)
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Open:
 
 
 @dataclass(frozen=True)
-class Job:
+class SendingJob:
     """requests: sent in turn. connections: each for one request at a time; what finds none free waits, and the waiting counts."""
 
     wire: Wire
@@ -55,7 +63,7 @@ class Sent:
     per_s: float
     failures: tuple[str, ...]
 
-    def point(self, job: Job) -> Point:
+    def point(self, job: SendingJob) -> Point:
         """Return it in short."""
         answered = len(self.latencies_ms)
         offered = 0.0 if isinstance(job.load, Closed) else len(job.load.due_s) / job.load.seconds
@@ -64,12 +72,12 @@ class Sent:
         )
 
 
-def send(job: Job) -> Sent:
+def send(job: SendingJob) -> Sent:
     """Do the job."""
     return asyncio.run(_closed(job, job.load) if isinstance(job.load, Closed) else _open(job, job.load))
 
 
-async def _closed(job: Job, load: Closed) -> Sent:
+async def _closed(job: SendingJob, load: Closed) -> Sent:
     requests = itertools.cycle(job.requests)
     async with _connections(job) as calls:
         found = await closed_loop([partial(_ask_next, call, requests) for call in calls], load.seconds, _FAILURES)
@@ -81,7 +89,7 @@ async def _ask_next(call: Call, requests: Iterator[bytes]) -> None:
     await call(next(requests))
 
 
-async def _open(job: Job, load: Open) -> Sent:
+async def _open(job: SendingJob, load: Open) -> Sent:
     spans: list[Span] = []
     failures: list[str] = []
     requests = iter(zip(load.due_s, itertools.cycle(job.requests), strict=False))
@@ -107,9 +115,28 @@ def _sentence(error: Exception) -> str:
 
 
 @asynccontextmanager
-async def _connections(job: Job) -> AsyncIterator[list[Call]]:
+async def _connections(job: SendingJob) -> AsyncIterator[list[Call]]:
     """Open the connections, and ask once, so that no measurement pays for that."""
     async with AsyncExitStack() as stack:
         calls = [await stack.enter_async_context(connect(job.wire, job.address)) for _ in range(job.connections)]
         await calls[0](job.requests[0])
         yield calls
+
+
+class Clients:
+    """A process in which functions are run, one at a time."""
+
+    def __init__(self, pool: ProcessPoolExecutor) -> None:
+        self._pool = pool
+
+    def run(self, function: Callable[[Any], _Value], job: Any) -> _Value:
+        """Return what `function` (of a module) gives for `job` in that process. Raises what it raises."""
+        return self._pool.submit(function, job).result()
+
+
+@contextmanager
+def clients_on(cores: Sequence[int]) -> Iterator[Clients]:
+    """Yield a process on `cores`."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=pin, initargs=(cores,)) as pool:
+        yield Clients(pool)

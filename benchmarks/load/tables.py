@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from benchmarks.framework.result import Cell, Column, Plot, Series, Style, Table, Unit
-from benchmarks.load.bare import Setting
-from benchmarks.load.loadgen import Judged, Scenario
-from benchmarks.load.measure import Measured, Share, Wall
+from benchmarks.load.bare import EngineSetting
+from benchmarks.load.loadgen import LoadgenResult, Scenario
+from benchmarks.load.measure import MeasuredLoad, Share, Wall
 
 
-def loads_table(title: str, found: Sequence[Measured], caption: str) -> Table:
+def loads_table(title: str, found: Sequence[MeasuredLoad], caption: str) -> Table:
     """Return a row for each load."""
     columns = (
         Column("wire", "over"),
@@ -25,7 +25,7 @@ def loads_table(title: str, found: Sequence[Measured], caption: str) -> Table:
     return Table(title, columns, tuple(_load_row(measured) for measured in found), caption)
 
 
-def _load_row(measured: Measured) -> dict[str, Cell]:
+def _load_row(measured: MeasuredLoad) -> dict[str, Cell]:
     point = measured.point.value
     return {
         "wire": str(measured.wire),
@@ -56,7 +56,7 @@ def walls_table(walls: Sequence[Wall]) -> Table:
     )
 
 
-def bare_table(bare: Mapping[Setting, float], setting: Setting, shares: Sequence[Share], clients: int) -> Table:
+def bare_table(bare: Mapping[EngineSetting, float], setting: EngineSetting, shares: Sequence[Share], clients: int) -> Table:
     """Return the bare engine's throughput by setting, and the server's beside that of `setting`, which it had."""
     columns = (
         Column("what", "what"),
@@ -80,7 +80,7 @@ def bare_table(bare: Mapping[Setting, float], setting: Setting, shares: Sequence
     return Table("The bare engine's throughput and the server's", columns, tuple(rows), caption)
 
 
-def scenarios_table(found: Sequence[Judged], wire: str) -> Table:
+def scenarios_table(found: Sequence[LoadgenResult], wire: str) -> Table:
     """Return what LoadGen says."""
     columns = (
         Column("scenario", "scenario"),
@@ -94,25 +94,25 @@ def scenarios_table(found: Sequence[Judged], wire: str) -> Table:
     caption = (
         f"Over {wire}. LoadGen decides when requests are sent; valid also means long enough for MLPerf, which short runs are not."
     )
-    return Table("MLPerf LoadGen", columns, tuple(_scenario_row(judged) for judged in found), caption)
+    return Table("MLPerf LoadGen", columns, tuple(_scenario_row(result) for result in found), caption)
 
 
-def _scenario_row(judged: Judged) -> dict[str, Cell]:
-    single = judged.scenario is Scenario.single
+def _scenario_row(result: LoadgenResult) -> dict[str, Cell]:
+    single = result.scenario is Scenario.single
     return {
-        "scenario": str(judged.scenario),
-        "p90_result_ms": judged.figure if single else None,
-        "per_s": None if single else judged.figure,
-        "p50_ms": judged.p50_ms,
-        "p90_ms": judged.p90_ms,
-        "p99_ms": judged.p99_ms,
-        "in_time": None if judged.in_time is None else "yes" if judged.in_time else "no",
-        "valid": "yes" if judged.valid else "no",
-        "failed": len(judged.failures),
+        "scenario": str(result.scenario),
+        "p90_result_ms": result.figure if single else None,
+        "per_s": None if single else result.figure,
+        "p50_ms": result.p50_ms,
+        "p90_ms": result.p90_ms,
+        "p99_ms": result.p99_ms,
+        "in_time": None if result.in_time is None else "yes" if result.in_time else "no",
+        "valid": "yes" if result.valid else "no",
+        "failed": len(result.failures),
     }
 
 
-def loads_plot(opened: Sequence[Measured], walls: Sequence[Wall]) -> Plot:
+def loads_plot(opened: Sequence[MeasuredLoad], walls: Sequence[Wall]) -> Plot:
     """Return p50 and p99 over the rate offered."""
     series = []
     for wall in walls:

@@ -16,12 +16,12 @@ from statistics import median
 from benchmarks.framework.options import Options
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Table, Unit
 from benchmarks.memory.measure import separate_resident, shared_resident
-from benchmarks.models.families import RANDOM_WEIGHTS, Network, first_tasks, networks
+from benchmarks.models.families import RANDOM_WEIGHTS, TimmNetwork, first_tasks, network_cache, networks
 from benchmarks.models.synthetic import Family
 
 
 @dataclass(frozen=True)
-class Footprint:
+class _Footprint:
     """Bytes for `tasks` tasks of a network, shared and separate."""
 
     network: str
@@ -37,22 +37,22 @@ def run(options: Options) -> Result:
     """Measure the first network of the scale, or all on the full one, at the first fork."""
     counts = options.pick((1, 2, 4, 8, 16, 32), (1, 4, 8), (2,))
     repeats = options.pick(3, 1, 1)
-    found: list[Footprint] = []
+    found: list[_Footprint] = []
     for network in networks(options)[: options.pick(None, 1, 1)]:
         options.say(f"Making {max(counts)} tasks of {network.name}")
-        family = options.workshop.family(network, network.forks[0], max(counts))
+        family = network_cache(options).family(network, network.forks[0], max(counts))
         for count in counts:
             options.say(f"Measuring {count} tasks of {network.name}")
-            found.append(measure(network, first_tasks(family, count), repeats))
+            found.append(_measure(network, first_tasks(family, count), repeats))
     words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
     return Result(_headline(found), (_table(found, repeats),), tuple(_plots(found)), (RANDOM_WEIGHTS, words))
 
 
-def measure(network: Network, family: Family, repeats: int) -> Footprint:
+def _measure(network: TimmNetwork, family: Family, repeats: int) -> _Footprint:
     """Return the medians of `repeats` processes each."""
     repository, names = family.repository, list(family.networks)
     models = [repository.path / name for name in (*repository.segments, *repository.tasks)]
-    return Footprint(
+    return _Footprint(
         network.name,
         network.forks[0],
         len(names),
@@ -67,7 +67,7 @@ def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _headline(found: Sequence[Footprint]) -> str:
+def _headline(found: Sequence[_Footprint]) -> str:
     """Return a sentence for each network, of its largest number of tasks."""
     last = {one.network: one for one in found}
     return " ".join(
@@ -77,7 +77,7 @@ def _headline(found: Sequence[Footprint]) -> str:
     )
 
 
-def _table(found: Sequence[Footprint], repeats: int) -> Table:
+def _table(found: Sequence[_Footprint], repeats: int) -> Table:
     columns = (
         Column("network", "network"),
         Column("fork", "fork"),
@@ -97,7 +97,7 @@ def _table(found: Sequence[Footprint], repeats: int) -> Table:
     return Table("Memory and disk", columns, tuple(rows), f"Resident bytes beyond the bare process, {processes} each.")
 
 
-def _plots(found: Sequence[Footprint]) -> list[Plot]:
+def _plots(found: Sequence[_Footprint]) -> list[Plot]:
     plots = []
     for network in dict.fromkeys(one.network for one in found):
         group = [one for one in found if one.network == network]

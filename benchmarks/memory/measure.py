@@ -12,15 +12,16 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.models.networks import open_network
+from benchmarks.models.separate import open_network
+from benchmarks.models.some_tasks import only_tasks
 from contract.dtypes import NUMPY_DTYPES
 from contract.plan import make_plan
-from contract.repository import Repository, read_repository
+from contract.repository import read_repository
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions.runtime import SessionStoreOptions
 from serving.process.malloc_trim import malloc_trim
@@ -56,14 +57,6 @@ def separate_resident(networks: Iterable[Path]) -> int:
     return _measure("separate", *map(str, networks))
 
 
-def only(repository: Repository, names: Sequence[str]) -> Repository:
-    """Return the repository as it would be with the tasks `names` alone."""
-    tasks = {name: repository.tasks[name] for name in names}
-    used = {step.segment for task in tasks.values() for step in task.steps}
-    segments = {name: segment for name, segment in repository.segments.items() if name in used}
-    return replace(repository, tasks=tasks, segments=segments)
-
-
 def _measure(mode: str, *arguments: str) -> int:
     command = [sys.executable, "-m", "benchmarks.memory.measure", mode, *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -77,7 +70,7 @@ def _resident_bytes() -> int:
 
 def _use_shared(path: Path, tasks: Sequence[str]) -> object:
     whole = read_repository(path)
-    repository = only(whole, tasks or list(whole.tasks))
+    repository = only_tasks(whole, tasks or list(whole.tasks))
     engine = EmbeddedEngine(repository, options=EngineOptions(SessionStoreOptions(1, provider="cpu")))
     inputs = {
         spec.name: np.zeros((1, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in next(iter(repository.tasks.values())).inputs

@@ -12,16 +12,16 @@ from collections.abc import Sequence
 
 from benchmarks.framework.options import Options, Runs
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
-from benchmarks.harness.noise import RULE, watch
+from benchmarks.harness.noise import RULE
 from benchmarks.merge.cases import choose_cases
-from benchmarks.merge.device import Device, find_device
-from benchmarks.merge.measure import ONNX, TORCH, Bench, Group
+from benchmarks.merge.device import TorchDevice, find_device
+from benchmarks.merge.measure import ONNX, TORCH, Group, MergeBench
 from benchmarks.merge.onnx_variants import SIDE_BY_SIDE
-from benchmarks.merge.resnet import Subset
+from benchmarks.merge.streams import Subset
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED
-from benchmarks.models.families import RANDOM_WEIGHTS, networks
+from benchmarks.models.families import RANDOM_WEIGHTS, network_cache, networks
 
-OFFICIAL = Runs(rounds=300, warmup=300)
+_OFFICIAL = Runs(rounds=300, warmup=300)
 _FEW, _TINY = Runs(5, 1), Runs(2, 1)
 _SHARED = (FORKED, STACKED, GROUPED)
 _WAYS = (SEPARATE, SIDE_BY_SIDE, *_SHARED)
@@ -30,7 +30,7 @@ _WAYS = (SEPARATE, SIDE_BY_SIDE, *_SHARED)
 def run(options: Options) -> Result:
     """Measure the ResNet of the scale, or what `options.only` names of it. Raises NoSuchMeasurement."""
     network, device = networks(options)[0], find_device(options.cores)
-    bench = Bench(network, options.workshop, device, watch(options), options.scratch)
+    bench = MergeBench(network, network_cache(options), device, options.watch(), options.scratch)
     cases = choose_cases(bench.parts, options)
     pairs = _two_tasks(bench, cases.subsets, options)
     suffixes = _suffixes(bench, cases.suffixes, options)
@@ -52,10 +52,10 @@ def run(options: Options) -> Result:
 
 
 def _official(options: Options) -> Runs:
-    return options.runs_of(OFFICIAL, _FEW, _TINY)
+    return options.runs_of(_OFFICIAL, _FEW, _TINY)
 
 
-def _two_tasks(bench: Bench, subsets: Sequence[Subset], options: Options) -> list[Group]:
+def _two_tasks(bench: MergeBench, subsets: Sequence[Subset], options: Options) -> list[Group]:
     runs = _official(options)
     found: list[Group] = []
     for subset in subsets:
@@ -64,7 +64,7 @@ def _two_tasks(bench: Bench, subsets: Sequence[Subset], options: Options) -> lis
     return found
 
 
-def _suffixes(bench: Bench, suffixes: Sequence[str], options: Options) -> list[Group]:
+def _suffixes(bench: MergeBench, suffixes: Sequence[str], options: Options) -> list[Group]:
     runs = options.runs_of(Runs(30, 10), _FEW, _TINY)
     found: list[Group] = []
     for first in suffixes:
@@ -75,7 +75,7 @@ def _suffixes(bench: Bench, suffixes: Sequence[str], options: Options) -> list[G
     return found
 
 
-def _blocks(bench: Bench, blocks: Sequence[str], options: Options) -> list[Group]:
+def _blocks(bench: MergeBench, blocks: Sequence[str], options: Options) -> list[Group]:
     runs = options.runs_of(Runs(30, 10), _FEW, _TINY)
     found: list[Group] = []
     for name in blocks:
@@ -106,7 +106,7 @@ def _gain(groups: Sequence[Group], runtime: str, variant: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _notes(device: Device, options: Options) -> tuple[str, ...]:
+def _notes(device: TorchDevice, options: Options) -> tuple[str, ...]:
     few = options.pick("", "One subset and few runs of each (--quick).", "Too few runs to say anything.")
     if options.runs is not None:
         few = (

@@ -13,7 +13,7 @@ from benchmarks.merge.equality import Outputs
 
 
 @dataclass(frozen=True)
-class Device:
+class TorchDevice:
     """name: "cpu" or "cuda". threads: of the CPU."""
 
     name: str
@@ -55,9 +55,9 @@ class Device:
             torch.set_num_threads(before)
 
 
-def find_device(threads: int) -> Device:
+def find_device(threads: int) -> TorchDevice:
     """Return the GPU when there is one, else the CPU."""
-    return Device("cuda" if torch.cuda.is_available() else "cpu", threads)
+    return TorchDevice("cuda" if torch.cuda.is_available() else "cpu", threads)
 
 
 def as_outputs(run: Callable[[], Sequence[Tensor]]) -> Callable[[], Outputs]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-class Repeat(nn.Module):
+class _Repeat(nn.Module):
     """(n, channels, height, width) -> the channels `times` times."""
 
     def __init__(self, times: int) -> None:
@@ -31,7 +31,7 @@ def group_blocks(blocks: Sequence[Sequence[nn.Module]]) -> nn.Module:
     block's first convolutions see one input, so that they are one wider convolution and no grouped one.
     """
     first, *rest = zip(*blocks, strict=True)
-    return nn.Sequential(_join_first(first), *(join(modules) for modules in rest)).eval()
+    return nn.Sequential(_join_first(first), *(_join(modules) for modules in rest)).eval()
 
 
 def split_streams(rows: Tensor, count: int) -> Tensor:
@@ -40,7 +40,7 @@ def split_streams(rows: Tensor, count: int) -> Tensor:
     return streams.transpose(0, 1).flatten(0, 1)
 
 
-def join(modules: Sequence[nn.Module], shared_input: bool = False) -> nn.Module:
+def _join(modules: Sequence[nn.Module], shared_input: bool = False) -> nn.Module:
     """Return modules of one architecture as one, their channels side by side. shared_input: all convolutions in it see one input."""
     kind = modules[0]
     if isinstance(kind, nn.Conv2d):
@@ -49,17 +49,17 @@ def join(modules: Sequence[nn.Module], shared_input: bool = False) -> nn.Module:
         return _join_norms(cast(Sequence[nn.BatchNorm2d], modules))
     joined = copy.deepcopy(kind)
     for name, _ in kind.named_children():
-        setattr(joined, name, join([module.get_submodule(name) for module in modules], shared_input))
+        setattr(joined, name, _join([module.get_submodule(name) for module in modules], shared_input))
     return joined
 
 
 def _join_first(blocks: Sequence[nn.Module]) -> nn.Module:
-    joined = join(blocks)
-    joined.conv1 = join([block.get_submodule("conv1") for block in blocks], shared_input=True)
+    joined = _join(blocks)
+    joined.conv1 = _join([block.get_submodule("conv1") for block in blocks], shared_input=True)
     if getattr(blocks[0], "downsample", None) is None:
-        joined.downsample = Repeat(len(blocks))  # the shortcut, once for each stream
+        joined.downsample = _Repeat(len(blocks))  # the shortcut, once for each stream
     else:
-        joined.downsample = join([block.get_submodule("downsample") for block in blocks], shared_input=True)
+        joined.downsample = _join([block.get_submodule("downsample") for block in blocks], shared_input=True)
     return joined
 
 

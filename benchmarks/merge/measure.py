@@ -15,20 +15,20 @@ import torch
 from torch import nn
 
 from benchmarks.framework.options import Runs
-from benchmarks.harness.noise import Settled, Watch, settle
+from benchmarks.harness.noise import Measurement, Watch, measure_quietly
 from benchmarks.harness.timing import Timing, interleave, summarise
 from benchmarks.merge import onnx_variants, torch_variants
-from benchmarks.merge.device import Device, as_outputs
+from benchmarks.merge.device import TorchDevice, as_outputs
 from benchmarks.merge.equality import Outputs, VariantsDisagree, check
 from benchmarks.merge.grouped import group_blocks
-from benchmarks.merge.resnet import Streams, Subset, make_streams, parts_of
+from benchmarks.merge.streams import Streams, Subset, make_streams
 from benchmarks.models.conv_chains import take_turns
-from benchmarks.models.families import CLASSES, Network, Workshop
+from benchmarks.models.families import CLASSES, NetworkCache, TimmNetwork, parts_of
 from benchmarks.models.synthetic import make_family
 
 TORCH, ONNX = "torch", "ONNX Runtime"
 
-Times = Mapping[str, Timing]
+_Times = Mapping[str, Timing]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Group:
     streams: int
     batch: int
     difference: float
-    times: Settled[Times] | None
+    times: Measurement[_Times] | None
     wrong: str = ""
 
     def speedup(self, variant: str) -> float | None:
@@ -56,12 +56,12 @@ class Group:
         return baseline / times[variant].median_ms
 
 
-class Bench:
+class MergeBench:
     """Measures one ResNet. watch: for noise. folder: for the networks."""
 
-    def __init__(self, network: Network, workshop: Workshop, device: Device, watch: Watch, folder: Path) -> None:
+    def __init__(self, network: TimmNetwork, cache: NetworkCache, device: TorchDevice, watch: Watch, folder: Path) -> None:
         self._network, self._device, self._watch, self._folder = network, device, watch, folder
-        self._backbone, self._exporter = workshop.backbone(network), workshop.exporter(network)
+        self._backbone, self._exporter = cache.backbone(network), cache.exporter(network)
         self._parts = parts_of(self._backbone.network)
         self._suffixes: dict[str, ort.InferenceSession] = {}  # tracing one takes seconds
         head = self._backbone.network.get_submodule("fc")
@@ -138,14 +138,14 @@ class Bench:
         streams: int,
         batch: int,
         variants: Mapping[str, onnx_variants.Run],
-        time: Callable[[], Times],
+        time: Callable[[], _Times],
     ) -> Group:
         """Compare the answers of the variants, then time them."""
         try:
             share = check(f"{runtime}, {where}, {streams} streams of {batch} rows", variants)
         except VariantsDisagree as error:
             return Group(runtime, where, streams, batch, float("inf"), None, str(error))
-        return Group(runtime, where, streams, batch, share, settle(time, self._watch))
+        return Group(runtime, where, streams, batch, share, measure_quietly(time, self._watch))
 
 
 def _await(runner: asyncio.Runner, run: onnx_variants.AsyncRun) -> Outputs:
@@ -155,6 +155,6 @@ def _await(runner: asyncio.Runner, run: onnx_variants.AsyncRun) -> Outputs:
     return runner.run(outputs())
 
 
-def _time(variants: Mapping[str, Callable[[], object]], runs: Runs) -> Times:
+def _time(variants: Mapping[str, Callable[[], object]], runs: Runs) -> _Times:
     seconds = take_turns(dict(variants), runs.rounds, runs.warmup)  # type: ignore[arg-type]
     return {name: summarise(values.tolist()) for name, values in seconds.items()}

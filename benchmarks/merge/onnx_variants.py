@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.merge.equality import Outputs
 from benchmarks.merge.torch_variants import FORKED, SEPARATE, STACKED
-from benchmarks.models.networks import open_network
-from benchmarks.models.side_by_side import SideBySide
+from benchmarks.models.separate import SideBySide, open_network
 from benchmarks.models.synthetic import Family
 from contract.dtypes import Array
 from contract.plan import ExecutionPlan, make_plan

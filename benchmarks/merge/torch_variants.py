@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.merge.grouped import group_blocks, split_streams
-from benchmarks.merge.resnet import Streams
+from benchmarks.merge.streams import Streams
 
 Run = Callable[[], Sequence[Tensor]]
 

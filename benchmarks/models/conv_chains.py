@@ -18,14 +18,14 @@ from serving.engines.base import Call, SegmentRun
 from serving.engines.embedded import PROVIDERS, session_options
 from serving.engines.scheduling.plan_execution import PlanExecution
 
-Kernel = NDArray[np.float32]
+_Kernel = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class ConvChain:
     """Convolutions (weights `kernels`, padded so that the size stays) and ReLUs, from and to rows of `shape`."""
 
-    kernels: Sequence[Kernel]
+    kernels: Sequence[_Kernel]
     shape: tuple[int, int, int]
 
     @property
@@ -60,7 +60,7 @@ class ConvChain:
         return run
 
 
-def random_kernels(count: int, channels: int, sides: Sequence[int]) -> list[Kernel]:
+def random_kernels(count: int, channels: int, sides: Sequence[int]) -> list[_Kernel]:
     """Return `count` kernels (channels, channels, side, side), their sides taken in turn from `sides`."""
     rng = np.random.default_rng(0)
     shapes = [(channels, channels, sides[index % len(sides)], sides[index % len(sides)]) for index in range(count)]
@@ -79,7 +79,7 @@ def take_turns(variants: Mapping[str, Callable[[], None]], rounds: int, warmup: 
     return {name: np.array(values) for name, values in seconds.items()}
 
 
-def _model(kernels: Sequence[Kernel], shape: tuple[int, int, int]) -> bytes:
+def _model(kernels: Sequence[_Kernel], shape: tuple[int, int, int]) -> bytes:
     nodes, weights, source = [], [], "input"
     for index, kernel in enumerate(kernels):
         weights.append(numpy_helper.from_array(kernel, f"weight_{index}"))

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from benchmarks.framework.options import Options
 from benchmarks.framework.result import Cell, Column, Result, Table, Unit
-from benchmarks.harness.noise import RULE, Settled, settle, watch
+from benchmarks.harness.noise import RULE, Measurement, measure_quietly
 from benchmarks.harness.pinning import find_cores
-from benchmarks.models.families import networks
+from benchmarks.models.families import network_cache, networks
 from benchmarks.models.tiny import write_tiny_family
 from benchmarks.overhead.measure import Overhead, measure
 
@@ -24,19 +24,19 @@ _TINY = "four layers of 16 numbers"
 def run(options: Options) -> Result:
     """Measure one task of each network."""
     rounds, seconds = options.pick((200, 5.0), (20, 2.0), (2, 0.2))
-    noise = watch(options)
+    noise = options.watch()
 
-    def settled(repository: Path, task: str, of_rounds: int) -> Settled[Overhead]:
+    def quietly(repository: Path, task: str, of_rounds: int) -> Measurement[Overhead]:
         options.say(f"Measuring {task} of {repository.name}")
         how = partial(measure, repository, task, threads=options.threads, seconds=seconds, clients=16)
-        return settle(lambda: how(rounds=of_rounds), noise)
+        return measure_quietly(lambda: how(rounds=of_rounds), noise)
 
     tiny = write_tiny_family(options.scratch / "tiny-family")
-    found = {_TINY: settled(tiny.path, "probe", rounds)}
+    found = {_TINY: quietly(tiny.path, "probe", rounds)}
     if options.pick(True, True, False):
         network = networks(options)[0]
-        family = options.workshop.family(network, network.forks[0], 4)
-        found[network.name] = settled(family.repository.path, next(iter(family.networks)), max(rounds // 2, 1))
+        family = network_cache(options).family(network, network.forks[0], 4)
+        found[network.name] = quietly(family.repository.path, next(iter(family.networks)), max(rounds // 2, 1))
     words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
     return Result(_headline(found[_TINY].value), (_table(found),), notes=(words, find_cores().words, RULE))
 
@@ -48,7 +48,7 @@ def _headline(tiny: Overhead) -> str:
     )
 
 
-def _table(found: dict[str, Settled[Overhead]]) -> Table:
+def _table(found: dict[str, Measurement[Overhead]]) -> Table:
     columns = (
         Column("network", "network"),
         Column("bare", "bare engine", Unit.ms),
@@ -60,13 +60,13 @@ def _table(found: dict[str, Settled[Overhead]]) -> Table:
         Column("grpc_per_s", "gRPC, 16 clients", Unit.per_s),
         Column("noise", ""),
     )
-    rows = tuple(_row(name, settled) for name, settled in found.items())
-    runs = " and ".join(f"{settled.value.bare.runs}" for settled in found.values())
+    rows = tuple(_row(name, measurement) for name, measurement in found.items())
+    runs = " and ".join(f"{measurement.value.bare.runs}" for measurement in found.values())
     return Table("What server and client add", columns, rows, f"Median (quartiles) of {runs} runs in turn; requests per second.")
 
 
-def _row(name: str, settled: Settled[Overhead]) -> dict[str, Cell]:
-    one = settled.value
+def _row(name: str, measurement: Measurement[Overhead]) -> dict[str, Cell]:
+    one = measurement.value
     return {
         "network": name,
         "bare": one.bare,
@@ -76,5 +76,5 @@ def _row(name: str, settled: Settled[Overhead]) -> dict[str, Cell]:
         "grpc_adds_ms": one.grpc_adds_ms,
         "http_per_s": one.http_per_s,
         "grpc_per_s": one.grpc_per_s,
-        **settled.cells,
+        **measurement.cells,
     }

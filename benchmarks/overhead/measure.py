@@ -22,7 +22,7 @@ from tritonclient.grpc import aio as grpc_client
 from tritonclient.http import aio as http_client
 
 from benchmarks.harness.closed_loop import closed_loop
-from benchmarks.harness.http_wire import Connection, binary_body, infer_bytes
+from benchmarks.harness.http_wire import HttpConnection, binary_body, infer_bytes
 from benchmarks.harness.inputs import grpc_message, random_rows
 from benchmarks.harness.machine import describe_machine
 from benchmarks.harness.pinning import Cores, find_cores, on_cores
@@ -131,7 +131,7 @@ async def _throughput(connect: Callable[[], Any], clients: int, seconds: float) 
 
 @contextlib.asynccontextmanager
 async def _http_caller(address: tuple[str, int], request: bytes) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    connection = await Connection.open(address)
+    connection = await HttpConnection.open(address)
 
     async def call() -> None:
         reply = await connection.ask(request)

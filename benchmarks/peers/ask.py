@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 
 from benchmarks.harness.closed_loop import closed_loop
-from benchmarks.peers.environments import PeerUnavailable
+from benchmarks.peers.environments import RivalUnavailable
 from benchmarks.peers.server import Endpoint
-from benchmarks.peers.work import Sample, Work
+from benchmarks.peers.work import Work, WorkSample
 from contract.dtypes import Array
 
 FAILURES = (OSError, EOFError, RuntimeError, TimeoutError, ValueError, KeyError, TypeError)  # the last three: no readable answer
@@ -22,12 +22,12 @@ _ANSWER_S = 60.0
 
 
 async def wait_for_answer(endpoint: Endpoint, work: Work, ready_s: float, check: Callable[[], None]) -> None:
-    """Ask for one task until there is an answer, calling `check` in between. Raises what that raises; PeerUnavailable after `ready_s`."""
+    """Ask for one task until there is an answer, calling `check` in between. Raises what that raises; RivalUnavailable after `ready_s`."""
     deadline = time.monotonic() + ready_s
     while failure := await _ask_once(endpoint, work):
         check()
         if time.monotonic() > deadline:
-            raise PeerUnavailable(f"it was not ready in {ready_s:.0f} s: {failure}")
+            raise RivalUnavailable(f"it was not ready in {ready_s:.0f} s: {failure}")
         await asyncio.sleep(0.1)
 
 
@@ -44,7 +44,7 @@ async def _ask_once(endpoint: Endpoint, work: Work) -> str:
 async def check_answers(endpoint: Endpoint, work: Work, counts: Sequence[int], clients: int) -> None:
     """Compare answers with the right ones: for each number of tasks, and of clients at once that want different things.
 
-    Raises PeerUnavailable.
+    Raises RivalUnavailable.
     """
     async with asyncio.timeout(2 * _ANSWER_S):
         for count in counts:
@@ -55,16 +55,16 @@ async def check_answers(endpoint: Endpoint, work: Work, counts: Sequence[int], c
         )
 
 
-async def _check(endpoint: Endpoint, sample: Sample, tasks: Sequence[str]) -> None:
+async def _check(endpoint: Endpoint, sample: WorkSample, tasks: Sequence[str]) -> None:
     async with endpoint.wire.connect(endpoint.port) as ask:
         answer = await ask(endpoint.wire.request(sample.image, tasks))
     try:
         found = endpoint.wire.read(answer)
     except (ValueError, KeyError, TypeError) as error:
-        raise PeerUnavailable(f"its answer cannot be read: {error}") from error
+        raise RivalUnavailable(f"its answer cannot be read: {error}") from error
     wrong = [task for task in tasks if task not in found or not _is_right(found[task], sample.answers[task])]
     if wrong or len(found) != len(tasks):
-        raise PeerUnavailable(f"its answers are wrong for {', '.join(wrong) or 'tasks that nobody asked for'}")
+        raise RivalUnavailable(f"its answers are wrong for {', '.join(wrong) or 'tasks that nobody asked for'}")
 
 
 def _turned(work: Work, start: int, count: int) -> list[str]:

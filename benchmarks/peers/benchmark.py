@@ -19,17 +19,17 @@ from types import FrameType
 from benchmarks.framework.errors import LinuxOnly
 from benchmarks.framework.options import Options, Scale
 from benchmarks.framework.result import Result
-from benchmarks.harness.noise import RULE, watch
+from benchmarks.harness.noise import RULE
 from benchmarks.harness.pinning import find_cores
-from benchmarks.models.families import RANDOM_WEIGHTS, networks
+from benchmarks.models.families import RANDOM_WEIGHTS, network_cache, networks
 from benchmarks.models.tiny import write_tiny_forks
 from benchmarks.peers.measure import Plan, measure
-from benchmarks.peers.peers import choose_peers
-from benchmarks.peers.server import SEPARATE, SHARED, Peer
+from benchmarks.peers.rivals import choose_rivals
+from benchmarks.peers.server import SEPARATE, SHARED, Rival
 from benchmarks.peers.tables import make_result
 from benchmarks.peers.work import Work, prepare_work
 
-TASKS = 8
+_TASKS = 8
 _OURS = "espalier"
 _HAND = "FastAPI by hand"
 _QUICK = ((_OURS, SHARED), (_HAND, SEPARATE), (_HAND, SHARED), ("LitServe", SHARED))  # fast to start; what others need, small
@@ -37,28 +37,28 @@ _TINY = ((_OURS, SHARED), (_HAND, SHARED))
 
 
 def run(options: Options) -> Result:
-    """Measure every peer, or those of `options.only`; on the quick scale few that start fast. Raises NoSuchPeer, LinuxOnly."""
+    """Measure every rival, or those of `options.only`; on the quick scale few that start fast. Raises NoSuchRival, LinuxOnly."""
     if sys.platform != "linux":
         raise LinuxOnly("peers")
-    peers, plan = _peers(options), plan_of(options)
+    rivals, plan = _rivals(options), plan_of(options)
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder, _orderly_end():
         work = _work(options, Path(folder))
-        rows = measure(work, peers, plan, watch(options), options.say)
+        rows = measure(work, rivals, plan, options.watch(), options.say)
     words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
     return make_result(rows, plan, (RANDOM_WEIGHTS, words, RULE))
 
 
-def _peers(options: Options) -> list[Peer]:
-    peers = choose_peers(options.only)
+def _rivals(options: Options) -> list[Rival]:
+    rivals = choose_rivals(options.only)
     if options.only or options.scale is Scale.full:
-        return peers
+        return rivals
     few = options.pick((), _QUICK, _TINY)
-    return [peer for peer in peers if (peer.name, peer.variant) in few]
+    return [rival for rival in rivals if (rival.name, rival.variant) in few]
 
 
 def plan_of(options: Options) -> Plan:
     """Return how much the scale measures, in as many turns as the wanted number of runs takes."""
-    counts, cores = (1, 2, TASKS), find_cores()
+    counts, cores = (1, 2, _TASKS), find_cores()
     threads = options.threads or cores.usable
     plan = options.pick(
         Plan(counts, threads=threads, cores=cores),
@@ -83,8 +83,8 @@ def _work(options: Options, folder: Path) -> Work:
     if options.scale is Scale.tiny:
         return prepare_work(*write_tiny_forks(folder, 2), folder / "models")
     network = networks(options)[0]
-    options.say(f"Making {TASKS} tasks of {network.name}")
-    family = options.workshop.family(network, network.forks[0], TASKS)
+    options.say(f"Making {_TASKS} tasks of {network.name}")
+    family = network_cache(options).family(network, network.forks[0], _TASKS)
     return prepare_work(family.repository, family.networks, folder / "models")
 
 

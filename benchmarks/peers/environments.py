@@ -1,7 +1,7 @@
-"""One virtual environment per peer, made once per user from pins: peers need versions that exclude each other, and ours.
+"""One virtual environment per rival, made once per user from pins: rivals need versions that exclude each other, and ours.
 
-    FOLDER/<peer>-<key>/    a virtual environment; the key is a hash of the pins and of the Python that it is made with
-    FOLDER/<peer>-<key>/whole   it is all there, and not what a killed process has left
+    FOLDER/<rival>-<key>/    a virtual environment; the key is a hash of the pins and of the Python that it is made with
+    FOLDER/<rival>-<key>/whole   it is all there, and not what a killed process has left
 
 pip installs it, so pip's own configuration says from where; no address is in any file of ours.
 """
@@ -23,29 +23,29 @@ from serving.local_triton.environment import default_folder as triton_folder
 REQUIREMENTS = Path(__file__).with_name("requirements")
 _WHOLE = "whole"
 
-Say = Callable[[str], None]
+_Say = Callable[[str], None]
 
 
-class PeerUnavailable(Exception):
-    """A peer cannot be installed or started here. The message says why, in a sentence."""
+class RivalUnavailable(Exception):
+    """A rival cannot be installed or started here. The message says why, in a sentence."""
 
 
-def default_folder() -> Path:
-    """Return the folder for this user's environments of peers, beside Triton's."""
+def _default_folder() -> Path:
+    """Return the folder for this user's environments of rivals, beside Triton's."""
     return triton_folder().with_name("peers")
 
 
-def set_up(peer: str, folder: Path | None = None, say: Say = lambda sentence: None) -> Path:
-    """Return the folder of the environment of `peer` in `folder` (by default the user's), made now if it is not there.
+def set_up(rival: str, folder: Path | None = None, say: _Say = lambda sentence: None) -> Path:
+    """Return the folder of the environment of `rival` in `folder` (by default the user's), made now if it is not there.
 
-    Raises PeerUnavailable; then nothing is left. Not for several processes at once.
+    Raises RivalUnavailable; then nothing is left. Not for several processes at once.
     """
-    folder = folder or default_folder()
-    pins = REQUIREMENTS / f"{peer}.txt"
+    folder = folder or _default_folder()
+    pins = REQUIREMENTS / f"{rival}.txt"
     key = hashlib.sha256("\n".join((pins.read_text(), platform.python_version(), sys.base_prefix)).encode()).hexdigest()[:16]
-    place = folder / f"{peer}-{key}"
+    place = folder / f"{rival}-{key}"
     if not (place / _WHOLE).exists():
-        say(f"Setting up {peer}, once, in {place}.")
+        say(f"Setting up {rival}, once, in {place}.")
         folder.mkdir(parents=True, exist_ok=True)
         _make(place, pins)
     return place
@@ -81,12 +81,12 @@ def _run(command: list[str], name: str) -> None:
         output.seek(0)
         lines = [line.strip() for line in output if line.strip()]
     if code:
-        raise PeerUnavailable(
+        raise RivalUnavailable(
             f"{name} failed: {next((line for line in lines if line.startswith('ERROR')), (lines or ['?'])[-1])}"
         )
 
 
-def pinned_version(peer: str) -> str:
-    """Return the version of the package `peer` in its pins."""
-    lines = (REQUIREMENTS / f"{peer}.txt").read_text().splitlines()
-    return next(line.split("==")[1].split()[0] for line in lines if line.split("==")[0].split("[")[0] == peer)
+def pinned_version(rival: str) -> str:
+    """Return the version of the package `rival` in its pins."""
+    lines = (REQUIREMENTS / f"{rival}.txt").read_text().splitlines()
+    return next(line.split("==")[1].split()[0] for line in lines if line.split("==")[0].split("[")[0] == rival)

@@ -1,4 +1,4 @@
-"""Measures all peers against each other: all of them are started, and all but the one whose turn it is are stopped (SIGSTOP)."""
+"""Measures all rivals against each other: all of them are started, and all but the one whose turn it is are stopped (SIGSTOP)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import TypeVar
 
 import numpy as np
 
-from benchmarks.harness.noise import Settled, Watch, settle
+from benchmarks.harness.noise import Measurement, Watch, measure_quietly
 from benchmarks.harness.pinning import Cores, find_cores, on_cores
 from benchmarks.harness.timing import Timing, summarise
 from benchmarks.peers.ask import FAILURES, check_answers, latencies, throughput, wait_for_answer
-from benchmarks.peers.environments import PeerUnavailable, set_up
+from benchmarks.peers.environments import RivalUnavailable, set_up
 from benchmarks.peers.processes import available_bytes
-from benchmarks.peers.server import Endpoint, Peer, Server
+from benchmarks.peers.server import Endpoint, Rival, RivalServer
 from benchmarks.peers.work import Work
 from contract.errors import EspalierError
 
 _WAKE_S = 30.0
 
-Say = Callable[[str], None]
+_Say = Callable[[str], None]
 _Value = TypeVar("_Value")
 
 
@@ -30,9 +30,9 @@ _Value = TypeVar("_Value")
 class Plan:
     """How much is measured.
 
-    counts: tasks of a request. turns: of each peer, runs: requests of each kind in a turn. clients, seconds: of each measurement of
-    throughput, in each of `throughput_turns`. threads: of each session. ready_s: for a peer to give its first answer. room_bytes: of
-    memory that must be there for another peer to be started. cores: of servers and clients.
+    counts: tasks of a request. turns: of each rival, runs: requests of each kind in a turn. clients, seconds: of each measurement of
+    throughput, in each of `throughput_turns`. threads: of each session. ready_s: for a rival to give its first answer. room_bytes: of
+    memory that must be there for another rival to be started. cores: of servers and clients.
     """
 
     counts: tuple[int, ...] = (1, 2, 8)
@@ -48,15 +48,15 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One peer over one protocol. By tasks of a request: the latency of one client, and requests per second of several clients.
+class RivalRow:
+    """One rival over one protocol. By tasks of a request: the latency of one client, and requests per second of several clients.
 
     missing: why it could not be measured to the end, "" if it was; what was measured before is there. lines: of code and configuration
     that a user has to write. turns, noisy: how many measurements it had, and how many of them the rule of benchmarks.harness.noise calls
     noisy.
     """
 
-    peer: str
+    peer: str  # named so in the files of results
     variant: str
     version: str
     protocol: str = ""
@@ -78,13 +78,13 @@ class Row:
 class _Entrant:
     """A server that has started, over one protocol, and what was measured of it so far."""
 
-    row: Row
-    server: Server
+    row: RivalRow
+    server: RivalServer
     endpoint: Endpoint
-    seconds: list[Settled[dict[int, list[float]]]] = field(default_factory=list)
-    per_s: list[Settled[dict[int, float]]] = field(default_factory=list)
+    seconds: list[Measurement[dict[int, list[float]]]] = field(default_factory=list)
+    per_s: list[Measurement[dict[int, float]]] = field(default_factory=list)
 
-    def result(self) -> Row:
+    def result(self) -> RivalRow:
         """Return its row with medians over all turns."""
         latency, rates = _by_count(turn.value for turn in self.seconds), _by_count(turn.value for turn in self.per_s)
         return replace(
@@ -96,52 +96,52 @@ class _Entrant:
         )
 
 
-def measure(work: Work, peers: Sequence[Peer], plan: Plan, watch: Watch, say: Say = lambda sentence: None) -> list[Row]:
-    """Return a row for each peer and protocol, in their order; one that could not be measured says why.
+def measure(work: Work, rivals: Sequence[Rival], plan: Plan, watch: Watch, say: _Say = lambda sentence: None) -> list[RivalRow]:
+    """Return a row for each rival and protocol, in their order; one that could not be measured says why.
 
-    Latency: the peers take turns, in each turn one uncounted request and `runs` counted ones of each kind. Memory: of all of a
+    Latency: the rivals take turns, in each turn one uncounted request and `runs` counted ones of each kind. Memory: of all of a
     server's processes after requests of each kind. watch: for noise; a turn with it is measured again.
     """
-    unavailable = _set_up({peer.environment for peer in peers if peer.environment}, say)
+    unavailable = _set_up({rival.environment for rival in rivals if rival.environment}, say)
     with ExitStack() as stack:
-        found = [one for peer in peers for one in _enter(peer, unavailable.get(peer.environment, ""), work, plan, stack, say)]
+        found = [one for rival in rivals for one in _enter(rival, unavailable.get(rival.environment, ""), work, plan, stack, say)]
         entrants = [one for one in found if isinstance(one, _Entrant)]
         for turn in range(plan.turns):
             say(f"Measuring the latency of the peers, turn {turn + 1} of {plan.turns}")
-            _take_turns(entrants, lambda one: one.seconds.append(settle(lambda: _time(one, work, plan), watch)))
+            _take_turns(entrants, lambda one: one.seconds.append(measure_quietly(lambda: _time(one, work, plan), watch)))
         for turn in range(plan.throughput_turns):
             say(f"Measuring the throughput of the peers, turn {turn + 1} of {plan.throughput_turns}")
-            _take_turns(entrants, lambda one: one.per_s.append(settle(lambda: _load(one, work, plan), watch)))
+            _take_turns(entrants, lambda one: one.per_s.append(measure_quietly(lambda: _load(one, work, plan), watch)))
         return [one.result() if isinstance(one, _Entrant) else one for one in found]
 
 
-def _set_up(environments: Iterable[str], say: Say) -> dict[str, str]:
+def _set_up(environments: Iterable[str], say: _Say) -> dict[str, str]:
     """Make the environments that are not there yet; return why some cannot be had."""
     unavailable = {}
     for name in sorted(environments):
         try:
             set_up(name, say=say)
-        except (PeerUnavailable, OSError) as error:
+        except (RivalUnavailable, OSError) as error:
             unavailable[name] = str(error)
     return unavailable
 
 
-def _enter(peer: Peer, unavailable: str, work: Work, plan: Plan, stack: ExitStack, say: Say) -> Iterator[_Entrant | Row]:
-    """Start `peer`, check its answers, and put it to sleep."""
-    row = Row(peer.name, peer.variant, peer.version)
+def _enter(rival: Rival, unavailable: str, work: Work, plan: Plan, stack: ExitStack, say: _Say) -> Iterator[_Entrant | RivalRow]:
+    """Start `rival`, check its answers, and put it to sleep."""
+    row = RivalRow(rival.name, rival.variant, rival.version)
     try:
         if unavailable:
-            raise PeerUnavailable(unavailable)
+            raise RivalUnavailable(unavailable)
         if available_bytes() < plan.room_bytes:
-            raise PeerUnavailable("the others had left too little memory; choose fewer with --only")
-        say(f"Starting {peer.name}, {peer.variant}")
+            raise RivalUnavailable("the others had left too little memory; choose fewer with --only")
+        say(f"Starting {rival.name}, {rival.variant}")
         with ExitStack() as own:
             with on_cores(plan.cores.server):
-                server = own.enter_context(peer.serve(work, plan.threads))
+                server = own.enter_context(rival.serve(work, plan.threads))
             for endpoint in server.endpoints:
                 asyncio.run(_first_answers(server, endpoint, work, plan))
             stack.push(own.pop_all())
-    except (PeerUnavailable, EspalierError, *FAILURES) as error:
+    except (RivalUnavailable, EspalierError, *FAILURES) as error:
         yield replace(row, missing=str(error) or type(error).__name__)
         return
     memory = server.processes.memory_bytes()
@@ -150,7 +150,7 @@ def _enter(peer: Peer, unavailable: str, work: Work, plan: Plan, stack: ExitStac
         yield _Entrant(replace(row, protocol=endpoint.protocol, memory_bytes=memory, lines=server.lines), server, endpoint)
 
 
-async def _first_answers(server: Server, endpoint: Endpoint, work: Work, plan: Plan) -> None:
+async def _first_answers(server: RivalServer, endpoint: Endpoint, work: Work, plan: Plan) -> None:
     await wait_for_answer(endpoint, work, plan.ready_s, server.check)
     await check_answers(endpoint, work, plan.counts, plan.clients)
 
@@ -161,7 +161,7 @@ def _take_turns(entrants: Iterable[_Entrant], run: Callable[[_Entrant], None]) -
         if not entrant.row.missing:
             try:
                 run(entrant)
-            except (PeerUnavailable, *FAILURES) as error:
+            except (RivalUnavailable, *FAILURES) as error:
                 reason = f"it failed when it was measured: {error or type(error).__name__}"
                 entrant.row = replace(entrant.row, missing=reason)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.peers.environments import PeerUnavailable
+from benchmarks.peers.environments import RivalUnavailable
 from serving.process.sockets import listening_socket
 
 _STOP_S = 10.0
@@ -74,17 +74,17 @@ class Processes:
 
 
 @dataclass(frozen=True)
-class Log:
+class _Log:
     """What a server has written, and whether it still runs."""
 
     file: Path
     process: subprocess.Popen[bytes]
 
     def check(self) -> None:
-        """Raise PeerUnavailable with the last line when the server has ended."""
+        """Raise RivalUnavailable with the last line when the server has ended."""
         code = self.process.poll()
         if code is not None:
-            raise PeerUnavailable(f"it ended with exit code {code}: {self.last_line()}")
+            raise RivalUnavailable(f"it ended with exit code {code}: {self.last_line()}")
 
     def last_line(self) -> str:
         """Return the last line that says something."""
@@ -93,7 +93,7 @@ class Log:
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[Processes, Log]]:
+def started(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[Processes, _Log]]:
     """Run `command` in `folder` with variables beside those of this process; end it, and what it has started, afterwards."""
     with tempfile.NamedTemporaryFile("w+", suffix=".log") as file:
         process = subprocess.Popen(
@@ -107,7 +107,7 @@ def started(command: Sequence[str], folder: Path, environment: Mapping[str, str]
         )
         processes = Processes(process.pid)
         try:
-            yield processes, Log(Path(file.name), process)
+            yield processes, _Log(Path(file.name), process)
         finally:
             processes.end()
             process.wait()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
-from benchmarks.peers.measure import Plan, Row
+from benchmarks.peers.measure import Plan, RivalRow
 from benchmarks.peers.server import SEPARATE
 
 _OURS = "espalier"
@@ -15,7 +15,7 @@ _WHO = (Column("peer", "peer"), Column("variant", "variant"), Column("protocol",
 _NOISE = Column("noise", "")
 
 
-def make_result(rows: Sequence[Row], plan: Plan, notes: tuple[str, ...]) -> Result:
+def make_result(rows: Sequence[RivalRow], plan: Plan, notes: tuple[str, ...]) -> Result:
     """Return what was measured for people. notes: beside how much it was."""
     measured = [row for row in rows if row.latency]
     amount = (
@@ -24,15 +24,15 @@ def make_result(rows: Sequence[Row], plan: Plan, notes: tuple[str, ...]) -> Resu
     )
     return Result(
         headline(rows, plan.counts),
-        (latency_table(rows, plan.counts), throughput_table(rows, plan)),
-        (latency_plot(measured, plan.counts), memory_plot(measured, max(plan.counts))) if measured else (),
+        (_latency_table(rows, plan.counts), throughput_table(rows, plan)),
+        (_latency_plot(measured, plan.counts), _memory_plot(measured, max(plan.counts))) if measured else (),
         (*notes, amount, plan.cores.words),
         tuple(f"espalier could not be measured: {row.missing}." for row in rows if row.peer == _OURS and row.missing),
         json.loads(json.dumps({"plan": asdict(plan), "rows": [asdict(row) for row in rows]})),
     )
 
 
-def latency_table(rows: Sequence[Row], counts: Sequence[int]) -> Table:
+def _latency_table(rows: Sequence[RivalRow], counts: Sequence[int]) -> Table:
     """Return a line per row; those that could not be measured say why."""
     columns = (
         *_WHO,
@@ -51,7 +51,7 @@ def latency_table(rows: Sequence[Row], counts: Sequence[int]) -> Table:
     )
 
 
-def throughput_table(rows: Sequence[Row], plan: Plan) -> Table:
+def throughput_table(rows: Sequence[RivalRow], plan: Plan) -> Table:
     """Return a line per row that was measured."""
     columns = (*_WHO, *(Column(f"per_s_{count}", _tasks(count), Unit.per_s) for count in plan.counts), _NOISE)
     found = tuple(
@@ -71,10 +71,10 @@ def _countable(rate: float, plan: Plan) -> float | None:
     return rate if round(rate * plan.seconds) >= plan.clients else None
 
 
-def latency_plot(rows: Sequence[Row], counts: Sequence[int]) -> Plot:
-    """Return each peer's fastest way to share a trunk, and the fastest with separate networks."""
+def _latency_plot(rows: Sequence[RivalRow], counts: Sequence[int]) -> Plot:
+    """Return each rival's fastest way to share a trunk, and the fastest with separate networks."""
     last = max(counts)
-    shared = [_fastest(group, last) for group in _by_peer(row for row in rows if not _is_separate(row))]
+    shared = [_fastest(group, last) for group in _by_rival(row for row in rows if not _is_separate(row))]
     series = [_line(row, counts, f"{row.peer}, {row.protocol}", Style.line) for row in shared]
     separate = [row for row in rows if _is_separate(row)]
     if separate:
@@ -84,10 +84,10 @@ def latency_plot(rows: Sequence[Row], counts: Sequence[int]) -> Plot:
     return Plot("peers-latency", "Latency by the number of tasks asked for", detail, "tasks of a request", "ms", tuple(series))
 
 
-def memory_plot(rows: Sequence[Row], last: int) -> Plot:
-    """Return memory and latency of each peer, from separate networks to a shared trunk."""
+def _memory_plot(rows: Sequence[RivalRow], last: int) -> Plot:
+    """Return memory and latency of each rival, from separate networks to a shared trunk."""
     series = []
-    for group in _by_peer(rows):
+    for group in _by_rival(rows):
         kinds = [[row for row in group if _is_separate(row) is separate] for separate in (True, False)]
         points = [_fastest(kind, last) for kind in kinds if kind]
         megabytes, milliseconds = zip(*((row.memory_bytes / 1e6, row.latency[last].median_ms) for row in points), strict=True)
@@ -96,7 +96,7 @@ def memory_plot(rows: Sequence[Row], last: int) -> Plot:
     return Plot("peers-memory", "Memory and latency", detail, "MB of memory", "ms", tuple(series), "xy")
 
 
-def headline(rows: Sequence[Row], counts: Sequence[int]) -> str:
+def headline(rows: Sequence[RivalRow], counts: Sequence[int]) -> str:
     """Return our best against the best of the others, for one client and for several, whoever is ahead."""
     last = max(counts)
     measured = [row for row in rows if row.latency]
@@ -110,7 +110,7 @@ def headline(rows: Sequence[Row], counts: Sequence[int]) -> str:
     return f"A request for {_tasks(last)} takes espalier {_ms(best, last)}{shared}{separate}.{many}"
 
 
-def _most(ours: Sequence[Row], others: Sequence[Row], count: int) -> str:
+def _most(ours: Sequence[RivalRow], others: Sequence[RivalRow], count: int) -> str:
     """Return who answers most to several clients, us and others."""
     us = max((row.per_s.get(count, 0.0) for row in ours), default=0.0)
     them = max(others, key=lambda row: row.per_s.get(count, 0.0), default=None)
@@ -118,7 +118,7 @@ def _most(ours: Sequence[Row], others: Sequence[Row], count: int) -> str:
     return f"Asked for {_tasks(count)} by several clients at once, espalier answers {us:.1f}/s{beside}."
 
 
-def _against(ours: Row, rows: Sequence[Row], count: int) -> str:
+def _against(ours: RivalRow, rows: Sequence[RivalRow], count: int) -> str:
     if not rows:
         return ""
     best = _fastest(rows, count)
@@ -127,16 +127,16 @@ def _against(ours: Row, rows: Sequence[Row], count: int) -> str:
     return f"; {best.peer}, the fastest other with {how}, {_ms(best, count)}, {ratio:.2f} times that"
 
 
-def _ms(row: Row, count: int) -> str:
+def _ms(row: RivalRow, count: int) -> str:
     return f"{row.latency[count].median_ms:.1f} ms"
 
 
-def _who(row: Row) -> dict[str, Cell]:
+def _who(row: RivalRow) -> dict[str, Cell]:
     who = {"peer": row.peer, "variant": row.variant, "version": row.version, "protocol": row.protocol}
     return {**who, "noise": row.mark, "turns": row.turns, "noisy_turns": row.noisy}
 
 
-def _latency(row: Row) -> dict[str, Cell]:
+def _latency(row: RivalRow) -> dict[str, Cell]:
     started = row.memory_bytes > 0
     return {
         **_who(row),
@@ -147,22 +147,22 @@ def _latency(row: Row) -> dict[str, Cell]:
     }
 
 
-def _is_separate(row: Row) -> bool:
+def _is_separate(row: RivalRow) -> bool:
     return row.variant.startswith(SEPARATE)
 
 
-def _by_peer(rows: Iterable[Row]) -> list[list[Row]]:
-    groups: dict[str, list[Row]] = {}
+def _by_rival(rows: Iterable[RivalRow]) -> list[list[RivalRow]]:
+    groups: dict[str, list[RivalRow]] = {}
     for row in rows:
         groups.setdefault(row.peer, []).append(row)
     return list(groups.values())
 
 
-def _fastest(rows: Sequence[Row], count: int) -> Row:
+def _fastest(rows: Sequence[RivalRow], count: int) -> RivalRow:
     return min(rows, key=lambda row: row.latency[count].median_ms)
 
 
-def _line(row: Row, counts: Sequence[int], name: str, style: Style) -> Series:
+def _line(row: RivalRow, counts: Sequence[int], name: str, style: Style) -> Series:
     return replace(Series.of_timings(name, counts, [row.latency[count] for count in counts]), style=style)
 
 

@@ -1,4 +1,4 @@
-"""How each peer is asked: prepared bytes over a connection that stays open, as little client as can be."""
+"""How each rival is asked: prepared bytes over a connection that stays open, as little client as can be."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from benchmarks.harness.http_wire import Connection, request_bytes
+from benchmarks.harness.http_wire import HttpConnection, request_bytes
 from contract.dtypes import Array
 
 _pb: Any = service_pb2
 _BOUNDARY = "benchmark-boundary"
 _MAX_BYTES = 64 * 1024 * 1024
 
-Ask = Callable[[bytes], Awaitable[bytes]]
+_Ask = Callable[[bytes], Awaitable[bytes]]
 
 
-class Wire(Protocol):
+class RivalWire(Protocol):
     """A protocol. port: on the loopback."""
 
     def request(self, image: Array, tasks: Sequence[str]) -> bytes:
         """Return the request for `tasks`."""
         ...
 
-    def connect(self, port: int) -> AbstractAsyncContextManager[Ask]:
+    def connect(self, port: int) -> AbstractAsyncContextManager[_Ask]:
         """Open a connection, and yield what sends a request and returns the answer. It raises OSError, EOFError or RuntimeError."""
         ...
 
@@ -40,7 +40,7 @@ class Wire(Protocol):
 
 
 class _Http:
-    def connect(self, port: int) -> AbstractAsyncContextManager[Ask]:
+    def connect(self, port: int) -> AbstractAsyncContextManager[_Ask]:
         return _http_connection(port)
 
 
@@ -119,7 +119,7 @@ class V2Grpc:
             message.outputs.add(name=task)
         return bytes(message.SerializeToString())
 
-    def connect(self, port: int) -> AbstractAsyncContextManager[Ask]:
+    def connect(self, port: int) -> AbstractAsyncContextManager[_Ask]:
         """Open a channel of its own."""
         return _grpc_connection(port)
 
@@ -131,8 +131,8 @@ class V2Grpc:
 
 
 @contextlib.asynccontextmanager
-async def _http_connection(port: int) -> AsyncIterator[Ask]:
-    connection = await Connection.open(("127.0.0.1", port))
+async def _http_connection(port: int) -> AsyncIterator[_Ask]:
+    connection = await HttpConnection.open(("127.0.0.1", port))
 
     async def ask(request: bytes) -> bytes:
         reply = await connection.ask(request)
@@ -147,7 +147,7 @@ async def _http_connection(port: int) -> AsyncIterator[Ask]:
 
 
 @contextlib.asynccontextmanager
-async def _grpc_connection(port: int) -> AsyncIterator[Ask]:
+async def _grpc_connection(port: int) -> AsyncIterator[_Ask]:
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", _MAX_BYTES)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         method = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # bytes in, bytes out

@@ -1,4 +1,4 @@
-"""What all peers serve: the same networks as files, one image, and the answers that are right."""
+"""What all rivals serve: the same networks as files, one image, and the answers that are right."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 from onnx import compose
 
-from benchmarks.models.networks import open_network
+from benchmarks.models.separate import open_network
 from contract.dtypes import Array
 from contract.repository import Repository, Step
 
 
 @dataclass(frozen=True)
-class Sample:
+class WorkSample:
     """image: (1, height, width, 3), uint8. answers: by task, (1, classes), float32, of the whole networks."""
 
     image: Array
@@ -37,7 +37,7 @@ class Work:
 
     repository: Repository
     models: Path
-    samples: tuple[Sample, ...]
+    samples: tuple[WorkSample, ...]
 
     @property
     def image(self) -> Array:
@@ -56,7 +56,7 @@ class Work:
 
 
 def prepare_work(repository: Repository, networks: Mapping[str, Path], models: Path) -> Work:
-    """Lay out `models` for the peers. networks: whole task models as ONNX files, by task, which `repository` was made from.
+    """Lay out `models` for the rivals. networks: whole task models as ONNX files, by task, which `repository` was made from.
 
     Raises ValueError unless all tasks take one image of fixed size and fork from the trunk at the same place, each in a single line of
     segments; a hand-written trunk would be cut nowhere else.
@@ -75,7 +75,7 @@ def prepare_work(repository: Repository, networks: Mapping[str, Path], models: P
     spec = repository.tasks[next(iter(networks))].inputs[0]
     images = [np.random.default_rng(seed).integers(0, 256, (1, *spec.shape), dtype=np.uint8) for seed in range(2)]
     answers = {name: _answers(file, images) for name, file in networks.items()}
-    samples = (Sample(image, {name: found[place] for name, found in answers.items()}) for place, image in enumerate(images))
+    samples = (WorkSample(image, {name: found[place] for name, found in answers.items()}) for place, image in enumerate(images))
     return Work(repository, models, tuple(samples))
 
 

@@ -29,7 +29,7 @@ _BATCHES = 10
 
 
 @dataclass(frozen=True)
-class Spread:
+class Quartiles:
     """Median and quartiles of a measured quantity."""
 
     median: float
@@ -41,9 +41,9 @@ class Spread:
 class MeasuredCosts:
     """The constants as in CutCosts, each with its spread, with `threads` threads (None: the cores of this process)."""
 
-    seconds_per_run: Spread
-    bytes_per_second: Spread
-    macs_per_second: Spread
+    seconds_per_run: Quartiles
+    bytes_per_second: Quartiles
+    macs_per_second: Quartiles
     threads: int | None
 
     @property
@@ -52,7 +52,7 @@ class MeasuredCosts:
         return CutCosts(self.seconds_per_run.median, self.bytes_per_second.median, self.macs_per_second.median)
 
 
-def measure(rounds: int = 300, threads: int | None = None) -> MeasuredCosts:
+def _measure(rounds: int = 300, threads: int | None = None) -> MeasuredCosts:
     """Measure all three: `rounds` rounds, and a third of it for the larger networks."""
     fewer = max(_BATCHES, rounds // 3)
     return MeasuredCosts(
@@ -60,13 +60,13 @@ def measure(rounds: int = 300, threads: int | None = None) -> MeasuredCosts:
     )
 
 
-def _seconds_per_run(rounds: int, threads: int | None) -> Spread:
+def _seconds_per_run(rounds: int, threads: int | None) -> Quartiles:
     chain = ConvChain(random_kernels(_LINKS, _CHANNELS, [1]), (_CHANNELS, 4, 4))
     seconds = take_turns({"whole": chain.runner(1, threads), "cut": chain.runner(_LINKS, threads)}, rounds)
     return _spread((seconds["cut"] - seconds["whole"]) / (_LINKS - 1))
 
 
-def _bytes_per_second(rounds: int, threads: int | None) -> Spread:
+def _bytes_per_second(rounds: int, threads: int | None) -> Quartiles:
     """Return the inverse slope of what a cut costs over the bytes that cross it; its spread over batches of rounds."""
     kernels = random_kernels(2, _CHANNELS, [1])
     chains = [ConvChain(kernels, (_CHANNELS, side, side)) for side in _SIDES]
@@ -80,15 +80,15 @@ def _bytes_per_second(rounds: int, threads: int | None) -> Spread:
     return _spread(np.array([1 / np.polyfit(crossing, batch, 1)[0] for batch in batches]))
 
 
-def _macs_per_second(rounds: int, threads: int | None) -> Spread:
+def _macs_per_second(rounds: int, threads: int | None) -> Quartiles:
     chain = ConvChain(random_kernels(8, 128, [3, 1]), (128, 28, 28))
     seconds = take_turns({"trunk": chain.runner(1, threads)}, rounds)
     return _spread(chain.macs / seconds["trunk"])
 
 
-def _spread(values: NDArray[np.float64]) -> Spread:
+def _spread(values: NDArray[np.float64]) -> Quartiles:
     low, median, high = np.percentile(values, [25, 50, 75])
-    return Spread(float(median), float(low), float(high))
+    return Quartiles(float(median), float(low), float(high))
 
 
 def describe(measured: MeasuredCosts) -> str:
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, help="of ONNX Runtime; default: the cores of this process")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    measured = measure(options.rounds, options.threads)
+    measured = _measure(options.rounds, options.threads)
     print(json.dumps(asdict(measured), indent=2) if options.json else describe(measured))
 
 

@@ -32,12 +32,12 @@ from contract.repository import Repository, read_repository
 from serving.client import control_model
 
 WAYS = ("asked", "known", "new")
-GOALS_MS = {"known": 100.0, "new": 1000.0}
+_GOALS_MS = {"known": 100.0, "new": 1000.0}
 _SETTLE_S = 0.3  # until what an unload lets go of is closed
 
 
 @dataclass(frozen=True)
-class FirstAnswers:
+class _FirstAnswers:
     """One way: milliseconds from the call to the server's word that the task is loaded, and to the first answer; one per round."""
 
     way: str
@@ -45,11 +45,11 @@ class FirstAnswers:
     first_ms: tuple[float, ...]
 
     def __str__(self) -> str:
-        goal = f"   goal {GOALS_MS[self.way]:g}" if self.way in GOALS_MS else ""
+        goal = f"   goal {_GOALS_MS[self.way]:g}" if self.way in _GOALS_MS else ""
         return f"{self.way:6} load {_spread(self.load_ms)}   to the first answer {_spread(self.first_ms)}{goal}"
 
 
-def measure(repository: Path, name: str, rounds: int, threads: int | None = None) -> list[FirstAnswers]:
+def _measure_ways(repository: Path, name: str, rounds: int, threads: int | None = None) -> list[_FirstAnswers]:
     """Measure task `name` of the repository in every way."""
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +63,7 @@ def measure(repository: Path, name: str, rounds: int, threads: int | None = None
 
 async def _measure(
     repository: Repository, name: str, rounds: int, server: ServerProcess, token: str, cache: Path
-) -> list[FirstAnswers]:
+) -> list[_FirstAnswers]:
     ask = await make_ask(server.http_host_port, repository.tasks[name])
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     for number in range(rounds + 1):
@@ -76,7 +76,7 @@ async def _measure(
             times = await _time(server, ask, way, token)
             if number:  # the first round warms up
                 found[way].append(times)
-    return [FirstAnswers(way, *(tuple(values) for values in zip(*found[way], strict=True))) for way in WAYS]
+    return [_FirstAnswers(way, *(tuple(values) for values in zip(*found[way], strict=True))) for way in WAYS]
 
 
 def make_new(repository: Repository, name: str, cache: Path) -> None:
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", action="append", default=[], help=".svg or .png; again for more")
     given = parser.parse_args()
     name = given.task or list(read_repository(given.repository).tasks)[-1]
-    results = measure(given.repository, name, given.rounds, given.threads)
+    results = _measure_ways(given.repository, name, given.rounds, given.threads)
     print(f"{name}, {given.rounds} rounds; medians (quartiles); {describe_machine()}, ONNX Runtime {ort.__version__}")
     print("\n".join(map(str, results)))
     if given.json:
@@ -127,7 +127,7 @@ def main() -> None:
         from benchmarks.deploy.plot import write_first_answers
 
         for file in given.plot:
-            write_first_answers([(result.way, result.first_ms) for result in results], GOALS_MS, file)
+            write_first_answers([(result.way, result.first_ms) for result in results], _GOALS_MS, file)
 
 
 if __name__ == "__main__":

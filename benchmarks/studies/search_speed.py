@@ -43,7 +43,7 @@ _PLAIN = Compute("cpu", channels_last=False)
 
 
 @dataclass(frozen=True)
-class Stretch:
+class _Stretch:
     """A step of the search. trainings: that the straightforward procedure does; ours may do fewer."""
 
     name: str
@@ -54,7 +54,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Result:
+class _SearchSpeed:
     """stretches: in order. chosen: the subset that both find. largest_difference: of a fold's accuracy between the two.
 
     explained: seconds of the profile as the measures are taken one after the other.
@@ -65,7 +65,7 @@ class Result:
     images: int
     folds: int
     epochs: int
-    stretches: tuple[Stretch, ...]
+    stretches: tuple[_Stretch, ...]
     chosen: tuple[Subset, Subset]
     largest_difference: float
     mean_difference: float
@@ -113,11 +113,11 @@ class Straightforward:
 
 def measure(
     backbone: Backbone, data: TaskData, options: FitOptions, folds: int = 3, max_blocks: int = 2, explain: bool = False
-) -> Result:
+) -> _SearchSpeed:
     """Return the seconds of both procedures for a profile and a forward greedy search to `max_blocks` blocks, in turns."""
     split = make_folds(data.train.targets, folds, options.seed)
     plain = Straightforward(backbone, data, split, options)
-    stretches: list[Stretch] = []
+    stretches: list[_Stretch] = []
     singles: list[Subset] = [(), *((block,) for block in backbone.blocks)]
     with _searching(backbone, data, options, SearchOptions(folds)) as search:
         profile_s = _seconds(lambda: plain(singles))
@@ -133,7 +133,7 @@ def measure(
             chosen = (found[0].chosen.subset, found[1].chosen.subset)
         differences = _differences(plain.scores, search)
     explained = {"straightforward": profile_s, **(_explain(backbone, data, options, folds) if explain else {})}
-    return Result(
+    return _SearchSpeed(
         backbone.spec.name,
         data.name,
         len(data.train),
@@ -171,11 +171,11 @@ def _searching(backbone: Backbone, data: TaskData, options: FitOptions, search: 
 
 
 def _stretch(
-    name: str, plain: Straightforward, search: Search, plain_s: float, ours_s: float, before: Sequence[Stretch]
-) -> Stretch:
+    name: str, plain: Straightforward, search: Search, plain_s: float, ours_s: float, before: Sequence[_Stretch]
+) -> _Stretch:
     trainings = sum(len(score.folds) for score in plain.scores.values()) - sum(s.trainings for s in before)
     ours = len(search.contents.trials) - sum(s.ours_trainings for s in before)
-    return Stretch(name, trainings, ours, plain_s, ours_s)
+    return _Stretch(name, trainings, ours, plain_s, ours_s)
 
 
 def _differences(plain: dict[Subset, Score], search: Search) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -191,7 +191,7 @@ def _seconds(do: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def digits_backbone(image_size: int, epochs: int = 8, network: str = "resnet18", **network_options: object) -> Backbone:
+def _digits_backbone(image_size: int, epochs: int = 8, network: str = "resnet18", **network_options: object) -> Backbone:
     """Return a network pretrained on upright digits."""
     how = Preprocessing(image_size, image_size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
     options = FitOptions(epochs=epochs, lr=2e-3, batch_size=32)
@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--explain", action="store_true", help="also: what each measure contributes")
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
-    backbone = digits_backbone(given.image_size, given.pretraining_epochs, given.network)
+    backbone = _digits_backbone(given.image_size, given.pretraining_epochs, given.network)
     data = digit_task(given.data, backbone.spec.preprocessing)
     train_split = replace(data.train, images=data.train.images[: given.images], targets=data.train.targets[: given.images])
     options = FitOptions(epochs=given.epochs, batch_size=32)
@@ -222,7 +222,7 @@ def main() -> None:
         given.json.write_text(json.dumps({**asdict(result), "speedup": result.speedup, "machine": describe_machine()}, indent=1))
 
 
-def _print(result: Result) -> None:
+def _print(result: _SearchSpeed) -> None:
     print(
         f"{result.network} on {result.data}, {result.images} images, {result.folds} folds, {result.epochs} epochs; {describe_machine()}"
     )

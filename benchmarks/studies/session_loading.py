@@ -32,12 +32,12 @@ from serving.engines.onnxruntime.runtime import session_store
 from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
 
-WAYS = ("uncached", "new", "known", "hashed", "reopened")
+_WAYS = ("uncached", "new", "known", "hashed", "reopened")
 _SETTLE_S = 2.5  # hashes of files that were written a moment ago are not kept
 
 
 @dataclass(frozen=True)
-class Loading:
+class _Loading:
     """One way of loading some segments, one after the other.
 
     first_ms: from the call to the first answer for one row, the opening and its check included. run_ms: a later answer.
@@ -60,21 +60,21 @@ class Loading:
         return f"{self.way:10} {first} {self.cpu_ms / len(self.first_ms):9.1f} {memory}"
 
 
-def compare_loading(repository: Path, names: Sequence[str], threads: int) -> list[Loading]:
+def _compare_loading(repository: Path, names: Sequence[str], threads: int) -> list[_Loading]:
     """Measure the segments `names` of `repository` in every way."""
     with tempfile.TemporaryDirectory() as cache:
         return list(_measure_all(repository, names, Path(cache) / "segments", threads))
 
 
-def _measure_all(repository: Path, names: Sequence[str], cache: Path, threads: int) -> Iterator[Loading]:
-    for way in WAYS:
+def _measure_all(repository: Path, names: Sequence[str], cache: Path, threads: int) -> Iterator[_Loading]:
+    for way in _WAYS:
         if way == "hashed":
             time.sleep(_SETTLE_S)
             _measure_fresh(way, repository, names, cache, threads)  # the earlier process
         yield _measure_fresh(way, repository, names, cache, threads)
 
 
-def make_copies(repository: Repository, name: str, count: int, folder: Path) -> list[str]:
+def _make_copies(repository: Repository, name: str, count: int, folder: Path) -> list[str]:
     """Write `count` models like segment `name` into `folder`, each with weights of its own; return their names."""
     model = onnx.load(repository.model_file(name))
     (weight,) = sorted(model.graph.initializer, key=lambda tensor: numpy_helper.to_array(tensor).nbytes)[-1:]
@@ -87,16 +87,16 @@ def make_copies(repository: Repository, name: str, count: int, folder: Path) -> 
     return [f"{name}-{index:04}" for index in range(count)]
 
 
-def _measure_fresh(way: str, repository: Path, names: Sequence[str], cache: Path, threads: int) -> Loading:
+def _measure_fresh(way: str, repository: Path, names: Sequence[str], cache: Path, threads: int) -> _Loading:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as job:
         arguments = {"way": way, "repository": str(repository), "names": list(names), "cache": str(cache), "threads": threads}
         json.dump(arguments, job)
         job.flush()
         data = run_fresh("benchmarks.studies.session_loading", "--job", job.name)
-    return Loading(**{**data, "first_ms": tuple(data["first_ms"]), "run_ms": tuple(data["run_ms"])})
+    return _Loading(**{**data, "first_ms": tuple(data["first_ms"]), "run_ms": tuple(data["run_ms"])})
 
 
-def _measure(way: str, repository: str, names: Sequence[str], cache: str, threads: int) -> Loading:
+def _measure(way: str, repository: str, names: Sequence[str], cache: str, threads: int) -> _Loading:
     files = list(_files(Path(repository), names))
     inputs = [[np.zeros((1, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in file.segment.inputs] for file in files]
     folder = None if way == "uncached" else Path(cache)
@@ -114,11 +114,11 @@ def _measure(way: str, repository: str, names: Sequence[str], cache: str, thread
     again = [_run_ms(store, file, rows) for file, rows in zip(files, inputs, strict=True)]
     after = _memory()
     counted = sum(store.loaded().values())
-    return Loading(way, tuple(first), tuple(again), cpu_ms, after[0] - before[0], after[1] - before[1], counted)
+    return _Loading(way, tuple(first), tuple(again), cpu_ms, after[0] - before[0], after[1] - before[1], counted)
 
 
 def _files(repository: Path, names: Sequence[str]) -> Iterator[SegmentFile]:
-    """Yield segments of a repository, or copies of one beside the link to it that `make_copies` was given."""
+    """Yield segments of a repository, or copies of one beside the link to it that `_make_copies` was given."""
     source = read_repository(repository / "source" if (repository / "source").exists() else repository)
     for name in names:
         segment = source.segments.get(name) or replace(source.segments[name.rpartition("-")[0]], name=name)
@@ -157,9 +157,9 @@ def main() -> None:
         path = arguments.repository.resolve()
         if arguments.copies:
             (Path(folder) / "source").symlink_to(path)
-            names = make_copies(repository, names[0], arguments.copies, Path(folder))
+            names = _make_copies(repository, names[0], arguments.copies, Path(folder))
             path = Path(folder)
-        results = compare_loading(path, names, arguments.threads)
+        results = _compare_loading(path, names, arguments.threads)
     print(f"{describe_machine()}, ONNX Runtime {ort.__version__}; {len(names)} segments, {arguments.threads} threads")
     print("           first ms, largest,  later ms, CPU ms; MB per segment: resident, anonymous, counted")
     for result in results:

@@ -18,13 +18,13 @@ from statistics import median
 import onnxruntime as ort
 
 from benchmarks.harness.machine import describe_machine
-from benchmarks.load.bare import BareEngine, Setting, settings
+from benchmarks.load.bare import BareEngine, EngineSetting, settings
 from contract.repository import ALL_TASKS, Repository, read_repository
 from contract.system import available_cores
 
 
 @dataclass(frozen=True)
-class Case:
+class _Case:
     """callers: each with one request after the other. models: that they ask for, in turn."""
 
     name: str
@@ -33,24 +33,24 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Found:
+class _AllocationTurns:
     """Of each turn: answers a second, and the median latency in milliseconds."""
 
     per_s: tuple[float, ...]
     latency_ms: tuple[float, ...]
 
 
-def cases(repository: Repository, callers: Sequence[int]) -> tuple[Case, ...]:
+def cases(repository: Repository, callers: Sequence[int]) -> tuple[_Case, ...]:
     """Return so many callers that ask for one task, and for all."""
     kinds = {"one task": tuple(repository.tasks), "all tasks": (ALL_TASKS,)}
-    return tuple(Case(name, count, models) for name, models in kinds.items() for count in callers)
+    return tuple(_Case(name, count, models) for name, models in kinds.items() for count in callers)
 
 
 def measure(
-    repository: Repository, ways: Sequence[Setting], asked: Iterable[Case], turns: int, seconds: float, cache: Path
-) -> Mapping[tuple[Case, Setting], Found]:
+    repository: Repository, ways: Sequence[EngineSetting], asked: Iterable[_Case], turns: int, seconds: float, cache: Path
+) -> Mapping[tuple[_Case, EngineSetting], _AllocationTurns]:
     """Measure every way in every case. cache: a folder for optimised segments."""
-    found: dict[tuple[Case, Setting], list[tuple[float, float]]] = {}
+    found: dict[tuple[_Case, EngineSetting], list[tuple[float, float]]] = {}
     with ExitStack() as stack:
         engines = {way: stack.enter_context(BareEngine(repository, way, cache)) for way in ways}
         for case in list(asked) * turns:
@@ -58,10 +58,10 @@ def measure(
                 loop = engine.loop(case.models, case.callers, seconds)
                 latencies = loop.latencies_s or [span.seconds for span in loop.spans]
                 found.setdefault((case, way), []).append((loop.per_s, median(latencies) * 1000))
-    return {key: Found(*zip(*values, strict=True)) for key, values in found.items()}
+    return {key: _AllocationTurns(*zip(*values, strict=True)) for key, values in found.items()}
 
 
-def describe(found: Mapping[tuple[Case, Setting], Found]) -> str:
+def describe(found: Mapping[tuple[_Case, EngineSetting], _AllocationTurns]) -> str:
     """Return a line for each case and way: medians of the turns, and the rates' range."""
     return "\n".join(
         f"{case.name}, {case.callers} callers  {way!s:36} {median(one.per_s):7.2f}/s ({min(one.per_s):.2f}-{max(one.per_s):.2f})  "

@@ -33,7 +33,7 @@ from tuning.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Line:
+class _SubsetSpeed:
     """Seconds of one training that tunes `subset`, and of computing the features that it starts from."""
 
     subset: Subset
@@ -49,7 +49,7 @@ class Line:
 
 def measure(
     backbone: Backbone, data: TaskData, options: FitOptions, subsets: Sequence[Subset], repetitions: int, workers: int
-) -> list[Line]:
+) -> list[_SubsetSpeed]:
     """Return a line for each of `subsets`, trained on all training images of `data`."""
     rows = np.arange(len(data.train))
     plain = Straightforward(backbone, data, [Fold(rows, rows[:2])], options)
@@ -71,7 +71,7 @@ def measure(
             started = time.perf_counter()
             run_all(range(workers), lambda job: trainer.run(prepared, rows, 0), lambda result: None, workers, threading.Event())  # noqa: B023
             fast.append((time.perf_counter() - started) / workers)
-        found.append(Line(subset, statistics.median(slow), features, statistics.median(fast)))
+        found.append(_SubsetSpeed(subset, statistics.median(slow), features, statistics.median(fast)))
     return found
 
 

@@ -20,7 +20,7 @@ from tuning.data.digits import digit_task
 from tuning.data.labelled import Split, TaskData
 from tuning.network.backbone import Backbone
 from tuning.training.fit import FitOptions, evaluate, pretrain
-from tuning.transfer.compare import Run, Spread, mean_weights, run_methods, spread
+from tuning.transfer.compare import Spread, TransferRun, mean_weights, run_methods, spread
 from tuning.transfer.features import compute_features
 from tuning.transfer.training import TransferOptions
 from tuning.transfer.transfer import METHODS, Method
@@ -28,7 +28,7 @@ from tuning.transfer.weights import TeacherWeights
 
 
 @dataclass(frozen=True)
-class Network:
+class StudyNetwork:
     """A network to pretrain: a timm name and its options, and for how long."""
 
     name: str
@@ -37,14 +37,14 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Setting:
+class TransferSetting:
     """What is measured. train_images: of the task, for student and teachers' features; the teachers had 897 others."""
 
     task: str = "size-class"
     train_images: int = 300
     image_size: int = 32
-    teacher: Network = Network("resnet18", {"channels": [24, 48, 96, 192], "stem_width": 24}, 12)
-    student: Network = Network("resnet18", {"channels": [8, 16, 32, 32], "stem_width": 8}, 3)
+    teacher: StudyNetwork = StudyNetwork("resnet18", {"channels": [24, 48, 96, 192], "stem_width": 24}, 12)
+    student: StudyNetwork = StudyNetwork("resnet18", {"channels": [8, 16, 32, 32], "stem_width": 8}, 3)
     betas: tuple[float, ...] = (3.0, 10.0)
     seeds: int = 5
     options: TransferOptions = TransferOptions(steps=300, lr=1e-3, batch_size=60)  # noqa: RUF009
@@ -62,17 +62,17 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Measured:
+class TransferStudy:
     """What came out, and how good the useful teacher is at its own task (digits)."""
 
-    setting: Setting
+    setting: TransferSetting
     teacher_accuracy: float
     outcomes: tuple[Outcome, ...]
 
 
-def measure(setting: Setting | None = None) -> Measured:
+def measure(setting: TransferSetting | None = None) -> TransferStudy:
     """Pretrain teachers and student, then train the student with every method, beta and seed."""
-    setting = setting or Setting()
+    setting = setting or TransferSetting()
     size = setting.image_size
     preprocessing = Preprocessing(size, size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
     source = digit_task("digits", preprocessing)
@@ -91,10 +91,10 @@ def measure(setting: Setting | None = None) -> Measured:
 
     outcomes = [outcome("plain", 0.0)]
     outcomes += [outcome(method, beta) for method in METHODS if method != "plain" for beta in setting.betas]
-    return Measured(setting, evaluate(teachers["digits"].network, source.test, preprocessing), tuple(outcomes))
+    return TransferStudy(setting, evaluate(teachers["digits"].network, source.test, preprocessing), tuple(outcomes))
 
 
-def describe(measured: Measured) -> str:
+def describe(measured: TransferStudy) -> str:
     """Return the accuracies as a table, and what aft thought of the teachers."""
     setting = measured.setting
     lines = [
@@ -109,12 +109,12 @@ def describe(measured: Measured) -> str:
     return "\n".join(lines)
 
 
-def _outcome(method: Method, beta: float, runs: Sequence[Run]) -> Outcome:
+def _outcome(method: Method, beta: float, runs: Sequence[TransferRun]) -> Outcome:
     test, train = spread([run.test_accuracy for run in runs]), spread([run.train_accuracy for run in runs])
     return Outcome(method, beta, test, train, mean_weights(runs))
 
 
-def _pretrained(network: Network, data: TaskData, preprocessing: Preprocessing, seed: int) -> Backbone:
+def _pretrained(network: StudyNetwork, data: TaskData, preprocessing: Preprocessing, seed: int) -> Backbone:
     options = FitOptions(epochs=network.epochs, lr=2e-3, batch_size=32, seed=seed)
     return pretrain(network.name, data, preprocessing, options, network_options=network.options)
 
@@ -131,7 +131,7 @@ def _first(split: Split, count: int) -> Split:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare the methods of transfer on a task of the digits, and print a table."""
-    default = Setting()
+    default = TransferSetting()
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--task", default=default.task, help="a task of tuning.data.digits")
     parser.add_argument("--train-images", type=int, default=default.train_images)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from benchmarks.framework.benchmark import Benchmark
 from benchmarks.framework.options import Options
 from benchmarks.framework.record import Record, run_benchmark
-from benchmarks.registry import Benchmark
 from espalier.bench.files import tables_file, write_record
 from espalier.bench.tables import show_table
 from espalier.console import console, errors

@@ -13,7 +13,7 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from PIL import Image
 
-from benchmarks.models.networks import open_network
+from benchmarks.models.separate import open_network
 from contract.dtypes import Array
 from contract.repository import ALL_TASKS, Repository
 from serving.answers.classes import scores

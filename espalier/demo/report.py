@@ -9,7 +9,7 @@ from rich.table import Table
 
 from benchmarks.latency.compare import LatencyComparison
 from benchmarks.memory.measure import MemoryComparison
-from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE
+from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
 from contract.costs import separate_cost, shared_cost
 from contract.repository import Repository
 from espalier.console import human_bytes, human_macs

@@ -12,7 +12,7 @@ from contract.preprocessing import Preprocessing
 from espalier.console import say
 from espalier.demo.tasks import TASKS, DemoTask
 from tuning.data.digits import digit_task
-from tuning.errors import CannotWrite, NoCacheFolder, TuningError
+from tuning.errors import CannotWrite, NoUserCacheFolder, TuningError
 from tuning.network.backbone import Backbone, load_backbone, save_backbone
 from tuning.network.checkpoint import TaskCheckpoint, load_task, save_task
 from tuning.network.files import cache_folder
@@ -71,7 +71,7 @@ def _cached() -> Path | None:
     """Return the file of the demo's own backbone; None, and a line that says so, where nothing can be kept."""
     try:
         return cache_folder() / f"digits-{_settings_key()}.safetensors"
-    except NoCacheFolder as error:
+    except NoUserCacheFolder as error:
         say(f"The backbone is not kept for the next time. {error}")
         return None
 

@@ -15,7 +15,7 @@ from espalier.figures.ledgers.facts import line_facts, macs_from_first_tuned
 from espalier.figures.ledgers.source import Source
 from espalier.figures.ledgers.words import DEVIATION, percent, score_words, subset_words
 from tuning.search.greedy import Direction, Selection, StopRule
-from tuning.search.ledger import Contents
+from tuning.search.ledger import LedgerContents
 from tuning.search.replay import MissingCosts, MissingScores, noted_selections, replay
 from tuning.search.score import Objective, Score, Subset
 
@@ -210,7 +210,7 @@ def _spread(found: dict[str, Any]) -> str:
     return f"{percent(found['accuracy'])} {DEVIATION} {percent(found['deviation'])} %"
 
 
-def _macs_share(contents: Contents, subset: Subset) -> float:
+def _macs_share(contents: LedgerContents, subset: Subset) -> float:
     """Return the share of the backbone's MACs that serving adds: as the ledger says, else from the first tuned block on."""
     if subset in contents.costs:
         return contents.costs[subset].macs_share

@@ -10,11 +10,11 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from tuning.transfer.compare import Run, Spread, mean_weights, spread
+from tuning.transfer.compare import Spread, TransferRun, mean_weights, spread
 from tuning.transfer.weights import TeacherWeights
 
 
-def methods_table(runs: Sequence[Run]) -> Table:
+def methods_table(runs: Sequence[TransferRun]) -> Table:
     """Return one row per method: mean accuracies in percent and their deviation over seeds."""
     table = _table("method", "seeds", "test accuracy", "training accuracy")
     for method, some in by_method(runs).items():
@@ -41,7 +41,7 @@ def weights_table(weights: Mapping[str, TeacherWeights]) -> Table:
     return table
 
 
-def as_data(runs: Sequence[Run]) -> dict[str, Any]:
+def as_data(runs: Sequence[TransferRun]) -> dict[str, Any]:
     """Return everything as JSON-able data: per method every run, mean and deviation; the learned weights, mean over seeds."""
     return {
         "methods": {
@@ -56,9 +56,9 @@ def as_data(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def by_method(runs: Sequence[TransferRun]) -> dict[str, list[TransferRun]]:
     """Return the runs of each method, in their order."""
-    found: dict[str, list[Run]] = {}
+    found: dict[str, list[TransferRun]] = {}
     for run in runs:
         found.setdefault(run.method, []).append(run)
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.deploy.results import Change, Options, Round, Timeline, describe
+from benchmarks.deploy.results import TaskChange, Timeline, TimelineOptions, TimelineRound, describe
 from benchmarks.deploy.timeline import main
 from benchmarks.harness.open_loop import Ask, OpenLoop, Request
 from benchmarks.models.tiny import write_tiny_family
@@ -19,7 +19,7 @@ def request(due_s: float, latency_ms: float, status: int = 200, right: bool = Tr
 
 
 TIMELINE = Timeline(
-    Options("late"),
+    TimelineOptions("late"),
     1.0,
     (
         request(0, 1),
@@ -29,8 +29,8 @@ TIMELINE = Timeline(
         request(14.1, 4, right=False),
         request(30, 5),
     ),
-    (Change("unload", 10, 1), Change("ask", 11.5, 0, 0.6), Change("load", 14, 0.2, 0.5)),
-    (Round(True, 10, 11.4), Round(False, 11.4, 13), Round(True, 13, 14.6)),
+    (TaskChange("unload", 10, 1), TaskChange("ask", 11.5, 0, 0.6), TaskChange("load", 14, 0.2, 0.5)),
+    (TimelineRound(True, 10, 11.4), TimelineRound(False, 11.4, 13), TimelineRound(True, 13, 14.6)),
 )
 
 

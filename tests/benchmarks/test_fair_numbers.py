@@ -15,17 +15,17 @@ from onnx import helper, numpy_helper
 from benchmarks.deploy.benchmark import _headline as deploy_headline
 from benchmarks.deploy.benchmark import _table as deploy_table
 from benchmarks.deploy.benchmark import tail
-from benchmarks.deploy.results import Change, Round, Timeline
-from benchmarks.deploy.results import Options as TimelineOptions
+from benchmarks.deploy.results import TaskChange, Timeline, TimelineRound
+from benchmarks.deploy.results import TimelineOptions as TimelineOptions
 from benchmarks.framework.result import Plot, Series
-from benchmarks.harness.noise import Settled
+from benchmarks.harness.noise import Measurement
 from benchmarks.harness.open_loop import Ask, Request, find_capacity
 from benchmarks.harness.timing import Timing
 from benchmarks.memory.measure import separate_resident
 from benchmarks.merge.benchmark import _headline as merge_headline
 from benchmarks.merge.measure import ONNX, TORCH, Group
-from benchmarks.models.networks import network_options
-from benchmarks.peers.measure import Plan, Row
+from benchmarks.models.separate import network_options
+from benchmarks.peers.measure import Plan, RivalRow
 from benchmarks.peers.tables import throughput_table
 from espalier.bench.plots import draw
 
@@ -50,7 +50,10 @@ def test_capacity_is_not_more_than_a_server_with_one_lane_answers() -> None:
 
 @pytest.mark.parametrize(("seconds", "shown"), [(1.5, None), (4.0, 2.0)])
 def test_a_rate_of_fewer_answers_than_clients_is_no_number(seconds: float, shown: float | None) -> None:
-    rows = [Row("slow", "separate networks", "1", "HTTP", per_s={8: 2.0}), Row("absent", "shared trunk", "1", missing="why")]
+    rows = [
+        RivalRow("slow", "separate networks", "1", "HTTP", per_s={8: 2.0}),
+        RivalRow("absent", "shared trunk", "1", missing="why"),
+    ]
     table = throughput_table(rows, Plan(counts=(8,), clients=8, seconds=seconds))
     assert [row["per_s_8"] for row in table.rows] == [shown]
 
@@ -67,10 +70,10 @@ def test_a_percentile_has_requests_above_it(counts: list[int]) -> None:
 def test_few_requests_have_no_99th_percentile(quiet: int, percent: int) -> None:
     due = [*np.linspace(0, 9.9, quiet), *np.linspace(10, 10.9, quiet), *np.linspace(11, 11.9, quiet)]
     requests = tuple(Request(at, 1 + place % 10, "other", 200, True, True) for place, at in enumerate(due))
-    changes = (Change("unload", 10, 0.1), Change("load", 10.5, 0.1, 0.2), Change("ask", 11.5, 0.0, 0.1))
-    rounds = (Round(True, 10, 11), Round(False, 11, 12))
+    changes = (TaskChange("unload", 10, 0.1), TaskChange("load", 10.5, 0.1, 0.2), TaskChange("ask", 11.5, 0.0, 0.1))
+    rounds = (TimelineRound(True, 10, 11), TimelineRound(False, 11, 12))
     timeline = Timeline(TimelineOptions("late", deploys=1), 1.0, requests, changes, rounds)
-    table = deploy_table(Settled(timeline, 0.0, 1))
+    table = deploy_table(Measurement(timeline, 0.0, 1))
     assert f"{percent}th percentile" in [column.heading for column in table.columns]
     assert f"their {percent}th percentile was 1.0" in deploy_headline(timeline)
     assert table.rows[0]["tail"] == pytest.approx(np.percentile(timeline.quiet_ms(), percent))
@@ -79,7 +82,7 @@ def test_few_requests_have_no_99th_percentile(quiet: int, percent: int) -> None:
 def test_gains_are_said_from_the_worst_to_the_best_and_that_the_machine_was_noisy() -> None:
     def group(runtime: str, stacked_ms: float, drift: float = 0.0) -> Group:
         times = {"apart": Timing(10, 10, 10, 5), "stacked": Timing(stacked_ms, stacked_ms, stacked_ms, 5)}
-        return Group(runtime, "layer4.0", 2, 1, 0.0, Settled(times, drift, 1))
+        return Group(runtime, "layer4.0", 2, 1, 0.0, Measurement(times, drift, 1))
 
     said = merge_headline([], [group(ONNX, 20), group(ONNX, 5), group(ONNX, 8), group(TORCH, 8, drift=0.4)], [])
     assert "stacking a frozen suffix 0.50x to 2.00x and 1.25x." in said

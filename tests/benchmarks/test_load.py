@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from benchmarks.framework.errors import NoSuchMeasurement
 from benchmarks.framework.options import Options, Scale
 from benchmarks.harness.closed_loop import Span
-from benchmarks.harness.noise import Settled
+from benchmarks.harness.noise import Measurement
 from benchmarks.harness.served import ServerProcess, served
-from benchmarks.load.bare import BareEngine, Setting, choose_setting, settings
+from benchmarks.load.bare import BareEngine, EngineSetting, choose_setting, settings
 from benchmarks.load.benchmark import knee_in_words, run
 from benchmarks.load.errors import LoadGenMissing, Refused
-from benchmarks.load.loadgen import Scenario, ScenarioJob, is_installed, judge, run_scenario
-from benchmarks.load.measure import Measured, Wall
+from benchmarks.load.loadgen import Scenario, ScenarioJob, is_installed, read_summary, run_scenario
+from benchmarks.load.measure import MeasuredLoad, Wall
 from benchmarks.load.mixes import all_tasks, one_task, poisson_times, uniform, zipf
-from benchmarks.load.senders import Closed, Job, Open, Sent, send
+from benchmarks.load.senders import Closed, Open, SendingJob, Sent, send
 from benchmarks.load.summary import KneeRule, Percentiles, Point, knee, open_rate, percentile, percentiles
 from benchmarks.load.wires import Wire, address_of, choose_wires, make_requests
 from benchmarks.models.tiny import TASKS, write_tiny_family
@@ -130,12 +130,12 @@ def test_gaps_between_arrivals_are_those_of_a_poisson_process() -> None:
 
 def test_settings_use_all_cores_evenly() -> None:
     assert [(s.instances, s.threads) for s in settings(4, [None])] == [(None, 4), (1, 4), (2, 2), (4, 1)]
-    assert Setting(2, 1, 4).server == ("--instances", "2", "--threads", "1", "--max-batch-rows", "4")
-    assert Setting(None, 4).server == ("--threads", "4")
+    assert EngineSetting(2, 1, 4).server == ("--instances", "2", "--threads", "1", "--max-batch-rows", "4")
+    assert EngineSetting(None, 4).server == ("--threads", "4")
 
 
 def test_the_server_has_the_engines_own_way_unless_another_is_clearly_better() -> None:
-    own, wide, narrow = Setting(None, 2), Setting(1, 2), Setting(2, 1)
+    own, wide, narrow = EngineSetting(None, 2), EngineSetting(1, 2), EngineSetting(2, 1)
     assert choose_setting({own: 18.7, wide: 16.0, narrow: 19.4}) == own  # 4 % is no difference
     assert choose_setting({own: 18.0, wide: 16.0, narrow: 19.4}) == narrow
     assert choose_setting({own: 20.0, wide: 16.0, narrow: 19.4}) == own
@@ -146,7 +146,7 @@ def test_the_server_has_the_engines_own_way_unless_another_is_clearly_better() -
 
 @given(st.lists(st.floats(0, 9.99), min_size=1, max_size=100), st.floats(0.01, 30))
 def test_latency_alone_is_not_falling_behind(due: list[float], latency: float) -> None:
-    job = Job(Wire.grpc, "", (b"",), 1, Open(tuple(due), 10.0))
+    job = SendingJob(Wire.grpc, "", (b"",), 1, Open(tuple(due), 10.0))
     per_s = open_rate([Span(time, time + latency) for time in due], 10.0)
     assert Sent((), per_s, ()).point(job).offered_per_s == len(due) / 10 == pytest.approx(per_s)
 
@@ -188,9 +188,9 @@ def server(repository: Repository) -> Iterator[ServerProcess]:
         yield process
 
 
-def _job(repository: Repository, server: ServerProcess, wire: Wire, load: Closed | Open) -> Job:
+def _job(repository: Repository, server: ServerProcess, wire: Wire, load: Closed | Open) -> SendingJob:
     requests = make_requests(repository, wire, [*TASKS, ALL_TASKS])
-    return Job(wire, address_of(server, wire), tuple(requests.values()), 3, load)
+    return SendingJob(wire, address_of(server, wire), tuple(requests.values()), 3, load)
 
 
 def test_latencies_of_an_open_loop_count_from_when_requests_were_due() -> None:
@@ -205,7 +205,7 @@ def test_latencies_of_an_open_loop_count_from_when_requests_were_due() -> None:
     async def work() -> Sent:
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             host, port = server.sockets[0].getsockname()
-            job = Job(Wire.http, f"{host}:{port}", (b"x",), 1, Open((0.0, 0.01, 0.02, 0.03), 0.04))
+            job = SendingJob(Wire.http, f"{host}:{port}", (b"x",), 1, Open((0.0, 0.01, 0.02, 0.03), 0.04))
             return await asyncio.to_thread(send, job)
 
     latencies = asyncio.run(work()).latencies_ms
@@ -232,7 +232,7 @@ def test_every_request_is_answered_over_every_wire(repository: Repository, serve
 
 def test_a_knee_at_the_largest_rate_that_was_tried_is_a_least_one() -> None:
     points = [Point(4, rate, 10, 10, rate, None) for rate in (5.0, 10.0)]
-    opened = [Measured(Wire.grpc, "mix", Settled(point, 0.0, 1)) for point in points]
+    opened = [MeasuredLoad(Wire.grpc, "mix", Measurement(point, 0.0, 1)) for point in points]
     assert [knee_in_words(Wall(Wire.grpc, 1.0, 9.0, knee), opened) for knee in (0.0, 5.0, 10.0)] == [
         "fewer than 5",
         "5",
@@ -261,7 +261,7 @@ def test_one_wire_alone_is_measured_and_compared_with_the_engine(tmp_path: Path)
 def test_failures_are_counted_and_no_latencies(repository: Repository, server: ServerProcess) -> None:
     good = make_requests(repository, Wire.http, ["probe"])["probe"]
     wrong = good.replace(b"/models/probe/", b"/models/nobod/")
-    job = Job(Wire.http, address_of(server, Wire.http), (good, wrong), 1, Open((0.0, 0.01, 0.02, 0.03), 0.04))
+    job = SendingJob(Wire.http, address_of(server, Wire.http), (good, wrong), 1, Open((0.0, 0.01, 0.02, 0.03), 0.04))
     sent = send(job)
     assert len(sent.latencies_ms) == len(sent.failures) == 2
     assert "nobod" in sent.failures[0]
@@ -285,7 +285,7 @@ def test_every_way_to_share_out_the_cores_is_measured_in_every_case(
 
 @pytest.mark.slow
 def test_the_bare_engine_answers_each_mix(repository: Repository, tmp_path: Path) -> None:
-    with BareEngine(repository, Setting(None, 2), tmp_path) as engine:
+    with BareEngine(repository, EngineSetting(None, 2), tmp_path) as engine:
         assert engine.per_s([*TASKS, ALL_TASKS], callers=4, seconds=0.1) > 0
 
 
@@ -304,12 +304,12 @@ Result is : INVALID
 
 
 def test_a_summary_is_read() -> None:
-    found = judge(Scenario.server, SUMMARY)
+    found = read_summary(Scenario.server, SUMMARY)
     assert (found.figure, found.p50_ms, found.p99_ms) == (101.01, 2.440505, 6.873951)
     assert found.valid is found.in_time is False
     fine = SUMMARY.replace("INVALID", "VALID").replace("satisfied : NO", "satisfied : Yes")
-    assert judge(Scenario.server, fine).valid is judge(Scenario.server, fine).in_time is True
-    assert not judge(Scenario.server, fine, ["lost"]).valid  # LoadGen does not know
+    assert read_summary(Scenario.server, fine).valid is read_summary(Scenario.server, fine).in_time is True
+    assert not read_summary(Scenario.server, fine, ["lost"]).valid  # LoadGen does not know
 
 
 def test_without_loadgen_one_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,34 +13,34 @@ from torch import nn
 
 from benchmarks.framework.errors import NoSuchMeasurement
 from benchmarks.framework.options import Options, Runs, Scale
-from benchmarks.harness.noise import Settled, Watch
+from benchmarks.harness.noise import Measurement, Watch
 from benchmarks.harness.timing import Timing
 from benchmarks.merge.benchmark import run
-from benchmarks.merge.cases import choose_cases
-from benchmarks.merge.device import Device, as_outputs
+from benchmarks.merge.cases import choose_cases, pairs_within_stages, single_blocks
+from benchmarks.merge.device import TorchDevice, as_outputs
 from benchmarks.merge.equality import TOLERANCE, VariantsDisagree, check, difference
 from benchmarks.merge.grouped import group_blocks, split_streams
-from benchmarks.merge.measure import Bench, Group
+from benchmarks.merge.measure import Group, MergeBench
 from benchmarks.merge.onnx_variants import SIDE_BY_SIDE
 from benchmarks.merge.onnx_variants import block_variants as onnx_block_variants
-from benchmarks.merge.resnet import Streams, make_streams, pairs_within_stages, parts_of, single_blocks, tuned_copy
+from benchmarks.merge.streams import Streams, make_streams, tuned_copy
 from benchmarks.merge.torch_variants import FORKED, GROUPED, SEPARATE, STACKED, block_variants, network_variants, suffix_variants
-from benchmarks.models.families import CLASSES, Network, Workshop
+from benchmarks.models.families import CLASSES, NetworkCache, TimmNetwork, parts_of
 from tuning.network.backbone import Backbone
 
-BASIC = Network("resnet18", 32, (), {"channels": [8, 8, 16, 16]})
-BOTTLENECK = Network("resnet26", 32, (), {"channels": [8, 8, 16, 16]})
+BASIC = TimmNetwork("resnet18", 32, (), {"channels": [8, 8, 16, 16]})
+BOTTLENECK = TimmNetwork("resnet26", 32, (), {"channels": [8, 8, 16, 16]})
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("families"))
+def network_cache(tmp_path_factory: pytest.TempPathFactory) -> NetworkCache:
+    return NetworkCache(tmp_path_factory.mktemp("families"))
 
 
 @pytest.fixture(scope="module", params=[BASIC, BOTTLENECK], ids=lambda network: network.name)
-def backbone(request: pytest.FixtureRequest, workshop: Workshop) -> Backbone:
-    network: Network = request.param
-    return workshop.backbone(network)
+def backbone(request: pytest.FixtureRequest, network_cache: NetworkCache) -> Backbone:
+    network: TimmNetwork = request.param
+    return network_cache.backbone(network)
 
 
 def _streams(backbone: Backbone, subset: tuple[str, ...], count: int) -> Streams:
@@ -117,17 +117,19 @@ def test_all_ways_answer_alike(backbone: Backbone, subset: tuple[str, ...], batc
 
 def test_speedups_are_over_the_faster_way_to_run_separate_networks() -> None:
     times = {name: Timing(ms, ms, ms, 3) for name, ms in ((SEPARATE, 9.0), (SIDE_BY_SIDE, 8.0), (STACKED, 4.0))}
-    group = Group("ONNX Runtime", "layer4.1", 2, 1, 0.0, Settled(times, 0.0, 1))
+    group = Group("ONNX Runtime", "layer4.1", 2, 1, 0.0, Measurement(times, 0.0, 1))
     assert group.speedup(STACKED) == 2
-    slower = replace(group, times=Settled({**times, SIDE_BY_SIDE: Timing(10, 10, 10, 3)}, 0.0, 1))
+    slower = replace(group, times=Measurement({**times, SIDE_BY_SIDE: Timing(10, 10, 10, 3)}, 0.0, 1))
     assert slower.speedup(STACKED) == 2.25
     assert group.speedup(FORKED) is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
-def test_two_tasks_are_measured_side_by_side_where_there_are_threads(tmp_path: Path, workshop: Workshop, threads: int) -> None:
-    bench = Bench(BASIC, workshop, Device("cpu", threads), Watch(lambda: 1.0), tmp_path)
+def test_two_tasks_are_measured_side_by_side_where_there_are_threads(
+    tmp_path: Path, network_cache: NetworkCache, threads: int
+) -> None:
+    bench = MergeBench(BASIC, network_cache, TorchDevice("cpu", threads), Watch(lambda: 1.0), tmp_path)
     in_torch, in_onnx = bench.two_tasks(("layer4.1",), Runs(2, 1))
     assert in_torch.times is not None
     assert in_onnx.times is not None
@@ -170,9 +172,9 @@ def test_suffixes_and_blocks_agree(backbone: Backbone) -> None:
 
 
 @pytest.mark.slow
-def test_onnx_runtime_computes_what_torch_does(workshop: Workshop) -> None:
-    tuned = _streams(workshop.backbone(BASIC), ("layer4.1",), 2).tuned
-    rows = torch.randn((1, *_taken(workshop.backbone(BASIC), "layer4.1"), 1, 1)).relu()
+def test_onnx_runtime_computes_what_torch_does(network_cache: NetworkCache) -> None:
+    tuned = _streams(network_cache.backbone(BASIC), ("layer4.1",), 2).tuned
+    rows = torch.randn((1, *_taken(network_cache.backbone(BASIC), "layer4.1"), 1, 1)).relu()
     in_torch = {name: as_outputs(run) for name, run in block_variants(tuned, rows).items()}
     in_onnx = onnx_block_variants(tuned, group_blocks(tuned), rows, threads=1)
     assert check("test", {**in_torch, **{f"onnx {name}": run for name, run in in_onnx.items()}}) < 1e-4
@@ -184,8 +186,8 @@ def _taken(backbone: Backbone, block: str) -> tuple[int]:
 
 
 @pytest.mark.slow
-def test_a_variant_that_is_wrong_is_not_timed(tmp_path: Path, workshop: Workshop) -> None:
-    bench = Bench(BASIC, workshop, Device("cpu", 1), Watch(lambda: 1.0), tmp_path)
+def test_a_variant_that_is_wrong_is_not_timed(tmp_path: Path, network_cache: NetworkCache) -> None:
+    bench = MergeBench(BASIC, network_cache, TorchDevice("cpu", 1), Watch(lambda: 1.0), tmp_path)
     timed = bench._torch("layer4.1", 1, 1, {"a": lambda: [torch.ones(1, 2)], "b": lambda: [torch.ones(1, 2)]}, Runs(3, 1))
     assert timed.times is not None
     assert timed.times.value["b"].runs == 3

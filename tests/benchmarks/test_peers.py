@@ -15,22 +15,21 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from benchmarks.framework.errors import NoSuchPeer
+from benchmarks.framework.errors import NoSuchRival
 from benchmarks.framework.options import Options
-from benchmarks.harness.http_wire import Connection
+from benchmarks.harness.http_wire import HttpConnection
 from benchmarks.harness.noise import Watch
 from benchmarks.harness.timing import Timing
 from benchmarks.models.tiny import write_tiny_family, write_tiny_forks
 from benchmarks.peers.benchmark import plan_of
-from benchmarks.peers.lines import count_lines
-from benchmarks.peers.measure import Plan, Row, measure
-from benchmarks.peers.peers import APPS, all_peers, choose_peers
+from benchmarks.peers.measure import Plan, RivalRow, measure
 from benchmarks.peers.processes import free_port, started
-from benchmarks.peers.server import HEADS_SIDE, SEPARATE, SEPARATE_SIDE, SHARED, Endpoint, Peer, Server
+from benchmarks.peers.rivals import APPS, all_rivals, choose_rivals
+from benchmarks.peers.server import HEADS_SIDE, SEPARATE, SEPARATE_SIDE, SHARED, Endpoint, Rival, RivalServer, count_lines
 from benchmarks.peers.tables import headline, make_result
-from benchmarks.peers.triton_models import write_separate, write_shared
+from benchmarks.peers.tritons import write_separate, write_shared
 from benchmarks.peers.wires import Form, RawBody
-from benchmarks.peers.work import Sample, Work, prepare_work
+from benchmarks.peers.work import Work, WorkSample, prepare_work
 from contract.repository.config import parse_text
 
 STEADY = Watch(lambda: 1.0)
@@ -62,17 +61,17 @@ def test_tasks_that_fork_at_several_places_are_refused(tmp_path: Path) -> None:
 
 
 @contextmanager
-def ends_at_once(work: Work, threads: int) -> Iterator[Server]:
+def ends_at_once(work: Work, threads: int) -> Iterator[RivalServer]:
     with started([sys.executable, "-c", "raise SystemExit('no such model')"], APPS, {}) as (processes, log):
-        yield Server(processes, [Endpoint("HTTP", RawBody(), free_port())], 1, log.check)
+        yield RivalServer(processes, [Endpoint("HTTP", RawBody(), free_port())], 1, log.check)
 
 
 def test_what_cannot_be_measured_says_why(work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("benchmarks.peers.environments.REQUIREMENTS", tmp_path)
     peers = [
-        Peer("broken", SHARED, "1", ends_at_once),
-        Peer("absent", SEPARATE, "1", ends_at_once, "absent"),
-        Peer("absent", SHARED, "1", ends_at_once, "absent"),
+        Rival("broken", SHARED, "1", ends_at_once),
+        Rival("absent", SEPARATE, "1", ends_at_once, "absent"),
+        Rival("absent", SHARED, "1", ends_at_once, "absent"),
     ]
     said: list[str] = []
     broken, *absent = measure(work, peers, PLAN, STEADY, said.append)
@@ -86,10 +85,10 @@ def test_what_cannot_be_measured_says_why(work: Work, monkeypatch: pytest.Monkey
 
 @pytest.mark.slow
 def test_answers_are_checked_and_turns_beside_a_changing_null_loop_are_marked(work: Work) -> None:
-    (fastapi,) = [peer for peer in all_peers() if (peer.name, peer.variant) == ("FastAPI by hand", SHARED)]
-    wrong = Sample(work.image, {task: answer + 1 for task, answer in work.samples[0].answers.items()})
+    (fastapi,) = [peer for peer in all_rivals() if (peer.name, peer.variant) == ("FastAPI by hand", SHARED)]
+    wrong = WorkSample(work.image, {task: answer + 1 for task, answer in work.samples[0].answers.items()})
     with fastapi.serve(work, PLAN.threads) as server:
-        running = Peer("running", SHARED, "1", lambda work, threads: nullcontext(server))
+        running = Rival("running", SHARED, "1", lambda work, threads: nullcontext(server))
         (row,) = measure(work, [running], PLAN, Watch(iter([1, 1.2, 1.5, 1, 1, 1.2, 1, 1, 1, 2, 1, 2]).__next__))
         server.processes.resume()
         (refused,) = measure(replace(work, samples=(wrong,)), [running], PLAN, STEADY)
@@ -109,7 +108,7 @@ def test_a_peer_that_ends_under_load_keeps_its_latencies(work: Work, monkeypatch
         raise RuntimeError("500")
 
     monkeypatch.setattr("benchmarks.peers.measure.throughput", refused)
-    (fastapi,) = [peer for peer in all_peers() if (peer.name, peer.variant) == ("FastAPI by hand", SHARED)]
+    (fastapi,) = [peer for peer in all_rivals() if (peer.name, peer.variant) == ("FastAPI by hand", SHARED)]
     (row,) = measure(work, [fastapi], replace(PLAN, turns=1), STEADY)
     assert row.missing == "it failed when it was measured: 500"
     assert set(row.latency) == {1, 2}
@@ -119,7 +118,7 @@ def test_a_peer_that_ends_under_load_keeps_its_latencies(work: Work, monkeypatch
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [SEPARATE_SIDE, HEADS_SIDE])
 def test_networks_that_run_side_by_side_answer_alike(work: Work, variant: str) -> None:
-    chosen = [peer for peer in all_peers() if (peer.name, peer.variant) == ("FastAPI by hand", variant)]
+    chosen = [peer for peer in all_rivals() if (peer.name, peer.variant) == ("FastAPI by hand", variant)]
     (row,) = measure(work, chosen, replace(PLAN, turns=1, threads=2), STEADY)  # which compares the answers first
     assert row.missing == ""
     assert set(row.latency) == {1, 2}
@@ -141,8 +140,8 @@ def test_every_app_of_a_peer_is_there_in_both_variants() -> None:
     for kind in ("separate", "shared"):
         wanted = {f"{peer}_{kind}.py" for peer in ("fastapi", "litserve", "bentoml", "ray")} | {f"mlserver_{kind}/runtime.py"}
         assert wanted | {f"fastapi_{kind}_side.py", "litserve_batched.py", "bentoml_batched.py"} <= names
-    assert len({(peer.name, peer.variant) for peer in all_peers()}) == len(all_peers()) == 23
-    assert all(peer.version for peer in all_peers())
+    assert len({(peer.name, peer.variant) for peer in all_rivals()}) == len(all_rivals()) == 23
+    assert all(peer.version for peer in all_rivals())
 
 
 @pytest.mark.parametrize("write", [write_separate, write_shared])
@@ -195,16 +194,16 @@ def state(process: int) -> str:
         return ""
 
 
-def row(peer: str, variant: str, ms: float, megabytes: int = 100) -> Row:
+def row(peer: str, variant: str, ms: float, megabytes: int = 100) -> RivalRow:
     latency = {count: Timing(count * ms, ms, 3 * ms, 4) for count in (1, 2)}
-    return Row(peer, variant, "1", "HTTP", latency, {1: 10.0, 2: 5.0}, megabytes * 10**6, 7, turns=3)
+    return RivalRow(peer, variant, "1", "HTTP", latency, {1: 10.0, 2: 5.0}, megabytes * 10**6, 7, turns=3)
 
 
 ROWS = [
     row("espalier", SHARED, 2.0),
     row("theirs", SEPARATE, 4.0, 300),
     row("theirs", SHARED, 1.0),
-    Row("absent", SHARED, "2", missing="it ended with exit code 1: no wheel"),
+    RivalRow("absent", SHARED, "2", missing="it ended with exit code 1: no wheel"),
 ]
 
 
@@ -280,12 +279,12 @@ def test_without_ours_the_numbers_are_not_to_be_used() -> None:
 
 
 def test_peers_are_chosen_by_words() -> None:
-    assert len(choose_peers([])) == len(all_peers())
-    assert {peer.name for peer in choose_peers(["LITSERVE", "espalier's"])} == {"LitServe", "Triton, espalier's repository"}
-    assert {peer.name for peer in choose_peers(["Espalier"])} == {"espalier"}  # a whole name, though it is a part of others
-    assert {peer.variant for peer in choose_peers(["1 thread a model"])} == {f"{SHARED}, 1 thread a model"}
-    with pytest.raises(NoSuchPeer, match=r"'torchserve'; there are espalier, .*Ray Serve"):
-        choose_peers(["LitServe", "TorchServe"])
+    assert len(choose_rivals([])) == len(all_rivals())
+    assert {peer.name for peer in choose_rivals(["LITSERVE", "espalier's"])} == {"LitServe", "Triton, espalier's repository"}
+    assert {peer.name for peer in choose_rivals(["Espalier"])} == {"espalier"}  # a whole name, though it is a part of others
+    assert {peer.variant for peer in choose_rivals(["1 thread a model"])} == {f"{SHARED}, 1 thread a model"}
+    with pytest.raises(NoSuchRival, match=r"'torchserve'; there are espalier, .*Ray Serve"):
+        choose_rivals(["LitServe", "TorchServe"])
 
 
 def test_a_body_in_pieces_is_put_together() -> None:
@@ -297,7 +296,7 @@ def test_a_body_in_pieces_is_put_together() -> None:
         server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
         async with server:
             _, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
-            connection = Connection(reader, writer)
+            connection = HttpConnection(reader, writer)
             replies = [await connection.ask(b"") for _ in range(2)]
             await connection.close()
         assert all(reply.keeps_open for reply in replies)

@@ -16,16 +16,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.framework.benchmark import Benchmark
 from benchmarks.framework.errors import NoSuchNetwork, NotARecord, OnlyInFp32, UnknownBenchmark, UnknownPrecision
 from benchmarks.framework.options import Options, Scale
 from benchmarks.framework.record import read_record, run_benchmark
 from benchmarks.framework.result import Column, Plot, Result, Series, Style, Table, Unit
 from benchmarks.harness.machine import machine_facts, source_commit, versions
-from benchmarks.harness.noise import LIMIT, Settled, Watch, settle
+from benchmarks.harness.noise import LIMIT, Measurement, Watch, measure_quietly
 from benchmarks.harness.timing import Timing
 from benchmarks.models.families import choose_networks
-from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE
-from benchmarks.registry import BENCHMARKS, Benchmark, check_precisions, find_benchmarks
+from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
+from benchmarks.registry import BENCHMARKS, check_precisions, find_benchmarks
 
 TIMING = Timing(2.5, 1.0, 3.0, 30)
 WHOLE = Result(
@@ -139,9 +140,9 @@ def test_other_precisions_are_refused_by_benchmarks_that_do_not_measure_them() -
 )
 def test_a_measurement_beside_a_changing_null_loop_is_made_once_more(loops: list[float], runs: int, noisy: bool) -> None:
     seconds = iter(loops)
-    settled = settle(counting(), Watch(lambda: next(seconds)))
-    assert (settled.value, settled.runs, settled.noisy) == (runs, runs, noisy)
-    assert settled.mark == ("noisy (null loop 50%)" if noisy else "")
+    measurement = measure_quietly(counting(), Watch(lambda: next(seconds)))
+    assert (measurement.value, measurement.runs, measurement.noisy) == (runs, runs, noisy)
+    assert measurement.mark == ("noisy (null loop 50%)" if noisy else "")
     assert next(seconds, None) is None
 
 
@@ -159,10 +160,10 @@ def test_a_measurement_that_shared_its_cores_is_made_once_more(shares: list[floa
         return made()
 
     with patch("benchmarks.harness.noise.time.perf_counter", lambda: moment):
-        settled = settle(measure, Watch(lambda: 1.0, lambda: had, cores))
-    assert (settled.value, settled.runs, settled.noisy) == (runs, runs, noisy)
-    assert settled.mark == ("noisy (others 30%)" if noisy else "")
-    assert settled.cells == {"noise": settled.mark, "drift": 0.0, "others": pytest.approx(shares[-1])}
+        measurement = measure_quietly(measure, Watch(lambda: 1.0, lambda: had, cores))
+    assert (measurement.value, measurement.runs, measurement.noisy) == (runs, runs, noisy)
+    assert measurement.mark == ("noisy (others 30%)" if noisy else "")
+    assert measurement.cells == {"noise": measurement.mark, "drift": 0.0, "others": pytest.approx(shares[-1])}
 
 
 def counting() -> Callable[[], int]:
@@ -175,18 +176,18 @@ def counting() -> Callable[[], int]:
 @given(st.floats(0.01, 10), st.floats(0.01, 10))
 def test_noise_is_the_same_whichever_loop_was_slower(before: float, after: float) -> None:
     turns = ([before, after] * 2, [after, before] * 2)
-    found = [settle(lambda: 0, Watch(iter(loops).__next__)) for loops in turns]
+    found = [measure_quietly(lambda: 0, Watch(iter(loops).__next__)) for loops in turns]
     assert found[0] == found[1]
     assert found[0].noisy == (max(before, after) / min(before, after) - 1 > LIMIT)
 
 
 def test_the_speedup_if_branches_ran_one_by_one_follows_from_the_time_of_a_branch() -> None:
-    from benchmarks.latency.benchmark import Measured
+    from benchmarks.latency.case import LatencyCase
     from benchmarks.latency.variants import Times
 
     # A branch that takes a quarter of the time but a tenth of the MACs: 4 tasks take 3 + 4 x 1 instead of 4 x 4.
     times = Times({"shared": [0.008] * 3, "separate": [0.016] * 3}, trunk_s=0.003, branch_s=0.001, wrong="")
-    measured = Measured("net", "block", 4, predicted=4 / (0.9 + 0.4), times=Settled(times, 0.0, 1))
+    measured = LatencyCase("net", "block", 4, predicted=4 / (0.9 + 0.4), times=Measurement(times, 0.0, 1))
     assert measured.one_by_one == pytest.approx(16 / 7)
     assert measured.speedup == pytest.approx(2)
     assert measured.share == pytest.approx(2 * 1.3 / 4)
@@ -196,12 +197,12 @@ def test_the_speedup_if_branches_ran_one_by_one_follows_from_the_time_of_a_branc
 
 @pytest.mark.parametrize(("side_by_side", "baseline", "speedup"), [(0.012, SIDE_BY_SIDE, 1.5), (0.017, SEPARATE, 2)])
 def test_the_baseline_is_the_faster_of_the_separate_ones(side_by_side: float, baseline: str, speedup: float) -> None:
-    from benchmarks.latency.benchmark import Measured
+    from benchmarks.latency.case import LatencyCase
     from benchmarks.latency.variants import Times
 
     # Medians: the third run of each says nothing.
     seconds = {"shared": [0.008] * 3, SEPARATE: [0.016, 0.016, 0.1], SIDE_BY_SIDE: [side_by_side, side_by_side, 0.001]}
-    measured = Measured("net", "block", 4, 3.0, Settled(Times(seconds, 0.003, 0.001, ""), 0.0, 1))
+    measured = LatencyCase("net", "block", 4, 3.0, Measurement(Times(seconds, 0.003, 0.001, ""), 0.0, 1))
     assert measured.baseline == baseline
     assert measured.speedup == pytest.approx(speedup)
     assert measured.share == pytest.approx(speedup / 3)

@@ -11,18 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.framework.benchmark import Benchmark
 from benchmarks.framework.options import Options, Scale
 from benchmarks.framework.record import read_record, run_benchmark
 from benchmarks.framework.result import Result
 from benchmarks.harness.timing import Timing
-from benchmarks.latency.torch_shared import write_by_hand
-from benchmarks.latency.variants import Bench
-from benchmarks.models.families import first_tasks, networks
+from benchmarks.latency.torch_variants import write_by_hand
+from benchmarks.latency.variants import LatencyBench
+from benchmarks.models.families import first_tasks, network_cache, networks
 from benchmarks.models.merged import write_merged
-from benchmarks.models.side_by_side import SIDE_BY_SIDE, SideBySide, share_out
+from benchmarks.models.separate import SIDE_BY_SIDE, SideBySide, share_out
 from benchmarks.models.synthetic import Family
 from benchmarks.models.tiny import TASKS, write_tiny_family, write_tiny_forks
-from benchmarks.registry import BENCHMARKS, Benchmark
+from benchmarks.registry import BENCHMARKS
 from contract.plan import make_plan
 from contract.repository import Repository
 from serving.engines.embedded import EmbeddedEngine
@@ -94,10 +95,10 @@ def test_one_network_or_one_thread_has_nothing_side_by_side(tmp_path: Path) -> N
 
 def test_with_two_threads_separate_networks_are_timed_side_by_side_too(options: Options) -> None:
     network = networks(options)[0]
-    family = options.workshop.family(network, network.forks[0], 2)
-    by_hand = write_by_hand(options.workshop.backbone(network), network.forks[0], 2)
+    family = network_cache(options).family(network, network.forks[0], 2)
+    by_hand = write_by_hand(network_cache(options).backbone(network), network.forks[0], 2)
     rows = np.zeros((1, network.size, network.size, 3), np.uint8)
-    with Bench(family, rows, 2, (), (), by_hand, ()) as bench:
+    with LatencyBench(family, rows, 2, (), (), by_hand, ()) as bench:
         one, two = (bench.measure(bench.names[:count], 1, 1) for count in (1, 2))
     assert (one.wrong, two.wrong) == ("", "")  # all answers are alike
     assert SIDE_BY_SIDE not in one.seconds
@@ -106,7 +107,7 @@ def test_with_two_threads_separate_networks_are_timed_side_by_side_too(options: 
 
 def test_tasks_of_a_family_take_pictures_so_that_load_can_send_jpegs(options: Options) -> None:
     network = networks(options)[0]
-    repository = options.workshop.family(network, network.forks[0], 2).repository
+    repository = network_cache(options).family(network, network.forks[0], 2).repository
     assert {task.preprocessing and task.preprocessing.width for task in repository.tasks.values()} == {network.size}
 
 

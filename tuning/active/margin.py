@@ -27,7 +27,7 @@ _RANDOM_STREAM = 2  # beside those of tuning.data.folds
 
 
 @dataclass(frozen=True)
-class Round:
+class ActiveRound:
     """labels: how many are known. rows: the training images that they are of, in the order in which they were asked for.
 
     test_accuracy: in [0, 1]. seconds: of training.
@@ -39,9 +39,9 @@ class Round:
     seconds: float
 
 
-Comparison = Mapping[Strategy, Sequence[Sequence[Round]]]  # the rounds of every seed, by strategy
+Comparison = Mapping[Strategy, Sequence[Sequence[ActiveRound]]]  # the rounds of every seed, by strategy
 OnRound = Callable[[int, int], None]  # (rounds done, rounds in all)
-Ask = Callable[[Trained, Rows, int], Rows]  # (what the last round gave, rows with labels, how many more) to rows
+_Ask = Callable[[Trained, Rows, int], Rows]  # (what the last round gave, rows with labels, how many more) to rows
 
 
 def margins(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -78,7 +78,7 @@ def active_learning(
     *,
     first: Rows | None = None,
     on_round: OnRound | None = None,
-) -> tuple[Round, ...]:
+) -> tuple[ActiveRound, ...]:
     """Train `method` on as many labels as `sizes` says, round after round; what is asked for next is chosen by `strategy`.
 
     sizes: labels in all, rising. seed: of the first round's draw, which is stratified, of random choices, heads and training.
@@ -92,10 +92,10 @@ def active_learning(
     rows = draw_rows(targets, sizes[0], seed, "training") if first is None else first
     ask = _ask_unsure(trainer) if strategy == "margin" else _ask_randomly(len(targets), seed)
     prepared = trainer.prepare(method, seed)
-    rounds: list[Round] = []
+    rounds: list[ActiveRound] = []
     for index, size in enumerate(sizes):
         trained = trainer.run(prepared, rows, seed)
-        rounds.append(Round(size, tuple(rows.tolist()), trainer.accuracy(trained), trained.seconds))
+        rounds.append(ActiveRound(size, tuple(rows.tolist()), trainer.accuracy(trained), trained.seconds))
         if size != sizes[-1]:
             rows = np.concatenate([rows, ask(trained, rows, sizes[index + 1] - size)])
         if on_round:
@@ -113,7 +113,7 @@ def compare(
 ) -> Comparison:
     """Return the rounds of every strategy and seed. Raises what `active_learning` does."""
     total = len(strategies) * len(seeds) * len(sizes)
-    found: dict[Strategy, list[tuple[Round, ...]]] = {strategy: [] for strategy in strategies}
+    found: dict[Strategy, list[tuple[ActiveRound, ...]]] = {strategy: [] for strategy in strategies}
     for position, (seed, strategy) in enumerate((seed, strategy) for seed in seeds for strategy in strategies):
         done = position * len(sizes)
         told = None if on_round is None else lambda index, _, done=done: on_round(done + index, total)
@@ -146,7 +146,7 @@ def check_sizes(sizes: Sequence[int], pool: int) -> None:
     _require(sizes[-1], pool)
 
 
-def _ask_unsure(trainer: Trainer) -> Ask:
+def _ask_unsure(trainer: Trainer) -> _Ask:
     def ask(trained: Trained, taken: Rows, count: int) -> Rows:
         probabilities = torch.softmax(trainer.logits(trained, "training"), 1).numpy()
         return next_rows(margins(probabilities), taken, count)
@@ -154,7 +154,7 @@ def _ask_unsure(trainer: Trainer) -> Ask:
     return ask
 
 
-def _ask_randomly(pool: int, seed: int) -> Ask:
+def _ask_randomly(pool: int, seed: int) -> _Ask:
     rng = np.random.default_rng((seed, _RANDOM_STREAM))
     return lambda trained, taken, count: random_rows(pool, taken, count, rng)
 

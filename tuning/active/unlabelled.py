@@ -31,7 +31,7 @@ _BATCH = 64
 
 
 @dataclass(frozen=True)
-class Candidate:
+class UnlabelledImage:
     """file: relative to the pool's folder. margin: by how much the first class is more likely than the second, in [0, 1].
 
     predicted: the first class's label.
@@ -46,7 +46,7 @@ class Candidate:
 class Ranking:
     """candidates: lowest margin first. skipped: files that were left out. remarks: why, in sentences."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[UnlabelledImage, ...]
     skipped: tuple[str, ...]
     remarks: tuple[str, ...] = ()
 
@@ -65,7 +65,7 @@ def rank_pool(
         raise BadData(f"{folder} is not a folder; give one of images to choose from.")
     contents = scan(folder)
     files, left_out = [image.as_posix() for image in contents.images], contents.left_out
-    candidates: list[Candidate] = []
+    candidates: list[UnlabelledImage] = []
     for start in range(0, len(files), _BATCH):
         batch = [Item(file, 0, partial(Image.open, folder / file)) for file in files[start : start + _BATCH]]
         images, rows, unreadable = decode(batch, backbone.spec.preprocessing)
@@ -81,7 +81,7 @@ def rank_pool(
     return Ranking(tuple(sorted(candidates, key=lambda c: (c.margin, c.file))), skipped, sentences(left_out))
 
 
-def write_candidates(candidates: Sequence[Candidate], path: Path) -> None:
+def write_candidates(candidates: Sequence[UnlabelledImage], path: Path) -> None:
     """Write a CSV file with the columns file, margin, predicted. Raises CannotWrite."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -104,7 +104,7 @@ def _probabilities(network: nn.Module, images: NDArray[np.uint8], compute: Compu
     return found
 
 
-def _candidates(files: Sequence[str], probabilities: NDArray[np.float32], labels: Sequence[str]) -> Iterator[Candidate]:
+def _candidates(files: Sequence[str], probabilities: NDArray[np.float32], labels: Sequence[str]) -> Iterator[UnlabelledImage]:
     best = probabilities.argmax(1)
     for file, margin, target in zip(files, margins(probabilities), best, strict=True):
-        yield Candidate(file, float(margin), labels[int(target)])
+        yield UnlabelledImage(file, float(margin), labels[int(target)])

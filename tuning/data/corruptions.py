@@ -21,11 +21,11 @@ from scipy import ndimage, signal
 from tuning.data.decode import for_each_row
 from tuning.errors import BadOptions
 
-SEVERITIES = 5
+_SEVERITIES = 5
 
-Picture = NDArray[np.float64]  # (height, width, 3), 0 to 1
-Corruption = Callable[
-    [Picture, int, np.random.Generator], Picture
+_Picture = NDArray[np.float64]  # (height, width, 3), 0 to 1
+_Corruption = Callable[
+    [_Picture, int, np.random.Generator], _Picture
 ]  # (picture, severity - 1, generator); the result may leave 0 to 1
 
 
@@ -52,45 +52,45 @@ def parse_corruption(text: str) -> tuple[str, int]:
     """Return (name, severity) of "gaussian_noise:3". Raises BadOptions."""
     name, _, severity = text.partition(":")
     if not (severity.isascii() and severity.isdigit()):
-        raise BadOptions(f"Corruption {text!r} must be a name and a severity from 1 to {SEVERITIES}, such as gaussian_noise:3.")
+        raise BadOptions(f"Corruption {text!r} must be a name and a severity from 1 to {_SEVERITIES}, such as gaussian_noise:3.")
     _find(name, int(severity))
     return name, int(severity)
 
 
-def _find(name: str, severity: int) -> Corruption:
+def _find(name: str, severity: int) -> _Corruption:
     if name not in CORRUPTIONS:
         raise BadOptions(f"Unknown corruption {name!r}; known are: {', '.join(CORRUPTIONS)}.")
-    if not 1 <= severity <= SEVERITIES:
-        raise BadOptions(f"The severity of {name} must be from 1 to {SEVERITIES}, not {severity}.")
+    if not 1 <= severity <= _SEVERITIES:
+        raise BadOptions(f"The severity of {name} must be from 1 to {_SEVERITIES}, not {severity}.")
     return CORRUPTIONS[name]
 
 
-def _gaussian_noise(picture: Picture, level: int, rng: np.random.Generator) -> Picture:
+def _gaussian_noise(picture: _Picture, level: int, rng: np.random.Generator) -> _Picture:
     return picture + (0.08, 0.12, 0.18, 0.26, 0.38)[level] * rng.standard_normal(picture.shape)
 
 
-def _shot_noise(picture: Picture, level: int, rng: np.random.Generator) -> Picture:
+def _shot_noise(picture: _Picture, level: int, rng: np.random.Generator) -> _Picture:
     """Photon counting: a Poisson count per channel, of this many photons at full brightness."""
     photons = (60.0, 25.0, 12.0, 5.0, 3.0)[level]
     return np.asarray(rng.poisson(picture * photons) / photons)
 
 
-def _impulse_noise(picture: Picture, level: int, rng: np.random.Generator) -> Picture:
+def _impulse_noise(picture: _Picture, level: int, rng: np.random.Generator) -> _Picture:
     """Salt and pepper: this share of all values becomes 0 or 1."""
     hit = rng.random(picture.shape) < (0.03, 0.06, 0.09, 0.17, 0.27)[level]
     return np.where(hit, rng.integers(0, 2, picture.shape), picture)
 
 
-def _speckle_noise(picture: Picture, level: int, rng: np.random.Generator) -> Picture:
+def _speckle_noise(picture: _Picture, level: int, rng: np.random.Generator) -> _Picture:
     return picture * (1 + (0.15, 0.2, 0.35, 0.45, 0.6)[level] * rng.standard_normal(picture.shape))
 
 
-def _gaussian_blur(picture: Picture, level: int, rng: np.random.Generator) -> Picture:
+def _gaussian_blur(picture: _Picture, level: int, rng: np.random.Generator) -> _Picture:
     sigma = (0.01, 0.015, 0.02, 0.03, 0.04)[level] * _side(picture)
     return np.asarray(ndimage.gaussian_filter(picture, (sigma, sigma, 0), mode="reflect"))
 
 
-def _defocus_blur(picture: Picture, level: int, rng: np.random.Generator) -> Picture:
+def _defocus_blur(picture: _Picture, level: int, rng: np.random.Generator) -> _Picture:
     """Every point becomes a disc."""
     radius = (0.02, 0.028, 0.036, 0.045, 0.055)[level] * _side(picture)
     reach = math.ceil(radius)
@@ -98,7 +98,7 @@ def _defocus_blur(picture: Picture, level: int, rng: np.random.Generator) -> Pic
     return _convolve(picture, np.clip(radius + 0.5 - np.hypot(y, x), 0, 1))  # with a soft edge of one pixel
 
 
-def _motion_blur(picture: Picture, level: int, rng: np.random.Generator) -> Picture:
+def _motion_blur(picture: _Picture, level: int, rng: np.random.Generator) -> _Picture:
     """Every point becomes a line, in a random direction within 45 degrees of the horizontal."""
     length = (0.04, 0.06, 0.08, 0.11, 0.15)[level] * _side(picture)
     angle = rng.uniform(-math.pi / 4, math.pi / 4)
@@ -114,7 +114,7 @@ def _motion_blur(picture: Picture, level: int, rng: np.random.Generator) -> Pict
     return _convolve(picture, kernel)
 
 
-def _zoom_blur(picture: Picture, level: int, rng: np.random.Generator) -> Picture:
+def _zoom_blur(picture: _Picture, level: int, rng: np.random.Generator) -> _Picture:
     """The mean of ever larger views of the picture's middle."""
     largest = (1.06, 1.11, 1.16, 1.22, 1.3)[level]
     image = _to_image(picture)
@@ -129,35 +129,35 @@ def _zoom_blur(picture: Picture, level: int, rng: np.random.Generator) -> Pictur
     return total / (255 * len(zooms))
 
 
-def _brightness(picture: Picture, level: int, rng: np.random.Generator) -> Picture:
+def _brightness(picture: _Picture, level: int, rng: np.random.Generator) -> _Picture:
     return picture + (0.1, 0.2, 0.3, 0.4, 0.5)[level]
 
 
-def _contrast(picture: Picture, level: int, rng: np.random.Generator) -> Picture:
+def _contrast(picture: _Picture, level: int, rng: np.random.Generator) -> _Picture:
     mean = picture.mean(axis=(0, 1))
     return np.asarray(mean + (0.4, 0.3, 0.2, 0.1, 0.05)[level] * (picture - mean))
 
 
-def _saturate(picture: Picture, level: int, rng: np.random.Generator) -> Picture:
+def _saturate(picture: _Picture, level: int, rng: np.random.Generator) -> _Picture:
     """Colours stronger by a factor; grey pictures stay as they are."""
     grey = picture @ np.array([[0.299], [0.587], [0.114]])
     return np.asarray(grey + (1.5, 2.0, 3.0, 5.0, 10.0)[level] * (picture - grey))
 
 
-def _pixelate(picture: Picture, level: int, rng: np.random.Generator) -> Picture:
+def _pixelate(picture: _Picture, level: int, rng: np.random.Generator) -> _Picture:
     image, share = _to_image(picture), (0.6, 0.5, 0.4, 0.3, 0.25)[level]
     small = (max(1, int(image.width * share)), max(1, int(image.height * share)))
     return np.asarray(image.resize(small, Image.Resampling.BOX).resize(image.size, Image.Resampling.NEAREST)) / 255
 
 
-def _jpeg_compression(picture: Picture, level: int, rng: np.random.Generator) -> Picture:
+def _jpeg_compression(picture: _Picture, level: int, rng: np.random.Generator) -> _Picture:
     buffer = io.BytesIO()
     _to_image(picture).save(buffer, "JPEG", quality=(25, 18, 15, 10, 7)[level])
     with Image.open(buffer) as image:
         return np.asarray(image.convert("RGB")) / 255
 
 
-def _elastic_transform(picture: Picture, level: int, rng: np.random.Generator) -> Picture:
+def _elastic_transform(picture: _Picture, level: int, rng: np.random.Generator) -> _Picture:
     """Pixels move along a smooth random field (Simard et al. 2003); given is the longest way, as a share of the side."""
     side, longest = _side(picture), (0.01, 0.02, 0.03, 0.045, 0.06)[level]
     noise = rng.uniform(-1, 1, (2, *picture.shape[:2]))
@@ -168,22 +168,22 @@ def _elastic_transform(picture: Picture, level: int, rng: np.random.Generator) -
     return np.stack(channels, axis=-1)
 
 
-def _convolve(picture: Picture, kernel: NDArray[np.float64]) -> Picture:
+def _convolve(picture: _Picture, kernel: NDArray[np.float64]) -> _Picture:
     """Return `picture` with every point spread as `kernel` (of odd sides) says; beyond the edge the picture is reflected."""
     reach_y, reach_x = kernel.shape[0] // 2, kernel.shape[1] // 2
     padded = np.pad(picture, ((reach_y, reach_y), (reach_x, reach_x), (0, 0)), mode="symmetric")
     return np.asarray(signal.fftconvolve(padded, (kernel / kernel.sum())[..., None], mode="valid", axes=(0, 1)))
 
 
-def _side(picture: Picture) -> int:
+def _side(picture: _Picture) -> int:
     return int(min(picture.shape[:2]))
 
 
-def _to_image(picture: Picture) -> Image.Image:
+def _to_image(picture: _Picture) -> Image.Image:
     return Image.fromarray(np.rint(picture * 255).astype(np.uint8))
 
 
-CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
+CORRUPTIONS: Mapping[str, _Corruption] = MappingProxyType(
     {
         "gaussian_noise": _gaussian_noise,
         "shot_noise": _shot_noise,

@@ -19,10 +19,10 @@ from contract.preprocessing import Preprocessing
 from tuning.data.labelled import Split, TaskData
 from tuning.errors import BadData
 
-Pictures = NDArray[np.uint8]  # (n, 8, 8), grey
-Numbers = NDArray[np.int64]  # (n,)
-Change = Callable[[Pictures, np.random.Generator], Pictures]
-Labelling = Callable[[Numbers, Numbers], Numbers]  # (digits, quarter turns) to targets
+_Pictures = NDArray[np.uint8]  # (n, 8, 8), grey
+_Numbers = NDArray[np.int64]  # (n,)
+_Change = Callable[[_Pictures, np.random.Generator], _Pictures]
+_Labelling = Callable[[_Numbers, _Numbers], _Numbers]  # (digits, quarter turns) to targets
 
 _SOURCE = 897
 _TRAIN = 400
@@ -33,7 +33,7 @@ _DIGIT_LABELS = tuple(str(digit) for digit in range(10))
 
 
 @dataclass(frozen=True)
-class DigitTask:
+class _DigitTask:
     """A task on the digits.
 
     labels: class names. change: what happens to the pictures. label: targets from digits and quarter turns.
@@ -41,71 +41,71 @@ class DigitTask:
     """
 
     labels: tuple[str, ...]
-    change: Change
-    label: Labelling
+    change: _Change
+    label: _Labelling
     turned: bool = False
     source: bool = False
 
 
 @dataclass(frozen=True)
-class DigitParts:
+class _DigitParts:
     """Which images (indices into the 1,797) pretrain the source task, train tasks, and test."""
 
-    source: Numbers
-    train: Numbers
-    test: Numbers
+    source: _Numbers
+    train: _Numbers
+    test: _Numbers
 
 
-def _unchanged(pictures: Pictures, rng: np.random.Generator) -> Pictures:
+def _unchanged(pictures: _Pictures, rng: np.random.Generator) -> _Pictures:
     return pictures
 
 
-def _inverted(pictures: Pictures, rng: np.random.Generator) -> Pictures:
+def _inverted(pictures: _Pictures, rng: np.random.Generator) -> _Pictures:
     return 255 - pictures
 
 
-def _noisy(pictures: Pictures, rng: np.random.Generator) -> Pictures:
+def _noisy(pictures: _Pictures, rng: np.random.Generator) -> _Pictures:
     noise = rng.normal(0.0, _NOISE_STD, pictures.shape)
     return np.clip(np.rint(pictures + noise), 0, 255).astype(np.uint8)
 
 
-def _rotated(pictures: Pictures, rng: np.random.Generator) -> Pictures:
+def _rotated(pictures: _Pictures, rng: np.random.Generator) -> _Pictures:
     return np.rot90(pictures, 1, axes=(1, 2))
 
 
-def _digit(digits: Numbers, turns: Numbers) -> Numbers:
+def _digit(digits: _Numbers, turns: _Numbers) -> _Numbers:
     return digits
 
 
-def _parity(digits: Numbers, turns: Numbers) -> Numbers:
+def _parity(digits: _Numbers, turns: _Numbers) -> _Numbers:
     return digits % 2
 
 
-def _size_class(digits: Numbers, turns: Numbers) -> Numbers:
+def _size_class(digits: _Numbers, turns: _Numbers) -> _Numbers:
     return (digits >= 5).astype(np.int64)
 
 
-def _angle(digits: Numbers, turns: Numbers) -> Numbers:
+def _angle(digits: _Numbers, turns: _Numbers) -> _Numbers:
     return turns
 
 
-DIGIT_TASKS: Mapping[str, DigitTask] = MappingProxyType(
+DIGIT_TASKS: Mapping[str, _DigitTask] = MappingProxyType(
     {
-        "digits": DigitTask(_DIGIT_LABELS, _unchanged, _digit, source=True),
-        "inverted": DigitTask(_DIGIT_LABELS, _inverted, _digit),
-        "noisy": DigitTask(_DIGIT_LABELS, _noisy, _digit),
-        "rotated": DigitTask(_DIGIT_LABELS, _rotated, _digit),
-        "parity": DigitTask(("even", "odd"), _unchanged, _parity),
-        "size-class": DigitTask(("0-4", "5-9"), _unchanged, _size_class),
-        "angle": DigitTask(("0", "90", "180", "270"), _unchanged, _angle, turned=True),
+        "digits": _DigitTask(_DIGIT_LABELS, _unchanged, _digit, source=True),
+        "inverted": _DigitTask(_DIGIT_LABELS, _inverted, _digit),
+        "noisy": _DigitTask(_DIGIT_LABELS, _noisy, _digit),
+        "rotated": _DigitTask(_DIGIT_LABELS, _rotated, _digit),
+        "parity": _DigitTask(("even", "odd"), _unchanged, _parity),
+        "size-class": _DigitTask(("0-4", "5-9"), _unchanged, _size_class),
+        "angle": _DigitTask(("0", "90", "180", "270"), _unchanged, _angle, turned=True),
     }
 )
 
 
-def digit_parts(seed: int = 0) -> DigitParts:
+def digit_parts(seed: int = 0) -> _DigitParts:
     """Return the fixed partition of the images for `seed`: three sets without a common image."""
     order = np.random.default_rng(seed).permutation(_SOURCE + _TRAIN + _TEST).astype(np.int64)
-    return DigitParts(order[:_SOURCE], order[_SOURCE : _SOURCE + _TRAIN], order[_SOURCE + _TRAIN :])
+    return _DigitParts(order[:_SOURCE], order[_SOURCE : _SOURCE + _TRAIN], order[_SOURCE + _TRAIN :])
 
 
 def digit_task(name: str, preprocessing: Preprocessing, seed: int = 0) -> TaskData:
@@ -126,13 +126,15 @@ def digit_task(name: str, preprocessing: Preprocessing, seed: int = 0) -> TaskDa
     return TaskData(name, task.labels, train, test)
 
 
-def _load() -> tuple[Pictures, Numbers]:
+def _load() -> tuple[_Pictures, _Numbers]:
     """Return all pictures in 0..255, and what digit they show."""
     bunch = load_digits()
     return np.rint(bunch.images * (255 / 16)).astype(np.uint8), bunch.target.astype(np.int64)
 
 
-def _make(task: DigitTask, pictures: Pictures, digits: Numbers, preprocessing: Preprocessing, rng: np.random.Generator) -> Split:
+def _make(
+    task: _DigitTask, pictures: _Pictures, digits: _Numbers, preprocessing: Preprocessing, rng: np.random.Generator
+) -> Split:
     turns = rng.integers(0, 4, len(digits)) if task.turned else np.zeros(len(digits), dtype=np.int64)
     turned = np.stack([np.rot90(picture, turn) for picture, turn in zip(pictures, turns, strict=True)])
     changed = task.change(turned, rng)

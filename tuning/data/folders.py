@@ -35,7 +35,7 @@ _ALSO = frozenset({".mpo"})  # Pillow opens it, but knows its suffix for writing
 
 
 @dataclass(frozen=True)
-class Contents:
+class FolderContents:
     """images, folders: paths relative to the folder, sorted; neither hidden ones nor what is in them. left_out: the other files."""
 
     images: tuple[PurePath, ...]
@@ -50,7 +50,7 @@ def image_suffixes() -> frozenset[str]:
     return _ALSO | {suffix for suffix, form in known.items() if form in Image.OPEN and form not in _NO_PICTURES}
 
 
-def scan(folder: Path) -> Contents:
+def scan(folder: Path) -> FolderContents:
     """Return what is in `folder`, folders inside and linked ones included. Files that are no images by their names are left out."""
     walk = _Walk(folder)
     walk.enter(PurePath())
@@ -76,13 +76,13 @@ class _Walk:
         for entry in entries:
             self._take(entry, place / entry.name)
 
-    def contents(self) -> Contents:
+    def contents(self) -> FolderContents:
         """Return what was found."""
         left_out = dict(self._left_out)
         if self._others:
             kinds = ", ".join(sorted({file.suffix.lower() or "no suffix" for file in self._others})[:5])
             left_out[f"as of no kind of picture that can be read here ({kinds})"] = [file.as_posix() for file in self._others]
-        return Contents(
+        return FolderContents(
             tuple(sorted(self._images)),
             tuple(sorted(self._folders)),
             {reason: tuple(names) for reason, names in left_out.items()},

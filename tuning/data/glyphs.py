@@ -23,8 +23,8 @@ from tuning.data.labelled import Split, TaskData
 from tuning.data.typefaces import LETTERS, Typeface, find_typefaces
 from tuning.errors import BadData
 
-Pictures = NDArray[np.uint8]  # (n, 64, 64, 3)
-Numbers = NDArray[np.int64]  # (n,)
+_Pictures = NDArray[np.uint8]  # (n, 64, 64, 3)
+_Numbers = NDArray[np.int64]  # (n,)
 
 _SOURCE, _TRAIN, _TEST = 2000, 600, 600
 _SIDE = 64
@@ -39,17 +39,17 @@ _FEWEST_FONTS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Deal:
+class _Deal:
     """What is drawn in each of n pictures.
 
     letter, font, angle, colour: classes. em: pixels. turn: degrees. shift: (n, 2), pixels. ink, paper: (n, 3), RGB in [0, 1].
     """
 
-    letter: Numbers
-    font: Numbers
-    angle: Numbers
-    colour: Numbers
-    em: Numbers
+    letter: _Numbers
+    font: _Numbers
+    angle: _Numbers
+    colour: _Numbers
+    em: _Numbers
     turn: NDArray[np.float64]
     shift: NDArray[np.float64]
     ink: NDArray[np.float64]
@@ -57,7 +57,7 @@ class Deal:
 
 
 @dataclass(frozen=True)
-class GlyphTask:
+class _GlyphTask:
     """A task on the letters.
 
     asks: which of a deal's classes are the targets. change: what happens to the finished pictures, with a seed.
@@ -65,36 +65,36 @@ class GlyphTask:
     """
 
     asks: str
-    change: Callable[[Pictures, int], Pictures]
+    change: Callable[[_Pictures, int], _Pictures]
     source: bool = False
 
 
-def _unchanged(pictures: Pictures, seed: int) -> Pictures:
+def _unchanged(pictures: _Pictures, seed: int) -> _Pictures:
     return pictures
 
 
-def _inverted(pictures: Pictures, seed: int) -> Pictures:
+def _inverted(pictures: _Pictures, seed: int) -> _Pictures:
     return 255 - pictures
 
 
-def _noisy(pictures: Pictures, seed: int) -> Pictures:
+def _noisy(pictures: _Pictures, seed: int) -> _Pictures:
     return corrupt(pictures, "gaussian_noise", 4, seed)
 
 
-def _blurred(pictures: Pictures, seed: int) -> Pictures:
+def _blurred(pictures: _Pictures, seed: int) -> _Pictures:
     return corrupt(pictures, "gaussian_blur", 4, seed)
 
 
-GLYPH_TASKS: Mapping[str, GlyphTask] = MappingProxyType(
+GLYPH_TASKS: Mapping[str, _GlyphTask] = MappingProxyType(
     {
-        "letters": GlyphTask("letter", _unchanged, source=True),
-        "letter": GlyphTask("letter", _unchanged),
-        "font": GlyphTask("font", _unchanged),
-        "angle": GlyphTask("angle", _unchanged),
-        "colour": GlyphTask("colour", _unchanged),
-        "inverted": GlyphTask("letter", _inverted),
-        "noisy": GlyphTask("letter", _noisy),
-        "blurred": GlyphTask("letter", _blurred),
+        "letters": _GlyphTask("letter", _unchanged, source=True),
+        "letter": _GlyphTask("letter", _unchanged),
+        "font": _GlyphTask("font", _unchanged),
+        "angle": _GlyphTask("angle", _unchanged),
+        "colour": _GlyphTask("colour", _unchanged),
+        "inverted": _GlyphTask("letter", _inverted),
+        "noisy": _GlyphTask("letter", _noisy),
+        "blurred": _GlyphTask("letter", _blurred),
     }
 )
 
@@ -116,7 +116,7 @@ def glyph_task(name: str, preprocessing: Preprocessing, seed: int = 0, typefaces
     return TaskData(f"{name} ({len(fonts)} fonts {shapes})", _labels(task.asks, fonts), train, test)
 
 
-def draw_deal(count: int, fonts: int, seed: int, part: int) -> Deal:
+def draw_deal(count: int, fonts: int, seed: int, part: int) -> _Deal:
     """Return what `count` pictures of part 0 (source), 1 (training) or 2 (test) show; each class equally often, give or take one."""
     rng = np.random.default_rng((seed, part))
     letter, font, angle, colour = (
@@ -124,7 +124,7 @@ def draw_deal(count: int, fonts: int, seed: int, part: int) -> Deal:
         for classes in (len(LETTERS), fonts, len(_ANGLES), len(_COLOURS))
     )
     hue = colour / len(_COLOURS) + rng.uniform(-_HUE_SPREAD, _HUE_SPREAD, count)
-    return Deal(
+    return _Deal(
         letter,
         font,
         angle,
@@ -137,7 +137,7 @@ def draw_deal(count: int, fonts: int, seed: int, part: int) -> Deal:
     )
 
 
-def draw_pictures(deal: Deal, fonts: Sequence[Typeface]) -> Pictures:
+def draw_pictures(deal: _Deal, fonts: Sequence[Typeface]) -> _Pictures:
     """Return the pictures of `deal`."""
     drawn: dict[tuple[int, int, int], Image.Image] = {}
     pictures = np.empty((len(deal.letter), _SIDE, _SIDE, 3), dtype=np.uint8)
@@ -152,7 +152,7 @@ def draw_pictures(deal: Deal, fonts: Sequence[Typeface]) -> Pictures:
     return pictures
 
 
-def _make(task: GlyphTask, fonts: Sequence[Typeface], preprocessing: Preprocessing, count: int, seed: int, part: int) -> Split:
+def _make(task: _GlyphTask, fonts: Sequence[Typeface], preprocessing: Preprocessing, count: int, seed: int, part: int) -> Split:
     deal = draw_deal(count, len(fonts), seed, part)
     pictures = task.change(draw_pictures(deal, fonts), 3 * seed + part)  # no two parts get the same noise
     images = np.stack([preprocessing(Image.fromarray(picture)) for picture in pictures])

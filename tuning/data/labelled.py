@@ -16,7 +16,7 @@ from PIL import Image
 
 from contract.preprocessing import Preprocessing
 from tuning.data.decode import Item, decode, require_memory
-from tuning.data.folders import Contents, scan
+from tuning.data.folders import FolderContents, scan
 from tuning.data.folds import draw_rows
 from tuning.data.left_out import LeftOut, sentences, together
 from tuning.data.splits import find_layout
@@ -195,7 +195,7 @@ def folder_task(
     return replace(data, remarks=(layout.sentence, *data.remarks))
 
 
-def _list_classes(contents: Contents, path: Path, part: PurePath) -> _Listing:
+def _list_classes(contents: FolderContents, path: Path, part: PurePath) -> _Listing:
     depth, folder = len(part.parts), path / part
     classes = tuple(place.name for place in contents.folders if place.parent == part)
     if len(classes) < 2:
@@ -211,7 +211,7 @@ def _list_classes(contents: Contents, path: Path, part: PurePath) -> _Listing:
     return _Listing(folder, classes, tuple(map(tuple, files.values())))
 
 
-def _outside(contents: Contents, listings: Sequence[_Listing]) -> LeftOut:
+def _outside(contents: FolderContents, listings: Sequence[_Listing]) -> LeftOut:
     """Return the images that belong to none of `listings`."""
     taken = {file for listing in listings for files in listing.files for file in files}
     found = tuple(image.as_posix() for image in contents.images if image not in taken)

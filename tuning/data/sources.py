@@ -12,7 +12,7 @@ from tuning.data.corruptions import corrupt, parse_corruption
 from tuning.data.digits import digit_task
 from tuning.data.glyphs import glyph_task
 from tuning.data.labelled import Draw, Split, TaskData, draw_task, folder_task
-from tuning.data.torchvision_sets import public_task
+from tuning.data.torchvision_sets import torchvision_task
 from tuning.data.vtab import vtab_task
 from tuning.errors import BadData, BadOptions
 from tuning.network.files import cache_folder
@@ -89,7 +89,7 @@ def _glyphs(name: str, preprocessing: Preprocessing, options: DataOptions) -> Ta
 
 def _torchvision(name: str, preprocessing: Preprocessing, options: DataOptions) -> TaskData:
     folder = options.folder or data_folder()
-    return public_task(name, preprocessing, folder, download=options.download, draw=_draw(options))
+    return torchvision_task(name, preprocessing, folder, download=options.download, draw=_draw(options))
 
 
 def _vtab(folder: str, preprocessing: Preprocessing, options: DataOptions) -> TaskData:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
 
-from tuning.data.folders import Contents
+from tuning.data.folders import FolderContents
 from tuning.errors import BadData
 
-Role = Literal["train", "validation", "test"]
+_Role = Literal["train", "validation", "test"]
 
-_ROLES: Mapping[Role, frozenset[str]] = {
+_ROLES: Mapping[_Role, frozenset[str]] = {
     "train": frozenset({"train", "training", "trn", "trainset", "trainingset"}),
     "validation": frozenset({"val", "valid", "validation", "validate", "valset", "validationset", "dev", "devset"}),
     "test": frozenset({"test", "testing", "tst", "testset", "testingset", "eval", "evaluation", "holdout"}),
@@ -23,7 +23,7 @@ _CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # between the words of "TestImage
 
 
 @dataclass(frozen=True)
-class Layout:
+class SplitLayout:
     """The folders of the splits, relative to the data's; validation, test: None when there is none. sentence: what was assumed."""
 
     train: PurePath
@@ -37,7 +37,7 @@ class _Folder:
     """role: which split it is by its name. flat: whether it holds images itself. classes: names of folders in it that hold images."""
 
     name: str
-    role: Role | None
+    role: _Role | None
     flat: bool
     classes: frozenset[str]
 
@@ -47,14 +47,14 @@ class _Folder:
         return bool(self.classes) and not self.flat
 
 
-def role_of(name: str) -> Role | None:
+def role_of(name: str) -> _Role | None:
     """Return which split a folder is by its name: Training, seg_train, TestImages, val2017; None for names that say none, or several."""
     words = re.findall("[a-z]+", _CAPITAL.sub(" ", name).lower())
-    roles: list[Role] = [role for role, names in _ROLES.items() if not names.isdisjoint(words)]
+    roles: list[_Role] = [role for role, names in _ROLES.items() if not names.isdisjoint(words)]
     return roles[0] if len(roles) == 1 else None
 
 
-def find_layout(contents: Contents, where: Path) -> Layout:
+def find_layout(contents: FolderContents, where: Path) -> SplitLayout:
     """Return which folders are the splits. Raises BadData, with a way out, where folders could be splits or classes."""
     folders = _folders(contents)
     named = [folder for folder in folders if folder.role]
@@ -62,7 +62,7 @@ def find_layout(contents: Contents, where: Path) -> Layout:
     splits = [folder for folder in named if folder.like_a_split]
     if not named or (others and not splits):
         _check_classes(folders, where)
-        return Layout(
+        return SplitLayout(
             PurePath(), None, None, "There is no test split: a part of every class is held out for it, chosen by the seed."
         )
     if not splits:
@@ -84,8 +84,8 @@ def find_layout(contents: Contents, where: Path) -> Layout:
     return _layout(splits, where, [folder for folder in (*named, *others) if folder not in splits])
 
 
-def _layout(splits: Sequence[_Folder], where: Path, others: Sequence[_Folder]) -> Layout:
-    by_role: dict[Role, _Folder] = {}
+def _layout(splits: Sequence[_Folder], where: Path, others: Sequence[_Folder]) -> SplitLayout:
+    by_role: dict[_Role, _Folder] = {}
     for folder in splits:
         if folder.role is not None and by_role.setdefault(folder.role, folder) is not folder:
             raise BadData(
@@ -97,7 +97,7 @@ def _layout(splits: Sequence[_Folder], where: Path, others: Sequence[_Folder]) -
     sentence = " ".join([_assumed(train, validation, test), *([f"{_names(others)}: left out."] if others else [])])
     if test is None:
         validation, test = None, validation
-    return Layout(PurePath(train.name), _path(validation), _path(test), sentence)
+    return SplitLayout(PurePath(train.name), _path(validation), _path(test), sentence)
 
 
 def _assumed(train: _Folder, validation: _Folder | None, test: _Folder | None) -> str:
@@ -133,7 +133,7 @@ def _alike(splits: Sequence[_Folder]) -> bool:
     return train is not None and len(splits) > 1 and all(folder.classes <= train.classes for folder in splits)
 
 
-def _folders(contents: Contents) -> list[_Folder]:
+def _folders(contents: FolderContents) -> list[_Folder]:
     top = [path.name for path in contents.folders if len(path.parts) == 1]
     flat = {path.parts[0] for path in contents.images if len(path.parts) == 2}
     classes: dict[str, set[str]] = {name: set() for name in top}

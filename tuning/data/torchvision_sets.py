@@ -41,15 +41,15 @@ def _numbers(count: int) -> tuple[str, ...]:
     return tuple(str(number) for number in range(count))
 
 
-Arguments = Mapping[str, Any]
+_Arguments = Mapping[str, Any]
 
-_TRAIN: Arguments = {"train": True}
-_NOT_TRAIN: Arguments = {"train": False}
-_VAL: Arguments = {"split": "val"}
+_TRAIN: _Arguments = {"train": True}
+_NOT_TRAIN: _Arguments = {"train": False}
+_VAL: _Arguments = {"split": "val"}
 
 
 @dataclass(frozen=True)
-class PublicSet:
+class TorchvisionSet:
     """How torchvision reads a data set.
 
     reader: the class, called with the folder, `download` and a split's arguments.
@@ -58,90 +58,92 @@ class PublicSet:
     """
 
     reader: Callable[..., Any]
-    train: Arguments = field(default_factory=lambda: {"split": "train"})
-    test: Arguments | None = field(default_factory=lambda: {"split": "test"})
-    validation: Arguments | None = None
+    train: _Arguments = field(default_factory=lambda: {"split": "train"})
+    test: _Arguments | None = field(default_factory=lambda: {"split": "test"})
+    validation: _Arguments | None = None
     labels: tuple[str, ...] = ()
 
 
-PUBLIC_SETS: Mapping[str, PublicSet] = MappingProxyType(
+TORCHVISION_SETS: Mapping[str, TorchvisionSet] = MappingProxyType(
     {
-        "CIFAR10": PublicSet(datasets.CIFAR10, _TRAIN, _NOT_TRAIN),
-        "CIFAR100": PublicSet(datasets.CIFAR100, _TRAIN, _NOT_TRAIN),
-        "Caltech101": PublicSet(datasets.Caltech101, {}, None),
-        "Country211": PublicSet(datasets.Country211, validation={"split": "valid"}),
-        "DTD": PublicSet(datasets.DTD, validation=_VAL),
-        "EuroSAT": PublicSet(datasets.EuroSAT, {}, None),
-        "FGVCAircraft": PublicSet(datasets.FGVCAircraft, validation=_VAL),
-        "FashionMNIST": PublicSet(datasets.FashionMNIST, _TRAIN, _NOT_TRAIN),
-        "Flowers102": PublicSet(datasets.Flowers102, validation=_VAL),
-        "Food101": PublicSet(datasets.Food101),
-        "GTSRB": PublicSet(datasets.GTSRB, labels=_numbers(43)),
-        "Imagenette": PublicSet(datasets.Imagenette, test=_VAL),
-        "KMNIST": PublicSet(datasets.KMNIST, _TRAIN, _NOT_TRAIN),
-        "MNIST": PublicSet(datasets.MNIST, _TRAIN, _NOT_TRAIN),
-        "OxfordIIITPet": PublicSet(datasets.OxfordIIITPet, train={"split": "trainval"}),
-        "RenderedSST2": PublicSet(datasets.RenderedSST2, validation=_VAL),
-        "STL10": PublicSet(datasets.STL10),
-        "SUN397": PublicSet(datasets.SUN397, {}, None),
-        "SVHN": PublicSet(datasets.SVHN, labels=_numbers(10)),
-        "StanfordCars": PublicSet(datasets.StanfordCars),
-        "USPS": PublicSet(datasets.USPS, _TRAIN, _NOT_TRAIN, labels=_numbers(10)),
+        "CIFAR10": TorchvisionSet(datasets.CIFAR10, _TRAIN, _NOT_TRAIN),
+        "CIFAR100": TorchvisionSet(datasets.CIFAR100, _TRAIN, _NOT_TRAIN),
+        "Caltech101": TorchvisionSet(datasets.Caltech101, {}, None),
+        "Country211": TorchvisionSet(datasets.Country211, validation={"split": "valid"}),
+        "DTD": TorchvisionSet(datasets.DTD, validation=_VAL),
+        "EuroSAT": TorchvisionSet(datasets.EuroSAT, {}, None),
+        "FGVCAircraft": TorchvisionSet(datasets.FGVCAircraft, validation=_VAL),
+        "FashionMNIST": TorchvisionSet(datasets.FashionMNIST, _TRAIN, _NOT_TRAIN),
+        "Flowers102": TorchvisionSet(datasets.Flowers102, validation=_VAL),
+        "Food101": TorchvisionSet(datasets.Food101),
+        "GTSRB": TorchvisionSet(datasets.GTSRB, labels=_numbers(43)),
+        "Imagenette": TorchvisionSet(datasets.Imagenette, test=_VAL),
+        "KMNIST": TorchvisionSet(datasets.KMNIST, _TRAIN, _NOT_TRAIN),
+        "MNIST": TorchvisionSet(datasets.MNIST, _TRAIN, _NOT_TRAIN),
+        "OxfordIIITPet": TorchvisionSet(datasets.OxfordIIITPet, train={"split": "trainval"}),
+        "RenderedSST2": TorchvisionSet(datasets.RenderedSST2, validation=_VAL),
+        "STL10": TorchvisionSet(datasets.STL10),
+        "SUN397": TorchvisionSet(datasets.SUN397, {}, None),
+        "SVHN": TorchvisionSet(datasets.SVHN, labels=_numbers(10)),
+        "StanfordCars": TorchvisionSet(datasets.StanfordCars),
+        "USPS": TorchvisionSet(datasets.USPS, _TRAIN, _NOT_TRAIN, labels=_numbers(10)),
     }
 )
 
 
-def find_public(name: str) -> str:
+def find_torchvision_set(name: str) -> str:
     """Return the key of PUBLIC_SETS that is meant: capitals, dashes and underscores do not matter. Raises BadData."""
-    plain = {key.lower(): key for key in PUBLIC_SETS}
+    plain = {key.lower(): key for key in TORCHVISION_SETS}
     key = plain.get(name.lower().replace("-", "").replace("_", ""))
     if key is None:
-        raise BadData(f"Unknown torchvision data set {name!r}; known are: {', '.join(PUBLIC_SETS)}.")
+        raise BadData(f"Unknown torchvision data set {name!r}; known are: {', '.join(TORCHVISION_SETS)}.")
     return key
 
 
-def public_task(
+def torchvision_task(
     name: str, preprocessing: Preprocessing, folder: Path, *, download: bool = False, draw: Draw | None = None
 ) -> TaskData:
     """Return the set `name` of PUBLIC_SETS out of `folder`, where torchvision keeps it, fetched first with `download`."""
-    key = find_public(name)
-    return read_public(key, PUBLIC_SETS[key], preprocessing, folder, download, draw or Draw())
+    key = find_torchvision_set(name)
+    return read_torchvision_set(key, TORCHVISION_SETS[key], preprocessing, folder, download, draw or Draw())
 
 
-def read_public(name: str, public: PublicSet, preprocessing: Preprocessing, folder: Path, download: bool, draw: Draw) -> TaskData:
-    """Return the data of `public`; its own validation split, where it has one, is behind the training images.
+def read_torchvision_set(
+    name: str, known: TorchvisionSet, preprocessing: Preprocessing, folder: Path, download: bool, draw: Draw
+) -> TaskData:
+    """Return the data of `known`; its own validation split, where it has one, is behind the training images.
 
     Raises BadData: not there, not fetched, damaged, or splits whose classes differ. Unreadable images are skipped and named.
     """
-    train, labels = _list_split(name, public, "train", folder, download)
+    train, labels = _list_split(name, known, "train", folder, download)
     validation: list[Item] = []
-    if public.test is None:
+    if known.test is None:
         train.sort(key=lambda item: item.name)  # SUN397 comes in the order of the file system
         train, test = _hold_out(train, draw.seed)
     else:
-        test, test_labels = _list_split(name, public, "test", folder, download)
+        test, test_labels = _list_split(name, known, "test", folder, download)
         _require_equal(name, labels, test_labels)
-    if public.validation is not None:
-        validation, validation_labels = _list_split(name, public, "validation", folder, download)
+    if known.validation is not None:
+        validation, validation_labels = _list_split(name, known, "validation", folder, download)
         _require_equal(name, labels, validation_labels)
     data = read_task(name, labels, train, test, preprocessing, draw, validation)
     require_all_classes(data, f"{name} in {folder}")
     return data
 
 
-def _list_split(name: str, public: PublicSet, part: str, folder: Path, download: bool) -> tuple[list[Item], tuple[str, ...]]:
+def _list_split(name: str, known: TorchvisionSet, part: str, folder: Path, download: bool) -> tuple[list[Item], tuple[str, ...]]:
     """Return (the images of a part, the names of the classes). part: "train", "test" or "validation"."""
-    arguments: Arguments = getattr(public, part)
+    arguments: _Arguments = getattr(known, part)
     try:
         if download:
             folder.mkdir(parents=True, exist_ok=True)
-        dataset = public.reader(str(folder), download=download, **arguments)
+        dataset = known.reader(str(folder), download=download, **arguments)
         targets = _targets(dataset)
     except _FOREIGN as error:
         raise BadData(_explain(name, folder, download, error)) from error
     names = _file_names(dataset, folder) or [f"{part} image {row}" for row in range(len(targets))]
     items = [Item(names[row], int(target), partial(_open, dataset, row)) for row, target in enumerate(targets)]
-    return items, public.labels or _class_names(dataset, targets)
+    return items, known.labels or _class_names(dataset, targets)
 
 
 def _explain(name: str, folder: Path, download: bool, error: BaseException) -> str:

@@ -14,7 +14,7 @@ from PIL import ImageFont
 from contract.user_folders import home_folder
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-MOST_TYPEFACES = 6
+_MOST_TYPEFACES = 6
 
 # Matplotlib's, one file per family: all with the letters A to Z, and told apart by eye.
 _BUNDLED = ("DejaVuSans.ttf", "DejaVuSerif.ttf", "DejaVuSansMono.ttf", "STIXGeneral.ttf", "cmtt10.ttf")
@@ -47,7 +47,7 @@ def find_typefaces(folders: Sequence[Path] | None = None) -> tuple[Typeface, ...
         typeface = _probe(file)
         if typeface is not None:
             found.setdefault(typeface.family, typeface)
-        if len(found) == MOST_TYPEFACES:
+        if len(found) == _MOST_TYPEFACES:
             break
     return tuple(found.values())
 

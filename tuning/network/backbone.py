@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from contract.preprocessing import Preprocessing
 from contract.references import Reference, read_reference
@@ -221,3 +223,12 @@ def _weights_tag(library: Library, network: nn.Module) -> str:
     if library == "torchvision":
         return "DEFAULT"
     return str(getattr(network, "pretrained_cfg", {}).get("tag") or "pretrained")
+
+
+def block_macs(backbone: Backbone) -> tuple[int, dict[str, int]]:
+    """Return the multiply-accumulates of the whole network for one image, and those of each block by its path."""
+    size = backbone.spec.preprocessing
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        backbone.network(torch.zeros(1, 3, size.height, size.width))
+    counts = {name.partition(".")[2]: sum(kinds.values()) // 2 for name, kinds in counter.get_flop_counts().items()}
+    return counter.get_total_flops() // 2, {block: counts.get(block, 0) for block in backbone.blocks}

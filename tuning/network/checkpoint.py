@@ -21,7 +21,7 @@ from tuning.network.resize import resize_layers
 from tuning.network.siamese import make_siamese
 from tuning.network.weights import check_tensors
 
-TASK_FORMAT = "espalier-task/1"
+_TASK_FORMAT = "espalier-task/1"
 _FOREIGN = "not a task checkpoint (it was not written by espalier tune fit)"
 
 Provenance = Mapping[str, str | int | float | bool]
@@ -53,13 +53,13 @@ class TaskCheckpoint:
 
 def save_task(checkpoint: TaskCheckpoint, path: Path) -> None:
     """Write the checkpoint as one safetensors file, atomically. Raises CannotWrite."""
-    write_tensors(path, checkpoint.tensors, {"format": TASK_FORMAT, "task": _to_json(checkpoint)})
+    write_tensors(path, checkpoint.tensors, {"format": _TASK_FORMAT, "task": _to_json(checkpoint)})
 
 
 def load_task(path: Path) -> TaskCheckpoint:
     """Read what `save_task` wrote. Raises BadCheckpoint for a missing, truncated or foreign file."""
     metadata = read_metadata(path)
-    if metadata.get("format") != TASK_FORMAT:
+    if metadata.get("format") != _TASK_FORMAT:
         raise BadCheckpoint(path, _FOREIGN)
     with _damage_named(path):
         return _from_json(metadata.get("task", ""), read_tensors(path))
@@ -68,7 +68,7 @@ def load_task(path: Path) -> TaskCheckpoint:
 def read_spec(path: Path) -> BackboneSpec:
     """Return what the task in `path` was tuned on, by the file's header alone. Raises BadCheckpoint as `load_task` does."""
     metadata = read_metadata(path)
-    if metadata.get("format") != TASK_FORMAT:
+    if metadata.get("format") != _TASK_FORMAT:
         raise BadCheckpoint(path, _FOREIGN)
     with _damage_named(path):
         return _from_json(metadata.get("task", ""), {}).backbone
@@ -82,7 +82,7 @@ def read_kind(path: Path) -> Literal["backbone", "task"] | None:
         return None
     if form == BACKBONE_FORMAT:
         return "backbone"
-    return "task" if form == TASK_FORMAT else None
+    return "task" if form == _TASK_FORMAT else None
 
 
 def build_network(backbone: Backbone, checkpoint: TaskCheckpoint) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import nn
 
 from tuning.network.blocks import is_under
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def copy_sharing(network: nn.Module, changing: Iterable[str]) -> nn.Module:

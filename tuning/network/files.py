@@ -11,14 +11,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from contract.user_folders import cache_folder as user_cache_folder
-from tuning.errors import BadCheckpoint, CannotWrite, NoCacheFolder
+from tuning.errors import BadCheckpoint, CannotWrite, NoUserCacheFolder
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder for espalier. Raises NoCacheFolder."""
+    """Return the user's cache folder for espalier. Raises NoUserCacheFolder."""
     folder = user_cache_folder()
     if folder is None:
-        raise NoCacheFolder
+        raise NoUserCacheFolder
     return folder
 
 

@@ -4,8 +4,8 @@ The network is traced with torch.fx, whose finest grain here is a module without
 a trainable module's ancestors are traced through, so control flow inside blocks, BatchNorm's two modes and the like stay untouched.
 In the traced graph, what depends on a trainable module is the suffix; what depends on the image alone is the prefix. The values
 that pass from one to the other are the features, computed once. Where tracing fails, or the features are not one row per image,
-or prefix and suffix together do not equal the network, there are no halves and the caller runs the whole network.
-What depends on a feature's size alone (the B, N, C = x.shape of an attention) is no feature: each half works it out for itself.
+or prefix and suffix together do not equal the network, there is no split and the caller runs the whole network.
+What depends on a feature's size alone (the B, N, C = x.shape of an attention) is no feature: prefix and suffix each work it out for itself.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from tuning.network.blocks import is_under
+from tuning.network.copying import ancestors
 
 _PROBED = "network"  # attribute of the traced wrapper under which the network is
 # Sums in another order (another batch size picks another kernel) differ by about 1e-6 of the values' size.
@@ -26,8 +27,8 @@ _TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Halves:
-    """A network in two halves that share its modules.
+class SplitNetwork:
+    """A network as a frozen prefix and a suffix, which share its modules.
 
     prefix: images to features, a tuple of (n, ...). suffix: features to logits. key: what the prefix computes, in terms of the
     network's modules: splits of one network (or of copies with the same weights there) with equal keys have equal features.
@@ -61,13 +62,13 @@ class _AncestorTracer(fx.Tracer):
 
     def __init__(self, trainable: Iterable[str]) -> None:
         super().__init__()
-        self._ancestors = {ancestor for path in trainable for ancestor in _ancestors(path)}
+        self._ancestors = {ancestor for path in trainable for ancestor in ancestors(path)}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name not in self._ancestors
 
 
-def split_network(network: nn.Module, trainable: Iterable[str], images: Tensor) -> Halves | None:
+def split_network(network: nn.Module, trainable: Iterable[str], images: Tensor) -> SplitNetwork | None:
     """Return `network` (eval mode) split before the modules `trainable` (paths), or None when it cannot be split soundly.
 
     images: normalised, (n, 3, height, width) with n >= 3, to try the split on.
@@ -76,18 +77,12 @@ def split_network(network: nn.Module, trainable: Iterable[str], images: Tensor) 
     paths = tuple(f"{_PROBED}.{path}" for path in trainable)
     try:
         graph = _AncestorTracer(paths).trace(wrapper)
-        halves = _split_graph(wrapper, graph, _find_parts(graph, paths))
-        return halves if _agrees(network, halves, images) else None
+        split = _split_graph(wrapper, graph, _find_parts(graph, paths))
+        return split if _agrees(network, split, images) else None
     except (
         Exception
     ):  # tracing runs the network's own Python on stand-ins and fails in ways of its own; the whole network is always right
         return None
-
-
-def _ancestors(path: str) -> list[str]:
-    """Return the paths of the modules that contain `path`, itself excluded."""
-    parts = path.split(".")
-    return [".".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def _find_parts(graph: fx.Graph, trainable: tuple[str, ...]) -> dict[fx.Node, _Part]:
@@ -108,8 +103,8 @@ def _find_parts(graph: fx.Graph, trainable: tuple[str, ...]) -> dict[fx.Node, _P
     return parts
 
 
-def _split_graph(wrapper: nn.Module, graph: fx.Graph, parts: dict[fx.Node, _Part]) -> Halves:
-    """Return the two halves; constants and sizes are copied into both."""
+def _split_graph(wrapper: nn.Module, graph: fx.Graph, parts: dict[fx.Node, _Part]) -> SplitNetwork:
+    """Return prefix and suffix; constants and sizes are copied into both."""
     again = _find_repeated(graph, parts)
     features = [node for node in graph.nodes if parts[node] is _Part.PREFIX and not again.isdisjoint(node.users)]
     prefix, copies = fx.Graph(), dict[fx.Node, fx.Node]()
@@ -124,11 +119,11 @@ def _split_graph(wrapper: nn.Module, graph: fx.Graph, parts: dict[fx.Node, _Part
     for node in graph.nodes:
         if parts[node] is _Part.CONSTANT or node in again:
             repeated[node] = suffix.node_copy(node, repeated.__getitem__)
-    halves = [fx.GraphModule(wrapper, half) for half in (prefix, suffix)]
-    for half in halves:
-        half.graph.eliminate_dead_code()
-        half.recompile()
-    return Halves(halves[0], halves[1], hashlib.sha256(str(halves[0].graph).encode()).hexdigest())
+    modules = [fx.GraphModule(wrapper, part) for part in (prefix, suffix)]
+    for module in modules:
+        module.graph.eliminate_dead_code()
+        module.recompile()
+    return SplitNetwork(modules[0], modules[1], hashlib.sha256(str(modules[0].graph).encode()).hexdigest())
 
 
 def _is_size(node: fx.Node) -> bool:
@@ -148,14 +143,14 @@ def _find_repeated(graph: fx.Graph, parts: dict[fx.Node, _Part]) -> Set[fx.Node]
 
 
 @torch.no_grad()
-def _agrees(network: nn.Module, halves: Halves, images: Tensor) -> bool:
-    """Return whether the halves together equal the network, and an image's features and logits do not depend on its batch."""
-    features, fewer = halves.prefix(images), halves.prefix(images[:-1])
+def _agrees(network: nn.Module, split: SplitNetwork, images: Tensor) -> bool:
+    """Return whether prefix and suffix together equal the network, and an image's features and logits do not depend on its batch."""
+    features, fewer = split.prefix(images), split.prefix(images[:-1])
     if not all(isinstance(f, Tensor) and f.ndim and f.shape[0] == len(images) for f in features):
         return False
     logits = network(images)
     pairs = [(fewer[index], f[:-1]) for index, f in enumerate(features)]
-    pairs += [(halves.suffix(*features), logits), (halves.suffix(*fewer), logits[:-1])]
+    pairs += [(split.suffix(*features), logits), (split.suffix(*fewer), logits[:-1])]
     return all(_close(found, expected) for found, expected in pairs)
 
 

@@ -1,25 +1,35 @@
-"""timm and torchvision behind one face: build a network by name, fetch its pretrained weights, say its preprocessing."""
+"""timm and torchvision behind one face: build a network by name, fetch its pretrained weights, say its preprocessing.
+
+Whether published weights can be had is asked first, in seconds; the libraries ask for a minute and say much meanwhile.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, cast
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import timm
 import torch
 import torchvision
+from huggingface_hub import constants, get_session, try_to_load_from_cache
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from contract.preprocessing import Preprocessing, resampling_of
 from tuning.errors import BackboneOptions, UnknownBackbone, UnsupportedNetwork, WeightsUnavailable
-from tuning.network.published import find_obstacle
 
 Library = Literal["timm", "torchvision"]
 
 _CLASSES_WITHOUT_HEAD = 2  # outputs of the head that a network without a classifier gets; tasks replace it anyway
+_OBSTACLE_S = 4.0  # to find a name, connect, and be answered
+_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm looks for on a hub
 
 
 def split_name(name: str) -> tuple[Library, str]:
@@ -144,3 +154,48 @@ def _triple(values: Any) -> tuple[float, float, float]:
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that decide about the result of a training, by name."""
     return {"torch": torch.__version__, "timm": timm.__version__, "torchvision": torchvision.__version__}
+
+
+def find_obstacle(library: str, name: str) -> str:
+    """Return why the published weights of a network can be neither found on this machine nor fetched, or ""."""
+    if library == "torchvision":
+        return _of_url(torchvision.models.get_model_weights(name).DEFAULT.url)
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        return ""  # which timm says without asking anybody
+    if not config.hf_hub_id:
+        return _of_url(config.url) if isinstance(config.url, str) else ""
+    if _is_cached(config.hf_hub_id, (config.hf_hub_filename, *_FILES)):
+        return ""
+    return _obstacle(constants.ENDPOINT, lambda: get_session().head(constants.ENDPOINT))
+
+
+def _is_cached(repository: str, files: Iterable[str | None]) -> bool:
+    name, _, revision = repository.partition("@")
+    return any(isinstance(try_to_load_from_cache(name, file, revision=revision or None), str) for file in files if file)
+
+
+def _of_url(url: str) -> str:
+    return "" if (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file() else _obstacle(url, lambda: _ask(url))
+
+
+def _ask(url: str) -> None:
+    with suppress(HTTPError):  # an answer: what it means is the library's to say
+        urlopen(Request(url, method="HEAD"), timeout=_OBSTACLE_S).close()
+
+
+def _obstacle(where: str, ask: Callable[[], object]) -> str:
+    """Return why `ask` fails, "" if it does not. It is not waited for longer than a few seconds, whatever holds it up."""
+    outcome = [f"no answer within {_OBSTACLE_S:g} seconds"]
+
+    def run() -> None:
+        try:
+            ask()
+            outcome[:] = [""]
+        except Exception as error:  # of whatever library asks; what matters is that there was no answer
+            outcome[:] = [str(getattr(error, "reason", error)).partition("\n")[0] or type(error).__name__]
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(_OBSTACLE_S)
+    return f"{where} cannot be reached ({outcome[0]})" if outcome[0] else ""

@@ -21,7 +21,7 @@ from tuning.pruning.channels import Cut, cut_channels
 from tuning.training.features import FeatureStore
 from tuning.training.fit import make_checkpoint
 from tuning.training.loop import FitOptions, OnEpoch
-from tuning.training.methods import Method, Phase
+from tuning.training.methods import Method, TrainingPhase
 from tuning.training.trainer import Trained, Trainer
 
 
@@ -94,9 +94,9 @@ def branch_macs(network: nn.Module, owned: tuple[str, ...], image: Tensor) -> in
 
     image: one normalised image. Those of the whole network where it cannot be split before `owned`, or nothing is named.
     """
-    halves = split_network(network, owned, image.expand(3, -1, -1, -1)) if owned else None
+    split = split_network(network, owned, image.expand(3, -1, -1, -1)) if owned else None
     with torch.no_grad():
-        module, inputs = (halves.suffix, halves.prefix(image)) if halves else (network, (image,))
+        module, inputs = (split.suffix, split.prefix(image)) if split else (network, (image,))
         with FlopCounterMode(display=False) as counter:  # it counts a multiply-add as two
             module(*inputs)
     return int(counter.get_total_flops()) // 2
@@ -105,7 +105,7 @@ def branch_macs(network: nn.Module, owned: tuple[str, ...], image: Tensor) -> in
 def _method(checkpoint: TaskCheckpoint, epochs: int) -> Method:
     """Return how the task's own weights are trained on."""
     name = f"pruned {checkpoint.provenance.get('method', 'subtuning')}"
-    phase = Phase(checkpoint.subset, epochs, everything=checkpoint.all_weights)
+    phase = TrainingPhase(checkpoint.subset, epochs, everything=checkpoint.all_weights)
     return Method(name.replace("pruned pruned", "pruned"), (phase,), siamese=checkpoint.siamese)
 
 

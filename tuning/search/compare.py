@@ -19,7 +19,7 @@ from tuning.data.labelled import TaskData
 from tuning.errors import BadOptions
 from tuning.network.backbone import Backbone
 from tuning.network.blocks import find_blocks
-from tuning.search.evaluate import Evaluator, Job
+from tuning.search.evaluate import Evaluator, TrainingJob
 from tuning.search.ledger import Ledger, Trial, open_ledger
 from tuning.search.search import make_header
 from tuning.training.features import FeatureStore
@@ -111,7 +111,7 @@ def _compete(
             candidates, _folds_of(trainer.data, rows, comparison.folds, seed), seed, lambda method, accuracy: accuracy
         )
         chosen = max((m for m in candidates if scores[m].complete), key=lambda method: scores[method].mean)
-    (trial,) = evaluator.run([Job(chosen, rows, None, None, seed)])
+    (trial,) = evaluator.run([TrainingJob(chosen, rows, None, None, seed)])
     return trial
 
 

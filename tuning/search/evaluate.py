@@ -15,7 +15,7 @@ from tuning.errors import NonFiniteLoss, TuningError
 from tuning.search.ledger import Ledger, Trial
 from tuning.search.score import Score
 from tuning.search.workers import Cancelled, find_workers, run_all
-from tuning.training.dry_run import Rehearsal, rehearse
+from tuning.training.dry_run import DryRun, dry_run
 from tuning.training.loop import OnEpoch
 from tuning.training.methods import Method
 from tuning.training.trainer import Prepared, Trainer
@@ -24,14 +24,14 @@ from tuning.training.trainer import Prepared, Trainer
 class TrialDiverged(TuningError):
     """A training of a search diverged."""
 
-    def __init__(self, job: Job, error: NonFiniteLoss, kept: int) -> None:
+    def __init__(self, job: TrainingJob, error: NonFiniteLoss, kept: int) -> None:
         where = ", ".join(job.method.paths) or job.method.name
         fold = "" if job.fold is None else f", fold {job.fold + 1}"
         super().__init__(f"Tuning {where}{fold}: {error} The ledger keeps the {kept} trainings that were done.")
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class TrainingJob:
     """A training. rows: of the training images. scored_on: further such rows, None: the test images. fold: its number, if it is one's."""
 
     method: Method
@@ -50,7 +50,7 @@ class Evaluator:
         self._workers = workers or find_workers(trainer.compute.device)
         self._on_epoch = on_epoch or (lambda done, total: None)
         self._prepared: dict[tuple[Method, int], Prepared] = {}  # by method without learning rates, and seed; of one evaluation
-        self._rehearsals: dict[Method, Rehearsal] = {}  # by method without learning rates
+        self._dry_runs: dict[Method, DryRun] = {}  # by method without learning rates
         self._order = {block: index for index, block in enumerate(trainer.backbone.blocks)}
 
     def cross_validate(self, methods: Iterable[Method], folds: Sequence[Fold], seed: int) -> dict[Method, Score]:
@@ -80,32 +80,32 @@ class Evaluator:
             self.run([_job(method, folds, fold, seed) for method in hopeful])
         return self._scores(ordered, folds, seed)
 
-    def run(self, jobs: Sequence[Job]) -> list[Trial]:
+    def run(self, jobs: Sequence[TrainingJob]) -> list[Trial]:
         """Return the outcome of each job; those that the ledger lacks are done now."""
         missing = [job for job in jobs if self._find(job) is None]
         if missing:
             self._do(missing)
         return [trial for trial in map(self._find, jobs) if trial is not None]
 
-    def _do(self, jobs: Sequence[Job]) -> None:
+    def _do(self, jobs: Sequence[TrainingJob]) -> None:
         # Tracing is for one thread alone, so everything is prepared before the threads start.
-        random = [self._rehearse(job).random for job in jobs]
+        random = [self._dry_run(job).random for job in jobs]
         progress = _Progress(self._on_epoch, sum(job.method.epochs for job in jobs))
 
-        def train(job: Job) -> Trial:
+        def train(job: TrainingJob) -> Trial:
             return self._train(job, progress)
 
         run_all(jobs, train, self.ledger.add, 1 if any(random) else self._workers, progress.stop)
 
-    def _rehearse(self, job: Job) -> Rehearsal:
+    def _dry_run(self, job: TrainingJob) -> DryRun:
         same = _without_rates(job.method)
         if (same, job.seed) not in self._prepared:
             self._prepared[same, job.seed] = self.trainer.prepare(same, job.seed)
-        if same not in self._rehearsals:
-            self._rehearsals[same] = rehearse(self.trainer, self._prepared[same, job.seed])
-        return self._rehearsals[same]
+        if same not in self._dry_runs:
+            self._dry_runs[same] = dry_run(self.trainer, self._prepared[same, job.seed])
+        return self._dry_runs[same]
 
-    def _train(self, job: Job, progress: _Progress) -> Trial:
+    def _train(self, job: TrainingJob, progress: _Progress) -> Trial:
         same = _without_rates(job.method)
         prepared = replace(self._prepared[same, job.seed], method=job.method)
         try:
@@ -125,10 +125,10 @@ class Evaluator:
             epochs=method.epochs,
             lr=self.trainer.lr(method),
             seconds=round(trained.seconds, 4),
-            macs=self._rehearsals[same].macs_per_image * len(job.rows) * method.epochs,
+            macs=self._dry_runs[same].macs_per_image * len(job.rows) * method.epochs,
         )
 
-    def _find(self, job: Job) -> Trial | None:
+    def _find(self, job: TrainingJob) -> Trial | None:
         method = job.method
         lr = self.trainer.lr(method)
         return self.ledger.find((method.name, method.variant, method.paths, job.fold, job.seed, len(job.rows), lr))
@@ -164,8 +164,8 @@ class _Progress:
             self._tell(self._done, self._total)
 
 
-def _job(method: Method, folds: Sequence[Fold], fold: int, seed: int) -> Job:
-    return Job(method, folds[fold].train, folds[fold].validation, fold, seed)
+def _job(method: Method, folds: Sequence[Fold], fold: int, seed: int) -> TrainingJob:
+    return TrainingJob(method, folds[fold].train, folds[fold].validation, fold, seed)
 
 
 def _without_rates(method: Method) -> Method:

@@ -17,7 +17,7 @@ from typing import Literal
 from tuning.search.score import Evaluate, Score, Subset
 
 Direction = Literal["forward", "backward", "both"]
-Meaning = Literal["gain", "drop"]
+_Meaning = Literal["gain", "drop"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class StopRule:
     """epsilon: in units of accuracy; a gain of exactly 0 is none. meaning: see the module. max_blocks: the most blocks of an answer."""
 
     epsilon: float = 0.005
-    meaning: Meaning = "gain"
+    meaning: _Meaning = "gain"
     max_blocks: int | None = None
 
 
@@ -39,7 +39,7 @@ class Preference:
 
 
 @dataclass(frozen=True)
-class Step:
+class GreedyStep:
     """A subset that the search stood on. block: what was added or removed to get there. value: of the score, by the preference."""
 
     subset: Subset
@@ -53,8 +53,8 @@ class Selection:
     """The way of a search and its answer. why: it went no further, for people."""
 
     direction: str
-    steps: tuple[Step, ...]
-    chosen: Step
+    steps: tuple[GreedyStep, ...]
+    chosen: GreedyStep
     why: str
 
 
@@ -111,12 +111,12 @@ def _backward(blocks: Subset, evaluate: Evaluate, rule: StopRule, preference: Pr
         steps.append(step)
 
 
-def _start(subset: Subset, evaluate: Evaluate, preference: Preference) -> Step:
+def _start(subset: Subset, evaluate: Evaluate, preference: Preference) -> GreedyStep:
     score = evaluate([subset])[subset]
-    return Step(subset, score, preference.value(subset, score.mean))
+    return GreedyStep(subset, score, preference.value(subset, score.mean))
 
 
-def _best(candidates: Mapping[Subset, str], evaluate: Evaluate, preference: Preference) -> Step | None:
+def _best(candidates: Mapping[Subset, str], evaluate: Evaluate, preference: Preference) -> GreedyStep | None:
     """Return the step to the best candidate: the most value, then the least cost, then the first in order. None of none.
 
     Candidates of which not every fold was run were given up by the evaluation because they cannot be the best.
@@ -126,10 +126,10 @@ def _best(candidates: Mapping[Subset, str], evaluate: Evaluate, preference: Pref
     complete = {subset: score for subset, score in evaluate(list(candidates)).items() if score.complete}
     values = {subset: preference.value(subset, score.mean) for subset, score in complete.items()}
     best = min(values, key=lambda subset: (-values[subset], preference.cost(subset), list(candidates).index(subset)))
-    return Step(best, complete[best], values[best], candidates[best])
+    return GreedyStep(best, complete[best], values[best], candidates[best])
 
 
-def _answer(direction: str, steps: Sequence[Step], rule: StopRule, preference: Preference, why: str) -> Selection:
+def _answer(direction: str, steps: Sequence[GreedyStep], rule: StopRule, preference: Preference, why: str) -> Selection:
     fitting = [step for step in steps if _fits(step, rule, preference)] or list(steps)
     if rule.meaning == "gain":
         chosen = fitting[-1]
@@ -139,7 +139,7 @@ def _answer(direction: str, steps: Sequence[Step], rule: StopRule, preference: P
     return Selection(direction, tuple(steps), chosen, why)
 
 
-def _fits(step: Step, rule: StopRule, preference: Preference) -> bool:
+def _fits(step: GreedyStep, rule: StopRule, preference: Preference) -> bool:
     return preference.allowed(step.subset) and (rule.max_blocks is None or len(step.subset) <= rule.max_blocks)
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from tuning.errors import CannotWrite, TuningError
-from tuning.search.score import Cost, Score, Subset
+from tuning.search.score import Score, Subset, SubsetCost
 
-FORMAT = "espalier-ledger/1"
+_FORMAT = "espalier-ledger/1"
 
 
 class BadLedger(TuningError):
@@ -130,12 +130,12 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Contents:
+class LedgerContents:
     """What is in a ledger. costs: what serving subsets would cost. notes: further lines, such as selections that were made."""
 
     header: Header
     trials: tuple[Trial, ...] = ()
-    costs: Mapping[Subset, Cost] = field(default_factory=dict)
+    costs: Mapping[Subset, SubsetCost] = field(default_factory=dict)
     notes: tuple[Mapping[str, Any], ...] = ()
 
     def scores(self, method: str = "subtuning") -> dict[Subset, Score]:
@@ -150,7 +150,7 @@ class Contents:
 class Ledger:
     """A ledger that is open for writing."""
 
-    def __init__(self, path: Path, file: IO[str], contents: Contents) -> None:
+    def __init__(self, path: Path, file: IO[str], contents: LedgerContents) -> None:
         self.path = path
         self.header = contents.header
         self._file = file
@@ -159,9 +159,9 @@ class Ledger:
         self._notes = list(contents.notes)
 
     @property
-    def contents(self) -> Contents:
+    def contents(self) -> LedgerContents:
         """What is in it now."""
-        return Contents(self.header, tuple(self._trials.values()), dict(self._costs), tuple(self._notes))
+        return LedgerContents(self.header, tuple(self._trials.values()), dict(self._costs), tuple(self._notes))
 
     def find(self, key: tuple[object, ...]) -> Trial | None:
         """Return the training of that key, if it was done."""
@@ -172,7 +172,7 @@ class Ledger:
         self._trials[trial.key] = trial
         self._write({"trial": asdict(trial)})
 
-    def add_cost(self, subset: Subset, cost: Cost) -> None:
+    def add_cost(self, subset: Subset, cost: SubsetCost) -> None:
         """Write down what serving `subset` would cost, if that is news."""
         if self._costs.get(subset) != cost:
             self._costs[subset] = cost
@@ -209,7 +209,7 @@ def open_ledger(path: Path, header: Header) -> Iterator[Ledger]:
         yield _opened(path, file, header)
 
 
-def read_ledger(path: Path) -> Contents:
+def read_ledger(path: Path) -> LedgerContents:
     """Return what is in the ledger at `path`. Raises BadLedger."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -222,8 +222,8 @@ def _opened(path: Path, file: IO[str], header: Header) -> Ledger:
     file.seek(0)
     text = file.read()
     if not text.strip():
-        ledger = Ledger(path, file, Contents(header))
-        ledger._write({"format": FORMAT, "header": asdict(header)})
+        ledger = Ledger(path, file, LedgerContents(header))
+        ledger._write({"format": _FORMAT, "header": asdict(header)})
         return ledger
     contents = _parse(path, text)
     found = contents.header.difference(header)
@@ -234,13 +234,13 @@ def _opened(path: Path, file: IO[str], header: Header) -> Ledger:
     return Ledger(path, file, contents)
 
 
-def _parse(path: Path, text: str) -> Contents:
+def _parse(path: Path, text: str) -> LedgerContents:
     lines = text.split("\n")
     first = _loaded(lines[0])
-    if not isinstance(first, dict) or first.get("format") != FORMAT:
-        raise BadLedger(path, f"is no ledger of espalier (its first line does not say {FORMAT})")
+    if not isinstance(first, dict) or first.get("format") != _FORMAT:
+        raise BadLedger(path, f"is no ledger of espalier (its first line does not say {_FORMAT})")
     trials: dict[tuple[object, ...], Trial] = {}
-    costs: dict[Subset, Cost] = {}
+    costs: dict[Subset, SubsetCost] = {}
     notes: list[Mapping[str, Any]] = []
     try:
         header = _header(first["header"])
@@ -254,12 +254,12 @@ def _parse(path: Path, text: str) -> Contents:
             elif "cost" in entry:
                 fields = dict(entry["cost"])
                 subset = tuple(fields.pop("subset"))
-                costs[subset] = Cost(**fields)
+                costs[subset] = SubsetCost(**fields)
             elif "note" in entry:
                 notes.append(entry["note"])
     except (TypeError, KeyError, AttributeError) as error:
         raise BadLedger(path, f"it is damaged, or of another version ({error})") from error
-    return Contents(header, tuple(trials.values()), costs, tuple(notes))
+    return LedgerContents(header, tuple(trials.values()), costs, tuple(notes))
 
 
 def _loaded(line: str) -> Any:

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tuning.errors import BadOptions
-from tuning.search.greedy import Direction, Preference, Selection, Step, StopRule, select
-from tuning.search.ledger import Contents
-from tuning.search.score import Cost, CostOf, Objective, Score, Subset
+from tuning.search.greedy import Direction, GreedyStep, Preference, Selection, StopRule, select
+from tuning.search.ledger import LedgerContents
+from tuning.search.score import CostOf, Objective, Score, Subset, SubsetCost
 
 _NAMED = 4  # blocks of a subset that a sentence names
 
@@ -43,14 +43,14 @@ class Noted:
     objective: Objective
 
 
-def replay(contents: Contents, direction: Direction, rule: StopRule, objective: Objective) -> Selection:
+def replay(contents: LedgerContents, direction: Direction, rule: StopRule, objective: Objective) -> Selection:
     """Return the selection that a search would make, from its ledger alone.
 
     Raises MissingScores and MissingCosts where the ledger ends, BadOptions when nothing is within the latency budget.
     """
     scores, costs = search_scores(contents), contents.costs
 
-    def cost(subset: Subset) -> Cost:
+    def cost(subset: Subset) -> SubsetCost:
         if subset not in costs:
             raise MissingCosts(subset, "what it costs to serve")
         if objective.latency_budget_ms is not None and costs[subset].latency_ms is None:
@@ -90,12 +90,12 @@ def check_budget(objective: Objective, cost: CostOf) -> None:
         raise BadOptions(f"Even the head alone adds {cost(()).latency_ms:.2f} ms, more than the budget of {budget:g} ms.")
 
 
-def search_scores(contents: Contents) -> dict[Subset, Score]:
+def search_scores(contents: LedgerContents) -> dict[Subset, Score]:
     """Return the scores by subset, of the method that was searched: subtuning, or its Siamese form."""
     return contents.scores("siamese subtuning" if contents.header.training.get("siamese") else "subtuning")
 
 
-def searched_blocks(contents: Contents) -> Subset:
+def searched_blocks(contents: LedgerContents) -> Subset:
     """Return the candidates of the search in forward order: the blocks that occur in any evaluated subset."""
     used = {block for subset in search_scores(contents) for block in subset}
     return tuple(block.name for block in contents.header.blocks if block.name in used)
@@ -124,7 +124,7 @@ def describe_selection(selection: Selection, rule: StopRule, objective: Objectiv
     }
 
 
-def noted_selections(contents: Contents) -> tuple[Noted, ...]:
+def noted_selections(contents: LedgerContents) -> tuple[Noted, ...]:
     """Return the selections that the ledger notes, the oldest first. Raises BadOptions for one that it does not bear out."""
     scores = search_scores(contents)
     try:
@@ -142,9 +142,9 @@ def _noted(note: Mapping[str, Any], scores: Mapping[Subset, Score]) -> Noted:
     return Noted(selection, StopRule(**note["rule"]), Objective(**note["objective"]))
 
 
-def _step(step: Mapping[str, Any], scores: Mapping[Subset, Score]) -> Step:
+def _step(step: Mapping[str, Any], scores: Mapping[Subset, Score]) -> GreedyStep:
     subset = tuple(step["subset"])
-    return Step(subset, scores[subset], step["value"], step["block"])
+    return GreedyStep(subset, scores[subset], step["value"], step["block"])
 
 
 def _in_words(subset: Subset) -> str:

@@ -38,7 +38,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Cost:
+class SubsetCost:
     """What serving a task adds to what is served already.
 
     macs: multiply-accumulates per image after the fork. weight_bytes: stored and loaded anew. macs_share, bytes_share: of the whole
@@ -54,7 +54,7 @@ class Cost:
 
 
 Evaluate = Callable[[Sequence[Subset]], Mapping[Subset, Score]]
-CostOf = Callable[[Subset], Cost]
+CostOf = Callable[[Subset], SubsetCost]
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class Objective:
         """Whether it depends on anything but accuracy."""
         return bool(self.macs_weight or self.bytes_weight or self.latency_budget_ms is not None)
 
-    def value(self, accuracy: float, cost: Cost | None) -> float:
+    def value(self, accuracy: float, cost: SubsetCost | None) -> float:
         """Return what is maximised, in units of accuracy."""
         if cost is None:
             return accuracy
         return accuracy - self.macs_weight * cost.macs_share - self.bytes_weight * cost.bytes_share
 
-    def allows(self, cost: Cost | None) -> bool:
+    def allows(self, cost: SubsetCost | None) -> bool:
         """Return whether the latency is within the budget."""
         limit = self.latency_budget_ms
         return limit is None or cost is None or cost.latency_ms is None or cost.latency_ms <= limit

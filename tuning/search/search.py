@@ -11,14 +11,13 @@ from pathlib import Path
 from tuning.data.folds import Fold, make_folds
 from tuning.data.labelled import TaskData, fingerprint
 from tuning.errors import BadOptions
-from tuning.network.backbone import Backbone
+from tuning.network.backbone import Backbone, block_macs
 from tuning.network.libraries import versions
-from tuning.network.macs import block_macs
 from tuning.search.evaluate import Evaluator
 from tuning.search.greedy import Direction, Selection, StopRule, select
-from tuning.search.ledger import BlockFacts, Contents, Header, open_ledger
+from tuning.search.ledger import BlockFacts, Header, LedgerContents, open_ledger
 from tuning.search.replay import check_budget, describe_selection, make_preference
-from tuning.search.score import Cost, CostOf, Objective, Score, Subset
+from tuning.search.score import CostOf, Objective, Score, Subset, SubsetCost
 from tuning.training.features import FeatureStore
 from tuning.training.loop import FitOptions, OnEpoch
 from tuning.training.methods import PROBE_FACTOR, Method, linear_probe, subtuning
@@ -74,11 +73,11 @@ class Search:
         return found
 
     @property
-    def contents(self) -> Contents:
+    def contents(self) -> LedgerContents:
         """What is in the ledger now."""
         return self._evaluator.ledger.contents
 
-    def _cost_of(self, subset: Subset) -> Cost:
+    def _cost_of(self, subset: Subset) -> SubsetCost:
         if self._cost is None:
             raise BadOptions("Costs were asked for, but nothing says what serving a subset costs.")
         return self._cost(subset)
@@ -89,7 +88,7 @@ class Search:
             for subset in subsets:
                 self._evaluator.ledger.add_cost(subset, self._cost(subset))
         options = self._evaluator.trainer.options
-        methods = {make_method(subset, options, self._options.siamese): subset for subset in subsets}
+        methods = {_make_method(subset, options, self._options.siamese): subset for subset in subsets}
         if value is None or len(subsets) < 2:
             scores = self._evaluator.cross_validate(methods, self._folds, options.seed)
         else:
@@ -126,7 +125,7 @@ def open_search(
         store.close()
 
 
-def make_method(subset: Subset, options: FitOptions, siamese: bool = False) -> Method:
+def _make_method(subset: Subset, options: FitOptions, siamese: bool = False) -> Method:
     """Return how a search tunes `subset`. A head alone takes ten times the learning rate of the options."""
     if subset or siamese or options.lr is None:
         return subtuning(subset, options.epochs, siamese=siamese)

@@ -15,8 +15,8 @@ import torch
 
 from contract.system import available_cores
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+_Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
 
 _MOST_WORKERS = 4  # beyond it, Python's lock and the caches are in the way
 
@@ -31,7 +31,7 @@ def find_workers(device: str) -> int:
 
 
 def run_all(
-    jobs: Sequence[Job], do: Callable[[Job], Result], done: Callable[[Result], None], workers: int, stop: threading.Event
+    jobs: Sequence[_Job], do: Callable[[_Job], _Result], done: Callable[[_Result], None], workers: int, stop: threading.Event
 ) -> None:
     """Run `do` on all jobs, `workers` at a time; `done` is told each result, in the caller's thread, as soon as it is there.
 

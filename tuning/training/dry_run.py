@@ -15,7 +15,7 @@ _ROWS = 2  # images in the step: BatchNorm in training mode refuses a single one
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class DryRun:
     """macs_per_image: multiply-accumulates of one image through a step, forward and backward, the mean over the method's epochs.
 
     What is computed once before (frozen features) does not count. random: whether steps use torch's random numbers (dropout, say),
@@ -26,7 +26,7 @@ class Rehearsal:
     random: bool
 
 
-def rehearse(trainer: Trainer, prepared: Prepared) -> Rehearsal:
+def dry_run(trainer: Trainer, prepared: Prepared) -> DryRun:
     """Try a step of each phase. Not safe beside other threads that run networks: the counter hooks into all of them."""
     macs, random = 0, False
     with seeded(0, trainer.compute):
@@ -38,7 +38,7 @@ def rehearse(trainer: Trainer, prepared: Prepared) -> Rehearsal:
                 stage.module(*sample).sum().backward()
             macs += phase.epochs * int(counter.get_total_flops()) // 2
             random |= not torch.equal(before, _random_state(trainer.compute))
-    return Rehearsal(macs // (_ROWS * prepared.method.epochs), random)
+    return DryRun(macs // (_ROWS * prepared.method.epochs), random)
 
 
 def _random_state(compute: Compute) -> Tensor:

@@ -24,7 +24,7 @@ from tuning.training.compute import Compute
 _BATCH = 128  # images per run of a prefix
 _DISK_SHARE = 0.5  # of the free space that files may take
 
-Features = tuple[Tensor, ...]
+_Features = tuple[Tensor, ...]
 OnCached = Callable[[str], None]
 
 
@@ -33,7 +33,7 @@ class _Entry:
     """images: whose features these are; kept, so that their id stays theirs. held_bytes: of memory, 0 for files."""
 
     images: Tensor
-    features: Features
+    features: _Features
     held_bytes: int
 
 
@@ -63,7 +63,7 @@ class FeatureStore:
         size = sum(sample.nbytes for sample in _run(prefix, images[:1], compute)) * rows
         return size <= self._limit or (self._folder is not None and size <= _DISK_SHARE * shutil.disk_usage(self._folder).free)
 
-    def get(self, key: str, what: str, prefix: nn.Module, images: Tensor, compute: Compute) -> Features:
+    def get(self, key: str, what: str, prefix: nn.Module, images: Tensor, compute: Compute) -> _Features:
         """Return the features of `images` (uint8, n of them): tensors of n rows on the CPU. Nobody may write to them.
 
         prefix: maps a batch of images to a tuple of tensors; it is what `key` names. what: `images` in a word, for people.
@@ -116,14 +116,14 @@ def _is_channels_last(sample: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _run(prefix: nn.Module, images: Tensor, compute: Compute) -> Features:
+def _run(prefix: nn.Module, images: Tensor, compute: Compute) -> _Features:
     """Return the features of a batch on the CPU, float32 whatever the precision: numpy's files know no bfloat16."""
     with compute.autocast():
         found = prefix(compute.put(images))
     return tuple(f.float().cpu() if f.is_floating_point() else f.cpu() for f in found)
 
 
-def _fill(room: Features, prefix: nn.Module, images: Tensor, compute: Compute) -> None:
+def _fill(room: _Features, prefix: nn.Module, images: Tensor, compute: Compute) -> None:
     start = 0
     for batch in _batches(images):
         for whole, part in zip(room, _run(prefix, batch, compute), strict=True):

@@ -22,7 +22,7 @@ GROUPS = 4  # contiguous groups of blocks that surgical finetuning chooses from,
 
 
 @dataclass(frozen=True)
-class Phase:
+class TrainingPhase:
     """A stretch of training.
 
     paths: what is trained beside the head. everything: all weights are, whatever `paths` says.
@@ -46,7 +46,7 @@ class Method:
     """
 
     name: str
-    phases: tuple[Phase, ...]
+    phases: tuple[TrainingPhase, ...]
     siamese: bool = False
     rank: int = 0
     relative_gradients: bool = False
@@ -83,7 +83,7 @@ class Method:
 
 def linear_probe(epochs: int, lr: float | None = None) -> Method:
     """Only a new head. lr: peak, if neither that of the options nor the default."""
-    return Method("linear probe", (Phase((), epochs, lr),))
+    return Method("linear probe", (TrainingPhase((), epochs, lr),))
 
 
 def subtuning(paths: Sequence[str], epochs: int, *, siamese: bool = False, warm_head: bool = False) -> Method:
@@ -101,7 +101,7 @@ def all_blocks(blocks: Sequence[str], epochs: int, *, warm_head: bool = False) -
 
 def full_finetuning(epochs: int) -> Method:
     """All weights."""
-    return Method("full finetuning", (Phase((), epochs, everything=True),))
+    return Method("full finetuning", (TrainingPhase((), epochs, everything=True),))
 
 
 def lp_ft(epochs: int) -> Method:
@@ -111,12 +111,12 @@ def lp_ft(epochs: int) -> Method:
 
 def surgical(group: Sequence[str], epochs: int) -> Method:
     """One contiguous group of blocks (arXiv 2210.11466)."""
-    return Method("surgical", (Phase(tuple(group), epochs),), variant=f"{group[0]} to {group[-1]}")
+    return Method("surgical", (TrainingPhase(tuple(group), epochs),), variant=f"{group[0]} to {group[-1]}")
 
 
 def auto_rgn(epochs: int) -> Method:
     """All weights, each parameter's learning rate scaled by its relative gradient norm (arXiv 2210.11466)."""
-    return Method("auto-rgn", (Phase((), epochs, everything=True),), relative_gradients=True)
+    return Method("auto-rgn", (TrainingPhase((), epochs, everything=True),), relative_gradients=True)
 
 
 def gradual_unfreezing(blocks: Sequence[str], epochs: int) -> Method:
@@ -131,18 +131,18 @@ def gradual_unfreezing(blocks: Sequence[str], epochs: int) -> Method:
     for stage in range(stages):
         begin, end = epochs * stage // stages, epochs * (stage + 1) // stages
         thawed = round(len(blocks) * stage / max(stages - 1, 1))
-        phases.append(Phase(tuple(blocks[len(blocks) - thawed :]), end - begin))
+        phases.append(TrainingPhase(tuple(blocks[len(blocks) - thawed :]), end - begin))
     return Method("gradual unfreezing", tuple(phases), one_cosine=True)
 
 
 def lora(layers: Sequence[str], rank: int, epochs: int) -> Method:
     """Low-rank updates of the attention layers (arXiv 2106.09685), merged before the task is saved."""
-    return Method("lora", (Phase(tuple(layers), epochs),), rank=rank, variant=f"rank {rank}")
+    return Method("lora", (TrainingPhase(tuple(layers), epochs),), rank=rank, variant=f"rank {rank}")
 
 
 def norm_only(network: nn.Module, epochs: int) -> Method:
     """Every normalisation layer."""
-    return Method("norm-only", (Phase(norm_paths(network), epochs),))
+    return Method("norm-only", (TrainingPhase(norm_paths(network), epochs),))
 
 
 def contiguous_groups(blocks: Sequence[str], count: int = GROUPS) -> tuple[tuple[str, ...], ...]:
@@ -170,9 +170,9 @@ BASELINES: Mapping[str, Variants] = MappingProxyType(
 )
 
 
-def _phases(paths: tuple[str, ...], epochs: int, warm_head: bool, everything: bool = False) -> tuple[Phase, ...]:
+def _phases(paths: tuple[str, ...], epochs: int, warm_head: bool, everything: bool = False) -> tuple[TrainingPhase, ...]:
     if not warm_head:
-        return (Phase(paths, epochs, everything=everything),)
+        return (TrainingPhase(paths, epochs, everything=everything),)
     if epochs < 2:
         raise BadOptions("A head that is trained first needs at least 2 epochs, one for the head and one for the rest.")
-    return (Phase((), epochs // 2, PROBE_LR), Phase(paths, epochs - epochs // 2, everything=everything))
+    return (TrainingPhase((), epochs // 2, PROBE_LR), TrainingPhase(paths, epochs - epochs // 2, everything=everything))

@@ -24,7 +24,7 @@ from tuning.network.siamese import make_siamese
 from tuning.training.compute import Compute, find_compute, seeded
 from tuning.training.features import FeatureStore
 from tuning.training.loop import Course, Examples, FitOptions, OnEpoch, logits, train
-from tuning.training.methods import PROBE_LR, TUNING_LR, Method, Phase
+from tuning.training.methods import PROBE_LR, TUNING_LR, Method, TrainingPhase
 
 _PROBE_ROWS = 3  # images to try a split of the network on
 
@@ -111,7 +111,7 @@ class Trainer:
             network = self.compute.place(copy.deepcopy(network)).eval()
             head = ("head",) if method.siamese else self.backbone.head
         stages = tuple(self._stage(network, _trained(method, phase) + head, phase.everything) for phase in method.phases)
-        return Prepared(method, network, stages, owned_paths(method.paths, head, method.siamese))
+        return Prepared(method, network, stages, _owned_paths(method.paths, head, method.siamese))
 
     def run(
         self, prepared: Prepared, rows: Rows | None = None, seed: int | None = None, on_epoch: OnEpoch | None = None
@@ -187,14 +187,14 @@ class Trainer:
             return whole
         images = self._images["training"]
         probe = self.compute.put(images[torch.arange(_PROBE_ROWS) % len(images)])
-        halves = split_network(network, trained, self._normalise(probe))
-        if halves is None:
+        split = split_network(network, trained, self._normalise(probe))
+        if split is None:
             return whole
-        prefix = nn.Sequential(self._normalise, halves.prefix)
+        prefix = nn.Sequential(self._normalise, split.prefix)
         rows = max(len(images) for images in self._images.values())
         if not self._store.has_room(prefix, images, rows, self.compute):
             return whole
-        return Stage(halves.suffix, halves.key, prefix, trained, everything)
+        return Stage(split.suffix, split.key, prefix, trained, everything)
 
     def _examples(self, stage: Stage, rows: Tensor) -> Examples:
         what = "augmented" if self.options.views else "training"
@@ -215,7 +215,7 @@ class Trainer:
                 module.train()
 
 
-def owned_paths(paths: tuple[str, ...], head: tuple[str, ...], siamese: bool) -> tuple[str, ...]:
+def _owned_paths(paths: tuple[str, ...], head: tuple[str, ...], siamese: bool) -> tuple[str, ...]:
     """Return where what a task owns is in its network: the tuned `paths` of the backbone, and the head."""
     return (*(f"tuned.{path}" for path in paths), *head) if siamese else paths + head
 
@@ -231,14 +231,14 @@ def own_tensors(prepared: Prepared, trained: Trained) -> dict[str, Tensor]:
     }
 
 
-def _trained(method: Method, phase: Phase) -> tuple[str, ...]:
+def _trained(method: Method, phase: TrainingPhase) -> tuple[str, ...]:
     """Return what the phase trains, beside the head, in the method's network."""
     if method.rank:
         return tuple(f"{path}.{part}" for path in phase.paths for part in ("down", "up"))
-    return owned_paths(phase.paths, (), method.siamese)
+    return _owned_paths(phase.paths, (), method.siamese)
 
 
-def _lr(method: Method, phase: Phase, options: FitOptions) -> float:
+def _lr(method: Method, phase: TrainingPhase, options: FitOptions) -> float:
     return phase.lr or options.lr or (TUNING_LR if phase.everything or phase.paths or method.siamese else PROBE_LR)
 
 

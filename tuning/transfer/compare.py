@@ -18,7 +18,7 @@ OnRun = Callable[[Method, int, int], None]  # (method, steps done, steps in all,
 
 
 @dataclass(frozen=True)
-class Run:
+class TransferRun:
     """One training: accuracies in [0, 1] of the split named, and the weights that `aft` learned, by teacher."""
 
     method: Method
@@ -45,7 +45,7 @@ def run_methods(
     seeds: int,
     *,
     on_step: OnRun | None = None,
-) -> Iterator[tuple[Run, Transferred]]:
+) -> Iterator[tuple[TransferRun, Transferred]]:
     """Train with each of `methods` and each of `seeds` seeds from `options.seed` on; yield what came out, one after the other.
 
     A seed decides the new head and the order of the images, alike for all methods. Raises as `transfer_features`; BadOptions.
@@ -63,7 +63,7 @@ def run_methods(
                 on_step=_shifted(on_step, method, index, seeds),
             )
             scores, seed = result.checkpoint.scores, result.checkpoint.seed
-            yield Run(method, seed, scores["test_accuracy"], scores["train_accuracy"], result.teacher_weights), result
+            yield TransferRun(method, seed, scores["test_accuracy"], scores["train_accuracy"], result.teacher_weights), result
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -71,7 +71,7 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
 
 
-def mean_weights(runs: Sequence[Run]) -> dict[str, TeacherWeights]:
+def mean_weights(runs: Sequence[TransferRun]) -> dict[str, TeacherWeights]:
     """Return, for each teacher, the mean of every number over the runs that learned weights; empty if none did."""
     learned = [run.teacher_weights for run in runs if run.teacher_weights]
     return {name: _mean([weights[name] for weights in learned]) for name in (learned[0] if learned else {})}

@@ -1,8 +1,8 @@
 """From teachers into a student: Adaptive Feature Transfer (arXiv 2406.07337), and what it is compared with.
 
 aft: all of the student's weights are trained from its pretrained ones on cross entropy + beta * distance, the distance being that
-of kernels (tuning.transfer.kernel), with learned weights of the teachers' dimensions. distillation: the same, the distance being the
-error of a learned map from the student's features to the teachers' (tuning.transfer.guides says which). plain: cross entropy alone.
+of kernels, with learned weights of the teachers' dimensions. distillation: the same, the distance being the error of a learned map from
+the student's features to the teachers' (both: tuning.transfer.guides). plain: cross entropy alone.
 The teachers are needed in training only; what comes out is a task of the student like any other.
 """
 

@@ -20,9 +20,9 @@ from contract.repository import Repository
 from exporter.sources.onnx_file import first_line
 from serving.engines.onnxruntime.providers import CPU
 
-Make = Callable[[Repository, Array, Path], Repository]
+_Make = Callable[[Repository, Array, Path], Repository]
 # (repository in fp32, rows to calibrate with, folder) to the repository that is written there.
-MAKE: Mapping[str, Make] = MappingProxyType({"int8": quantised, "bf16": in_bf16})
+MAKE: Mapping[str, _Make] = MappingProxyType({"int8": quantised, "bf16": in_bf16})
 
 
 def with_kernels(precisions: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, helper
 
-from benchmarks.models.networks import open_network
+from benchmarks.models.separate import open_network
 from contract.dtypes import Array
 from contract.plan import PlanStep, make_plan
 from contract.repository import Repository, Segment, Task
@@ -19,11 +19,11 @@ from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_ten
 from contract.repository.write import model_path, write_configs, written_whole
 
 Feed = Mapping[str, Array]  # one run of a segment: rows by input name
-Convert = Callable[[ModelProto, Sequence[Feed]], ModelProto]  # what a segment takes beside its model
+_Convert = Callable[[ModelProto, Sequence[Feed]], ModelProto]  # what a segment takes beside its model
 _STREAMS = 2  # of a segment that several tasks run on inputs of their own, to calibrate it with
 
 
-def rewritten(repository: Repository, rows: Array, out: Path, precision: str, convert: Convert) -> Repository:
+def rewritten(repository: Repository, rows: Array, out: Path, precision: str, convert: _Convert) -> Repository:
     """Write `repository` to the folder `out` with the model of each segment converted, and return it.
 
     rows: uint8 (n, height, width, 3), what the tasks take as their only input; `convert` is told what becomes of them in front of each

@@ -18,7 +18,7 @@ from benchmarks.framework.errors import PrecisionUnavailable
 from benchmarks.framework.options import FP32, Options, Scale
 from benchmarks.latency.precision.accuracy import answers
 from benchmarks.latency.precision.kernels import MAKE, tried
-from benchmarks.models.families import networks
+from benchmarks.models.families import network_cache, networks
 from contract.dtypes import Array
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
@@ -62,7 +62,7 @@ def pretrained(training: Training) -> Backbone:
     return pretrain("resnet18", digit_task("digits", _HOW), _HOW, _options(training), network_options=network)
 
 
-def measure_trained(
+def _measure_trained(
     exporter: BackboneExporter, backbone: Backbone, training: Training, precisions: Sequence[str], folder: Path, threads: int
 ) -> list[Learnt]:
     """Tune and export tasks of `backbone` into `folder`, and test each in each of `precisions`, fp32 first. Raises PrecisionUnavailable."""
@@ -85,20 +85,20 @@ def measure_trained(
 
 
 def learn(options: Options) -> tuple[list[Learnt], list[str]]:
-    """Return what `measure_trained` finds in the precisions of `options`, and why it found nothing. It is not asked for fp32 alone."""
+    """Return what `_measure_trained` finds in the precisions of `options`, and why it found nothing. It is not asked for fp32 alone."""
     if options.precisions == (FP32,):
         return [], []
     options.say("Training tasks on handwritten digits")
     training = options.pick(Training(12), Training(6), Training(1, tasks=("parity",)))
     if options.scale is Scale.tiny:  # tasks are tuned on the network that is there, for tracing another takes seconds
         network = networks(options)[0]
-        backbone, exporter = options.workshop.backbone(network), options.workshop.exporter(network)
+        backbone, exporter = network_cache(options).backbone(network), network_cache(options).exporter(network)
     else:
         backbone = pretrained(training)
         exporter = BackboneExporter(backbone)
     with TemporaryDirectory(dir=options.scratch) as folder:
         try:
-            return measure_trained(exporter, backbone, training, options.precisions, Path(folder), options.cores), []
+            return _measure_trained(exporter, backbone, training, options.precisions, Path(folder), options.cores), []
         except PrecisionUnavailable as error:
             return [], [str(error)]
 

@@ -17,8 +17,7 @@ from benchmarks.framework.options import FP32, Options
 from benchmarks.latency.precision.accuracy import Deviation, answers, deviation, mean_deviation, pictures
 from benchmarks.latency.precision.kernels import MAKE, tried
 from benchmarks.models.merged import write_merged
-from benchmarks.models.networks import open_network
-from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, Feed, SideBySide
+from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE, Feed, SideBySide, open_network
 from contract.dtypes import Array
 from contract.plan import make_plan
 from contract.repository import Repository

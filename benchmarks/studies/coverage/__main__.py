@@ -10,7 +10,7 @@ import onnxruntime
 
 from benchmarks.studies.coverage.networks import list_families
 from benchmarks.studies.coverage.report import make_report, why_wrong
-from benchmarks.studies.coverage.runner import Limits, measure_apart, measure_families, read_lines
+from benchmarks.studies.coverage.runner import FamilyLimits, measure_apart, measure_families, read_lines
 
 
 def main() -> None:
@@ -22,8 +22,8 @@ def main() -> None:
     )
     parser.add_argument("--report", type=Path, help="Markdown file to write")
     parser.add_argument("--cache", type=Path, help="folder that keeps the traced networks")
-    parser.add_argument("--timeout", type=float, default=Limits.seconds, help="seconds per family")
-    parser.add_argument("--memory", type=float, default=Limits.memory_gb, help="GB per family")
+    parser.add_argument("--timeout", type=float, default=FamilyLimits.seconds, help="seconds per family")
+    parser.add_argument("--memory", type=float, default=FamilyLimits.memory_gb, help="GB per family")
     parser.add_argument("--again", action="store_true", help="measure again what is recorded as not right")
     arguments = parser.parse_args()
     _measure(arguments)
@@ -33,7 +33,7 @@ def main() -> None:
 
 def _measure(arguments: argparse.Namespace) -> None:
     families = list_families() if arguments.families is None else [name for name in arguments.families.split(",") if name]
-    limits = Limits(arguments.timeout, arguments.memory)
+    limits = FamilyLimits(arguments.timeout, arguments.memory)
     lines = measure_families(
         families,
         arguments.out,

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.studies.coverage.networks import Tuned, random_network, smallest_variant, tune
+from benchmarks.studies.coverage.networks import TunedCopy, random_network, smallest_variant, tune
 from benchmarks.studies.coverage.report import ERROR_LIMIT
 from benchmarks.studies.coverage.traces import traced
 from benchmarks.studies.coverage.truth import Array, count_equal, run_taps
@@ -37,13 +37,13 @@ from exporter.torch.export import bind
 from serving.engines.embedded import EmbeddedEngine
 from tuning.network.blocks import is_under
 
-TASK = "tuned"
-BATCHES = (1, 3, 8)
-T = TypeVar("T")
+_TASK = "tuned"
+_BATCHES = (1, 3, 8)
+_T = TypeVar("_T")
 
 
 @dataclass
-class Record:
+class _FamilyRecord:
     """What is known of one family; filled as far as the measurement comes.
 
     parameters: in millions. size: pixels. reason: why it ended early, in one line; exportable: whether torch can export the network
@@ -82,11 +82,11 @@ class Record:
         return asdict(self)
 
 
-class Measurement:
+class FamilyMeasurement:
     """One family's measurement, in steps that fill `record`."""
 
     def __init__(self, family: str, cache: Path | None) -> None:
-        self.record = Record(family)
+        self.record = _FamilyRecord(family)
         self._cache = cache
 
     def run(self) -> None:
@@ -111,14 +111,14 @@ class Measurement:
             repository = self._export(files, Path(scratch) / "repository")
             self._compare(repository, files, chain, tuned.network)
 
-    def _timed(self, stage: str, work: Callable[[], T]) -> T:
+    def _timed(self, stage: str, work: Callable[[], _T]) -> _T:
         started = time.perf_counter()
         result = work()
         self.record.seconds[stage] = round(time.perf_counter() - started, 2)
         return result
 
     def _bind(self, trace: ir.Model, network: nn.Module, tuned: nn.Module, folder: Path) -> dict[str, Path]:
-        files = {"backbone": folder / "backbone.onnx", TASK: folder / f"{TASK}.onnx"}
+        files = {"backbone": folder / "backbone.onnx", _TASK: folder / f"{_TASK}.onnx"}
 
         models = self._timed("bind", lambda: [bind(trace, module.state_dict()) for module in (network, tuned)])
         for file, model in zip(files.values(), models, strict=True):
@@ -130,30 +130,30 @@ class Measurement:
         record, values, chains = self.record, {}, {}
         models = self._timed("canonical", lambda: {name: canonicalise(ir.load(file)) for name, file in files.items()})
         chains = self._timed("chains", lambda: {name: make_chain(name, model) for name, model in models.items()})
-        record.blocks = len(chains[TASK].blocks)
-        rows = sample_rows(_input(chains[TASK]), 2)
+        record.blocks = len(chains[_TASK].blocks)
+        rows = sample_rows(_input(chains[_TASK]), 2)
         for name, model in models.items():
             values[name] = run_taps(model, [block.end.name for block in chains[name].blocks], rows)
-        record.made_fork = count_equal(values["backbone"], values[TASK])
+        record.made_fork = count_equal(values["backbone"], values[_TASK])
         blocks = chains["backbone"].blocks
         record.macs = sum(block.macs for block in blocks)
         record.largest_block = _share(max(block.macs for block in blocks), record.macs)
-        record.macs_before = _share(sum(block.macs for block in chains[TASK].blocks[: record.made_fork]), chains[TASK].macs)
+        record.macs_before = _share(sum(block.macs for block in chains[_TASK].blocks[: record.made_fork]), chains[_TASK].macs)
         record.macs_ratio = round(record.macs / _torch_macs(network, record.size), 4)
         record.uncounted = tuple(sorted({operator for block in blocks for operator in block.uncounted}))
-        return chains[TASK]
+        return chains[_TASK]
 
     def _export(self, files: dict[str, Path], out: Path) -> Repository:
-        sources = Sources({TASK: lambda: TaskModel(ir.load(files[TASK]))}, lambda: TaskModel(ir.load(files["backbone"])))
+        sources = Sources({_TASK: lambda: TaskModel(ir.load(files[_TASK]))}, lambda: TaskModel(ir.load(files["backbone"])))
         # Every cut, also where it does not pay: what is composed is to be checked.
         options = ExportOptions(out, parity_limit=float("inf"), cuts=CutOptions("exact"))
         report = self._timed("write", lambda: export_repository(sources, options))
-        self.record.found_fork = report.plan.forks[TASK]
+        self.record.found_fork = report.plan.forks[_TASK]
         return report.repository
 
     def _compare(self, repository: Repository, files: dict[str, Path], chain: Chain, tuned: nn.Module) -> None:
-        rows = sample_rows(_input(chain), max(BATCHES), seed=1)
-        session = open_session(files[TASK])
+        rows = sample_rows(_input(chain), max(_BATCHES), seed=1)
+        session = open_session(files[_TASK])
         with torch.inference_mode():
             expected = tuned(torch.from_numpy(rows)).numpy()
         torch_errors = []
@@ -183,10 +183,10 @@ def scaled_error(found: Array, expected: Array, rows: Array) -> float:
 
 async def _composed(repository: Repository, rows: Array) -> dict[int, Array]:
     """Return the task's outputs by batch size, from the engine that serves it."""
-    engine, plan = EmbeddedEngine(repository, threads=1), make_plan(repository, [TASK])
+    engine, plan = EmbeddedEngine(repository, threads=1), make_plan(repository, [_TASK])
     await engine.start()
     try:
-        return {batch: (await engine.infer(plan, {plan.inputs[0]: rows[:batch]})).outputs[TASK] for batch in BATCHES}
+        return {batch: (await engine.infer(plan, {plan.inputs[0]: rows[:batch]})).outputs[_TASK] for batch in _BATCHES}
     finally:
         await engine.aclose()
 
@@ -203,7 +203,7 @@ def _torch_macs(network: nn.Module, size: int) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def _weights_before(network: nn.Module, tuned: Tuned) -> float:
+def _weights_before(network: nn.Module, tuned: TunedCopy) -> float:
     """Return the share of the weights that are registered before the changed module, which is forward order throughout timm."""
     before = total = 0
     reached = False

@@ -24,7 +24,7 @@ _FEW_BLOCKS = 6
 
 
 @dataclass(frozen=True, eq=False)
-class Tuned:
+class TunedCopy:
     """A copy of a network in which one module and the head have other weights. `module`: its path, `found_by`: how it was chosen."""
 
     network: nn.Module
@@ -64,7 +64,7 @@ def random_network(name: str) -> tuple[nn.Module, int, str]:
     return network.eval().requires_grad_(False), size, label
 
 
-def tune(network: nn.Module, seed: int, classes: int = 7) -> Tuned:
+def tune(network: nn.Module, seed: int, classes: int = 7) -> TunedCopy:
     """Return a copy with 10 % of noise on the weights of one block from the middle half, chosen by `seed`, and a head of `classes`.
 
     Where no blocks are found, a child module from the middle is taken; where the head cannot be replaced, its weights change.
@@ -82,7 +82,7 @@ def tune(network: nn.Module, seed: int, classes: int = 7) -> Tuned:
         replace_head(tuned, classes, seed)
     except UnsupportedNetwork:
         _add_noise(tuned, find_head(tuned), generator)
-    return Tuned(tuned.eval().requires_grad_(False), module, found_by)
+    return TunedCopy(tuned.eval().requires_grad_(False), module, found_by)
 
 
 def _size_hint(name: str) -> tuple[int, list[int], str]:

@@ -17,7 +17,7 @@ from exporter.torch.export import trace
 
 
 @dataclass(frozen=True)
-class Trace:
+class _Trace:
     """The unoptimised graph of a network with dynamic batch, or why torch cannot make it. `seconds`: how long that took."""
 
     model: ir.Model | None
@@ -25,13 +25,13 @@ class Trace:
     seconds: float
 
 
-def traced(network: nn.Module, size: int, name: str, cache: Path | None) -> Trace:
+def traced(network: nn.Module, size: int, name: str, cache: Path | None) -> _Trace:
     """Return the trace of `network` on square images of `size` pixels; from `cache`, when it is there under `name`."""
     file = cache / f"{name}-{size}.onnx" if cache else None
     note = file.with_suffix(".json") if file else None
     if file and note and note.exists():
         kept = json.loads(note.read_text())
-        return Trace(_load(file) if file.exists() else None, kept["reason"], kept["seconds"])
+        return _Trace(_load(file) if file.exists() else None, kept["reason"], kept["seconds"])
     result = _trace(network, size)
     if file and note:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -41,14 +41,14 @@ def traced(network: nn.Module, size: int, name: str, cache: Path | None) -> Trac
     return result
 
 
-def _trace(network: nn.Module, size: int) -> Trace:
+def _trace(network: nn.Module, size: int) -> _Trace:
     started = time.perf_counter()
     model, reason = None, ""
     try:
         model = trace(network, torch.randn((2, 3, size, size), generator=torch.Generator().manual_seed(0)))
     except ExportError as error:
         reason = _root_cause(error)
-    return Trace(model, reason, time.perf_counter() - started)
+    return _Trace(model, reason, time.perf_counter() - started)
 
 
 def _root_cause(error: BaseException) -> str:

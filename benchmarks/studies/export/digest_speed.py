@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.harness.stopwatch import Seconds, Stopwatch, peak_bytes, read_seconds, run_fresh
+from benchmarks.harness.process_memory import peak_bytes
+from benchmarks.harness.stopwatch import Seconds, Stopwatch, read_seconds, run_fresh
 from exporter.build.weight_store import WeightStore
 from exporter.graph.chain import Network
 from exporter.graph.digests import weight_digest

@@ -22,10 +22,10 @@ from benchmarks.studies.export.digest_speed import DigestCost
 from benchmarks.studies.export.phases import ExportCost
 from benchmarks.studies.export.planning_speed import PlanningCost
 
-PARTS = ("export", "digest", "planning")
+_PARTS = ("export", "digest", "planning")
 
 
-def measure_exports(
+def _measure_exports(
     folder: Path, network: str, size: int, blocks: Sequence[str], runs: Sequence[tuple[str, int]]
 ) -> list[ExportCost]:
     """Measure an export for each of `runs` (source and number of tasks) in a fresh process."""
@@ -33,7 +33,7 @@ def measure_exports(
     return [export_phases.measure(source, folder, network, size, tasks, blocks) for source, tasks in runs]
 
 
-def measure_digest(folder: Path, size: VitSize) -> DigestCost:
+def _measure_digest(folder: Path, size: VitSize) -> DigestCost:
     """Measure how a transformer of `size` is digested in a fresh process."""
     path = write_vit(folder / "vit.onnx", size)
     try:
@@ -42,7 +42,7 @@ def measure_digest(folder: Path, size: VitSize) -> DigestCost:
         path.unlink()
 
 
-def describe_export(cost: ExportCost) -> str:
+def _describe_export(cost: ExportCost) -> str:
     """Return the phases of an export as a table."""
     limit = 2 * cost.largest + 1_000_000_000
     lines = [f"Export of {cost.tasks} tasks from {cost.source}: wall, processor", *_phases(cost.phases)]
@@ -55,13 +55,13 @@ def describe_export(cost: ExportCost) -> str:
     return "\n".join(lines)
 
 
-def describe_digest(cost: DigestCost) -> str:
+def _describe_digest(cost: DigestCost) -> str:
     """Return the steps of digesting one model as a table."""
     lines = [f"Digesting a model of {cost.size / 1e6:,.0f} MB with {cost.blocks} blocks: wall, processor", *_phases(cost.phases)]
     return "\n".join([*lines, _line("all", cost.total), f"  memory: {cost.peak / 1e6:,.0f} MB at most"])
 
 
-def describe_planning(costs: Sequence[PlanningCost]) -> str:
+def _describe_planning(costs: Sequence[PlanningCost]) -> str:
     """Return the seconds of planning as a table."""
     names = (f"{cost.tasks} x {cost.blocks} blocks, {cost.rule}, {cost.segments} segments" for cost in costs)
     lines = (_line(name, cost.seconds) for name, cost in zip(names, costs, strict=True))
@@ -79,7 +79,7 @@ def _line(name: str, seconds: Seconds) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what the exporter costs and print it."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part only; repeat it for several")
+    parser.add_argument("--only", choices=_PARTS, action="append", help="measure this part only; repeat it for several")
     parser.add_argument("--network", default="resnet50", help="a timm name")
     parser.add_argument("--size", type=int, default=224, help="pixels of the square input")
     parser.add_argument("--blocks", default="layer3.5,layer4.0,layer4.1,layer4.2", help="what the tasks tune, in turn")
@@ -89,14 +89,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--plan-blocks", type=int, default=18)
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     options = parser.parse_args(arguments)
-    parts = options.only or PARTS
+    parts = options.only or _PARTS
     with tempfile.TemporaryDirectory() as folder:
         exports, digest = [], None
         if "export" in parts:
             runs = [(source, int(tasks)) for source, _, tasks in (run.partition(":") for run in options.runs.split(","))]
-            exports = measure_exports(Path(folder), options.network, options.size, options.blocks.split(","), runs)
+            exports = _measure_exports(Path(folder), options.network, options.size, options.blocks.split(","), runs)
         if "digest" in parts:
-            digest = measure_digest(Path(folder), VitSize(depth=options.depth))
+            digest = _measure_digest(Path(folder), VitSize(depth=options.depth))
     plans = planning_speed.measure(options.plan_tasks, options.plan_blocks) if "planning" in parts else []
     if options.json:
         data: dict[str, Any] = {
@@ -106,5 +106,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         print(json.dumps(data, indent=2))
         return
-    texts = [*map(describe_export, exports), *([describe_digest(digest)] if digest else [])]
-    print("\n\n".join([*texts, *([describe_planning(plans)] if plans else [])]))
+    texts = [*map(_describe_export, exports), *([_describe_digest(digest)] if digest else [])]
+    print("\n\n".join([*texts, *([_describe_planning(plans)] if plans else [])]))

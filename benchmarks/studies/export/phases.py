@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from benchmarks.harness.stopwatch import Seconds, Stopwatch, peak_bytes, read_seconds, run_fresh
+from benchmarks.harness.process_memory import peak_bytes
+from benchmarks.harness.stopwatch import Seconds, Stopwatch, read_seconds, run_fresh
 from exporter.export import ExportOptions, export_repository
 from exporter.open_models import LoadTaskModel, Sources
 from exporter.sources.onnx_file import load_onnx
@@ -30,7 +31,7 @@ _PHASES = {
     "Writing segments": "writing",
     "Checking composed against whole": "parity check",
 }
-ANALYSIS = (
+_ANALYSIS = (
     _PHASES["Reading models"],
     "planning",
     _PHASES["Writing segments"],
@@ -56,7 +57,7 @@ class ExportCost:
     @property
     def analysis(self) -> Seconds:
         """Return the seconds of reading, planning and writing, without torch, loading and the check."""
-        return sum((self.phases[name] for name in ANALYSIS), Seconds())
+        return sum((self.phases[name] for name in _ANALYSIS), Seconds())
 
 
 def prepare(folder: Path, network: str, size: int) -> None:

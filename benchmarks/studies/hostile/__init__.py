@@ -2,3 +2,5 @@
 
 `python -m benchmarks.studies.hostile`; at a small size in tests/benchmarks/studies/test_hostile.py.
 """
+
+__all__: list[str] = []

@@ -20,9 +20,9 @@ from benchmarks.studies.hostile.watched import LongestStand
 from contract.dtypes import NUMPY_DTYPES
 from contract.repository import Repository
 
-MOST_STAND_S = 0.05  # processor time of the event loop's thread in one callback
+_MOST_STAND_S = 0.05  # processor time of the event loop's thread in one callback
 _CAP_BYTES = 12 << 30  # of addresses: most of them are libraries'
-PROCESS_BYTES = 64 << 20  # of one that is begun to decode a picture: Python and libraries, nothing of the request
+_PROCESS_BYTES = 64 << 20  # of one that is begun to decode a picture: Python and libraries, nothing of the request
 _PAUSE_S = 0.02
 _SETTLE_S = 0.05
 
@@ -49,7 +49,7 @@ class Effect:
 
 
 @dataclass
-class Honest:
+class _Honest:
     """A client that asks for one row again and again."""
 
     asked: int = 0
@@ -88,24 +88,24 @@ class Target:
         async with self._beside() as honest:
             await asyncio.sleep(_SETTLE_S)
             self.longest.forget()
-            before = processes(self.server.pid)
-            rest = sum(map(resident_bytes, before))
+            before = _processes(self.server.pid)
+            rest = sum(map(_resident_bytes, before))
             for pid in before:
-                forget_peak(pid)
+                _forget_peak(pid)
             began = time.perf_counter()
             outcome = await attack.play(self.server)
             seconds = time.perf_counter() - began
             await asyncio.sleep(_SETTLE_S)
-            now = processes(self.server.pid)
-            peak = max(0, sum(map(peak_bytes, now)) - rest - PROCESS_BYTES * len(set(now) - set(before)))
+            now = _processes(self.server.pid)
+            peak = max(0, sum(map(_peak_of, now)) - rest - _PROCESS_BYTES * len(set(now) - set(before)))
         stand_s, what = self.longest.seconds, self.longest.what
         faults = tuple(_faults(attack, outcome, peak, stand_s, honest))
         figures = (seconds, peak, attack.budget_bytes, stand_s, what, honest.asked, honest.refused, honest.slowest_s)
         return Effect(attack.name, outcome, *figures, faults)
 
     @contextlib.asynccontextmanager
-    async def _beside(self) -> AsyncIterator[Honest]:
-        honest = Honest()
+    async def _beside(self) -> AsyncIterator[_Honest]:
+        honest = _Honest()
         asking = asyncio.create_task(honest.ask(self.server.http_host_port, self.honest))
         try:
             yield honest
@@ -114,12 +114,12 @@ class Target:
             await asking
 
 
-def _faults(attack: Attack, outcome: str, peak: int, stand_s: float, honest: Honest) -> Iterator[str]:
+def _faults(attack: Attack, outcome: str, peak: int, stand_s: float, honest: _Honest) -> Iterator[str]:
     if outcome not in attack.outcomes:
         yield f"it ended with {outcome}; right is {' or '.join(sorted(attack.outcomes))}"
     if peak > attack.budget_bytes + AROUND_BYTES:
         yield f"it took {peak / 1e6:.0f} MB; promised are {attack.budget_bytes / 1e6:.0f} and {AROUND_BYTES / 1e6:.0f} around it"
-    if stand_s > MOST_STAND_S:
+    if stand_s > _MOST_STAND_S:
         yield f"the event loop stood for {1000 * stand_s:.0f} ms of processor time"
     if honest.refused:
         yield f"an honest client was refused {honest.refused} times of {honest.asked}"
@@ -135,10 +135,10 @@ def watched(repository: Repository, *options: str) -> Iterator[Target]:
         quiet = ("--no-segment-cache", "--log-level", "error", "--max-message-bytes", str(MESSAGE_BYTES))
         with served(repository.path, *quiet, *options, program=program) as server:
             resource.prlimit(server.pid, resource.RLIMIT_AS, (_CAP_BYTES, _CAP_BYTES))
-            yield Target(server, longest, honest_request(repository))
+            yield Target(server, longest, _honest_request(repository))
 
 
-def honest_request(repository: Repository) -> bytes:
+def _honest_request(repository: Repository) -> bytes:
     """Return a request for one row of the first task."""
     task = next(iter(repository.tasks.values()))
     (spec,) = task.inputs
@@ -154,24 +154,24 @@ def measure(target: Target, attacks: Iterable[Attack], tell: Callable[[Effect], 
     return effects
 
 
-def processes(pid: int) -> list[int]:
+def _processes(pid: int) -> list[int]:
     """Return `pid` and the processes that it has begun and that are there."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [pid, *(int(child) for task in tasks for child in task.read_text().split())]
 
 
-def forget_peak(pid: int) -> None:
+def _forget_peak(pid: int) -> None:
     """Let the peak of a process's resident memory be what it has now."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def resident_bytes(pid: int) -> int:
+def _resident_bytes(pid: int) -> int:
     """Return what a process has resident now, 0 if it has ended."""
     return _status(pid, "VmRSS:")
 
 
-def peak_bytes(pid: int) -> int:
-    """Return the most memory that a process has had resident since `forget_peak`, or since it began; 0 if it has ended."""
+def _peak_of(pid: int) -> int:
+    """Return the most memory that a process has had resident since `_forget_peak`, or since it began; 0 if it has ended."""
     return _status(pid, "VmHWM:")
 
 

@@ -13,10 +13,10 @@ from benchmarks.studies.hostile.attack import LOST
 
 _PATIENCE_S = 100.0
 _PIECE_BYTES = 1 << 20
-Play = Callable[[ServerProcess], Awaitable[str]]
+_Play = Callable[[ServerProcess], Awaitable[str]]
 
 
-def http(request: bytes, *, reads: bool = False) -> Play:
+def http(request: bytes, *, reads: bool = False) -> _Play:
     """Return what sends `request` and returns the first answer's status. reads: whether it reads all that comes."""
 
     async def play(server: ServerProcess) -> str:
@@ -52,7 +52,7 @@ async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
     return line.split()[1].decode() if line.startswith(b"HTTP/") else LOST
 
 
-def call(method: str, message: bytes, *, gzip: bool = False, stream: bool = False) -> Play:
+def call(method: str, message: bytes, *, gzip: bool = False, stream: bool = False) -> _Play:
     """Return what calls the gRPC `method` (/service/name) with `message` and returns the code's name."""
 
     async def play(server: ServerProcess) -> str:
@@ -71,7 +71,7 @@ def call(method: str, message: bytes, *, gzip: bool = False, stream: bool = Fals
     return play
 
 
-def at_once(copies: int, play: Play) -> Play:
+def at_once(copies: int, play: _Play) -> _Play:
     """Return what does `play` several times side by side, and returns all outcomes that there were, in order and once each."""
 
     async def several(server: ServerProcess) -> str:

@@ -65,7 +65,7 @@ class LongestStand:
                 self._memory[_TIDY_AT] = 0
 
 
-def watch(longest: LongestStand) -> None:
+def _watch(longest: LongestStand) -> None:
     """Have every callback of the server's loop measured, in processor time of its thread."""
     run: Any = asyncio.events.Handle._run
 
@@ -85,7 +85,7 @@ def watch(longest: LongestStand) -> None:
 def main() -> None:
     """Serve, as the rest of the command line says."""
     longest = LongestStand(Path(sys.argv.pop(1)))
-    watch(longest)
+    _watch(longest)
     threading.Thread(target=longest.tidy_for_ever, daemon=True).start()
     sys.modules["uvloop"] = None  # type: ignore[assignment]
     runpy.run_module("espalier.cli", run_name="__main__")

@@ -16,7 +16,7 @@ from PIL import Image
 from contract.preprocessing import Preprocessing
 from serving.images.decode import ImageLimits, decode_image
 
-Pixels = NDArray[np.uint8]  # (height, width, 3)
+_Pixels = NDArray[np.uint8]  # (height, width, 3)
 USED = "used"
 _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -40,10 +40,10 @@ def decoders(data: bytes) -> Mapping[str, Callable[[], Image.Image]]:
     return found
 
 
-def resizers(image: Image.Image, how: Preprocessing) -> Mapping[str, Callable[[], Pixels]]:
+def resizers(image: Image.Image, how: Preprocessing) -> Mapping[str, Callable[[], _Pixels]]:
     """Return functions from a decoded RGB `image` to the input that `how` asks for; the first is the one that is used."""
     fitting = _Fitting(image, how)
-    found: dict[str, Callable[[], Pixels]] = {
+    found: dict[str, Callable[[], _Pixels]] = {
         USED: lambda: how(image),
         "Pillow, resize(box=...)": fitting.boxed,
         "Pillow, width, crop, height": fitting.by_axis,
@@ -68,28 +68,28 @@ class _Fitting:
         self.left, self.top = round((self.size[0] - how.width) / 2), round((self.size[1] - how.height) / 2)
         self._frame = (self.left, self.top, self.left + how.width, self.top + how.height)
 
-    def crop(self, image: Image.Image) -> Pixels:
+    def crop(self, image: Image.Image) -> _Pixels:
         return np.asarray(image.crop(self._frame))
 
-    def boxed(self) -> Pixels:
+    def boxed(self) -> _Pixels:
         scales = (self._image.width / self.size[0], self._image.height / self.size[1]) * 2
         left, top, right, bottom = (edge * scale for edge, scale in zip(self._frame, scales, strict=True))
         size = (self._how.width, self._how.height)
         return np.asarray(self._image.resize(size, self.filter, box=(left, top, right, bottom)))
 
-    def by_axis(self) -> Pixels:
+    def by_axis(self) -> _Pixels:
         columns = self._image.resize((self.size[0], self._image.height), self.filter)
         columns = columns.crop((self.left, 0, self.left + self._how.width, columns.height))
         rows = columns.resize((self._how.width, self.size[1]), self.filter)
         return np.asarray(rows.crop((0, self.top, self._how.width, self.top + self._how.height)))
 
-    def opencv(self, interpolation: str) -> Pixels:
+    def opencv(self, interpolation: str) -> _Pixels:
         cv2 = import_module("cv2")
         resized = cv2.resize(np.asarray(self._image), self.size, interpolation=getattr(cv2, interpolation))
         left, top, right, bottom = self._frame
         return np.asarray(resized[top:bottom, left:right])
 
-    def torchvision(self) -> Pixels:
+    def torchvision(self) -> _Pixels:
         import torch
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.v2 import functional

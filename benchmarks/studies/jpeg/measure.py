@@ -24,7 +24,7 @@ import onnxruntime as ort
 import PIL
 from PIL import Image, ImageOps, features
 
-from benchmarks.harness.http_wire import Connection, binary_body, infer_bytes, request_bytes
+from benchmarks.harness.http_wire import HttpConnection, binary_body, infer_bytes, request_bytes
 from benchmarks.harness.machine import describe_machine
 from benchmarks.harness.served import ServerProcess, served
 from benchmarks.harness.timing import Timing, interleave
@@ -41,7 +41,7 @@ _LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True)
-class Candidate:
+class _DecoderCandidate:
     """Another way. difference: the largest of any pixel, of 255; differing: the share of values that are not equal."""
 
     timing: Timing
@@ -53,15 +53,15 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class JpegResults:
+class _JpegResults:
     """What was measured, by the names of STAGES; decoders and resizers by name. file_bytes: of the JPEG file."""
 
     task: str
     preprocessing: Preprocessing
     file_bytes: int
     stages: Mapping[str, Timing]
-    decoders: Mapping[str, Candidate]
-    resizers: Mapping[str, Candidate]
+    decoders: Mapping[str, _DecoderCandidate]
+    resizers: Mapping[str, _DecoderCandidate]
 
     @property
     def adds_ms(self) -> float:
@@ -79,7 +79,7 @@ def make_photograph(width: int = 500, height: int = 375, quality: int = 90) -> b
     return buffer.getvalue()
 
 
-def measure(repository: Repository, name: str, data: bytes, *, threads: int | None, rounds: int) -> JpegResults:
+def _measure(repository: Repository, name: str, data: bytes, *, threads: int | None, rounds: int) -> _JpegResults:
     """Return what answering the JPEG file `data` for the task `name` takes, and other ways for parts of it."""
     task = repository.tasks[name]
     if task.preprocessing is None:
@@ -88,13 +88,13 @@ def measure(repository: Repository, name: str, data: bytes, *, threads: int | No
     with served(repository.path, "--log-level", "error", *options) as server:
         stages = asyncio.run(_measure_stages(repository, task, task.preprocessing, data, threads, rounds, server))
     image = decode_image(data, _LIMITS).convert("RGB")
-    return JpegResults(
+    return _JpegResults(
         name,
         task.preprocessing,
         len(data),
         stages,
-        asyncio.run(compare(decoders(data), rounds)),
-        asyncio.run(compare(resizers(image, task.preprocessing), rounds)),
+        asyncio.run(_compare(decoders(data), rounds)),
+        asyncio.run(_compare(resizers(image, task.preprocessing), rounds)),
     )
 
 
@@ -106,7 +106,7 @@ async def _measure_stages(
     rows = how(image)[None]
     engine = EmbeddedEngine(repository, threads=threads)
     await engine.start()
-    connection = await Connection.open(server.http_host_port)
+    connection = await HttpConnection.open(server.http_host_port)
     variants: dict[str, Callable[[], Awaitable[object]]] = {
         "bare engine": lambda: engine.infer(plan, {spec.name: rows}),
         "decode": lambda: _call(lambda: decode_image(data, _LIMITS)),
@@ -120,7 +120,7 @@ async def _measure_stages(
     return timings
 
 
-async def compare(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Candidate]:
+async def _compare(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, _DecoderCandidate]:
     """Time `ways` in turn, by what they take of the processor in one thread, and compare what each gives with what USED gives."""
 
     def timed(way: Callable[[], object]) -> Callable[[], Awaitable[object]]:
@@ -130,7 +130,7 @@ async def compare(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict
     expected = np.asarray(ways[USED]()).astype(int)
     differences = {name: np.abs(np.asarray(way()) - expected) for name, way in ways.items()}
     return {
-        name: Candidate(timings[name], int(difference.max()), float((difference > 0).mean()))
+        name: _DecoderCandidate(timings[name], int(difference.max()), float((difference > 0).mean()))
         for name, difference in differences.items()
     }
 
@@ -139,13 +139,13 @@ async def _call(function: Callable[[], object]) -> None:
     function()
 
 
-async def _ask(connection: Connection, request: bytes) -> None:
+async def _ask(connection: HttpConnection, request: bytes) -> None:
     reply = await connection.ask(request)
     if reply.status != 200:
         raise RuntimeError(reply.body.decode("utf-8", "replace"))
 
 
-def describe(found: JpegResults) -> list[str]:
+def _describe(found: _JpegResults) -> list[str]:
     """Return what a person wants to know, as lines."""
     how = found.preprocessing
     return [
@@ -157,7 +157,7 @@ def describe(found: JpegResults) -> list[str]:
     ]
 
 
-def versions() -> dict[str, str | None]:
+def _versions() -> dict[str, str | None]:
     """Return the machine and the versions of what matters here."""
     names = {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo"), "onnxruntime": ort.__version__}
     return {"machine": describe_machine(), **names}
@@ -184,7 +184,7 @@ def main() -> None:
         task = given.task or next(iter(repository.tasks))
         if task not in repository.tasks or repository.tasks[task].preprocessing is None:
             parser.error(f"task {task!r} takes no images; give one that has preprocessing")
-        found = measure(repository, task, data, threads=given.threads, rounds=given.rounds)
-    print("\n".join([", ".join(f"{name} {value}" for name, value in versions().items()), *describe(found)]))
+        found = _measure(repository, task, data, threads=given.threads, rounds=given.rounds)
+    print("\n".join([", ".join(f"{name} {value}" for name, value in _versions().items()), *_describe(found)]))
     if given.json:
-        given.json.write_text(json.dumps({**versions(), **asdict(found)}, indent=1))
+        given.json.write_text(json.dumps({**_versions(), **asdict(found)}, indent=1))

@@ -23,24 +23,24 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.harness.http_wire import Connection, binary_body, infer_bytes
+from benchmarks.harness.http_wire import HttpConnection, binary_body, infer_bytes
 from benchmarks.harness.machine import describe_machine
 from benchmarks.harness.process_memory import ProcessMemory, memory_of_process
 from benchmarks.harness.served import ServerProcess, served
 from benchmarks.models.task_copies import Copies, copy_tasks
 from benchmarks.studies.many_tasks.open_segments import OpenSegments
-from benchmarks.studies.many_tasks.results import ManyTasks, Mix, Options, Served, Timed, describe
+from benchmarks.studies.many_tasks.results import ManyTasks, ManyTasksOptions, MixedRequests, ServedTasks, Timed, describe
 from contract.dtypes import NUMPY_DTYPES
 from contract.repository import Repository, Task, read_repository
 
-SERVERS = ("new", "known")
+_SERVERS = ("new", "known")
 _ZIPF_EXPONENT = 1.0
 
 
-def measure(repository: Repository, options: Options) -> ManyTasks:
+def _measure(repository: Repository, options: ManyTasksOptions) -> ManyTasks:
     """Return what serving all tasks of `repository` takes; each takes one input and gives one FP32 output. Raises RuntimeError."""
     with tempfile.TemporaryDirectory(prefix="espalier-cache-") as cache:
-        servers = tuple(_serve(repository, options, name, Path(cache)) for name in SERVERS)
+        servers = tuple(_serve(repository, options, name, Path(cache)) for name in _SERVERS)
         cache_bytes = _bytes_of(Path(cache))
     return ManyTasks(options, len(repository.tasks), len(repository.segments), _bytes_of(repository.path), cache_bytes, servers)
 
@@ -49,7 +49,7 @@ def _bytes_of(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _serve(repository: Repository, options: Options, cache: str, folder: Path) -> Served:
+def _serve(repository: Repository, options: ManyTasksOptions, cache: str, folder: Path) -> ServedTasks:
     arguments = ["--log-level", "error"]
     arguments += ["--memory-limit", str(options.memory_limit)] if options.memory_limit else []
     arguments += ["--threads", str(options.threads)] if options.threads else []
@@ -60,13 +60,13 @@ def _serve(repository: Repository, options: Options, cache: str, folder: Path) -
         opened, after_start = len(run.state), memory_of_process(server.pid)
         answers, after_all = asyncio.run(run.ask_all())
         mix = asyncio.run(run.mix()) if options.seconds else None
-        return Served(cache, start_s, opened, answers, mix, after_start, after_all, memory_of_process(server.pid))
+        return ServedTasks(cache, start_s, opened, answers, mix, after_start, after_all, memory_of_process(server.pid))
 
 
 class _Run:
     """One life of a server, while it lasts."""
 
-    def __init__(self, repository: Repository, options: Options, server: ServerProcess, cache: str) -> None:
+    def __init__(self, repository: Repository, options: ManyTasksOptions, server: ServerProcess, cache: str) -> None:
         self._tasks = repository.tasks
         self._options = options
         self._server = server
@@ -79,7 +79,7 @@ class _Run:
 
     async def ask_all(self) -> tuple[tuple[Timed, ...], ProcessMemory]:
         """Ask tasks once, and then some of them twice; return the answers, and the memory in between."""
-        connection = await Connection.open(self._server.http_host_port)
+        connection = await HttpConnection.open(self._server.http_host_port)
         tasks = _spread(list(self._tasks.values()), self._options.asked)
         answers = [await self._ask(connection, task) for task in tasks]
         after_all = memory_of_process(self._server.pid)
@@ -88,7 +88,7 @@ class _Run:
         await connection.close()
         return tuple(answers), after_all
 
-    async def _ask(self, connection: Connection, task: Task) -> Timed:
+    async def _ask(self, connection: HttpConnection, task: Task) -> Timed:
         opens = self.state.ask(task)
         state = "open" if not opens else "closed" if task.name in self._seen else self._cache
         self._seen.add(task.name)
@@ -96,13 +96,13 @@ class _Run:
         await self._answer(connection, task)
         return Timed(task.name, state, (time.perf_counter() - started) * 1000)
 
-    async def _answer(self, connection: Connection, task: Task) -> None:
+    async def _answer(self, connection: HttpConnection, task: Task) -> None:
         reply = await connection.ask(infer_bytes(task.name, *self._body))
         values = np.frombuffer(reply.tensors, "<f4")
         if reply.status != 200 or values.size != np.prod(task.outputs[0].shape) or not np.isfinite(values).all():
             raise RuntimeError(f"Task {task.name!r} does not answer: {reply.status} {reply.body[:200]!r}")
 
-    async def mix(self) -> Mix:
+    async def mix(self) -> MixedRequests:
         """Ask tasks by Zipf's law: the one of rank n is asked in proportion to 1 / n."""
         generator = np.random.default_rng(0)
         tasks = list(self._tasks.values())
@@ -115,7 +115,7 @@ class _Run:
 
         async def client() -> None:
             nonlocal opened
-            connection = await Connection.open(self._server.http_host_port)
+            connection = await HttpConnection.open(self._server.http_host_port)
             while time.perf_counter() < started + self._options.seconds:
                 task = tasks[next(drawn)]
                 opened += self.state.ask(task) > 0
@@ -125,7 +125,7 @@ class _Run:
             await connection.close()
 
         await asyncio.gather(*(client() for _ in range(self._options.clients)))
-        return Mix(len(latencies), time.perf_counter() - started, opened, tuple(latencies))
+        return MixedRequests(len(latencies), time.perf_counter() - started, opened, tuple(latencies))
 
 
 def _spread(tasks: Sequence[Task], most: int | None) -> Sequence[Task]:
@@ -139,7 +139,7 @@ def _draws(generator: np.random.Generator, shares: np.ndarray) -> Iterator[int]:
 
 
 @contextmanager
-def many_tasks(network: str, size: int, block: str, probes: int, branches: int, classes: int) -> Iterator[Repository]:
+def _many_tasks(network: str, size: int, block: str, probes: int, branches: int, classes: int) -> Iterator[Repository]:
     """Yield a repository of so many linear probes, and branches that own `block`, of a timm network with random weights. Needs torch."""
     from benchmarks.models.synthetic import make_family, random_backbone
 
@@ -163,20 +163,20 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--memory-limit-gb", type=float, help="`--memory-limit` of `espalier serve`; default: none")
     parser.add_argument("--asked", type=int, help="tasks that are asked one by one; default: all")
-    parser.add_argument("--again", type=int, default=Options.again, help="of them, that are asked again, twice")
-    parser.add_argument("--seconds", type=float, default=Options.seconds, help="of the mix; 0: none")
-    parser.add_argument("--clients", type=int, default=Options.clients, help="of the mix")
+    parser.add_argument("--again", type=int, default=ManyTasksOptions.again, help="of them, that are asked again, twice")
+    parser.add_argument("--seconds", type=float, default=ManyTasksOptions.seconds, help="of the mix; 0: none")
+    parser.add_argument("--clients", type=int, default=ManyTasksOptions.clients, help="of the mix")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", help=".svg or .png")
     given = parser.parse_args()
     limit = round(given.memory_limit_gb * 1e9) if given.memory_limit_gb else None
-    options = Options(limit, given.asked, given.again, given.seconds, given.clients, given.threads)
+    options = ManyTasksOptions(limit, given.asked, given.again, given.seconds, given.clients, given.threads)
     if given.repository:
-        found = measure(read_repository(given.repository), options)
+        found = _measure(read_repository(given.repository), options)
     else:
-        with many_tasks(given.network, given.size, given.block, given.probes, given.branches, given.classes) as repository:
-            found = measure(repository, options)
+        with _many_tasks(given.network, given.size, given.block, given.probes, given.branches, given.classes) as repository:
+            found = _measure(repository, options)
     lines = [f"{describe_machine()}, ONNX Runtime {ort.__version__}", *describe(found)]
     print("\n".join(lines))
     if given.json:

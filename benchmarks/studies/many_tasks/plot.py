@@ -11,7 +11,7 @@ from benchmarks.studies.many_tasks.results import ManyTasks, by_state
 
 _COLOURS = {"new": "#cc3311", "known": "#ee7733", "closed": "#009988", "open": "#0077bb"}
 _STYLES = ("-", "--", ":")  # by kind of task
-GOAL_MS = 100.0
+_GOAL_MS = 100.0
 
 
 def write_plot(found: ManyTasks, path: Path) -> None:
@@ -31,7 +31,7 @@ def write_plot(found: ManyTasks, path: Path) -> None:
             linestyle=style,
             label=f"{kind}, {state} ({len(values):,})",
         )
-    axes.axvline(GOAL_MS, color="#999999", linewidth=1)
+    axes.axvline(_GOAL_MS, color="#999999", linewidth=1)
     axes.set(xscale="log", xlabel="ms from the request to the answer (log)", ylabel="share of the answers", ylim=(0, 1))
     axes.set_title(f"{found.tasks:,} tasks: an answer by what the server had open", loc="left")
     axes.spines[["top", "right"]].set_visible(False)

@@ -11,7 +11,7 @@ from benchmarks.harness.process_memory import ProcessMemory
 
 
 @dataclass(frozen=True)
-class Options:
+class ManyTasksOptions:
     """memory_limit: bytes, None: none. asked: tasks that are asked one by one, None: all. again: those of them that are asked again.
 
     seconds: of the mix, 0: no mix. threads: of the engine, None: all cores.
@@ -35,7 +35,7 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Mix:
+class MixedRequests:
     """Tasks asked by Zipf's law by several clients at once. opened: how many answers had to open a segment, about."""
 
     requests: int
@@ -45,14 +45,14 @@ class Mix:
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedTasks:
     """One life of a server. start_s: from its process to being ready. opened_at_start: segments."""
 
     cache: str
     start_s: float
     opened_at_start: int
     answers: tuple[Timed, ...]
-    mix: Mix | None
+    mix: MixedRequests | None
     after_start: ProcessMemory
     after_all: ProcessMemory
     at_end: ProcessMemory
@@ -62,12 +62,12 @@ class Served:
 class ManyTasks:
     """What was found. disk_bytes: of the repository; cache_bytes: of the optimised segments."""
 
-    options: Options
+    options: ManyTasksOptions
     tasks: int
     segments: int
     disk_bytes: int
     cache_bytes: int
-    servers: tuple[Served, ...]
+    servers: tuple[ServedTasks, ...]
 
 
 def describe(found: ManyTasks) -> list[str]:
@@ -106,7 +106,7 @@ def _spread(values: Sequence[float]) -> str:
     return f"{len(values):6,} answers: median {median:7.1f} ms, p90 {high:7.1f}, largest {max(values):7.1f}"
 
 
-def _describe_mix(mix: Mix) -> str:
+def _describe_mix(mix: MixedRequests) -> str:
     median, high = np.percentile(mix.latencies_ms, [50, 99])
     rate, share = mix.requests / mix.seconds, 100 * mix.opened / mix.requests
     return (
@@ -114,5 +114,5 @@ def _describe_mix(mix: Mix) -> str:
     )
 
 
-def _limit(options: Options) -> str:
+def _limit(options: ManyTasksOptions) -> str:
     return f"{options.memory_limit / 1e9:.2f} GB" if options.memory_limit else "none"

@@ -22,7 +22,7 @@ from pathlib import Path
 
 _REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 _LIBRARY, _PACKAGE = "libb64.so.0d", "libb64-0d"
-FETCH_S = 120.0
+_FETCH_S = 120.0
 
 
 class PerfAnalyzerUnavailable(Exception):
@@ -57,18 +57,18 @@ class PerfAnalyzer:
             raise PerfAnalyzerFailed(_last_line(error)) from error
 
 
-def default_folder() -> Path:
+def _default_folder() -> Path:
     """Return the folder for this user's copy: below XDG_CACHE_HOME, or ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "espalier" / "perf_analyzer"
 
 
-def fetch(folder: Path | None = None, timeout_s: float = FETCH_S) -> PerfAnalyzer:
+def fetch(folder: Path | None = None, timeout_s: float = _FETCH_S) -> PerfAnalyzer:
     """Return the program in `folder` (by default the user's), fetched now if it is not there: 17 MB, some seconds.
 
     timeout_s: for each of pip and apt. Raises PerfAnalyzerUnavailable; then nothing is left.
     """
-    folder = folder or default_folder()
+    folder = folder or _default_folder()
     place = folder / hashlib.sha256(_REQUIREMENTS.read_bytes()).hexdigest()[:16]
     if not place.exists():
         if sys.platform != "linux" or platform.machine() != "x86_64":

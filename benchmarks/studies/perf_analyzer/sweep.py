@@ -28,7 +28,7 @@ _WINDOWS = ("--measurement-interval", "400", "--max-trials", "4", "--stability-p
 
 
 @dataclass(frozen=True)
-class Row:
+class _SweepRow:
     """What came of one way to ask a model. per_second, p50_ms: by clients. failure: a sentence, where it did not run through."""
 
     model: str
@@ -48,7 +48,7 @@ def models_of(repository: Repository) -> list[str]:
     ]
 
 
-def sweep(program: PerfAnalyzer, http: str, grpc: str, models: Iterable[str], most_clients: int = 4) -> Iterator[Row]:
+def sweep(program: PerfAnalyzer, http: str, grpc: str, models: Iterable[str], most_clients: int = 4) -> Iterator[_SweepRow]:
     """Yield a row for each of `models` and each of WAYS to ask it at the addresses (host:port), with 1 to `most_clients` clients."""
     for model in models:
         for way, options in WAYS.items():
@@ -56,7 +56,7 @@ def sweep(program: PerfAnalyzer, http: str, grpc: str, models: Iterable[str], mo
             yield _measure(program, model, way, ["-u", address, "--concurrency-range", f"1:{most_clients}", *_WINDOWS, *options])
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[_SweepRow]) -> str:
     """Return `rows` as a Markdown table."""
     lines = ["| model | asked by | inferences per second, by clients | median ms, by clients |", "|---|---|---|---|"]
     for row in rows:
@@ -65,17 +65,17 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _measure(program: PerfAnalyzer, model: str, way: str, arguments: Sequence[str]) -> Row:
+def _measure(program: PerfAnalyzer, model: str, way: str, arguments: Sequence[str]) -> _SweepRow:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.csv"
         try:
             program.run("-m", model, *arguments, "-f", str(report))
         except PerfAnalyzerFailed as error:
-            return Row(model, way, {}, {}, str(error))
+            return _SweepRow(model, way, {}, {}, str(error))
         with report.open() as file:
             lines = sorted(csv.DictReader(file), key=lambda line: int(line["Concurrency"]))  # it sorts by throughput
     per_second = {int(line["Concurrency"]): float(line["Inferences/Second"]) for line in lines}
-    return Row(model, way, per_second, {int(line["Concurrency"]): float(line["p50 latency"]) / 1000 for line in lines})
+    return _SweepRow(model, way, per_second, {int(line["Concurrency"]): float(line["p50 latency"]) / 1000 for line in lines})
 
 
 def _joined(numbers: Mapping[int, float], how: str) -> str:

@@ -23,7 +23,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from benchmarks.harness.http_wire import Connection, KeptConnection, Reply, request_bytes
+from benchmarks.harness.http_wire import HttpConnection, KeptConnection, Reply, request_bytes
 from benchmarks.harness.served import ServerProcess, served
 from benchmarks.studies.soak.hostile import hostile_cases
 from benchmarks.studies.soak.requests import Case, GrpcCase, HttpCase, good_and_bad_cases
@@ -41,7 +41,7 @@ _pb: Any = service_pb2
 
 
 @dataclass(frozen=True)
-class Sample:
+class MemorySample:
     """The memory after so many requests."""
 
     requests: int
@@ -59,7 +59,7 @@ class Soak:
     seconds: float
     answers: Mapping[str, Mapping[str, int]]
     wrong: tuple[str, ...]
-    samples: tuple[Sample, ...]
+    samples: tuple[MemorySample, ...]
     before: Holds
     after: Holds
     loads: int
@@ -75,7 +75,7 @@ class Soak:
         return growth_percent(self.samples, self.requests)
 
 
-def growth_percent(samples: Sequence[Sample], requests: int, warm_up: float = WARM_UP) -> float:
+def growth_percent(samples: Sequence[MemorySample], requests: int, warm_up: float = WARM_UP) -> float:
     """Return the growth, in percent, from the first tenth of the samples after `warm_up` of the requests to their last tenth."""
     settled = [sample.resident_bytes for sample in samples if sample.requests >= warm_up * requests]
     tenth = max(1, len(settled) // 10)
@@ -143,11 +143,11 @@ class _Run:
         self._answers: dict[str, Counter[str]] = {case.name: Counter() for case in cases}
         self._expected: dict[str, Any] = {}
         self._wrong: list[str] = []
-        self._samples: list[Sample] = []
+        self._samples: list[MemorySample] = []
 
     async def ask_alone(self) -> None:
         """Note the answers that are to be the same always, while nobody else asks."""
-        connection = await Connection.open(self._server.http_host_port)
+        connection = await HttpConnection.open(self._server.http_host_port)
         async with grpc.aio.insecure_channel(self._server.grpc_address) as channel:
             for case in self._cases:
                 if case.same and isinstance(case, HttpCase):
@@ -178,7 +178,7 @@ class _Run:
             yield number, self._random.choices(self._by_kind[kind], cum_weights=self._shares[kind])[0]
 
     def _sample(self, number: int) -> None:
-        self._samples.append(Sample(number, self._server.resident_bytes()))
+        self._samples.append(MemorySample(number, self._server.resident_bytes()))
 
     def _note(self, case: Case, status: int | str, answer: Any = None) -> None:
         self._answers[case.name][str(status)] += 1
@@ -188,9 +188,9 @@ class _Run:
             self._wrong.append(f"{case.name}: other numbers than alone")
 
     async def _use_http(self) -> None:
-        connection: Connection | None = None
+        connection: HttpConnection | None = None
         for number, case in self._draw(HttpCase):
-            connection = connection or await Connection.open(self._server.http_host_port)
+            connection = connection or await HttpConnection.open(self._server.http_host_port)
             status, reply = await _exchange(connection, case.make(number), bool(case.statuses))
             self._note(case, status, reply)
             if reply is None or not reply.keeps_open:
@@ -222,7 +222,7 @@ def _numbers(answer: Reply | bytes) -> Any:
     return np.frombuffer(b"".join(_pb.ModelInferResponse.FromString(answer).raw_output_contents), "<f4")
 
 
-async def _exchange(connection: Connection, request: bytes, wait: bool) -> tuple[int | str, Reply | None]:
+async def _exchange(connection: HttpConnection, request: bytes, wait: bool) -> tuple[int | str, Reply | None]:
     """Return the status of the answer and the answer; none where the connection is of no use any more."""
     try:
         if not wait:

@@ -36,7 +36,7 @@ class Holds:
         return lines
 
 
-async def holds(server: ServerProcess) -> Holds:
+async def _holds(server: ServerProcess) -> Holds:
     """Return what `server` holds now."""
     connection = await KeptConnection.open(server.http_host_port)
     text = (await connection.ask(request_bytes("GET", "/metrics"))).body.decode()
@@ -52,6 +52,6 @@ async def holds(server: ServerProcess) -> Holds:
 async def at_rest(server: ServerProcess, before: Holds | None, seconds: float) -> Holds:
     """Return what `server` holds as soon as that is no more than `before`, or after `seconds`; None: after these in any case."""
     end = time.monotonic() + seconds
-    while (now := await holds(server)) and time.monotonic() < end and (before is None or now.more_than(before)):
+    while (now := await _holds(server)) and time.monotonic() < end and (before is None or now.more_than(before)):
         await asyncio.sleep(_LOOK_S)
     return now

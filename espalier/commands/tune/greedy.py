@@ -28,7 +28,7 @@ from espalier.console import console, human_bytes, human_macs
 
 if TYPE_CHECKING:
     from tuning.search.greedy import Selection
-    from tuning.search.ledger import Contents
+    from tuning.search.ledger import LedgerContents
 
 
 class Direction(StrEnum):
@@ -112,7 +112,7 @@ def greedy(
     show(effort)
 
 
-def _path(found: Selection, contents: Contents) -> Table:
+def _path(found: Selection, contents: LedgerContents) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(found.direction)
     for column in ("accuracy, %", "deviation", *(["value, %", "added MACs"] if contents.costs else [])):
@@ -130,7 +130,7 @@ def _path(found: Selection, contents: Contents) -> Table:
     return table
 
 
-def _front(contents: Contents) -> Table:
+def _front(contents: LedgerContents) -> Table:
     """Return the subsets among all that were evaluated which no other beats in accuracy and MACs."""
     from tuning.search.replay import search_scores
     from tuning.search.score import pareto_front

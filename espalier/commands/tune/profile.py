@@ -26,7 +26,7 @@ from espalier.commands.options.tune import BackboneOption, DataOption, Images, W
 from espalier.console import console, human_macs
 
 if TYPE_CHECKING:
-    from tuning.search.ledger import Contents
+    from tuning.search.ledger import LedgerContents
     from tuning.search.score import Score, Subset
 
 _SHOWN_PAIRS = 10
@@ -72,7 +72,7 @@ def profile(
     show(effort)
 
 
-def _singles(scores: Mapping[Subset, Score], contents: Contents) -> Table:
+def _singles(scores: Mapping[Subset, Score], contents: LedgerContents) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("tuned", no_wrap=True)
     for column in ("accuracy, %", "deviation", "parameters", "MACs", *(["added MACs"] if contents.costs else [])):

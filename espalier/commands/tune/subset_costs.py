@@ -9,7 +9,7 @@ from espalier.console import console
 
 if TYPE_CHECKING:
     from tuning.network.backbone import Backbone
-    from tuning.search.score import Cost, CostOf
+    from tuning.search.score import CostOf, SubsetCost
 
 
 def open_costs(backbone: Backbone, given: Path | None, classes: int, latency: bool) -> CostOf:
@@ -19,18 +19,18 @@ def open_costs(backbone: Backbone, given: Path | None, classes: int, latency: bo
     """
     from espalier.commands.tune.latency import measure_ms
     from exporter.pricing.torch import open_pricing
-    from tuning.search.score import Cost
+    from tuning.search.score import SubsetCost
 
     with console.status("Exporting the backbone, to price subsets"):
         pricing = open_pricing(backbone, given, classes=classes, measure=measure_ms if latency else None)
     whole_bytes = sum(tensor.nbytes for tensor in backbone.network.parameters())
-    known: dict[tuple[str, ...], Cost] = {}
+    known: dict[tuple[str, ...], SubsetCost] = {}
 
-    def cost(subset: tuple[str, ...]) -> Cost:
+    def cost(subset: tuple[str, ...]) -> SubsetCost:
         if subset not in known:
             added = pricing.price(subset)
             shares = (added.macs / pricing.macs, added.weight_bytes / whole_bytes)
-            known[subset] = Cost(added.macs, added.weight_bytes, *shares, added.latency_ms, added.fork)
+            known[subset] = SubsetCost(added.macs, added.weight_bytes, *shares, added.latency_ms, added.fork)
         return known[subset]
 
     return cost

@@ -15,7 +15,7 @@ from espalier.console import console, progress_bars
 if TYPE_CHECKING:
     from contract.preprocessing import Preprocessing
     from tuning.data.labelled import TaskData
-    from tuning.transfer.compare import Run
+    from tuning.transfer.compare import TransferRun
     from tuning.transfer.features import TeacherFeatures
     from tuning.transfer.transfer import Method
 
@@ -104,7 +104,7 @@ def transfer(
         backbone = Weights().open(model)
         with console.status(f"Asking the teacher {escape(name)}"):
             features |= compute_features({name: backbone}, data_for, task_data)
-    runs: list[Run] = []
+    runs: list[TransferRun] = []
     with progress_bars() as progress:
         for run, result in run_methods(pupil, features, task_data, methods, options, seeds, on_step=progress):
             if not runs:

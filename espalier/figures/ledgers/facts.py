@@ -12,7 +12,7 @@ from espalier.figures.ledgers.errors import LedgerLacks, OtherBlocks
 from espalier.figures.ledgers.source import Source
 from tuning.errors import BadOptions
 from tuning.search.greedy import Selection, StopRule
-from tuning.search.ledger import BlockFacts, Contents, Trial
+from tuning.search.ledger import BlockFacts, LedgerContents, Trial
 from tuning.search.replay import Noted, make_preference, noted_selections, replay, searched_blocks
 from tuning.search.score import Objective, Score, Subset, pareto_front
 
@@ -201,7 +201,7 @@ def cost_facts(source: Source) -> CostPoints:
     return CostPoints(source, scores, macs, measured, front, chosen)
 
 
-def macs_from_first_tuned(contents: Contents, subset: Subset) -> int:
+def macs_from_first_tuned(contents: LedgerContents, subset: Subset) -> int:
     """Return the multiply-accumulates per image of the blocks from the first tuned one on."""
     tuned = [index for index, block in enumerate(contents.header.blocks) if block.name in subset]
     return sum(block.macs for block in contents.header.blocks[tuned[0] :]) if tuned else 0

@@ -9,7 +9,7 @@ from espalier.figures.ledgers.facts import GreedyPath, path_facts
 from espalier.figures.ledgers.source import Source
 from espalier.figures.ledgers.style import CHOSEN, MAIN, WORSE, clean, make_figure, round_numbers
 from espalier.figures.ledgers.words import printable, score_words, subset_words
-from tuning.search.greedy import Step
+from tuning.search.greedy import GreedyStep
 
 _HEIGHT = 3.9  # inches
 _STEP = 0.42
@@ -49,7 +49,7 @@ def draw_path(source: Source) -> Figure:
     return figure
 
 
-def _step_words(step: Step, direction: str) -> str:
+def _step_words(step: GreedyStep, direction: str) -> str:
     if step.block is None:
         return "all blocks" if step.subset else "head alone"
     return f"{'+' if direction == 'forward' else chr(0x2212)} {printable(step.block)}"

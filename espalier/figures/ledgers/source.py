@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espalier.figures.ledgers.errors import LedgerLacks
-from tuning.search.ledger import Contents, read_ledger
+from tuning.search.ledger import LedgerContents, read_ledger
 from tuning.search.replay import search_scores
 from tuning.search.score import Score, Subset
 
@@ -17,7 +17,7 @@ class Source:
     """A ledger and where it is."""
 
     path: Path
-    contents: Contents
+    contents: LedgerContents
 
     @property
     def is_search(self) -> bool:

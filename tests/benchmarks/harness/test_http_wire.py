@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from benchmarks.harness.http_wire import Connection, KeptConnection, request_bytes
+from benchmarks.harness.http_wire import HttpConnection, KeptConnection, request_bytes
 
 REQUEST = request_bytes("GET", "/")
 
@@ -64,7 +64,7 @@ def test_after_an_answer_that_broke_off_the_next_request_has_a_new_connection() 
 def test_a_plain_connection_fails_where_it_was_closed() -> None:
     async def ask() -> None:
         async with server([answer(b""), answer(b"")]) as address:
-            connection = await Connection.open(address)
+            connection = await HttpConnection.open(address)
             await connection.ask(REQUEST)
             await asyncio.sleep(0.02)
             assert connection.is_closed

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.harness.timing import Timing
 from benchmarks.latency.compare import LatencyComparison, compare_latency
-from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE
+from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
 from benchmarks.models.tiny import write_tiny_forks
 
 

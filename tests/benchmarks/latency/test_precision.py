@@ -22,15 +22,15 @@ from onnx.reference import ReferenceEvaluator
 
 from benchmarks.framework.errors import PrecisionUnavailable
 from benchmarks.framework.options import Options, Scale
-from benchmarks.harness.noise import Settled
-from benchmarks.latency.benchmark import Measured
+from benchmarks.harness.noise import Measurement
+from benchmarks.latency.case import LatencyCase
 from benchmarks.latency.precision.accuracy import Deviation, answers, deviation, mean_deviation, pictures
 from benchmarks.latency.precision.bfloat import in_bf16, to_bf16
 from benchmarks.latency.precision.kernels import with_kernels
 from benchmarks.latency.precision.quantise import quantised, reduces_range
 from benchmarks.latency.precision.rewrite import calibration, weight_bytes
-from benchmarks.latency.precision.tables import Change, precision_tables
 from benchmarks.latency.precision.variants import Precise, PreciseVariants, make_precise
+from benchmarks.latency.precision_tables import PrecisionChange, precision_tables
 from benchmarks.latency.variants import Times
 from benchmarks.models.tiny import SIZE, write_tiny_family
 from benchmarks.models.vit_onnx import VitSize, write_vit
@@ -110,8 +110,8 @@ def test_separate_networks_in_int8_compute_what_the_shared_trunk_does(
 def test_gains_in_other_precisions_are_those_of_the_faster_separate_networks() -> None:
     seconds = {"shared": [0.01], "separate": [0.04], "separate, side by side": [0.03]}
     seconds |= {"shared int8": [0.005], "separate int8": [0.012], "separate int8, side by side": [0.015]}
-    measured = Measured("net", "block", 4, 4.0, Settled(Times(seconds, 0.003, 0.001, ""), 0.0, 1))
-    change = Change("net", "block", "int8", Deviation(0.1, 0.1, 1.0, 1), 1, 4)
+    measured = LatencyCase("net", "block", 4, 4.0, Measurement(Times(seconds, 0.003, 0.001, ""), 0.0, 1))
+    change = PrecisionChange("net", "block", "int8", Deviation(0.1, 0.1, 1.0, 1), 1, 4)
     fp32, int8 = precision_tables([measured], [change], [])[0].rows
     assert (fp32["speedup"], int8["speedup"]) == (pytest.approx(3), pytest.approx(2.4))
     assert int8["shared_gain"] == pytest.approx(2)

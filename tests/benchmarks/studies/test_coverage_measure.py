@@ -17,7 +17,7 @@ NAME = "test_resnet"  # timm's own, small enough for a test
 
 def test_a_family_is_measured_from_end_to_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(measure, "smallest_variant", lambda family: NAME)
-    measurement = measure.Measurement("resnet", tmp_path)
+    measurement = measure.FamilyMeasurement("resnet", tmp_path)
     measurement.run()
     record = measurement.record
     assert why_wrong(record.to_json()) == ""

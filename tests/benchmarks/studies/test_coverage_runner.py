@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.studies.coverage.runner import Limits, measure_apart, measure_families, read_lines
+from benchmarks.studies.coverage.runner import FamilyLimits, measure_apart, measure_families, read_lines
 from benchmarks.studies.coverage.truth import count_equal, run_taps
 from exporter.graph.chain import make_chain
 from exporter.graph.passes import canonicalise
@@ -61,6 +61,6 @@ def _answer(sender: Connection, family: str, *arguments: object) -> None:
 
 @pytest.mark.slow
 def test_a_bad_family_costs_its_own_line_only() -> None:
-    assert measure_apart("good", None, Limits(seconds=60), _answer) == {"family": "good"}
-    assert measure_apart("bad", None, Limits(seconds=60), _exit)["reason"] == "the process ended with status 3"
-    assert measure_apart("slow", None, Limits(seconds=0.2), _sleep)["reason"] == "took longer than 0 s"
+    assert measure_apart("good", None, FamilyLimits(seconds=60), _answer) == {"family": "good"}
+    assert measure_apart("bad", None, FamilyLimits(seconds=60), _exit)["reason"] == "the process ended with status 3"
+    assert measure_apart("slow", None, FamilyLimits(seconds=0.2), _sleep)["reason"] == "took longer than 0 s"

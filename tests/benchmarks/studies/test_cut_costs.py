@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.models.conv_chains import ConvChain, random_kernels, take_turns
-from benchmarks.studies.cut_costs import MeasuredCosts, Spread, describe, main
+from benchmarks.studies.cut_costs import MeasuredCosts, Quartiles, describe, main
 
 
 def test_macs_of_a_chain_counted_by_hand() -> None:
@@ -29,7 +29,7 @@ def test_each_variant_goes_first_in_turn() -> None:
 
 
 def test_the_constants_are_shown_with_what_they_decide() -> None:
-    said = describe(MeasuredCosts(Spread(40e-6, 30e-6, 50e-6), Spread(8e9, 7e9, 9e9), Spread(40e9, 30e9, 50e9), 1))
+    said = describe(MeasuredCosts(Quartiles(40e-6, 30e-6, 50e-6), Quartiles(8e9, 7e9, 9e9), Quartiles(40e9, 30e9, 50e9), 1))
     assert "30.0 - 50.0" in said
     # 40 us and twice 401,408 bytes at 8 GB/s are 140 us, in which 40 G MACs/s compute 5.6 M.
     assert said.count("costs 140 us: as much as 5.6 MMACs, or reading 1.12 MB of weights") == 2

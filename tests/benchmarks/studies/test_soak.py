@@ -9,7 +9,7 @@ import pytest
 from benchmarks.models.tiny import TASKS, write_tiny_family
 from benchmarks.studies.soak.__main__ import main
 from benchmarks.studies.soak.requests import good_and_bad_cases
-from benchmarks.studies.soak.run import Sample, growth_percent, make_cases, measure
+from benchmarks.studies.soak.run import MemorySample, growth_percent, make_cases, measure
 from benchmarks.studies.soak.state import Holds
 from contract.repository import Repository
 
@@ -28,9 +28,9 @@ def test_the_tiny_family_shares_what_is_equal(repository: Repository) -> None:
 
 
 def test_growth_is_counted_after_the_warm_up() -> None:
-    rising = [Sample(number, 100 + max(0, 20 - number)) for number in range(100)]  # falls to 100 while it warms up
+    rising = [MemorySample(number, 100 + max(0, 20 - number)) for number in range(100)]  # falls to 100 while it warms up
     assert growth_percent(rising, 100) == 0
-    leaking = [Sample(number, 1000 + number) for number in range(100)]
+    leaking = [MemorySample(number, 1000 + number) for number in range(100)]
     # The medians of 20 .. 27 and 92 .. 99.
     assert growth_percent(leaking, 100) == pytest.approx(100 * (1095.5 - 1023.5) / 1023.5)
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.framework.benchmark import Benchmark
 from benchmarks.framework.errors import BenchmarkError
 from benchmarks.framework.options import Options, Scale
 from benchmarks.framework.record import Record
 from benchmarks.framework.result import Column, Plot, Result, Series, Style, Table, Unit
 from benchmarks.harness.noise import RULE
 from benchmarks.harness.timing import Timing
-from benchmarks.registry import BENCHMARKS, Benchmark
+from benchmarks.registry import BENCHMARKS
 from espalier.bench.cells import MISSING, cell_words, markdown
 from espalier.bench.files import REPORT, prepare, read_records
 from espalier.bench.plots import render

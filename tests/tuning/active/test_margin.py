@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.nets import tiny_data, tiny_resnet, tiny_vit
-from tuning.active.margin import Round, active_learning, check_sizes, compare, margins, next_rows, random_rows, summarise
+from tuning.active.margin import ActiveRound, active_learning, check_sizes, compare, margins, next_rows, random_rows, summarise
 from tuning.data.labelled import Split, TaskData
 from tuning.errors import BadOptions
 from tuning.network.backbone import Backbone
@@ -71,8 +71,8 @@ def test_a_pool_that_is_too_small_is_refused_before_training() -> None:
 
 def test_a_summary_has_means_and_deviations_over_seeds() -> None:
     rounds = {
-        "margin": [(Round(2, (0, 1), 0.25, 1.0),), (Round(2, (3, 1), 0.75, 2.0),)],
-        "random": [(Round(2, (0, 1), 0.5, 1.0),)],
+        "margin": [(ActiveRound(2, (0, 1), 0.25, 1.0),), (ActiveRound(2, (3, 1), 0.75, 2.0),)],
+        "random": [(ActiveRound(2, (0, 1), 0.5, 1.0),)],
     }
     found = summarise(rounds)
     assert found["margin"] == [
@@ -88,7 +88,7 @@ def test_a_summary_has_means_and_deviations_over_seeds() -> None:
     assert found["random"][0]["deviation"] == 0.0
 
 
-def _without_seconds(rounds: tuple[Round, ...]) -> list[Round]:
+def _without_seconds(rounds: tuple[ActiveRound, ...]) -> list[ActiveRound]:
     return [replace(r, seconds=0.0) for r in rounds]
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from benchmarks.models.synthetic import random_task
 from tests.nets import tiny_resnet, tiny_vit
 from tuning.active.margin import margins
-from tuning.active.unlabelled import Candidate, rank_pool, write_candidates
+from tuning.active.unlabelled import UnlabelledImage, rank_pool, write_candidates
 from tuning.errors import BackboneMismatch, BadData, CannotWrite
 from tuning.network.checkpoint import build_network
 from tuning.network.normalise import Normalise
@@ -67,7 +67,7 @@ def test_a_task_of_another_backbone_is_refused(tmp_path: Path) -> None:
 
 def test_candidates_are_written_as_csv(tmp_path: Path) -> None:
     path = tmp_path / "next.csv"
-    write_candidates([Candidate("a, b.png", 0.25, "cat"), Candidate("c.png", 0.5, "dog")], path)
+    write_candidates([UnlabelledImage("a, b.png", 0.25, "cat"), UnlabelledImage("c.png", 0.5, "dog")], path)
     assert path.read_text().splitlines() == ["file,margin,predicted", '"a, b.png",0.250000,cat', "c.png,0.500000,dog"]
     with pytest.raises(CannotWrite):
         write_candidates([], tmp_path / "absent" / "next.csv")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuning.data.folders import Contents
-from tuning.data.splits import Layout, find_layout, role_of
+from tuning.data.folders import FolderContents
+from tuning.data.splits import SplitLayout, find_layout, role_of
 from tuning.errors import BadData
 
 WHERE = Path("data")
@@ -18,18 +18,18 @@ TEST = ("test", "Testing", "TEST", "test_set", "TestImages", "seg_test", "evalua
 VALIDATION = ("val", "Valid", "validation", "val_set", "val2017", "dev")
 
 
-def contents(*images: str) -> Contents:
+def contents(*images: str) -> FolderContents:
     """A folder with these images, and the folders that they are in."""
     paths = [PurePath(image) for image in images]
     folders = {parent for path in paths for parent in path.parents if parent.name}
-    return Contents(tuple(sorted(paths)), tuple(sorted(folders)), {})
+    return FolderContents(tuple(sorted(paths)), tuple(sorted(folders)), {})
 
 
 def split(name: str, *classes: str) -> list[str]:
     return [f"{name}/{label}/{index}.png" for label in classes for index in range(2)]
 
 
-def layout(*images: str) -> Layout:
+def layout(*images: str) -> SplitLayout:
     return find_layout(contents(*images), WHERE)
 
 
@@ -64,7 +64,7 @@ def test_names_say_a_split_by_their_words() -> None:
 
 def test_what_is_there_of_the_splits_is_used() -> None:
     both = [*split("train", "a", "b"), *split("val", "a", "b")]
-    assert layout(*both) == Layout(
+    assert layout(*both) == SplitLayout(
         PurePath("train"), None, PurePath("val"), "Splits: train to learn from; val to test on, as there is no test split."
     )
     assert layout(*split("Train", "a", "b")).test is None

@@ -16,7 +16,13 @@ from contract.preprocessing import Preprocessing
 from tests.tuning.data import torchvision_files as files
 from tests.tuning.data.torchvision_files import LABELS
 from tuning.data.labelled import Draw, TaskData
-from tuning.data.torchvision_sets import PUBLIC_SETS, PublicSet, find_public, public_task, read_public
+from tuning.data.torchvision_sets import (
+    TORCHVISION_SETS,
+    TorchvisionSet,
+    find_torchvision_set,
+    read_torchvision_set,
+    torchvision_task,
+)
 from tuning.errors import BadData
 
 SIZE = Preprocessing(height=8, width=8, interpolation="nearest")
@@ -84,17 +90,17 @@ def _check(data: TaskData, counts: tuple[int, int, int], labels: tuple[str, ...]
         assert (np.diff([values[0] for values in brightness]) > 0).all()
 
 
-def _unchecked(name: str, changes: dict[str, Any]) -> PublicSet:
-    reader = PUBLIC_SETS[name].reader
+def _unchecked(name: str, changes: dict[str, Any]) -> TorchvisionSet:
+    reader = TORCHVISION_SETS[name].reader
     assert isinstance(reader, type)
-    return replace(PUBLIC_SETS[name], reader=type(f"Unchecked{name}", (reader,), changes))
+    return replace(TORCHVISION_SETS[name], reader=type(f"Unchecked{name}", (reader,), changes))
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_sets_are_read_from_their_own_formats(name: str, tmp_path: Path) -> None:
     write, counts, labels = TINY[name]
     write(tmp_path)
-    data = public_task(name, SIZE, tmp_path)
+    data = torchvision_task(name, SIZE, tmp_path)
     assert data.name == name
     _check(data, counts, labels)
 
@@ -103,28 +109,28 @@ def test_sets_are_read_from_their_own_formats(name: str, tmp_path: Path) -> None
 def test_sets_with_checksums_are_read_from_their_own_formats(name: str, tmp_path: Path) -> None:
     write, counts, labels, changes = UNCHECKED[name]
     write(tmp_path)
-    _check(read_public(name, _unchecked(name, changes), SIZE, tmp_path, False, Draw()), counts, labels)
+    _check(read_torchvision_set(name, _unchecked(name, changes), SIZE, tmp_path, False, Draw()), counts, labels)
     with pytest.raises(BadData, match=rf"{name} is not in .* \(Dataset not found or corrupted\); fetch it with --download"):
-        public_task(name, SIZE, tmp_path)
+        torchvision_task(name, SIZE, tmp_path)
 
 
 def test_a_file_that_does_not_have_its_checksum_is_noticed(tmp_path: Path) -> None:
     files.write_cifar(tmp_path)
     changes = UNCHECKED["CIFAR10"][3]
     digest = hashlib.md5((tmp_path / "cifar-10-batches-py/test_batch").read_bytes()).hexdigest()
-    public = _unchecked("CIFAR10", {**changes, "test_list": [["test_batch", digest]]})
-    assert len(read_public("CIFAR10", public, SIZE, tmp_path, False, Draw()).test) == 2
+    changed = _unchecked("CIFAR10", {**changes, "test_list": [["test_batch", digest]]})
+    assert len(read_torchvision_set("CIFAR10", changed, SIZE, tmp_path, False, Draw()).test) == 2
     with (tmp_path / "cifar-10-batches-py/test_batch").open("ab") as file:
         file.write(b"x")
     with pytest.raises(BadData, match=r"CIFAR10 is not in .*corrupted"):
-        read_public("CIFAR10", public, SIZE, tmp_path, False, Draw())
+        read_torchvision_set("CIFAR10", changed, SIZE, tmp_path, False, Draw())
 
 
 def test_validation_rows_are_those_of_the_sets_own_split(tmp_path: Path) -> None:
     files.write_dtd(tmp_path)
     for file in (tmp_path / "dtd/dtd/images").rglob("val*.jpg"):
         files.write_image(file, 120)
-    data = public_task("DTD", SIZE, tmp_path)
+    data = torchvision_task("DTD", SIZE, tmp_path)
     marked = np.abs(data.train.images.mean(axis=(1, 2, 3)) - 120) < 3
     assert data.validation is not None
     assert np.array_equal(np.flatnonzero(marked), data.validation)
@@ -133,7 +139,7 @@ def test_validation_rows_are_those_of_the_sets_own_split(tmp_path: Path) -> None
 def test_only_the_drawn_images_are_opened(tmp_path: Path) -> None:
     files.write_food(tmp_path)
     (tmp_path / "food-101/images/ant/train0.jpg").write_bytes(b"broken")
-    skipped = [public_task("Food101", SIZE, tmp_path, draw=Draw(4, 2, seed)).skipped for seed in range(10)]
+    skipped = [torchvision_task("Food101", SIZE, tmp_path, draw=Draw(4, 2, seed)).skipped for seed in range(10)]
     assert set(skipped) == {(), ("food-101/images/ant/train0.jpg",)}
 
 
@@ -141,13 +147,13 @@ def test_unreadable_and_missing_images_are_skipped_and_named(tmp_path: Path) -> 
     files.write_food(tmp_path)
     (tmp_path / "food-101/images/ant/train1.jpg").write_bytes(b"broken")
     (tmp_path / "food-101/images/bee/test2.jpg").unlink()
-    data = public_task("Food101", SIZE, tmp_path)
+    data = torchvision_task("Food101", SIZE, tmp_path)
     assert data.skipped == ("food-101/images/ant/train1.jpg", "food-101/images/bee/test2.jpg")
     assert (len(data.train), len(data.test)) == (5, 5)
     for file in (tmp_path / "food-101/images/ant").glob("train*"):
         file.unlink()
     with pytest.raises(BadData, match=r"Food101 in .* has no readable training image of class ant\."):
-        public_task("Food101", SIZE, tmp_path)
+        torchvision_task("Food101", SIZE, tmp_path)
 
 
 def test_the_held_out_part_of_an_unsplit_set_depends_on_the_seed_and_not_on_the_number_drawn(tmp_path: Path) -> None:
@@ -155,44 +161,44 @@ def test_the_held_out_part_of_an_unsplit_set_depends_on_the_seed_and_not_on_the_
     for index, file in enumerate(sorted((tmp_path / "SUN397").rglob("*.jpg"))):
         files.write_image(file, 20 * index)
     first, again, other = (
-        public_task("SUN397", SIZE, tmp_path, draw=draw) for draw in (Draw(), Draw(train_images=4), Draw(seed=1))
+        torchvision_task("SUN397", SIZE, tmp_path, draw=draw) for draw in (Draw(), Draw(train_images=4), Draw(seed=1))
     )
     assert np.bincount(first.test.targets).tolist() == [1, 1]
     assert np.array_equal(first.test.images, again.test.images)
     assert not np.array_equal(first.test.images, other.test.images)
 
 
-@pytest.mark.parametrize("name", PUBLIC_SETS)
+@pytest.mark.parametrize("name", TORCHVISION_SETS)
 def test_every_set_that_is_not_there_says_so_in_one_sentence(name: str, tmp_path: Path) -> None:
     with pytest.raises(
         BadData, match=rf"{name} is not in {tmp_path} \(.*\); fetch it with --download, or give the folder"
     ) as caught:
-        public_task(name, SIZE, tmp_path)
+        torchvision_task(name, SIZE, tmp_path)
     assert "You can use" not in str(caught.value)
 
 
 def test_a_download_that_fails_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way of the folder")
     with pytest.raises(BadData, match=r"MNIST could not be fetched into .*file"):
-        public_task("MNIST", SIZE, tmp_path / "file", download=True)
+        torchvision_task("MNIST", SIZE, tmp_path / "file", download=True)
     with pytest.raises(BadData, match=r"StanfordCars could not be fetched into .*: The original URL is broken"):
-        public_task("StanfordCars", SIZE, tmp_path, download=True)
+        torchvision_task("StanfordCars", SIZE, tmp_path, download=True)
 
 
 def test_splits_with_other_classes_and_damaged_lists_are_refused(tmp_path: Path) -> None:
     files.write_dtd(tmp_path)
     (tmp_path / "dtd/dtd/labels/test1.txt").write_text("ant/test0.jpg\n")
     with pytest.raises(BadData, match="splits of DTD do not have the same classes: 2 to train on, 1 elsewhere"):
-        public_task("DTD", SIZE, tmp_path)
+        torchvision_task("DTD", SIZE, tmp_path)
     files.write_food(tmp_path)
     (tmp_path / "food-101/meta/train.json").write_text("{")
     with pytest.raises(BadData, match="Food101 is not in"):
-        public_task("Food101", SIZE, tmp_path)
+        torchvision_task("Food101", SIZE, tmp_path)
 
 
 def test_names_are_found_whatever_their_capitals_and_dashes() -> None:
-    assert [find_public(name) for name in ("cifar10", "CIFAR-10", "oxford_iiit_pet", "dtd")] == [
+    assert [find_torchvision_set(name) for name in ("cifar10", "CIFAR-10", "oxford_iiit_pet", "dtd")] == [
         "CIFAR10", "CIFAR10", "OxfordIIITPet", "DTD",
     ]  # fmt: skip
     with pytest.raises(BadData, match="Unknown torchvision data set 'cifar'; known are: CIFAR10, CIFAR100"):
-        find_public("cifar")
+        find_torchvision_set("cifar")

@@ -19,35 +19,35 @@ def _images(size: int = 32) -> Tensor:
 @torch.no_grad()
 def test_halves_equal_the_whole(block: str) -> None:
     network = tiny_resnet().network
-    halves = split_network(network, [block, "fc"], _images())
-    assert halves is not None
-    features = halves.prefix(_images())
-    torch.testing.assert_close(halves.suffix(*features), network(_images()))
+    split = split_network(network, [block, "fc"], _images())
+    assert split is not None
+    features = split.prefix(_images())
+    torch.testing.assert_close(split.suffix(*features), network(_images()))
 
 
 @torch.no_grad()
 def test_the_suffix_starts_at_the_first_tuned_block() -> None:
     network = tiny_resnet().network
-    halves = split_network(network, ["layer3.0", "layer2.1", "fc"], _images())
-    assert halves is not None
-    names = {name.removeprefix("network.") for name, _ in halves.suffix.named_modules()}
+    split = split_network(network, ["layer3.0", "layer2.1", "fc"], _images())
+    assert split is not None
+    names = {name.removeprefix("network.") for name, _ in split.suffix.named_modules()}
     assert {"layer2.1", "layer3.0", "layer4.1", "fc"} <= names
     assert not {"conv1", "layer1", "layer2.0"} & names
 
 
 @torch.no_grad()
 def test_a_linear_probe_keeps_the_heads_input() -> None:
-    halves = split_network(tiny_resnet().network, ["fc"], _images())
-    assert halves is not None
-    (features,) = halves.prefix(_images())
+    split = split_network(tiny_resnet().network, ["fc"], _images())
+    assert split is not None
+    (features,) = split.prefix(_images())
     assert features.shape == (4, 16)
 
 
 def test_both_halves_share_the_networks_modules() -> None:
     network = tiny_vit().network
-    halves = split_network(network, ["blocks.1", "head"], _images())
-    assert halves is not None
-    assert halves.suffix.get_submodule("network.blocks.1") is network.get_submodule("blocks.1")
+    split = split_network(network, ["blocks.1", "head"], _images())
+    assert split is not None
+    assert split.suffix.get_submodule("network.blocks.1") is network.get_submodule("blocks.1")
 
 
 @pytest.mark.slow
@@ -59,17 +59,17 @@ def test_usual_timm_networks_can_be_split(name: str) -> None:
     size = 224 if "deit" in name else 64
     network = timm.create_model(name, num_classes=3).eval()
     blocks = find_blocks(network)
-    halves = split_network(network, (blocks[len(blocks) // 2], *find_head(network)), _images(size))
-    assert halves is not None
-    torch.testing.assert_close(halves.suffix(*halves.prefix(_images(size))), network(_images(size)), rtol=1e-4, atol=1e-5)
+    split = split_network(network, (blocks[len(blocks) // 2], *find_head(network)), _images(size))
+    assert split is not None
+    torch.testing.assert_close(split.suffix(*split.prefix(_images(size))), network(_images(size)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
 @torch.no_grad()
 def test_torchvision_vit_can_be_split() -> None:
     network = torchvision.models.VisionTransformer(32, 8, 3, 2, 32, 64, num_classes=3).eval()
-    halves = split_network(network, ("encoder.layers.encoder_layer_1", *find_head(network)), _images())
-    assert halves is not None
+    split = split_network(network, ("encoder.layers.encoder_layer_1", *find_head(network)), _images())
+    assert split is not None
 
 
 class _Flat(nn.Module):

@@ -13,7 +13,7 @@ import torchvision
 from huggingface_hub import constants
 
 from tuning.errors import WeightsUnavailable
-from tuning.network import published
+from tuning.network import libraries
 from tuning.network.backbone import load_backbone
 
 NAME = "resnet18.a1_in1k"
@@ -52,7 +52,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(
 
 
 def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "_SECONDS", 0.2)
+    monkeypatch.setattr(libraries, "_OBSTACLE_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
@@ -79,5 +79,5 @@ def test_weights_that_are_here_need_no_hub(monkeypatch: pytest.MonkeyPatch, tmp_
     reference.write_text("1234")
     weights = SimpleNamespace(DEFAULT=SimpleNamespace(url=f"{closed}/resnet18-1234.pth"))
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: weights)
-    assert published.find_obstacle("timm", NAME) == ""
-    assert published.find_obstacle("torchvision", "resnet18") == ""
+    assert libraries.find_obstacle("timm", NAME) == ""
+    assert libraries.find_obstacle("torchvision", "resnet18") == ""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tuning.errors import CannotWrite
 from tuning.search.ledger import BadLedger, BlockFacts, Header, LedgerInUse, LedgerMismatch, Trial, open_ledger, read_ledger
-from tuning.search.score import Cost
+from tuning.search.score import SubsetCost
 
 HEADER = Header(
     backbone="timm/resnet18 {}",
@@ -28,7 +28,7 @@ HEADER = Header(
     macs=400,
 )
 TRIAL = Trial("subtuning", ("layer1.0",), 0, 0, 66, 0.5, 0.7, 2, 1e-3, 0.25, 1000)
-COST = Cost(100, 40, 0.25, 0.5, None, "layer1.0")
+COST = SubsetCost(100, 40, 0.25, 0.5, None, "layer1.0")
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:

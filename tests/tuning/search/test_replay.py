@@ -7,7 +7,7 @@ import pytest
 from tests.espalier.figures.ledgers.ledgers import RESNET18, Fake, cost_of, greedy, make_header, profile, without
 from tuning.errors import BadOptions
 from tuning.search.greedy import StopRule, select
-from tuning.search.ledger import Contents
+from tuning.search.ledger import LedgerContents
 from tuning.search.replay import MissingCosts, MissingScores, noted_selections, replay, searched_blocks
 from tuning.search.score import Objective
 
@@ -35,7 +35,7 @@ def test_another_rule_is_answered_without_a_score_that_is_not_there() -> None:
 
 def test_missing_scores_are_named_but_not_all_of_them() -> None:
     with pytest.raises(MissingScores, match=r"how layer1\.0, layer1\.1 scored") as caught:
-        replay(Contents(HEADER, Fake(HEADER).trials([(), *((n,) for n in RESNET18[:2])])), "forward", ANY, Objective())
+        replay(LedgerContents(HEADER, Fake(HEADER).trials([(), *((n,) for n in RESNET18[:2])])), "forward", ANY, Objective())
     assert "run tune greedy" in str(caught.value)
     with pytest.raises(MissingScores, match=r"how the 8 blocks layer1\.0, layer1\.1, layer2\.0, layer2\.1, \.\.\. scored"):
         replay(profile(HEADER), "backward", ANY, Objective())

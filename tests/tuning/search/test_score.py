@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuning.search.score import Cost, Objective, Score, pareto_front
+from tuning.search.score import Objective, Score, SubsetCost, pareto_front
 
 ACCURACIES = st.lists(st.floats(0, 1), min_size=1, max_size=5)
 
@@ -23,7 +23,7 @@ def test_no_outcome_of_the_remaining_folds_beats_the_bound(folds: list[float], d
 
 
 def test_an_objective_counts_in_units_of_accuracy() -> None:
-    cost = Cost(macs=200, weight_bytes=10, macs_share=0.2, bytes_share=0.5, latency_ms=3.0)
+    cost = SubsetCost(macs=200, weight_bytes=10, macs_share=0.2, bytes_share=0.5, latency_ms=3.0)
     assert abs(Objective(macs_weight=0.05).value(0.9, cost) - 0.89) < 1e-12
     assert abs(Objective(bytes_weight=0.02).value(0.9, cost) - 0.89) < 1e-12
     assert Objective(latency_budget_ms=3.0).allows(cost)

@@ -13,7 +13,7 @@ from tuning.search.evaluate import TrialDiverged
 from tuning.search.greedy import StopRule
 from tuning.search.ledger import LedgerMismatch, read_ledger
 from tuning.search.replay import MissingScores, replay
-from tuning.search.score import Cost, Objective, Subset
+from tuning.search.score import Objective, Subset, SubsetCost
 from tuning.search.search import SearchOptions, open_search
 from tuning.search.workers import run_all
 from tuning.training.loop import FitOptions
@@ -23,9 +23,9 @@ SEARCH = SearchOptions(folds=3, workers=2)
 PAIR = SearchOptions(folds=3, blocks=("blocks.0", "blocks.2"), workers=2)
 
 
-def depth_cost(subset: Subset) -> Cost:
+def depth_cost(subset: Subset) -> SubsetCost:
     share = {(): 0.0, ("blocks.2",): 0.3}.get(subset, 1.0)
-    return Cost(int(1000 * share), 100, share, 0.1, 10 * share, subset[0] if subset else "head")
+    return SubsetCost(int(1000 * share), 100, share, 0.1, 10 * share, subset[0] if subset else "head")
 
 
 @pytest.mark.slow
@@ -130,7 +130,7 @@ def test_a_replay_says_where_the_ledger_ends(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_budget_below_the_head_alone_is_refused(tmp_path: Path) -> None:
-    dear = Cost(1, 1, 1.0, 1.0, 7.5)
+    dear = SubsetCost(1, 1, 1.0, 1.0, 7.5)
     with (
         pytest.raises(BadOptions, match=r"Even the head alone adds 7\.50 ms, more than the budget of 5 ms"),
         open_search(tiny_vit(), tiny_data(), OPTIONS, PAIR, tmp_path / "l", cost=lambda subset: dear) as search,

@@ -15,7 +15,7 @@ from tuning.training.methods import (
     LORA_RANKS,
     PROBE_LR,
     Method,
-    Phase,
+    TrainingPhase,
     all_blocks,
     contiguous_groups,
     gradual_unfreezing,
@@ -96,20 +96,20 @@ def test_lora_needs_layers_that_it_can_get_around() -> None:
 @pytest.mark.parametrize(
     "phases",
     [
-        (Phase(("b1",), 1), Phase((), 1)),
-        (Phase(("b1",), 1), Phase(("b2",), 1)),
-        (Phase((), 1, everything=True), Phase(("b1",), 1)),
+        (TrainingPhase(("b1",), 1), TrainingPhase((), 1)),
+        (TrainingPhase(("b1",), 1), TrainingPhase(("b2",), 1)),
+        (TrainingPhase((), 1, everything=True), TrainingPhase(("b1",), 1)),
     ],
 )
-def test_what_was_trained_cannot_be_frozen_again(phases: tuple[Phase, ...]) -> None:
+def test_what_was_trained_cannot_be_frozen_again(phases: tuple[TrainingPhase, ...]) -> None:
     with pytest.raises(BadOptions, match="'odd', a phase must train what the phase before it trains"):
         Method("odd", phases)
 
 
 def test_phases_may_grow() -> None:
-    Method("fine", (Phase(("b1.conv",), 1), Phase(("b1",), 1), Phase((), 1, everything=True)))
+    Method("fine", (TrainingPhase(("b1.conv",), 1), TrainingPhase(("b1",), 1), TrainingPhase((), 1, everything=True)))
 
 
 def test_lora_stands_alone() -> None:
     with pytest.raises(BadOptions, match="LoRA"):
-        Method("odd", (Phase(("b1",), 1),), siamese=True, rank=2)
+        Method("odd", (TrainingPhase(("b1",), 1),), siamese=True, rank=2)

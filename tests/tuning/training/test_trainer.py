@@ -17,7 +17,7 @@ from tuning.data.labelled import Split, TaskData
 from tuning.network.backbone import Backbone
 from tuning.network.low_rank import adaptable_layers
 from tuning.network.paths import find_paths
-from tuning.training.dry_run import rehearse
+from tuning.training.dry_run import dry_run
 from tuning.training.features import FeatureStore
 from tuning.training.loop import FitOptions
 from tuning.training.methods import Method, gradual_unfreezing, linear_probe, lora, lp_ft, norm_only, subtuning
@@ -193,7 +193,7 @@ def test_threads_give_the_result_of_one_after_the_other(net: str, one_thread: Th
     prepared = [
         trainer.prepare(method) for name, (_, method) in METHODS.items() if name.startswith(net) and any(n in name for n in names)
     ]
-    assert not any(rehearse(trainer, one).random for one in prepared)
+    assert not any(dry_run(trainer, one).random for one in prepared)
 
     def run(index: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
         trained = trainer.run(prepared[index], seed=seed)
@@ -226,14 +226,14 @@ def test_random_numbers_are_noticed_where_dropout_is_tuned(
     before = torch.get_rng_state()
     prepared = trainer.prepare(_parts(backbone, *names))
     state = torch.get_rng_state()
-    assert rehearse(trainer, prepared).random == expected
+    assert dry_run(trainer, prepared).random == expected
     assert torch.equal(torch.get_rng_state(), state)
     torch.set_rng_state(before)
 
 
 def test_random_numbers_are_noticed_in_a_later_phase() -> None:
     trainer = Trainer(DROPPING, tiny_data(), SHORT)
-    assert rehearse(trainer, trainer.prepare(lp_ft(2))).random
+    assert dry_run(trainer, trainer.prepare(lp_ft(2))).random
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from tests.espalier.figures.ledgers.ledgers import RESNET18, Fake, comparison, greedy, make_header, profile, write
 from tests.espalier.test_cli import espalier
 from tuning.search.greedy import StopRule
-from tuning.search.ledger import Contents
+from tuning.search.ledger import LedgerContents
 from tuning.search.score import Objective
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(profile(HEADER), folder / "profile.jsonl")
     write(greedy(HEADER, rule=StopRule(-1.0, max_blocks=2), objective=Objective(0.02)), folder / "greedy.jsonl")
     write(comparison((100,), 1), folder / "compare.jsonl")
-    write(Contents(HEADER), folder / "empty.jsonl")
+    write(LedgerContents(HEADER), folder / "empty.jsonl")
     (folder / "no-ledger.txt").write_text("hello\n")
     (folder / "folder.svg").mkdir()
     return folder

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from espalier.figures.ledgers.source import Source
 from tuning.search.greedy import Direction, StopRule, select
-from tuning.search.ledger import BlockFacts, Contents, Header, Trial, open_ledger
+from tuning.search.ledger import BlockFacts, Header, LedgerContents, Trial, open_ledger
 from tuning.search.replay import describe_selection, make_preference
-from tuning.search.score import Cost, Objective, Score, Subset
+from tuning.search.score import Objective, Score, Subset, SubsetCost
 
 RESNET18 = tuple(f"layer{stage}.{block}" for stage in range(1, 5) for block in range(2))
 RESNET50 = tuple(f"layer{stage}.{block}" for stage, count in enumerate((3, 4, 6, 3), 1) for block in range(count))
@@ -77,29 +77,29 @@ class Fake:
         )
 
 
-def cost_of(header: Header, subset: Subset) -> Cost:
+def cost_of(header: Header, subset: Subset) -> SubsetCost:
     """Blocks from the first tuned one on, 1 ms for each."""
     first = min((i for i, block in enumerate(header.blocks) if block.name in subset), default=len(header.blocks))
     macs = sum(block.macs for block in header.blocks[first:]) + 20_000
     weights = sum(block.parameters for block in header.blocks if block.name in subset)
     whole = sum(block.parameters for block in header.blocks)
-    return Cost(macs, 4 * weights, macs / header.macs, weights / whole, 0.5 + len(header.blocks) - first)
+    return SubsetCost(macs, 4 * weights, macs / header.macs, weights / whole, 0.5 + len(header.blocks) - first)
 
 
-def profile(header: Header, pairs: bool = False, favourite: float = 0.7) -> Contents:
+def profile(header: Header, pairs: bool = False, favourite: float = 0.7) -> LedgerContents:
     fake = Fake(header, favourite)
     together = itertools.combinations(fake.names, 2) if pairs else ()
-    return Contents(header, fake.trials([(), *((name,) for name in fake.names), *together]))
+    return LedgerContents(header, fake.trials([(), *((name,) for name in fake.names), *together]))
 
 
 def greedy(
     header: Header, direction: Direction = "forward", rule: StopRule | None = None, objective: Objective | None = None
-) -> Contents:
+) -> LedgerContents:
     """What a search without racing would leave behind."""
     rule, objective = rule or StopRule(), objective or Objective()
-    fake, asked, costs = Fake(header), dict[Subset, None](), dict[Subset, Cost]()
+    fake, asked, costs = Fake(header), dict[Subset, None](), dict[Subset, SubsetCost]()
 
-    def cost(subset: Subset) -> Cost:
+    def cost(subset: Subset) -> SubsetCost:
         return costs.setdefault(subset, cost_of(header, subset))
 
     def evaluate(subsets: Sequence[Subset]) -> dict[Subset, Score]:
@@ -107,10 +107,10 @@ def greedy(
         return {subset: fake.score(subset) for subset in subsets}
 
     selection = select(direction, fake.names, evaluate, rule, make_preference(objective, cost))
-    return Contents(header, fake.trials(asked), costs, (describe_selection(selection, rule, objective),))
+    return LedgerContents(header, fake.trials(asked), costs, (describe_selection(selection, rule, objective),))
 
 
-def comparison(counts: Sequence[int] = (100, 200, 400, 800), seeds: int = 3, methods: Sequence[str] = METHODS) -> Contents:
+def comparison(counts: Sequence[int] = (100, 200, 400, 800), seeds: int = 3, methods: Sequence[str] = METHODS) -> LedgerContents:
     """Methods that learn at their own pace, and the trainings by which one of them chose; LoRA in two ranks."""
     header = make_header(RESNET18, folds=0)
     ways = [(method, "") for method in methods] + [("lora", "rank 2"), ("lora", "rank 8")]
@@ -120,14 +120,14 @@ def comparison(counts: Sequence[int] = (100, 200, 400, 800), seeds: int = 3, met
         accuracy = max(0.0, 0.97 - 0.012 * place - (2.5 + place % 3) / count**0.5 + noise)
         trials.append(Trial(method, (), None, seed, count, accuracy, 0.1, 10, 1e-3, 2.5, 10**12, variant))
     chosen_by = Trial("subtuning", (RESNET18[0],), 0, 0, 80, 0.123, 0.1, 10, 1e-3, 2.5, 10**12)
-    return Contents(header, (chosen_by, *trials))
+    return LedgerContents(header, (chosen_by, *trials))
 
 
-def source(contents: Contents, path: str = "search.jsonl") -> Source:
+def source(contents: LedgerContents, path: str = "search.jsonl") -> Source:
     return Source(Path(path), contents)
 
 
-def write(contents: Contents, path: Path) -> Path:
+def write(contents: LedgerContents, path: Path) -> Path:
     with open_ledger(path, contents.header) as ledger:
         for trial in contents.trials:
             ledger.add(trial)
@@ -138,5 +138,5 @@ def write(contents: Contents, path: Path) -> Path:
     return path
 
 
-def without(contents: Contents, *subsets: Subset) -> Contents:
+def without(contents: LedgerContents, *subsets: Subset) -> LedgerContents:
     return replace(contents, trials=tuple(trial for trial in contents.trials if trial.subset not in subsets))

@@ -34,7 +34,7 @@ from tests.espalier.figures.ledgers.ledgers import (
     source,
 )
 from tuning.search.greedy import StopRule
-from tuning.search.ledger import Contents, Header
+from tuning.search.ledger import Header, LedgerContents
 from tuning.search.score import Objective
 
 HEADER = make_header(RESNET18, folds=3)
@@ -93,7 +93,7 @@ def test_paths_are_legible(network: str, direction: str) -> None:
 @pytest.mark.parametrize(
     "contents", [comparison(), comparison(seeds=1), comparison((800,)), comparison((50, 100, 400, 500, 1500))]
 )
-def test_comparisons_are_legible(contents: Contents) -> None:
+def test_comparisons_are_legible(contents: LedgerContents) -> None:
     check_legible(draw([source(contents)], Kind.samples))
 
 
@@ -118,11 +118,11 @@ def test_sixty_blocks_are_legible() -> None:
     ("kind", "make"),
     [(Kind.profile, profile), (Kind.path, greedy), (Kind.cost, greedy), (Kind.samples, lambda header: comparison((100, 400), 2))],
 )
-def test_charts_are_legible(kind: Kind, make: Callable[[Header], Contents]) -> None:
+def test_charts_are_legible(kind: Kind, make: Callable[[Header], LedgerContents]) -> None:
     check_legible(draw([source(make(HEADER))], kind))
 
 
-def words(contents: Contents, kind: Kind) -> list[str]:
+def words(contents: LedgerContents, kind: Kind) -> list[str]:
     root = ElementTree.fromstring(render([source(contents)], kind, "svg"))
     return ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
 
@@ -145,10 +145,10 @@ def test_bars_reach_from_the_head_alone_to_the_score() -> None:
 def test_what_a_race_gave_up_is_hatched_and_hollow() -> None:
     fake = Fake(HEADER)
     singles = [(name,) for name in RESNET18]
-    raced = Contents(HEADER, (*fake.trials([(), singles[5]]), *fake.trials(singles[:5] + singles[6:], folds=1)))
+    raced = LedgerContents(HEADER, (*fake.trials([(), singles[5]]), *fake.trials(singles[:5] + singles[6:], folds=1)))
     assert any("Hatched" in text for text in words(raced, Kind.profile))
     assert not any("Hatched" in text for text in words(profile(HEADER), Kind.profile))
-    untried = Contents(HEADER, fake.trials([(), *singles[2:]]))
+    untried = LedgerContents(HEADER, fake.trials([(), *singles[2:]]))
     assert words(untried, Kind.profile).count("not tried") == 2
     assert "\N{MIDDLE DOT}" not in words(profile(HEADER, pairs=True), Kind.pairs)
 
@@ -181,7 +181,7 @@ def test_cost_lists_the_front_and_the_chosen() -> None:
         (Kind.samples, lambda: comparison(seeds=2)),
     ],
 )
-def test_the_same_ledger_gives_the_same_bytes_whatever_the_users_style(kind: Kind, make: Callable[[], Contents]) -> None:
+def test_the_same_ledger_gives_the_same_bytes_whatever_the_users_style(kind: Kind, make: Callable[[], LedgerContents]) -> None:
     expected = render([source(make())], kind, "svg")
     assert b"<dc:date>" not in expected
     with mpl.rc_context({"font.size": 30, "svg.hashsalt": None, "axes.grid": True, "lines.linewidth": 7}):

@@ -24,7 +24,7 @@ from tests.espalier.figures.ledgers.ledgers import (
     without,
 )
 from tuning.search.greedy import StopRule
-from tuning.search.ledger import Contents, Trial
+from tuning.search.ledger import LedgerContents, Trial
 from tuning.search.score import Objective
 
 HEADER = make_header(RESNET18, folds=3)
@@ -48,13 +48,13 @@ def test_a_block_that_a_race_gave_up_is_not_the_best() -> None:
 @pytest.mark.parametrize(
     ("contents", "words"),
     [
-        (Contents(HEADER), "no linear probe .* run tune profile"),
+        (LedgerContents(HEADER), "no linear probe .* run tune profile"),
         (without(profile(HEADER), *((name,) for name in RESNET18)), "no block that was tuned alone; run tune profile"),
         (without(profile(HEADER), ()), "no linear probe"),
         (comparison(), "a comparison of methods .*, not a search; give the ledger of tune profile or tune greedy"),
     ],
 )
-def test_a_ledger_without_a_profile_says_so(contents: Contents, words: str) -> None:
+def test_a_ledger_without_a_profile_says_so(contents: LedgerContents, words: str) -> None:
     with pytest.raises(LedgerLacks, match=f"search.jsonl holds {words}"):
         profile_facts([source(contents)])
 
@@ -127,7 +127,7 @@ def test_what_a_method_chose_does_not_split_its_line_and_the_later_of_two_counts
     def trial(variant: str, seed: int, accuracy: float) -> Trial:
         return Trial("surgical", (), None, seed, 100, accuracy, 0.1, 10, 1e-3, 2.5, 10**12, variant)
 
-    contents = Contents(make_header(RESNET18, folds=0), (trial("a", 0, 0.1), trial("b", 1, 0.5), trial("b", 0, 0.7)))
+    contents = LedgerContents(make_header(RESNET18, folds=0), (trial("a", 0, 0.1), trial("b", 1, 0.5), trial("b", 0, 0.7)))
     (line,) = line_facts(source(contents))
     assert line.name == "surgical"
     assert line.accuracies == {100: (0.7, 0.5)}
@@ -163,10 +163,10 @@ def test_no_subset_beats_one_of_the_front() -> None:
         ([replace(greedy(HEADER), notes=())], Kind.cost),
         ([comparison()], Kind.samples),
         ([greedy(HEADER), greedy(HEADER)], Kind.profile),
-        ([Contents(HEADER)], Kind.profile),
+        ([LedgerContents(HEADER)], Kind.profile),
     ],
 )
-def test_the_kind_suits_the_ledger(contents: list[Contents], kind: Kind) -> None:
+def test_the_kind_suits_the_ledger(contents: list[LedgerContents], kind: Kind) -> None:
     assert choose_kind([source(each) for each in contents]) is kind
 
 

@@ -1,37 +1,15 @@
-"""A timm ResNet as a chain of parts, and the tasks that tune some of them."""
+"""Tasks that tune the same parts of a network: streams that part behind a frozen prefix and come together in a frozen suffix."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import nn
 
-STEM, POOL = "stem", "pool"
-
-Subset = tuple[str, ...]
-
-
-def parts_of(network: nn.Module) -> dict[str, nn.Module]:
-    """Return the parts of a timm ResNet by name, in order: the stem, each block ("layer1.0"), the pooling. The head is not among them."""
-    stem = nn.Sequential(*(network.get_submodule(name) for name in ("conv1", "bn1", "act1", "maxpool")))
-    stages = [name for name, _ in network.named_children() if name.startswith("layer")]
-    blocks = {f"{stage}.{name}": block for stage in stages for name, block in network.get_submodule(stage).named_children()}
-    return {STEM: stem, **blocks, POOL: network.get_submodule("global_pool")}
-
-
-def single_blocks(parts: Sequence[str]) -> tuple[Subset, ...]:
-    """Return each block alone: 16 of a ResNet-50."""
-    return tuple((name,) for name in parts if name not in (STEM, POOL))
-
-
-def pairs_within_stages(parts: Sequence[str]) -> tuple[Subset, ...]:
-    """Return the pairs of neighbouring blocks of the same stage: 12 of a ResNet-50."""
-    blocks = [name for name in parts if name not in (STEM, POOL)]
-    return tuple(pair for pair in pairwise(blocks) if pair[0].partition(".")[0] == pair[1].partition(".")[0])
+Subset = tuple[str, ...]  # of the names of neighbouring parts
 
 
 def tuned_copy(module: nn.Module, seed: int) -> nn.Module:

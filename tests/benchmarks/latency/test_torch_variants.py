@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from benchmarks.latency.torch_rivals import open_rivals, run_all
-from benchmarks.latency.torch_shared import NoSteps, steps_of, write_by_hand
+from benchmarks.latency.torch_variants import NoSteps, open_rivals, run_all, steps_of, write_by_hand
 from benchmarks.models.families import CLASSES, HEAD
 from benchmarks.models.synthetic import random_backbone
 from tuning.network.backbone import Backbone

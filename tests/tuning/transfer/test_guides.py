@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tuning.transfer.features import balance
-from tuning.transfer.guides import FeatureRegression, KernelMatch
-from tuning.transfer.kernel import gram, kernel_distance
+from tuning.transfer.guides import FeatureRegression, KernelMatch, gram, kernel_distance
 from tuning.transfer.weights import summarise_weights
 
 SEEDS = st.integers(0, 2**31)

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
 
 from benchmarks.framework.options import FP32
 from benchmarks.framework.result import Cell, Column, Table, Unit
+from benchmarks.latency.case import LatencyCase
 from benchmarks.latency.precision.accuracy import Deviation
 from benchmarks.latency.precision.quantise import __doc__ as how_quantised
 from benchmarks.latency.precision.trained import ABOUT as ABOUT_TRAINED
 from benchmarks.latency.precision.trained import Learnt
 from benchmarks.latency.precision.variants import Precise, variant
-from benchmarks.models.side_by_side import SEPARATE, SIDE_BY_SIDE, fastest
-
-if TYPE_CHECKING:
-    from benchmarks.latency.benchmark import Measured
+from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE, fastest
 
 NOTES = (
     " ".join((how_quantised or "").split("\n\n")[1].split()),
@@ -29,7 +26,7 @@ NOTES = (
 
 
 @dataclass(frozen=True)
-class Change:
+class PrecisionChange:
     """What a precision changes in a family beside its times. weight_bytes: of the shared repository; fp32_bytes: of the one in fp32."""
 
     network: str
@@ -40,18 +37,20 @@ class Change:
     fp32_bytes: int
 
 
-def change(network: str, fork: str, family: Precise, fp32_bytes: int) -> Change:
+def precision_change(network: str, fork: str, family: Precise, fp32_bytes: int) -> PrecisionChange:
     """Return what the precision of `family` changes. fp32_bytes: weights of the same repository in fp32."""
     weights = sum(segment.weight_bytes for segment in family.repository.segments.values())
-    return Change(network, fork, family.precision, family.deviation, weights, fp32_bytes)
+    return PrecisionChange(network, fork, family.precision, family.deviation, weights, fp32_bytes)
 
 
-def precision_tables(found: Sequence[Measured], changes: Sequence[Change], learnt: Sequence[Learnt]) -> tuple[Table, ...]:
+def precision_tables(
+    found: Sequence[LatencyCase], changes: Sequence[PrecisionChange], learnt: Sequence[Learnt]
+) -> tuple[Table, ...]:
     """Return tables of times, of answers and of trained tasks; none where nothing but fp32 was measured."""
     return tuple(table for table in (_times(found, changes), _answers(changes), _learnt(learnt)) if table.rows)
 
 
-def _times(found: Sequence[Measured], changes: Sequence[Change]) -> Table:
+def _times(found: Sequence[LatencyCase], changes: Sequence[PrecisionChange]) -> Table:
     columns = (
         *(Column(key, key) for key in ("network", "fork")),
         Column("tasks", "tasks", Unit.number),
@@ -68,12 +67,12 @@ def _times(found: Sequence[Measured], changes: Sequence[Change]) -> Table:
     return Table("Time in other precisions", columns, tuple(rows), caption)
 
 
-def _precisions(one: Measured, changes: Sequence[Change]) -> tuple[str, ...]:
+def _precisions(one: LatencyCase, changes: Sequence[PrecisionChange]) -> tuple[str, ...]:
     others = tuple(change.precision for change in changes if (change.network, change.fork) == (one.network, one.fork))
     return (FP32, *others) if others else ()
 
 
-def _row(one: Measured, precision: str) -> Mapping[str, Cell]:
+def _row(one: LatencyCase, precision: str) -> Mapping[str, Cell]:
     seconds = {
         (kinds[0], of): _fastest_s(one.times.value.seconds, kinds, of)
         for kinds in (("shared",), (SEPARATE, SIDE_BY_SIDE))
@@ -96,7 +95,7 @@ def _fastest_s(seconds: Mapping[str, Sequence[float]], kinds: Sequence[str], pre
     return median(seconds[fastest(seconds, [variant(kind, precision) for kind in kinds])])
 
 
-def _answers(changes: Sequence[Change]) -> Table:
+def _answers(changes: Sequence[PrecisionChange]) -> Table:
     columns = (
         *(Column(key, key) for key in ("network", "fork", "precision")),
         Column("weight_bytes", "weights", Unit.bytes),

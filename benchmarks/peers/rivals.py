@@ -1,4 +1,4 @@
-"""The peers: how each is started, in the way that its documentation recommends, and how it is asked."""
+"""The rivals: how each is started, in the way that its documentation recommends, and how it is asked."""
 
 from __future__ import annotations
 
@@ -11,13 +11,23 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.framework.errors import NoSuchPeer
+from benchmarks.framework.errors import NoSuchRival
 from benchmarks.harness.served import served, with_cache
 from benchmarks.peers.environments import pinned_version, set_up
-from benchmarks.peers.lines import count_lines
 from benchmarks.peers.processes import Processes, free_port, started
-from benchmarks.peers.server import BATCHED, HEADS_SIDE, ONE_AT_A_TIME, SEPARATE, SEPARATE_SIDE, SHARED, Endpoint, Peer, Server
-from benchmarks.peers.tritons import awake_at_the_end, espalier_endpoints, triton_peers
+from benchmarks.peers.server import (
+    BATCHED,
+    HEADS_SIDE,
+    ONE_AT_A_TIME,
+    SEPARATE,
+    SEPARATE_SIDE,
+    SHARED,
+    Endpoint,
+    Rival,
+    RivalServer,
+    count_lines,
+)
+from benchmarks.peers.tritons import awake_at_the_end, espalier_endpoints, triton_rivals
 from benchmarks.peers.wires import Form, RawBody, V2Grpc
 from benchmarks.peers.work import Work
 
@@ -25,17 +35,19 @@ APPS = Path(__file__).with_name("apps")
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "BENTOML_DO_NOT_TRACK": "True"}
 
 
-def all_peers() -> list[Peer]:
-    """Return every peer in every variant, ours first."""
+def all_rivals() -> list[Rival]:
+    """Return every rival in every variant, ours first."""
     kinds = {SEPARATE: "separate", SHARED: "shared"}
     ours = version("espalier")
-    peers = [
-        Peer("espalier", SHARED, ours, partial(_espalier, ())),
-        Peer("espalier", ONE_AT_A_TIME, ours, partial(_espalier, ("--instances", "1"))),
+    rivals = [
+        Rival("espalier", SHARED, ours, partial(_espalier, ())),
+        Rival("espalier", ONE_AT_A_TIME, ours, partial(_espalier, ("--instances", "1"))),
     ]
-    peers += triton_peers()
+    rivals += triton_rivals()
     by_hand = {**kinds, SEPARATE_SIDE: "separate_side", HEADS_SIDE: "shared_side"}
-    peers += [Peer("FastAPI by hand", variant, version("fastapi"), partial(_fastapi, kind)) for variant, kind in by_hand.items()]
+    rivals += [
+        Rival("FastAPI by hand", variant, version("fastapi"), partial(_fastapi, kind)) for variant, kind in by_hand.items()
+    ]
     for name, package, serve, own_kinds in (
         ("LitServe", "litserve", _litserve, {**kinds, BATCHED: "batched"}),
         ("BentoML", "bentoml", _bentoml, {**kinds, BATCHED: "batched"}),
@@ -43,56 +55,56 @@ def all_peers() -> list[Peer]:
         ("Ray Serve", "ray", _ray, kinds),
     ):
         pinned = pinned_version(package)
-        peers += [Peer(name, variant, pinned, partial(serve, kind), package) for variant, kind in own_kinds.items()]
-    return peers
+        rivals += [Rival(name, variant, pinned, partial(serve, kind), package) for variant, kind in own_kinds.items()]
+    return rivals
 
 
-def choose_peers(words: Sequence[str]) -> list[Peer]:
-    """Return the peers that one of `words` names, in any case: as a whole, or else by a part of name or variant; all without words.
+def choose_rivals(words: Sequence[str]) -> list[Rival]:
+    """Return the rivals that one of `words` names, in any case: as a whole, or else by a part of name or variant; all without words.
 
-    Raises NoSuchPeer.
+    Raises NoSuchRival.
     """
-    peers = all_peers()
-    names = dict.fromkeys(peer.name for peer in peers)
-    chosen: list[Peer] = []
+    rivals = all_rivals()
+    names = dict.fromkeys(rival.name for rival in rivals)
+    chosen: list[Rival] = []
     for word in map(str.lower, words):
-        whole = [peer for peer in peers if word == peer.name.lower()]
-        part = [peer for peer in peers if word in f"{peer.name}, {peer.variant}".lower()]
+        whole = [rival for rival in rivals if word == rival.name.lower()]
+        part = [rival for rival in rivals if word in f"{rival.name}, {rival.variant}".lower()]
         if not part:
-            raise NoSuchPeer(word, names)
+            raise NoSuchRival(word, names)
         chosen += whole or part
-    return [peer for peer in peers if not words or peer in chosen]
+    return [rival for rival in rivals if not words or rival in chosen]
 
 
 @contextlib.contextmanager
-def _espalier(options: Sequence[str], work: Work, threads: int) -> Iterator[Server]:
+def _espalier(options: Sequence[str], work: Work, threads: int) -> Iterator[RivalServer]:
     own = "-".join(("espalier", *options)).replace("--", "")  # one that two of them map would count by halves
     cache = with_cache(work.repository.path.parent / own)
     with (
         served(work.repository.path, "--threads", str(threads), *options, environment=cache) as process,
         awake_at_the_end(Processes(process.pid)) as processes,
     ):
-        yield Server(processes, espalier_endpoints(process, work), 0)
+        yield RivalServer(processes, espalier_endpoints(process, work), 0)
 
 
-def _fastapi(kind: str, work: Work, threads: int) -> AbstractContextManager[Server]:
+def _fastapi(kind: str, work: Work, threads: int) -> AbstractContextManager[RivalServer]:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", f"fastapi_{kind}:app", "--port", str(port), "--log-level", "warning"]
     return _app(command, [APPS / f"fastapi_{kind}.py"], work, threads, Endpoint("HTTP", RawBody(), port))
 
 
-def _litserve(kind: str, work: Work, threads: int) -> AbstractContextManager[Server]:
+def _litserve(kind: str, work: Work, threads: int) -> AbstractContextManager[RivalServer]:
     file, python = APPS / f"litserve_{kind}.py", set_up("litserve") / "bin" / "python"
     return _app([str(python), str(file)], [file], work, threads, Endpoint("HTTP", Form(), free_port()))
 
 
-def _bentoml(kind: str, work: Work, threads: int) -> AbstractContextManager[Server]:
+def _bentoml(kind: str, work: Work, threads: int) -> AbstractContextManager[RivalServer]:
     port, program = free_port(), set_up("bentoml") / "bin" / "bentoml"
     command = [str(program), "serve", f"bentoml_{kind}:{kind.title()}", "--host", "127.0.0.1", "--port", str(port)]
     return _app(command, [APPS / f"bentoml_{kind}.py"], work, threads, Endpoint("HTTP", Form(), port))
 
 
-def _mlserver(kind: str, work: Work, threads: int) -> AbstractContextManager[Server]:
+def _mlserver(kind: str, work: Work, threads: int) -> AbstractContextManager[RivalServer]:
     folder, port, program = APPS / f"mlserver_{kind}", free_port(), set_up("mlserver") / "bin" / "mlserver"
     files = [folder / "runtime.py", folder / "model-settings.json"]
     ports = {"HTTP": free_port(), "GRPC": port, "METRICS": free_port()}
@@ -102,7 +114,7 @@ def _mlserver(kind: str, work: Work, threads: int) -> AbstractContextManager[Ser
     return _app([str(program), "start", str(folder)], files, work, threads, endpoint, variables)
 
 
-def _ray(kind: str, work: Work, threads: int) -> AbstractContextManager[Server]:
+def _ray(kind: str, work: Work, threads: int) -> AbstractContextManager[RivalServer]:
     file, python = APPS / f"ray_{kind}.py", set_up("ray") / "bin" / "python"
     return _app([str(python), str(file)], [file], work, threads, Endpoint("HTTP", RawBody(), free_port()))
 
@@ -115,8 +127,8 @@ def _app(
     threads: int,
     endpoint: Endpoint,
     variables: dict[str, str] | None = None,
-) -> Iterator[Server]:
+) -> Iterator[RivalServer]:
     """Run what a user has written in `files`."""
     variables = {"MODELS": str(work.models.absolute()), "THREADS": str(threads), "PORT": str(endpoint.port), **(variables or {})}
     with started(command, APPS, _QUIET | variables) as (processes, log):
-        yield Server(processes, [endpoint], count_lines(files), log.check)
+        yield RivalServer(processes, [endpoint], count_lines(files), log.check)

@@ -1,4 +1,4 @@
-"""Separate networks as an expert would run several on one machine: side by side, each with its share of the threads."""
+"""Separate networks, as one would serve them without sharing: the baseline, one after another or side by side, as an expert would."""
 
 from __future__ import annotations
 
@@ -9,13 +9,26 @@ from statistics import median
 
 import onnxruntime as ort
 
-from benchmarks.models.networks import open_network
 from contract.dtypes import Array
+from contract.system import available_cores, have_cores
+from serving.engines.onnxruntime.session import PROVIDERS, open_session, session_options
 
 SEPARATE = "separate"  # one after another, each with all threads
 SIDE_BY_SIDE = "separate, side by side"
-
 Feed = Mapping[str, Array]
+
+
+def open_network(model: Path | bytes, threads: int | None = None) -> ort.InferenceSession:
+    """Return a session of a whole network, in a file or as its bytes, on the CPU with the options that the embedded engine would have.
+
+    Benchmarks run on the CPU whatever else there is: torch and the servers of others, which they compare with, do.
+    """
+    return open_session(model, network_options(threads or available_cores()), PROVIDERS)
+
+
+def network_options(threads: int) -> ort.SessionOptions:
+    """Return the options of the embedded engine for one run of `threads` threads at a time."""
+    return session_options(threads, spin=have_cores(threads))
 
 
 def share_out(networks: int, threads: int) -> tuple[int, int]:
