@@ -10,20 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from espalier.figures.drawing import DIM_COLOUR, INK_COLOUR, SMALL_SIZE, WORSE, clean, make_figure
 from espalier.figures.ledgers.facts import CostPoints, cost_facts
 from espalier.figures.ledgers.source import Source
-from espalier.figures.ledgers.style import (
-    CHOSEN,
-    DIM_COLOUR,
-    INK_COLOUR,
-    MAIN,
-    SMALL_SIZE,
-    WORSE,
-    clean,
-    make_figure,
-    round_numbers,
-)
-from espalier.figures.ledgers.words import percent, printable, subset_words
+from espalier.figures.ledgers.style import CHOSEN, MAIN, round_numbers
+from espalier.figures.ledgers.words import percent, subset_words
+from espalier.figures.text import printable
 from tuning.search.score import Subset
 
 _WIDTH, _HEIGHT = 5.2, 4.1  # inches, of what is drawn into

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from espalier.figures.ledgers.errors import LedgerLacks, OtherBlocks
+from espalier.figures.errors import LedgerLacks, OtherBlocks
 from espalier.figures.ledgers.source import Source
 from tuning.errors import BadOptions
 from tuning.search.greedy import Selection, StopRule

@@ -10,20 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
+from espalier.figures.drawing import DIM_COLOUR, LABEL_SIZE, SMALL_SIZE, clean, make_figure
 from espalier.figures.ledgers.facts import Line, line_facts
 from espalier.figures.ledgers.source import Source
-from espalier.figures.ledgers.style import (
-    DIM_COLOUR,
-    LABEL_SIZE,
-    SMALL_SIZE,
-    Look,
-    apart,
-    clean,
-    looks,
-    make_figure,
-    round_numbers,
-)
-from espalier.figures.ledgers.words import DEVIATION, percent, printable
+from espalier.figures.ledgers.style import Look, apart, looks, round_numbers
+from espalier.figures.ledgers.words import DEVIATION, percent
+from espalier.figures.text import printable
 
 _WIDTH, _HEIGHT = 5.4, 4.0  # inches, of what is drawn into
 _ROW = 0.34

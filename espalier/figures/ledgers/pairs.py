@@ -12,20 +12,12 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from espalier.figures.drawing import DIM_COLOUR, INK_COLOUR, LABEL_SIZE, POINTS, SMALL_SIZE, WORSE, clean, make_figure
 from espalier.figures.ledgers.facts import pair_facts
 from espalier.figures.ledgers.source import Source
-from espalier.figures.ledgers.style import (
-    CHOSEN,
-    DIM_COLOUR,
-    INK_COLOUR,
-    LABEL_SIZE,
-    POINTS,
-    SMALL_SIZE,
-    WORSE,
-    clean,
-    make_figure,
-)
-from espalier.figures.ledgers.words import percent, printable, score_words
+from espalier.figures.ledgers.style import CHOSEN
+from espalier.figures.ledgers.words import percent, score_words
+from espalier.figures.text import printable
 from tuning.search.score import Score, Subset
 
 _CELL = 0.44  # inches

@@ -5,10 +5,12 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from espalier.figures.drawing import WORSE, clean, make_figure
 from espalier.figures.ledgers.facts import GreedyPath, path_facts
 from espalier.figures.ledgers.source import Source
-from espalier.figures.ledgers.style import CHOSEN, MAIN, WORSE, clean, make_figure, round_numbers
-from espalier.figures.ledgers.words import printable, score_words, subset_words
+from espalier.figures.ledgers.style import CHOSEN, MAIN, round_numbers
+from espalier.figures.ledgers.words import score_words, subset_words
+from espalier.figures.text import printable
 from tuning.search.greedy import Step
 
 _HEIGHT = 3.9  # inches

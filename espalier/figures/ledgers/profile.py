@@ -9,21 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from espalier.figures.drawing import DIM_COLOUR, INK_COLOUR, LABEL_SIZE, SMALL_SIZE, WORSE, clean, make_figure
 from espalier.figures.ledgers.facts import Profile
-from espalier.figures.ledgers.style import (
-    DIM_COLOUR,
-    INK_COLOUR,
-    LABEL_SIZE,
-    MAIN,
-    PALE,
-    SMALL_SIZE,
-    WORSE,
-    clean,
-    make_figure,
-    round_numbers,
-)
-from espalier.figures.ledgers.words import percent, printable, score_words, short_count
-from espalier.figures.repository.text import shorten
+from espalier.figures.ledgers.style import MAIN, PALE, round_numbers
+from espalier.figures.ledgers.words import percent, score_words, short_count
+from espalier.figures.text import printable, shorten
 
 _ROW = 0.27  # inches
 _NAME_CHARACTERS = 30

@@ -48,11 +48,6 @@ def subset_words(subset: Subset, blocks: Sequence[str], most: int = 3) -> str:
     return ", ".join(shown) + (f" and {rest} more" if rest else "")
 
 
-def printable(text: str) -> str:
-    """Return `text` without what an SVG file may not hold."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 def _runs(subset: Subset, blocks: Sequence[str]) -> list[list[str]]:
     """Return the subset as runs of neighbours, short runs taken apart."""
     place = {block: index for index, block in enumerate(blocks)}

@@ -12,7 +12,8 @@ from espalier.figures.repository.flow import OWN, SHARED, TRUNK, Flow, role
 from espalier.figures.repository.labels import LABEL_SIZE
 from espalier.figures.repository.shapes import DIM, INK, TASK_PAINT, Rectangle, Text
 from espalier.figures.repository.sizes import MIN_THICKNESS, run_cost
-from espalier.figures.repository.text import MACS, WEIGHTS, amount, text_width, times_less
+from espalier.figures.repository.text import MACS, WEIGHTS, amount, times_less
+from espalier.figures.text import text_width
 
 MARGIN = 24.0
 _TITLE_SIZE = 18.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from contract.repository import Segment
-from espalier.figures.repository.text import TIMES, WEIGHTS, amount, characters, module_range, share, text_width
+from espalier.figures.repository.text import WEIGHTS, amount, module_range, share
+from espalier.figures.text import TIMES, characters, text_width
 
 LABEL_SIZE = 10.0
 NAME_SIZE = 12.0

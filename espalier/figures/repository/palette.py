@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from espalier.figures.drawing import DIM_COLOUR, INK_COLOUR
 from espalier.figures.repository.flow import SHARED, TRUNK
 from espalier.figures.repository.shapes import DIM, INK, ON, TASK_PAINT
 
-_NAMED = {INK: "#1f2933", DIM: "#5f6b7a", TRUNK: "#3d4a5c", SHARED: "#0077bb"}
+_NAMED = {INK: INK_COLOUR, DIM: DIM_COLOUR, TRUNK: "#3d4a5c", SHARED: "#0077bb"}
 _TASKS = ("#cc6677", "#117733", "#ddcc77", "#882255", "#44aa99", "#999933", "#aa4499", "#88ccee")
 
 

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from espalier.figures.errors import OneLedgerOnly
 from espalier.figures.ledgers.draw import draw, render
-from espalier.figures.ledgers.errors import OneLedgerOnly
 from espalier.figures.ledgers.kinds import Kind
 from espalier.figures.ledgers.style import apart, looks
 from espalier.figures.ledgers.words import percent
