@@ -41,22 +41,3 @@ def say(sentence: str) -> None:
 def print_data(data: object) -> None:
     """Print `data` as JSON."""
     console.out(json.dumps(data, indent=2, allow_nan=False), highlight=False)
-
-
-def human_bytes(count: int) -> str:
-    """Return `count` bytes for people (powers of 1000)."""
-    return _scaled(count, "B", ("", "k", "M", "G", "T"))
-
-
-def human_macs(count: int) -> str:
-    """Return `count` multiply-accumulates for people."""
-    return _scaled(count, "MACs", ("", "k", "M", "G", "T"))
-
-
-def _scaled(count: float, unit: str, prefixes: tuple[str, ...]) -> str:
-    for prefix in prefixes:
-        if abs(count) < 1000 or prefix == prefixes[-1]:
-            digits = 0 if not prefix or abs(count) >= 100 else 1
-            return f"{count:.{digits}f} {prefix}{unit}"
-        count /= 1000
-    raise AssertionError("unreachable: the last prefix takes everything")

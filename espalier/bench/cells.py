@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from benchmarks.framework.result import Cell, Column, Table, Unit
 from benchmarks.harness.timing import Timing
-from espalier.console import human_bytes, human_macs
+from contract.units import human_bytes, human_macs, percent
 
 MISSING = "\N{EN DASH}"
 _LEFT = (Unit.text,)
@@ -20,7 +20,7 @@ _WORDS: Mapping[Unit, Callable[[float], str]] = MappingProxyType(
         Unit.bytes: lambda value: human_bytes(round(value)),
         Unit.ms: lambda value: f"{value:.{_digits(value)}f}",
         Unit.ratio: lambda value: f"{value:.2f}x",
-        Unit.share: lambda value: f"{100 * value:.1f} %",
+        Unit.share: lambda value: f"{percent(value)} %",
         Unit.per_s: lambda value: f"{value:,.{int(value < 100)}f}/s",
     }
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from contract.units import human_macs
 from espalier.commands.options.cuts import RecutRule, recut_options
 from espalier.commands.options.rows import Coupled, print_remarks
 from espalier.commands.options.scores import describe_scores
@@ -23,7 +24,7 @@ from espalier.commands.options.task_models import (
     open_inputs,
 )
 from espalier.commands.options.versions import describe_inherited
-from espalier.console import console, human_macs, progress_bars, say
+from espalier.console import console, progress_bars, say
 
 if TYPE_CHECKING:
     from exporter.add import AddReport

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from contract.units import human_macs
 from espalier.commands.options.rows import Coupled, print_remarks
 from espalier.commands.options.scores import describe_scores
 from espalier.commands.options.servers import TokenFile, Urls, find_servers, tell
 from espalier.commands.options.task_models import Backbone, ImageSize, Mean, Preprocess, Std, input_options, open_named
 from espalier.commands.options.versions import describe_change, describe_inherited, describe_versions
-from espalier.console import console, human_macs, progress_bars, say
+from espalier.console import console, progress_bars, say
 
 if TYPE_CHECKING:
     from exporter.deploy import Deployment, VersionChange

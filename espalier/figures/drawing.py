@@ -18,7 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from espalier.figures.text import characters, printable
+from espalier.figures.text import characters, drawable
 
 INK_COLOUR, DIM_COLOUR = "#1f2933", "#5f6b7a"
 WORSE = "#cfd4da"
@@ -56,8 +56,8 @@ def render_figure(draw: Callable[[], Figure], file_format: str, *, png_dpi: int,
 def make_figure(width: float, height: float, title: str, details: Sequence[str]) -> Figure:
     """Return a figure of `width` inches whose plots have `height` inches below the words, which are wrapped."""
     room = (width - 2 * _MARGIN) * POINTS
-    titles = textwrap.wrap(printable(title), characters(room, 1.12 * TITLE_SIZE))
-    lines = [line for detail in details for line in textwrap.wrap(printable(detail), characters(room, DETAIL_SIZE))]
+    titles = textwrap.wrap(drawable(title), characters(room, 1.12 * TITLE_SIZE))
+    lines = [line for detail in details for line in textwrap.wrap(drawable(detail), characters(room, DETAIL_SIZE))]
     top = 2 * _MARGIN + _TITLE_LINE * len(titles) + _DETAIL_LINE * len(lines)
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06, wspace=0.02, rect=(0, 0, 1, height / (height + top)))
     figure = Figure(figsize=(width, height + top), facecolor="white", layout=layout)

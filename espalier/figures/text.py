@@ -31,13 +31,13 @@ def shorten(text: str, limit: int) -> str:
 
     What cannot be printed becomes a space.
     """
-    text = printable(text)
+    text = drawable(text)
     if len(text) <= limit:
         return text
     left = limit // 2
     return text[:left] + ELLIPSIS + text[len(text) - (limit - 1 - left) :]
 
 
-def printable(text: str) -> str:
+def drawable(text: str) -> str:
     """Return `text` without what an SVG file may not hold."""
     return "".join(character if character.isprintable() else " " for character in text)

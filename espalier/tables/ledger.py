@@ -10,10 +10,10 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.console import human_macs
+from contract.units import human_macs, percent
 from espalier.figures.ledgers.facts import line_facts, macs_from_first_tuned
 from espalier.figures.ledgers.source import Source
-from espalier.figures.ledgers.words import DEVIATION, percent, score_words, subset_words
+from espalier.figures.ledgers.words import DEVIATION, score_words, subset_words
 from tuning.search.greedy import Direction, Selection, StopRule
 from tuning.search.ledger import Contents
 from tuning.search.replay import MissingCosts, MissingScores, noted_selections, replay

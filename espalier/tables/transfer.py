@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from contract.units import percent
 from tuning.transfer.compare import Run, Spread, mean_weights, spread
 from tuning.transfer.weights import TeacherWeights
 
@@ -72,5 +73,5 @@ def _table(first: str, *numbers: str) -> Table:
 
 
 def _percent(value: Spread, count: int) -> str:
-    deviation = f" ± {100 * value.deviation:.1f}" if count > 1 else ""
-    return f"{100 * value.mean:.1f} %{deviation}"
+    deviation = f" ± {percent(value.deviation)}" if count > 1 else ""
+    return f"{percent(value.mean)} %{deviation}"

@@ -13,8 +13,9 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from contract.units import human_bytes, human_count, human_macs
 from espalier.commands.options.tune import BackboneOption, Weights
-from espalier.console import Report, console, human_bytes, human_macs, progress_bars
+from espalier.console import Report, console, progress_bars
 
 if TYPE_CHECKING:
     from exporter.pricing.price import AddedCost, Pricing
@@ -103,17 +104,13 @@ def _table(rows: Sequence[Row], whole_macs: int, latency: bool) -> Table:
             escape(row.block or "(head only)"),
             escape(added.fork or "(nothing)"),
             f"{row.parameters:,}",
-            _count(row.macs) if row.macs is not None else "",
-            _count(added.macs),
+            human_count(row.macs) if row.macs is not None else "",
+            human_count(added.macs),
             f"{added.macs / whole_macs:.1%}",
             human_bytes(added.weight_bytes),
             *([f"{added.latency_ms:.2f}"] if added.latency_ms is not None else []),
         )
     return table
-
-
-def _count(macs: int) -> str:
-    return human_macs(macs).removesuffix("MACs").strip()
 
 
 def _write_json(file: Path, backbone: Backbone, given: Path | None, whole_macs: int, rows: Sequence[Row]) -> None:

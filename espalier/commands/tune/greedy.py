@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from contract.units import human_bytes, human_macs, percent
 from espalier.commands.options.search import (
     Candidates,
     GivenOption,
@@ -24,7 +25,7 @@ from espalier.commands.options.search import (
 )
 from espalier.commands.options.training import Augmentation, Machine, make_fit_options
 from espalier.commands.options.tune import BackboneOption, DataOption, Images, Weights
-from espalier.console import console, human_bytes, human_macs
+from espalier.console import console
 
 if TYPE_CHECKING:
     from tuning.search.greedy import Selection
@@ -123,9 +124,9 @@ def _path(found: Selection, contents: Contents) -> Table:
         cost = contents.costs.get(step.subset)
         table.add_row(
             (sign + escape(step.block) if step.block else start) + (" [bold]*[/]" if step is found.chosen else ""),
-            f"{100 * step.score.mean:.2f}",
-            f"{100 * step.score.deviation:.2f}",
-            *([f"{100 * step.value:.2f}", human_macs(cost.macs) if cost else ""] if contents.costs else []),
+            percent(step.score.mean, 2),
+            percent(step.score.deviation, 2),
+            *([percent(step.value, 2), human_macs(cost.macs) if cost else ""] if contents.costs else []),
         )
     return table
 
@@ -148,7 +149,7 @@ def _front(contents: Contents) -> Table:
         latency = "" if cost.latency_ms is None else f"{cost.latency_ms:.2f}"
         table.add_row(
             names(subset),
-            f"{100 * score.mean:.2f}",
+            percent(score.mean, 2),
             human_macs(cost.macs),
             f"{cost.macs_share:.1%}",
             human_bytes(cost.weight_bytes),

@@ -10,7 +10,7 @@ from espalier.figures.ledgers.facts import GreedyPath, path_facts
 from espalier.figures.ledgers.source import Source
 from espalier.figures.ledgers.style import CHOSEN, MAIN, round_numbers
 from espalier.figures.ledgers.words import score_words, subset_words
-from espalier.figures.text import printable
+from espalier.figures.text import drawable
 from tuning.search.greedy import Step
 
 _HEIGHT = 3.9  # inches
@@ -54,7 +54,7 @@ def draw_path(source: Source) -> Figure:
 def _step_words(step: Step, direction: str) -> str:
     if step.block is None:
         return "all blocks" if step.subset else "head alone"
-    return f"{'+' if direction == 'forward' else chr(0x2212)} {printable(step.block)}"
+    return f"{'+' if direction == 'forward' else chr(0x2212)} {drawable(step.block)}"
 
 
 def _tick(size: int, words: str, turned: bool) -> str:

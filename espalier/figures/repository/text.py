@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contract.repository import Repository, Segment, TensorSpec
-from espalier.console import human_bytes, human_macs
+from contract.units import human_bytes, human_macs
 from espalier.figures.text import DASH, ELLIPSIS, TIMES, shorten
 
 MACS, WEIGHTS = "macs", "weights"
