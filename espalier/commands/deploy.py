@@ -12,7 +12,7 @@ from rich.markup import escape
 from contract.units import human_macs
 from espalier.commands.options.rows import Coupled, print_remarks
 from espalier.commands.options.scores import describe_scores
-from espalier.commands.options.servers import TokenFile, Urls, find_servers, tell
+from espalier.commands.options.servers import TokenFile, Urls, find_servers, notify
 from espalier.commands.options.task_models import Backbone, ImageSize, Mean, Preprocess, Std, input_options, open_named
 from espalier.commands.options.versions import describe_change, describe_inherited, describe_versions
 from espalier.console import console, progress_bars, say
@@ -60,7 +60,7 @@ def deploy(
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
     _print_sharing(deployment, task, repo)
-    tell(servers, [task], "load", changed=f"{describe_versions(change.after)}.", way_back=_way_back(change, repo))
+    notify(servers, [task], "load", changed=f"{describe_versions(change.after)}.", undo_hint=_undo_hint(change, repo))
 
 
 def parse_share(text: str) -> float:
@@ -115,7 +115,7 @@ def _print_sharing(deployment: Deployment, task: str, repo: Path) -> None:
     console.print(f"{segments}, {len(added.kept)} kept as they were.")
 
 
-def _way_back(change: VersionChange, repo: Path) -> str:
+def _undo_hint(change: VersionChange, repo: Path) -> str:
     if change.before == change.after:
         return ""
     if change.before is None:

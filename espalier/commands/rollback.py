@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.options.servers import TokenFile, Urls, find_servers, tell
+from espalier.commands.options.servers import TokenFile, Urls, find_servers, notify
 from espalier.commands.options.versions import describe_change, describe_versions
 from espalier.console import console, say
 
@@ -32,5 +32,5 @@ def rollback(
 
     change = rollback(repo, task, waiting=say).changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
-    way_back = "" if change.before and change.before.canary else f"`espalier rollback {task} --in {repo}` undoes that."
-    tell(servers, [task], "load", changed=f"{describe_versions(change.after)}.", way_back=way_back)
+    undo_hint = "" if change.before and change.before.canary else f"`espalier rollback {task} --in {repo}` undoes that."
+    notify(servers, [task], "load", changed=f"{describe_versions(change.after)}.", undo_hint=undo_hint)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from espalier.commands.options.servers import TokenFile, Urls, find_servers, tell
+from espalier.commands.options.servers import TokenFile, Urls, find_servers, notify
 from espalier.commands.remove import print_removal
 from espalier.console import say
 
@@ -33,4 +33,4 @@ def undeploy(
     removal = undeploy(repo, names, gc=gc, waiting=say)
     print_removal(repo, names, removal)
     gone = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} removed."
-    tell(servers, names, "unload", changed=gone, way_back="Only `espalier deploy` of the models brings that back.")
+    notify(servers, names, "unload", changed=gone, undo_hint="Only `espalier deploy` of the models brings that back.")
