@@ -29,6 +29,7 @@ from espalier.commands import (
     undeploy,
 )
 from espalier.console import console, errors, output
+from espalier.hints import with_hint
 from espalier.output import escape_what_cannot_be_encoded
 
 # What only some commands need, and the extra that brings it.
@@ -76,7 +77,7 @@ def main() -> None:
     try:
         _run()
     except EspalierError as error:
-        _fail(str(error))
+        _fail(with_hint(error))
     except FileNotFoundError as error:
         if "No usable temporary directory" in str(error):  # what tempfile says
             _fail("There is no folder for temporary files that can be written; let TMPDIR name one.")
