@@ -172,9 +172,9 @@ def test_a_networks_own_description_is_believed() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (InputOptions(), "give --image-size and --mean and --std"),
-        (InputOptions(image_size=8, mean=(0.5, 0.5, 0.5)), r"images it takes; give --std\."),
-        (InputOptions("none"), r"images it takes; give --image-size\."),
+        (InputOptions(), "give image_size and mean and std"),
+        (InputOptions(image_size=8, mean=(0.5, 0.5, 0.5)), r"images it takes; give std\."),
+        (InputOptions("none"), r"images it takes; give image_size\."),
     ],
 )
 def test_images_that_nobody_describes(options: InputOptions, words: str) -> None:
