@@ -10,10 +10,11 @@ import typer
 from rich.markup import escape
 
 from contract.units import human_macs
+from espalier.commands.options.groups import ungroup
 from espalier.commands.options.rows import Coupled, print_remarks
 from espalier.commands.options.scores import describe_scores
-from espalier.commands.options.servers import TokenFile, Urls, find_servers, notify
-from espalier.commands.options.task_models import Backbone, ImageSize, Mean, Preprocess, Std, input_options, open_named
+from espalier.commands.options.servers import Servers, notify
+from espalier.commands.options.task_models import Backbone, Inputs, open_named
 from espalier.commands.options.versions import describe_change, describe_inherited, describe_versions
 from espalier.console import console, progress_bars, say
 
@@ -21,24 +22,22 @@ if TYPE_CHECKING:
     from exporter.deploy import Deployment, VersionChange
 
 
+@ungroup
 def deploy(
+    *,
     task_model: Annotated[
         str, typer.Argument(metavar="[NAME=]MODEL", help="The task's model; without a name, the task is named like its file.")
     ],
     repo: Annotated[Path, typer.Option("--to", metavar="REPO", help="A model repository that `espalier export` wrote.")],
     name: Annotated[str | None, typer.Option(help="The task's name, if MODEL is given alone.")] = None,
     backbone: Backbone = None,
-    preprocess: Preprocess = "in-graph",
-    image_size: ImageSize = None,
-    mean: Mean = None,
-    std: Std = None,
+    inputs: Inputs,
     canary: Annotated[
         str | None,
         typer.Option(metavar="SHARE", help="Keep the current version and give this one a share of the requests, such as 5%."),
     ] = None,
     coupled: Coupled = False,
-    url: Urls = None,
-    token_file: TokenFile = None,
+    servers: Servers,
 ) -> None:
     """Add a task to a repository, or replace it, and have a running server switch to it.
 
@@ -47,20 +46,20 @@ def deploy(
 
     [dim]espalier deploy birds=birds.safetensors --backbone resnet50.a1_in1k --to repo --canary 5% --url http://127.0.0.1:8000[/]
     """
-    inputs = input_options(preprocess, image_size, mean, std)
+    images = inputs.options()
     share = None if canary is None else parse_share(canary)
     task, model = parse_task_model(task_model, name)
-    servers = find_servers(url, token_file)
+    clients = servers.find()
 
     from exporter.deploy import deploy
 
     with progress_bars() as report:
-        sources = open_named(backbone, {task: model}, inputs)
+        sources = open_named(backbone, {task: model}, images)
         deployment = deploy(repo, sources, canary=share, coupled=coupled, progress=report, waiting=say)
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
     _print_sharing(deployment, task, repo)
-    notify(servers, [task], "load", changed=f"{describe_versions(change.after)}.", undo_hint=_undo_hint(change, repo))
+    notify(clients, [task], "load", changed=f"{describe_versions(change.after)}.", undo_hint=_undo_hint(change, repo))
 
 
 def parse_share(text: str) -> float:

@@ -14,39 +14,43 @@ from espalier.client import Client
 from espalier.commands.options.token import VARIABLE, read_token
 from espalier.console import console, errors
 
-Urls = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--url",
-        metavar="SERVER",
-        help="The HTTP address of a running server, which is told, such as http://127.0.0.1:8000. Several: repeat it; they are told in "
-        "this order, with the same token.",
-    ),
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--token-file", metavar="FILE", help=f"A file with the server's admin token. Default: the environment's {VARIABLE}."
-    ),
-]
-
 Action = Literal["load", "unload"]
 
 
-def find_servers(urls: Sequence[str] | None, token_file: Path | None) -> tuple[Client, ...]:
-    """Return the servers that the command line names, each once, in its order; before anything is changed.
+@dataclass(frozen=True)
+class Servers:
+    """Options that name running servers."""
 
-    Raises InvalidRequest for a URL that is none, typer.BadParameter without a token.
-    """
-    from serving.client import checked_url
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--url",
+            metavar="SERVER",
+            help="The HTTP address of a running server, which is told, such as http://127.0.0.1:8000. Several: repeat it; they are told in "
+            "this order, with the same token.",
+        ),
+    ] = None
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file", metavar="FILE", help=f"A file with the server's admin token. Default: the environment's {VARIABLE}."
+        ),
+    ] = None
 
-    if not urls:
-        if token_file is not None:
-            raise typer.BadParameter("is of use with --url only.", param_hint="--token-file")
-        return ()
-    checked = dict.fromkeys(map(checked_url, urls))
-    token = _require_token(token_file)
-    return tuple(Client(url, token) for url in checked)
+    def find(self) -> tuple[Client, ...]:
+        """Return the servers, each once, in the order of the command line; before anything is changed.
+
+        Raises InvalidRequest for a URL that is none, typer.BadParameter without a token.
+        """
+        from serving.client import checked_url
+
+        if not self.url:
+            if self.token_file is not None:
+                raise typer.BadParameter("is of use with --url only.", param_hint="--token-file")
+            return ()
+        checked = dict.fromkeys(map(checked_url, self.url))
+        token = _require_token(self.token_file)
+        return tuple(Client(url, token) for url in checked)
 
 
 def notify(servers: Sequence[Client], tasks: Sequence[str], action: Action, *, changed: str, undo_hint: str) -> None:
