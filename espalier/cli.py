@@ -28,9 +28,8 @@ from espalier.commands import (
     tune,
     undeploy,
 )
-from espalier.console import console, errors, output
+from espalier.console import console, errors, escape_what_cannot_be_encoded, output
 from espalier.hints import with_hint
-from espalier.output import escape_what_cannot_be_encoded
 
 # What only some commands need, and the extra that brings it.
 _EXTRAS = {**dict.fromkeys(("torch", "torchvision", "timm", "onnxscript", "sklearn"), "export"), "matplotlib": "plot"}

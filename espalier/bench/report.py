@@ -13,8 +13,8 @@ from benchmarks.framework.record import Record
 from benchmarks.framework.result import Table
 from benchmarks.harness.noise import RULE
 from contract.units import human_bytes
-from espalier.bench.cells import heading, is_left, shown_columns, table_words
 from espalier.bench.page import PAGE, RULES
+from espalier.bench.tables import heading, is_left, shown_columns, table_words
 from espalier.figures.drawing import DIM_COLOUR, GRID, INK_COLOUR, WORSE
 
 # What the page replaces in the plots, so that they are readable on light and on dark.

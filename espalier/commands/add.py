@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from contract.units import human_macs
 from espalier.commands.options.cuts import RecutRule, recut_options
 from espalier.commands.options.groups import ungroup
-from espalier.commands.options.rows import Coupled, print_remarks
-from espalier.commands.options.scores import describe_scores
-from espalier.commands.options.task_models import Inputs, TaskModels
-from espalier.commands.options.versions import describe_inherited
+from espalier.commands.options.reports import describe_inherited, describe_scores, print_missed, print_remarks
+from espalier.commands.options.task_models import Coupled, Inputs, TaskModels
 from espalier.console import console, progress_bars, say
 
 if TYPE_CHECKING:
@@ -62,13 +59,7 @@ def add(
     scores = describe_scores(result.repository.tasks[name] for name in sources.tasks)
     if scores:
         console.print(escape(scores), soft_wrap=True)
-    for name, missed in result.missed.items():
-        if missed.blocks:
-            console.print(
-                f"[yellow]{escape(name)}[/] computes {missed.blocks} blocks ({human_macs(missed.macs)} a request) itself that it has in "
-                f"common with others, because there is no cut after them; `espalier add {escape(str(repo))} --recut` cuts anew.",
-                soft_wrap=True,
-            )
+    print_missed(repo, result.missed)
     if sources.tasks:
         console.print(f"Added {escape(', '.join(sources.tasks))}: {_segments(result)}.", soft_wrap=True)
     if recut:

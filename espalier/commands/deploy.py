@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from contract.units import human_macs
 from espalier.commands.options.groups import ungroup
-from espalier.commands.options.rows import Coupled, print_remarks
-from espalier.commands.options.scores import describe_scores
+from espalier.commands.options.reports import (
+    describe_change,
+    describe_inherited,
+    describe_scores,
+    describe_versions,
+    print_missed,
+    print_remarks,
+)
 from espalier.commands.options.servers import Servers, notify
-from espalier.commands.options.task_models import Backbone, Inputs, open_named
-from espalier.commands.options.versions import describe_change, describe_inherited, describe_versions
+from espalier.commands.options.task_models import Backbone, Coupled, Inputs, open_named
 from espalier.console import console, progress_bars, say
 
 if TYPE_CHECKING:
@@ -103,13 +107,7 @@ def _print_sharing(deployment: Deployment, task: str, repo: Path) -> None:
     scores = describe_scores([now.canary.task if now.canary else now])
     if scores:
         console.print(escape(scores), soft_wrap=True)
-    missed = added.missed[task]
-    if missed.blocks:
-        console.print(
-            f"[yellow]{escape(task)}[/] computes {missed.blocks} blocks ({human_macs(missed.macs)} a request) itself that it has in "
-            f"common with others, because there is no cut after them; `espalier add {escape(str(repo))} --recut` cuts anew.",
-            soft_wrap=True,
-        )
+    print_missed(repo, {task: added.missed[task]})
     segments = f"{len(added.new)} new {'segment' if len(added.new) == 1 else 'segments'}"
     console.print(f"{segments}, {len(added.kept)} kept as they were.")
 

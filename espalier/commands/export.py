@@ -10,9 +10,8 @@ from rich.markup import escape
 
 from espalier.commands.options.cuts import Cuts, MaxSegments, cut_options
 from espalier.commands.options.groups import ungroup
-from espalier.commands.options.rows import Coupled, print_remarks
-from espalier.commands.options.scores import describe_scores
-from espalier.commands.options.task_models import Inputs, TaskModels
+from espalier.commands.options.reports import describe_scores, print_remarks
+from espalier.commands.options.task_models import Coupled, Inputs, TaskModels
 from espalier.console import console, progress_bars, say
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from espalier.commands.options.rows import describe_rows
+from espalier.commands.options.reports import describe_rows
 from espalier.console import console, print_data
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import typer
 from rich.markup import escape
 
 from espalier.commands.options.groups import ungroup
+from espalier.commands.options.reports import describe_change, describe_versions
 from espalier.commands.options.servers import Servers, notify
-from espalier.commands.options.versions import describe_change, describe_versions
 from espalier.console import console, say
 
 

@@ -13,11 +13,12 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from PIL import Image
 
-from benchmarks.models.networks import open_network
 from contract.dtypes import Array
 from contract.repository import ALL_TASKS, Repository
+from contract.system import have_cores
 from serving.answers.classes import scores
 from serving.client import predict
+from serving.engines.onnxruntime.session import PROVIDERS, open_session, session_options
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Interrogator:
         self._http_url = http_url
         self._http = http_client.InferenceServerClient(http_url)
         self._grpc = grpc_client.InferenceServerClient(grpc_url)
-        self._networks = {name: open_network(path, threads=1) for name, path in networks.items()}
+        one_thread = session_options(1, spin=have_cores(1))
+        self._networks = {name: open_session(path, one_thread, PROVIDERS) for name, path in networks.items()}
 
     def close(self) -> None:
         """Close the connections."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from contract.dtypes import Array
 from contract.preprocessing import Preprocessing
 from espalier.console import say
-from espalier.demo.tasks import TASKS, DemoTask
 from tuning.data.digits import digit_task
 from tuning.errors import CannotWrite, NoCacheFolder, TuningError
 from tuning.network.backbone import Backbone, load_backbone, save_backbone
@@ -28,6 +27,32 @@ BATCH_SIZE = 32
 LR = {"linear probe": 1e-2, "SubTuning": 5e-3, "full finetuning": 3e-3}
 
 OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class DemoTask:
+    """A task on the digits and where in the network it is tuned.
+
+    data: a name in `tuning.data.digits`. depth: where the tuned block lies, as a share of the blocks; None for a linear probe.
+    """
+
+    name: str
+    data: str
+    what: str
+    depth: float | None
+
+    def subset(self, blocks: Sequence[str]) -> tuple[str, ...]:
+        """Return the block to tune in a network with `blocks`."""
+        return () if self.depth is None else (blocks[min(round(self.depth * len(blocks)), len(blocks) - 1)],)
+
+
+TASKS = (
+    DemoTask("parity", "parity", "other labels: even or odd", None),
+    DemoTask("size-class", "size-class", "other labels: below 5", None),
+    DemoTask("angle", "angle", "other labels: which way up", 6 / 8),
+    DemoTask("rotated", "rotated", "input shift: lying digits", 4 / 8),
+    DemoTask("inverted", "inverted", "input shift: dark on light", 2 / 8),
+)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,14 @@ Backbone = Annotated[
         "common becomes the trunk.",
     ),
 ]
+Coupled = Annotated[
+    bool,
+    typer.Option(
+        "--coupled",
+        help="Take networks in which the answer to a row depends on the other rows of its batch, too. Each request is then a run of its "
+        "own where that is so, without batching.",
+    ),
+]
 
 
 @dataclass(frozen=True)

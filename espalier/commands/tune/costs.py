@@ -58,7 +58,7 @@ def costs(
 
     [dim]espalier tune costs --backbone resnet50.a1_in1k --given repo --classes 37[/]
     """
-    from espalier.commands.tune.latency import measure_ms
+    from espalier.commands.tune.pricing import measure_ms
     from exporter.pricing.torch import open_pricing
 
     if json_file is not None and not json_file.parent.is_dir():

@@ -98,7 +98,7 @@ def greedy(
     objective = Objective(cost_weight, bytes_weight, latency_budget_ms)
     cost = None
     if objective.needs_cost or given is not None:
-        from espalier.commands.tune.subset_costs import open_costs
+        from espalier.commands.tune.pricing import open_costs
 
         cost = open_costs(loaded, given, len(task_data.labels), latency=latency_budget_ms is not None)
     fit_options = make_fit_options(learning, augmentation, machine)

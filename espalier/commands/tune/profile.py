@@ -60,7 +60,7 @@ def profile(
     options = search_options(loaded, candidates, workers)
     cost = None
     if costs or given is not None:
-        from espalier.commands.tune.subset_costs import open_costs
+        from espalier.commands.tune.pricing import open_costs
 
         cost = open_costs(loaded, given, len(task_data.labels), latency=False)
     fit_options = make_fit_options(learning, augmentation, machine)

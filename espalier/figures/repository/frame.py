@@ -9,10 +9,9 @@ from math import floor, log10
 from contract.costs import separate_cost, shared_cost
 from contract.repository import Repository
 from espalier.figures.repository.flow import OWN, SHARED, TRUNK, Flow, role
-from espalier.figures.repository.labels import LABEL_SIZE
 from espalier.figures.repository.shapes import DIM, INK, TASK_PAINT, Rectangle, Text
 from espalier.figures.repository.sizes import MIN_THICKNESS, run_cost
-from espalier.figures.repository.text import MACS, WEIGHTS, amount, times_less
+from espalier.figures.repository.text import LABEL_SIZE, MACS, WEIGHTS, amount, times_less
 from espalier.figures.text import text_width
 
 MARGIN = 24.0

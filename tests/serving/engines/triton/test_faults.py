@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import espalier
 from contract.repository import ALL_TASKS, read_repository
 from contract.repository.config import parse_text, to_text
-from espalier.client import Client
 from espalier.commands.options.servers import notify
 from espalier.commands.options.token import VARIABLE
 from serving.engines.triton.addresses import parse_urls
@@ -288,7 +288,7 @@ def test_two_servers_before_two_tritons(pair: Pair, server: Served, folder: Path
     options = ["--engine", "triton", "--triton-url", pair.urls, "--triton-send-files", "--http-port", "0", "--grpc-port", "0"]
     with started("-m", "espalier.cli", "serve", str(folder), *options) as other:
         servers = (other, server)
-        live = [Client(f"http://{one.http_address}", TOKEN) for one in servers]
+        live = [espalier.Client(f"http://{one.http_address}", TOKEN) for one in servers]
         with Load([client for one in servers for client in clients_of(one, "still", "moving")]) as load:
             load.go_on()
             write_task(folder, "moving", MOVING + 1, 2)
