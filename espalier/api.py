@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from serving.engines.embedded import EngineOptions
 
 log = logging.getLogger(__name__)
-Models = Mapping[str, str | Path]
+_Models = Mapping[str, str | Path]
 
 
 def export(
-    tasks: Models,
+    tasks: _Models,
     out: str | Path,
     *,
     backbone: str | Path | None = None,
@@ -54,7 +54,7 @@ def export(
 
 def add(
     repository: str | Path,
-    tasks: Models,
+    tasks: _Models,
     *,
     backbone: str | Path | None = None,
     inputs: InputOptions | None = None,
@@ -85,7 +85,7 @@ def remove(repository: str | Path, tasks: Iterable[str], *, gc: bool = False) ->
 
 def deploy(
     repository: str | Path,
-    tasks: Models,
+    tasks: _Models,
     *,
     backbone: str | Path | None = None,
     inputs: InputOptions | None = None,
@@ -140,7 +140,7 @@ def serve(
     run(repository, on_ready=on_ready, host=host, http_port=http_port, grpc_port=grpc_port, **options)
 
 
-def _sources(backbone: str | Path | None, tasks: Models, inputs: InputOptions | None) -> Sources:
+def _sources(backbone: str | Path | None, tasks: _Models, inputs: InputOptions | None) -> Sources:
     from exporter.open_models import open_sources
     from exporter.sources.references import InputOptions
 

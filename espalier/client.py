@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-Image = bytes | str | Path
+_Image = bytes | str | Path
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Client:
 
         object.__setattr__(self, "url", checked_url(self.url))
 
-    def predict(self, image: Image, tasks: Sequence[str] = (), top_k: int = 5) -> dict[str, Any]:
+    def predict(self, image: _Image, tasks: Sequence[str] = (), top_k: int = 5) -> dict[str, Any]:
         """Return the `top_k` best classes of an image for each of `tasks`; none: all that take images.
 
         image: the bytes of a PNG, JPEG, ... file, or its path. The answer is the server's, as `serving.client.predict` describes it.
@@ -67,7 +67,7 @@ class AsyncClient:
     def _client(self) -> Client:
         return Client(self.url, self.token, self.timeout_s)
 
-    async def predict(self, image: Image, tasks: Sequence[str] = (), top_k: int = 5) -> dict[str, Any]:
+    async def predict(self, image: _Image, tasks: Sequence[str] = (), top_k: int = 5) -> dict[str, Any]:
         """Do as `Client.predict`."""
         return await asyncio.to_thread(self._client.predict, image, tasks, top_k)
 
@@ -80,7 +80,7 @@ class AsyncClient:
         await asyncio.to_thread(self._client.unload, task)
 
 
-def _content(image: Image) -> bytes:
+def _content(image: _Image) -> bytes:
     if isinstance(image, bytes):
         return image
     from serving.errors import NotAnImage

@@ -24,7 +24,7 @@ from serving.router import Router
 
 log = logging.getLogger(__name__)
 _CLOSE_S = 30.0
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class LocalRepository:
@@ -81,7 +81,7 @@ class LocalRepository:
             await self._router.aclose()
             raise
 
-    def _wait_for(self, answer: Coroutine[Any, Any, T]) -> T:
+    def _wait_for(self, answer: Coroutine[Any, Any, _T]) -> _T:
         if self._loop is None:
             answer.close()
             raise RuntimeError("The repository has been closed; open it again.")

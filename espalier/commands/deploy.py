@@ -51,8 +51,8 @@ def deploy(
     [dim]espalier deploy birds=birds.safetensors --backbone resnet50.a1_in1k --to repo --canary 5% --url http://127.0.0.1:8000[/]
     """
     images = inputs.options()
-    share = None if canary is None else parse_share(canary)
-    task, model = parse_task_model(task_model, name)
+    share = None if canary is None else _parse_share(canary)
+    task, model = _parse_task_model(task_model, name)
     clients = servers.find()
 
     from exporter.deploy import deploy
@@ -66,7 +66,7 @@ def deploy(
     notify(clients, [task], "load", changed=f"{describe_versions(change.after)}.", undo_hint=_undo_hint(change, repo))
 
 
-def parse_share(text: str) -> float:
+def _parse_share(text: str) -> float:
     """Return "5%" or "0.05" as 0.05. Raises typer.BadParameter unless it is more than 0 and less than 1."""
     try:
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
@@ -79,7 +79,7 @@ def parse_share(text: str) -> float:
     return share
 
 
-def parse_task_model(text: str, name: str | None) -> tuple[str, str]:
+def _parse_task_model(text: str, name: str | None) -> tuple[str, str]:
     """Return the task's name and its model from "NAME=MODEL" or "MODEL". Raises typer.BadParameter, and BadModel for no model."""
     from exporter.sources.references import parse_reference
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from contract.repository import Repository
 
 
-class PlotBy(StrEnum):
+class _PlotBy(StrEnum):
     """What the width of a segment in a plot stands for."""
 
     macs = "macs"
@@ -31,7 +31,7 @@ def inspect(
         list[Path] | None,
         typer.Option("--plot", metavar="FILE", help="Draw the tree, its width being cost, as FILE.svg or FILE.png; repeatable."),
     ] = None,
-    plot_by: Annotated[PlotBy, typer.Option(help="The cost that width stands for in a plot.")] = PlotBy.macs,
+    plot_by: Annotated[_PlotBy, typer.Option(help="The cost that width stands for in a plot.")] = _PlotBy.macs,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
 ) -> None:
     """Show a repository: the tree of trunk and branches, each segment's cost, why it is cut, and what sharing saves."""

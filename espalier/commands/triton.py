@@ -15,7 +15,7 @@ from espalier.console import console, say
 app = typer.Typer(help="Run a real Triton server on this machine, without Docker.", no_args_is_help=True)
 
 
-class ModelControl(StrEnum):
+class _ModelControl(StrEnum):
     """Which models are loaded, and when."""
 
     none = "none"
@@ -33,11 +33,11 @@ def up(
         int | None, typer.Option(min=1, help="Threads of each model; by default one, since the models work side by side.")
     ] = None,
     model_control: Annotated[
-        ModelControl,
+        _ModelControl,
         typer.Option(
             help="none: load all at the start; explicit: those of --load, and what clients ask for; poll: follow the disk."
         ),
-    ] = ModelControl.none,
+    ] = _ModelControl.none,
     load: Annotated[
         list[str] | None,
         typer.Option(metavar="MODEL", help="With explicit: load this task, or all_tasks, with its segments; repeatable."),
@@ -59,7 +59,7 @@ def up(
     from serving.local_triton.local import LocalTriton
     from serving.local_triton.supervise import Signalled, run_until_signalled
 
-    if load and model_control is not ModelControl.explicit:
+    if load and model_control is not _ModelControl.explicit:
         raise typer.BadParameter("it goes with --model-control explicit only", param_hint="--load")
     recover(repo)
     catalog = Catalog(read_repository(repo))

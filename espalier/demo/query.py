@@ -97,7 +97,7 @@ class Interrogator:
         for task in tasks:
             (expected,) = self._networks[task].run(None, {self._networks[task].get_inputs()[0].name: rows})
             expected = scores(expected, self._repository.tasks[task].scores) if probabilities else expected
-            difference = max(difference, relative_difference(answers[task], expected))
+            difference = max(difference, _relative_difference(answers[task], expected))
         return Query(client, tuple(tasks), difference, {name: count for name, count in runs.items() if count})
 
     def _runs(self) -> dict[str, int]:
@@ -129,7 +129,7 @@ def png_bytes(image: Array) -> bytes:
     return buffer.getvalue()
 
 
-def relative_difference(found: Array, expected: Array) -> float:
+def _relative_difference(found: Array, expected: Array) -> float:
     """Return the largest difference over the largest magnitude."""
     wanted = expected.astype(np.float64)
     return float(np.abs(found.astype(np.float64) - wanted).max() / np.abs(wanted).max())

@@ -24,7 +24,7 @@ INK_COLOUR, DIM_COLOUR = "#1f2933", "#5f6b7a"
 WORSE = "#cfd4da"
 GRID = "#e8ebef"
 POINTS = 72  # per inch
-TITLE_SIZE, DETAIL_SIZE, LABEL_SIZE, SMALL_SIZE = 12.0, 9.0, 9.0, 8.0
+_TITLE_SIZE, _DETAIL_SIZE, LABEL_SIZE, SMALL_SIZE = 12.0, 9.0, 9.0, 8.0
 _MARGIN = 0.14  # inches
 _TITLE_LINE, _DETAIL_LINE = 0.21, 0.165
 _FONTS = ["DejaVu Sans", "Verdana", "Arial", "Helvetica"]
@@ -56,18 +56,18 @@ def render_figure(draw: Callable[[], Figure], file_format: str, *, png_dpi: int,
 def make_figure(width: float, height: float, title: str, details: Sequence[str]) -> Figure:
     """Return a figure of `width` inches whose plots have `height` inches below the words, which are wrapped."""
     room = (width - 2 * _MARGIN) * POINTS
-    titles = textwrap.wrap(drawable(title), characters(room, 1.12 * TITLE_SIZE))
-    lines = [line for detail in details for line in textwrap.wrap(drawable(detail), characters(room, DETAIL_SIZE))]
+    titles = textwrap.wrap(drawable(title), characters(room, 1.12 * _TITLE_SIZE))
+    lines = [line for detail in details for line in textwrap.wrap(drawable(detail), characters(room, _DETAIL_SIZE))]
     top = 2 * _MARGIN + _TITLE_LINE * len(titles) + _DETAIL_LINE * len(lines)
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06, wspace=0.02, rect=(0, 0, 1, height / (height + top)))
     figure = Figure(figsize=(width, height + top), facecolor="white", layout=layout)
     y = height + top - _MARGIN
     for lines_, size, line_height, colour in (
-        (titles, TITLE_SIZE, _TITLE_LINE, INK_COLOUR),
-        (lines, DETAIL_SIZE, _DETAIL_LINE, DIM_COLOUR),
+        (titles, _TITLE_SIZE, _TITLE_LINE, INK_COLOUR),
+        (lines, _DETAIL_SIZE, _DETAIL_LINE, DIM_COLOUR),
     ):
         for line in lines_:
-            weight = "bold" if size == TITLE_SIZE else "normal"
+            weight = "bold" if size == _TITLE_SIZE else "normal"
             place = (_MARGIN / width, y / (height + top))
             figure.text(*place, line, fontsize=size, color=colour, weight=weight, va="top")
             y -= line_height

@@ -18,7 +18,7 @@ from tuning.transfer.weights import TeacherWeights
 def methods_table(runs: Sequence[Run]) -> Table:
     """Return one row per method: mean accuracies in percent and their deviation over seeds."""
     table = _table("method", "seeds", "test accuracy", "training accuracy")
-    for method, some in by_method(runs).items():
+    for method, some in _by_method(runs).items():
         test, train = spread([run.test_accuracy for run in some]), spread([run.train_accuracy for run in some])
         table.add_row(method, str(len(some)), _percent(test, len(some)), _percent(train, len(some)))
     return table
@@ -51,13 +51,13 @@ def as_data(runs: Sequence[Run]) -> dict[str, Any]:
                 "train_accuracy": asdict(spread([run.train_accuracy for run in some])),
                 "runs": [asdict(run) for run in some],
             }
-            for method, some in by_method(runs).items()
+            for method, some in _by_method(runs).items()
         },
         "teacher_weights": {name: asdict(one) for name, one in mean_weights(runs).items()},
     }
 
 
-def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def _by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Return the runs of each method, in their order."""
     found: dict[str, list[Run]] = {}
     for run in runs:

@@ -95,7 +95,7 @@ def find_method(wanted: MethodOptions, backbone: Backbone, epochs: int) -> Metho
                 f"this backbone's blocks are in {len(groups)} groups, 1 next to the input.", param_hint="--group"
             )
         return surgical(groups[(wanted.group or 1) - 1], epochs)
-    (method,) = next(variants for name, variants in BASELINES.items() if dashed(name) == wanted.method)(backbone.network, epochs)
+    (method,) = next(variants for name, variants in BASELINES.items() if _dashed(name) == wanted.method)(backbone.network, epochs)
     return method
 
 
@@ -103,10 +103,10 @@ def baseline_names() -> tuple[str, ...]:
     """Return the names of the methods, as the command line writes them."""
     from tuning.training.methods import BASELINES
 
-    return tuple(map(dashed, BASELINES))
+    return tuple(map(_dashed, BASELINES))
 
 
-def dashed(name: str) -> str:
+def _dashed(name: str) -> str:
     """Return a method's name as the command line writes it."""
     return name.replace(" ", "-")
 

@@ -14,7 +14,7 @@ from espalier.client import Client
 from espalier.commands.options.token import VARIABLE, read_token
 from espalier.console import console, errors
 
-Action = Literal["load", "unload"]
+_Action = Literal["load", "unload"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Servers:
         return tuple(Client(url, token) for url in checked)
 
 
-def notify(servers: Sequence[Client], tasks: Sequence[str], action: Action, *, changed: str, undo_hint: str) -> None:
+def notify(servers: Sequence[Client], tasks: Sequence[str], action: _Action, *, changed: str, undo_hint: str) -> None:
     """Have `servers` load or unload `tasks`, one after the other, or say that somebody must.
 
     One that refuses or does not answer hinders none of the others. Exits with code 1 in the end when there was one.
@@ -85,7 +85,7 @@ class _Failure:
     request: str
 
 
-def _notify_one(server: Client, tasks: Sequence[str], action: Action) -> _Failure | None:
+def _notify_one(server: Client, tasks: Sequence[str], action: _Action) -> _Failure | None:
     """Have `server` load or unload `tasks` up to the first that fails; say what it does."""
     from serving.errors import RequestRefused, ServerUnreachable
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from serving.limits import Limits
 
 
-class LogFormat(StrEnum):
+class _LogFormat(StrEnum):
     """How log lines are written."""
 
     console = "console"
     json = "json"
 
 
-class LogLevel(StrEnum):
+class _LogLevel(StrEnum):
     """The least that is logged."""
 
     debug = "debug"
@@ -48,8 +48,8 @@ class Addresses:
 class LogLines:
     """Options of the log."""
 
-    log_format: Annotated[LogFormat, typer.Option(help="Log lines for people, or one JSON object a line.")] = LogFormat.console
-    log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = LogLevel.info
+    log_format: Annotated[_LogFormat, typer.Option(help="Log lines for people, or one JSON object a line.")] = _LogFormat.console
+    log_level: Annotated[_LogLevel, typer.Option(help="The least that is logged.")] = _LogLevel.info
     access_log: Annotated[
         bool | None,
         typer.Option("--access-log/--no-access-log", help="A log line per request. By default with --log-format json only."),
@@ -64,7 +64,7 @@ class LogLines:
     @property
     def has_requests(self) -> bool:
         """Whether each request gets a line."""
-        return self.log_format is LogFormat.json if self.access_log is None else self.access_log
+        return self.log_format is _LogFormat.json if self.access_log is None else self.access_log
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from espalier.console import console, progress_bars, say
 if TYPE_CHECKING:
     from tuning.search.ledger import Trial
 
-Number = TypeVar("Number", int, float)
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _method(text: str, known: Iterable[str]) -> str:
     return next((name for name in known if name.replace(" ", "-") == text.strip().replace(" ", "-")), text.strip())
 
 
-def _numbers(text: str, kind: Callable[[str], Number], option: str) -> list[Number]:
+def _numbers(text: str, kind: Callable[[str], _Number], option: str) -> list[_Number]:
     try:
         return [kind(part) for part in text.split(",")]
     except ValueError as error:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Row:
+class _Row:
     """What tuning one block costs. block: None for a new head alone. macs: of the block itself, None where it is not told apart."""
 
     block: str | None
@@ -79,12 +79,12 @@ def costs(
         _write_json(json_file, loaded, given, pricing.macs, rows)
 
 
-def _rows(backbone: Backbone, pricing: Pricing, classes: int, report: Report) -> Iterator[Row]:
+def _rows(backbone: Backbone, pricing: Pricing, classes: int, report: Report) -> Iterator[_Row]:
     blocks = backbone.blocks
-    yield Row(None, _parameters(backbone, backbone.head) // backbone.spec.num_classes * classes, None, pricing.price())
+    yield _Row(None, _parameters(backbone, backbone.head) // backbone.spec.num_classes * classes, None, pricing.price())
     for index, block in enumerate(blocks):
         report("Pricing blocks", index, len(blocks))
-        yield Row(block, _parameters(backbone, [block]), pricing.own_macs(block), pricing.price([block]))
+        yield _Row(block, _parameters(backbone, [block]), pricing.own_macs(block), pricing.price([block]))
     report("Pricing blocks", len(blocks), len(blocks))
 
 
@@ -92,7 +92,7 @@ def _parameters(backbone: Backbone, modules: Sequence[str]) -> int:
     return sum(tensor.numel() for module in modules for tensor in backbone.network.get_submodule(module).parameters())
 
 
-def _table(rows: Sequence[Row], whole_macs: int, latency: bool) -> Table:
+def _table(rows: Sequence[_Row], whole_macs: int, latency: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in ("tuned", "forks after"):
         table.add_column(column, no_wrap=True)
@@ -113,7 +113,7 @@ def _table(rows: Sequence[Row], whole_macs: int, latency: bool) -> Table:
     return table
 
 
-def _write_json(file: Path, backbone: Backbone, given: Path | None, whole_macs: int, rows: Sequence[Row]) -> None:
+def _write_json(file: Path, backbone: Backbone, given: Path | None, whole_macs: int, rows: Sequence[_Row]) -> None:
     from tuning.errors import CannotWrite
 
     data: dict[str, Any] = {

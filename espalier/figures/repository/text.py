@@ -35,7 +35,7 @@ def amount(cost: float, unit: str) -> str:
     return (human_macs if unit == MACS else human_bytes)(round(cost))
 
 
-def share(part: float, whole: float) -> str:
+def _share(part: float, whole: float) -> str:
     """Return `part` of `whole` in per cent."""
     percent = 100 * part / whole if whole else 0.0
     if 0 < percent < 0.1:
@@ -80,7 +80,7 @@ def label_run(segment: Segment, streams: int, cost: int, total: int, unit: str, 
     """Return the label of `segment` in a box of `width` and `thickness` points, whose `cost` is a part of `total`."""
     each = amount(cost / streams, unit)
     counted = f"{streams} {TIMES} {each}" if streams > 1 and unit != WEIGHTS else amount(cost, unit)
-    costs = f"{counted} · {share(cost, total)}"
+    costs = f"{counted} · {_share(cost, total)}"
     modules = module_range(segment, characters(width - _PAD, LABEL_SIZE))
     together = f"{modules} · {costs}"
     length = text_width(together, LABEL_SIZE)
