@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -14,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contract.units import human_bytes, human_count, human_macs
-from espalier.commands.options.tune import BackboneOption, Weights
+from espalier.commands.options.tune import BackboneOption, Weights, write_json
 from espalier.console import Report, console, progress_bars
 
 if TYPE_CHECKING:
@@ -76,7 +75,9 @@ def costs(
         soft_wrap=True,
     )
     if json_file is not None:
-        _write_json(json_file, loaded, given, pricing.macs, rows)
+        repository = None if given is None else str(given)
+        about = {"backbone": loaded.spec.name, "given": repository, "macs": pricing.macs}
+        write_json(json_file, {**about, "rows": [asdict(row) for row in rows]})
 
 
 def _rows(backbone: Backbone, pricing: Pricing, classes: int, report: Report) -> Iterator[_Row]:
@@ -111,18 +112,3 @@ def _table(rows: Sequence[_Row], whole_macs: int, latency: bool) -> Table:
             *([f"{added.latency_ms:.2f}"] if added.latency_ms is not None else []),
         )
     return table
-
-
-def _write_json(file: Path, backbone: Backbone, given: Path | None, whole_macs: int, rows: Sequence[_Row]) -> None:
-    from tuning.errors import CannotWrite
-
-    data: dict[str, Any] = {
-        "backbone": backbone.spec.name,
-        "given": None if given is None else str(given),
-        "macs": whole_macs,
-        "rows": [asdict(row) for row in rows],
-    }
-    try:
-        file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CannotWrite(file, str(error.strerror or error)) from error
