@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from contract.system import available_memory_bytes
 
 if TYPE_CHECKING:
     from tuning.training.features import FeatureStore
@@ -111,7 +112,7 @@ def cache_limits(cache: Cache) -> tuple[int, Path | None]:
         raise typer.BadParameter("there is no folder for temporary files; let TMPDIR name one.", param_hint="--cache")
     limits = {
         Cache.AUTO: (_AUTO_BYTES, folder),
-        Cache.MEMORY: (_memory_bytes() // 2, None),
+        Cache.MEMORY: ((available_memory_bytes() or 2 * _AUTO_BYTES) // 2, None),
         Cache.DISK: (0, folder),
         Cache.OFF: (0, None),
     }
@@ -131,9 +132,3 @@ def open_store(options: FitOptions) -> FeatureStore:
     from tuning.training.features import FeatureStore
 
     return FeatureStore(options.cache_bytes, options.cache_folder, lambda sentence: say(f"Keeping {sentence}."))
-
-
-def _memory_bytes() -> int:
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 2 * _AUTO_BYTES
