@@ -70,7 +70,7 @@ def up(
     console.print(escape(docker_command(repo, options)), soft_wrap=True, highlight=False)
     triton = LocalTriton(repo, options, set_up(say=say), log=(lambda line: None) if quiet else _pass_on)
 
-    def tell() -> None:
+    def announce() -> None:
         console.print(
             f"Triton serves {escape(str(repo))} at {triton.http_url} and {triton.grpc_url}, its metrics at "
             f"http://{triton.addresses.metrics}/metrics",
@@ -79,7 +79,7 @@ def up(
         )
 
     try:
-        run_until_signalled(triton, tell)
+        run_until_signalled(triton, announce)
     except Signalled as signalled:
         raise typer.Exit(128 + signalled.number) from None
 
