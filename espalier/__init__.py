@@ -21,3 +21,7 @@ __all__, __getattr__ = public(
     __name__,
     {"api": ["add", "deploy", "export", "open", "remove", "serve"], "client": ["AsyncClient", "Client"]},
 )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})  # so that help() and completion know them

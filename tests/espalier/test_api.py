@@ -51,6 +51,7 @@ def test_importing_espalier_loads_nothing_heavy_and_asking_for_names_neither() -
 
 def test_the_public_list_is_what_is_there() -> None:
     assert espalier.__all__ == ["AsyncClient", "Client", "add", "deploy", "export", "open", "remove", "serve"]
+    assert set(espalier.__all__) <= set(dir(espalier))
     assert all(getattr(espalier, name).__doc__ for name in espalier.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'undo'"):
         espalier.undo  # noqa: B018
