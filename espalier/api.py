@@ -111,7 +111,8 @@ def deploy(
 def open(path: str | Path, options: EngineOptions | None = None) -> LocalRepository:
     """Open the repository at `path` for predictions in this process; to be closed, or used in a `with` block.
 
-    options: how it is computed; None: on a GPU if CUDA works here, else with all cores of this process. Raises RepositoryError, EngineError.
+    options: how it is computed; None: on a GPU if CUDA works here, else with all cores of this process.
+    Raises RepositoryError, EngineError.
     """
     from espalier.local import LocalRepository
 
