@@ -62,25 +62,23 @@ class OutputExists(NotWritten):
     """The output folder is there already."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} exists already; choose another folder, or replace it with --force.")
+        super().__init__(f"{path} exists already; choose another folder, or have it replaced.")
 
 
 class NotARepository(NotWritten):
-    """`--force` would delete something that is not a model repository."""
+    """What would be replaced is not a model repository."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"{path} is not a model repository written by espalier, so --force does not replace it; choose another folder."
-        )
+        super().__init__(f"{path} is not a model repository written by espalier, so it is not replaced; choose another folder.")
 
 
 class ForeignFiles(NotWritten):
-    """`--force` would delete what somebody else put beside the models."""
+    """What somebody else put beside the models would go with a repository that is replaced."""
 
     def __init__(self, path: Path, names: Iterable[str]) -> None:
         listed = ", ".join(list(names)[:3])
         super().__init__(
-            f"{path} also holds what espalier did not write ({listed}), so --force does not replace it; move that away first."
+            f"{path} also holds what espalier did not write ({listed}), so it is not replaced; move that away first."
         )
 
 
@@ -106,7 +104,7 @@ class OthersFolder(NotWritten):
     """The hidden folder is there, and another user may have put something into it. status: the folder's."""
 
     def __init__(self, path: Path, status: os.stat_result) -> None:
-        who = f"belongs to {user_name(status.st_uid)}" if status.st_uid != os.geteuid() else "may be written by other users"
+        who = f"belongs to {_user_name(status.st_uid)}" if status.st_uid != os.geteuid() else "may be written by other users"
         super().__init__(
             f"{path} {who}: espalier works in it, and what others put there would become the repository, so nothing was changed. If "
             "nobody writes this repository now, delete that folder, and give the command again."
@@ -150,10 +148,10 @@ class NoCanary(NotWritten):
     """A task whose canary is asked for has none."""
 
     def __init__(self, task: str) -> None:
-        super().__init__(f"Task {task!r} has no canary to promote; deploy one with --canary.")
+        super().__init__(f"Task {task!r} has no canary to promote; deploy one first.")
 
 
-def user_name(number: int) -> str:
+def _user_name(number: int) -> str:
     """Return what to call the user of that number in a sentence."""
     try:
         return f"user {pwd.getpwuid(number).pw_name!r}"

@@ -28,8 +28,8 @@ from espalier.commands import (
     tune,
     undeploy,
 )
-from espalier.console import console, errors, output
-from espalier.output import escape_what_cannot_be_encoded
+from espalier.console import console, errors, escape_what_cannot_be_encoded, output
+from espalier.hints import with_hint
 
 # What only some commands need, and the extra that brings it.
 _EXTRAS = {**dict.fromkeys(("torch", "torchvision", "timm", "onnxscript", "sklearn"), "export"), "matplotlib": "plot"}
@@ -76,7 +76,7 @@ def main() -> None:
     try:
         _run()
     except EspalierError as error:
-        _fail(str(error))
+        _fail(with_hint(error))
     except FileNotFoundError as error:
         if "No usable temporary directory" in str(error):  # what tempfile says
             _fail("There is no folder for temporary files that can be written; let TMPDIR name one.")

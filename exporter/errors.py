@@ -20,6 +20,20 @@ class BadModel(ExportError):
         super().__init__(f"{path}: {reason}")
 
 
+class FolderGiven(BadModel):
+    """A folder stands where a model's file is wanted."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "is a folder; give the file of one model.")
+
+
+class BackboneGiven(BadModel):
+    """A backbone file stands where a task's is wanted."""
+
+    def __init__(self, path: Path, task: str) -> None:
+        super().__init__(path, f"is a backbone, not a task; give it as the backbone, and not as the model of task {task!r}.")
+
+
 class UnsupportedModel(ExportError):
     """A readable model of a form that cannot be split: several inputs, no fixed input size, control flow."""
 
@@ -33,7 +47,7 @@ class DifferentInput(ExportError):
     def __init__(self, name: str, found: str, first: str, expected: str) -> None:
         super().__init__(
             f"Task {name!r} takes {found}, but {first!r} takes {expected}; "
-            "all tasks of one repository take the same input, so export them with the same --image-size and --preprocess."
+            "all tasks of one repository take the same input, so export them with the same image size and preprocessing."
         )
 
 
@@ -43,18 +57,19 @@ class DifferentImages(ExportError):
     def __init__(self, images: Mapping[str, str]) -> None:
         listed = ", ".join(f"{name} on {words}" for name, words in images.items())
         super().__init__(
-            f"The tasks were tuned on different images: {listed}; all tasks of one repository take the same, so tune them alike "
-            "(`espalier tune fit --image-size`), or export them into repositories of their own."
+            f"The tasks were tuned on different images: {listed}; all tasks of one repository take the same, so tune them alike, "
+            "or export them into repositories of their own."
         )
 
 
 class ContradictsTask(ExportError):
-    """An option says something else about the images than a tuned task's checkpoint."""
+    """An option (a field of InputOptions) says something else about the images than a tuned task's checkpoint."""
 
     def __init__(self, option: str, given: str, task: str, found: str) -> None:
         super().__init__(
             f"{option} says {given}, but task {task!r} was tuned on {found}; leave {option} out, or tune the task on such images."
         )
+        self.options = (option,)
 
 
 class UnlikeRepository(ExportError):
@@ -63,7 +78,7 @@ class UnlikeRepository(ExportError):
     def __init__(self, task: str, found: str, there: str, expected: str) -> None:
         super().__init__(
             f"Task {task!r} was tuned on {found}, but {there!r}, which is there on the same backbone, takes {expected}; tune it on such "
-            "images (`espalier tune fit --image-size`), or export it into a repository of its own."
+            "images, or export it into a repository of its own."
         )
 
 
@@ -81,7 +96,7 @@ class NoTasks(ExportError):
     """Nothing to export."""
 
     def __init__(self) -> None:
-        super().__init__("There is no task to export; give at least one with --task NAME=FILE.")
+        super().__init__("There is no task to export.")
 
 
 class BadTaskName(ExportError):
@@ -145,7 +160,7 @@ class CoupledRows(ExportError):
         by = f" (by {error:.1e} of the outputs' spread)" if isfinite(error) else ""
         super().__init__(
             f"Segment {segment!r}: the answer to a row depends on the other rows of its batch, through {through}{by}, so no request may "
-            f"be batched with others; {_way_out(through)}give --coupled to have each request run by itself."
+            f"be batched with others; {_way_out(through)}allow coupled rows, and each request runs by itself."
         )
 
 
@@ -159,7 +174,7 @@ class UncountableShapes(ExportError):
 
 
 class TooFewSegments(ExportError):
-    """`--max-segments` is lower than what the tasks come down to."""
+    """The most segments that may be are fewer than what the tasks come down to."""
 
     def __init__(self, limit: int, possible: int) -> None:
         super().__init__(f"The tasks cannot be exported as {limit} segments; {possible} is the fewest that was found.")
@@ -176,7 +191,9 @@ class UnknownCutRule(ExportError):
     """A repository that was cut by a rule of another version."""
 
     def __init__(self, path: Path, rule: str, known: Iterable[str]) -> None:
-        super().__init__(f"{path} was cut by the rule {rule!r}, which this version does not know; give --cuts {'|'.join(known)}.")
+        super().__init__(
+            f"{path} was cut by the rule {rule!r}, which this version does not know; name one of: {', '.join(known)}."
+        )
 
 
 class DamagedSegment(ExportError):
@@ -193,7 +210,7 @@ class TaskExists(ExportError):
     """A task of that name is in the repository."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"Task {name!r} is in the repository already; choose another name, or replace it with --replace.")
+        super().__init__(f"Task {name!r} is in the repository already; choose another name, or have it replaced.")
 
 
 class NonFiniteWeights(ExportError):
@@ -215,10 +232,11 @@ class BadCode(ExportError):
 
 
 class UnknownInput(ExportError):
-    """A network whose images are described nowhere."""
+    """A network whose images are described nowhere. options: the fields of InputOptions that are missing."""
 
-    def __init__(self, name: str, options: Iterable[str]) -> None:
+    def __init__(self, name: str, options: Sequence[str]) -> None:
         super().__init__(f"{name} does not say what images it takes; give {' and '.join(options)}.")
+        self.options = tuple(options)
 
 
 class NeedsBackbone(ExportError):
@@ -226,9 +244,17 @@ class NeedsBackbone(ExportError):
 
     def __init__(self, task: str, file: Path) -> None:
         super().__init__(
-            f"Task {task!r} is a checkpoint, {file.name}, and needs its network: give the one that it was tuned on with --backbone, as "
-            f"a name or a backbone file, or for a whole state dict its own, as --task {task}=NETWORK@{file}."
+            f"Task {task!r} is a checkpoint, {file.name}, and needs its network: give the backbone that it was tuned on, by its name or "
+            f"as a backbone file, or for a whole state dict its own network, as NETWORK@{file}."
         )
+        self.task, self.file = task, file
+
+
+class NeedsNamedBackbone(ExportError):
+    """A task checkpoint of ours beside a backbone that is no network with blocks of a known library."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(f"Task {task!r} was tuned on a timm or torchvision network; give that as the backbone, by its name.")
 
 
 class LabelsDoNotFit(ExportError):
@@ -246,7 +272,9 @@ class NothingBesideCanary(ExportError):
     """A canary of a task that is not there."""
 
     def __init__(self, task: str) -> None:
-        super().__init__(f"Task {task!r} is not in the repository, so a canary would stand alone; deploy it without --canary.")
+        super().__init__(
+            f"Task {task!r} is not in the repository, so a canary would stand alone; deploy it as the current version."
+        )
 
 
 class BadShare(ExportError):
@@ -262,7 +290,7 @@ class DifferentAnswer(ExportError):
     def __init__(self, task: str, found: str, expected: str) -> None:
         super().__init__(
             f"The canary of task {task!r} answers {found}, but the current version {expected}; clients expect one form of answer, so "
-            "deploy it without --canary, or under another name."
+            "deploy it as the current version, or under another name."
         )
 
 

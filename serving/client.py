@@ -33,7 +33,7 @@ def predict(
 def control_model(url: str, model: str, action: Literal["load", "unload"], token: str, *, timeout_s: float = 600.0) -> None:
     """Have the server `url` load `model` as its repository says now, or unload it; return when it has done so.
 
-    token: what the server was given as its `--admin-token`. Raises ServerUnreachable, RequestRefused with the server's sentence,
+    token: the server's admin token. Raises ServerUnreachable, RequestRefused with the server's sentence,
     InvalidRequest for a `url` that is none.
     """
     address = f"{checked_url(url)}/v2/repository/models/{quote(model, safe='')}/{action}"

@@ -290,7 +290,7 @@ class ServerUnreachable(EspalierError):
 
     def __init__(self, url: str, reason: object) -> None:
         super().__init__(
-            f"No server answers at {url} ({printable(str(reason))}); start one with `espalier serve REPO`, or give another --url."
+            f"No server answers at {url} ({printable(str(reason))}); start one with `espalier serve REPO`, or give another address."
         )
 
 
@@ -332,7 +332,7 @@ class SegmentTooLarge(RepositoryError):
     def __init__(self, name: str, needed_bytes: int, limit_bytes: int) -> None:
         super().__init__(
             f"Segment {name!r} needs about {size_text(needed_bytes)} of memory, more than the limit of {size_text(limit_bytes)}; "
-            "raise --memory-limit."
+            "raise the limit."
         )
 
 

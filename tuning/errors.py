@@ -96,8 +96,22 @@ class BadData(TuningError):
     """A data set or a folder of images cannot be trained on."""
 
 
+class NotDownloaded(BadData):
+    """A public data set is not in its folder."""
+
+    def __init__(self, name: str, folder: Path, reason: str) -> None:
+        super().__init__(f"{name} is not in {folder} ({reason}); have it fetched, or give the folder that holds it.")
+
+
 class BadOptions(TuningError):
     """Options of a fit are out of range or contradict each other."""
+
+
+class UnusableDevice(BadOptions):
+    """A device that torch cannot compute on. here: the kind of GPU that there is, or "no GPU"."""
+
+    def __init__(self, device: str, here: str) -> None:
+        super().__init__(f"Device {device!r} cannot be used; this machine has cpu and {here}. Give auto, or cpu.")
 
 
 class NonFiniteLoss(TuningError):

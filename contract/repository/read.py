@@ -149,7 +149,7 @@ class RepositoryReader:
 
 def _nothing_to_serve(repository: Repository) -> str:
     if not repository.unserved:
-        return f"{repository.path} holds no task of espalier; give the folder that `espalier export --out` wrote."
+        return f"{repository.path} holds no task of espalier; give the folder that `espalier export` wrote."
     names: dict[str, list[str]] = {}
     for name, reason in repository.unserved.items():
         names.setdefault(reason, []).append(name)
@@ -166,7 +166,7 @@ def _pinned(folder: Path) -> Iterator[Callable[[], bool]]:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise RepositoryError(f"{folder} is not a folder; give the folder that `espalier export --out` wrote.") from error
+        raise RepositoryError(f"{folder} is not a folder; give the folder that `espalier export` wrote.") from error
     except OSError as error:
         raise RepositoryError(f"{folder} cannot be read ({error.strerror}).") from error
 

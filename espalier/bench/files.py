@@ -11,7 +11,7 @@ from benchmarks.framework.errors import ResultNotWritten
 from benchmarks.framework.record import Record, read_record
 from benchmarks.framework.result import Plot
 from benchmarks.registry import BENCHMARKS
-from espalier.bench.cells import markdown
+from espalier.bench.tables import markdown
 
 REPORT = "report.html"
 

@@ -12,10 +12,10 @@ from benchmarks.framework.options import LEAST_RUNS
 from benchmarks.framework.record import Record
 from benchmarks.framework.result import Table
 from benchmarks.harness.noise import RULE
-from espalier.bench.cells import heading, is_left, shown_columns, table_words
+from contract.units import human_bytes
 from espalier.bench.page import PAGE, RULES
-from espalier.console import human_bytes
-from espalier.figures.ledgers.style import DIM_COLOUR, GRID, INK_COLOUR, WORSE
+from espalier.bench.tables import heading, is_left, shown_columns, table_words
+from espalier.figures.drawing import DIM_COLOUR, GRID, INK_COLOUR, WORSE
 
 # What the page replaces in the plots, so that they are readable on light and on dark.
 _COLOURS = {INK_COLOUR: "var(--ink)", DIM_COLOUR: "var(--dim)", GRID: "var(--grid)", WORSE: "var(--axis)", "#ffffff": "none"}
@@ -79,7 +79,7 @@ def _facts_of(record: Record) -> dict[str, str]:
 def _section(record: Record, records: Sequence[Record], svgs: Mapping[str, bytes]) -> str:
     result = record.result
     failed = "".join(f'<p class="warning">Not to be used: {escape(sentence)}</p>' for sentence in result.failed)
-    plots = "".join(f"<figure>{inline_svg(plot.name, svgs[plot.name])}</figure>" for plot in result.plots if plot.name in svgs)
+    plots = "".join(f"<figure>{_inline_svg(plot.name, svgs[plot.name])}</figure>" for plot in result.plots if plot.name in svgs)
     notes = "".join(f"<p>{escape(note)}</p>" for note in result.notes if note != RULE)
     before, after = record.load
     if _was_busy(record, records):
@@ -135,7 +135,7 @@ def _cells(words: Sequence[str], sides: Sequence[str]) -> str:
     return cells
 
 
-def inline_svg(name: str, svg: bytes) -> str:
+def _inline_svg(name: str, svg: bytes) -> str:
     """Return a plot for a page that holds several: names inside made its own, and colours that follow the page's."""
     text = svg.decode("utf-8")
     text = text[text.index("<svg") :]

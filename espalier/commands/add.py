@@ -9,35 +9,21 @@ import typer
 from rich.markup import escape
 
 from espalier.commands.options.cuts import RecutRule, recut_options
-from espalier.commands.options.rows import Coupled, print_remarks
-from espalier.commands.options.scores import describe_scores
-from espalier.commands.options.task_models import (
-    Backbone,
-    ImageSize,
-    Mean,
-    Preprocess,
-    Std,
-    Task,
-    Tasks,
-    input_options,
-    open_inputs,
-)
-from espalier.commands.options.versions import describe_inherited
-from espalier.console import console, human_macs, progress_bars, say
+from espalier.commands.options.groups import ungroup
+from espalier.commands.options.reports import describe_inherited, describe_scores, print_missed, print_remarks
+from espalier.commands.options.task_models import Coupled, Inputs, TaskModels
+from espalier.console import console, progress_bars, say
 
 if TYPE_CHECKING:
     from exporter.add import AddReport
 
 
+@ungroup
 def add(
+    *,
     repo: Annotated[Path, typer.Argument(metavar="REPO", help="A model repository that `espalier export` wrote.")],
-    task: Task = None,
-    tasks: Tasks = None,
-    backbone: Backbone = None,
-    preprocess: Preprocess = "in-graph",
-    image_size: ImageSize = None,
-    mean: Mean = None,
-    std: Std = None,
+    models: TaskModels,
+    inputs: Inputs,
     recut: Annotated[
         bool, typer.Option("--recut", help="Cut all tasks anew, as an export of them would; without a task, only that.")
     ] = False,
@@ -55,14 +41,14 @@ def add(
 
     [dim]espalier add repo --backbone resnet50.a1_in1k --task birds=birds.safetensors[/]
     """
-    inputs = input_options(preprocess, image_size, mean, std)
+    images = inputs.options()
     options = recut_options(recut, cuts)
 
     from espalier.tables.tree import repository_tree
     from exporter.add import AddOptions, add_tasks
 
     with progress_bars() as report:
-        sources = open_inputs(backbone, task, tasks, inputs)
+        sources = models.open(images)
         result = add_tasks(repo, sources, AddOptions(recut, replace, cuts=options, coupled=coupled), report, say)
     console.print(repository_tree(result.repository))
     for name, remark in result.remarks.items():
@@ -73,13 +59,7 @@ def add(
     scores = describe_scores(result.repository.tasks[name] for name in sources.tasks)
     if scores:
         console.print(escape(scores), soft_wrap=True)
-    for name, missed in result.missed.items():
-        if missed.blocks:
-            console.print(
-                f"[yellow]{escape(name)}[/] computes {missed.blocks} blocks ({human_macs(missed.macs)} a request) itself that it has in "
-                f"common with others, because there is no cut after them; `espalier add {escape(str(repo))} --recut` cuts anew.",
-                soft_wrap=True,
-            )
+    print_missed(repo, result.missed)
     if sources.tasks:
         console.print(f"Added {escape(', '.join(sources.tasks))}: {_segments(result)}.", soft_wrap=True)
     if recut:

@@ -9,35 +9,39 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.options.rows import Coupled, print_remarks
-from espalier.commands.options.scores import describe_scores
-from espalier.commands.options.servers import TokenFile, Urls, find_servers, tell
-from espalier.commands.options.task_models import Backbone, ImageSize, Mean, Preprocess, Std, input_options, open_named
-from espalier.commands.options.versions import describe_change, describe_inherited, describe_versions
-from espalier.console import console, human_macs, progress_bars, say
+from espalier.commands.options.groups import ungroup
+from espalier.commands.options.reports import (
+    describe_change,
+    describe_inherited,
+    describe_scores,
+    describe_versions,
+    print_missed,
+    print_remarks,
+)
+from espalier.commands.options.servers import Servers, notify
+from espalier.commands.options.task_models import Backbone, Coupled, Inputs, open_named
+from espalier.console import console, progress_bars, say
 
 if TYPE_CHECKING:
     from exporter.deploy import Deployment, VersionChange
 
 
+@ungroup
 def deploy(
+    *,
     task_model: Annotated[
         str, typer.Argument(metavar="[NAME=]MODEL", help="The task's model; without a name, the task is named like its file.")
     ],
     repo: Annotated[Path, typer.Option("--to", metavar="REPO", help="A model repository that `espalier export` wrote.")],
     name: Annotated[str | None, typer.Option(help="The task's name, if MODEL is given alone.")] = None,
     backbone: Backbone = None,
-    preprocess: Preprocess = "in-graph",
-    image_size: ImageSize = None,
-    mean: Mean = None,
-    std: Std = None,
+    inputs: Inputs,
     canary: Annotated[
         str | None,
         typer.Option(metavar="SHARE", help="Keep the current version and give this one a share of the requests, such as 5%."),
     ] = None,
     coupled: Coupled = False,
-    url: Urls = None,
-    token_file: TokenFile = None,
+    servers: Servers,
 ) -> None:
     """Add a task to a repository, or replace it, and have a running server switch to it.
 
@@ -46,23 +50,23 @@ def deploy(
 
     [dim]espalier deploy birds=birds.safetensors --backbone resnet50.a1_in1k --to repo --canary 5% --url http://127.0.0.1:8000[/]
     """
-    inputs = input_options(preprocess, image_size, mean, std)
-    share = None if canary is None else parse_share(canary)
-    task, model = parse_task_model(task_model, name)
-    servers = find_servers(url, token_file)
+    images = inputs.options()
+    share = None if canary is None else _parse_share(canary)
+    task, model = _parse_task_model(task_model, name)
+    clients = servers.find()
 
     from exporter.deploy import deploy
 
     with progress_bars() as report:
-        sources = open_named(backbone, {task: model}, inputs)
+        sources = open_named(backbone, {task: model}, images)
         deployment = deploy(repo, sources, canary=share, coupled=coupled, progress=report, waiting=say)
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
     _print_sharing(deployment, task, repo)
-    tell(servers, [task], "load", changed=f"{describe_versions(change.after)}.", way_back=_way_back(change, repo))
+    notify(clients, [task], "load", changed=f"{describe_versions(change.after)}.", undo_hint=_undo_hint(change, repo))
 
 
-def parse_share(text: str) -> float:
+def _parse_share(text: str) -> float:
     """Return "5%" or "0.05" as 0.05. Raises typer.BadParameter unless it is more than 0 and less than 1."""
     try:
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
@@ -75,7 +79,7 @@ def parse_share(text: str) -> float:
     return share
 
 
-def parse_task_model(text: str, name: str | None) -> tuple[str, str]:
+def _parse_task_model(text: str, name: str | None) -> tuple[str, str]:
     """Return the task's name and its model from "NAME=MODEL" or "MODEL". Raises typer.BadParameter, and BadModel for no model."""
     from exporter.sources.references import parse_reference
 
@@ -103,18 +107,12 @@ def _print_sharing(deployment: Deployment, task: str, repo: Path) -> None:
     scores = describe_scores([now.canary.task if now.canary else now])
     if scores:
         console.print(escape(scores), soft_wrap=True)
-    missed = added.missed[task]
-    if missed.blocks:
-        console.print(
-            f"[yellow]{escape(task)}[/] computes {missed.blocks} blocks ({human_macs(missed.macs)} a request) itself that it has in "
-            f"common with others, because there is no cut after them; `espalier add {escape(str(repo))} --recut` cuts anew.",
-            soft_wrap=True,
-        )
+    print_missed(repo, {task: added.missed[task]})
     segments = f"{len(added.new)} new {'segment' if len(added.new) == 1 else 'segments'}"
     console.print(f"{segments}, {len(added.kept)} kept as they were.")
 
 
-def _way_back(change: VersionChange, repo: Path) -> str:
+def _undo_hint(change: VersionChange, repo: Path) -> str:
     if change.before == change.after:
         return ""
     if change.before is None:

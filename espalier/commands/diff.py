@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.options.task_models import input_options, open_named
+from espalier.commands.options.task_models import Inputs, open_named
 from espalier.console import console, print_data
 
 
@@ -33,7 +33,7 @@ def diff(
 
     [dim]espalier diff --backbone resnet50.a1_in1k flowers.safetensors pets.safetensors[/]
     """
-    inputs = input_options(preprocess, None, None, None)
+    inputs = Inputs(preprocess).options()
 
     from espalier.tables.diff import as_data, diff_table, summary
     from exporter.diff.diff import diff_models

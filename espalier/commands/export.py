@@ -9,31 +9,18 @@ import typer
 from rich.markup import escape
 
 from espalier.commands.options.cuts import Cuts, MaxSegments, cut_options
-from espalier.commands.options.rows import Coupled, print_remarks
-from espalier.commands.options.scores import describe_scores
-from espalier.commands.options.task_models import (
-    Backbone,
-    ImageSize,
-    Mean,
-    Preprocess,
-    Std,
-    Task,
-    Tasks,
-    input_options,
-    open_inputs,
-)
+from espalier.commands.options.groups import ungroup
+from espalier.commands.options.reports import describe_scores, print_remarks
+from espalier.commands.options.task_models import Coupled, Inputs, TaskModels
 from espalier.console import console, progress_bars, say
 
 
+@ungroup
 def export(
-    task: Task = None,
-    tasks: Tasks = None,
-    backbone: Backbone = None,
+    *,
+    models: TaskModels,
     out: Annotated[Path, typer.Option(metavar="REPO", help="The model repository to write.")] = Path("model_repository/default"),
-    preprocess: Preprocess = "in-graph",
-    image_size: ImageSize = None,
-    mean: Mean = None,
-    std: Std = None,
+    inputs: Inputs,
     cuts: Cuts = "cheap",
     max_segments: MaxSegments = None,
     max_batch_rows: Annotated[int, typer.Option(min=1, help="The most rows that one run of a model takes.")] = 64,
@@ -58,13 +45,13 @@ def export(
 
     [dim]espalier export --backbone resnet50.a1_in1k --task flowers=flowers.safetensors --task pets=pets.safetensors --out repo[/]
     """
-    where, inputs = cut_options(cuts, max_segments), input_options(preprocess, image_size, mean, std)
+    where, images = cut_options(cuts, max_segments), inputs.options()
 
     from espalier.tables.tree import repository_tree
     from exporter.export import ExportOptions, export_repository
 
     with progress_bars() as report:
-        sources = open_inputs(backbone, task, tasks, inputs)
+        sources = models.open(images)
         result = export_repository(sources, ExportOptions(out, max_batch_rows, force, cuts=where, coupled=coupled), report, say)
     console.print(repository_tree(result.repository))
     for name, remark in result.remarks.items():

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from espalier.console import console, human_bytes, say
+from contract.units import human_bytes
+from espalier.console import console, say
 
 
 def gc(

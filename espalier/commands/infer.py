@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from espalier.client import Client
 from espalier.console import console, print_data
 
 
@@ -22,14 +23,7 @@ def infer(
     as_json: Annotated[bool, typer.Option("--json", help="Print the server's whole answer.")] = False,
 ) -> None:
     """Ask a running server about an image, for one task, several, or all."""
-    from serving.client import predict
-    from serving.errors import NotAnImage
-
-    try:
-        content = image.read_bytes()
-    except OSError as error:
-        raise NotAnImage(f"{image} cannot be read: {error.strerror}.") from error
-    answer = predict(url, content, tasks=task or [], top_k=top_k)
+    answer = Client(url).predict(image, task or [], top_k)
     if as_json:
         print_data(answer)
         return

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from espalier.commands.options.rows import describe_rows
+from espalier.commands.options.reports import describe_rows
 from espalier.console import console, print_data
 
 if TYPE_CHECKING:
     from contract.repository import Repository
 
 
-class PlotBy(StrEnum):
+class _PlotBy(StrEnum):
     """What the width of a segment in a plot stands for."""
 
     macs = "macs"
@@ -31,13 +31,13 @@ def inspect(
         list[Path] | None,
         typer.Option("--plot", metavar="FILE", help="Draw the tree, its width being cost, as FILE.svg or FILE.png; repeatable."),
     ] = None,
-    plot_by: Annotated[PlotBy, typer.Option(help="The cost that width stands for in a plot.")] = PlotBy.macs,
+    plot_by: Annotated[_PlotBy, typer.Option(help="The cost that width stands for in a plot.")] = _PlotBy.macs,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
 ) -> None:
     """Show a repository: the tree of trunk and branches, each segment's cost, why it is cut, and what sharing saves."""
     from contract.repository.read import RepositoryReader
     from contract.repository.transaction.folder import recover
-    from espalier.figures.repository.files import check_plot_file, write_plot
+    from espalier.figures.files import check_plot_file, write_plot
     from espalier.tables.tree import cuts_table, other_models, repository_tree, savings_table, segments_table
     from serving.engines.onnxruntime.plain import read_plain
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from espalier.console import console, human_bytes, say
+from contract.units import human_bytes
+from espalier.console import console, say
 
 if TYPE_CHECKING:
     from exporter.remove import Removal

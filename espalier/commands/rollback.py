@@ -8,16 +8,18 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.options.servers import TokenFile, Urls, find_servers, tell
-from espalier.commands.options.versions import describe_change, describe_versions
+from espalier.commands.options.groups import ungroup
+from espalier.commands.options.reports import describe_change, describe_versions
+from espalier.commands.options.servers import Servers, notify
 from espalier.console import console, say
 
 
+@ungroup
 def rollback(
+    *,
     task: Annotated[str, typer.Argument(metavar="TASK", help="The task.")],
     repo: Annotated[Path, typer.Option("--in", metavar="REPO", help="A model repository that `espalier export` wrote.")],
-    url: Urls = None,
-    token_file: TokenFile = None,
+    servers: Servers,
 ) -> None:
     """Go back to the version of a task before the current one, or end its canary; have a running server follow.
 
@@ -26,11 +28,11 @@ def rollback(
 
     [dim]espalier rollback birds --in repo --url http://127.0.0.1:8000[/]
     """
-    servers = find_servers(url, token_file)
+    clients = servers.find()
 
     from exporter.deploy import rollback
 
     change = rollback(repo, task, waiting=say).changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
-    way_back = "" if change.before and change.before.canary else f"`espalier rollback {task} --in {repo}` undoes that."
-    tell(servers, [task], "load", changed=f"{describe_versions(change.after)}.", way_back=way_back)
+    undo_hint = "" if change.before and change.before.canary else f"`espalier rollback {task} --in {repo}` undoes that."
+    notify(clients, [task], "load", changed=f"{describe_versions(change.after)}.", undo_hint=undo_hint)

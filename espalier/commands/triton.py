@@ -15,7 +15,7 @@ from espalier.console import console, say
 app = typer.Typer(help="Run a real Triton server on this machine, without Docker.", no_args_is_help=True)
 
 
-class ModelControl(StrEnum):
+class _ModelControl(StrEnum):
     """Which models are loaded, and when."""
 
     none = "none"
@@ -33,11 +33,11 @@ def up(
         int | None, typer.Option(min=1, help="Threads of each model; by default one, since the models work side by side.")
     ] = None,
     model_control: Annotated[
-        ModelControl,
+        _ModelControl,
         typer.Option(
             help="none: load all at the start; explicit: those of --load, and what clients ask for; poll: follow the disk."
         ),
-    ] = ModelControl.none,
+    ] = _ModelControl.none,
     load: Annotated[
         list[str] | None,
         typer.Option(metavar="MODEL", help="With explicit: load this task, or all_tasks, with its segments; repeatable."),
@@ -58,7 +58,7 @@ def up(
     from serving.local_triton.environment import set_up
     from serving.local_triton.local import LocalTriton, Signalled, run_until_signalled
 
-    if load and model_control is not ModelControl.explicit:
+    if load and model_control is not _ModelControl.explicit:
         raise typer.BadParameter("it goes with --model-control explicit only", param_hint="--load")
     recover(repo)
     catalog = Catalog(read_repository(repo))
@@ -69,7 +69,7 @@ def up(
     console.print(escape(docker_command(repo, options)), soft_wrap=True, highlight=False)
     triton = LocalTriton(repo, options, set_up(say=say), log=(lambda line: None) if quiet else _pass_on)
 
-    def tell() -> None:
+    def announce() -> None:
         console.print(
             f"Triton serves {escape(str(repo))} at {triton.http_url} and {triton.grpc_url}, its metrics at "
             f"http://{triton.addresses.metrics}/metrics",
@@ -78,7 +78,7 @@ def up(
         )
 
     try:
-        run_until_signalled(triton, tell)
+        run_until_signalled(triton, announce)
     except Signalled as signalled:
         raise typer.Exit(128 + signalled.number) from None
 

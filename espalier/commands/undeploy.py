@@ -7,17 +7,19 @@ from typing import Annotated
 
 import typer
 
-from espalier.commands.options.servers import TokenFile, Urls, find_servers, tell
+from espalier.commands.options.groups import ungroup
+from espalier.commands.options.servers import Servers, notify
 from espalier.commands.remove import print_removal
 from espalier.console import say
 
 
+@ungroup
 def undeploy(
+    *,
     tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="The tasks to remove.")],
     repo: Annotated[Path, typer.Option("--from", metavar="REPO", help="A model repository that `espalier export` wrote.")],
     gc: Annotated[bool, typer.Option("--gc", help="Also remove the segments that no task uses then.")] = False,
-    url: Urls = None,
-    token_file: TokenFile = None,
+    servers: Servers,
 ) -> None:
     """Remove tasks from a repository, with the versions that were kept of them, and have a running server let go of them.
 
@@ -25,7 +27,7 @@ def undeploy(
 
     [dim]espalier undeploy birds --from repo --url http://127.0.0.1:8000[/]
     """
-    servers = find_servers(url, token_file)
+    clients = servers.find()
 
     from exporter.deploy import undeploy
 
@@ -33,4 +35,4 @@ def undeploy(
     removal = undeploy(repo, names, gc=gc, waiting=say)
     print_removal(repo, names, removal)
     gone = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} removed."
-    tell(servers, names, "unload", changed=gone, way_back="Only `espalier deploy` of the models brings that back.")
+    notify(clients, names, "unload", changed=gone, undo_hint="Only `espalier deploy` of the models brings that back.")

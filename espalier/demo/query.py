@@ -13,11 +13,12 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from PIL import Image
 
-from benchmarks.models.separate import open_network
 from contract.dtypes import Array
 from contract.repository import ALL_TASKS, Repository
+from contract.system import have_cores
 from serving.answers.classes import scores
 from serving.client import predict
+from serving.engines.onnxruntime.session import PROVIDERS, open_session, session_options
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Interrogator:
         self._http_url = http_url
         self._http = http_client.InferenceServerClient(http_url)
         self._grpc = grpc_client.InferenceServerClient(grpc_url)
-        self._networks = {name: open_network(path, threads=1) for name, path in networks.items()}
+        one_thread = session_options(1, spin=have_cores(1))
+        self._networks = {name: open_session(path, one_thread, PROVIDERS) for name, path in networks.items()}
 
     def close(self) -> None:
         """Close the connections."""
@@ -95,7 +97,7 @@ class Interrogator:
         for task in tasks:
             (expected,) = self._networks[task].run(None, {self._networks[task].get_inputs()[0].name: rows})
             expected = scores(expected, self._repository.tasks[task].scores) if probabilities else expected
-            difference = max(difference, relative_difference(answers[task], expected))
+            difference = max(difference, _relative_difference(answers[task], expected))
         return Query(client, tuple(tasks), difference, {name: count for name, count in runs.items() if count})
 
     def _runs(self) -> dict[str, int]:
@@ -127,7 +129,7 @@ def png_bytes(image: Array) -> bytes:
     return buffer.getvalue()
 
 
-def relative_difference(found: Array, expected: Array) -> float:
+def _relative_difference(found: Array, expected: Array) -> float:
     """Return the largest difference over the largest magnitude."""
     wanted = expected.astype(np.float64)
     return float(np.abs(found.astype(np.float64) - wanted).max() / np.abs(wanted).max())

@@ -12,7 +12,7 @@ from benchmarks.memory.measure import MemoryComparison
 from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
 from contract.costs import separate_cost, shared_cost
 from contract.repository import Repository
-from espalier.console import human_bytes, human_macs
+from contract.units import human_bytes, human_macs, percent
 from espalier.demo.query import Query
 from espalier.demo.tune import TunedTask
 
@@ -27,7 +27,7 @@ def accuracy_table(tuned: Sequence[TunedTask]) -> Table:
     for item in tuned:
         subset = ", ".join(item.checkpoint.subset) or "head only"
         scores = (item.subtuning, item.probe, item.full)
-        table.add_row(item.task.name, item.task.what, subset, *(f"{100 * score:.1f} %" for score in scores))
+        table.add_row(item.task.name, item.task.what, subset, *(f"{percent(score)} %" for score in scores))
     return table
 
 

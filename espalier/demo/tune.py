@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from contract.dtypes import Array
 from contract.preprocessing import Preprocessing
 from espalier.console import say
-from espalier.demo.tasks import TASKS, DemoTask
 from tuning.data.digits import digit_task
 from tuning.errors import CannotWrite, NoUserCacheFolder, TuningError
 from tuning.network.backbone import Backbone, load_backbone, save_backbone
@@ -19,22 +18,48 @@ from tuning.network.files import cache_folder
 from tuning.training.fit import FitOptions, Subset, fit, pretrain
 
 # A narrow ResNet-18 at 64 pixels: 32 million MACs, as much as two minutes on two cores can train for all tasks and baselines.
-NETWORK = "resnet18"
-CHANNELS = (24, 48, 96, 192)
-IMAGE_SIZE = 64
-PRETRAINING = FitOptions(epochs=8, lr=2e-3, batch_size=32, seed=0)
+_NETWORK = "resnet18"
+_CHANNELS = (24, 48, 96, 192)
+_IMAGE_SIZE = 64
+_PRETRAINING = FitOptions(epochs=8, lr=2e-3, batch_size=32, seed=0)
 # The same epochs and data for all; each method with a learning rate that suits it.
-BATCH_SIZE = 32
-LR = {"linear probe": 1e-2, "SubTuning": 5e-3, "full finetuning": 3e-3}
+_BATCH_SIZE = 32
+_LR = {"linear probe": 1e-2, "SubTuning": 5e-3, "full finetuning": 3e-3}
 
-OnProgress = Callable[[str, int, int], None]
+_OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class _DemoTask:
+    """A task on the digits and where in the network it is tuned.
+
+    data: a name in `tuning.data.digits`. depth: where the tuned block lies, as a share of the blocks; None for a linear probe.
+    """
+
+    name: str
+    data: str
+    what: str
+    depth: float | None
+
+    def subset(self, blocks: Sequence[str]) -> tuple[str, ...]:
+        """Return the block to tune in a network with `blocks`."""
+        return () if self.depth is None else (blocks[min(round(self.depth * len(blocks)), len(blocks) - 1)],)
+
+
+_TASKS = (
+    _DemoTask("parity", "parity", "other labels: even or odd", None),
+    _DemoTask("size-class", "size-class", "other labels: below 5", None),
+    _DemoTask("angle", "angle", "other labels: which way up", 6 / 8),
+    _DemoTask("rotated", "rotated", "input shift: lying digits", 4 / 8),
+    _DemoTask("inverted", "inverted", "input shift: dark on light", 2 / 8),
+)
 
 
 @dataclass(frozen=True)
 class TunedTask:
     """A tuned task and the test accuracies of the three ways to get it, all trained with the same data and epochs."""
 
-    task: DemoTask
+    task: _DemoTask
     checkpoint: TaskCheckpoint
     file: Path
     probe: float
@@ -42,7 +67,7 @@ class TunedTask:
     full: float
 
 
-def get_backbone(name: str | None, checkpoint: Path | None, progress: OnProgress) -> Backbone:
+def get_backbone(name: str | None, checkpoint: Path | None, progress: _OnProgress) -> Backbone:
     """Return the named backbone, or the demo's own: pretrained on upright digits once, then kept in the cache folder."""
     if name is not None:
         return load_backbone(name, checkpoint)
@@ -52,14 +77,14 @@ def get_backbone(name: str | None, checkpoint: Path | None, progress: OnProgress
             return load_backbone(cached)
         except TuningError:
             cached.unlink()  # damaged: make it again
-    preprocessing = Preprocessing(IMAGE_SIZE, IMAGE_SIZE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
+    preprocessing = Preprocessing(_IMAGE_SIZE, _IMAGE_SIZE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
     data = digit_task("digits", preprocessing)
     backbone = pretrain(
-        NETWORK,
+        _NETWORK,
         data,
         preprocessing,
-        PRETRAINING,
-        network_options={"channels": list(CHANNELS)},
+        _PRETRAINING,
+        network_options={"channels": list(_CHANNELS)},
         on_epoch=lambda done, total: progress("Pretraining the backbone on upright digits", done, total),
     )
     if cached is not None:
@@ -84,17 +109,17 @@ def _keep(backbone: Backbone, file: Path) -> None:
         say(f"The backbone is not kept for the next time ({error}).")
 
 
-def tune_tasks(backbone: Backbone, folder: Path, epochs: int, progress: OnProgress) -> list[TunedTask]:
+def tune_tasks(backbone: Backbone, folder: Path, epochs: int, progress: _OnProgress) -> list[TunedTask]:
     """Tune every demo task on `backbone` and write the checkpoints into `folder`."""
-    return [_tune_one(task, backbone, folder / f"{task.name}.safetensors", epochs, progress) for task in TASKS]
+    return [_tune_one(task, backbone, folder / f"{task.name}.safetensors", epochs, progress) for task in _TASKS]
 
 
-def _tune_one(task: DemoTask, backbone: Backbone, file: Path, epochs: int, progress: OnProgress) -> TunedTask:
+def _tune_one(task: _DemoTask, backbone: Backbone, file: Path, epochs: int, progress: _OnProgress) -> TunedTask:
     data = digit_task(task.data, backbone.spec.preprocessing)
 
     def run(method: str, subset: Subset) -> TaskCheckpoint:
         bar = f"Tuning {task.name}: {method}"
-        options = FitOptions(epochs=epochs, lr=LR[method], batch_size=BATCH_SIZE, seed=0)
+        options = FitOptions(epochs=epochs, lr=_LR[method], batch_size=_BATCH_SIZE, seed=0)
         everything = method == "full finetuning"
         return fit(
             backbone, data, subset, options, all_weights=everything, on_epoch=lambda done, total: progress(bar, done, total)
@@ -114,7 +139,7 @@ def sample_images(backbone: Backbone, count: int) -> Array:
 
 
 def _settings_key() -> str:
-    return hashlib.sha256(repr((NETWORK, CHANNELS, IMAGE_SIZE, PRETRAINING)).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr((_NETWORK, _CHANNELS, _IMAGE_SIZE, _PRETRAINING)).encode()).hexdigest()[:12]
 
 
 def _accuracy(checkpoint: TaskCheckpoint) -> float:

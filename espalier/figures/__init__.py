@@ -1,1 +1,7 @@
 """Pictures: of a repository, and of what a ledger says. Needs matplotlib to draw."""
+
+from contract.lazy import public
+
+__all__, __getattr__ = public(
+    __name__, {"errors": ["PlotError"], "files": ["write_chart", "write_plot"], "ledgers.kinds": ["Kind"]}
+)

@@ -1,1 +1,3 @@
 """Tables and trees for the terminal."""
+
+__all__: list[str] = []

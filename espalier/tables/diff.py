@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from contract.units import percent
 from exporter.diff.diff import BlockChange, NetworkDiff
 from exporter.diff.weight_diff import WeightChange
 
@@ -150,5 +151,7 @@ def _enumerate(names: list[str]) -> str:
 
 def _percent(part: float) -> str:
     """Return `part` as a percentage; what is nearly all or nearly nothing is not rounded to it."""
-    text = f"{100 * part:.0f}"
-    return f"{100 * part:.2g} %" if text == "0" and part else f"{100 * part:.2f} %" if text == "100" and part < 1 else f"{text} %"
+    text = percent(part, 0)
+    return (
+        f"{100 * part:.2g} %" if text == "0" and part else f"{percent(part, 2)} %" if text == "100" and part < 1 else f"{text} %"
+    )

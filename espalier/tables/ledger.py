@@ -10,10 +10,10 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.console import human_macs
+from contract.units import human_macs, percent
 from espalier.figures.ledgers.facts import line_facts, macs_from_first_tuned
 from espalier.figures.ledgers.source import Source
-from espalier.figures.ledgers.words import DEVIATION, percent, score_words, subset_words
+from espalier.figures.ledgers.words import DEVIATION, score_words, subset_words
 from tuning.search.greedy import Direction, Selection, StopRule
 from tuning.search.ledger import LedgerContents
 from tuning.search.replay import MissingCosts, MissingScores, noted_selections, replay
@@ -21,7 +21,7 @@ from tuning.search.score import Objective, Score, Subset
 
 
 @dataclass(frozen=True)
-class Answer:
+class _Answer:
     """What a stopping rule would choose, or else what the ledger lacks to say so."""
 
     rule: StopRule
@@ -29,25 +29,25 @@ class Answer:
     lacks: str = ""
 
 
-def answers(source: Source, direction: Direction, rules: Sequence[StopRule], objective: Objective) -> tuple[Answer, ...]:
+def answers(source: Source, direction: Direction, rules: Sequence[StopRule], objective: Objective) -> tuple[_Answer, ...]:
     """Return an answer to each rule. Raises LedgerLacks for a comparison, BadOptions when nothing is within the budget."""
     return tuple(_answer(source, direction, rule, objective) for rule in rules)
 
 
-def _answer(source: Source, direction: Direction, rule: StopRule, objective: Objective) -> Answer:
+def _answer(source: Source, direction: Direction, rule: StopRule, objective: Objective) -> _Answer:
     source.require_search()
     try:
-        return Answer(rule, replay(source.contents, direction, rule, objective))
+        return _Answer(rule, replay(source.contents, direction, rule, objective))
     except (MissingScores, MissingCosts) as error:
-        return Answer(rule, None, str(error))
+        return _Answer(rule, None, str(error))
 
 
-def answers_data(source: Source, found: Sequence[Answer]) -> list[dict[str, Any]]:
+def answers_data(source: Source, found: Sequence[_Answer]) -> list[dict[str, Any]]:
     """Return answers as plain JSON; accuracies in [0, 1]."""
     return [_answer_data(source, answer) for answer in found]
 
 
-def _answer_data(source: Source, answer: Answer) -> dict[str, Any]:
+def _answer_data(source: Source, answer: _Answer) -> dict[str, Any]:
     rule = {"epsilon": answer.rule.epsilon, "meaning": answer.rule.meaning, "max_blocks": answer.rule.max_blocks}
     if answer.selection is None:
         return {**rule, "chosen": None, "lacks": answer.lacks}
@@ -63,7 +63,7 @@ def _answer_data(source: Source, answer: Answer) -> dict[str, Any]:
     }
 
 
-def answers_table(source: Source, found: Sequence[Answer], objective: Objective) -> Table:
+def answers_table(source: Source, found: Sequence[_Answer], objective: Objective) -> Table:
     """Return a row for each rule. The value is shown where costs weigh."""
     table = Table("epsilon", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("blocks", overflow="fold")
@@ -86,7 +86,7 @@ def answers_table(source: Source, found: Sequence[Answer], objective: Objective)
     return table
 
 
-def what_lacks(found: Sequence[Answer]) -> list[str]:
+def what_lacks(found: Sequence[_Answer]) -> list[str]:
     """Return a sentence for each thing that the ledger lacks, with the epsilons that it is lacked for."""
     epsilons: dict[str, list[str]] = {}
     for answer in found:
@@ -125,7 +125,7 @@ def _search_facts(source: Source) -> dict[str, Any]:
         "head_alone": _score_data(complete[()]) if () in complete else None,
         "best_block": _best(singles),
         "best_subset": _best(complete),
-        "selections": [_answer_data(source, Answer(noted.rule, noted.selection)) for noted in noted_selections(source.contents)],
+        "selections": [_answer_data(source, _Answer(noted.rule, noted.selection)) for noted in noted_selections(source.contents)],
     }
 
 

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from contract.units import percent
 from tuning.transfer.compare import Spread, TransferRun, mean_weights, spread
 from tuning.transfer.weights import TeacherWeights
 
@@ -17,7 +18,7 @@ from tuning.transfer.weights import TeacherWeights
 def methods_table(runs: Sequence[TransferRun]) -> Table:
     """Return one row per method: mean accuracies in percent and their deviation over seeds."""
     table = _table("method", "seeds", "test accuracy", "training accuracy")
-    for method, some in by_method(runs).items():
+    for method, some in _by_method(runs).items():
         test, train = spread([run.test_accuracy for run in some]), spread([run.train_accuracy for run in some])
         table.add_row(method, str(len(some)), _percent(test, len(some)), _percent(train, len(some)))
     return table
@@ -50,13 +51,13 @@ def as_data(runs: Sequence[TransferRun]) -> dict[str, Any]:
                 "train_accuracy": asdict(spread([run.train_accuracy for run in some])),
                 "runs": [asdict(run) for run in some],
             }
-            for method, some in by_method(runs).items()
+            for method, some in _by_method(runs).items()
         },
         "teacher_weights": {name: asdict(one) for name, one in mean_weights(runs).items()},
     }
 
 
-def by_method(runs: Sequence[TransferRun]) -> dict[str, list[TransferRun]]:
+def _by_method(runs: Sequence[TransferRun]) -> dict[str, list[TransferRun]]:
     """Return the runs of each method, in their order."""
     found: dict[str, list[TransferRun]] = {}
     for run in runs:
@@ -72,5 +73,5 @@ def _table(first: str, *numbers: str) -> Table:
 
 
 def _percent(value: Spread, count: int) -> str:
-    deviation = f" ± {100 * value.deviation:.1f}" if count > 1 else ""
-    return f"{100 * value.mean:.1f} %{deviation}"
+    deviation = f" ± {percent(value.deviation)}" if count > 1 else ""
+    return f"{percent(value.mean)} %{deviation}"

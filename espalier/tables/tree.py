@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from contract.repository import Repository, Segment, TensorSpec
-from espalier.console import human_bytes, human_macs
+from contract.units import human_bytes, human_count, human_macs
 from espalier.figures.repository.flow import Flow, compare_costs, make_flow
 
 _MOST_NAMES = 6  # of the tasks that use a segment
@@ -100,7 +100,7 @@ def segments_table(repository: Repository) -> Table:
         table.add_row(
             _coloured(segment),
             escape(_modules(segment)),
-            human_macs(segment.macs).removesuffix("MACs").strip(),
+            human_count(segment.macs),
             f"{segment.parameters:,}",
             human_bytes(segment.weight_bytes),
             human_bytes(segment.activation_bytes),
@@ -136,8 +136,8 @@ def savings_table(repository: Repository) -> Table:
     for shared, separate in compare_costs(repository):
         table.add_row(
             str(shared.tasks),
-            human_macs(round(shared.macs)).removesuffix("MACs").strip(),
-            human_macs(round(separate.macs)).removesuffix("MACs").strip(),
+            human_count(round(shared.macs)),
+            human_count(round(separate.macs)),
             _ratio(separate.macs, shared.macs),
             human_bytes(round(shared.weight_bytes)),
             human_bytes(round(separate.weight_bytes)),

@@ -40,7 +40,7 @@ def open_pricing(
 
     The network is traced now, once, which takes seconds.
 
-    repository: of tasks that are served already; the new task is added as `espalier add` adds it without --recut. Without one, the
+    repository: of tasks that are served already; the new task is added as `add_tasks` adds it where nothing is cut anew. Without one, the
     backbone itself is served, and `cuts` says where the new task may leave it.
     classes: outputs of the new head, by default as many as the backbone's own has. measure: see Pricing.
     Asking for the price of what the backbone does not have raises UnknownBlock.

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from exporter.errors import BadModel, NonFiniteWeights
+from exporter.errors import BadModel, FolderGiven, NonFiniteWeights
 from exporter.sources.tensors import Weight, embedded_tensors, is_external, is_finite, read_tensor
 from exporter.sources.topological_sort import sort_nodes
 
@@ -57,7 +57,7 @@ def load_onnx(path: Path) -> ir.Model:
 def check_file(path: Path) -> None:
     """Raise BadModel unless `path` is a file that is not empty."""
     if path.is_dir():
-        raise BadModel(path, "is a folder; give a file, or a folder of task models with --tasks.")
+        raise FolderGiven(path)
     if not path.is_file():
         raise BadModel(path, "there is no such file.")
     if path.stat().st_size == 0:

@@ -40,7 +40,7 @@ def agreed_preprocessing(tuned: Mapping[str, Tuned], options: InputOptions) -> P
 def _asked(options: InputOptions, agreed: Preprocessing) -> dict[str, Preprocessing]:
     """Return what `agreed` would be with each option."""
     return {
-        "--image-size": overridden(agreed, InputOptions(image_size=options.image_size)),
-        "--mean": overridden(agreed, InputOptions(mean=options.mean)),
-        "--std": overridden(agreed, InputOptions(std=options.std)),
+        "image_size": overridden(agreed, InputOptions(image_size=options.image_size)),
+        "mean": overridden(agreed, InputOptions(mean=options.mean)),
+        "std": overridden(agreed, InputOptions(std=options.std)),
     }

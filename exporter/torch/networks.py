@@ -129,7 +129,7 @@ def _from_code(name: str, options: InputOptions) -> Architecture:
         return Architecture(name, network, how.height, how.width, how)
     size = options.image_size
     if size is None or options.preprocess == "in-graph":
-        missing = [("--image-size", size), ("--mean", options.mean), ("--std", options.std)]
+        missing = [("image_size", size), ("mean", options.mean), ("std", options.std)]
         wanted = missing if options.preprocess == "in-graph" else missing[:1]
         raise UnknownInput(name, [option for option, value in wanted if value is None])
     return Architecture(name, network, size, size, None)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from exporter.errors import BadModel, ExportError, LabelsDoNotFit, NeedsBackbone
+from exporter.errors import BackboneGiven, BadModel, LabelsDoNotFit, NeedsBackbone, NeedsNamedBackbone
 from exporter.sources.labels import read_labels
 from exporter.sources.references import InputOptions, Reference
 from exporter.sources.task_model import TaskModel
@@ -78,9 +78,7 @@ class TorchSources:
         if backbone is None:
             if self._backbone_architecture is None:
                 raise NeedsBackbone(name, file)
-            raise ExportError(
-                f"Task {name!r} was tuned on a timm or torchvision network; give that with --backbone, by its name."
-            )
+            raise NeedsNamedBackbone(name)
         checkpoint = _load_tuned(file)
         check_backbone(backbone.spec, checkpoint.backbone)
         exporter = self._on_backbone(backbone)
@@ -89,7 +87,7 @@ class TorchSources:
     def _for_weights(self, name: str, reference: Reference) -> Architecture:
         file = Path(reference.text)
         if read_kind(file) == "backbone":
-            raise BadModel(file, f"is a backbone, not a task; give it with --backbone instead of --task {name}.")
+            raise BackboneGiven(file, name)
         if self._backbone_architecture is None:
             raise NeedsBackbone(name, file)
         if self._images is not None:

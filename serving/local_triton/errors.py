@@ -27,4 +27,4 @@ class NoSuchRepository(EspalierError):
     """Triton was to serve what is not a folder."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} is not a folder; give the folder that `espalier export --out` wrote.")
+        super().__init__(f"{path} is not a folder; give the folder that `espalier export` wrote.")

@@ -21,7 +21,7 @@ from serving.protocol.fields import optional, required
 
 Kind = Literal["system", "cuda"]
 _NOT_OFFERED: Mapping[Kind, str] = {
-    "system": "System shared memory is not offered by this server, which was started without --shared-memory.",
+    "system": "System shared memory is not offered by this server, which was started without it.",
     "cuda": "CUDA shared memory is not offered by this server; send the data with the request.",
 }
 MAX_REGIONS = 256  # each holds a file descriptor

@@ -15,7 +15,7 @@ import typer
 from contract.user_folders import cache_folder
 from espalier.cli import main
 from espalier.commands.options.training import Cache, cache_limits
-from espalier.output import Output, escape_what_cannot_be_encoded, open_console
+from espalier.console import Output, escape_what_cannot_be_encoded, open_console
 from exporter.errors import NoScratch
 from exporter.export import ExportOptions, export_repository
 from exporter.open_models import Sources

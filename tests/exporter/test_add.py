@@ -90,7 +90,7 @@ def test_a_task_is_replaced_only_when_asked_to(tmp_path: Path) -> None:
     export(tmp_path / "repo", FAMILY)
     other = Net(blocks=(1, 2, 3, 44), head=7, classes=5)
     before = contents(tmp_path / "repo")
-    with pytest.raises(TaskExists, match=r"'late' is in the repository already.*--replace"):
+    with pytest.raises(TaskExists, match=r"'late' is in the repository already.*have it replaced"):
         add(tmp_path / "repo", {"late": other})
     assert contents(tmp_path / "repo") == before
     add(tmp_path / "repo", {"late": other}, replace=True)

@@ -285,7 +285,7 @@ def test_undeploying_takes_all_versions(repo: Path) -> None:
 
 REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "no version": (lambda repo: rollback(repo, "probe"), NothingToRollBackTo, "'probe' has no earlier version and no canary"),
-    "no canary": (lambda repo: promote(repo, "probe"), NoCanary, "'probe' has no canary to promote; deploy one with --canary"),
+    "no canary": (lambda repo: promote(repo, "probe"), NoCanary, "'probe' has no canary to promote; deploy one first"),
     "no task": (lambda repo: rollback(repo, "pets"), UnknownTask, "'pets'; known are: late, probe"),
     "nothing beside": (lambda repo: deploy(repo, sources(pets=SECOND), canary=0.1), NothingBesideCanary, "would stand alone"),
     "all of it": (lambda repo: deploy(repo, sources(probe=SECOND), canary=1.0), BadShare, "less than 100 %.*not 100 %"),

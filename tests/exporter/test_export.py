@@ -144,7 +144,7 @@ def test_a_failed_parity_check_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_an_existing_repository_is_replaced_only_by_force(tmp_path: Path) -> None:
     export(tmp_path / "repo", FAMILY)
-    with pytest.raises(OutputExists, match="--force"):
+    with pytest.raises(OutputExists, match="have it replaced"):
         export(tmp_path / "repo", {"late": FAMILY["late"]})
     assert len(read_repository(tmp_path / "repo").tasks) == 4
     export(tmp_path / "repo", {"late": FAMILY["late"]}, force=True)

@@ -25,7 +25,7 @@ from contract.preprocessing import Preprocessing
 from tuning.data.decode import Item
 from tuning.data.folds import draw_rows
 from tuning.data.labelled import Draw, TaskData, read_task, require_all_classes
-from tuning.errors import BadData
+from tuning.errors import BadData, NotDownloaded
 
 _REASON = 200  # characters of a foreign error that are passed on
 _HELD_OUT = 0.2  # of every class, where a set has no test split
@@ -140,18 +140,18 @@ def _list_split(name: str, known: TorchvisionSet, part: str, folder: Path, downl
         dataset = known.reader(str(folder), download=download, **arguments)
         targets = _targets(dataset)
     except _FOREIGN as error:
-        raise BadData(_explain(name, folder, download, error)) from error
+        raise _unreadable(name, folder, download, error) from error
     names = _file_names(dataset, folder) or [f"{part} image {row}" for row in range(len(targets))]
     items = [Item(names[row], int(target), partial(_open, dataset, row)) for row, target in enumerate(targets)]
     return items, known.labels or _class_names(dataset, targets)
 
 
-def _explain(name: str, folder: Path, download: bool, error: BaseException) -> str:
+def _unreadable(name: str, folder: Path, download: bool, error: BaseException) -> BadData:
     said = " ".join(str(error).split()) or type(error).__name__
     reason = said.partition(" You can use download")[0][:_REASON].rstrip(".: ")
     if download:
-        return f"{name} could not be fetched into {folder}: {reason}."
-    return f"{name} is not in {folder} ({reason}); fetch it with --download, or give the folder that holds it."
+        return BadData(f"{name} could not be fetched into {folder}: {reason}.")
+    return NotDownloaded(name, folder, reason)
 
 
 def _open(dataset: Any, row: int) -> Image.Image:

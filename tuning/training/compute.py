@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from tuning.errors import BadOptions
+from tuning.errors import BadOptions, UnusableDevice
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -75,6 +75,4 @@ def _check_device(device: str) -> None:
         torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         here = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "no GPU"
-        raise BadOptions(
-            f"Device {device!r} cannot be used; this machine has cpu and {here}. Give --device auto, or cpu."
-        ) from error
+        raise UnusableDevice(device, here) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,33 +23,6 @@ class EngineKind(StrEnum):
     triton = "triton"
 
 
-EngineOption = Annotated[
-    EngineKind, typer.Option("--engine", help="What computes: ONNX Runtime in this process, or Tritons elsewhere.")
-]
-TritonUrl = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help="Where Triton's gRPC is: grpc://HOST:8001, several with commas. Of a name, all addresses are used.",
-        rich_help_panel=_PANEL,
-    ),
-]
-TritonSendFiles = Annotated[
-    bool,
-    typer.Option("--triton-send-files", help="Send models to Triton: it has not got this repository.", rich_help_panel=_PANEL),
-]
-TritonSharedMemory = Annotated[
-    bool,
-    typer.Option(
-        "--triton-shared-memory",
-        help="Hand inputs to Tritons on this host in shared memory; their /dev/shm and user have to be ours.",
-        rich_help_panel=_PANEL,
-    ),
-]
-TritonWait = Annotated[
-    float, typer.Option(min=0, help="Seconds that the start waits for a Triton that answers.", rich_help_panel=_PANEL)
-]
-
 _ONLY_WITH = {
     EngineKind.embedded: (
         "threads",
@@ -65,6 +39,61 @@ _ONLY_WITH = {
 }
 
 
+@dataclass(frozen=True)
+class EngineChoice:
+    """Options of what computes, and of an engine that is elsewhere."""
+
+    engine: Annotated[
+        EngineKind, typer.Option("--engine", help="What computes: ONNX Runtime in this process, or Tritons elsewhere.")
+    ] = EngineKind.embedded
+    triton_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where Triton's gRPC is: grpc://HOST:8001, several with commas. Of a name, all addresses are used.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    triton_send_files: Annotated[
+        bool,
+        typer.Option(
+            "--triton-send-files", help="Send models to Triton: it has not got this repository.", rich_help_panel=_PANEL
+        ),
+    ] = False
+    triton_shared_memory: Annotated[
+        bool,
+        typer.Option(
+            "--triton-shared-memory",
+            help="Hand inputs to Tritons on this host in shared memory; their /dev/shm and user have to be ours.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False
+    triton_wait_s: Annotated[
+        float, typer.Option(min=0, help="Seconds that the start waits for a Triton that answers.", rich_help_panel=_PANEL)
+    ] = 30.0
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the engine; by default as many as this process has cores.")
+    ] = None
+
+    def make_engine(self, max_queue_rows: int) -> Callable[[Repository], Engine] | None:
+        """Return a function that makes the engine for a repository; None: the embedded one. Raises InvalidTritonUrl."""
+        url = self.triton_url
+        if not url:
+            return None
+        from serving.engines.triton.addresses import parse_urls
+        from serving.engines.triton.engine import TritonEngine, TritonEngineOptions
+        from serving.engines.triton.shared_memory_channel import SHARED_FROM_BYTES
+
+        parse_urls(url)
+        options = TritonEngineOptions(
+            send_files=self.triton_send_files,
+            wait_s=self.triton_wait_s,
+            max_queue_rows=max_queue_rows,
+            shared_from_bytes=SHARED_FROM_BYTES if self.triton_shared_memory else None,
+        )
+        return lambda repository: TritonEngine(repository, url, options)
+
+
 def check_engine_options(context: typer.Context, engine: EngineKind) -> None:
     """Raise typer.BadParameter when an option was given that `engine` has no use for, or one is missing that it needs."""
     for other, names in _ONLY_WITH.items():
@@ -76,21 +105,3 @@ def check_engine_options(context: typer.Context, engine: EngineKind) -> None:
         raise typer.BadParameter(
             "where is Triton? Give its gRPC address, such as --triton-url grpc://127.0.0.1:8001.", param_hint="--triton-url"
         )
-
-
-def triton_engine(
-    url: str, send_files: bool, shared_memory: bool, wait_s: float, max_queue_rows: int
-) -> Callable[[Repository], Engine]:
-    """Return a function that makes the engine for a repository. Raises InvalidTritonUrl."""
-    from serving.engines.triton.addresses import parse_urls
-    from serving.engines.triton.engine import TritonEngine, TritonEngineOptions
-    from serving.engines.triton.shared_memory_channel import SHARED_FROM_BYTES
-
-    parse_urls(url)
-    options = TritonEngineOptions(
-        send_files=send_files,
-        wait_s=wait_s,
-        max_queue_rows=max_queue_rows,
-        shared_from_bytes=SHARED_FROM_BYTES if shared_memory else None,
-    )
-    return lambda repository: TritonEngine(repository, url, options)

@@ -96,7 +96,7 @@ def searching(
 
 def describe_effort(search: Search) -> str:
     """Return what the ledger's trainings took, in a sentence."""
-    from espalier.console import human_macs
+    from contract.units import human_macs
 
     trials = search.contents.trials
     seconds = sum(trial.seconds for trial in trials)

@@ -10,57 +10,54 @@ from typing import Annotated, Literal, NoReturn
 import typer
 from rich.markup import escape
 
+from espalier.client import Client
 from espalier.commands.options.token import VARIABLE, read_token
 from espalier.console import console, errors
 
-Urls = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--url",
-        metavar="SERVER",
-        help="The HTTP address of a running server, which is told, such as http://127.0.0.1:8000. Several: repeat it; they are told in "
-        "this order, with the same token.",
-    ),
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--token-file", metavar="FILE", help=f"A file with the server's admin token. Default: the environment's {VARIABLE}."
-    ),
-]
-
-Action = Literal["load", "unload"]
+_Action = Literal["load", "unload"]
 
 
 @dataclass(frozen=True)
-class LiveServer:
-    """A running server and the token that lets it be told what to load."""
+class Servers:
+    """Options that name running servers."""
 
-    url: str
-    token: str
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--url",
+            metavar="SERVER",
+            help="The HTTP address of a running server, which is told, such as http://127.0.0.1:8000. Several: repeat it; they are told in "
+            "this order, with the same token.",
+        ),
+    ] = None
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file", metavar="FILE", help=f"A file with the server's admin token. Default: the environment's {VARIABLE}."
+        ),
+    ] = None
+
+    def find(self) -> tuple[Client, ...]:
+        """Return the servers, each once, in the order of the command line; before anything is changed.
+
+        Raises InvalidRequest for a URL that is none, typer.BadParameter without a token.
+        """
+        from serving.client import checked_url
+
+        if not self.url:
+            if self.token_file is not None:
+                raise typer.BadParameter("is of use with --url only.", param_hint="--token-file")
+            return ()
+        checked = dict.fromkeys(map(checked_url, self.url))
+        token = _require_token(self.token_file)
+        return tuple(Client(url, token) for url in checked)
 
 
-def find_servers(urls: Sequence[str] | None, token_file: Path | None) -> tuple[LiveServer, ...]:
-    """Return the servers that the command line names, each once, in its order; before anything is changed.
-
-    Raises InvalidRequest for a URL that is none, typer.BadParameter without a token.
-    """
-    from serving.client import checked_url
-
-    if not urls:
-        if token_file is not None:
-            raise typer.BadParameter("is of use with --url only.", param_hint="--token-file")
-        return ()
-    checked = dict.fromkeys(map(checked_url, urls))
-    token = _require_token(token_file)
-    return tuple(LiveServer(url, token) for url in checked)
-
-
-def tell(servers: Sequence[LiveServer], tasks: Sequence[str], action: Action, *, changed: str, way_back: str) -> None:
+def notify(servers: Sequence[Client], tasks: Sequence[str], action: _Action, *, changed: str, undo_hint: str) -> None:
     """Have `servers` load or unload `tasks`, one after the other, or say that somebody must.
 
     One that refuses or does not answer hinders none of the others. Exits with code 1 in the end when there was one.
-    changed: what is so on disk, a sentence; way_back: how to undo that, a sentence.
+    changed: what is so on disk, a sentence; undo_hint: how to undo that, a sentence.
     """
     if not servers:
         requests = " and ".join(f"/v2/repository/models/{task}/{action}" for task in tasks)
@@ -68,7 +65,7 @@ def tell(servers: Sequence[LiveServer], tasks: Sequence[str], action: Action, *,
             f"A running server goes on as it is until it is told: with --url, or by POST {escape(requests)}.", soft_wrap=True
         )
         return
-    failures = [failure for server in servers if (failure := _tell_one(server, tasks, action))]
+    failures = [failure for server in servers if (failure := _notify_one(server, tasks, action))]
     if not failures:
         return
     several = len(servers) > 1
@@ -76,7 +73,7 @@ def tell(servers: Sequence[LiveServer], tasks: Sequence[str], action: Action, *,
     done = len(servers) - len(failures)
     told = f"Of {len(servers)} servers {done} {'was' if done == 1 else 'were'} told." if several else ""
     again = f"To tell {'the rest' if several else 'the server'} again: {', '.join(failure.request for failure in failures)}."
-    _fail(" ".join(filter(None, [*said, told, f"On disk, {changed}", way_back, again])))
+    _fail(" ".join(filter(None, [*said, told, f"On disk, {changed}", undo_hint, again])))
 
 
 @dataclass(frozen=True)
@@ -88,14 +85,13 @@ class _Failure:
     request: str
 
 
-def _tell_one(server: LiveServer, tasks: Sequence[str], action: Action) -> _Failure | None:
+def _notify_one(server: Client, tasks: Sequence[str], action: _Action) -> _Failure | None:
     """Have `server` load or unload `tasks` up to the first that fails; say what it does."""
-    from serving.client import control_model
     from serving.errors import RequestRefused, ServerUnreachable
 
     for task in tasks:
         try:
-            control_model(server.url, task, action, server.token)
+            (server.load if action == "load" else server.unload)(task)
         except (RequestRefused, ServerUnreachable) as error:
             return _Failure(server.url, str(error), f"POST {server.url}/v2/repository/models/{task}/{action}")
         done = "serves it now" if action == "load" else f"does not serve {task} any more"

@@ -1,9 +1,10 @@
-"""The options that name the task models: what `export` and `add` have in common."""
+"""The options that name the task models: what `export`, `add` and `deploy` have in common."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,14 +16,6 @@ if TYPE_CHECKING:
     from exporter.open_models import Sources
     from exporter.sources.references import InputOptions
 
-Task = Annotated[
-    list[str] | None,
-    typer.Option("--task", metavar="NAME=MODEL", help="A task and its model. Repeat it for each task."),
-]
-Tasks = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Every model in a folder (.onnx, .safetensors, .pth, .pt), named like its file."),
-]
 Backbone = Annotated[
     str | None,
     typer.Option(
@@ -31,43 +24,74 @@ Backbone = Annotated[
         "common becomes the trunk.",
     ),
 ]
-Preprocess = Annotated[
-    str,
+Coupled = Annotated[
+    bool,
     typer.Option(
-        metavar="in-graph|none",
-        help="Of torch networks. in-graph: clients send uint8 NHWC images, normalised inside the trunk. none: float32 NCHW, "
-        "normalised by the client as the repository says.",
+        "--coupled",
+        help="Take networks in which the answer to a row depends on the other rows of its batch, too. Each request is then a run of its "
+        "own where that is so, without batching.",
     ),
 ]
-ImageSize = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        metavar="PIXELS",
-        help="Side of the square input of torch networks. Default: what the tasks or the network say.",
-    ),
-]
-Mean = Annotated[str | None, typer.Option(metavar="R,G,B", help="Mean of the images, in [0, 1]. Default: as for --image-size.")]
-Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation of the images. Default: as for --image-size.")]
 
 
-def input_options(preprocess: str, image_size: int | None, mean: str | None, std: str | None) -> InputOptions:
-    """Return what the command line says of the inputs. Raises typer.BadParameter."""
-    from exporter.sources.references import InputOptions
+@dataclass(frozen=True)
+class Inputs:
+    """Options of the images that torch networks take."""
 
-    channels = (parse_channels(mean, "--mean"), parse_channels(std, "--std", positive=True))
-    for kind in ("in-graph", "none"):
-        if preprocess == kind:
-            return InputOptions(kind, image_size, *channels)
-    raise typer.BadParameter(f"must be in-graph or none, not {preprocess!r}.", param_hint="--preprocess")
+    preprocess: Annotated[
+        str,
+        typer.Option(
+            metavar="in-graph|none",
+            help="Of torch networks. in-graph: clients send uint8 NHWC images, normalised inside the trunk. none: float32 NCHW, "
+            "normalised by the client as the repository says.",
+        ),
+    ] = "in-graph"
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PIXELS",
+            help="Side of the square input of torch networks. Default: what the tasks or the network say.",
+        ),
+    ] = None
+    mean: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="Mean of the images, in [0, 1]. Default: as for --image-size.")
+    ] = None
+    std: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="Standard deviation of the images. Default: as for --image-size.")
+    ] = None
+
+    def options(self) -> InputOptions:
+        """Return them as the exporter takes them. Raises typer.BadParameter."""
+        from exporter.sources.references import InputOptions
+
+        channels = (_parse_channels(self.mean, "--mean"), _parse_channels(self.std, "--std", positive=True))
+        for kind in ("in-graph", "none"):
+            if self.preprocess == kind:
+                return InputOptions(kind, self.image_size, *channels)
+        raise typer.BadParameter(f"must be in-graph or none, not {self.preprocess!r}.", param_hint="--preprocess")
 
 
-def open_inputs(backbone: str | None, pairs: list[str] | None, folder: Path | None, options: InputOptions) -> Sources:
-    """Return how to load the models that the command line names. Raises typer.BadParameter, ExportError, TuningError."""
-    named = parse_tasks(pairs or [])
-    if folder is not None:
-        named = _with_folder(named, folder, backbone)
-    return open_named(backbone, named, options)
+@dataclass(frozen=True)
+class TaskModels:
+    """Options that name tasks, their models, and the network that they come from."""
+
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="NAME=MODEL", help="A task and its model. Repeat it for each task."),
+    ] = None
+    tasks: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Every model in a folder (.onnx, .safetensors, .pth, .pt), named like its file."),
+    ] = None
+    backbone: Backbone = None
+
+    def open(self, inputs: InputOptions) -> Sources:
+        """Return how to load the models, and say what was assumed. Raises typer.BadParameter, ExportError, TuningError."""
+        named = _parse_tasks(self.task or [])
+        if self.tasks is not None:
+            named = _with_folder(named, self.tasks, self.backbone)
+        return open_named(self.backbone, named, inputs)
 
 
 def open_named(backbone: str | None, named: Mapping[str, str], options: InputOptions) -> Sources:
@@ -80,7 +104,7 @@ def open_named(backbone: str | None, named: Mapping[str, str], options: InputOpt
     return sources
 
 
-def parse_tasks(pairs: list[str]) -> dict[str, str]:
+def _parse_tasks(pairs: list[str]) -> dict[str, str]:
     """Return NAME=MODEL pairs as a mapping. Raises typer.BadParameter for a pair of another form or a repeated name."""
     named: dict[str, str] = {}
     for pair in pairs:
@@ -93,7 +117,7 @@ def parse_tasks(pairs: list[str]) -> dict[str, str]:
     return named
 
 
-def parse_channels(text: str | None, option: str, *, positive: bool = False) -> tuple[float, float, float] | None:
+def _parse_channels(text: str | None, option: str, *, positive: bool = False) -> tuple[float, float, float] | None:
     """Return "R,G,B" as three finite numbers. Raises typer.BadParameter for anything else, and for others than `positive` ones."""
     if text is None:
         return None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tuning.training.features import FeatureStore
     from tuning.training.loop import FitOptions
 
-AUTO_BYTES = 2 * 1024**3  # of memory for kept features, with --cache auto
+_AUTO_BYTES = 2 * 1024**3  # of memory for kept features, with --cache auto
 
 
 class Cache(StrEnum):
@@ -28,7 +28,7 @@ class Cache(StrEnum):
     OFF = "off"
 
 
-class Precision(StrEnum):
+class _Precision(StrEnum):
     """What forward passes compute in."""
 
     AUTO = "auto"
@@ -83,9 +83,9 @@ class Machine:
         typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="auto: the first GPU, otherwise the CPU."),
     ] = "auto"
     precision: Annotated[
-        Precision,
+        _Precision,
         typer.Option(help="auto: bfloat16 on GPUs that have it, float32 elsewhere. Weights and scores are float32 in any case."),
-    ] = Precision.AUTO
+    ] = _Precision.AUTO
 
 
 def make_fit_options(learning: Learning, augmentation: Augmentation, machine: Machine) -> FitOptions:
@@ -111,8 +111,8 @@ def cache_limits(cache: Cache) -> tuple[int, Path | None]:
     if folder is None and cache is Cache.DISK:
         raise typer.BadParameter("there is no folder for temporary files; let TMPDIR name one.", param_hint="--cache")
     limits = {
-        Cache.AUTO: (AUTO_BYTES, folder),
-        Cache.MEMORY: ((available_memory_bytes() or 2 * AUTO_BYTES) // 2, None),
+        Cache.AUTO: (_AUTO_BYTES, folder),
+        Cache.MEMORY: ((available_memory_bytes() or 2 * _AUTO_BYTES) // 2, None),
         Cache.DISK: (0, folder),
         Cache.OFF: (0, None),
     }

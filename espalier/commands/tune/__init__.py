@@ -18,6 +18,8 @@ from espalier.commands.tune.prune import prune
 from espalier.commands.tune.replay import replay
 from espalier.commands.tune.transfer import transfer
 
+__all__ = ["app"]
+
 app = typer.Typer(help="Tune tasks: a few blocks of a backbone per task, the rest stays bit-identical.", no_args_is_help=True)
 for _command in (blocks, costs, profile, greedy, fit, active, prune, compare, plot, replay, transfer, pretrain):
     app.command()(ungroup(_command))

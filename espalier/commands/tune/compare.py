@@ -18,9 +18,10 @@ from espalier.commands.options.tune import AllImages, BackboneOption, DataOption
 from espalier.console import console, progress_bars, say
 
 if TYPE_CHECKING:
+    from tuning.search.compare import Comparison
     from tuning.search.ledger import Trial
 
-Number = TypeVar("Number", int, float)
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,10 @@ class _Learning(Learning):
     seed: int = field(default=0, init=False)  # --seeds
 
 
-def compare(
-    *,
-    backbone: BackboneOption,
-    data: DataOption,
-    ledger: LedgerOption,
+@dataclass(frozen=True)
+class _Plan:
+    """Options of what is compared, how often, and what methods choose from."""
+
     methods: Annotated[
         str,
         typer.Option(
@@ -41,21 +41,45 @@ def compare(
             help="Separated by commas: linear-probe, subtuning, siamese-subtuning, full-finetuning, all-blocks, lp-ft, surgical, "
             "auto-rgn, gradual-unfreezing, lora, norm-only.",
         ),
-    ] = "linear-probe,subtuning,full-finetuning",
+    ] = "linear-probe,subtuning,full-finetuning"
     sizes: Annotated[
         str | None, typer.Option(metavar="NUMBERS", help="Numbers of training images, separated by commas; default: all of them.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="So many draws of images, heads and orders.")] = 5,
+    ] = None
+    seeds: Annotated[int, typer.Option(min=1, help="So many draws of images, heads and orders.")] = 5
     lrs: Annotated[
         str, typer.Option(metavar="NUMBERS", help="Learning rates to choose from; a linear probe takes ten times these.")
-    ] = "1e-4,1e-3,1e-2",
-    folds: Annotated[int, typer.Option(min=2, help="Folds of the training images, by which every method makes its choices.")] = 5,
+    ] = "1e-4,1e-3,1e-2"
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the training images, by which every method makes its choices.")] = 5
     blocks: Annotated[
         str | None,
         typer.Option(
             metavar="SUBSETS", help="What subtuning chooses from, as layer4.1,layer3.0+layer4.1; default: any single block."
         ),
-    ] = None,
+    ] = None
+
+    def comparison(self, workers: int | None) -> Comparison:
+        """Return it as tuning takes it. Raises BadParameter."""
+        from tuning.search.compare import METHODS, Comparison
+
+        return Comparison(
+            methods=tuple(METHODS)
+            if self.methods == "all"
+            else tuple(_method(name, METHODS) for name in self.methods.split(",")),
+            sizes=tuple(_numbers(self.sizes, int, "--sizes")) if self.sizes else (),
+            seeds=tuple(range(self.seeds)),
+            lrs=tuple(_numbers(self.lrs, float, "--lrs")),
+            folds=self.folds,
+            blocks=tuple(name.strip() for name in self.blocks.split(",")) if self.blocks else (),
+            workers=workers,
+        )
+
+
+def compare(
+    *,
+    backbone: BackboneOption,
+    data: DataOption,
+    ledger: LedgerOption,
+    plan: _Plan,
     images: AllImages,
     weights: Weights,
     learning: _Learning,
@@ -69,20 +93,11 @@ def compare(
 
     [dim]espalier tune compare --backbone resnet50.a1_in1k --data flowers/ --sizes 100,200,400 --ledger flowers-methods.jsonl[/]
     """
-    from tuning.search.compare import METHODS, Comparison
     from tuning.search.compare import compare as run
 
     loaded = weights.open(backbone)
     task_data = images.open(data, loaded.spec.preprocessing)
-    comparison = Comparison(
-        methods=tuple(METHODS) if methods == "all" else tuple(_method(name, METHODS) for name in methods.split(",")),
-        sizes=tuple(_numbers(sizes, int, "--sizes")) if sizes else (),
-        seeds=tuple(range(seeds)),
-        lrs=tuple(_numbers(lrs, float, "--lrs")),
-        folds=folds,
-        blocks=tuple(name.strip() for name in blocks.split(",")) if blocks else (),
-        workers=workers,
-    )
+    comparison = plan.comparison(workers)
     fit_options = make_fit_options(learning, augmentation, machine)
     try:
         with progress_bars() as report:
@@ -116,7 +131,7 @@ def _method(text: str, known: Iterable[str]) -> str:
     return next((name for name in known if name.replace(" ", "-") == text.strip().replace(" ", "-")), text.strip())
 
 
-def _numbers(text: str, kind: Callable[[str], Number], option: str) -> list[Number]:
+def _numbers(text: str, kind: Callable[[str], _Number], option: str) -> list[_Number]:
     try:
         return [kind(part) for part in text.split(",")]
     except ValueError as error:

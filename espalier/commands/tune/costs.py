@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.commands.options.tune import BackboneOption, Weights
-from espalier.console import Report, console, human_bytes, human_macs, progress_bars
+from contract.units import human_bytes, human_count, human_macs
+from espalier.commands.options.tune import BackboneOption, Weights, write_json
+from espalier.console import Report, console, progress_bars
 
 if TYPE_CHECKING:
     from exporter.pricing.price import AddedCost, Pricing
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Row:
+class _Row:
     """What tuning one block costs. block: None for a new head alone. macs: of the block itself, None where it is not told apart."""
 
     block: str | None
@@ -57,7 +57,7 @@ def costs(
 
     [dim]espalier tune costs --backbone resnet50.a1_in1k --given repo --classes 37[/]
     """
-    from espalier.commands.tune.latency import measure_ms
+    from espalier.commands.tune.pricing import measure_ms
     from exporter.pricing.torch import open_pricing
 
     if json_file is not None and not json_file.parent.is_dir():
@@ -75,15 +75,17 @@ def costs(
         soft_wrap=True,
     )
     if json_file is not None:
-        _write_json(json_file, loaded, given, pricing.macs, rows)
+        repository = None if given is None else str(given)
+        about = {"backbone": loaded.spec.name, "given": repository, "macs": pricing.macs}
+        write_json(json_file, {**about, "rows": [asdict(row) for row in rows]})
 
 
-def _rows(backbone: Backbone, pricing: Pricing, classes: int, report: Report) -> Iterator[Row]:
+def _rows(backbone: Backbone, pricing: Pricing, classes: int, report: Report) -> Iterator[_Row]:
     blocks = backbone.blocks
-    yield Row(None, _parameters(backbone, backbone.head) // backbone.spec.num_classes * classes, None, pricing.price())
+    yield _Row(None, _parameters(backbone, backbone.head) // backbone.spec.num_classes * classes, None, pricing.price())
     for index, block in enumerate(blocks):
         report("Pricing blocks", index, len(blocks))
-        yield Row(block, _parameters(backbone, [block]), pricing.own_macs(block), pricing.price([block]))
+        yield _Row(block, _parameters(backbone, [block]), pricing.own_macs(block), pricing.price([block]))
     report("Pricing blocks", len(blocks), len(blocks))
 
 
@@ -91,7 +93,7 @@ def _parameters(backbone: Backbone, modules: Sequence[str]) -> int:
     return sum(tensor.numel() for module in modules for tensor in backbone.network.get_submodule(module).parameters())
 
 
-def _table(rows: Sequence[Row], whole_macs: int, latency: bool) -> Table:
+def _table(rows: Sequence[_Row], whole_macs: int, latency: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in ("tuned", "forks after"):
         table.add_column(column, no_wrap=True)
@@ -103,29 +105,10 @@ def _table(rows: Sequence[Row], whole_macs: int, latency: bool) -> Table:
             escape(row.block or "(head only)"),
             escape(added.fork or "(nothing)"),
             f"{row.parameters:,}",
-            _count(row.macs) if row.macs is not None else "",
-            _count(added.macs),
+            human_count(row.macs) if row.macs is not None else "",
+            human_count(added.macs),
             f"{added.macs / whole_macs:.1%}",
             human_bytes(added.weight_bytes),
             *([f"{added.latency_ms:.2f}"] if added.latency_ms is not None else []),
         )
     return table
-
-
-def _count(macs: int) -> str:
-    return human_macs(macs).removesuffix("MACs").strip()
-
-
-def _write_json(file: Path, backbone: Backbone, given: Path | None, whole_macs: int, rows: Sequence[Row]) -> None:
-    from tuning.errors import CannotWrite
-
-    data: dict[str, Any] = {
-        "backbone": backbone.spec.name,
-        "given": None if given is None else str(given),
-        "macs": whole_macs,
-        "rows": [asdict(row) for row in rows],
-    }
-    try:
-        file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CannotWrite(file, str(error.strerror or error)) from error

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import json
+import statistics
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
-from espalier.commands.options.methods import LORA_RANK, MethodOptions, check_method, find_method
+from espalier.commands.options.methods import MethodOptions, check_method, find_method
 from espalier.commands.options.training import Augmentation, Learning, Machine, make_fit_options, open_store
 from espalier.commands.options.tune import BackboneOption, DataOption, ForceOption, Images, Weights, check_writable, write_json
-from espalier.commands.tune.seeds import report, run_seeds, seeds_table
 from espalier.console import console, progress_bars
 
-_METHODS = (
-    "linear-probe, all-blocks, full-finetuning, lp-ft, gradual-unfreezing, auto-rgn, norm-only, surgical (with --group), "
-    "lora (with --rank)"
-)
+if TYPE_CHECKING:
+    from tuning.network.checkpoint import TaskCheckpoint
+    from tuning.training.methods import Method
+    from tuning.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class _SeedScores:
+    """What one seed reached. Accuracies in [0, 1]; train_loss: mean over the last epoch; seconds: of training."""
+
+    seed: int
+    test_accuracy: float
+    train_accuracy: float
+    train_loss: float
+    seconds: float
+
+
+_OnProgress = Callable[[int, int, int], None]  # (seed, epochs done, epochs in all)
+_OnFirst = Callable[["TaskCheckpoint"], None]
 
 
 def fit(
@@ -26,33 +46,7 @@ def fit(
     backbone: BackboneOption,
     data: DataOption,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The task checkpoint to write (.safetensors).")],
-    blocks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES|none|all",
-            help="What to tune, separated by commas: blocks or other modules and parameters, by name or pattern (layer4.1, "
-            "blocks.*.attn, cls_token); norm, attention: all normalisation layers, all attention modules; PATH:norm: those under a "
-            "path or pattern (layer4.*:norm; *:norm where a part itself is called norm). none: only a new head; all: every block. "
-            "Needed, unless --method is given.",
-        ),
-    ] = None,
-    all_weights: Annotated[bool, typer.Option("--all-weights", help="With --blocks all: the stem and outer norms, too.")] = False,
-    siamese: Annotated[
-        bool, typer.Option("--siamese", help="The head sees the frozen features beside the tuned ones, from the shared trunk.")
-    ] = False,
-    warm_head: Annotated[
-        bool, typer.Option("--warm-head", help="Half of the epochs go to the head alone first (as LP-FT does).")
-    ] = False,
-    method: Annotated[
-        str | None, typer.Option(metavar="NAME", help=f"Instead of --blocks, a method to compare with: {_METHODS}.")
-    ] = None,
-    rank: Annotated[int | None, typer.Option(min=1, help=f"Of --method lora (default {LORA_RANK}).")] = None,
-    group: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Of --method surgical: which of the (up to four) contiguous groups of blocks, 1 next to the input."
-        ),
-    ] = None,
+    wanted: MethodOptions,
     images: Images,
     weights: Weights,
     learning: Learning,
@@ -78,7 +72,6 @@ def fit(
     check_writable(out, force=force)
     if report_file is not None:
         check_writable(report_file, ".json", "--report", force=force)
-    wanted = MethodOptions(blocks, all_weights, siamese, warm_head, method, rank, group)
     check_method(wanted)
 
     from tuning.network.checkpoint import save_task
@@ -90,7 +83,7 @@ def fit(
     task_data = images.open(data, loaded.spec.preprocessing)
     with progress_bars() as bar, closing(open_store(options)) as store:
         trainer = Trainer(loaded, task_data, options, store)
-        results = run_seeds(
+        results = _run_seeds(
             trainer,
             plan,
             range(learning.seed, learning.seed + seeds),
@@ -98,12 +91,79 @@ def fit(
             lambda tuned: save_task(tuned, out),
         )
     if seeds > 1:
-        console.print(seeds_table(results))
+        console.print(_seeds_table(results))
     if report_file is not None:
-        write_json(report_file, report(trainer, plan, results, out))
+        write_json(report_file, _report(trainer, plan, results, out))
     first = results[0]
     whose = f" (seed {first.seed})" if seeds > 1 else ""
     scores = (
         f"test_accuracy {first.test_accuracy:.3f}, train_accuracy {first.train_accuracy:.3f}, train_loss {first.train_loss:.3f}"
     )
     console.print(f"Wrote {escape(str(out))}{whose}: {plan.name}, {scores}.", soft_wrap=True)
+
+
+def _run_seeds(
+    trainer: Trainer, method: Method, seeds: Sequence[int], on_progress: _OnProgress, on_first: _OnFirst
+) -> list[_SeedScores]:
+    """Train `method` once per seed; `on_first` gets the first seed's checkpoint as soon as it is there."""
+    from tuning.training.fit import make_checkpoint
+
+    results = []
+    for number, seed in enumerate(seeds):
+        prepared = trainer.prepare(method, seed)
+        trained = trainer.run(prepared, seed=seed, on_epoch=partial(on_progress, seed))
+        checkpoint = make_checkpoint(trainer, prepared, trained)
+        if number == 0:
+            on_first(checkpoint)
+        results.append(_SeedScores(seed=seed, seconds=trained.seconds, **checkpoint.scores))
+    return results
+
+
+def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return the mean and the sample standard deviation, None for a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def _seeds_table(results: Sequence[_SeedScores]) -> Table:
+    """Return the accuracies by seed, and their mean and standard deviation."""
+    table = Table("seed", "test accuracy", "train accuracy", "train loss", "seconds")
+    for result in results:
+        table.add_row(
+            str(result.seed),
+            f"{result.test_accuracy:.3f}",
+            f"{result.train_accuracy:.3f}",
+            f"{result.train_loss:.4f}",
+            f"{result.seconds:.1f}",
+        )
+    table.add_section()
+    table.add_row("mean ± std", _spread([r.test_accuracy for r in results]), _spread([r.train_accuracy for r in results]), "", "")
+    return table
+
+
+def _report(trainer: Trainer, method: Method, results: Sequence[_SeedScores], checkpoint: Path) -> dict[str, Any]:
+    """Return all numbers, options and versions, for JSON."""
+    from tuning.network.libraries import versions
+
+    mean, deviation = _mean_and_deviation([result.test_accuracy for result in results])
+    data = trainer.data
+    return {
+        "method": asdict(method),
+        "backbone": json.loads(trainer.backbone.spec.to_json()),
+        "data": {
+            "name": data.name,
+            "labels": list(data.labels),
+            "train_images": len(data.train),
+            "test_images": len(data.test),
+        },
+        "options": {**asdict(trainer.options), "cache_folder": str(trainer.options.cache_folder or "") or None},
+        "compute": asdict(trainer.compute),
+        "test_accuracy": {"mean": mean, "std": deviation},
+        "seeds": [asdict(result) for result in results],
+        "checkpoint": {"file": str(checkpoint), "seed": results[0].seed},
+        "versions": versions(),
+    }
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean, deviation = _mean_and_deviation(values)
+    return f"{mean:.3f}" if deviation is None else f"{mean:.3f} ± {deviation:.3f}"

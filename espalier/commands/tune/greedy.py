@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from contract.units import human_bytes, human_macs, percent
 from espalier.commands.options.search import (
     Candidates,
     GivenOption,
@@ -24,11 +26,12 @@ from espalier.commands.options.search import (
 )
 from espalier.commands.options.training import Augmentation, Machine, make_fit_options
 from espalier.commands.options.tune import BackboneOption, DataOption, Images, Weights
-from espalier.console import console, human_bytes, human_macs
+from espalier.console import console
 
 if TYPE_CHECKING:
-    from tuning.search.greedy import Selection
+    from tuning.search.greedy import Selection, StopRule
     from tuning.search.ledger import LedgerContents
+    from tuning.search.score import Objective
 
 
 class Direction(StrEnum):
@@ -46,6 +49,45 @@ class Meaning(StrEnum):
     DROP = "drop"
 
 
+@dataclass(frozen=True)
+class _Stopping:
+    """Options of when the search stops."""
+
+    epsilon: Annotated[float, typer.Option(help="In units of accuracy (0.005 is half a point).")] = 0.005
+    meaning: Annotated[
+        Meaning,
+        typer.Option(
+            help="gain: a block must be worth at least epsilon. drop: the smallest subset at most epsilon below the best on the way."
+        ),
+    ] = Meaning.GAIN
+    max_blocks: Annotated[int | None, typer.Option(min=1, help="The most blocks to tune.")] = None
+
+    def rule(self) -> StopRule:
+        """Return them as the search takes them."""
+        from tuning.search.greedy import StopRule
+
+        return StopRule(self.epsilon, self.meaning.value, self.max_blocks)
+
+
+@dataclass(frozen=True)
+class _Weighing:
+    """Options of what serving costs count."""
+
+    cost_weight: Annotated[
+        float, typer.Option(min=0, help="Accuracy that the whole backbone's MACs are worth: 0.05 weighs them as five points.")
+    ] = 0.0
+    bytes_weight: Annotated[float, typer.Option(min=0, help="Accuracy that the whole backbone's weight bytes are worth.")] = 0.0
+    latency_budget_ms: Annotated[
+        float | None, typer.Option(min=0, help="Only subsets that add at most so much to a request, measured here, batch 1.")
+    ] = None
+
+    def objective(self) -> Objective:
+        """Return them as the search takes them."""
+        from tuning.search.score import Objective
+
+        return Objective(self.cost_weight, self.bytes_weight, self.latency_budget_ms)
+
+
 def greedy(
     *,
     backbone: BackboneOption,
@@ -55,21 +97,8 @@ def greedy(
         Direction,
         typer.Option(help="forward: from the head alone, adding; backward: from all blocks, removing; both: the better."),
     ] = Direction.FORWARD,
-    epsilon: Annotated[float, typer.Option(help="In units of accuracy (0.005 is half a point).")] = 0.005,
-    meaning: Annotated[
-        Meaning,
-        typer.Option(
-            help="gain: a block must be worth at least epsilon. drop: the smallest subset at most epsilon below the best on the way."
-        ),
-    ] = Meaning.GAIN,
-    max_blocks: Annotated[int | None, typer.Option(min=1, help="The most blocks to tune.")] = None,
-    cost_weight: Annotated[
-        float, typer.Option(min=0, help="Accuracy that the whole backbone's MACs are worth: 0.05 weighs them as five points.")
-    ] = 0.0,
-    bytes_weight: Annotated[float, typer.Option(min=0, help="Accuracy that the whole backbone's weight bytes are worth.")] = 0.0,
-    latency_budget_ms: Annotated[
-        float | None, typer.Option(min=0, help="Only subsets that add at most so much to a request, measured here, batch 1.")
-    ] = None,
+    stopping: _Stopping,
+    weighing: _Weighing,
     given: GivenOption = None,
     race: Annotated[
         bool, typer.Option("--race/--no-race", help="Give up candidates that cannot win any more; the outcome is the same.")
@@ -88,22 +117,18 @@ def greedy(
 
     [dim]espalier tune greedy --backbone resnet50.a1_in1k --data flowers/ --ledger flowers.jsonl --cost-weight 0.02 --given repo[/]
     """
-    from tuning.search.greedy import StopRule
-    from tuning.search.score import Objective
-
     loaded = weights.open(backbone)
     task_data = images.open(data, loaded.spec.preprocessing)
     options = search_options(loaded, candidates, workers, race)
-    objective = Objective(cost_weight, bytes_weight, latency_budget_ms)
+    objective = weighing.objective()
     cost = None
     if objective.needs_cost or given is not None:
-        from espalier.commands.tune.subset_costs import open_costs
+        from espalier.commands.tune.pricing import open_costs
 
-        cost = open_costs(loaded, given, len(task_data.labels), latency=latency_budget_ms is not None)
+        cost = open_costs(loaded, given, len(task_data.labels), latency=objective.latency_budget_ms is not None)
     fit_options = make_fit_options(learning, augmentation, machine)
-    rule = StopRule(epsilon, meaning.value, max_blocks)
     with searching(loaded, task_data, fit_options, options, ledger, cost) as search:
-        found = search.select(direction.value, rule, objective)
+        found = search.select(direction.value, stopping.rule(), objective)
         contents, effort = search.contents, describe_effort(search)
     console.print(_path(found, contents))
     show(f"Chosen: [bold]{names(found.chosen.subset)}[/]. The search stopped because {escape(found.why)}.")
@@ -123,9 +148,9 @@ def _path(found: Selection, contents: LedgerContents) -> Table:
         cost = contents.costs.get(step.subset)
         table.add_row(
             (sign + escape(step.block) if step.block else start) + (" [bold]*[/]" if step is found.chosen else ""),
-            f"{100 * step.score.mean:.2f}",
-            f"{100 * step.score.deviation:.2f}",
-            *([f"{100 * step.value:.2f}", human_macs(cost.macs) if cost else ""] if contents.costs else []),
+            percent(step.score.mean, 2),
+            percent(step.score.deviation, 2),
+            *([percent(step.value, 2), human_macs(cost.macs) if cost else ""] if contents.costs else []),
         )
     return table
 
@@ -148,7 +173,7 @@ def _front(contents: LedgerContents) -> Table:
         latency = "" if cost.latency_ms is None else f"{cost.latency_ms:.2f}"
         table.add_row(
             names(subset),
-            f"{100 * score.mean:.2f}",
+            percent(score.mean, 2),
             human_macs(cost.macs),
             f"{cost.macs_share:.1%}",
             human_bytes(cost.weight_bytes),

@@ -31,7 +31,7 @@ def plot(
 
     [dim]espalier tune plot inverted.jsonl parity.jsonl --out profiles.svg[/]
     """
-    from espalier.figures.ledgers.files import write_chart
+    from espalier.figures.files import write_chart
 
     check_free(out, force=force)
     write_chart(ledgers, out, kind)

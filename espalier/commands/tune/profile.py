@@ -9,6 +9,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from contract.units import human_macs, percent
 from espalier.commands.options.search import (
     Candidates,
     GivenOption,
@@ -23,7 +24,7 @@ from espalier.commands.options.search import (
 )
 from espalier.commands.options.training import Augmentation, Machine, make_fit_options
 from espalier.commands.options.tune import BackboneOption, DataOption, Images, Weights
-from espalier.console import console, human_macs
+from espalier.console import console
 
 if TYPE_CHECKING:
     from tuning.search.ledger import LedgerContents
@@ -59,7 +60,7 @@ def profile(
     options = search_options(loaded, candidates, workers)
     cost = None
     if costs or given is not None:
-        from espalier.commands.tune.subset_costs import open_costs
+        from espalier.commands.tune.pricing import open_costs
 
         cost = open_costs(loaded, given, len(task_data.labels), latency=False)
     fit_options = make_fit_options(learning, augmentation, machine)
@@ -83,11 +84,11 @@ def _singles(scores: Mapping[Subset, Score], contents: LedgerContents) -> Table:
         if len(subset) > 1:
             continue
         block = facts.get(subset[0]) if subset else None
-        accuracy = f"{100 * score.mean:.2f}"
+        accuracy = percent(score.mean, 2)
         table.add_row(
             names(subset),
             f"[bold]{accuracy}[/]" if score.mean == best else accuracy,
-            f"{100 * score.deviation:.2f}",
+            percent(score.deviation, 2),
             f"{block.parameters:,}" if block else "",
             human_macs(block.macs) if block else "",
             *([human_macs(contents.costs[subset].macs)] if contents.costs else []),
@@ -99,5 +100,5 @@ def _best_pairs(scores: Mapping[Subset, Score]) -> Table:
     table = Table("best pairs", "accuracy, %", "deviation", box=SIMPLE_HEAD, pad_edge=False)
     pairs = sorted(((score, subset) for subset, score in scores.items() if len(subset) == 2), key=lambda p: -p[0].mean)
     for score, subset in pairs[:_SHOWN_PAIRS]:
-        table.add_row(names(subset), f"{100 * score.mean:.2f}", f"{100 * score.deviation:.2f}")
+        table.add_row(names(subset), percent(score.mean, 2), percent(score.deviation, 2))
     return table

@@ -10,9 +10,10 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from contract.units import human_bytes, human_macs, percent
 from espalier.commands.options.training import Augmentation, Learning, Machine, make_fit_options
 from espalier.commands.options.tune import AllImages, BackboneOption, DataOption, ForceOption, Weights, check_writable
-from espalier.console import console, human_bytes, human_macs, progress_bars
+from espalier.console import console, progress_bars
 
 
 def prune(
@@ -50,7 +51,7 @@ def prune(
     save_task(result.checkpoint, out)
     table = Table("", "test accuracy, %", "MACs after the fork", "bytes of its own", box=SIMPLE_HEAD, pad_edge=False)
     for name, found in (("before", result.before), ("cut", result.untrained), ("cut and tuned again", result.after)):
-        table.add_row(name, f"{100 * found.test_accuracy:.1f}", human_macs(found.macs), human_bytes(found.weight_bytes))
+        table.add_row(name, percent(found.test_accuracy), human_macs(found.macs), human_bytes(found.weight_bytes))
     console.print(table)
     cut = ", ".join(f"{cut.layer} {cut.channels} to {cut.kept}" for cut in result.cuts)
     console.print(f"Wrote {escape(str(out))}; outputs of layers: {escape(cut)}.", soft_wrap=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tuning.data.labelled import TaskData
     from tuning.transfer.compare import TransferRun
     from tuning.transfer.features import TeacherFeatures
+    from tuning.transfer.training import TransferOptions
     from tuning.transfer.transfer import Method
 
 _ALL: tuple[Method, ...] = ("aft", "plain", "distillation")  # tuning.transfer.transfer.METHODS, which would import torch
@@ -27,6 +28,26 @@ class _Weights(Weights):
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights of the student, another way to write NAME@FILE.")
     ] = None
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Options of each training."""
+
+    steps: Annotated[int, typer.Option(min=1, help="Batches to train on.")] = 5000
+    beta: Annotated[float, typer.Option(help="What the teachers count beside the labels (aft: try 3 to 30).")] = 10.0
+    lr: Annotated[float, typer.Option(help="Peak learning rate of the student (Adam, cosine).")] = 1e-4
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="For aft with several teachers: bring their features to one scale first.")
+    ] = False
+    batch_size: Annotated[int, typer.Option(min=3, help="Images per step.")] = 128
+    seed: Annotated[int, typer.Option(help="Fixes the head's first weights and the order of the data.")] = 0
+
+    def options(self) -> TransferOptions:
+        """Return them as the training takes them."""
+        from tuning.transfer.training import TransferOptions
+
+        return TransferOptions(**asdict(self))
 
 
 def transfer(
@@ -61,14 +82,7 @@ def transfer(
     ] = "aft",
     weights: _Weights,
     images: Images,
-    steps: Annotated[int, typer.Option(min=1, help="Batches to train on.")] = 5000,
-    beta: Annotated[float, typer.Option(help="What the teachers count beside the labels (aft: try 3 to 30).")] = 10.0,
-    lr: Annotated[float, typer.Option(help="Peak learning rate of the student (Adam, cosine).")] = 1e-4,
-    balanced: Annotated[
-        bool, typer.Option("--balanced", help="For aft with several teachers: bring their features to one scale first.")
-    ] = False,
-    batch_size: Annotated[int, typer.Option(min=3, help="Images per step.")] = 128,
-    seed: Annotated[int, typer.Option(help="Fixes the head's first weights and the order of the data.")] = 0,
+    training: _Training,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per method, with seeds from --seed on.")] = 1,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every number as JSON.")] = None,
     force: ForceOption = False,
@@ -90,9 +104,8 @@ def transfer(
     from tuning.network.checkpoint import save_task
     from tuning.transfer.compare import mean_weights, run_methods
     from tuning.transfer.features import compute_features
-    from tuning.transfer.training import TransferOptions
 
-    options = TransferOptions(steps=steps, lr=lr, beta=beta, batch_size=batch_size, seed=seed, balanced=balanced)
+    options = training.options()
     pupil = weights.open(student)
     task_data = images.open(data, pupil.spec.preprocessing)
 
@@ -116,7 +129,7 @@ def transfer(
     if report is not None:
         about = {"student": student, "teachers": teachers, "data": data, "options": asdict(options), "seeds": seeds}
         write_json(report, {**about, **as_data(runs)})
-    console.print(f"Wrote {escape(str(out))}: {methods[0]}, seed {seed}.", soft_wrap=True)
+    console.print(f"Wrote {escape(str(out))}: {methods[0]}, seed {training.seed}.", soft_wrap=True)
 
 
 def _parse_method(method: str) -> tuple[Method, ...]:

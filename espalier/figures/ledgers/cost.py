@@ -10,20 +10,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from contract.units import percent
+from espalier.figures.drawing import DIM_COLOUR, INK_COLOUR, SMALL_SIZE, WORSE, clean, make_figure
 from espalier.figures.ledgers.facts import CostPoints, cost_facts
 from espalier.figures.ledgers.source import Source
-from espalier.figures.ledgers.style import (
-    CHOSEN,
-    DIM_COLOUR,
-    INK_COLOUR,
-    MAIN,
-    SMALL_SIZE,
-    WORSE,
-    clean,
-    make_figure,
-    round_numbers,
-)
-from espalier.figures.ledgers.words import percent, printable, subset_words
+from espalier.figures.ledgers.style import CHOSEN, MAIN, round_numbers
+from espalier.figures.ledgers.words import subset_words
+from espalier.figures.text import drawable
 from tuning.search.score import Subset
 
 _WIDTH, _HEIGHT = 5.2, 4.1  # inches, of what is drawn into
@@ -125,5 +118,5 @@ def _list_front(axes: Axes, points: CostPoints, rows: list[tuple[str, Subset, st
             "color": CHOSEN if subset == points.chosen else INK_COLOUR,
         }
         axes.text(0.06, y, number, ha="right", weight="bold", **style)
-        axes.text(0.09, y, printable(words), **style)
+        axes.text(0.09, y, drawable(words), **style)
         axes.text(1, y, f"{percent(points.scores[subset].mean)} %", ha="right", **style)

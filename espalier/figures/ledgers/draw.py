@@ -9,8 +9,8 @@ from types import MappingProxyType
 from matplotlib.figure import Figure
 
 from espalier.figures.drawing import render_figure
+from espalier.figures.errors import OneLedgerOnly
 from espalier.figures.ledgers.cost import draw_cost
-from espalier.figures.ledgers.errors import OneLedgerOnly
 from espalier.figures.ledgers.facts import profile_facts
 from espalier.figures.ledgers.kinds import Kind, choose_kind
 from espalier.figures.ledgers.methods import draw_methods

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from espalier.figures.ledgers.errors import LedgerLacks, OtherBlocks
+from espalier.figures.errors import LedgerLacks, OtherBlocks
 from espalier.figures.ledgers.source import Source
 from tuning.errors import BadOptions
 from tuning.search.greedy import Selection, StopRule
@@ -29,7 +29,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class _Candidate:
     """A subset that was looked at on the way. complete: all folds were run."""
 
     size: int
@@ -45,7 +45,7 @@ class GreedyPath:
     selection: Selection
     rule: StopRule
     objective: Objective
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[_Candidate, ...]
     noted: bool
 
 
@@ -131,7 +131,7 @@ def path_facts(source: Source) -> GreedyPath:
     priced = source.contents.costs.keys() if found.objective.needs_cost else scores.keys()
     looked_at = _neighbours(found.selection, searched_blocks(source.contents)) - sizes_by_step
     candidates = [
-        Candidate(len(subset), preference.value(subset, scores[subset].mean), scores[subset].complete)
+        _Candidate(len(subset), preference.value(subset, scores[subset].mean), scores[subset].complete)
         for subset in sorted(looked_at & scores.keys() & priced)
         if preference.allowed(subset)
     ]

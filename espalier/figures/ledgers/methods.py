@@ -10,20 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
+from contract.units import percent
+from espalier.figures.drawing import DIM_COLOUR, LABEL_SIZE, SMALL_SIZE, clean, make_figure
 from espalier.figures.ledgers.facts import Line, line_facts
 from espalier.figures.ledgers.source import Source
-from espalier.figures.ledgers.style import (
-    DIM_COLOUR,
-    LABEL_SIZE,
-    SMALL_SIZE,
-    Look,
-    apart,
-    clean,
-    looks,
-    make_figure,
-    round_numbers,
-)
-from espalier.figures.ledgers.words import DEVIATION, percent, printable
+from espalier.figures.ledgers.style import Look, apart, looks, round_numbers
+from espalier.figures.ledgers.words import DEVIATION
+from espalier.figures.text import drawable
 
 _WIDTH, _HEIGHT = 5.4, 4.0  # inches, of what is drawn into
 _ROW = 0.34
@@ -102,7 +95,7 @@ def _name_ends(axes: Axes, lines: Sequence[Line], look: Mapping[str, Look], gap:
         axes.plot([0.985, 1.03], [end, y], color=style.colour, linewidth=0.8, alpha=0.6, clip_on=False, transform=beside)
         axes.plot([1.045], [y], color=style.colour, marker=style.marker, markersize=5, clip_on=False, transform=beside)
         axes.annotate(
-            printable(line.name),
+            drawable(line.name),
             (1.045, y),
             xycoords=beside,
             xytext=(8, 0),
@@ -141,7 +134,7 @@ def _draw_rows(title: str, lines: Sequence[Line], count: int) -> Figure:
             100 * line.mean(count), y, xerr=deviation or None, color=style.colour, marker=style.marker, markersize=6.5, capsize=3
         )
     round_numbers(axes.xaxis, 7)
-    axes.set_yticks(range(len(ordered)), [printable(line.name) for line in ordered])
+    axes.set_yticks(range(len(ordered)), [drawable(line.name) for line in ordered])
     axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.set_xlabel("accuracy (%)")
     numbers = axes.secondary_yaxis("right")

@@ -12,20 +12,13 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from contract.units import percent
+from espalier.figures.drawing import DIM_COLOUR, INK_COLOUR, LABEL_SIZE, POINTS, SMALL_SIZE, WORSE, clean, make_figure
 from espalier.figures.ledgers.facts import pair_facts
 from espalier.figures.ledgers.source import Source
-from espalier.figures.ledgers.style import (
-    CHOSEN,
-    DIM_COLOUR,
-    INK_COLOUR,
-    LABEL_SIZE,
-    POINTS,
-    SMALL_SIZE,
-    WORSE,
-    clean,
-    make_figure,
-)
-from espalier.figures.ledgers.words import percent, printable, score_words
+from espalier.figures.ledgers.style import CHOSEN
+from espalier.figures.ledgers.words import score_words
+from espalier.figures.text import drawable
 from tuning.search.score import Score, Subset
 
 _CELL = 0.44  # inches
@@ -47,8 +40,8 @@ def draw_pairs(source: Source) -> Figure:
     image = axes.imshow(100 * grid, cmap="cividis", norm=Normalize(*_limits(grid)), aspect="equal")
     clean(axes)
     axes.tick_params(labelsize=min(LABEL_SIZE, 0.75 * POINTS * side / len(blocks)))
-    axes.set_xticks(range(len(blocks)), [printable(name) for name in blocks], rotation=90)
-    axes.set_yticks(range(len(blocks)), [printable(name) for name in blocks])
+    axes.set_xticks(range(len(blocks)), [drawable(name) for name in blocks], rotation=90)
+    axes.set_yticks(range(len(blocks)), [drawable(name) for name in blocks])
     _mark_cells(axes, grid, image)
     row, column = blocks.index(best[-1]), blocks.index(best[0])
     axes.add_patch(

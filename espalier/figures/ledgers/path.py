@@ -5,10 +5,12 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from espalier.figures.drawing import WORSE, clean, make_figure
 from espalier.figures.ledgers.facts import GreedyPath, path_facts
 from espalier.figures.ledgers.source import Source
-from espalier.figures.ledgers.style import CHOSEN, MAIN, WORSE, clean, make_figure, round_numbers
-from espalier.figures.ledgers.words import printable, score_words, subset_words
+from espalier.figures.ledgers.style import CHOSEN, MAIN, round_numbers
+from espalier.figures.ledgers.words import score_words, subset_words
+from espalier.figures.text import drawable
 from tuning.search.greedy import GreedyStep
 
 _HEIGHT = 3.9  # inches
@@ -52,7 +54,7 @@ def draw_path(source: Source) -> Figure:
 def _step_words(step: GreedyStep, direction: str) -> str:
     if step.block is None:
         return "all blocks" if step.subset else "head alone"
-    return f"{'+' if direction == 'forward' else chr(0x2212)} {printable(step.block)}"
+    return f"{'+' if direction == 'forward' else chr(0x2212)} {drawable(step.block)}"
 
 
 def _tick(size: int, words: str, turned: bool) -> str:

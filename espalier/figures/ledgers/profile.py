@@ -9,21 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from contract.units import percent, short_count
+from espalier.figures.drawing import DIM_COLOUR, INK_COLOUR, LABEL_SIZE, SMALL_SIZE, WORSE, clean, make_figure
 from espalier.figures.ledgers.facts import Profile
-from espalier.figures.ledgers.style import (
-    DIM_COLOUR,
-    INK_COLOUR,
-    LABEL_SIZE,
-    MAIN,
-    PALE,
-    SMALL_SIZE,
-    WORSE,
-    clean,
-    make_figure,
-    round_numbers,
-)
-from espalier.figures.ledgers.words import percent, printable, score_words, short_count
-from espalier.figures.repository.text import shorten
+from espalier.figures.ledgers.style import MAIN, PALE, round_numbers
+from espalier.figures.ledgers.words import score_words
+from espalier.figures.text import drawable, shorten
 
 _ROW = 0.27  # inches
 _NAME_CHARACTERS = 30
@@ -44,7 +35,7 @@ def draw_profiles(profiles: Sequence[Profile]) -> Figure:
         _draw_panel(here, profile, alone)
     _draw_counts(axes[-2], "parameters", [block.parameters for block in first.blocks])
     _draw_counts(axes[-1], "MACs per image", [block.macs for block in first.blocks])
-    axes[0].set_yticks(range(len(names)), [printable(name) for name in names])
+    axes[0].set_yticks(range(len(names)), [drawable(name) for name in names])
     axes[0].set_ylim(len(names) - 0.4, -0.6)
     return figure
 

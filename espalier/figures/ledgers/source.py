@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from espalier.figures.ledgers.errors import LedgerLacks
+from espalier.figures.errors import LedgerLacks
 from tuning.search.ledger import LedgerContents, read_ledger
 from tuning.search.replay import search_scores
 from tuning.search.score import Score, Subset

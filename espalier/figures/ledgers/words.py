@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from contract.units import percent
 from tuning.search.score import Score, Subset
 
 DEVIATION = "\N{PLUS-MINUS SIGN}"
 _RUN = 3  # so many neighbouring blocks, or more, are named by the first and the last
 
 
-def percent(accuracy: float, digits: int = 1) -> str:
-    """Return an accuracy, or a difference of two, in per cent."""
-    return f"{100 * accuracy:.{digits}f}"
-
-
 def score_words(score: Score) -> str:
     """Return mean and deviation over folds in per cent."""
     return f"{percent(score.mean)} {DEVIATION} {percent(score.deviation)} %"
-
-
-def short_count(count: float) -> str:
-    """Return a count in two or three digits: 850, 75 k, 4.5 M."""
-    for prefix in ("", " k", " M", " G"):
-        if count < 999.5:
-            digits = 1 if prefix and count < 9.95 else 0
-            return f"{count:.{digits}f}{prefix}"
-        count /= 1000
-    return f"{count:.1f} T"
 
 
 def subset_words(subset: Subset, blocks: Sequence[str], most: int = 3) -> str:
@@ -46,11 +32,6 @@ def subset_words(subset: Subset, blocks: Sequence[str], most: int = 3) -> str:
         used += names
     rest = len(subset) - sum(len(run) for run in _runs(subset, blocks)[: len(shown)])
     return ", ".join(shown) + (f" and {rest} more" if rest else "")
-
-
-def printable(text: str) -> str:
-    """Return `text` without what an SVG file may not hold."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _runs(subset: Subset, blocks: Sequence[str]) -> list[list[str]]:

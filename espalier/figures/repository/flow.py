@@ -46,7 +46,7 @@ class Flow:
 
 
 @dataclass(frozen=True)
-class MeanCost:
+class _MeanCost:
     """What a request for one row and `tasks` tasks costs in the mean over all choices of that many."""
 
     tasks: int
@@ -83,7 +83,7 @@ def role(run: Run) -> str:
     return SHARED if len(run.streams) > 1 else TRUNK
 
 
-def mean_cost(repository: Repository, flow: Flow, tasks: int) -> MeanCost:
+def mean_cost(repository: Repository, flow: Flow, tasks: int) -> _MeanCost:
     """Return the cost of a request for `tasks` tasks in the mean over all choices.
 
     What u of N tasks need is needed by a choice of k with probability 1 - C(N - u, k) / C(N, k): exact, and nothing is enumerated.
@@ -97,15 +97,15 @@ def mean_cost(repository: Repository, flow: Flow, tasks: int) -> MeanCost:
     users: dict[str, set[str]] = defaultdict(set)
     for run in flow.runs:
         users[run.segment] |= run.tasks
-    return MeanCost(tasks, macs, sum(repository.segments[name].weight_bytes * needed(who) for name, who in users.items()))
+    return _MeanCost(tasks, macs, sum(repository.segments[name].weight_bytes * needed(who) for name, who in users.items()))
 
 
-def compare_costs(repository: Repository) -> list[tuple[MeanCost, MeanCost]]:
+def compare_costs(repository: Repository) -> list[tuple[_MeanCost, _MeanCost]]:
     """Return for 1, 2, 4, ... and all tasks what they cost shared, and as networks of their own."""
     flow, number = make_flow(repository), len(repository.tasks)
     alone = separate_cost(repository, list(repository.tasks))
     counts = [*(2**power for power in range(number.bit_length()) if 2**power < number), number]
     return [
-        (mean_cost(repository, flow, count), MeanCost(count, alone.macs * count / number, alone.weight_bytes * count / number))
+        (mean_cost(repository, flow, count), _MeanCost(count, alone.macs * count / number, alone.weight_bytes * count / number))
         for count in counts
     ]

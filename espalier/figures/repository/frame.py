@@ -9,17 +9,17 @@ from math import floor, log10
 from contract.costs import separate_cost, shared_cost
 from contract.repository import Repository
 from espalier.figures.repository.flow import OWN, SHARED, TRUNK, Flow, role
-from espalier.figures.repository.labels import LABEL_SIZE
 from espalier.figures.repository.shapes import DIM, INK, TASK_PAINT, Rectangle, Text
 from espalier.figures.repository.sizes import MIN_THICKNESS, run_cost
-from espalier.figures.repository.text import MACS, WEIGHTS, amount, text_width, times_less
+from espalier.figures.repository.text import LABEL_SIZE, MACS, WEIGHTS, amount, times_less
+from espalier.figures.text import text_width
 
 MARGIN = 24.0
 _TITLE_SIZE = 18.0
 _BAR_HEIGHT = 15.0
 _BAR_LENGTH = 520.0
 _KEY_THICKNESS = 34.0  # of the scale's example, at most
-Pieces = list[tuple[float, str]]
+_Pieces = list[tuple[float, str]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _bars(subject: Subject) -> tuple[list[Rectangle], list[Text], float]:
     network = {
         name: separate_cost(subject.repository, [name]) for name in sorted(names, key=lambda name: _number(task_paint(name)))
     }
-    separate: Pieces = [(cost.macs if unit == MACS else cost.weight_bytes, task_paint(name)) for name, cost in network.items()]
+    separate: _Pieces = [(cost.macs if unit == MACS else cost.weight_bytes, task_paint(name)) for name, cost in network.items()]
     rows = {"shared": _shared_pieces(subject), f"{len(names)} networks": separate}
     start = MARGIN + max(text_width(words, LABEL_SIZE) for words in rows) + 8
     longest = max(sum(cost for cost, _ in pieces) for pieces in rows.values()) or 1.0
@@ -101,7 +101,7 @@ def _bars(subject: Subject) -> tuple[list[Rectangle], list[Text], float]:
     return bars, texts, y
 
 
-def _shared_pieces(subject: Subject) -> Pieces:
+def _shared_pieces(subject: Subject) -> _Pieces:
     """Return the costs of trunk, shared segments and every task's own ones."""
     unit, task_paint, segments = subject.unit, subject.task_paint, subject.repository.segments
     sums = dict.fromkeys((TRUNK, SHARED, *sorted(map(task_paint, subject.repository.tasks), key=_number)), 0.0)

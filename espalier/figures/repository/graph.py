@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from contract.repository import Segment
 from espalier.figures.repository.flow import Flow, Run, Stream
 
-INPUT, RUN, OUTPUT, WAY = "input", "run", "output", "way"
+INPUT, RUN, OUTPUT, _WAY = "input", "run", "output", "way"
 
 
 @dataclass(frozen=True)
-class Node:
+class _Node:
     """What takes room in a column. A WAY keeps room for a link that passes the column.
 
     name: of the input, segment or output. run: only where the kind is RUN. ports: streams that are stacked in it.
@@ -39,7 +39,7 @@ class Port:
 
 
 @dataclass(frozen=True)
-class Link:
+class _Link:
     """A tensor on its way from where it is made to where it is taken, and the tasks that it is for.
 
     ports: the start, one port for each column that it passes, and the end: neighbours are in neighbouring columns.
@@ -53,8 +53,8 @@ class Link:
 class Graph:
     """Nodes and links; a link names nodes by their index."""
 
-    nodes: tuple[Node, ...]
-    links: tuple[Link, ...]
+    nodes: tuple[_Node, ...]
+    links: tuple[_Link, ...]
 
     @property
     def columns(self) -> list[list[int]]:
@@ -69,7 +69,7 @@ def make_graph(flow: Flow, segments: Mapping[str, Segment], owners: Mapping[str,
     """Return the graph of `flow`. `owners`: the task of each output."""
     columns = _columns(flow, segments)
     last = 1 + max(columns, default=0)
-    nodes = [Node(INPUT, 0, name) for name in flow.inputs]
+    nodes = [_Node(INPUT, 0, name) for name in flow.inputs]
     made = {name: Port(index) for index, name in enumerate(flow.inputs)}
     taken: list[tuple[str, Port, frozenset[str]]] = []
     for run, column in zip(flow.runs, columns, strict=True):
@@ -77,21 +77,21 @@ def make_graph(flow: Flow, segments: Mapping[str, Segment], owners: Mapping[str,
             port = Port(len(nodes), stream)
             made.update(dict.fromkeys(what.outputs, port))
             taken += [(tensor, port, what.tasks) for tensor in dict.fromkeys(what.inputs)]
-        nodes.append(Node(RUN, column, run.segment, run))
+        nodes.append(_Node(RUN, column, run.segment, run))
     for output, tensor in flow.outputs.items():
         taken.append((tensor, Port(len(nodes)), frozenset([owners[output]])))
-        nodes.append(Node(OUTPUT, last, output))
+        nodes.append(_Node(OUTPUT, last, output))
     links = [_route(nodes, made[tensor], end, tasks) for tensor, end, tasks in taken]
     return Graph(tuple(nodes), tuple(links))
 
 
-def _route(nodes: list[Node], start: Port, end: Port, tasks: frozenset[str]) -> Link:
+def _route(nodes: list[_Node], start: Port, end: Port, tasks: frozenset[str]) -> _Link:
     """Return the link from `start` to `end`; `nodes` gets a WAY in every column between them."""
     between = range(nodes[start.node].column + 1, nodes[end.node].column)
-    ways = [Node(WAY, column, nodes[end.node].name) for column in between]
+    ways = [_Node(_WAY, column, nodes[end.node].name) for column in between]
     ports = tuple(Port(len(nodes) + index) for index in range(len(ways)))
     nodes.extend(ways)
-    return Link((start, *ports, end), tasks)
+    return _Link((start, *ports, end), tasks)
 
 
 def _columns(flow: Flow, segments: Mapping[str, Segment]) -> list[int]:

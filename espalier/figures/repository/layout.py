@@ -8,14 +8,14 @@ from contract.repository import Repository
 from espalier.figures.repository.flow import make_flow
 from espalier.figures.repository.frame import MARGIN, Frame, Subject, make_frame
 from espalier.figures.repository.graph import INPUT, OUTPUT, RUN, Graph, make_graph
-from espalier.figures.repository.labels import NAME_SIZE, RunLabel, label_run
 from espalier.figures.repository.order import Order, find_order
 from espalier.figures.repository.parts import BOX_WIDTH, INPUT_WIDTH, Parts
 from espalier.figures.repository.place import Room, find_places
 from espalier.figures.repository.shapes import Box, Layout, Ribbon
 from espalier.figures.repository.sizes import ROW_HEIGHT, Sizes, find_sizes, run_cost
-from espalier.figures.repository.text import MACS, describe_tensor, text_width
+from espalier.figures.repository.text import MACS, NAME_SIZE, RunLabel, describe_tensor, label_run
 from espalier.figures.repository.words import PAD, input_lines, input_parts, output_details, output_names, run_texts
+from espalier.figures.text import text_width
 
 _GAP, _WIDEST_GAP = 32.0, 90.0  # between columns: wider in a small tree, so that it fills the width of the headline
 _USUAL_WIDTH = 840.0

@@ -16,7 +16,7 @@ from espalier.figures.repository.graph import Graph, Port
 
 _SWEEPS = 8
 
-Hop = tuple[Port, Port]
+_Hop = tuple[Port, Port]
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def find_order(graph: Graph) -> Order:
 def count_crossings(graph: Graph, order: Order) -> int:
     """Return how many pairs of links cross between neighbouring columns."""
     positions = order.positions()
-    by_column: dict[int, list[Hop]] = defaultdict(list)
-    for start, end in hops(graph):
+    by_column: dict[int, list[_Hop]] = defaultdict(list)
+    for start, end in _hops(graph):
         by_column[graph.nodes[start.node].column].append((start, end))
     return sum(
         (positions[one[0]] - positions[two[0]]) * (positions[one[1]] - positions[two[1]]) < 0
@@ -64,7 +64,7 @@ def count_crossings(graph: Graph, order: Order) -> int:
     )
 
 
-def hops(graph: Graph) -> Iterator[Hop]:
+def _hops(graph: Graph) -> Iterator[_Hop]:
     """Yield the parts of all links, each from one column to the next."""
     for link in graph.links:
         yield from pairwise(link.ports)
@@ -73,7 +73,7 @@ def hops(graph: Graph) -> Iterator[Hop]:
 def _walked(graph: Graph) -> list[list[int]]:
     """Return columns in the order of a walk from the inputs on, what goes on longest first: the trunk runs on top."""
     following: dict[int, list[int]] = defaultdict(list)
-    for start, end in hops(graph):
+    for start, end in _hops(graph):
         following[start.node].append(end.node)
     depth: dict[int, int] = {}
     for node in sorted(range(len(graph.nodes)), key=lambda node: -graph.nodes[node].column):
@@ -95,7 +95,7 @@ def _swept(graph: Graph, order: Order, forward: bool) -> list[list[int]]:
     """Return columns where each node is moved to the mean position of its neighbours on the side that the sweep comes from."""
     positions = order.positions()
     neighbours: dict[int, list[tuple[Port, Port]]] = defaultdict(list)
-    for start, end in hops(graph):
+    for start, end in _hops(graph):
         here, there = (end, start) if forward else (start, end)
         neighbours[here.node].append((here, there))
     columns = [list(column) for column in order.columns]
@@ -116,7 +116,7 @@ def _swept(graph: Graph, order: Order, forward: bool) -> list[list[int]]:
 def _with_streams(graph: Graph, columns: Sequence[Sequence[int]]) -> Order:
     """Return the order with the streams of every node sorted by where they come from."""
     sources: dict[Port, list[Port]] = defaultdict(list)
-    for start, end in hops(graph):
+    for start, end in _hops(graph):
         sources[end].append(start)
     positions: dict[Port, float] = {}
     streams: dict[int, tuple[int, ...]] = {}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from contract.repository import Repository
 from espalier.figures.repository.flow import OWN, role
 from espalier.figures.repository.graph import INPUT, OUTPUT, Graph
-from espalier.figures.repository.labels import RunLabel
 from espalier.figures.repository.shapes import INK, TASK_PAINT
 from espalier.figures.repository.sizes import Sizes
+from espalier.figures.repository.text import RunLabel
 
 BOX_WIDTH = 117.0
 INPUT_WIDTH = 5.0

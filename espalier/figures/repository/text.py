@@ -1,45 +1,19 @@
-"""Words of the picture: short enough for the room that they have. Widths are estimated: the viewer's font is not known."""
+"""Words of the picture, short enough for the room that they have."""
 
 from __future__ import annotations
 
-from unicodedata import east_asian_width
+from dataclasses import dataclass
 
 from contract.repository import Repository, Segment, TensorSpec
-from espalier.console import human_bytes, human_macs
+from contract.units import human_bytes, human_macs
+from espalier.figures.text import DASH, ELLIPSIS, TIMES, characters, shorten, text_width
 
 MACS, WEIGHTS = "macs", "weights"
-TIMES, DASH, ELLIPSIS = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}", "\N{HORIZONTAL ELLIPSIS}"
-# Widths of characters in DejaVu Sans, a wide font, as shares of its size.
-_EM, _CAPITAL_EM, _FULL_EM = 0.56, 0.72, 1.0
-_BOLD = 1.13
-
-
-def text_width(text: str, size: float, bold: bool = False) -> float:
-    """Return about how wide `text` is in a font of `size`, in the same unit."""
-    return size * sum(map(_character_width, text)) * (_BOLD if bold else 1)
-
-
-def _character_width(character: str) -> float:
-    if east_asian_width(character) in "WF":
-        return _FULL_EM
-    return _CAPITAL_EM if character.isupper() or character in f"mw%{TIMES}{DASH}{ELLIPSIS}" else _EM
-
-
-def characters(width: float, size: float) -> int:
-    """Return about how many characters of a font of `size` fit into `width`."""
-    return int(width / (_EM * size))
-
-
-def shorten(text: str, limit: int) -> str:
-    """Return `text`, or its beginning and end with an ellipsis between them, in at most `limit` characters (at least 1).
-
-    What cannot be printed becomes a space: an SVG file may not hold it.
-    """
-    text = "".join(character if character.isprintable() else " " for character in text)
-    if len(text) <= limit:
-        return text
-    left = limit // 2
-    return text[:left] + ELLIPSIS + text[len(text) - (limit - 1 - left) :]
+LABEL_SIZE = 10.0
+NAME_SIZE = 12.0
+LINE_HEIGHT = 13.0
+_PAD = 4.0
+_OVERHANG = 32.0  # how far a line above its box may go beyond it
 
 
 def module_range(segment: Segment, limit: int) -> str:
@@ -61,7 +35,7 @@ def amount(cost: float, unit: str) -> str:
     return (human_macs if unit == MACS else human_bytes)(round(cost))
 
 
-def share(part: float, whole: float) -> str:
+def _share(part: float, whole: float) -> str:
     """Return `part` of `whole` in per cent."""
     percent = 100 * part / whole if whole else 0.0
     if 0 < percent < 0.1:
@@ -87,3 +61,31 @@ def output_detail(repository: Repository, output: str) -> str:
 def describe_tensor(spec: TensorSpec) -> str:
     """Return a tensor's type and the shape of one row."""
     return " ".join([spec.dtype, f" {TIMES} ".join(map(str, spec.shape))]).strip()
+
+
+@dataclass(frozen=True)
+class RunLabel:
+    """One or two lines; a box that is too thin for them has them above it."""
+
+    lines: tuple[str, ...]
+    inside: bool
+
+    @property
+    def height_above(self) -> float:
+        """Return the height that is needed above the box."""
+        return 0.0 if self.inside else LINE_HEIGHT * len(self.lines) + 1
+
+
+def label_run(segment: Segment, streams: int, cost: int, total: int, unit: str, thickness: float, width: float) -> RunLabel:
+    """Return the label of `segment` in a box of `width` and `thickness` points, whose `cost` is a part of `total`."""
+    each = amount(cost / streams, unit)
+    counted = f"{streams} {TIMES} {each}" if streams > 1 and unit != WEIGHTS else amount(cost, unit)
+    costs = f"{counted} · {_share(cost, total)}"
+    modules = module_range(segment, characters(width - _PAD, LABEL_SIZE))
+    together = f"{modules} · {costs}"
+    length = text_width(together, LABEL_SIZE)
+    if thickness >= 2 * LINE_HEIGHT + 2:
+        return RunLabel((modules, costs), inside=True)
+    if length <= width - _PAD and thickness >= LINE_HEIGHT + 2:
+        return RunLabel((together,), inside=True)
+    return RunLabel((together,) if length <= width + _OVERHANG else (modules, costs), inside=False)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from espalier.figures.repository.graph import INPUT, OUTPUT
-from espalier.figures.repository.labels import LABEL_SIZE, LINE_HEIGHT, NAME_SIZE
 from espalier.figures.repository.parts import BOX_WIDTH, INPUT_WIDTH, Parts
 from espalier.figures.repository.shapes import DIM, INK, ON, Rectangle, Text
-from espalier.figures.repository.text import describe_tensor, output_detail, shorten, text_width
+from espalier.figures.repository.text import LABEL_SIZE, LINE_HEIGHT, NAME_SIZE, describe_tensor, output_detail
+from espalier.figures.text import shorten, text_width
 
 PAD = 7.0
 _NAME_CHARACTERS = 28

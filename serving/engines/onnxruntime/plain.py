@@ -46,7 +46,7 @@ def read_plain(files: PlainFiles, memory_limit_bytes: int | None = None) -> tupl
 def refuse_plain(files: PlainFiles) -> tuple[Segment, Task]:
     """Refuse the model of `files` where Tritons compute. Raises RepositoryError."""
     raise RepositoryError(
-        "With --engine triton only what espalier has exported is served; ask Triton for it, or leave the option out."
+        "With Triton as the engine only what espalier has exported is served; ask Triton for it, or take the embedded engine."
     )
 
 

@@ -27,7 +27,7 @@ class TritonUnreachable(EspalierError):
     """Nothing that could serve answers at an address."""
 
     def __init__(self, where: str, reason: str) -> None:
-        super().__init__(f"No Triton answers at {where} ({reason}); start one, or give another --triton-url.")
+        super().__init__(f"No Triton answers at {where} ({reason}); start one, or give another address.")
 
 
 class ModelUnavailable(EngineError):
@@ -67,7 +67,7 @@ class ModelTooLarge(RepositoryError):
     def __init__(self, model: str, size_bytes: int) -> None:
         super().__init__(
             f"Model {model!r} has {size_bytes / 1e9:.1f} GB, and one message to Triton takes 2 GB; give Triton the repository instead "
-            "of --triton-send-files."
+            "of sending its files."
         )
 
 

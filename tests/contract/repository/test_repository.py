@@ -207,7 +207,7 @@ def test_one_name_for_two_computations_is_refused(broken_repository: Path) -> No
 
 
 def test_folders_that_are_no_repository(tmp_path: Path) -> None:
-    with pytest.raises(RepositoryError, match="is not a folder; give the folder that `espalier export --out` wrote"):
+    with pytest.raises(RepositoryError, match="is not a folder; give the folder that `espalier export` wrote"):
         read_repository(tmp_path / "missing")
     with pytest.raises(RepositoryError, match="holds no task of espalier"):
         read_repository(tmp_path)

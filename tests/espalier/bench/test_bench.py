@@ -19,11 +19,11 @@ from benchmarks.framework.result import Column, Plot, Result, Series, Style, Tab
 from benchmarks.harness.noise import RULE
 from benchmarks.harness.timing import Timing
 from benchmarks.registry import BENCHMARKS
-from espalier.bench.cells import MISSING, cell_words, markdown
 from espalier.bench.files import REPORT, prepare, read_records
 from espalier.bench.plots import render
 from espalier.bench.report import make_report
 from espalier.bench.run import run_all
+from espalier.bench.tables import MISSING, cell_words, markdown
 from tests.espalier.test_cli import espalier
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute

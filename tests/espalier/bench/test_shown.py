@@ -14,10 +14,9 @@ from rich.console import Console
 
 from benchmarks.framework.record import Record
 from benchmarks.framework.result import Column, Plot, Result, Series, Style, Table, Unit
-from espalier.bench.cells import MISSING
 from espalier.bench.plots import render
 from espalier.bench.report import make_report
-from espalier.bench.tables import show_table
+from espalier.bench.tables import MISSING, show_table
 from tests.espalier.bench.test_bench import SVG, TABLE, Page
 
 pytestmark = pytest.mark.slow  # they draw

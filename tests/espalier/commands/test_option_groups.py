@@ -12,7 +12,15 @@ from typer.testing import CliRunner
 
 from espalier.cli import app
 from espalier.commands.options.groups import ungroup
-from espalier.commands.options.training import Augmentation, BatchSizeOption, Learning, Machine, make_fit_options
+from espalier.commands.options.training import (
+    Augmentation,
+    BatchSizeOption,
+    Cache,
+    Learning,
+    Machine,
+    cache_limits,
+    make_fit_options,
+)
 
 
 @dataclass(frozen=True)
@@ -134,3 +142,12 @@ def test_commands_differ_in_their_options(command: str, lacks: set[str], default
     assert not lacks & set(found)
     assert {name: found[name] for name in defaults} == defaults
     assert {"--data", "--data-folder", "--download", "--epochs", "--weight-decay"} <= set(found)
+
+
+@pytest.mark.parametrize(("available", "kept"), [(6 * 2**30, 3 * 2**30), (0, 2 * 2**30)])
+def test_memory_for_features_is_half_of_what_the_process_may_have(
+    monkeypatch: pytest.MonkeyPatch, available: int, kept: int
+) -> None:
+    """In a container that is the container's limit; where nobody says how much there is, 2 GiB."""
+    monkeypatch.setattr("espalier.commands.options.training.available_memory_bytes", lambda: available)
+    assert cache_limits(Cache.MEMORY) == (kept, None)

@@ -10,9 +10,9 @@ import matplotlib as mpl
 import pytest
 from PIL import Image
 
+from espalier.figures.errors import PlotError
+from espalier.figures.files import write_plot
 from espalier.figures.repository.draw import render
-from espalier.figures.repository.errors import PlotError
-from espalier.figures.repository.files import write_plot
 from espalier.figures.repository.layout import make_layout
 from espalier.figures.repository.shapes import Layout
 from espalier.figures.repository.text import WEIGHTS

@@ -14,13 +14,13 @@ from contract.repository import Repository, Step, Task
 from espalier.figures.repository.flow import make_flow
 from espalier.figures.repository.frame import headline
 from espalier.figures.repository.graph import Graph, make_graph
-from espalier.figures.repository.labels import LABEL_SIZE, LINE_HEIGHT
 from espalier.figures.repository.layout import make_layout
 from espalier.figures.repository.order import count_crossings, find_order
 from espalier.figures.repository.place import Room, spread
 from espalier.figures.repository.shapes import ON, Rectangle, Ribbon, Text
 from espalier.figures.repository.sizes import MIN_THICKNESS
-from espalier.figures.repository.text import MACS, WEIGHTS, module_range, shorten, text_width
+from espalier.figures.repository.text import LABEL_SIZE, LINE_HEIGHT, MACS, WEIGHTS, module_range
+from espalier.figures.text import shorten, text_width
 from tests.espalier.families import AGE, families, family, segment, trees
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute

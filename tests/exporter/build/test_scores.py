@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from contract.preprocessing import Preprocessing
 from contract.repository import read_repository
-from espalier.commands.options.scores import describe_scores
+from espalier.commands.options.reports import describe_scores
 from exporter.add import AddOptions, add_tasks
 from exporter.build.runtime import open_session
 from exporter.build.scores import scores_of

@@ -50,7 +50,7 @@ def marks(repository: Repository) -> set[str]:
 
 @pytest.mark.parametrize("operator", MIXING)
 def test_an_operator_that_mixes_rows_is_refused_by_name(operator: str, tmp_path: Path) -> None:
-    with pytest.raises(CoupledRows, match=rf"through (\w+, )?{operator}\b.*give --coupled"):
+    with pytest.raises(CoupledRows, match=rf"through (\w+, )?{operator}\b.*allow coupled rows"):
         export(tmp_path / "repo", MIXING[operator])
     assert not (tmp_path / "repo").exists()
 

@@ -89,10 +89,10 @@ def test_tasks_that_were_tuned_on_different_images_are_refused(folder: Path, tas
     [
         (
             {"image_size": 32},
-            "--image-size says 32x32 pixels, but task 'small' was tuned on 24x24 pixels; leave --image-size out",
+            "image_size says 32x32 pixels, but task 'small' was tuned on 24x24 pixels; leave image_size out",
         ),
-        ({"mean": (0.1, 0.2, 0.3)}, "--mean says mean 0.1,0.2,0.3, but task 'small' was tuned on mean 0.5,0.4,0.3"),
-        ({"std": (1.0, 1.0, 1.0)}, "--std says std 1,1,1"),
+        ({"mean": (0.1, 0.2, 0.3)}, "mean says mean 0.1,0.2,0.3, but task 'small' was tuned on mean 0.5,0.4,0.3"),
+        ({"std": (1.0, 1.0, 1.0)}, "std says std 1,1,1"),
     ],
 )
 def test_options_do_not_overrule_what_a_task_was_tuned_on(folder: Path, options: dict[str, Any], words: str) -> None:

@@ -100,9 +100,9 @@ def test_pickled_code_is_refused_and_does_not_run(tmp_path: Path, backbone: Path
 
 def test_weights_alone_need_their_network(tmp_path: Path, backbone: Path) -> None:
     torch.save(state_dict(), tmp_path / "net.pth")
-    with pytest.raises(NeedsBackbone, match=r"net\.pth, and needs its network: .*--backbone.*pets=NETWORK@"):
+    with pytest.raises(NeedsBackbone, match=r"net\.pth, and needs its network: .*backbone.*NETWORK@"):
         open_sources(None, {"pets": tmp_path / "net.pth"})
-    with pytest.raises(BadModel, match=r"is a backbone, not a task; give it with --backbone"):
+    with pytest.raises(BadModel, match=r"is a backbone, not a task; give it as the backbone"):
         open_sources(None, {"pets": backbone})
     with pytest.raises(BadModel, match=r"net\.pth: is no backbone file; .*NETWORK@FILE"):
         open_sources(tmp_path / "net.pth", {"pets": tmp_path / "net.pth"})
@@ -172,9 +172,9 @@ def test_a_networks_own_description_is_believed() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (InputOptions(), "give --image-size and --mean and --std"),
-        (InputOptions(image_size=8, mean=(0.5, 0.5, 0.5)), r"images it takes; give --std\."),
-        (InputOptions("none"), r"images it takes; give --image-size\."),
+        (InputOptions(), "give image_size and mean and std"),
+        (InputOptions(image_size=8, mean=(0.5, 0.5, 0.5)), r"images it takes; give std\."),
+        (InputOptions("none"), r"images it takes; give image_size\."),
     ],
 )
 def test_images_that_nobody_describes(options: InputOptions, words: str) -> None:

@@ -110,7 +110,7 @@ def test_sets_with_checksums_are_read_from_their_own_formats(name: str, tmp_path
     write, counts, labels, changes = UNCHECKED[name]
     write(tmp_path)
     _check(read_torchvision_set(name, _unchecked(name, changes), SIZE, tmp_path, False, Draw()), counts, labels)
-    with pytest.raises(BadData, match=rf"{name} is not in .* \(Dataset not found or corrupted\); fetch it with --download"):
+    with pytest.raises(BadData, match=rf"{name} is not in .* \(Dataset not found or corrupted\); have it fetched"):
         torchvision_task(name, SIZE, tmp_path)
 
 
@@ -170,9 +170,7 @@ def test_the_held_out_part_of_an_unsplit_set_depends_on_the_seed_and_not_on_the_
 
 @pytest.mark.parametrize("name", TORCHVISION_SETS)
 def test_every_set_that_is_not_there_says_so_in_one_sentence(name: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        BadData, match=rf"{name} is not in {tmp_path} \(.*\); fetch it with --download, or give the folder"
-    ) as caught:
+    with pytest.raises(BadData, match=rf"{name} is not in {tmp_path} \(.*\); have it fetched, or give the folder") as caught:
         torchvision_task(name, SIZE, tmp_path)
     assert "You can use" not in str(caught.value)
 

@@ -20,9 +20,7 @@ SHORT = FitOptions(epochs=2, batch_size=8, lr=1e-3, device="cpu")
 
 @pytest.mark.parametrize("device", ["quantum", "cuda:99", "meta", "", "cpu:zero"])
 def test_an_unknown_device_gets_one_sentence(device: str) -> None:
-    with pytest.raises(
-        BadOptions, match=r"^Device '.*' cannot be used; this machine has cpu and .*\. Give --device auto, or cpu\.$"
-    ):
+    with pytest.raises(BadOptions, match=r"^Device '.*' cannot be used; this machine has cpu and .*\. Give auto, or cpu\.$"):
         find_compute(device)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from espalier.commands.tune.latency import measure_ms
+from espalier.commands.tune.pricing import measure_ms
 from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
 from tests.exporter.test_export import FAMILY, export

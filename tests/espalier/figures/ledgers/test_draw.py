@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from contract.units import percent
+from espalier.figures.errors import OneLedgerOnly
 from espalier.figures.ledgers.draw import draw, render
-from espalier.figures.ledgers.errors import OneLedgerOnly
 from espalier.figures.ledgers.kinds import Kind
 from espalier.figures.ledgers.style import apart, looks
-from espalier.figures.ledgers.words import percent
 from tests.espalier.figures.ledgers.ledgers import (
     METHODS,
     NETWORKS,

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from espalier.figures.ledgers.errors import LedgerLacks, OtherBlocks
+from contract.units import short_count
+from espalier.figures.errors import LedgerLacks, OtherBlocks
 from espalier.figures.ledgers.facts import cost_facts, line_facts, macs_from_first_tuned, pair_facts, path_facts, profile_facts
 from espalier.figures.ledgers.kinds import Kind, choose_kind
-from espalier.figures.ledgers.words import short_count, subset_words
+from espalier.figures.ledgers.words import subset_words
 from tests.espalier.figures.ledgers.ledgers import (
     RESNET18,
     RESNET50,

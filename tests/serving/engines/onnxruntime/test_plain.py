@@ -429,14 +429,14 @@ def test_where_tritons_compute_they_are_not_served(folder: Path) -> None:
     assert found.tasks.keys() == {*TASK_NAMES}
     assert found.unserved.keys() == {*SERVED, *UNSERVED}
     assert {reason for name, reason in found.unserved.items() if name in SERVED} == {
-        "With --engine triton only what espalier has exported is served; ask Triton for it, or leave the option out."
+        "With Triton as the engine only what espalier has exported is served; ask Triton for it, or take the embedded engine."
     }
 
 
 def test_one_that_is_larger_than_the_memory_is_not_served(folder: Path) -> None:
     found = RepositoryReader(folder, partial(read_plain, memory_limit_bytes=1000)).read()
     assert found.tasks.keys() == {*TASK_NAMES}
-    assert all(found.unserved[name].endswith("more than the limit of 1000 bytes; raise --memory-limit.") for name in SERVED)
+    assert all(found.unserved[name].endswith("more than the limit of 1000 bytes; raise the limit.") for name in SERVED)
 
 
 def test_a_task_of_ours_whose_configuration_is_damaged_is_no_plain_model(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import espalier
 from contract.repository import ALL_TASKS, read_repository
 from contract.repository.config import parse_text, to_text
-from espalier.commands.options.servers import LiveServer, tell
+from espalier.commands.options.servers import notify
 from espalier.commands.options.token import VARIABLE
 from serving.engines.triton.addresses import parse_urls
 from serving.engines.triton.control import TritonServer
@@ -287,19 +288,19 @@ def test_two_servers_before_two_tritons(pair: Pair, server: Served, folder: Path
     options = ["--engine", "triton", "--triton-url", pair.urls, "--triton-send-files", "--http-port", "0", "--grpc-port", "0"]
     with started("-m", "espalier.cli", "serve", str(folder), *options) as other:
         servers = (other, server)
-        live = [LiveServer(f"http://{one.http_address}", TOKEN) for one in servers]
+        live = [espalier.Client(f"http://{one.http_address}", TOKEN) for one in servers]
         with Load([client for one in servers for client in clients_of(one, "still", "moving")]) as load:
             load.go_on()
             write_task(folder, "moving", MOVING + 1, 2)
             for one in live:
-                tell([one], ["moving"], "load", changed="", way_back="")
+                notify([one], ["moving"], "load", changed="", undo_hint="")
                 load.go_on()
         for reply in load.all():
             assert reply.is_ok, reply
         for told in servers:
             for reply in ask(told, ALL_TASKS):
                 reply.check(still=STILL, moving=MOVING + 1)
-        tell(live, ["moving"], "unload", changed="", way_back="")
+        notify(live, ["moving"], "unload", changed="", undo_hint="")
         for told in servers:
             for reply in ask(told, ALL_TASKS):
                 reply.check(still=STILL)

@@ -1,20 +1,23 @@
-"""Writes the picture of a repository as a file."""
+"""Writes figures as files: the tree of a repository, and charts of ledgers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from contract.repository import Repository
-from espalier.figures.repository.errors import PlotNotWritten, UnknownPlotFormat
+from espalier.figures.errors import PlotNotWritten, UnknownPlotFormat
+from espalier.figures.ledgers.kinds import Kind
+from espalier.figures.ledgers.source import open_source
 from espalier.figures.repository.layout import make_layout
 from espalier.figures.repository.text import MACS
 
-FORMATS = ("svg", "png")
+_FORMATS = ("svg", "png")
 
 
 def check_plot_file(path: Path) -> None:
     """Raise UnknownPlotFormat unless the name ends in .svg or .png, and PlotNotWritten if there is no such folder."""
-    if _kind(path) not in FORMATS:
+    if _kind(path) not in _FORMATS:
         raise UnknownPlotFormat(path)
     if not path.parent.is_dir():
         raise PlotNotWritten(path, f"{path.parent} is not a folder")
@@ -29,7 +32,23 @@ def write_plot(repository: Repository, path: Path, unit: str = MACS) -> None:
     from espalier.figures.repository.draw import render
 
     check_plot_file(path)
-    picture = render(make_layout(repository, unit), _kind(path))
+    _write(path, render(make_layout(repository, unit), _kind(path)))
+
+
+def write_chart(ledgers: Sequence[Path], path: Path, kind: Kind = Kind.auto) -> None:
+    """Draw what `ledgers` hold to `path`, a .svg or .png file.
+
+    The same ledgers give the same bytes with the same matplotlib. Raises UnknownPlotFormat, PlotNotWritten, BadLedger, what `render`
+    raises, and ModuleNotFoundError without matplotlib (the extra `plot`).
+    """
+    check_plot_file(path)
+    sources = [open_source(ledger) for ledger in ledgers]
+    from espalier.figures.ledgers.draw import render
+
+    _write(path, render(sources, kind, _kind(path)))
+
+
+def _write(path: Path, picture: bytes) -> None:
     try:
         path.write_bytes(picture)
     except OSError as error:

@@ -1,0 +1,151 @@
+"""What `import espalier` offers as functions: a repository is written, changed, served, or opened in this process.
+
+Each is the library's own function behind the command of that name; nothing heavy is loaded before one is called. Models are named as on
+the command line: a file, NETWORK@FILE, NETWORK, or PACKAGE.MODULE:CALLABLE (`espalier export --help`). Whatever is refused raises an
+`contract.errors.EspalierError` with one sentence, and then a repository on disk is as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from espalier.client import Client
+    from espalier.local import LocalRepository
+    from exporter.add import AddReport
+    from exporter.deploy import Deployment
+    from exporter.export import ExportReport
+    from exporter.open_models import Sources
+    from exporter.remove import Removal
+    from exporter.sharing.choose import CutOptions
+    from exporter.sources.references import InputOptions
+    from serving.engines.embedded import EngineOptions
+
+log = logging.getLogger(__name__)
+_Models = Mapping[str, str | Path]
+
+
+def export(
+    tasks: _Models,
+    out: str | Path,
+    *,
+    backbone: str | Path | None = None,
+    inputs: InputOptions | None = None,
+    cuts: CutOptions | None = None,
+    max_batch_rows: int = 64,
+    coupled: bool = False,
+    force: bool = False,
+) -> ExportReport:
+    """Find what `tasks` (models by name) share, and write trunk and branches as a model repository at `out`.
+
+    backbone: the network that they were tuned from; None: what they have in common becomes the trunk. inputs: of torch networks.
+    cuts: how to choose where to fork. max_batch_rows: of one run of a model. coupled: take networks whose answer to a row depends on the
+    other rows, too. force: replace a repository that is there. Raises ExportError, TuningError, NotWritten.
+    """
+    from exporter.export import ExportOptions, export_repository
+    from exporter.sharing.choose import CutOptions
+
+    options = ExportOptions(Path(out), max_batch_rows, force, cuts=cuts or CutOptions(), coupled=coupled)
+    return export_repository(_sources(backbone, tasks, inputs), options)
+
+
+def add(
+    repository: str | Path,
+    tasks: _Models,
+    *,
+    backbone: str | Path | None = None,
+    inputs: InputOptions | None = None,
+    replace: bool = False,
+    recut: bool = False,
+    cuts: CutOptions | None = None,
+    coupled: bool = False,
+) -> AddReport:
+    """Add `tasks` (models by name) to the repository at that path. What is there stays as it is, to the byte, unless `recut`.
+
+    replace: tasks of the same names, which are kept for a rollback. recut: cut all tasks anew, by the rule of `cuts` (None: as it was
+    exported). backbone, inputs, coupled: as for `export`. Raises ExportError, TuningError, RepositoryError, NotWritten.
+    """
+    from exporter.add import AddOptions, add_tasks
+
+    return add_tasks(Path(repository), _sources(backbone, tasks, inputs), AddOptions(recut, replace, cuts=cuts, coupled=coupled))
+
+
+def remove(repository: str | Path, tasks: Iterable[str], *, gc: bool = False) -> Removal:
+    """Remove tasks from the repository at that path. gc: the segments that no task uses then, too.
+
+    Raises UnknownTask, LastTask, RepositoryError, NotWritten.
+    """
+    from exporter.remove import remove_tasks
+
+    return remove_tasks(Path(repository), tasks, gc=gc)
+
+
+def deploy(
+    repository: str | Path,
+    tasks: _Models,
+    *,
+    backbone: str | Path | None = None,
+    inputs: InputOptions | None = None,
+    canary: float | None = None,
+    coupled: bool = False,
+    servers: Sequence[Client] = (),
+) -> Deployment:
+    """Add or replace `tasks` (models by name) in the repository at that path, and have running `servers` switch to them.
+
+    The old versions are kept for a rollback. canary: they stay current, and the new ones answer that share of the requests, in (0, 1).
+    backbone, inputs, coupled: as for `export`. Raises what `add` does, then nothing was changed; and for the first server that refuses or
+    does not answer RequestRefused or ServerUnreachable, then the repository is changed, and the servers before it serve that.
+    """
+    from exporter.deploy import deploy
+
+    deployment = deploy(Path(repository), _sources(backbone, tasks, inputs), canary=canary, coupled=coupled)
+    for server in servers:
+        for task in tasks:
+            server.load(task)
+    return deployment
+
+
+def open(path: str | Path, options: EngineOptions | None = None) -> LocalRepository:
+    """Open the repository at `path` for predictions in this process; to be closed, or used in a `with` block.
+
+    options: how it is computed; None: on a GPU if CUDA works here, else with all cores of this process.
+    Raises RepositoryError, EngineError.
+    """
+    from espalier.local import LocalRepository
+
+    return LocalRepository(path, options)
+
+
+def serve(
+    repository: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    http_port: int = 8000,
+    grpc_port: int = 8001,
+    on_ready: Callable[[str, str], None] | None = None,
+    **options: Any,
+) -> None:
+    """Serve the repository at that path over HTTP and gRPC until SIGTERM or Ctrl-C; to be called in the main thread.
+
+    http_port, grpc_port: 0 means any free port. on_ready(http_address, grpc_address) is called when requests are answered; by default the
+    addresses are printed. options: further ones of `serving.server.Server`. Raises RepositoryError, AddressInUse, InvalidAddress,
+    ExtraNeeded.
+    """
+    from contract.repository.transaction.folder import recover
+    from serving.server import run
+
+    recover(Path(repository))
+    run(repository, on_ready=on_ready, host=host, http_port=http_port, grpc_port=grpc_port, **options)
+
+
+def _sources(backbone: str | Path | None, tasks: _Models, inputs: InputOptions | None) -> Sources:
+    from exporter.open_models import open_sources
+    from exporter.sources.references import InputOptions
+
+    sources = open_sources(backbone, tasks, inputs or InputOptions())
+    for remark in sources.remarks:
+        log.info("%s", remark)
+    return sources

@@ -1,0 +1,102 @@
+"""What several commands say of what they did: rows, scores, versions, and cuts that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from contract.units import human_macs
+from espalier.console import console
+
+if TYPE_CHECKING:
+    from contract.repository import Repository, Task
+    from exporter.deploy import VersionChange
+    from exporter.sharing.reuse import Missed
+
+_SCORES = {
+    "logits": "a softmax of the outputs",
+    "probabilities": "the outputs as they are, which are probabilities",
+    "independent": "the outputs as they are, each from 0 to 1 by itself",
+    "log_probabilities": "exp of the outputs, which are logarithms of probabilities",
+    "value": "the only number as it is",
+}
+
+
+def print_remarks(remarks: Iterable[str]) -> None:
+    """Print what an export says of the rows of segments, a line each."""
+    for remark in remarks:
+        console.print(f"[yellow]Rows:[/] {escape(remark)}", soft_wrap=True)
+
+
+def describe_rows(repository: Repository) -> list[str]:
+    """Return one line for segments whose rows affect each other and one for those that nobody has checked, where there are any."""
+    coupled, unchecked = (
+        [name for name, segment in repository.segments.items() if segment.rows == word] for word in ("coupled", "")
+    )
+    lines = []
+    if coupled:
+        lines.append(f"Rows affect each other, so that one request is one run: {', '.join(coupled)}")
+    if unchecked:
+        lines.append(f"Never checked whether rows affect each other: {', '.join(unchecked)}; an export anew checks it")
+    return lines
+
+
+def describe_scores(tasks: Iterable[Task]) -> str | None:
+    """Return how scores are made of what `tasks` answer, in a sentence; None where none of them is a classifier."""
+    names: dict[str, list[str]] = {}
+    for task in tasks:
+        if task.scores:
+            names.setdefault(_SCORES[task.scores], []).append(task.name)
+    if not names:
+        return None
+    alone = len(names) == 1
+    parts = [words if alone else f"{words} ({', '.join(members)})" for words, members in names.items()]
+    return f"Scores: {'; '.join(parts)}."
+
+
+def print_missed(repo: Path, missed: Mapping[str, Missed]) -> None:
+    """Print what each task computes itself for want of a cut, and how that is mended."""
+    for name, one in missed.items():
+        if one.blocks:
+            console.print(
+                f"[yellow]{escape(name)}[/] computes {one.blocks} blocks ({human_macs(one.macs)} a request) itself that it has in "
+                f"common with others, because there is no cut after them; `espalier add {escape(str(repo))} --recut` cuts anew.",
+                soft_wrap=True,
+            )
+
+
+def describe_versions(task: Task) -> str:
+    """Return the state of `task`: which version is current, which is its canary and which is kept."""
+    words = [f"version {task.version} of {task.name} is current"]
+    if task.canary is not None:
+        words.append(f"version {task.canary.task.version} is its canary with {100 * task.canary.share:g} % of the requests")
+    if task.previous is not None:
+        words.append(f"version {task.previous.version} is kept for a rollback")
+    return _joined(words)
+
+
+def describe_change(change: VersionChange) -> str:
+    """Return the state that a task is in now, and what was let go of. One or two sentences."""
+    state = describe_versions(change.after)
+    if change.after == change.before:
+        return f"Nothing changed: {state}."
+    sentence = f"{state[0].upper()}{state[1:]}."
+    left = {version.version for version in change.after.versions}
+    gone = [version.version for version in (change.before.versions if change.before else ()) if version.version not in left]
+    if not gone:
+        return sentence
+    return (
+        f"{sentence} {_joined([f'version {number}' for number in gone]).capitalize()} {'is' if len(gone) == 1 else 'are'} gone."
+    )
+
+
+def describe_inherited(before: Task, taken: Iterable[str]) -> str:
+    """Return what a model has from the version that was current `before` it came, in a sentence."""
+    return f"{before.name} keeps the {_joined([*taken])} of version {before.version}, because the model brings none."
+
+
+def _joined(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
