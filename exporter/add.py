@@ -22,12 +22,11 @@ from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
 from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists, UnlikeRepository
 from exporter.export import check_parity, write_segments
-from exporter.open_models import Sources
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.plan import SharingPlan
 from exporter.sharing.reuse import Missed
-from exporter.sources.task_model import Tuned
+from exporter.sources.task_model import Sources, Tuned
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from contract.repository.write import changed_whole, write_all_tasks, write_mode
 from exporter.add import AddOptions, AddReport, add_tasks
 from exporter.build.analysis import Progress
 from exporter.gc import keep_but
-from exporter.open_models import Sources
 from exporter.remove import Removal, remove_tasks
+from exporter.sources.task_model import Sources
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from exporter.build.scratch import scratch_folder
 from exporter.build.weight_store import save_with_weights
 from exporter.graph.chain import Chain
 from exporter.graph.extract import extract_segment
-from exporter.open_models import Sources
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.plan import PlannedSegment, SharingPlan, make_sharing_plan
+from exporter.sources.task_model import Sources
 
 
 @dataclass(frozen=True)

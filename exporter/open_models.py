@@ -1,9 +1,8 @@
-"""Where task models come from: ONNX files of any producer, and torch networks. torch is imported only when it is needed."""
+"""Opens task models: ONNX files of any producer, and torch networks. torch is imported only when it is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,27 +10,10 @@ from exporter.sources.labels import read_labels
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.references import InputOptions, Preprocess, Reference, parse_reference
 from exporter.sources.sandbox import preflight
-from exporter.sources.task_model import TaskModel, Tuned
+from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel, Tuned
 
 if TYPE_CHECKING:
     from exporter.torch.sources import TorchSources
-
-__all__ = ["InputOptions", "LoadTaskModel", "Preprocess", "Sources", "open_sources"]
-
-LoadTaskModel = Callable[[], TaskModel]
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Functions that load the task models, one at a time, so that memory holds one of them and not all.
-
-    tuned: of those that are task checkpoints, what they were tuned on. remarks: what was assumed on opening them, in sentences.
-    """
-
-    tasks: Mapping[str, LoadTaskModel]
-    backbone: LoadTaskModel | None = None
-    tuned: Mapping[str, Tuned] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
 
 
 def open_sources(

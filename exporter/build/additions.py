@@ -12,11 +12,10 @@ from exporter.build.rejoin import rejoin
 from exporter.build.repository_chains import Existing, contents_of
 from exporter.errors import UnknownCutRule
 from exporter.graph.chain import Chain
-from exporter.open_models import LoadTaskModel, Sources
 from exporter.sharing.choose import CUT_RULES, CutOptions
 from exporter.sharing.plan import SharingPlan, make_sharing_plan
 from exporter.sharing.reuse import Missed, keep_segments, missed_sharing
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 
 Steps = Mapping[str, Sequence[Step]]
 

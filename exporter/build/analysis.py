@@ -14,11 +14,10 @@ from exporter.build.row_coupling import refuse_random
 from exporter.build.weight_store import WeightStore
 from exporter.errors import ExportError
 from exporter.graph.chain import Block, Chain, Network
-from exporter.open_models import LoadTaskModel, Sources
 from exporter.sharing.check import check_labels, check_together, explain_sharing
 from exporter.sharing.segments import Place
-from exporter.sources.guard import canonical_form, guarded
-from exporter.sources.task_model import TaskModel
+from exporter.sources.sandbox import canonical_form, guarded
+from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 
 BACKBONE = "the backbone"
 Progress = Callable[[str, int, int], None]

@@ -10,7 +10,8 @@ from onnx_ir.passes import common
 
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
 from exporter.graph.chain import Tap
-from exporter.sources.onnx_file import MAX_IR_VERSION
+
+_MAX_IR_VERSION = 10  # what Triton 24.10 accepts
 
 
 def extract_segment(model: ir.Model, name: str, inputs: Sequence[Tap], outputs: Sequence[Tap]) -> ir.Model:
@@ -20,7 +21,7 @@ def extract_segment(model: ir.Model, name: str, inputs: Sequence[Tap], outputs: 
     """
     graph = convenience.extract(model.graph, [tap.name for tap in inputs], [tap.name for tap in outputs])
     graph.name = name
-    segment = ir.Model(graph, ir_version=min(model.ir_version, MAX_IR_VERSION), producer_name="espalier")
+    segment = ir.Model(graph, ir_version=min(model.ir_version, _MAX_IR_VERSION), producer_name="espalier")
     segment.opset_imports.update(model.opset_imports)
     for kind, values, taps in ((SEGMENT_INPUT, graph.inputs, inputs), (SEGMENT_OUTPUT, graph.outputs, outputs)):
         for index, (value, tap) in enumerate(zip(values, taps, strict=True)):

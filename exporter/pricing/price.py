@@ -24,7 +24,7 @@ from exporter.sharing.check import check_together
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.plan import PlannedStep, SharingPlan, make_sharing_plan
 from exporter.sharing.reuse import keep_segments
-from exporter.sources.guard import canonical_form, guarded
+from exporter.sources.sandbox import canonical_form, guarded
 
 TO_COME = "the task to come"  # no name that a task can have
 ExportTuned = Callable[[tuple[str, ...]], ir.Model]

@@ -17,7 +17,7 @@ from exporter.build.weight_store import WeightStore
 from exporter.graph.chain import Chain
 from exporter.pricing.price import MeasureMs, Pricing, Served
 from exporter.sharing.choose import CutOptions
-from exporter.sources.guard import analyse
+from exporter.sources.sandbox import analyse
 from exporter.torch.export import NetworkExporter
 from tuning.errors import UnknownBlock
 from tuning.network.backbone import Backbone

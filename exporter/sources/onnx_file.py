@@ -13,7 +13,6 @@ from exporter.errors import BadModel, NonFiniteWeights
 from exporter.sources.tensors import Weight, embedded_tensors, is_external, is_finite, read_tensor
 from exporter.sources.topological_sort import sort_nodes
 
-MAX_IR_VERSION = 10  # what Triton 24.10 accepts
 MIN_OPSET, MAX_OPSET = 7, 21  # from what ONNX Runtime runs to what Triton 24.10 accepts
 MAX_FILE_BYTES = 2**31 - 1  # of a protobuf message
 _SMALL_BYTES = 1024  # tensors up to here stay in the message, larger ones are taken out of it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -30,3 +30,19 @@ class Tuned:
 
     backbone_sha256: str
     preprocessing: Preprocessing
+
+
+LoadTaskModel = Callable[[], TaskModel]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Functions that load the task models, one at a time, so that memory holds one of them and not all.
+
+    tuned: of those that are task checkpoints, what they were tuned on. remarks: what was assumed on opening them, in sentences.
+    """
+
+    tasks: Mapping[str, LoadTaskModel]
+    backbone: LoadTaskModel | None = None
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()

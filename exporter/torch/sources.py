@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from exporter.errors import BadModel, ExportError, LabelsDoNotFit, NeedsBackbone
 from exporter.sources.labels import read_labels
 from exporter.sources.references import InputOptions, Reference
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import LoadTaskModel, TaskModel
 from exporter.torch.export import BackboneExporter, NetworkExporter, refuse_non_finite
 from exporter.torch.inputs import agreed_preprocessing, read_tuned
 from exporter.torch.networks import Architecture, open_architecture, overridden
 from tuning.network.backbone import Backbone, load_backbone
 from tuning.network.checkpoint import TaskCheckpoint, check_backbone, load_task, read_kind
-
-LoadTaskModel = Callable[[], TaskModel]
 
 
 class TorchSources:

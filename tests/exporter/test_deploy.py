@@ -21,9 +21,8 @@ from exporter.build.runtime import open_session
 from exporter.deploy import deploy, promote, rollback, undeploy
 from exporter.errors import BadShare, DifferentAnswer, DifferentInput, LastTask, NothingBesideCanary, ParityError
 from exporter.gc import collect_garbage, unused_segments
-from exporter.open_models import Sources
 from exporter.remove import remove_tasks
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from tests.contract.repository.faults import Killed, faults_at
 from tests.contract.repository.states import names_in, replace_with, state
 from tests.exporter.graphs import SIZE, Net

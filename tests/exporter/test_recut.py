@@ -23,9 +23,8 @@ from exporter.export import ExportOptions, export_repository
 from exporter.gc import unused_segments
 from exporter.graph.chain import make_chain
 from exporter.graph.passes import canonicalise
-from exporter.open_models import Sources
 from exporter.sharing.choose import CutOptions
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.wired import FROZEN, clipped, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]

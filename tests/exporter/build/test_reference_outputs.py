@@ -24,8 +24,7 @@ from exporter.build.runtime import open_session
 from exporter.deploy import deploy, promote, rollback
 from exporter.export import ExportOptions, export_repository
 from exporter.gc import collect_garbage
-from exporter.open_models import Sources
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from serving.engines.embedded import EmbeddedEngine
 from serving.errors import WrongAnswer
 from serving.parity import check_answers

@@ -14,9 +14,8 @@ from exporter.build.repository_chains import Existing, read_existing
 from exporter.build.weight_store import WeightStore
 from exporter.errors import DamagedSegment
 from exporter.export import ExportOptions, export_repository
-from exporter.open_models import Sources
 from exporter.sharing.choose import CutOptions
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.graphs import Net
 from tests.exporter.test_export import BACKBONE, FAMILY, export
 from tests.exporter.wired import FROZEN, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head

@@ -21,11 +21,10 @@ from exporter.export import ExportOptions, export_repository
 from exporter.gc import collect_garbage
 from exporter.graph.chain import make_chain
 from exporter.graph.passes import canonicalise
-from exporter.open_models import Sources
 from exporter.pricing.price import AddedCost, Pricing, Served, SharesNothing
 from exporter.remove import remove_tasks
 from exporter.sharing.choose import CutOptions
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.graphs import CHANNELS, SIZE, Net
 from tests.exporter.test_export import BACKBONE, FAMILY, export
 from tests.exporter.wired import FROZEN, Wired, plain

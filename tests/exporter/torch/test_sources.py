@@ -19,7 +19,8 @@ from contract.preprocessing import Preprocessing
 from exporter.build.runtime import open_session
 from exporter.errors import NonFiniteWeights
 from exporter.export import ExportOptions, export_repository
-from exporter.open_models import InputOptions, open_sources
+from exporter.open_models import open_sources
+from exporter.sources.references import InputOptions
 from exporter.torch.export import NetworkExporter
 from serving.engines.embedded import EmbeddedEngine
 from serving.router import Router
