@@ -9,9 +9,8 @@ from pathlib import Path
 from contract.repository import Repository, Task
 from contract.repository.rows import relative_error
 from contract.repository.sample import sample_inputs
-from contract.repository.transaction.folder import Waiting, silent
 from contract.repository.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
-from contract.repository.write import Change, changed_whole, write_all_tasks, write_models, write_rows
+from contract.repository.write import Change, Waiting, changed, silent, write_all_tasks, write_models, write_rows
 from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment
@@ -83,7 +82,7 @@ def add_tasks(
     """
     if sources.tasks or not options.recut:
         check_names(sources.tasks)
-    with changed_whole(path, waiting) as change, scratch_folder(path) as scratch:
+    with changed(path, waiting) as change, scratch_folder(path) as scratch:
         before = change.repository
         _check_places(before, sources.tasks, options)
         _check_images(before, sources.tuned)
@@ -189,8 +188,8 @@ def _write(change: Change, tasks: Sequence[Task], addition: Addition, analysis: 
     unchanged = [task.name for task in tasks if task == before.tasks.get(task.name)]
     for name in unchanged:
         change.keep(name)
-    changed = {task.name: task for task in tasks if task.name not in unchanged}
-    write_models(change.folder, {planned.name: describe_segment(planned, rows_of(before)) for planned in coming}, changed)
+    rewritten = {task.name: task for task in tasks if task.name not in unchanged}
+    write_models(change.folder, {planned.name: describe_segment(planned, rows_of(before)) for planned in coming}, rewritten)
     return write_all_tasks(change.folder, tasks, plan.cuts_left_out, addition.cut_rule)
 
 

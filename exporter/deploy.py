@@ -8,9 +8,8 @@ from pathlib import Path
 
 from contract.errors import UnknownTask
 from contract.repository import ALL_TASKS, Repository, Task
-from contract.repository.transaction.folder import Waiting, silent
 from contract.repository.versions import promoted, rolled_back
-from contract.repository.write import changed_whole, write_all_tasks, write_models
+from contract.repository.write import Waiting, changed, silent, write_all_tasks, write_models
 from exporter.add import AddOptions, AddReport, add_tasks
 from exporter.build.analysis import Progress
 from exporter.gc import keep_but
@@ -83,7 +82,7 @@ def promote(repo: Path, name: str, *, waiting: Waiting = silent) -> Deployment:
 
 
 def _change(repo: Path, name: str, become: Callable[[Task], Task], waiting: Waiting) -> Deployment:
-    with changed_whole(repo, waiting) as change:
+    with changed(repo, waiting) as change:
         tasks = change.repository.tasks
         if name not in tasks:
             raise UnknownTask(name, sorted(tasks))

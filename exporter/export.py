@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from contract.repository import Repository
-from contract.repository.transaction.folder import Waiting, recover, silent
-from contract.repository.write import check_output, model_path, write_configs, write_rows, written_whole
+from contract.repository.write import Waiting, check_output, model_path, recover, silent, write_configs, write_rows, written
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment, describe_task
 from exporter.build.parity import Look, ParityChecker, check_error
@@ -85,7 +84,7 @@ def export_repository(
         }
         check_output_names(tasks.values())
         wholes = answers_of_wholes(tasks, analysis, progress)
-        with written_whole(options.out, options.force, waiting) as folder:
+        with written(options.out, options.force, waiting) as folder:
             write_segments(plan.segments.values(), analysis, folder, progress)
             repository = write_configs(folder, segments, with_records(tasks, wholes), plan.cuts_left_out, options.cuts.rule)
             judge = SegmentJudge(plan.segments, plan.segments if options.coupled else ())

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from contract.repository import ALL_TASKS, Repository, Task, read_repository
-from contract.repository.transaction.folder import Waiting, recover, silent, tidy
 from contract.repository.versions import without_previous
-from contract.repository.write import Change, changed_whole, write_models
+from contract.repository.write import Change, Waiting, changed, recover, silent, tidy, write_models
 
 
 def unused_segments(repository: Repository, tasks: Iterable[Task] | None = None) -> dict[str, int]:
@@ -40,12 +39,12 @@ def collect_garbage(
     if not unused and tasks == repository.tasks:
         tidy(repo, waiting)
         return unused
-    with changed_whole(repo, waiting) as change:
+    with changed(repo, waiting) as change:
         tasks = _staying(change.repository, drop_previous)
         unused = unused_segments(change.repository, tasks.values())
-        changed = {name: task for name, task in tasks.items() if task != change.repository.tasks[name]}
-        keep_but(change, {*unused, *changed})
-        write_models(change.folder, {}, changed)
+        rewritten = {name: task for name, task in tasks.items() if task != change.repository.tasks[name]}
+        keep_but(change, {*unused, *rewritten})
+        write_models(change.folder, {}, rewritten)
     return unused
 
 

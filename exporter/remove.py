@@ -8,8 +8,7 @@ from pathlib import Path
 
 from contract.errors import UnknownTask
 from contract.repository import ALL_TASKS, Repository
-from contract.repository.transaction.folder import Waiting, silent
-from contract.repository.write import changed_whole, write_all_tasks
+from contract.repository.write import Waiting, changed, silent, write_all_tasks
 from exporter.errors import LastTask
 from exporter.gc import keep_but, unused_segments
 
@@ -34,7 +33,7 @@ def remove_tasks(repo: Path, names: Iterable[str], *, gc: bool = False, waiting:
     cannot be written; then nothing was changed.
     """
     names = set(names)
-    with changed_whole(repo, waiting) as change:
+    with changed(repo, waiting) as change:
         tasks = change.repository.tasks
         unknown = sorted(names - tasks.keys())
         if unknown:

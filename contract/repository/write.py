@@ -1,4 +1,4 @@
-"""Writes a model repository: whole or not at all (`contract.repository.transaction.folder` says what that promises)."""
+"""Writes a model repository: whole or not at all (`contract.repository.transaction.folder` says what it promises)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import onnx
 
 from contract.errors import ForeignFiles, NameTaken, NotARepository, NotWritten, OutputExists, RepositoryError
 from contract.repository import ALL_TASKS, Repository, Segment, Task, read_repository
@@ -22,11 +20,14 @@ from contract.repository.config import (
     task_config,
     to_text,
 )
-from contract.repository.copies import copy_model
 from contract.repository.model import DEFAULT_CUT_RULE, Rows
 from contract.repository.read import CANARY, CONFIG_FILE, PREVIOUS
-from contract.repository.transaction.folder import Aside, Waiting, aside, reason, recover, silent
-from contract.repository.transaction.link import link_tree
+from contract.repository.transaction.file_system import link_tree
+from contract.repository.transaction.folder import Transaction, only_writer, reason
+from contract.repository.transaction.folder import Waiting as Waiting
+from contract.repository.transaction.folder import recover as recover
+from contract.repository.transaction.folder import silent as silent
+from contract.repository.transaction.folder import tidy as tidy
 
 
 @dataclass(frozen=True)
@@ -79,21 +80,21 @@ def foreign_entries(repository: Repository) -> list[str]:
 
 
 @contextmanager
-def written_whole(out: Path, force: bool, waiting: Waiting = silent) -> Iterator[Path]:
+def written(out: Path, force: bool, waiting: Waiting = silent) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `out` in one step when the block ends well, and vanishes when it does not.
 
     There is one writer at a time: another one is waited for, which `waiting` is told, and `out` is looked at only then.
     Raises what `check_output` does, and NotWritten when the folder cannot be written; then nothing was changed.
     """
-    with _writing(out, waiting) as place:
+    with _writing(out, waiting) as transaction:
         check_output(out, force)
-        place.begin()
-        yield place.new
-        place.publish()
+        transaction.begin()
+        yield transaction.new
+        transaction.commit()
 
 
 @contextmanager
-def changed_whole(repo: Path, waiting: Waiting = silent) -> Iterator[Change]:
+def changed(repo: Path, waiting: Waiting = silent) -> Iterator[Change]:
     """Yield the change of the repository at `repo`: what is built in its folder takes the place of `repo` in one step at the end.
 
     Models are kept by name, or written anew; what espalier did not write is kept without a word. One writer at a time, as above.
@@ -101,21 +102,21 @@ def changed_whole(repo: Path, waiting: Waiting = silent) -> Iterator[Change]:
     """
     recover(repo, waiting)
     read_repository(repo)  # before anything is made beside what is no repository
-    with _writing(repo, waiting) as place:
+    with _writing(repo, waiting) as transaction:
         repository = read_repository(repo)
-        place.begin()
-        change = Change(repository, place.new)
+        transaction.begin()
+        change = Change(repository, transaction.new)
         for name in foreign_entries(repository):
             change.keep(name)
         yield change
-        place.publish()
+        transaction.commit()
 
 
 @contextmanager
-def _writing(repo: Path, waiting: Waiting) -> Iterator[Aside]:
+def _writing(repo: Path, waiting: Waiting) -> Iterator[Transaction]:
     try:
-        with aside(repo, waiting) as place:
-            yield place
+        with only_writer(repo, waiting) as transaction:
+            yield transaction
     except OSError as error:
         raise NotWritten(f"{repo} could not be written ({reason(error)}); nothing was changed.") from error
 
@@ -165,7 +166,9 @@ def write_all_tasks(
     for task in tasks:
         _write_labels(folder / ALL_TASKS / f"{task.name}.{LABELS_FILE}", task)
     for copy, config in copy_configs(tasks).items():
-        onnx.save(copy_model(copy), model_path(folder, copy.model))
+        from contract.repository.copies import copy_model  # imports onnx, which few repositories need and no server
+
+        model_path(folder, copy.model).write_bytes(copy_model(copy).SerializeToString())
         _write_new(folder / copy.model / CONFIG_FILE, to_text(config))
     return read_repository(folder)
 

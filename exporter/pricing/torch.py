@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from contract.repository import Repository, read_repository
-from contract.repository.transaction.folder import recover
+from contract.repository.write import recover
 from exporter.build.repository_chains import read_existing
 from exporter.build.scratch import scratch_folder
 from exporter.build.weight_store import WeightStore
