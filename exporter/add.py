@@ -10,7 +10,7 @@ from contract.repository import Repository, Task
 from contract.repository.rows import relative_error
 from contract.repository.sample import sample_inputs
 from contract.repository.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
-from contract.repository.write import Change, Waiting, changed, silent, write_all_tasks, write_models, write_rows
+from contract.repository.write import Change, Waiting, changed, silent, write_models, write_rows
 from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment
@@ -190,7 +190,7 @@ def _write(change: Change, tasks: Sequence[Task], addition: Addition, analysis: 
         change.keep(name)
     rewritten = {task.name: task for task in tasks if task.name not in unchanged}
     write_models(change.folder, {planned.name: describe_segment(planned, rows_of(before)) for planned in coming}, rewritten)
-    return write_all_tasks(change.folder, tasks, plan.cuts_left_out, addition.cut_rule)
+    return change.write_all_tasks(tasks, plan.cuts_left_out, addition.cut_rule)
 
 
 def _judge(plan: SharingPlan, existing: Existing, before: Repository, coupled: bool) -> SegmentJudge:

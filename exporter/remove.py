@@ -8,7 +8,7 @@ from pathlib import Path
 
 from contract.errors import UnknownTask
 from contract.repository import ALL_TASKS, Repository
-from contract.repository.write import Waiting, changed, silent, write_all_tasks
+from contract.repository.write import Waiting, changed, silent
 from exporter.errors import LastTask
 from exporter.gc import keep_but, unused_segments
 
@@ -43,5 +43,5 @@ def remove_tasks(repo: Path, names: Iterable[str], *, gc: bool = False, waiting:
             raise LastTask(repo)
         unused = unused_segments(change.repository, rest.values())
         keep_but(change, {*names, ALL_TASKS, *(unused if gc else ())})
-        repository = write_all_tasks(change.folder, rest.values(), change.repository.cuts_left_out, change.repository.cut_rule)
+        repository = change.write_all_tasks(rest.values())
     return Removal(replace(repository, path=repo), unused, gc)

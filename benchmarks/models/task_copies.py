@@ -12,7 +12,7 @@ import onnx
 from onnx import numpy_helper
 
 from contract.repository import Repository, Segment, Task, TensorSpec
-from contract.repository.write import Change, changed, model_path, write_all_tasks, write_models
+from contract.repository.write import Change, changed, model_path, write_models
 
 _NOISE = 0.01  # of each weight
 
@@ -44,7 +44,7 @@ def copy_tasks(
                 progress("Writing tasks", len(tasks), total)
                 name = f"{copies.name}-{index:04}"
                 tasks[name] = _copy(change, templates[template], name, seed=len(tasks))
-        repository = write_all_tasks(change.folder, tasks.values(), change.repository.cuts_left_out, change.repository.cut_rule)
+        repository = change.write_all_tasks(tasks.values())
     return replace(repository, path=path)
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from contract.errors import ForeignFiles, NameTaken, NotARepository, NotWritten, OutputExists, RepositoryError
@@ -21,7 +21,7 @@ from contract.repository.config import (
     to_text,
 )
 from contract.repository.model import DEFAULT_CUT_RULE, Rows
-from contract.repository.read import CANARY, CONFIG_FILE, PREVIOUS
+from contract.repository.read import CANARY, CONFIG_FILE, PREVIOUS, RepositoryReader
 from contract.repository.transaction.file_system import link_tree
 from contract.repository.transaction.folder import Transaction, only_writer, reason
 from contract.repository.transaction.folder import Waiting as Waiting
@@ -39,6 +39,7 @@ class Change:
 
     repository: Repository
     folder: Path
+    _reader: RepositoryReader | None = field(default=None, repr=False, compare=False)
 
     def keep(self, model: str) -> None:
         """Take the folder of `model` over as it is: the same files, by hard links, or copies where the file system has no links.
@@ -49,6 +50,16 @@ class Change:
         if os.path.lexists(self.folder / model):
             raise NameTaken(model)
         link_tree(self.repository.path / model, self.folder / model)
+
+    def write_all_tasks(
+        self, tasks: Iterable[Task], cuts_left_out: Sequence[str] | None = None, cut_rule: str | None = None
+    ) -> Repository:
+        """Write the ensemble of all `tasks`, as below; None: cut as the repository was until now. Return what is there now."""
+        before = self.repository
+        left_out = before.cuts_left_out if cuts_left_out is None else cuts_left_out
+        _write_all_tasks(self.folder, list(tasks), left_out, before.cut_rule if cut_rule is None else cut_rule)
+        reader = self._reader or RepositoryReader(self.folder)
+        return reader.at(self.folder).read()  # checked as a server will, and what is kept has been parsed
 
 
 def check_output(out: Path, force: bool) -> None:
@@ -101,11 +112,15 @@ def changed(repo: Path, waiting: Waiting = silent) -> Iterator[Change]:
     Raises RepositoryError when `repo` is no repository, and NotWritten when it cannot be written; then nothing was changed.
     """
     recover(repo, waiting)
-    read_repository(repo)  # before anything is made beside what is no repository
+    reader = RepositoryReader(repo)
+    reader.read()  # before anything is made beside what is no repository
     with _writing(repo, waiting) as transaction:
-        repository = read_repository(repo)
+        reader = reader.at(repo)
+        repository = (
+            reader.read()
+        )  # again, because another writer may have been waited for; what is as it was is not parsed again
         transaction.begin()
-        change = Change(repository, transaction.new)
+        change = Change(repository, transaction.new, reader)
         for name in foreign_entries(repository):
             change.keep(name)
         yield change
@@ -159,7 +174,11 @@ def write_all_tasks(
 
     An ensemble of that name that is there is replaced.
     """
-    tasks = list(tasks)
+    _write_all_tasks(folder, list(tasks), cuts_left_out, cut_rule)
+    return read_repository(folder)
+
+
+def _write_all_tasks(folder: Path, tasks: Sequence[Task], cuts_left_out: Sequence[str], cut_rule: str) -> None:
     if (folder / ALL_TASKS).exists():
         shutil.rmtree(folder / ALL_TASKS)
     _ensemble_folder(folder, ALL_TASKS, to_text(all_tasks_config(tasks, cuts_left_out, cut_rule)))
@@ -170,7 +189,6 @@ def write_all_tasks(
 
         model_path(folder, copy.model).write_bytes(copy_model(copy).SerializeToString())
         _write_new(folder / copy.model / CONFIG_FILE, to_text(config))
-    return read_repository(folder)
 
 
 def write_rows(folder: Path, repository: Repository, rows: Mapping[str, Rows]) -> Repository:

@@ -27,10 +27,10 @@ def undeploy(
     """
     servers = find_servers(url, token_file)
 
-    from exporter.deploy import undeploy
+    from exporter.remove import remove_tasks
 
     names = list(dict.fromkeys(tasks))
-    removal = undeploy(repo, names, gc=gc, waiting=say)
+    removal = remove_tasks(repo, names, gc=gc, waiting=say)
     print_removal(repo, names, removal)
     gone = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} removed."
     tell(servers, names, "unload", changed=gone, way_back="Only `espalier deploy` of the models brings that back.")

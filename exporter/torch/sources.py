@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from exporter.errors import BadModel, ExportError, LabelsDoNotFit, NeedsBackbone
 from exporter.sources.labels import read_labels
@@ -12,9 +13,11 @@ from exporter.sources.references import InputOptions, Reference
 from exporter.sources.task_model import LoadTaskModel, TaskModel
 from exporter.torch.export import BackboneExporter, NetworkExporter, refuse_non_finite
 from exporter.torch.inputs import agreed_preprocessing, read_tuned
-from exporter.torch.networks import Architecture, open_architecture, overridden
+from exporter.torch.networks import Architecture, Fit, open_architecture, overridden
 from tuning.network.backbone import Backbone, load_backbone
 from tuning.network.checkpoint import TaskCheckpoint, check_backbone, load_task, read_kind
+
+Read = TypeVar("Read")
 
 
 class TorchSources:
@@ -29,6 +32,7 @@ class TorchSources:
         self.remarks: dict[str, None] = {}
         self._images = agreed_preprocessing(self.tuned, options)
         self._options = options
+        self._is_single = len(tasks) == 1
         self._architectures: dict[tuple[str, bool], Architecture] = {}
         self._exporters: dict[tuple[str, int, int], NetworkExporter] = {}
         self._backbone: Backbone | None = None
@@ -49,7 +53,7 @@ class TorchSources:
         """Return how to load the task `name`. Raises ExportError or tuning's errors when it does not fit its network."""
         if reference.network:
             architecture = self._architecture(reference)
-        elif reference.file is not None and read_kind(reference.file) == "task":
+        elif reference.file is not None and name in self.tuned:
             return self._open_tuned(name, reference.file)
         else:
             architecture = self._for_weights(name, reference)
@@ -59,7 +63,7 @@ class TorchSources:
         if labels and fit.outputs and len(labels) != fit.outputs:
             raise LabelsDoNotFit(name, len(labels), fit.outputs)
         self._remark(fit.remark)
-        return self._whole(reference, architecture, labels, fit.source)
+        return self._whole(reference, architecture, labels, fit)
 
     def _load_backbone(self, reference: Reference) -> Backbone:
         if not reference.network and (reference.file is None or read_kind(reference.file) != "backbone"):
@@ -81,8 +85,8 @@ class TorchSources:
             )
         checkpoint = _load_tuned(file)
         check_backbone(backbone.spec, checkpoint.backbone)
-        exporter = self._on_backbone(backbone)
-        return lambda: exporter.export_task(_load_tuned(file))
+        exporter, kept = self._on_backbone(backbone), self._kept(checkpoint)
+        return lambda: exporter.export_task(kept.pop() if kept else _load_tuned(file))
 
     def _for_weights(self, name: str, reference: Reference) -> Architecture:
         file = Path(reference.text)
@@ -109,18 +113,27 @@ class TorchSources:
             self.remarks[sentence] = None  # once, however many tasks it is about
 
     def _whole(
-        self, reference: Reference, architecture: Architecture, labels: tuple[str, ...], source: str = ""
+        self, reference: Reference, architecture: Architecture, labels: tuple[str, ...], fit: Fit | None = None
     ) -> LoadTaskModel:
-        exporter = self._exporter(architecture)
+        exporter, kept = self._exporter(architecture), self._kept(fit) if fit else []
         provenance = {"network": reference.network or architecture.name.partition(" ")[0]}
-        if source:
-            provenance["file"] = source
+        if fit is not None and fit.source:
+            provenance["file"] = fit.source
 
         def load() -> TaskModel:
-            network = architecture.with_weights(reference.file) if reference.file else architecture.network
+            network = architecture.network
+            if reference.file is not None:
+                network = architecture.with_weights(kept.pop() if kept else reference.file)
             return TaskModel(exporter.export(network, architecture.preprocessing), labels, architecture.preprocessing, provenance)
 
         return load
+
+    def _kept(self, read: Read) -> list[Read]:
+        """Return what was read on opening, to be taken from the list once, if it is of the only task, as in a deploy.
+
+        Of several, each is read again when its turn comes: all are checked before the first is traced, and memory holds one.
+        """
+        return [read] if self._is_single else []
 
     def _on_backbone(self, backbone: Backbone) -> BackboneExporter:
         return BackboneExporter(backbone, exporter=self._exporter(Architecture.of_backbone(backbone)))
