@@ -15,8 +15,8 @@ from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment
 from exporter.build.parity import Look, ParityChecker, check_error
-from exporter.build.reference_outputs import SAMPLE_ROWS, answers_of_wholes, with_records
-from exporter.build.repository_chains import Existing, read_existing
+from exporter.build.reference_outputs import SAMPLE_ROWS, compute_reference_outputs, with_records
+from exporter.build.repository_chains import RepositoryChains, read_repository_chains
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
 from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists, UnlikeRepository
@@ -89,23 +89,23 @@ def add_tasks(
         versions = all_versions(before.tasks, coming=sources.tasks)
         old = replace(before, tasks={name: replace(task, name=name) for name, task in versions.items()})
         analysis = Analysis(scratch)
-        existing = read_existing(old, analysis.store)
+        repository_chains = read_repository_chains(old, analysis.store)
         if options.recut:
             answers = staying(before.tasks, coming=sources.tasks, beside=options.canary is not None)
-            addition = plan_anew(old, existing, answers, sources, options.cuts, analysis, progress)
+            addition = plan_anew(old, repository_chains, answers, sources, options.cuts, analysis, progress)
         else:
-            addition = plan_beside(old, existing, sources, analysis, progress)
+            addition = plan_beside(old, repository_chains, sources, analysis, progress)
         recut = {name: replace(task, steps=addition.steps[name]) for name, task in versions.items()}
         coming, plan = addition.coming, addition.plan
         coming, taken = _inherited(before.tasks, coming)
-        wholes = answers_of_wholes(coming, analysis, progress)
-        coming = with_records(coming, wholes)
+        references = compute_reference_outputs(coming, analysis, progress)
+        coming = with_records(coming, references)
         tasks = _together(before.tasks, recut, coming, options.canary)
         check_output_names(version for task in tasks.values() for version in task.versions)
         repository = _write(change, [*tasks.values()], addition, analysis, progress)
         alone = replace(repository, tasks={**repository.tasks, **coming})
-        judge = _judge(plan, existing, before, options.coupled)
-        errors = check_parity(alone, wholes, options.parity_limit, progress, judge.look)
+        judge = _judge(plan, repository_chains, before, options.coupled)
+        errors = check_parity(alone, references, options.parity_limit, progress, judge.look)
         errors |= _check_recut(old, replace(repository, tasks=recut), options.parity_limit, judge.look)
         repository = write_rows(change.folder, repository, judge.rows)
     kept = tuple(name for name in plan.segments if name in before.segments)
@@ -193,11 +193,11 @@ def _write(change: Change, tasks: Sequence[Task], addition: Addition, analysis: 
     return change.write_all_tasks(tasks, plan.cuts_left_out, addition.cut_rule)
 
 
-def _judge(plan: SharingPlan, existing: Existing, before: Repository, coupled: bool) -> SegmentJudge:
+def _judge(plan: SharingPlan, repository_chains: RepositoryChains, before: Repository, coupled: bool) -> SegmentJudge:
     """Return the judge of the segments that come. What is a part of a segment that was taken as coupled needs no leave again."""
     coming = {name: segment for name, segment in plan.segments.items() if name not in before.segments}
-    coupled_runs = [run for run in existing.runs if before.segments[run.segment].rows == "coupled"]
-    taken = {block.digest for run in coupled_runs for block in existing.chains[run.task].blocks[run.start : run.stop]}
+    coupled_runs = [run for run in repository_chains.runs if before.segments[run.segment].rows == "coupled"]
+    taken = {block.digest for run in coupled_runs for block in repository_chains.chains[run.task].blocks[run.start : run.stop]}
     parts = [name for name, segment in coming.items() if not taken.isdisjoint(block.digest for block in segment.blocks)]
     return SegmentJudge(coming, coming if coupled else parts)
 

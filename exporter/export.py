@@ -15,7 +15,7 @@ from contract.repository.write import Waiting, check_output, model_path, recover
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment, describe_task
 from exporter.build.parity import Look, ParityChecker, check_error
-from exporter.build.reference_outputs import WholeAnswer, answers_of_wholes, with_records
+from exporter.build.reference_outputs import ReferenceOutputs, compute_reference_outputs, with_records
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
 from exporter.build.weight_store import save_with_weights
@@ -83,12 +83,12 @@ def export_repository(
             for name, chain in analysis.tasks.items()
         }
         check_output_names(tasks.values())
-        wholes = answers_of_wholes(tasks, analysis, progress)
+        references = compute_reference_outputs(tasks, analysis, progress)
         with written(options.out, options.force, waiting) as folder:
             write_segments(plan.segments.values(), analysis, folder, progress)
-            repository = write_configs(folder, segments, with_records(tasks, wholes), plan.cuts_left_out, options.cuts.rule)
+            repository = write_configs(folder, segments, with_records(tasks, references), plan.cuts_left_out, options.cuts.rule)
             judge = SegmentJudge(plan.segments, plan.segments if options.coupled else ())
-            errors = check_parity(repository, wholes, options.parity_limit, progress, judge.look)
+            errors = check_parity(repository, references, options.parity_limit, progress, judge.look)
             repository = write_rows(folder, repository, judge.rows)
     remarks = analysis.remarks()
     return ExportReport(replace(repository, path=options.out), plan, analysis.tasks, errors, remarks, judge.remarks)
@@ -106,18 +106,18 @@ def write_segments(segments: Iterable[PlannedSegment], analysis: Analysis, folde
 
 
 def check_parity(
-    repository: Repository, wholes: Mapping[str, WholeAnswer], limit: float, progress: Progress, look: Look
+    repository: Repository, references: Mapping[str, ReferenceOutputs], limit: float, progress: Progress, look: Look
 ) -> dict[str, float]:
-    """Return the error of each of the tasks of `wholes` against its whole model. Raises ParityError when one is over `limit`.
+    """Return the error of each of the tasks of `references` against its whole model. Raises ParityError when one is over `limit`.
 
     look: is shown the segments, as in ParityChecker; what it raises is raised.
     """
     checker = ParityChecker(repository, look)
-    tasks = list(wholes)
+    tasks = list(references)
     errors: dict[str, float] = {}
     for index, name in enumerate(tasks):
         progress("Checking composed against whole", index, len(tasks))
-        errors[name] = checker.error(name, wholes[name])
+        errors[name] = checker.error(name, references[name])
         check_error(repository, name, errors[name], limit)
         checker.keep_only(tasks[index + 1 :])
     progress("Checking composed against whole", len(tasks), len(tasks))

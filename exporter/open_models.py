@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from exporter.sources.labels import read_labels
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.references import InputOptions, Preprocess, Reference, parse_reference
-from exporter.sources.sandbox import preflight
+from exporter.sources.sandbox import try_in_sandbox
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel, Tuned
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def open_sources(
     base = parse_reference(backbone) if backbone is not None else None
     named = {name: parse_reference(text) for name, text in tasks.items()}
     references = [reference for reference in (base, *named.values()) if reference is not None]
-    preflight([file for reference in references if (file := reference.onnx_file) is not None])
+    try_in_sandbox([file for reference in references if (file := reference.onnx_file) is not None])
     opener = _Opener(options, named)
     load_base = opener.open_backbone(base) if base is not None else None
     loads = {name: opener.open_task(name, reference) for name, reference in named.items()}

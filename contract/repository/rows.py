@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from contract.dtypes import Array
 from contract.repository.model import TensorSpec
 
-Array = NDArray[np.generic]
 Run = Callable[[Sequence[Array]], Sequence[Array]]
 SCALES = (1, 10, 100)
 LIMIT = 1e-4  # in units of the spread, for float32

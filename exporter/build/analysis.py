@@ -9,7 +9,7 @@ from pathlib import Path
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
 from exporter.build.output_names import explain_output_names
-from exporter.build.repository_chains import Existing
+from exporter.build.repository_chains import RepositoryChains
 from exporter.build.row_coupling import refuse_random
 from exporter.build.weight_store import WeightStore
 from exporter.errors import ExportError
@@ -29,17 +29,17 @@ class Analysis:
     def __init__(self, scratch: Path) -> None:
         self.store = WeightStore(scratch)
         self.models: dict[str, TaskModel] = {}
-        self.wholes: dict[str, Path] = {}
+        self.whole_files: dict[str, Path] = {}
         self.tasks: dict[str, Chain] = {}
         self.backbone: Chain | None = None
         self._networks: dict[str, Network] = {}
         self._existing: dict[str, tuple[Chain, Preprocessing | None]] = {}
         self._places: dict[Place, Network] = {}
 
-    def adopt(self, existing: Existing, repository: Repository) -> None:
+    def adopt(self, repository_chains: RepositoryChains, repository: Repository) -> None:
         """Compare what will be read with the tasks of `repository`, which have been taken apart."""
-        self._existing = {name: (chain, repository.tasks[name].preprocessing) for name, chain in existing.chains.items()}
-        self._places = {place: run.network for place, run in existing.places.items()}
+        self._existing = {name: (chain, repository.tasks[name].preprocessing) for name, chain in repository_chains.chains.items()}
+        self._places = {place: run.network for place, run in repository_chains.places.items()}
 
     def read(self, sources: Sources, progress: Progress) -> None:
         """Read all of `sources` and check that they belong together. Raises ExportError."""
@@ -81,7 +81,7 @@ class Analysis:
         graph = canonical_form(name, model.model)
         try:
             self.store.take_over(graph)
-            self.wholes[name] = self.store.save(graph, f"whole-{len(self.wholes)}")
+            self.whole_files[name] = self.store.save(graph, f"whole-{len(self.whole_files)}")
         except OSError as error:
             raise ExportError(f"The weights of {name} cannot be kept in {self.store.folder} ({error.strerror}).") from error
         with guarded(name):

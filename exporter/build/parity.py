@@ -7,11 +7,12 @@ from functools import partial
 
 import onnxruntime as ort
 
+from contract.dtypes import Array
 from contract.repository import Repository, TensorSpec
 from contract.repository.model import SEGMENT_INPUT, segment_tensor
-from contract.repository.rows import Array, Run, allowed_error, relative_error
+from contract.repository.rows import Run, allowed_error, relative_error
 from contract.repository.sample import sample_inputs
-from exporter.build.reference_outputs import SAMPLE_ROWS, WholeAnswer
+from exporter.build.reference_outputs import SAMPLE_ROWS, ReferenceOutputs
 from exporter.build.runtime import open_session, run_session
 from exporter.errors import ParityError
 
@@ -29,7 +30,7 @@ class ParityChecker:
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._samples: dict[tuple[TensorSpec, ...], Sequence[Array]] = {}
 
-    def error(self, task: str, whole: WholeAnswer) -> float:
+    def error(self, task: str, whole: ReferenceOutputs) -> float:
         """Return the largest difference between the composed segments of `task` and its whole network, in units of the spread."""
         found = self.compose(task, self._sample(self._repository.tasks[task].inputs))
         return max(relative_error(ours, theirs) for ours, theirs in zip(found, whole.outputs, strict=True))

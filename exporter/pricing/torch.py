@@ -11,7 +11,7 @@ from torch import nn
 
 from contract.repository import Repository, read_repository
 from contract.repository.write import recover
-from exporter.build.repository_chains import read_existing
+from exporter.build.repository_chains import read_repository_chains
 from exporter.build.scratch import scratch_folder
 from exporter.build.weight_store import WeightStore
 from exporter.graph.chain import Chain
@@ -94,5 +94,5 @@ def _input_dtype(repository: Repository) -> str:
 
 def _served(repository: Repository, backbone: Chain) -> Served:
     with scratch_folder(repository.path) as scratch:
-        existing = read_existing(repository, WeightStore(scratch))
-    return Served.in_repository(repository, existing, backbone)
+        repository_chains = read_repository_chains(repository, WeightStore(scratch))
+    return Served.in_repository(repository, repository_chains, backbone)

@@ -11,7 +11,7 @@ from exporter.graph.digests import combined_digest, content_of
 from exporter.sharing.choose import CutLeftOut, CutOptions, choose_cuts
 from exporter.sharing.names import choose_names, segment_name
 from exporter.sharing.reasons import explain_cut, explain_cut_left_out
-from exporter.sharing.segments import Key, Layout, Occurrence, Run
+from exporter.sharing.segments import BlockRun, Key, Layout, Occurrence
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PlannedSegment:
     name: str
     role: str
     chain: str
-    blocks: Run
+    blocks: BlockRun
     reason: str = ""
 
     @property
@@ -56,10 +56,10 @@ class PlannedStep:
     segment: str
     inputs: tuple[Tap, ...]
     outputs: tuple[Tap, ...]
-    blocks: Run = field(compare=False, repr=False)
+    blocks: BlockRun = field(compare=False, repr=False)
 
     @classmethod
-    def of(cls, segment: str, blocks: Run) -> PlannedStep:
+    def of(cls, segment: str, blocks: BlockRun) -> PlannedStep:
         """Return the step in which `segment` computes `blocks`."""
         return cls(segment, blocks[0].inputs, blocks[-1].outputs, blocks)
 
@@ -161,13 +161,13 @@ def _fork(chain: Chain, tasks: Sequence[Chain], backbone: Chain | None) -> int:
     return max((common_blocks(chain, other) for other in others), default=0)
 
 
-def _digest(run: Run) -> str:
+def _digest(run: BlockRun) -> str:
     return combined_digest([block.digest for block in run])
 
 
-def _content(run: Run) -> str:
+def _content(run: BlockRun) -> str:
     return content_of(_digest(run), (tap.rows for tap in run[0].inputs))
 
 
-def _name(role: str, run: Run) -> str:
+def _name(role: str, run: BlockRun) -> str:
     return segment_name(role, run[0].index, run[-1].index, _digest(run))

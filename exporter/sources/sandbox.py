@@ -36,7 +36,7 @@ _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from exporter
 _STATUS = Path("/proc/self/statm")
 
 
-def preflight(files: Sequence[Path]) -> None:
+def try_in_sandbox(files: Sequence[Path]) -> None:
     """Raise ExportError for the first of `files` that cannot be read and split, whatever goes wrong there."""
     for error in examine(files):
         if error is not None:

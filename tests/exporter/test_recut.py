@@ -15,7 +15,7 @@ from contract.repository import Repository, read_repository
 from exporter.add import AddOptions, AddReport, add_tasks
 from exporter.build.parity import ParityChecker
 from exporter.build.rejoin import rejoin
-from exporter.build.repository_chains import contents_of, read_existing
+from exporter.build.repository_chains import contents_of, read_repository_chains
 from exporter.build.runtime import open_session
 from exporter.build.weight_store import WeightStore
 from exporter.errors import NoTasks, UnknownCutRule
@@ -124,10 +124,10 @@ def test_a_network_put_together_again_is_the_one_that_was_exported(tmp_path: Pat
     for family in (NETS.keys(), {"other"}):
         repository = export(tmp_path / f"of-{len(family)}", {name: models[name] for name in family})
         (tmp_path / "scratch").mkdir(exist_ok=True)
-        existing = read_existing(repository, WeightStore(tmp_path / "scratch"))
+        repository_chains = read_repository_chains(repository, WeightStore(tmp_path / "scratch"))
         for name, task in repository.tasks.items():
             found, expected = (
-                make_chain(name, canonicalise(model)) for model in (rejoin(task, existing.models), models[name].clone())
+                make_chain(name, canonicalise(model)) for model in (rejoin(task, repository_chains.models), models[name].clone())
             )
             assert found.blocks == expected.blocks, name
             assert found.outputs == expected.outputs

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from contract.costs import shared_cost
 from contract.repository import Repository, read_repository
 from exporter.add import AddOptions, add_tasks
-from exporter.build.repository_chains import read_existing
+from exporter.build.repository_chains import read_repository_chains
 from exporter.build.runtime import open_session
 from exporter.build.weight_store import WeightStore
 from exporter.errors import DifferentInput
@@ -55,8 +55,8 @@ def beside_the_backbone(measure: Callable[[ir.Model], float] | None = None) -> P
 
 def served_in(repo: Path, scratch: Path, backbone: ir.Model) -> Served:
     repository = read_repository(repo)
-    existing = read_existing(repository, WeightStore(scratch))
-    return Served.in_repository(repository, existing, make_chain("the backbone", canonicalise(backbone)))
+    repository_chains = read_repository_chains(repository, WeightStore(scratch))
+    return Served.in_repository(repository, repository_chains, make_chain("the backbone", canonicalise(backbone)))
 
 
 def totals(repository: Repository) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from exporter.build.runtime import open_session
 from exporter.errors import ExportError, RefusedModel, UnsupportedModel
 from exporter.sources.onnx_file import load_onnx
-from exporter.sources.sandbox import MAX_NODES, _run, analyse, examine, limited_memory, preflight
+from exporter.sources.sandbox import MAX_NODES, _run, analyse, examine, limited_memory, try_in_sandbox
 from tests import forked
 from tests.exporter.graphs import Net
 from tests.exporter.sources.mutations import mutated
@@ -84,7 +84,7 @@ def test_what_is_refused_is_refused_in_the_same_words(tmp_path: Path) -> None:
     path = tmp_path / "a name\nof two lines.onnx"
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(RefusedModel, match="the batch size is fixed to 2"):
-        preflight([path])
+        try_in_sandbox([path])
     with pytest.raises(UnsupportedModel, match="net: the batch size is fixed to 2"):
         analyse("net", load_onnx(path))
 
