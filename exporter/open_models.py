@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.sources.labels import read_labels
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.references import InputOptions, Preprocess, Reference, parse_reference
 from exporter.sources.sandbox import try_in_sandbox
-from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel, Tuned
+from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel, Tuned, read_labels
 
 if TYPE_CHECKING:
     from exporter.torch.sources import TorchSources

@@ -28,6 +28,7 @@ from contract.repository.transaction.folder import Waiting as Waiting
 from contract.repository.transaction.folder import recover as recover
 from contract.repository.transaction.folder import silent as silent
 from contract.repository.transaction.folder import tidy as tidy
+from contract.repository.unite import copy_model
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,6 @@ def _write_all_tasks(folder: Path, tasks: Sequence[Task], cuts_left_out: Sequenc
     for task in tasks:
         _write_labels(folder / ALL_TASKS / f"{task.name}.{LABELS_FILE}", task)
     for copy, config in copy_configs(tasks).items():
-        from contract.repository.copies import copy_model  # imports onnx, which few repositories need and no server
-
         model_path(folder, copy.model).write_bytes(copy_model(copy).SerializeToString())
         _write_new(folder / copy.model / CONFIG_FILE, to_text(config))
 

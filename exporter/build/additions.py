@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from contract.repository import Repository, Step, Task
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import NOTHING_TAKEN, describe_steps, describe_task, names_of_tensors
-from exporter.build.rejoin import rejoin
 from exporter.build.repository_chains import RepositoryChains, contents_of
 from exporter.errors import UnknownCutRule
 from exporter.graph.chain import Chain
+from exporter.graph.extract import rejoin
 from exporter.sharing.choose import CUT_RULES, CutOptions
 from exporter.sharing.plan import SharingPlan, make_sharing_plan
 from exporter.sharing.reuse import Missed, keep_segments, missed_sharing

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
-from exporter.build.output_names import explain_output_names
+from exporter.build.describe import explain_output_names
 from exporter.build.repository_chains import RepositoryChains
 from exporter.build.row_coupling import refuse_random
 from exporter.build.weight_store import WeightStore

@@ -13,7 +13,7 @@ from exporter.build.weight_store import WeightStore
 from exporter.errors import DamagedSegment
 from exporter.graph.chain import Block, Chain, Network, Tap
 from exporter.graph.digests import combined_digest, content_of, source_address
-from exporter.graph.passes import canonicalise
+from exporter.graph.passes.canonical import canonicalise
 from exporter.sharing.plan import PlannedStep
 from exporter.sharing.segments import Place
 from exporter.sources.onnx_file import load_onnx

@@ -19,7 +19,7 @@ from exporter.diff.weight_diff import WeightDiff, counts, measure, relative_norm
 from exporter.diff.weight_matching import match_weights
 from exporter.errors import ExportError
 from exporter.graph.chain import Block, Chain, Network, Tap
-from exporter.graph.passes import canonicalise
+from exporter.graph.passes.canonical import canonicalise
 from exporter.graph.shapes import name_of
 from exporter.sources.task_model import TaskModel
 

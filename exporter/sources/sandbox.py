@@ -23,7 +23,7 @@ import onnx_ir as ir
 
 from exporter.errors import BadModel, ExportError, RefusedModel, UnsupportedModel
 from exporter.graph.chain import Chain, make_chain
-from exporter.graph.passes import canonicalise
+from exporter.graph.passes.canonical import canonicalise
 from exporter.graph.shapes import infer_shapes
 from exporter.sources.onnx_file import first_line, load_onnx
 

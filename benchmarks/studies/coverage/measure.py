@@ -29,7 +29,7 @@ from contract.repository.sample import sample_rows
 from exporter.build.runtime import open_session
 from exporter.export import ExportOptions, export_repository
 from exporter.graph.chain import Chain, make_chain
-from exporter.graph.passes import canonicalise
+from exporter.graph.passes.canonical import canonicalise
 from exporter.sharing.choose import CutOptions
 from exporter.sources.task_model import Sources, TaskModel
 from exporter.torch.export import bind

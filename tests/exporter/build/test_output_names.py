@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.add import AddOptions, add_tasks
-from exporter.build.output_names import explain_output_names, output_names
+from exporter.build.describe import explain_output_names, output_names
 from exporter.errors import SameOutputNames
 from exporter.export import ExportOptions, export_repository
 from exporter.sources.task_model import Sources, TaskModel

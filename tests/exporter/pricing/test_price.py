@@ -20,7 +20,7 @@ from exporter.errors import DifferentInput
 from exporter.export import ExportOptions, export_repository
 from exporter.gc import collect_garbage
 from exporter.graph.chain import make_chain
-from exporter.graph.passes import canonicalise
+from exporter.graph.passes.canonical import canonicalise
 from exporter.pricing.price import AddedCost, Pricing, Served, SharesNothing
 from exporter.remove import remove_tasks
 from exporter.sharing.choose import CutOptions
