@@ -106,7 +106,7 @@ class OthersFolder(NotWritten):
     """The hidden folder is there, and another user may have put something into it. status: the folder's."""
 
     def __init__(self, path: Path, status: os.stat_result) -> None:
-        who = f"belongs to {user_name(status.st_uid)}" if status.st_uid != os.geteuid() else "may be written by other users"
+        who = f"belongs to {_user_name(status.st_uid)}" if status.st_uid != os.geteuid() else "may be written by other users"
         super().__init__(
             f"{path} {who}: espalier works in it, and what others put there would become the repository, so nothing was changed. If "
             "nobody writes this repository now, delete that folder, and give the command again."
@@ -153,7 +153,7 @@ class NoCanary(NotWritten):
         super().__init__(f"Task {task!r} has no canary to promote; deploy one with --canary.")
 
 
-def user_name(number: int) -> str:
+def _user_name(number: int) -> str:
     """Return what to call the user of that number in a sentence."""
     try:
         return f"user {pwd.getpwuid(number).pw_name!r}"

@@ -19,7 +19,7 @@ from exporter.sharing.segments import Place
 from exporter.sources.sandbox import canonical_form, guarded
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 
-BACKBONE = "the backbone"
+_BACKBONE = "the backbone"
 Progress = Callable[[str, int, int], None]
 
 
@@ -43,13 +43,13 @@ class Analysis:
 
     def read(self, sources: Sources, progress: Progress) -> None:
         """Read all of `sources` and check that they belong together. Raises ExportError."""
-        loaders: dict[str, LoadTaskModel] = {BACKBONE: sources.backbone} if sources.backbone else {}
+        loaders: dict[str, LoadTaskModel] = {_BACKBONE: sources.backbone} if sources.backbone else {}
         loaders |= sources.tasks
         for index, (name, load) in enumerate(loaders.items()):
             progress("Reading models", index, len(loaders))
             self._read_one(name, load())
         chains = self._chains()
-        self.backbone = chains.pop(BACKBONE, None)
+        self.backbone = chains.pop(_BACKBONE, None)
         self.tasks = chains
         for name, chain in chains.items():
             check_labels(name, chain, self.models[name].labels)
@@ -65,7 +65,7 @@ class Analysis:
         """Return, by task that was read, what to know of it: why it shares nothing, which outputs got other names."""
         known = self._existing | {name: (chain, self.models[name].preprocessing) for name, chain in self.tasks.items()}
         if self.backbone:
-            known = {BACKBONE: (self.backbone, self.models[BACKBONE].preprocessing)} | self._existing
+            known = {_BACKBONE: (self.backbone, self.models[_BACKBONE].preprocessing)} | self._existing
         remarks = {}
         for name, chain in self.tasks.items():
             others = {key: other for key, other in known.items() if key != name}

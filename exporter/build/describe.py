@@ -19,7 +19,7 @@ from exporter.sources.task_model import TaskModel
 
 NOTHING_TAKEN: Mapping[str, Any] = MappingProxyType({})
 _OTHER = re.compile(r"[^A-Za-z0-9_.-]")  # what no name may have
-INPUT = "image"  # what clients call the input, where there is one
+_INPUT = "image"  # what clients call the input, where there is one
 
 
 def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
@@ -81,7 +81,7 @@ def names_of_tensors(tasks: Mapping[str, Sequence[Step]]) -> dict[str, str]:
 def _input_names(chain: Chain) -> dict[str, str]:
     """Return what clients call the inputs, by address."""
     if len(chain.inputs) == 1:
-        return {chain.inputs[0].address: INPUT}
+        return {chain.inputs[0].address: _INPUT}
     return {tap.address: tap.name for tap in chain.inputs}
 
 

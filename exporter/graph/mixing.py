@@ -12,39 +12,41 @@ import onnx_ir as ir
 
 from exporter.graph.macs import indices_of_term
 
-Contents = Callable[[ir.Value | None], Sequence[int] | None]
-Axes = Mapping[int, Collection[int]]  # by position of the input
+_Contents = Callable[[ir.Value | None], Sequence[int] | None]
+_Axes = Mapping[int, Collection[int]]  # by position of the input
 
-_PLAIN = (
+_PLAIN_NAMES = (
     "Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil "
     "Celu Clip Cos Cosh DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish "
     "Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not OneHot Or PRelu Pow QuantizeLinear "
     "Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare "
     "Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Tan Tanh ThresholdedRelu Transpose Where Xor"
 )
-_BY_ROW = "Conv ConvTranspose ConvInteger QLinearConv DeformConv DepthToSpace SpaceToDepth GridSample GroupNormalization Col2Im"
-_BY_PLANE = "AveragePool MaxPool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool InstanceNormalization Resize Upsample"
+_BY_ROW_NAMES = (
+    "Conv ConvTranspose ConvInteger QLinearConv DeformConv DepthToSpace SpaceToDepth GridSample GroupNormalization Col2Im"
+)
+_BY_PLANE_NAMES = "AveragePool MaxPool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool InstanceNormalization Resize Upsample"
 # Entry by entry, or by shapes alone: nothing is mixed that the shape of the result would not tell.
-PLAIN = frozenset(_PLAIN.split())
+_PLAIN = frozenset(_PLAIN_NAMES.split())
 # Put what was one axis onto others; whether rows stay together is told by where the batch was and is.
 REARRANGING = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
 # Rows come first, and each is computed by itself; or planes, each by itself.
-BY_ROW, BY_PLANE = frozenset(_BY_ROW.split()), frozenset(_BY_PLANE.split())
+_BY_ROW, _BY_PLANE = frozenset(_BY_ROW_NAMES.split()), frozenset(_BY_PLANE_NAMES.split())
 _RECURRENT = frozenset(("LSTM", "GRU", "RNN"))
 _SOFTMAX = frozenset(("Softmax", "LogSoftmax", "Hardmax"))
 
 
-def mixed_axes(node: ir.Node, rank: Sequence[int], opset: int, contents: Contents) -> Axes | None:
+def mixed_axes(node: ir.Node, rank: Sequence[int], opset: int, contents: _Contents) -> _Axes | None:
     """Return, per input, the axes that `node` mixes; None for an operator that is not known here.
 
     rank: the number of axes of each input. opset: of the default domain. contents: the whole numbers in a constant, or None.
     """
     name = node.op_type
-    if name in PLAIN or name in REARRANGING:
+    if name in _PLAIN or name in REARRANGING:
         return {}
-    if name in BY_ROW:
+    if name in _BY_ROW:
         return {0: range(1, rank[0]), 1: range(rank[1]) if len(rank) > 1 and name not in ("GridSample", "DeformConv") else ()}
-    if name in BY_PLANE:
+    if name in _BY_PLANE:
         return {0: range(2, rank[0])}
     if name in _SOFTMAX:
         axis = _axis(node, -1 if opset >= 13 else 1, rank[0])
@@ -57,55 +59,55 @@ def _axis(node: ir.Node, default: int, rank: int) -> int:
     return node.attributes.get_int("axis", default) % max(rank, 1)
 
 
-def _one_axis(default: int) -> Callable[[ir.Node, Sequence[int], Contents], Axes]:
+def _one_axis(default: int) -> Callable[[ir.Node, Sequence[int], _Contents], _Axes]:
     return lambda node, rank, contents: {0: [_axis(node, default, rank[0])]}
 
 
-def _every_axis(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
+def _every_axis(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
     return {0: [_axis(node, 0, rank[0])] if "axis" in node.attributes else range(rank[0])}
 
 
-def _cumsum(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
+def _cumsum(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
     axis = contents(node.inputs[1])
     return {0: range(rank[0]) if axis is None else [axis[0] % rank[0]]}
 
 
-def _layer_norm(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
+def _layer_norm(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
     return {0: range(_axis(node, -1, rank[0]), rank[0])}
 
 
-def _mean_variance(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
+def _mean_variance(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
     return {0: [axis % rank[0] for axis in node.attributes.get_ints("axes", (0, 2, 3))]}
 
 
-def _batch_norm(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
+def _batch_norm(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
     training = node.attributes.get_int("training_mode", 0)
     return {0: [axis for axis in range(rank[0]) if axis != 1] if training else ()}
 
 
-def _recurrent(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
+def _recurrent(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
     sequence = 1 if node.attributes.get_int("layout", 0) else 0
     return {0: [sequence, 2]}
 
 
-def _reverse(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
+def _reverse(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
     return {0: [node.attributes.get_int("time_axis", 0)]}
 
 
-def _last_two(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
+def _last_two(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
     return {0: range(rank[0] - 2, rank[0])}
 
 
-def _matmul(left: int, right: int) -> Callable[[ir.Node, Sequence[int], Contents], Axes]:
+def _matmul(left: int, right: int) -> Callable[[ir.Node, Sequence[int], _Contents], _Axes]:
     """Return the rule of a product of the inputs `left` and `right`: they meet in the last axis of one, the last but one of the other."""
     return lambda node, rank, contents: {left: [rank[left] - 1], right: [max(rank[right] - 2, 0)]}
 
 
-def _gemm(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
+def _gemm(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
     return {0: [0 if node.attributes.get_int("transA", 0) else 1], 1: [1 if node.attributes.get_int("transB", 0) else 0]}
 
 
-def _einsum(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes | None:
+def _einsum(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes | None:
     left, arrow, output = "".join(node.attributes.get_string("equation", "").split()).partition("->")
     if not arrow:
         return None
@@ -115,7 +117,7 @@ def _einsum(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes | No
     return dict(enumerate(lost))
 
 
-_RULES: Mapping[str, Callable[[ir.Node, Sequence[int], Contents], Axes | None]] = {
+_RULES: Mapping[str, Callable[[ir.Node, Sequence[int], _Contents], _Axes | None]] = {
     "TopK": _one_axis(-1),
     "LpNormalization": _one_axis(-1),
     "CumSum": _cumsum,

@@ -26,8 +26,8 @@ from exporter.sharing.plan import PlannedStep, SharingPlan, make_sharing_plan
 from exporter.sharing.reuse import keep_segments
 from exporter.sources.sandbox import canonical_form, guarded
 
-TO_COME = "the task to come"  # no name that a task can have
-ExportTuned = Callable[[tuple[str, ...]], ir.Model]
+_TO_COME = "the task to come"  # no name that a task can have
+_ExportTuned = Callable[[tuple[str, ...]], ir.Model]
 MeasureMs = Callable[[ir.Model], float]
 
 
@@ -118,7 +118,7 @@ class Pricing:
     latency depends on that, and hardly on which blocks behind it were tuned.
     """
 
-    def __init__(self, export: ExportTuned, served: Served, measure: MeasureMs | None = None) -> None:
+    def __init__(self, export: _ExportTuned, served: Served, measure: MeasureMs | None = None) -> None:
         self._export, self._served, self._measure = export, served, measure
         self._chains: dict[frozenset[str], Chain] = {}
         self._latencies_ms: dict[str, float] = {}
@@ -166,7 +166,7 @@ class Pricing:
 
     def _cut(self, network: Network) -> Chain:
         """Return the chain of `network`, taps of what is served on a side way of it included."""
-        with guarded(TO_COME):
+        with guarded(_TO_COME):
             chain = network.chain()
             known = self._served.taps - chain.taps
             return network.chain(known) if network.has_inside(known) else chain
@@ -190,9 +190,9 @@ def part_after(model: ir.Model, chain: Chain, fork: Tap) -> ir.Model:
 
 
 def _network(model: ir.Model) -> Network:
-    graph = canonical_form(TO_COME, model)
-    with guarded(TO_COME):
-        return Network(TO_COME, graph)
+    graph = canonical_form(_TO_COME, model)
+    with guarded(_TO_COME):
+        return Network(_TO_COME, graph)
 
 
 def _application(step: PlannedStep) -> tuple[str, tuple[str, ...]]:

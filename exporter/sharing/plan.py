@@ -133,7 +133,7 @@ class _Describer:
         earliest = [min(places, key=lambda place: (place.blocks[0].index, place.chain)) for places in found.values()]
         roles = {part.key: self._role(part) for part in earliest}
         wanted = {part.key: _name(roles[part.key], part.blocks) for part in earliest}
-        names = choose_names(wanted, {part.key: _content(part.blocks) for part in earliest}, there)
+        names = _choose_names(wanted, {part.key: _content(part.blocks) for part in earliest}, there)
         return {part.key: self._segment(names[part.key], roles[part.key], part) for part in earliest}
 
     def _segment(self, name: str, role: str, part: Occurrence) -> PlannedSegment:
@@ -170,15 +170,15 @@ def _content(run: BlockRun) -> str:
 
 
 def _name(role: str, run: BlockRun) -> str:
-    return segment_name(role, run[0].index, run[-1].index, _digest(run))
+    return _segment_name(role, run[0].index, run[-1].index, _digest(run))
 
 
-def segment_name(role: str, first: int, last: int, digest: str) -> str:
+def _segment_name(role: str, first: int, last: int, digest: str) -> str:
     """Return the name of a segment by what it is for, where it is and what it computes."""
     return f"{role}-{first:02d}-{last:02d}-{digest[:8]}"
 
 
-def choose_names(wanted: Mapping[Key, str], contents: Mapping[Key, str], there: Mapping[str, str]) -> dict[Key, str]:
+def _choose_names(wanted: Mapping[Key, str], contents: Mapping[Key, str], there: Mapping[str, str]) -> dict[Key, str]:
     """Return the name of each segment. wanted: what it would be called if it was alone. there: names that are given, with contents.
 
     A segment that is there goes by its name: a copy that is called like one is that one, others are found by their content, one for

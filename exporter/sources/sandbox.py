@@ -28,9 +28,9 @@ from exporter.graph.shapes import infer_shapes
 from exporter.sources.onnx_file import first_line, load_onnx
 
 MAX_NODES = 1_000_000  # after functions are inlined
-MAX_TENSOR_VALUES = 2**31  # 8 GiB of float32: no tensor of one row of a network is as large
-CPU_SECONDS = 120  # per file; a network of 1,000 nodes takes about one
-SPARE_BYTES, COPIES = 2**30, 3  # memory to analyse a file: this, and so many times its weights
+_MAX_TENSOR_VALUES = 2**31  # 8 GiB of float32: no tensor of one row of a network is as large
+_CPU_SECONDS = 120  # per file; a network of 1,000 nodes takes about one
+_SPARE_BYTES, _COPIES = 2**30, 3  # memory to analyse a file: this, and so many times its weights
 # Not `-m`: that would look for this package in the working directory first.
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from exporter.sources.sandbox import main; main()"
 _STATUS = Path("/proc/self/statm")
@@ -72,7 +72,7 @@ def _run(files: Sequence[Path]) -> subprocess.CompletedProcess[str]:
 
 def _describe_end(run: subprocess.CompletedProcess[str]) -> str:
     if -run.returncode == signal.SIGXCPU:
-        return f"takes more than {CPU_SECONDS} s to analyse; its graph is damaged or far too large."
+        return f"takes more than {_CPU_SECONDS} s to analyse; its graph is damaged or far too large."
     if run.returncode < 0:
         return f"crashes the ONNX library that reads it ({signal.Signals(-run.returncode).name}); its graph is damaged, export it anew."
     return f"cannot be read ({(run.stderr.strip().splitlines() or ['no reason given'])[-1]})."
@@ -83,7 +83,7 @@ def _try_out(path: Path) -> str | None:
     try:
         model = load_onnx(path)
         weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-        with limited_memory(SPARE_BYTES + COPIES * weights):
+        with limited_memory(_SPARE_BYTES + _COPIES * weights):
             analyse(str(path), model)
     except ExportError as error:
         return str(error)
@@ -93,7 +93,7 @@ def _try_out(path: Path) -> str | None:
 def _limit_time() -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + CPU_SECONDS, hard))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + _CPU_SECONDS, hard))
 
 
 @contextmanager
@@ -176,7 +176,7 @@ def _operators(nodes: ir.Graph | ir.Function) -> Counter[ir.OperatorIdentifier]:
 def _check_tensor_sizes(name: str, model: ir.Model) -> None:
     """Folding constants computes them, however large they claim to be."""
     for value, shape in infer_shapes(model, batch=1).items():
-        if prod(shape) > MAX_TENSOR_VALUES:
+        if prod(shape) > _MAX_TENSOR_VALUES:
             raise UnsupportedModel(
                 name, f"the tensor {value!r} is larger than any in a network that can be served ({list(shape)})."
             )

@@ -16,7 +16,7 @@ from exporter.torch.networks import Architecture, Fit, open_architecture, overri
 from tuning.network.backbone import Backbone, load_backbone
 from tuning.network.checkpoint import TaskCheckpoint, check_backbone, load_task, read_kind, read_spec
 
-Read = TypeVar("Read")
+_Read = TypeVar("_Read")
 
 
 class TorchSources:
@@ -27,9 +27,9 @@ class TorchSources:
     """
 
     def __init__(self, options: InputOptions, tasks: Mapping[str, Reference]) -> None:
-        self.tuned = read_tuned(tasks)
+        self.tuned = _read_tuned(tasks)
         self.remarks: dict[str, None] = {}
-        self._images = agreed_preprocessing(self.tuned, options)
+        self._images = _agreed_preprocessing(self.tuned, options)
         self._options = options
         self._is_single = len(tasks) == 1
         self._architectures: dict[tuple[str, bool], Architecture] = {}
@@ -127,7 +127,7 @@ class TorchSources:
 
         return load
 
-    def _kept(self, read: Read) -> list[Read]:
+    def _kept(self, read: _Read) -> list[_Read]:
         """Return what was read on opening, to be taken from the list once, if it is of the only task, as in a deploy.
 
         Of several, each is read again when its turn comes: all are checked before the first is traced, and memory holds one.
@@ -150,14 +150,14 @@ def _load_tuned(file: Path) -> TaskCheckpoint:
     return checkpoint
 
 
-def read_tuned(tasks: Mapping[str, Reference]) -> dict[str, Tuned]:
+def _read_tuned(tasks: Mapping[str, Reference]) -> dict[str, Tuned]:
     """Return what the task checkpoints among `tasks` were tuned on, by their headers alone. Raises BadCheckpoint."""
     files = {name: task.file for name, task in tasks.items() if task.file is not None and not task.network}
     specs = {name: read_spec(file) for name, file in files.items() if read_kind(file) == "task"}
     return {name: Tuned(spec.weights_sha256, spec.preprocessing) for name, spec in specs.items()}
 
 
-def agreed_preprocessing(tuned: Mapping[str, Tuned], options: InputOptions) -> Preprocessing | None:
+def _agreed_preprocessing(tuned: Mapping[str, Tuned], options: InputOptions) -> Preprocessing | None:
     """Return what becomes of the images of all `tuned` tasks, None when there are none.
 
     Raises DifferentImages when they differ, ContradictsTask when `options` say otherwise.
