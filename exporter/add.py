@@ -14,13 +14,12 @@ from contract.repository.write import Change, Waiting, changed, silent, write_mo
 from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment
-from exporter.build.parity import Look, ParityChecker, check_error
+from exporter.build.parity import Look, ParityChecker, check_error, check_parity
 from exporter.build.reference_outputs import SAMPLE_ROWS, compute_reference_outputs, with_records
 from exporter.build.repository_chains import RepositoryChains, read_repository_chains
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
 from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists, UnlikeRepository
-from exporter.export import check_parity, write_segments
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.plan import SharingPlan
@@ -184,7 +183,7 @@ def _write(change: Change, tasks: Sequence[Task], addition: Addition, analysis: 
     for name in before.segments:
         change.keep(name)
     coming = [planned for name, planned in plan.segments.items() if name not in before.segments]
-    write_segments(coming, analysis, change.folder, progress)
+    analysis.write_segments(coming, change.folder, progress)
     unchanged = [task.name for task in tasks if task == before.tasks.get(task.name)]
     for name in unchanged:
         change.keep(name)

@@ -15,7 +15,6 @@ from contract.repository.versions import promoted, rolled_back
 from contract.repository.write import Waiting, changed, silent, write_models
 from exporter.add import AddOptions, AddReport, add_tasks
 from exporter.build.analysis import Progress
-from exporter.gc import keep_but
 from exporter.sources.task_model import Sources
 
 
@@ -84,7 +83,7 @@ def _change(repo: Path, name: str, become: Callable[[Task], Task], waiting: Wait
         if name not in tasks:
             raise UnknownTask(name, sorted(tasks))
         after = become(tasks[name])
-        keep_but(change, {name, ALL_TASKS})
+        change.keep_all_but({name, ALL_TASKS})
         write_models(change.folder, {}, {name: after})
         repository = change.write_all_tasks({**tasks, name: after}.values())
     return Deployment(replace(repository, path=repo), {name: VersionChange(tasks[name], after)})

@@ -10,7 +10,7 @@ from contract.errors import UnknownTask
 from contract.repository import ALL_TASKS, Repository
 from contract.repository.write import Waiting, changed, silent
 from exporter.errors import LastTask
-from exporter.gc import keep_but, unused_segments
+from exporter.gc import unused_segments
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,6 @@ def remove_tasks(repo: Path, names: Iterable[str], *, gc: bool = False, waiting:
         if not rest:
             raise LastTask(repo)
         unused = unused_segments(change.repository, rest.values())
-        keep_but(change, {*names, ALL_TASKS, *(unused if gc else ())})
+        change.keep_all_but({*names, ALL_TASKS, *(unused if gc else ())})
         repository = change.write_all_tasks(rest.values())
     return Removal(replace(repository, path=repo), unused, gc)

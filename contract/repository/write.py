@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +51,13 @@ class Change:
         if os.path.lexists(self.folder / model):
             raise NameTaken(model)
         link_tree(self.repository.path / model, self.folder / model)
+
+    def keep_all_but(self, dropped: Collection[str]) -> None:
+        """Keep all segments and tasks and `all_tasks` with what only it needs, as they are, but those in `dropped`."""
+        copies = () if ALL_TASKS in dropped else self.repository.copies
+        for name in (*self.repository.segments, *self.repository.tasks, *copies, ALL_TASKS):
+            if name not in dropped and (self.repository.path / name).is_dir():
+                self.keep(name)
 
     def write_all_tasks(
         self, tasks: Iterable[Task], cuts_left_out: Sequence[str] | None = None, cut_rule: str | None = None

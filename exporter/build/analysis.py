@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
+from contract.repository.write import model_path
 from exporter.build.describe import explain_output_names
 from exporter.build.repository_chains import RepositoryChains
 from exporter.build.row_coupling import refuse_random
-from exporter.build.weight_store import WeightStore
+from exporter.build.weight_store import WeightStore, save_with_weights
 from exporter.errors import ExportError
 from exporter.graph.chain import Block, Chain, Network
+from exporter.graph.extract import extract_segment
 from exporter.sharing.check import check_labels, check_together, explain_sharing
+from exporter.sharing.plan import PlannedSegment
 from exporter.sharing.segments import Place
 from exporter.sources.sandbox import canonical_form, guarded
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
@@ -57,9 +60,15 @@ class Analysis:
         progress("Reading models", len(loaders), len(loaders))
         check_together([*(chain for chain, _ in self._existing.values()), *chains.values()], self.backbone)
 
-    def network_of(self, chain: str, block: Block) -> Network:
-        """Return the network whose graph computes `block` of the chain named `chain`."""
-        return self._places.get((chain, block.index)) or self._networks[chain]
+    def write_segments(self, segments: Iterable[PlannedSegment], folder: Path, progress: Progress) -> None:
+        """Write the models of `segments` into the repository in `folder`, each from the network that the plan names."""
+        segments = list(segments)
+        for index, segment in enumerate(segments):
+            progress("Writing segments", index, len(segments))
+            network = self._network_of(segment.chain, segment.blocks[0])
+            extracted = extract_segment(network.model, segment.name, segment.inputs, segment.outputs)
+            save_with_weights(extracted, model_path(folder, segment.name))
+        progress("Writing segments", len(segments), len(segments))
 
     def remarks(self) -> dict[str, str]:
         """Return, by task that was read, what to know of it: why it shares nothing, which outputs got other names."""
@@ -76,6 +85,10 @@ class Analysis:
             if any(reasons):
                 remarks[name] = " It ".join(reason for reason in reasons if reason)
         return remarks
+
+    def _network_of(self, chain: str, block: Block) -> Network:
+        """Return the network whose graph computes `block` of the chain named `chain`."""
+        return self._places.get((chain, block.index)) or self._networks[chain]
 
     def _read_one(self, name: str, model: TaskModel) -> None:
         graph = canonical_form(name, model.model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -36,7 +36,7 @@ def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
         parameters=sum(block.parameters for block in blocks),
         weight_bytes=sum(block.weight_bytes for block in blocks),
         activation_bytes=sum(tap.row_bytes for tap in planned.outputs),
-        modules=_unique(module for block in blocks for module in block.modules),
+        modules=tuple(dict.fromkeys(module for block in blocks for module in block.modules)),
         uncounted=tuple(sorted({operator for block in blocks for operator in block.uncounted})),
         reason=planned.reason,
     )
@@ -104,10 +104,6 @@ def _segment_specs(kind: str, taps: Sequence[Tap]) -> tuple[TensorSpec, ...]:
 
 def _spec(name: str, tap: Tap) -> TensorSpec:
     return TensorSpec(name, dtype_of_onnx(tap.dtype), tap.shape)
-
-
-def _unique(items: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(items))
 
 
 def output_names(task: str, names: Sequence[str]) -> tuple[str, ...]:

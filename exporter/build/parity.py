@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import onnxruntime as ort
@@ -12,6 +12,7 @@ from contract.repository import Repository, TensorSpec
 from contract.repository.model import SEGMENT_INPUT, segment_tensor
 from contract.repository.rows import Run, allowed_error, relative_error
 from contract.repository.sample import sample_inputs
+from exporter.build.analysis import Progress
 from exporter.build.reference_outputs import SAMPLE_ROWS, ReferenceOutputs
 from exporter.build.runtime import open_session, run_session
 from exporter.errors import ParityError
@@ -68,3 +69,22 @@ def check_error(repository: Repository, task: str, error: float, limit: float) -
     allowed = allowed_error((spec for segment in segments for spec in (*segment.inputs, *segment.outputs)), limit)
     if not error <= allowed:  # NaN is an error, too
         raise ParityError(task, error, allowed)
+
+
+def check_parity(
+    repository: Repository, references: Mapping[str, ReferenceOutputs], limit: float, progress: Progress, look: Look
+) -> dict[str, float]:
+    """Return the error of each of the tasks of `references` against its whole model. Raises ParityError when one is over `limit`.
+
+    look: is shown the segments, as in ParityChecker; what it raises is raised.
+    """
+    checker = ParityChecker(repository, look)
+    tasks = list(references)
+    errors: dict[str, float] = {}
+    for index, name in enumerate(tasks):
+        progress("Checking composed against whole", index, len(tasks))
+        errors[name] = checker.error(name, references[name])
+        check_error(repository, name, errors[name], limit)
+        checker.keep_only(tasks[index + 1 :])
+    progress("Checking composed against whole", len(tasks), len(tasks))
+    return errors

@@ -1,4 +1,4 @@
-"""The sharing plan: which segments a set of task models comes down to. A pure function of the digest chains."""
+"""The sharing plan: which segments a set of task models comes down to, and their names. A pure function of the digest chains."""
 
 from __future__ import annotations
 
@@ -170,12 +170,8 @@ def _content(run: BlockRun) -> str:
 
 
 def _name(role: str, run: BlockRun) -> str:
-    return _segment_name(role, run[0].index, run[-1].index, _digest(run))
-
-
-def _segment_name(role: str, first: int, last: int, digest: str) -> str:
     """Return the name of a segment by what it is for, where it is and what it computes."""
-    return f"{role}-{first:02d}-{last:02d}-{digest[:8]}"
+    return f"{role}-{run[0].index:02d}-{run[-1].index:02d}-{_digest(run)[:8]}"
 
 
 def _choose_names(wanted: Mapping[Key, str], contents: Mapping[Key, str], there: Mapping[str, str]) -> dict[Key, str]:
