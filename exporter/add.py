@@ -82,43 +82,46 @@ def add_tasks(
     if sources.tasks or not options.recut:
         check_names(sources.tasks)
     with changed(path, waiting) as change, scratch_folder(path) as scratch:
-        before = change.repository
-        _check_places(before, sources.tasks, options)
-        _check_images(before, sources.tuned)
-        versions = all_versions(before.tasks, coming=sources.tasks)
-        old = replace(before, tasks={name: replace(task, name=name) for name, task in versions.items()})
-        analysis = Analysis(scratch)
-        repository_chains = read_repository_chains(old, analysis.store)
-        if options.recut:
-            answers = staying(before.tasks, coming=sources.tasks, beside=options.canary is not None)
-            addition = plan_anew(old, repository_chains, answers, sources, options.cuts, analysis, progress)
-        else:
-            addition = plan_beside(old, repository_chains, sources, analysis, progress)
-        recut = {name: replace(task, steps=addition.steps[name]) for name, task in versions.items()}
-        coming, plan = addition.coming, addition.plan
-        coming, taken = _inherited(before.tasks, coming)
-        references = compute_reference_outputs(coming, analysis, progress)
-        coming = with_records(coming, references)
-        tasks = _together(before.tasks, recut, coming, options.canary)
-        check_output_names(version for task in tasks.values() for version in task.versions)
-        repository = _write(change, [*tasks.values()], addition, analysis, progress)
-        alone = replace(repository, tasks={**repository.tasks, **coming})
-        judge = _judge(plan, repository_chains, before, options.coupled)
-        errors = check_parity(alone, references, options.parity_limit, progress, judge.look)
-        errors |= _check_recut(old, replace(repository, tasks=recut), options.parity_limit, judge.look)
-        repository = write_rows(change.folder, repository, judge.rows)
-    kept = tuple(name for name in plan.segments if name in before.segments)
+        _check_places(change.repository, sources.tasks, options)
+        _check_images(change.repository, sources.tuned)
+        report = _add(change, sources, options, Analysis(scratch), progress)
+    return replace(report, repository=replace(report.repository, path=path))
+
+
+def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analysis, progress: Progress) -> AddReport:
+    """Build the next state of the repository, check it, and return what it is. Raises ExportError."""
+    before = change.repository
+    versions = all_versions(before.tasks, coming=sources.tasks)
+    old = replace(before, tasks={name: replace(task, name=name) for name, task in versions.items()})
+    repository_chains = read_repository_chains(old, analysis.store)
+    if options.recut:
+        answers = staying(before.tasks, coming=sources.tasks, beside=options.canary is not None)
+        addition = plan_anew(old, repository_chains, answers, sources, options.cuts, analysis, progress)
+    else:
+        addition = plan_beside(old, repository_chains, sources, analysis, progress)
+    recut = {name: replace(task, steps=addition.steps[name]) for name, task in versions.items()}
+    coming, taken = _inherited(before.tasks, addition.coming)
+    references = compute_reference_outputs(coming, analysis, progress)
+    coming = with_records(coming, references)
+    tasks = _together(before.tasks, recut, coming, options.canary)
+    check_output_names(version for task in tasks.values() for version in task.versions)
+    repository = _write(change, [*tasks.values()], addition, analysis, progress)
+    judge = _judge(addition.plan, repository_chains, before, options.coupled)
+    alone = replace(repository, tasks={**repository.tasks, **coming})
+    errors = check_parity(alone, references, options.parity_limit, progress, judge.look)
+    errors |= _check_recut(old, replace(repository, tasks=recut), options.parity_limit, judge.look)
+    segments = addition.plan.segments
     return AddReport(
-        before.tasks,
-        replace(repository, path=path),
-        plan,
-        kept,
-        tuple(name for name in plan.segments if name not in kept),
-        addition.missed,
-        errors,
-        {name: remark for name, remark in analysis.remarks().items() if name in sources.tasks},
-        taken,
-        judge.remarks,
+        before=before.tasks,
+        repository=write_rows(change.folder, repository, judge.rows),
+        plan=addition.plan,
+        kept=tuple(name for name in segments if name in before.segments),
+        new=tuple(name for name in segments if name not in before.segments),
+        missed=addition.missed,
+        parity_errors=errors,
+        remarks={name: remark for name, remark in analysis.remarks().items() if name in sources.tasks},
+        inherited=taken,
+        row_remarks=judge.remarks,
     )
 
 
