@@ -17,7 +17,7 @@ from PIL import Image
 
 # The order of axes in a batch of images, in Triton's words; "": of tensors that are no images, or nobody has said.
 Layout = Literal["NHWC", "NCHW", ""]
-_Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -54,7 +54,7 @@ class Preprocessing:
     width: int
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    interpolation: _Interpolation = "bicubic"
+    interpolation: Interpolation = "bicubic"
     crop_fraction: float = 1.0
 
     def __post_init__(self) -> None:
@@ -142,8 +142,8 @@ def _upper_eight_bits(image: Image.Image) -> NDArray[np.uint8]:
     return 255 - values if tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO else values
 
 
-def resampling_of(interpolation: str) -> _Interpolation:
+def resampling_of(interpolation: str) -> Interpolation:
     """Return `interpolation` checked. Raises ValueError naming the known filters."""
     if interpolation not in _RESAMPLING:
         raise ValueError(f"interpolation must be one of {', '.join(_RESAMPLING)}, not {interpolation!r}.")
-    return cast(_Interpolation, interpolation)
+    return cast(Interpolation, interpolation)

@@ -23,7 +23,7 @@ from exporter.graph.passes.canonical import canonicalise
 from exporter.graph.shapes import name_of
 from exporter.sources.task_model import TaskModel
 
-_DiffKind = Literal["equal", "changed", "altered", "replaced", "removed", "added"]
+DiffKind = Literal["equal", "changed", "altered", "replaced", "removed", "added"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class BlockDiff:
     weights: all floating-point weights of the block and integer ones that differ, if `kind` is "changed" or "altered".
     """
 
-    kind: _DiffKind
+    kind: DiffKind
     block: Block | None
     other: Block | None
     weights: tuple[WeightDiff, ...] = ()
@@ -144,7 +144,7 @@ def _compare(pair: BlockPair, values: Mapping[str, ir.Value], other_values: Mapp
     )
     if weights is None:
         return BlockDiff("replaced", ours, theirs)
-    kind: _DiffKind = "changed" if ours.structure == theirs.structure else "altered"
+    kind: DiffKind = "changed" if ours.structure == theirs.structure else "altered"
     return BlockDiff(kind, ours, theirs, tuple(measure(weight) for weight in weights if counts(weight)))
 
 

@@ -17,10 +17,10 @@ class WeightMatch:
     right: ir.Value
 
 
-_Ends = tuple[Sequence[ir.Value], Sequence[ir.Value]]  # what a part of a graph takes, and what it gives
+Ends = tuple[Sequence[ir.Value], Sequence[ir.Value]]  # what a part of a graph takes, and what it gives
 
 
-def match_weights(left: _Ends, right: _Ends) -> list[WeightMatch] | None:
+def match_weights(left: Ends, right: Ends) -> list[WeightMatch] | None:
     """Return the initializers of two parts of graphs by place, or None where they are not the same operators wired alike.
 
     Both graphs are walked at once from the outputs back, so that neither names nor the order of nodes matter, nor that one of them

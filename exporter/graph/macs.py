@@ -38,14 +38,14 @@ _MOVES = frozenset(
 
 
 @dataclass(frozen=True)
-class _Macs:
+class Macs:
     """MACs of a run of nodes for one row, and the operator types that were left out of the count."""
 
     total: int
     uncounted: tuple[str, ...]
 
 
-def count_macs(nodes: Iterable[ir.Node], shapes: Shapes) -> _Macs:
+def count_macs(nodes: Iterable[ir.Node], shapes: Shapes) -> Macs:
     """Count `nodes` with `shapes` inferred for one row. Raises UncountableShapes when a needed shape is missing."""
     total, uncounted = 0, set()
     for node in nodes:
@@ -57,7 +57,7 @@ def count_macs(nodes: Iterable[ir.Node], shapes: Shapes) -> _Macs:
                 raise UncountableShapes(f"{node.op_type} {node.name}", [str(error.args[0])]) from error
         elif node.op_type not in _MOVES:
             uncounted.add(node.op_type)
-    return _Macs(total, tuple(sorted(uncounted)))
+    return Macs(total, tuple(sorted(uncounted)))
 
 
 def _conv(node: ir.Node, shapes: Shapes) -> int:

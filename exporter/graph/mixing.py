@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 from exporter.graph.macs import indices_of_term
 
-_Contents = Callable[[ir.Value | None], Sequence[int] | None]
-_Axes = Mapping[int, Collection[int]]  # by position of the input
+Contents = Callable[[ir.Value | None], Sequence[int] | None]
+Axes = Mapping[int, Collection[int]]  # by position of the input
 
 _PLAIN_NAMES = (
     "Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil "
@@ -36,7 +36,7 @@ _RECURRENT = frozenset(("LSTM", "GRU", "RNN"))
 _SOFTMAX = frozenset(("Softmax", "LogSoftmax", "Hardmax"))
 
 
-def mixed_axes(node: ir.Node, rank: Sequence[int], opset: int, contents: _Contents) -> _Axes | None:
+def mixed_axes(node: ir.Node, rank: Sequence[int], opset: int, contents: Contents) -> Axes | None:
     """Return, per input, the axes that `node` mixes; None for an operator that is not known here.
 
     rank: the number of axes of each input. opset: of the default domain. contents: the whole numbers in a constant, or None.
@@ -59,55 +59,55 @@ def _axis(node: ir.Node, default: int, rank: int) -> int:
     return node.attributes.get_int("axis", default) % max(rank, 1)
 
 
-def _one_axis(default: int) -> Callable[[ir.Node, Sequence[int], _Contents], _Axes]:
+def _one_axis(default: int) -> Callable[[ir.Node, Sequence[int], Contents], Axes]:
     return lambda node, rank, contents: {0: [_axis(node, default, rank[0])]}
 
 
-def _every_axis(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
+def _every_axis(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
     return {0: [_axis(node, 0, rank[0])] if "axis" in node.attributes else range(rank[0])}
 
 
-def _cumsum(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
+def _cumsum(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
     axis = contents(node.inputs[1])
     return {0: range(rank[0]) if axis is None else [axis[0] % rank[0]]}
 
 
-def _layer_norm(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
+def _layer_norm(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
     return {0: range(_axis(node, -1, rank[0]), rank[0])}
 
 
-def _mean_variance(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
+def _mean_variance(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
     return {0: [axis % rank[0] for axis in node.attributes.get_ints("axes", (0, 2, 3))]}
 
 
-def _batch_norm(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
+def _batch_norm(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
     training = node.attributes.get_int("training_mode", 0)
     return {0: [axis for axis in range(rank[0]) if axis != 1] if training else ()}
 
 
-def _recurrent(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
+def _recurrent(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
     sequence = 1 if node.attributes.get_int("layout", 0) else 0
     return {0: [sequence, 2]}
 
 
-def _reverse(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
+def _reverse(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
     return {0: [node.attributes.get_int("time_axis", 0)]}
 
 
-def _last_two(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
+def _last_two(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
     return {0: range(rank[0] - 2, rank[0])}
 
 
-def _matmul(left: int, right: int) -> Callable[[ir.Node, Sequence[int], _Contents], _Axes]:
+def _matmul(left: int, right: int) -> Callable[[ir.Node, Sequence[int], Contents], Axes]:
     """Return the rule of a product of the inputs `left` and `right`: they meet in the last axis of one, the last but one of the other."""
     return lambda node, rank, contents: {left: [rank[left] - 1], right: [max(rank[right] - 2, 0)]}
 
 
-def _gemm(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes:
+def _gemm(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes:
     return {0: [0 if node.attributes.get_int("transA", 0) else 1], 1: [1 if node.attributes.get_int("transB", 0) else 0]}
 
 
-def _einsum(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes | None:
+def _einsum(node: ir.Node, rank: Sequence[int], contents: Contents) -> Axes | None:
     left, arrow, output = "".join(node.attributes.get_string("equation", "").split()).partition("->")
     if not arrow:
         return None
@@ -117,7 +117,7 @@ def _einsum(node: ir.Node, rank: Sequence[int], contents: _Contents) -> _Axes | 
     return dict(enumerate(lost))
 
 
-_RULES: Mapping[str, Callable[[ir.Node, Sequence[int], _Contents], _Axes | None]] = {
+_RULES: Mapping[str, Callable[[ir.Node, Sequence[int], Contents], Axes | None]] = {
     "TopK": _one_axis(-1),
     "LpNormalization": _one_axis(-1),
     "CumSum": _cumsum,

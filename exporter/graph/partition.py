@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from exporter.graph.cuts import find_cut_points
 
-_Test = Callable[[ir.Value], bool]
+Test = Callable[[ir.Value], bool]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Part:
     outputs: tuple[ir.Value, ...]
 
 
-_Join = Callable[[list[Part]], list[Part]]
+Join = Callable[[list[Part]], list[Part]]
 
 
 class Partitioner:
@@ -41,7 +41,7 @@ class Partitioner:
     worth a cut between them; it gets the parts of one way in order.
     """
 
-    def __init__(self, graph: ir.Graph, usable: _Test, known: _Test, join: _Join) -> None:
+    def __init__(self, graph: ir.Graph, usable: Test, known: Test, join: Join) -> None:
         self._order = {node: index for index, node in enumerate(graph)}
         self._inputs = list(graph.inputs)
         self._outputs = list(graph.outputs)

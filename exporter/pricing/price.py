@@ -27,7 +27,7 @@ from exporter.sharing.reuse import keep_segments
 from exporter.sources.sandbox import canonical_form, guarded
 
 _TO_COME = "the task to come"  # no name that a task can have
-_ExportTuned = Callable[[tuple[str, ...]], ir.Model]
+ExportTuned = Callable[[tuple[str, ...]], ir.Model]
 MeasureMs = Callable[[ir.Model], float]
 
 
@@ -118,7 +118,7 @@ class Pricing:
     latency depends on that, and hardly on which blocks behind it were tuned.
     """
 
-    def __init__(self, export: _ExportTuned, served: Served, measure: MeasureMs | None = None) -> None:
+    def __init__(self, export: ExportTuned, served: Served, measure: MeasureMs | None = None) -> None:
         self._export, self._served, self._measure = export, served, measure
         self._chains: dict[frozenset[str], Chain] = {}
         self._latencies_ms: dict[str, float] = {}

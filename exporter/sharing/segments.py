@@ -23,7 +23,7 @@ from exporter.graph.chain import Block, Chain
 
 BlockRun = tuple[Block, ...]
 Place = tuple[str, int]  # a chain's name, and a block's index in it
-_Copies = Mapping[Place, str]
+Copies = Mapping[Place, str]
 
 
 class Key(NamedTuple):
@@ -68,7 +68,7 @@ class SegmentFinder:
         self._chains = chains
         self._depths = {chain.name: _depths(chain) for chain in chains}
 
-    def find(self, copies: _Copies, also_cut: Collection[str] = ()) -> Layout:
+    def find(self, copies: Copies, also_cut: Collection[str] = ()) -> Layout:
         """Return the segments of each chain by its name, each after those whose outputs it takes.
 
         copies: blocks that count as copies of their own, although an equal block occurs elsewhere (weights are then stored again).
@@ -78,7 +78,7 @@ class SegmentFinder:
         starts = _starts(self._chains, keys, also_cut)
         return {chain.name: list(_occurrences(chain, keys[chain.name], starts)) for chain in self._chains}
 
-    def _keys(self, chain: Chain, copies: _Copies) -> list[Key]:
+    def _keys(self, chain: Chain, copies: Copies) -> list[Key]:
         depths = self._depths[chain.name]
         return [
             Key(block.content, depth, copies.get((chain.name, block.index), ""))

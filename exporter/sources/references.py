@@ -15,7 +15,7 @@ __all__ = ["InputOptions", "Preprocess", "Reference", "find_tasks", "parse_refer
 _IN_FOLDERS = (".onnx", ".safetensors", ".pth", ".pt")  # a .bin in a folder of models is more often a model's external data
 
 Preprocess = Literal["in-graph", "none"]
-_Channels = tuple[float, float, float]
+Channels = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class InputOptions:
 
     preprocess: Preprocess = "in-graph"
     image_size: int | None = None
-    mean: _Channels | None = None
-    std: _Channels | None = None
+    mean: Channels | None = None
+    std: Channels | None = None
 
 
 def parse_reference(text: str | Path) -> Reference:
