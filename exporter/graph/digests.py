@@ -1,4 +1,4 @@
-"""Hashes of what a network computes.
+"""_Hashes of what a network computes.
 
 They cover operator types, attributes, wiring and the contents of initializers; not names, not the order of nodes, not recorded
 shapes. They are Merkle hashes: a tensor's hash covers its producer and the hashes of the producer's inputs. Two leaves are chosen:
@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from exporter.errors import UnsupportedModel
 
-Hashes = dict[ir.Value | None, bytes]
+_Hashes = dict[ir.Value | None, bytes]
 _CACHED = "espalier_digest"  # in an initializer's `meta`
 
 
@@ -27,7 +27,7 @@ def addresses(graph: ir.Graph, opsets: Mapping[str, int], sources: Sequence[str]
     opsets: operator-set versions by domain; they belong to the meaning of an operator. sources: the addresses of the inputs, where
     `graph` is a part of a network.
     """
-    known: Hashes = {None: _hash(b"absent input")}
+    known: _Hashes = {None: _hash(b"absent input")}
     known.update(zip(graph.inputs, map(bytes.fromhex, sources or _sources(graph)), strict=True))
     _hash_nodes(graph, known, opsets, weight_digest)
     values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
@@ -46,7 +46,7 @@ def block_digest(
 
     structure_only: floating-point weights count by dtype and shape alone, so that two trainings of one architecture give the same.
     """
-    known: Hashes = {None: _hash(b"absent input")}
+    known: _Hashes = {None: _hash(b"absent input")}
     known.update({value: _hash(b"block input", str(index).encode()) for index, value in enumerate(inputs)})
     _hash_nodes(nodes, known, opsets, _shape_digest if structure_only else weight_digest)
     return _hash(*(known[value] for value in outputs)).hex()
@@ -119,7 +119,7 @@ def _shape_digest(value: ir.Value) -> bytes:
 
 
 def _hash_nodes(
-    nodes: Iterable[ir.Node], known: Hashes, opsets: Mapping[str, int], hash_weight: Callable[[ir.Value], bytes]
+    nodes: Iterable[ir.Node], known: _Hashes, opsets: Mapping[str, int], hash_weight: Callable[[ir.Value], bytes]
 ) -> None:
     for node in nodes:
         for value in node.inputs:
