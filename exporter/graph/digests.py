@@ -1,4 +1,4 @@
-"""_Hashes of what a network computes.
+"""Hashes of what a network computes.
 
 They cover operator types, attributes, wiring and the contents of initializers; not names, not the order of nodes, not recorded
 shapes. They are Merkle hashes: a tensor's hash covers its producer and the hashes of the producer's inputs. Two leaves are chosen:
