@@ -16,9 +16,7 @@ from functools import cached_property
 
 from contract.errors import DifferentInputs, NoTask, UnknownTask
 from contract.repository.model import Repository, Step
-from contract.repository.unite import unite
-
-Tensors = tuple[str, ...]
+from contract.repository.unite import Tensors, unite
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,11 @@ def waited_for_cores_s() -> float:
 
 def cgroup_cores(cgroup_file: Path, root: Path) -> float | None:
     """Return the tightest CPU quota, in cores, of the cgroup that `cgroup_file` names or of one above it; None: no quota."""
-    quotas = [_quota(folder / "cpu.max") for folder in cgroup_folders(cgroup_file, root)]
+    quotas = [_quota(folder / "cpu.max") for folder in _cgroup_folders(cgroup_file, root)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def cgroup_folders(cgroup_file: Path, root: Path) -> list[Path]:
+def _cgroup_folders(cgroup_file: Path, root: Path) -> list[Path]:
     """Return the folder of the cgroup v2 that `cgroup_file` names, and those above it up to `root`."""
     folder = root / _own_cgroup(cgroup_file)
     return [level for level in (folder, *folder.parents) if level.is_relative_to(root)]
@@ -94,7 +94,7 @@ def machine_memory_bytes() -> int:
 
 def cgroup_memory_bytes(cgroup_file: Path, root: Path) -> int:
     """Return the least memory limit of the cgroup that `cgroup_file` names and of those above it; 0: none."""
-    limits = [_memory_limit(folder / "memory.max") for folder in cgroup_folders(cgroup_file, root)]
+    limits = [_memory_limit(folder / "memory.max") for folder in _cgroup_folders(cgroup_file, root)]
     return min((limit for limit in limits if limit), default=0)
 
 

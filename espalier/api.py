@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from exporter.add import AddReport
     from exporter.deploy import Deployment
     from exporter.export import ExportReport
-    from exporter.open_models import Sources
     from exporter.remove import Removal
     from exporter.sharing.choose import CutOptions
     from exporter.sources.references import InputOptions
+    from exporter.sources.task_model import Sources
     from serving.engines.embedded import EngineOptions
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def serve(
     addresses are printed. options: further ones of `serving.server.Server`. Raises RepositoryError, AddressInUse, InvalidAddress,
     ExtraNeeded.
     """
-    from contract.repository.transaction.folder import recover
+    from contract.repository.write import recover
     from serving.server import run
 
     recover(Path(repository))

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from contract.dtypes import Array
 from contract.repository.model import Repository
 from contract.repository.read import RepositoryReader
-from contract.repository.transaction.folder import recover
+from contract.repository.write import recover
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.plain import read_plain
 from serving.images.tasks import AnyImage

@@ -9,25 +9,22 @@ from pathlib import Path
 from contract.repository import Repository, Task
 from contract.repository.rows import relative_error
 from contract.repository.sample import sample_inputs
-from contract.repository.transaction.folder import Waiting, silent
 from contract.repository.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
-from contract.repository.write import Change, changed_whole, write_all_tasks, write_models, write_rows
+from contract.repository.write import Change, Waiting, changed, silent, write_models, write_rows
 from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment
-from exporter.build.parity import Look, ParityChecker, check_error
-from exporter.build.reference_outputs import SAMPLE_ROWS, answers_of_wholes, with_records
-from exporter.build.repository_chains import Existing, read_existing
+from exporter.build.parity import Look, ParityChecker, check_error, check_parity
+from exporter.build.reference_outputs import SAMPLE_ROWS, compute_reference_outputs, with_records
+from exporter.build.repository_chains import RepositoryChains, read_repository_chains
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
 from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists, UnlikeRepository
-from exporter.export import check_parity, write_segments
-from exporter.open_models import Sources
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.plan import SharingPlan
 from exporter.sharing.reuse import Missed
-from exporter.sources.task_model import Tuned
+from exporter.sources.task_model import Sources, Tuned
 
 
 @dataclass(frozen=True)
@@ -84,44 +81,47 @@ def add_tasks(
     """
     if sources.tasks or not options.recut:
         check_names(sources.tasks)
-    with changed_whole(path, waiting) as change, scratch_folder(path) as scratch:
-        before = change.repository
-        _check_places(before, sources.tasks, options)
-        _check_images(before, sources.tuned)
-        versions = all_versions(before.tasks, coming=sources.tasks)
-        old = replace(before, tasks={name: replace(task, name=name) for name, task in versions.items()})
-        analysis = Analysis(scratch)
-        existing = read_existing(old, analysis.store)
-        if options.recut:
-            answers = staying(before.tasks, coming=sources.tasks, beside=options.canary is not None)
-            addition = plan_anew(old, existing, answers, sources, options.cuts, analysis, progress)
-        else:
-            addition = plan_beside(old, existing, sources, analysis, progress)
-        recut = {name: replace(task, steps=addition.steps[name]) for name, task in versions.items()}
-        coming, plan = addition.coming, addition.plan
-        coming, taken = _inherited(before.tasks, coming)
-        wholes = answers_of_wholes(coming, analysis, progress)
-        coming = with_records(coming, wholes)
-        tasks = _together(before.tasks, recut, coming, options.canary)
-        check_output_names(version for task in tasks.values() for version in task.versions)
-        repository = _write(change, [*tasks.values()], addition, analysis, progress)
-        alone = replace(repository, tasks={**repository.tasks, **coming})
-        judge = _judge(plan, existing, before, options.coupled)
-        errors = check_parity(alone, wholes, options.parity_limit, progress, judge.look)
-        errors |= _check_recut(old, replace(repository, tasks=recut), options.parity_limit, judge.look)
-        repository = write_rows(change.folder, repository, judge.rows)
-    kept = tuple(name for name in plan.segments if name in before.segments)
+    with changed(path, waiting) as change, scratch_folder(path) as scratch:
+        _check_places(change.repository, sources.tasks, options)
+        _check_images(change.repository, sources.tuned)
+        report = _add(change, sources, options, Analysis(scratch), progress)
+    return replace(report, repository=replace(report.repository, path=path))
+
+
+def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analysis, progress: Progress) -> AddReport:
+    """Build the next state of the repository, check it, and return what it is. Raises ExportError."""
+    before = change.repository
+    versions = all_versions(before.tasks, coming=sources.tasks)
+    old = replace(before, tasks={name: replace(task, name=name) for name, task in versions.items()})
+    repository_chains = read_repository_chains(old, analysis.store)
+    if options.recut:
+        answers = staying(before.tasks, coming=sources.tasks, beside=options.canary is not None)
+        addition = plan_anew(old, repository_chains, answers, sources, options.cuts, analysis, progress)
+    else:
+        addition = plan_beside(old, repository_chains, sources, analysis, progress)
+    recut = {name: replace(task, steps=addition.steps[name]) for name, task in versions.items()}
+    coming, taken = _inherited(before.tasks, addition.coming)
+    references = compute_reference_outputs(coming, analysis, progress)
+    coming = with_records(coming, references)
+    tasks = _together(before.tasks, recut, coming, options.canary)
+    check_output_names(version for task in tasks.values() for version in task.versions)
+    repository = _write(change, [*tasks.values()], addition, analysis, progress)
+    judge = _judge(addition.plan, repository_chains, before, options.coupled)
+    alone = replace(repository, tasks={**repository.tasks, **coming})
+    errors = check_parity(alone, references, options.parity_limit, progress, judge.look)
+    errors |= _check_recut(old, replace(repository, tasks=recut), options.parity_limit, judge.look)
+    segments = addition.plan.segments
     return AddReport(
-        before.tasks,
-        replace(repository, path=path),
-        plan,
-        kept,
-        tuple(name for name in plan.segments if name not in kept),
-        addition.missed,
-        errors,
-        {name: remark for name, remark in analysis.remarks().items() if name in sources.tasks},
-        taken,
-        judge.remarks,
+        before=before.tasks,
+        repository=write_rows(change.folder, repository, judge.rows),
+        plan=addition.plan,
+        kept=tuple(name for name in segments if name in before.segments),
+        new=tuple(name for name in segments if name not in before.segments),
+        missed=addition.missed,
+        parity_errors=errors,
+        remarks={name: remark for name, remark in analysis.remarks().items() if name in sources.tasks},
+        inherited=taken,
+        row_remarks=judge.remarks,
     )
 
 
@@ -186,20 +186,20 @@ def _write(change: Change, tasks: Sequence[Task], addition: Addition, analysis: 
     for name in before.segments:
         change.keep(name)
     coming = [planned for name, planned in plan.segments.items() if name not in before.segments]
-    write_segments(coming, analysis, change.folder, progress)
+    analysis.write_segments(coming, change.folder, progress)
     unchanged = [task.name for task in tasks if task == before.tasks.get(task.name)]
     for name in unchanged:
         change.keep(name)
-    changed = {task.name: task for task in tasks if task.name not in unchanged}
-    write_models(change.folder, {planned.name: describe_segment(planned, rows_of(before)) for planned in coming}, changed)
-    return write_all_tasks(change.folder, tasks, plan.cuts_left_out, addition.cut_rule)
+    rewritten = {task.name: task for task in tasks if task.name not in unchanged}
+    write_models(change.folder, {planned.name: describe_segment(planned, rows_of(before)) for planned in coming}, rewritten)
+    return change.write_all_tasks(tasks, plan.cuts_left_out, addition.cut_rule)
 
 
-def _judge(plan: SharingPlan, existing: Existing, before: Repository, coupled: bool) -> SegmentJudge:
+def _judge(plan: SharingPlan, repository_chains: RepositoryChains, before: Repository, coupled: bool) -> SegmentJudge:
     """Return the judge of the segments that come. What is a part of a segment that was taken as coupled needs no leave again."""
     coming = {name: segment for name, segment in plan.segments.items() if name not in before.segments}
-    coupled_runs = [run for run in existing.runs if before.segments[run.segment].rows == "coupled"]
-    taken = {block.digest for run in coupled_runs for block in existing.chains[run.task].blocks[run.start : run.stop]}
+    coupled_runs = [run for run in repository_chains.runs if before.segments[run.segment].rows == "coupled"]
+    taken = {block.digest for run in coupled_runs for block in repository_chains.chains[run.task].blocks[run.start : run.stop]}
     parts = [name for name, segment in coming.items() if not taken.isdisjoint(block.digest for block in segment.blocks)]
     return SegmentJudge(coming, coming if coupled else parts)
 

@@ -1,21 +1,21 @@
-"""Deploys tasks in a repository: a version that comes keeps the one before it, or is tried as a canary. Each change is one step."""
+"""The versions of tasks: one that comes keeps the one before it, or is tried as a canary. Each change is one step.
+
+Deploying is adding with leave to replace (`exporter.add`); undeploying is removing (`exporter.remove`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contract.errors import UnknownTask
 from contract.repository import ALL_TASKS, Repository, Task
-from contract.repository.transaction.folder import Waiting, silent
 from contract.repository.versions import promoted, rolled_back
-from contract.repository.write import changed_whole, write_all_tasks, write_models
+from contract.repository.write import Waiting, changed, silent, write_models
 from exporter.add import AddOptions, AddReport, add_tasks
 from exporter.build.analysis import Progress
-from exporter.gc import keep_but
-from exporter.open_models import Sources
-from exporter.remove import Removal, remove_tasks
+from exporter.sources.task_model import Sources
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,6 @@ def deploy(
     )
 
 
-def undeploy(repo: Path, names: Iterable[str], *, gc: bool = False, waiting: Waiting = silent) -> Removal:
-    """Remove the tasks `names` with all of their versions, as `exporter.remove.remove_tasks` does."""
-    return remove_tasks(repo, names, gc=gc, waiting=waiting)
-
-
 def rollback(repo: Path, name: str, *, waiting: Waiting = silent) -> Deployment:
     """Take the canary of task `name` away or, if it has none, let its current and its previous version change places.
 
@@ -83,14 +78,12 @@ def promote(repo: Path, name: str, *, waiting: Waiting = silent) -> Deployment:
 
 
 def _change(repo: Path, name: str, become: Callable[[Task], Task], waiting: Waiting) -> Deployment:
-    with changed_whole(repo, waiting) as change:
+    with changed(repo, waiting) as change:
         tasks = change.repository.tasks
         if name not in tasks:
             raise UnknownTask(name, sorted(tasks))
         after = become(tasks[name])
-        keep_but(change, {name, ALL_TASKS})
+        change.keep_all_but({name, ALL_TASKS})
         write_models(change.folder, {}, {name: after})
-        repository = write_all_tasks(
-            change.folder, {**tasks, name: after}.values(), change.repository.cuts_left_out, change.repository.cut_rule
-        )
+        repository = change.write_all_tasks({**tasks, name: after}.values())
     return Deployment(replace(repository, path=repo), {name: VersionChange(tasks[name], after)})

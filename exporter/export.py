@@ -6,26 +6,23 @@ every task against its whole model, and only then let the repository appear. One
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from contract.repository import Repository
-from contract.repository.transaction.folder import Waiting, recover, silent
-from contract.repository.write import check_output, model_path, write_configs, write_rows, written_whole
+from contract.repository.write import Waiting, check_output, recover, silent, write_configs, write_rows, written
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment, describe_task
-from exporter.build.parity import Look, ParityChecker, check_error
-from exporter.build.reference_outputs import WholeAnswer, answers_of_wholes, with_records
+from exporter.build.parity import check_parity
+from exporter.build.reference_outputs import compute_reference_outputs, with_records
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
-from exporter.build.weight_store import save_with_weights
 from exporter.graph.chain import Chain
-from exporter.graph.extract import extract_segment
-from exporter.open_models import Sources
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
-from exporter.sharing.plan import PlannedSegment, SharingPlan, make_sharing_plan
+from exporter.sharing.plan import SharingPlan, make_sharing_plan
+from exporter.sources.task_model import Sources
 
 
 @dataclass(frozen=True)
@@ -84,42 +81,12 @@ def export_repository(
             for name, chain in analysis.tasks.items()
         }
         check_output_names(tasks.values())
-        wholes = answers_of_wholes(tasks, analysis, progress)
-        with written_whole(options.out, options.force, waiting) as folder:
-            write_segments(plan.segments.values(), analysis, folder, progress)
-            repository = write_configs(folder, segments, with_records(tasks, wholes), plan.cuts_left_out, options.cuts.rule)
+        references = compute_reference_outputs(tasks, analysis, progress)
+        with written(options.out, options.force, waiting) as folder:
+            analysis.write_segments(plan.segments.values(), folder, progress)
+            repository = write_configs(folder, segments, with_records(tasks, references), plan.cuts_left_out, options.cuts.rule)
             judge = SegmentJudge(plan.segments, plan.segments if options.coupled else ())
-            errors = check_parity(repository, wholes, options.parity_limit, progress, judge.look)
+            errors = check_parity(repository, references, options.parity_limit, progress, judge.look)
             repository = write_rows(folder, repository, judge.rows)
     remarks = analysis.remarks()
     return ExportReport(replace(repository, path=options.out), plan, analysis.tasks, errors, remarks, judge.remarks)
-
-
-def write_segments(segments: Iterable[PlannedSegment], analysis: Analysis, folder: Path, progress: Progress) -> None:
-    """Write the models of `segments`, each from the network that the plan names."""
-    segments = list(segments)
-    for index, segment in enumerate(segments):
-        progress("Writing segments", index, len(segments))
-        network = analysis.network_of(segment.chain, segment.blocks[0])
-        extracted = extract_segment(network.model, segment.name, segment.inputs, segment.outputs)
-        save_with_weights(extracted, model_path(folder, segment.name))
-    progress("Writing segments", len(segments), len(segments))
-
-
-def check_parity(
-    repository: Repository, wholes: Mapping[str, WholeAnswer], limit: float, progress: Progress, look: Look
-) -> dict[str, float]:
-    """Return the error of each of the tasks of `wholes` against its whole model. Raises ParityError when one is over `limit`.
-
-    look: is shown the segments, as in ParityChecker; what it raises is raised.
-    """
-    checker = ParityChecker(repository, look)
-    tasks = list(wholes)
-    errors: dict[str, float] = {}
-    for index, name in enumerate(tasks):
-        progress("Checking composed against whole", index, len(tasks))
-        errors[name] = checker.error(name, wholes[name])
-        check_error(repository, name, errors[name], limit)
-        checker.keep_only(tasks[index + 1 :])
-    progress("Checking composed against whole", len(tasks), len(tasks))
-    return errors

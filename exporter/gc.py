@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from contract.repository import ALL_TASKS, Repository, Task, read_repository
-from contract.repository.transaction.folder import Waiting, recover, silent, tidy
+from contract.repository import Repository, Task, read_repository
 from contract.repository.versions import without_previous
-from contract.repository.write import Change, changed_whole, write_models
+from contract.repository.write import Waiting, changed, recover, silent, tidy, write_models
 
 
 def unused_segments(repository: Repository, tasks: Iterable[Task] | None = None) -> dict[str, int]:
@@ -40,12 +39,12 @@ def collect_garbage(
     if not unused and tasks == repository.tasks:
         tidy(repo, waiting)
         return unused
-    with changed_whole(repo, waiting) as change:
+    with changed(repo, waiting) as change:
         tasks = _staying(change.repository, drop_previous)
         unused = unused_segments(change.repository, tasks.values())
-        changed = {name: task for name, task in tasks.items() if task != change.repository.tasks[name]}
-        keep_but(change, {*unused, *changed})
-        write_models(change.folder, {}, changed)
+        rewritten = {name: task for name, task in tasks.items() if task != change.repository.tasks[name]}
+        change.keep_all_but({*unused, *rewritten})
+        write_models(change.folder, {}, rewritten)
     return unused
 
 
@@ -53,14 +52,6 @@ def _staying(repository: Repository, drop_previous: bool) -> Mapping[str, Task]:
     if not drop_previous:
         return repository.tasks
     return {name: without_previous(task) for name, task in repository.tasks.items()}
-
-
-def keep_but(change: Change, dropped: set[str]) -> None:
-    """Keep all segments and tasks and `all_tasks` with what only it needs, as they are, but those in `dropped`."""
-    copies = () if ALL_TASKS in dropped else change.repository.copies
-    for name in (*change.repository.segments, *change.repository.tasks, *copies, ALL_TASKS):
-        if name not in dropped and (change.repository.path / name).is_dir():
-            change.keep(name)
 
 
 def _bytes_in(folder: Path) -> int:

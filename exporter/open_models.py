@@ -1,37 +1,18 @@
-"""Where task models come from: ONNX files of any producer, and torch networks. torch is imported only when it is needed."""
+"""Opens task models: ONNX files of any producer, and torch networks. torch is imported only when it is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.sources.labels import read_labels
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.references import InputOptions, Preprocess, Reference, parse_reference
-from exporter.sources.sandbox import preflight
-from exporter.sources.task_model import TaskModel, Tuned
+from exporter.sources.sandbox import try_in_sandbox
+from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel, Tuned, read_labels
 
 if TYPE_CHECKING:
     from exporter.torch.sources import TorchSources
-
-__all__ = ["InputOptions", "LoadTaskModel", "Preprocess", "Sources", "open_sources"]
-
-LoadTaskModel = Callable[[], TaskModel]
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Functions that load the task models, one at a time, so that memory holds one of them and not all.
-
-    tuned: of those that are task checkpoints, what they were tuned on. remarks: what was assumed on opening them, in sentences.
-    """
-
-    tasks: Mapping[str, LoadTaskModel]
-    backbone: LoadTaskModel | None = None
-    tuned: Mapping[str, Tuned] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
 
 
 def open_sources(
@@ -47,7 +28,7 @@ def open_sources(
     base = parse_reference(backbone) if backbone is not None else None
     named = {name: parse_reference(text) for name, text in tasks.items()}
     references = [reference for reference in (base, *named.values()) if reference is not None]
-    preflight([file for reference in references if (file := reference.onnx_file) is not None])
+    try_in_sandbox([file for reference in references if (file := reference.onnx_file) is not None])
     opener = _Opener(options, named)
     load_base = opener.open_backbone(base) if base is not None else None
     loads = {name: opener.open_task(name, reference) for name, reference in named.items()}

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from contract.errors import UnknownTask
 from contract.repository import ALL_TASKS, Repository
-from contract.repository.transaction.folder import Waiting, silent
-from contract.repository.write import changed_whole, write_all_tasks
+from contract.repository.write import Waiting, changed, silent
 from exporter.errors import LastTask
-from exporter.gc import keep_but, unused_segments
+from exporter.gc import unused_segments
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def remove_tasks(repo: Path, names: Iterable[str], *, gc: bool = False, waiting:
     cannot be written; then nothing was changed.
     """
     names = set(names)
-    with changed_whole(repo, waiting) as change:
+    with changed(repo, waiting) as change:
         tasks = change.repository.tasks
         unknown = sorted(names - tasks.keys())
         if unknown:
@@ -43,6 +42,6 @@ def remove_tasks(repo: Path, names: Iterable[str], *, gc: bool = False, waiting:
         if not rest:
             raise LastTask(repo)
         unused = unused_segments(change.repository, rest.values())
-        keep_but(change, {*names, ALL_TASKS, *(unused if gc else ())})
-        repository = write_all_tasks(change.folder, rest.values(), change.repository.cuts_left_out, change.repository.cut_rule)
+        change.keep_all_but({*names, ALL_TASKS, *(unused if gc else ())})
+        repository = change.write_all_tasks(rest.values())
     return Removal(replace(repository, path=repo), unused, gc)

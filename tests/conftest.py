@@ -63,10 +63,10 @@ def kept_traces(traces_folder: Path) -> Iterator[None]:
 @pytest.fixture
 def forked_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX files are tried out in a forked process: for tests of what comes after. Those in test_fuzz.py start the real one."""
-    from exporter.sources import sandbox as preflight
+    from exporter.sources import sandbox
     from tests import forked
 
-    monkeypatch.setattr(preflight, "_run", forked.run)
+    monkeypatch.setattr(sandbox, "_run", forked.run)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from exporter.graph.chain import Block, Chain
 from exporter.graph.macs import PRODUCTS
 from exporter.graph.shapes import infer_shapes, shape_of
 from exporter.pricing.price import part_after
-from exporter.sources.guard import analyse
+from exporter.sources.sandbox import analyse
 from tuning.network.backbone import block_macs
 
 _TOLERANCE = 0.01

@@ -16,8 +16,7 @@ from safetensors.torch import save_file
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
 from exporter.export import ExportOptions, export_repository
-from exporter.open_models import Sources
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from exporter.torch.export import BackboneExporter
 from tuning.network.backbone import Backbone, load_backbone
 from tuning.network.checkpoint import TaskCheckpoint, tuned_names

@@ -12,7 +12,7 @@ import onnx
 from onnx import numpy_helper
 
 from contract.repository import Repository, Segment, Task, TensorSpec
-from contract.repository.write import Change, changed_whole, model_path, write_all_tasks, write_models
+from contract.repository.write import Change, changed, model_path, write_models
 
 _NOISE = 0.01  # of each weight
 
@@ -31,9 +31,9 @@ def copy_tasks(
     """Let the repository at `path` hold, instead of its tasks, the copies that are `wanted` of some of them.
 
     A segment that the exporter has named after its task is written anew for each copy, with 1 % of noise on its weights; all others (the
-    trunk, what is shared) stay as they are. Raises what `contract.repository.write.changed_whole` does.
+    trunk, what is shared) stay as they are. Raises what `contract.repository.write.changed` does.
     """
-    with changed_whole(path) as change:
+    with changed(path) as change:
         templates = {name: change.repository.tasks[name] for name in wanted}
         for segment in {step.segment for task in templates.values() for step in task.steps if not _is_own(task, step.segment)}:
             change.keep(segment)
@@ -44,7 +44,7 @@ def copy_tasks(
                 progress("Writing tasks", len(tasks), total)
                 name = f"{copies.name}-{index:04}"
                 tasks[name] = _copy(change, templates[template], name, seed=len(tasks))
-        repository = write_all_tasks(change.folder, tasks.values(), change.repository.cuts_left_out, change.repository.cut_rule)
+        repository = change.write_all_tasks(tasks.values())
     return replace(repository, path=path)
 
 

@@ -13,9 +13,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
 from exporter.export import ExportOptions, export_repository
-from exporter.open_models import Sources
 from exporter.sharing.choose import CutOptions
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 
 SIZE = 8  # pixels of the square image
 _WIDTH = 16

@@ -14,7 +14,7 @@ from typing import Any
 from contract.errors import RepositoryError
 from contract.repository.config import ALL_TASKS, ModelConfig, data_type, kind_of, tensor_specs
 
-PLATFORM, BACKEND, MODEL_FILE = "onnxruntime_onnx", "onnxruntime", "model.onnx"
+PLATFORM, _BACKEND, MODEL_FILE = "onnxruntime_onnx", "onnxruntime", "model.onnx"
 _RUNTIME = "libtriton_onnxruntime.so"  # the backend's own, which Triton writes out
 _DEFAULT_MAX_BATCH_SIZE = 4  # Triton's, of a model that can be batched and whose configuration does not say how far
 _SCHEDULERS = ("dynamic_batching", "sequence_batching", "ensemble_scheduling")
@@ -60,10 +60,12 @@ def check_servable(config: Any, has_model_file: bool) -> None:
     if config.platform == "ensemble" or config.HasField("ensemble_scheduling"):
         raise RepositoryError("It is an ensemble that espalier did not write; beside what espalier exports, only ONNX is served.")
     wanted = config.backend or config.platform
-    if config.platform not in ("", PLATFORM) or config.backend not in ("", BACKEND):
-        raise RepositoryError(f"It is for {wanted!r}; beside what espalier exports, only ONNX (backend {BACKEND!r}) is served.")
+    if config.platform not in ("", PLATFORM) or config.backend not in ("", _BACKEND):
+        raise RepositoryError(f"It is for {wanted!r}; beside what espalier exports, only ONNX (backend {_BACKEND!r}) is served.")
     if not wanted and not config.default_model_filename and not has_model_file:
-        raise RepositoryError(f"It has no {MODEL_FILE}; beside what espalier exports, only ONNX (backend {BACKEND!r}) is served.")
+        raise RepositoryError(
+            f"It has no {MODEL_FILE}; beside what espalier exports, only ONNX (backend {_BACKEND!r}) is served."
+        )
     asked = [*_asked_for(config)]
     if asked:
         raise RepositoryError(f"Its config.pbtxt asks for {' and '.join(asked)}, which is not offered here.")
@@ -114,7 +116,7 @@ def completed(config: Any, found: Signature) -> Any:
     """Return `config` with what it leaves out, from the file. Raises RepositoryError for what contradicts the file."""
     done = ModelConfig()
     done.CopyFrom(config)
-    done.platform, done.backend = PLATFORM, BACKEND
+    done.platform, done.backend = PLATFORM, _BACKEND
     if not done.HasField("version_policy"):
         done.version_policy.latest.num_versions = 1
     if done.max_batch_size < 0:

@@ -77,8 +77,14 @@ class RepositoryReader:
         self._ours: frozenset[str] = frozenset()  # the last time
         self._all_tasks: _AllTasks | None = None
 
+    def at(self, path: Path) -> RepositoryReader:
+        """Return a reader of the repository at `path`, by which what is the same there is not parsed again."""
+        other = RepositoryReader(path, self._read_plain)
+        other._parsed = self._parsed
+        return other
+
     def read(self) -> Repository:
-        """Return what is there now, as `read_repository` does; `cuts_left_out` are those of the first time."""
+        """Return what is there now, as `read_repository` does; `cuts_left_out` and `cut_rule` are those of the first time."""
         for _ in range(_ATTEMPTS):
             with _pinned(self._path) as is_same:
                 try:

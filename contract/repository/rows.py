@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from contract.dtypes import Array
 from contract.repository.model import TensorSpec
 
-Array = NDArray[np.generic]
 Run = Callable[[Sequence[Array]], Sequence[Array]]
-SCALES = (1, 10, 100)
+_SCALES = (1, 10, 100)
 LIMIT = 1e-4  # in units of the spread, for float32
 _HALF = ("FP16", "BF16")
 _ROWS = 8
@@ -54,7 +53,7 @@ class RowsVerdict:
         return self.repeated > limit
 
 
-def judge_rows(run: Run, inputs: Sequence[Array], scales: Sequence[int] = SCALES, batches: Batches = THOROUGH) -> RowsVerdict:
+def judge_rows(run: Run, inputs: Sequence[Array], scales: Sequence[int] = _SCALES, batches: Batches = THOROUGH) -> RowsVerdict:
     """Return how much rows affect each other in the network that `run` runs.
 
     run: takes arrays of shape (n, ...), one for each of `inputs` in that order, for n of 1, 2, 3 and 8, and returns the outputs, of shape

@@ -6,8 +6,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from contract.dtypes import onnx_dtype
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, Step, Task, TensorSpec, segment_tensor
+
+if TYPE_CHECKING:
+    import onnx
 
 Tensors = tuple[str, ...]
 
@@ -70,3 +75,15 @@ def ensemble_of(tasks: Iterable[Task]) -> tuple[list[Step], list[Copy]]:
 
     copies = [Copy(inner.get(source, source), spec) for name, (source, spec) in outputs.items() if name in copied]
     return [Step(step.segment, renamed(step.inputs), renamed(step.outputs)) for step in steps], copies
+
+
+def copy_model(copy: Copy) -> onnx.ModelProto:
+    """Return the ONNX model of `copy`: rows of its kind of tensor in, the same rows out."""
+    from onnx import TensorProto, helper  # few repositories need it, and no server
+
+    element = TensorProto.DataType.Value(onnx_dtype(copy.spec.dtype))
+    (given,) = copy.inputs
+    (copied,) = copy.outputs
+    infos = [helper.make_tensor_value_info(spec.name, element, ["batch", *spec.shape]) for spec in (given, copied)]
+    graph = helper.make_graph([helper.make_node("Identity", [given.name], [copied.name])], copy.model, infos[:1], infos[1:])
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])

@@ -1,15 +1,13 @@
-"""Writes a model repository: whole or not at all (`contract.repository.transaction.folder` says what that promises)."""
+"""Writes a model repository: whole or not at all (`contract.repository.transaction.folder` says what it promises)."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import onnx
 
 from contract.errors import ForeignFiles, NameTaken, NotARepository, NotWritten, OutputExists, RepositoryError
 from contract.repository import ALL_TASKS, Repository, Segment, Task, read_repository
@@ -22,11 +20,15 @@ from contract.repository.config import (
     task_config,
     to_text,
 )
-from contract.repository.copies import copy_model
 from contract.repository.model import DEFAULT_CUT_RULE, Rows
-from contract.repository.read import CANARY, CONFIG_FILE, PREVIOUS
-from contract.repository.transaction.folder import Aside, Waiting, aside, reason, recover, silent
-from contract.repository.transaction.link import link_tree
+from contract.repository.read import CANARY, CONFIG_FILE, PREVIOUS, RepositoryReader
+from contract.repository.transaction.file_system import link_tree
+from contract.repository.transaction.folder import Transaction, only_writer, reason
+from contract.repository.transaction.folder import Waiting as Waiting
+from contract.repository.transaction.folder import recover as recover
+from contract.repository.transaction.folder import silent as silent
+from contract.repository.transaction.folder import tidy as tidy
+from contract.repository.unite import copy_model
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Change:
 
     repository: Repository
     folder: Path
+    _reader: RepositoryReader | None = field(default=None, repr=False, compare=False)
 
     def keep(self, model: str) -> None:
         """Take the folder of `model` over as it is: the same files, by hard links, or copies where the file system has no links.
@@ -48,6 +51,23 @@ class Change:
         if os.path.lexists(self.folder / model):
             raise NameTaken(model)
         link_tree(self.repository.path / model, self.folder / model)
+
+    def keep_all_but(self, dropped: Collection[str]) -> None:
+        """Keep all segments and tasks and `all_tasks` with what only it needs, as they are, but those in `dropped`."""
+        copies = () if ALL_TASKS in dropped else self.repository.copies
+        for name in (*self.repository.segments, *self.repository.tasks, *copies, ALL_TASKS):
+            if name not in dropped and (self.repository.path / name).is_dir():
+                self.keep(name)
+
+    def write_all_tasks(
+        self, tasks: Iterable[Task], cuts_left_out: Sequence[str] | None = None, cut_rule: str | None = None
+    ) -> Repository:
+        """Write the ensemble of all `tasks`, as below; None: cut as the repository was until now. Return what is there now."""
+        before = self.repository
+        left_out = before.cuts_left_out if cuts_left_out is None else cuts_left_out
+        _write_all_tasks(self.folder, list(tasks), left_out, before.cut_rule if cut_rule is None else cut_rule)
+        reader = self._reader or RepositoryReader(self.folder)
+        return reader.at(self.folder).read()  # checked as a server will, and what is kept has been parsed
 
 
 def check_output(out: Path, force: bool) -> None:
@@ -79,43 +99,47 @@ def foreign_entries(repository: Repository) -> list[str]:
 
 
 @contextmanager
-def written_whole(out: Path, force: bool, waiting: Waiting = silent) -> Iterator[Path]:
+def written(out: Path, force: bool, waiting: Waiting = silent) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `out` in one step when the block ends well, and vanishes when it does not.
 
     There is one writer at a time: another one is waited for, which `waiting` is told, and `out` is looked at only then.
     Raises what `check_output` does, and NotWritten when the folder cannot be written; then nothing was changed.
     """
-    with _writing(out, waiting) as place:
+    with _writing(out, waiting) as transaction:
         check_output(out, force)
-        place.begin()
-        yield place.new
-        place.publish()
+        transaction.begin()
+        yield transaction.new
+        transaction.commit()
 
 
 @contextmanager
-def changed_whole(repo: Path, waiting: Waiting = silent) -> Iterator[Change]:
+def changed(repo: Path, waiting: Waiting = silent) -> Iterator[Change]:
     """Yield the change of the repository at `repo`: what is built in its folder takes the place of `repo` in one step at the end.
 
     Models are kept by name, or written anew; what espalier did not write is kept without a word. One writer at a time, as above.
     Raises RepositoryError when `repo` is no repository, and NotWritten when it cannot be written; then nothing was changed.
     """
     recover(repo, waiting)
-    read_repository(repo)  # before anything is made beside what is no repository
-    with _writing(repo, waiting) as place:
-        repository = read_repository(repo)
-        place.begin()
-        change = Change(repository, place.new)
+    reader = RepositoryReader(repo)
+    reader.read()  # before anything is made beside what is no repository
+    with _writing(repo, waiting) as transaction:
+        reader = reader.at(repo)
+        repository = (
+            reader.read()
+        )  # again, because another writer may have been waited for; what is as it was is not parsed again
+        transaction.begin()
+        change = Change(repository, transaction.new, reader)
         for name in foreign_entries(repository):
             change.keep(name)
         yield change
-        place.publish()
+        transaction.commit()
 
 
 @contextmanager
-def _writing(repo: Path, waiting: Waiting) -> Iterator[Aside]:
+def _writing(repo: Path, waiting: Waiting) -> Iterator[Transaction]:
     try:
-        with aside(repo, waiting) as place:
-            yield place
+        with only_writer(repo, waiting) as transaction:
+            yield transaction
     except OSError as error:
         raise NotWritten(f"{repo} could not be written ({reason(error)}); nothing was changed.") from error
 
@@ -158,16 +182,19 @@ def write_all_tasks(
 
     An ensemble of that name that is there is replaced.
     """
-    tasks = list(tasks)
+    _write_all_tasks(folder, list(tasks), cuts_left_out, cut_rule)
+    return read_repository(folder)
+
+
+def _write_all_tasks(folder: Path, tasks: Sequence[Task], cuts_left_out: Sequence[str], cut_rule: str) -> None:
     if (folder / ALL_TASKS).exists():
         shutil.rmtree(folder / ALL_TASKS)
     _ensemble_folder(folder, ALL_TASKS, to_text(all_tasks_config(tasks, cuts_left_out, cut_rule)))
     for task in tasks:
         _write_labels(folder / ALL_TASKS / f"{task.name}.{LABELS_FILE}", task)
     for copy, config in copy_configs(tasks).items():
-        onnx.save(copy_model(copy), model_path(folder, copy.model))
+        model_path(folder, copy.model).write_bytes(copy_model(copy).SerializeToString())
         _write_new(folder / copy.model / CONFIG_FILE, to_text(config))
-    return read_repository(folder)
 
 
 def write_rows(folder: Path, repository: Repository, rows: Mapping[str, Rows]) -> Repository:

@@ -36,7 +36,7 @@ def inspect(
 ) -> None:
     """Show a repository: the tree of trunk and branches, each segment's cost, why it is cut, and what sharing saves."""
     from contract.repository.read import RepositoryReader
-    from contract.repository.transaction.folder import recover
+    from contract.repository.write import recover
     from espalier.figures.files import check_plot_file, write_plot
     from espalier.tables.tree import cuts_table, other_models, repository_tree, savings_table, segments_table
     from serving.engines.onnxruntime.plain import read_plain

@@ -50,7 +50,7 @@ def serve(
     Every task is a model that any v2 client can call; `all_tasks` answers several at once and runs the trunk once.
     Images go to POST /predict; the API is described at /docs. GET /metrics is for Prometheus; OTEL_* variables turn on traces.
     """
-    from contract.repository.transaction.folder import recover
+    from contract.repository.write import recover
     from serving.server import run
 
     check_engine_options(context, choice.engine)

@@ -52,7 +52,7 @@ def up(
     [dim]espalier triton up repo --http-port 8000 --grpc-port 8001[/]
     """
     from contract.repository import read_repository
-    from contract.repository.transaction.folder import recover
+    from contract.repository.write import recover
     from serving.catalog import Catalog
     from serving.local_triton.command import TritonOptions, docker_command
     from serving.local_triton.environment import set_up

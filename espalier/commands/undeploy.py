@@ -29,10 +29,10 @@ def undeploy(
     """
     clients = servers.find()
 
-    from exporter.deploy import undeploy
+    from exporter.remove import remove_tasks
 
     names = list(dict.fromkeys(tasks))
-    removal = undeploy(repo, names, gc=gc, waiting=say)
+    removal = remove_tasks(repo, names, gc=gc, waiting=say)
     print_removal(repo, names, removal)
     gone = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} removed."
     notify(clients, names, "unload", changed=gone, undo_hint="Only `espalier deploy` of the models brings that back.")

@@ -20,9 +20,8 @@ from espalier.demo.report import accuracy_table, queries_table, winnings_table
 from espalier.demo.tune import TunedTask, get_backbone, sample_images, tune_tasks
 from espalier.tables.tree import repository_tree
 from exporter.export import ExportOptions, ExportReport, export_repository
-from exporter.open_models import LoadTaskModel, Sources
 from exporter.sources.onnx_file import load_onnx
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 from exporter.torch.export import BackboneExporter
 from serving.server import BackgroundServer, run
 from tuning.network.backbone import Backbone, save_backbone

@@ -11,14 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from contract.units import percent
-from exporter.diff.diff import BlockChange, NetworkDiff
-from exporter.diff.weight_diff import WeightChange
+from exporter.diff.diff import BlockDiff, NetworkDiff
+from exporter.diff.weight_diff import WeightDiff
 
 _BAR = 8  # characters
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def diff_table(diff: NetworkDiff, shown: Sequence[BlockChange], weights: bool = False) -> Table:
+def diff_table(diff: NetworkDiff, shown: Sequence[BlockDiff], weights: bool = False) -> Table:
     """Return one row for each block in `shown`, and with `weights` one for each weight of a block that differs."""
     table = Table(title=escape(f"{diff.chain.name} -> {diff.other.name}"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("block", "modules", "parameters", "relative norm", "", "largest change", "weights changed"):
@@ -78,7 +78,7 @@ def bar(value: float | None, most: float) -> str:
     return "█" * full + _EIGHTHS[rest].strip()
 
 
-def _block_data(block: BlockChange) -> dict[str, Any]:
+def _block_data(block: BlockDiff) -> dict[str, Any]:
     return {
         "kind": block.kind,
         "a": None if block.block is None else block.block.index,
@@ -92,7 +92,7 @@ def _block_data(block: BlockChange) -> dict[str, Any]:
     }
 
 
-def _weight_data(weight: WeightChange) -> dict[str, Any]:
+def _weight_data(weight: WeightDiff) -> dict[str, Any]:
     return {
         "name": weight.name,
         "shape": list(weight.shape),
@@ -107,12 +107,12 @@ def _number_or_none(value: float | None) -> float | None:
     return value if value is not None and isfinite(value) else None
 
 
-def _number(block: BlockChange) -> str:
+def _number(block: BlockDiff) -> str:
     indices = [str(side.index) if side is not None else "-" for side in (block.block, block.other)]
     return indices[0] if indices[0] == indices[1] else " / ".join(indices)
 
 
-def _note(block: BlockChange) -> str:
+def _note(block: BlockDiff) -> str:
     resized = [weight for weight in block.weights if weight.changed is None]
     if block.kind == "replaced":
         return "[yellow]other operators[/]"
@@ -125,13 +125,13 @@ def _note(block: BlockChange) -> str:
     return f"{block.changed_weights} of {len(block.weights)}" if block.weights else "equal"
 
 
-def _weight_cells(weight: WeightChange) -> tuple[str, ...]:
+def _weight_cells(weight: WeightDiff) -> tuple[str, ...]:
     changed = escape(_sizes(weight)) if weight.changed is None else f"{weight.changed:,} of {weight.numbers:,}"
     cells = ("", _figure(weight.relative_norm), "", _figure(weight.largest_change), changed)
     return tuple(f"[dim]{cell}[/]" for cell in cells)
 
 
-def _sizes(weight: WeightChange) -> str:
+def _sizes(weight: WeightDiff) -> str:
     return f"{list(weight.shape)} -> {list(weight.other_shape)}"
 
 
@@ -139,7 +139,7 @@ def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
-def _title(block: BlockChange) -> str:
+def _title(block: BlockDiff) -> str:
     return block.names[0] if len(block.names) == 1 else f"{block.names[0]} ... {block.names[-1]}"
 
 

@@ -1,1 +1,11 @@
 """From task models and a plan to what a repository says, checked by running it."""
+
+from contract.lazy import public
+
+__all__, __getattr__ = public(
+    __name__,
+    {
+        "runtime": ["open_session"],
+        "weight_store": ["WeightStore"],
+    },
+)

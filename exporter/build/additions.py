@@ -8,17 +8,16 @@ from dataclasses import dataclass, field, replace
 from contract.repository import Repository, Step, Task
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import NOTHING_TAKEN, describe_steps, describe_task, names_of_tensors
-from exporter.build.rejoin import rejoin
-from exporter.build.repository_chains import Existing, contents_of
+from exporter.build.repository_chains import RepositoryChains, contents_of
 from exporter.errors import UnknownCutRule
 from exporter.graph.chain import Chain
-from exporter.open_models import LoadTaskModel, Sources
+from exporter.graph.extract import rejoin
 from exporter.sharing.choose import CUT_RULES, CutOptions
 from exporter.sharing.plan import SharingPlan, make_sharing_plan
 from exporter.sharing.reuse import Missed, keep_segments, missed_sharing
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 
-Steps = Mapping[str, Sequence[Step]]
+_TaskSteps = Mapping[str, Sequence[Step]]
 
 
 @dataclass(frozen=True)
@@ -40,25 +39,27 @@ def rows_of(repository: Repository) -> int:
     return min(segment.max_batch_rows for segment in repository.segments.values())
 
 
-def plan_beside(old: Repository, existing: Existing, coming: Sources, analysis: Analysis, progress: Progress) -> Addition:
-    """Return what `old`, whose versions are tasks of their own and taken apart `existing`, becomes when all of it stays."""
-    analysis.adopt(existing, old)
+def plan_beside(
+    old: Repository, repository_chains: RepositoryChains, coming: Sources, analysis: Analysis, progress: Progress
+) -> Addition:
+    """Return what `old`, whose versions are tasks of their own and taken apart `repository_chains`, becomes when all of it stays."""
+    analysis.adopt(repository_chains, old)
     analysis.read(coming, progress)
-    new, there = [*analysis.tasks.values()], existing.steps
+    new, there = [*analysis.tasks.values()], repository_chains.steps
     cuts = keep_segments(there, new)
-    plan = make_sharing_plan([*existing.chains.values(), *new], analysis.backbone, cuts, contents_of(old))
+    plan = make_sharing_plan([*repository_chains.chains.values(), *new], analysis.backbone, cuts, contents_of(old))
     plan = replace(plan, cuts_left_out=old.cuts_left_out)
     steps = {name: task.steps for name, task in old.tasks.items()}
     missed = {chain.name: missed_sharing(there, cuts, chain) for chain in new}
     described = _described(coming.tasks, plan, analysis, old, steps)
-    described = {name: _as_there(task, analysis.tasks[name], existing, old) for name, task in described.items()}
+    described = {name: _as_there(task, analysis.tasks[name], repository_chains, old) for name, task in described.items()}
     return Addition(plan, steps, described, old.cut_rule, missed)
 
 
-def _as_there(task: Task, chain: Chain, existing: Existing, old: Repository) -> Task:
+def _as_there(task: Task, chain: Chain, repository_chains: RepositoryChains, old: Repository) -> Task:
     """Return `task` with the steps of a version of it that computes the same: what is deployed again changes nothing."""
     wanted = [tap.address for tap in chain.outputs]
-    for version, there in existing.chains.items():
+    for version, there in repository_chains.chains.items():
         if version.partition("@")[0] == task.name and [tap.address for tap in there.outputs] == wanted:
             return replace(task, steps=old.tasks[version].steps)
     return task
@@ -66,7 +67,7 @@ def _as_there(task: Task, chain: Chain, existing: Existing, old: Repository) -> 
 
 def plan_anew(
     old: Repository,
-    existing: Existing,
+    repository_chains: RepositoryChains,
     answers: Mapping[str, bool],
     coming: Sources,
     cuts: CutOptions | None,
@@ -79,7 +80,7 @@ def plan_anew(
     fit it, as a task that is added does. cuts: how to choose them; None: by the rule that `old` was cut by. Raises UnknownCutRule.
     """
     cuts = cuts or _cuts_of(old)
-    tasks = _put_together(existing, [old.tasks[name] for name in answers])
+    tasks = _put_together(repository_chains, [old.tasks[name] for name in answers])
     analysis.read(Sources({**tasks, **coming.tasks}, coming.backbone), progress)
     kept = [name for name, answering in answers.items() if not answering]
     plan = _plan(analysis, kept, cuts, contents_of(old))
@@ -98,8 +99,8 @@ def _cuts_of(repository: Repository) -> CutOptions:
     raise UnknownCutRule(repository.path, repository.cut_rule, CUT_RULES)
 
 
-def _put_together(existing: Existing, tasks: Iterable[Task]) -> dict[str, LoadTaskModel]:
-    models = existing.models
+def _put_together(repository_chains: RepositoryChains, tasks: Iterable[Task]) -> dict[str, LoadTaskModel]:
+    models = repository_chains.models
 
     def loader(task: Task) -> LoadTaskModel:
         return lambda: TaskModel(rejoin(task, models), task.labels, task.preprocessing, task.provenance)
@@ -119,14 +120,16 @@ def _plan(analysis: Analysis, kept: Collection[str], cuts: CutOptions, there: Ma
 
 
 def _steps(
-    names: Iterable[str], plan: SharingPlan, analysis: Analysis, taken: Steps = NOTHING_TAKEN
+    names: Iterable[str], plan: SharingPlan, analysis: Analysis, taken: _TaskSteps = NOTHING_TAKEN
 ) -> dict[str, tuple[Step, ...]]:
     """Return the steps of the versions `names`, TASK or TASK@VERSION; their outputs are named after the task."""
     chains = {name: replace(analysis.tasks[name], name=name.partition("@")[0]) for name in names}
     return {name: describe_steps(chain, plan.tasks[name], names_of_tensors(taken)) for name, chain in chains.items()}
 
 
-def _described(names: Iterable[str], plan: SharingPlan, analysis: Analysis, old: Repository, taken: Steps) -> dict[str, Task]:
+def _described(
+    names: Iterable[str], plan: SharingPlan, analysis: Analysis, old: Repository, taken: _TaskSteps
+) -> dict[str, Task]:
     made = names_of_tensors(taken)
     return {
         name: describe_task(analysis.tasks[name], plan.tasks[name], analysis.models[name], rows_of(old), made) for name in names

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
-from exporter.build.output_names import explain_output_names
-from exporter.build.repository_chains import Existing
+from contract.repository.write import model_path
+from exporter.build.describe import explain_output_names
+from exporter.build.repository_chains import RepositoryChains
 from exporter.build.row_coupling import refuse_random
-from exporter.build.weight_store import WeightStore
+from exporter.build.weight_store import WeightStore, save_with_weights
 from exporter.errors import ExportError
 from exporter.graph.chain import Block, Chain, Network
-from exporter.open_models import LoadTaskModel, Sources
+from exporter.graph.extract import extract_segment
 from exporter.sharing.check import check_labels, check_together, explain_sharing
+from exporter.sharing.plan import PlannedSegment
 from exporter.sharing.segments import Place
-from exporter.sources.guard import canonical_form, guarded
-from exporter.sources.task_model import TaskModel
+from exporter.sources.sandbox import canonical_form, guarded
+from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 
-BACKBONE = "the backbone"
+_BACKBONE = "the backbone"
 Progress = Callable[[str, int, int], None]
 
 
@@ -30,27 +32,27 @@ class Analysis:
     def __init__(self, scratch: Path) -> None:
         self.store = WeightStore(scratch)
         self.models: dict[str, TaskModel] = {}
-        self.wholes: dict[str, Path] = {}
+        self.whole_files: dict[str, Path] = {}
         self.tasks: dict[str, Chain] = {}
         self.backbone: Chain | None = None
         self._networks: dict[str, Network] = {}
         self._existing: dict[str, tuple[Chain, Preprocessing | None]] = {}
         self._places: dict[Place, Network] = {}
 
-    def adopt(self, existing: Existing, repository: Repository) -> None:
+    def adopt(self, repository_chains: RepositoryChains, repository: Repository) -> None:
         """Compare what will be read with the tasks of `repository`, which have been taken apart."""
-        self._existing = {name: (chain, repository.tasks[name].preprocessing) for name, chain in existing.chains.items()}
-        self._places = {place: run.network for place, run in existing.places.items()}
+        self._existing = {name: (chain, repository.tasks[name].preprocessing) for name, chain in repository_chains.chains.items()}
+        self._places = {place: run.network for place, run in repository_chains.places.items()}
 
     def read(self, sources: Sources, progress: Progress) -> None:
         """Read all of `sources` and check that they belong together. Raises ExportError."""
-        loaders: dict[str, LoadTaskModel] = {BACKBONE: sources.backbone} if sources.backbone else {}
+        loaders: dict[str, LoadTaskModel] = {_BACKBONE: sources.backbone} if sources.backbone else {}
         loaders |= sources.tasks
         for index, (name, load) in enumerate(loaders.items()):
             progress("Reading models", index, len(loaders))
             self._read_one(name, load())
         chains = self._chains()
-        self.backbone = chains.pop(BACKBONE, None)
+        self.backbone = chains.pop(_BACKBONE, None)
         self.tasks = chains
         for name, chain in chains.items():
             check_labels(name, chain, self.models[name].labels)
@@ -58,15 +60,21 @@ class Analysis:
         progress("Reading models", len(loaders), len(loaders))
         check_together([*(chain for chain, _ in self._existing.values()), *chains.values()], self.backbone)
 
-    def network_of(self, chain: str, block: Block) -> Network:
-        """Return the network whose graph computes `block` of the chain named `chain`."""
-        return self._places.get((chain, block.index)) or self._networks[chain]
+    def write_segments(self, segments: Iterable[PlannedSegment], folder: Path, progress: Progress) -> None:
+        """Write the models of `segments` into the repository in `folder`, each from the network that the plan names."""
+        segments = list(segments)
+        for index, segment in enumerate(segments):
+            progress("Writing segments", index, len(segments))
+            network = self._network_of(segment.chain, segment.blocks[0])
+            extracted = extract_segment(network.model, segment.name, segment.inputs, segment.outputs)
+            save_with_weights(extracted, model_path(folder, segment.name))
+        progress("Writing segments", len(segments), len(segments))
 
     def remarks(self) -> dict[str, str]:
         """Return, by task that was read, what to know of it: why it shares nothing, which outputs got other names."""
         known = self._existing | {name: (chain, self.models[name].preprocessing) for name, chain in self.tasks.items()}
         if self.backbone:
-            known = {BACKBONE: (self.backbone, self.models[BACKBONE].preprocessing)} | self._existing
+            known = {_BACKBONE: (self.backbone, self.models[_BACKBONE].preprocessing)} | self._existing
         remarks = {}
         for name, chain in self.tasks.items():
             others = {key: other for key, other in known.items() if key != name}
@@ -78,11 +86,15 @@ class Analysis:
                 remarks[name] = " It ".join(reason for reason in reasons if reason)
         return remarks
 
+    def _network_of(self, chain: str, block: Block) -> Network:
+        """Return the network whose graph computes `block` of the chain named `chain`."""
+        return self._places.get((chain, block.index)) or self._networks[chain]
+
     def _read_one(self, name: str, model: TaskModel) -> None:
         graph = canonical_form(name, model.model)
         try:
             self.store.take_over(graph)
-            self.wholes[name] = self.store.save(graph, f"whole-{len(self.wholes)}")
+            self.whole_files[name] = self.store.save(graph, f"whole-{len(self.whole_files)}")
         except OSError as error:
             raise ExportError(f"The weights of {name} cannot be kept in {self.store.folder} ({error.strerror}).") from error
         with guarded(name):

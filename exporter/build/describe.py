@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from contract.dtypes import dtype_of_onnx
 from contract.repository import Segment, Step, Task, TensorSpec
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
-from exporter.build.output_names import output_names
+from exporter.errors import SameOutputNames
 from exporter.graph.chain import Chain, Tap
 from exporter.sharing.plan import PlannedSegment, PlannedStep
 from exporter.sources.task_model import TaskModel
 
 NOTHING_TAKEN: Mapping[str, Any] = MappingProxyType({})
-INPUT = "image"  # what clients call the input, where there is one
+_OTHER = re.compile(r"[^A-Za-z0-9_.-]")  # what no name may have
+_INPUT = "image"  # what clients call the input, where there is one
 
 
 def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
@@ -33,7 +36,7 @@ def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
         parameters=sum(block.parameters for block in blocks),
         weight_bytes=sum(block.weight_bytes for block in blocks),
         activation_bytes=sum(tap.row_bytes for tap in planned.outputs),
-        modules=_unique(module for block in blocks for module in block.modules),
+        modules=tuple(dict.fromkeys(module for block in blocks for module in block.modules)),
         uncounted=tuple(sorted({operator for block in blocks for operator in block.uncounted})),
         reason=planned.reason,
     )
@@ -78,7 +81,7 @@ def names_of_tensors(tasks: Mapping[str, Sequence[Step]]) -> dict[str, str]:
 def _input_names(chain: Chain) -> dict[str, str]:
     """Return what clients call the inputs, by address."""
     if len(chain.inputs) == 1:
-        return {chain.inputs[0].address: INPUT}
+        return {chain.inputs[0].address: _INPUT}
     return {tap.address: tap.name for tap in chain.inputs}
 
 
@@ -103,5 +106,34 @@ def _spec(name: str, tap: Tap) -> TensorSpec:
     return TensorSpec(name, dtype_of_onnx(tap.dtype), tap.shape)
 
 
-def _unique(items: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(items))
+def output_names(task: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the outputs that the network calls `names`: one is named like the task, several `task.output`.
+
+    Characters that a name may not have become "_", or, where two would get the same name by that, their codes: "a/b" is "a_2f_b" beside
+    "a:b". So a name depends on no order. Names that begin with `task.`, as those read back from a repository do, stay.
+    Raises SameOutputNames.
+    """
+    if len(names) == 1:
+        return (task,)
+    own = [name.removeprefix(f"{task}.") for name in names]
+    plain = [_OTHER.sub("_", name) for name in own]
+    counts = Counter(plain)
+    made = [
+        f"{task}.{short if counts[short] == 1 or short == name else _OTHER.sub(_code, name)}"
+        for name, short in zip(own, plain, strict=True)
+    ]
+    for name, count in Counter(made).items():
+        if count > 1:
+            raise SameOutputNames(task, [given for given, found in zip(names, made, strict=True) if found == name], name)
+    return tuple(made)
+
+
+def explain_output_names(task: str, names: Sequence[str]) -> str | None:
+    """Return which of several outputs got other names than the network has for them, to be read after the task's; None: none did."""
+    called = zip(names, output_names(task, names), strict=True)
+    others = [f"{given!r} as {found!r}" for given, found in called if found.removeprefix(f"{task}.") != given and found != given]
+    return f"gives {' and '.join(others)}." if others and len(names) > 1 else None
+
+
+def _code(match: re.Match[str]) -> str:
+    return f"_{ord(match[0]):x}_"

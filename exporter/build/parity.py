@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import onnxruntime as ort
 
+from contract.dtypes import Array
 from contract.repository import Repository, TensorSpec
 from contract.repository.model import SEGMENT_INPUT, segment_tensor
-from contract.repository.rows import Array, Run, allowed_error, relative_error
+from contract.repository.rows import Run, allowed_error, relative_error
 from contract.repository.sample import sample_inputs
-from exporter.build.reference_outputs import SAMPLE_ROWS, WholeAnswer
+from exporter.build.analysis import Progress
+from exporter.build.reference_outputs import SAMPLE_ROWS, ReferenceOutputs
 from exporter.build.runtime import open_session, run_session
 from exporter.errors import ParityError
 
@@ -29,7 +31,7 @@ class ParityChecker:
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._samples: dict[tuple[TensorSpec, ...], Sequence[Array]] = {}
 
-    def error(self, task: str, whole: WholeAnswer) -> float:
+    def error(self, task: str, whole: ReferenceOutputs) -> float:
         """Return the largest difference between the composed segments of `task` and its whole network, in units of the spread."""
         found = self.compose(task, self._sample(self._repository.tasks[task].inputs))
         return max(relative_error(ours, theirs) for ours, theirs in zip(found, whole.outputs, strict=True))
@@ -67,3 +69,22 @@ def check_error(repository: Repository, task: str, error: float, limit: float) -
     allowed = allowed_error((spec for segment in segments for spec in (*segment.inputs, *segment.outputs)), limit)
     if not error <= allowed:  # NaN is an error, too
         raise ParityError(task, error, allowed)
+
+
+def check_parity(
+    repository: Repository, references: Mapping[str, ReferenceOutputs], limit: float, progress: Progress, look: Look
+) -> dict[str, float]:
+    """Return the error of each of the tasks of `references` against its whole model. Raises ParityError when one is over `limit`.
+
+    look: is shown the segments, as in ParityChecker; what it raises is raised.
+    """
+    checker = ParityChecker(repository, look)
+    tasks = list(references)
+    errors: dict[str, float] = {}
+    for index, name in enumerate(tasks):
+        progress("Checking composed against whole", index, len(tasks))
+        errors[name] = checker.error(name, references[name])
+        check_error(repository, name, errors[name], limit)
+        checker.keep_only(tasks[index + 1 :])
+    progress("Checking composed against whole", len(tasks), len(tasks))
+    return errors

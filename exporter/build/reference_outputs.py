@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from contract.dtypes import Array
 from contract.repository import Task
 from contract.repository.model import Scores
 from contract.repository.record import OutputRecord, ParityRecord, recorded_places
@@ -19,7 +19,6 @@ from exporter.build.analysis import Analysis, Progress
 from exporter.build.runtime import open_session, run_session
 from exporter.build.scores import scores_of
 
-Array = NDArray[np.generic]
 SAMPLE_ROWS = 4
 # In units of an output's scale. Factors rounded to 11 bits, as TensorFloat-32 and half precision do, moved the outputs of five networks by
 # 0.5 % at most, factors rounded to 8 bits, as bfloat16 does, by 5 %; float32 in another order, by two millionths.
@@ -28,7 +27,7 @@ _COARSE_DTYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclass(frozen=True)
-class WholeAnswer:
+class ReferenceOutputs:
     """The outputs of a whole network for SAMPLE_ROWS rows of sample input, each of shape (n, ...), and the record of the first row.
 
     scores: what the only output is, if it is a vector.
@@ -39,19 +38,19 @@ class WholeAnswer:
     scores: Scores = ""
 
 
-def answers_of_wholes(tasks: Mapping[str, Task], analysis: Analysis, progress: Progress) -> dict[str, WholeAnswer]:
+def compute_reference_outputs(tasks: Mapping[str, Task], analysis: Analysis, progress: Progress) -> dict[str, ReferenceOutputs]:
     """Return what the whole network of each of `tasks` answers. Raises ExportError when ONNX Runtime cannot run one."""
     answers = {}
     for index, (name, task) in enumerate(tasks.items()):
         progress("Running whole networks", index, len(tasks))
         tolerance = _COARSE_TOLERANCE if _is_coarse(analysis.models[name].model) else _TOLERANCE
-        answer = answer_of_whole(task, analysis.wholes[name], tolerance)
+        answer = reference_outputs_of(task, analysis.whole_files[name], tolerance)
         answers[name] = replace(answer, scores=_scores(analysis.models[name].model, answer.outputs))
     progress("Running whole networks", len(tasks), len(tasks))
     return answers
 
 
-def answer_of_whole(task: Task, file: Path, tolerance: float = _TOLERANCE) -> WholeAnswer:
+def reference_outputs_of(task: Task, file: Path, tolerance: float = _TOLERANCE) -> ReferenceOutputs:
     """Return what the ONNX file `file`, with the inputs and outputs of `task` in the same order, answers. Raises ExportError."""
     session = open_session(file)
     names = [value.name for value in session.get_inputs()]
@@ -64,10 +63,10 @@ def answer_of_whole(task: Task, file: Path, tolerance: float = _TOLERANCE) -> Wh
     outputs = run(SAMPLE_ROWS)
     # One row by itself, as a server runs it: a network that is quantised as it runs rounds by what is in the batch.
     records = tuple(_record(one[0], several) for one, several in zip(run(1), outputs, strict=True))
-    return WholeAnswer(outputs, ParityRecord(records, tolerance) if any(records) else None)
+    return ReferenceOutputs(outputs, ParityRecord(records, tolerance) if any(records) else None)
 
 
-def with_records(tasks: Mapping[str, Task], answers: Mapping[str, WholeAnswer]) -> dict[str, Task]:
+def with_records(tasks: Mapping[str, Task], answers: Mapping[str, ReferenceOutputs]) -> dict[str, Task]:
     """Return `tasks` with the records of their whole networks, and what their outputs are."""
     return {name: replace(task, parity=answers[name].record, scores=answers[name].scores) for name, task in tasks.items()}
 

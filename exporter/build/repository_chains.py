@@ -13,14 +13,14 @@ from exporter.build.weight_store import WeightStore
 from exporter.errors import DamagedSegment
 from exporter.graph.chain import Block, Chain, Network, Tap
 from exporter.graph.digests import combined_digest, content_of, source_address
-from exporter.graph.passes import canonicalise
+from exporter.graph.passes.canonical import canonicalise
 from exporter.sharing.plan import PlannedStep
 from exporter.sharing.segments import Place
 from exporter.sources.onnx_file import load_onnx
 
 
 @dataclass(frozen=True)
-class ExistingRun:
+class SegmentRun:
     """A segment where a task uses it: the blocks from `start` to before `stop` of the task's chain. network: its graph."""
 
     segment: str
@@ -31,14 +31,14 @@ class ExistingRun:
 
 
 @dataclass(frozen=True)
-class Existing:
+class RepositoryChains:
     """The tasks of a repository as chains, and where each segment is in them."""
 
     chains: Mapping[str, Chain]
-    runs: Sequence[ExistingRun]
+    runs: Sequence[SegmentRun]
 
     @property
-    def places(self) -> dict[Place, ExistingRun]:
+    def places(self) -> dict[Place, SegmentRun]:
         """Return for each block of each chain the run that it belongs to."""
         return {(run.task, index): run for run in self.runs for index in range(run.start, run.stop)}
 
@@ -56,12 +56,12 @@ class Existing:
         return steps
 
 
-def read_existing(repository: Repository, store: WeightStore) -> Existing:
+def read_repository_chains(repository: Repository, store: WeightStore) -> RepositoryChains:
     """Return the tasks of `repository`. Raises DamagedSegment when a segment does not compute what its configuration says."""
     reader = _Reader(repository, store)
     for task in repository.tasks.values():
         reader.read(task)
-    return Existing(reader.chains, tuple(reader.runs))
+    return RepositoryChains(reader.chains, tuple(reader.runs))
 
 
 def contents_of(repository: Repository) -> dict[str, str]:
@@ -78,7 +78,7 @@ class _Reader:
         self._models: dict[str, ir.Model] = {}
         self._applied: dict[tuple[str, tuple[str, ...]], tuple[Network, Chain]] = {}
         self.chains: dict[str, Chain] = {}
-        self.runs: list[ExistingRun] = []
+        self.runs: list[SegmentRun] = []
 
     def read(self, task: Task) -> None:
         """Put the task's chain together from its segments."""
@@ -92,7 +92,7 @@ class _Reader:
             preprocessing = preprocessing or ("" if inner else part.preprocessing)
             start = len(blocks)
             blocks += [replace(block, index=start + block.index) for block in part.blocks]
-            self.runs.append(ExistingRun(step.segment, task.name, start, len(blocks), network))
+            self.runs.append(SegmentRun(step.segment, task.name, start, len(blocks), network))
             tensors.update(zip(step.outputs, (tap.address for tap in part.outputs), strict=True))
         inputs, outputs = _taps(task.inputs, tensors), _taps(task.outputs, tensors)
         self.chains[task.name] = Chain(task.name, tuple(blocks), inputs, outputs, preprocessing)

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
 
+from contract.dtypes import Array
 from contract.repository.model import Rows
-from contract.repository.rows import LIMIT, QUICK, THOROUGH, Array, Batches, RowsVerdict, Run, judge_rows
+from contract.repository.rows import LIMIT, QUICK, THOROUGH, Batches, RowsVerdict, Run, judge_rows
 from exporter.errors import CoupledRows, ExportError, NotDeterministic, listed
 from exporter.graph.coupling import Suspect
 from exporter.sharing.plan import PlannedSegment

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
-from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
+from contract.dtypes import Array
 from exporter.errors import ExportError
 from exporter.sources.onnx_file import first_line
-
-Array = NDArray[np.generic]
 
 
 def open_session(model: Path | ir.Model) -> ort.InferenceSession:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from exporter.graph.digests import tensor_content, weight_digest
 
-SMALLEST_STORED = 4096  # bytes; smaller weights stay in the graph, a file each would cost more than it saves
+_SMALLEST_STORED = 4096  # bytes; smaller weights stay in the graph, a file each would cost more than it saves
 LARGEST_PROTOBUF = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB
 
 
@@ -27,7 +27,7 @@ class WeightStore:
         for value in model.graph.initializers.values():
             if value.const_value is None:
                 continue
-            if value.const_value.nbytes >= SMALLEST_STORED:
+            if value.const_value.nbytes >= _SMALLEST_STORED:
                 value.const_value = self._stored(value, value.const_value)
             elif isinstance(value.const_value, ir.serde.TensorProtoTensor):
                 value.const_value = _copied(value.const_value)

@@ -8,20 +8,20 @@ from itertools import zip_longest
 
 from exporter.graph.chain import Block
 
-Pair = tuple[Block | None, Block | None]
-Key = Callable[[Block], str]
+BlockPair = tuple[Block | None, Block | None]
+_Key = Callable[[Block], str]
 
 
-def align(left: Sequence[Block], right: Sequence[Block]) -> list[Pair]:
+def align_blocks(left: Sequence[Block], right: Sequence[Block]) -> list[BlockPair]:
     """Return the blocks of both in order, side by side; None stands for a block that only the other has.
 
     Blocks with equal weights find each other first, so that a block that was inserted between others of its kind is told from them;
     then blocks of equal structure; what is left between them is paired from the end, where a head stands against a head.
     """
-    return list(_align(left, right, (lambda block: block.digest, lambda block: block.structure)))
+    return list(_align_by(left, right, (lambda block: block.digest, lambda block: block.structure)))
 
 
-def _align(left: Sequence[Block], right: Sequence[Block], keys: Sequence[Key]) -> Iterable[Pair]:
+def _align_by(left: Sequence[Block], right: Sequence[Block], keys: Sequence[_Key]) -> Iterable[BlockPair]:
     if not keys:
         yield from reversed(list(zip_longest(reversed(left), reversed(right))))
         return
@@ -29,6 +29,6 @@ def _align(left: Sequence[Block], right: Sequence[Block], keys: Sequence[Key]) -
     matcher = SequenceMatcher(None, [key(block) for block in left], [key(block) for block in right], autojunk=False)
     done_left = done_right = 0
     for match in matcher.get_matching_blocks():  # the last one is empty and at the end
-        yield from _align(left[done_left : match.a], right[done_right : match.b], others)
+        yield from _align_by(left[done_left : match.a], right[done_right : match.b], others)
         done_left, done_right = match.a + match.size, match.b + match.size
         yield from zip(left[match.a : done_left], right[match.b : done_right], strict=True)

@@ -14,20 +14,20 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from exporter.diff.block_alignment import Pair, align
-from exporter.diff.weight_diff import WeightChange, counts, measure, relative_norm
-from exporter.diff.weight_matching import pair_weights
+from exporter.diff.block_alignment import BlockPair, align_blocks
+from exporter.diff.weight_diff import WeightDiff, counts, measure, relative_norm
+from exporter.diff.weight_matching import match_weights
 from exporter.errors import ExportError
 from exporter.graph.chain import Block, Chain, Network, Tap
-from exporter.graph.passes import canonicalise
+from exporter.graph.passes.canonical import canonicalise
 from exporter.graph.shapes import name_of
 from exporter.sources.task_model import TaskModel
 
-Kind = Literal["equal", "changed", "altered", "replaced", "removed", "added"]
+DiffKind = Literal["equal", "changed", "altered", "replaced", "removed", "added"]
 
 
 @dataclass(frozen=True)
-class BlockChange:
+class BlockDiff:
     """A block of the first network beside the block of the second that stands in its place; one of them may be missing.
 
     kind: "equal"; "changed" (other weights); "altered" (the same operators with weights of other sizes, other attributes or integer
@@ -35,10 +35,10 @@ class BlockChange:
     weights: all floating-point weights of the block and integer ones that differ, if `kind` is "changed" or "altered".
     """
 
-    kind: Kind
+    kind: DiffKind
     block: Block | None
     other: Block | None
-    weights: tuple[WeightChange, ...] = ()
+    weights: tuple[WeightDiff, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,12 +80,12 @@ class NetworkDiff:
 
     chain: Chain
     other: Chain
-    blocks: tuple[BlockChange, ...]
+    blocks: tuple[BlockDiff, ...]
     shared_macs: int
     remarks: tuple[str, ...] = ()
 
     @property
-    def differing(self) -> tuple[BlockChange, ...]:
+    def differing(self) -> tuple[BlockDiff, ...]:
         """Return the blocks that are not equal."""
         return tuple(block for block in self.blocks if block.kind != "equal")
 
@@ -114,7 +114,7 @@ def diff_models(name: str, model: TaskModel, other_name: str, other: TaskModel) 
     left, right = Network(name, canonicalise(model.model)), Network(other_name, canonicalise(other.model))
     chain, other_chain = _chains(left, right)
     values, other_values = _values(left.model.graph), _values(right.model.graph)
-    changes = tuple(_compare(pair, values, other_values) for pair in align(chain.blocks, other_chain.blocks))
+    changes = tuple(_compare(pair, values, other_values) for pair in align_blocks(chain.blocks, other_chain.blocks))
     if all(change.kind in ("replaced", "removed", "added") for change in changes):
         raise NothingInCommon(chain, other_chain)
     made = {tap.address for block in other_chain.blocks for tap in block.outputs}
@@ -132,20 +132,20 @@ def _chains(left: Network, right: Network) -> tuple[Chain, Chain]:
     )
 
 
-def _compare(pair: Pair, values: Mapping[str, ir.Value], other_values: Mapping[str, ir.Value]) -> BlockChange:
+def _compare(pair: BlockPair, values: Mapping[str, ir.Value], other_values: Mapping[str, ir.Value]) -> BlockDiff:
     ours, theirs = pair
     if ours is None or theirs is None:
-        return BlockChange("added" if ours is None else "removed", ours, theirs)
+        return BlockDiff("added" if ours is None else "removed", ours, theirs)
     if ours.digest == theirs.digest:
-        return BlockChange("equal", ours, theirs)
-    weights = pair_weights(
+        return BlockDiff("equal", ours, theirs)
+    weights = match_weights(
         (_find(ours.inputs, values), _find(ours.outputs, values)),
         (_find(theirs.inputs, other_values), _find(theirs.outputs, other_values)),
     )
     if weights is None:
-        return BlockChange("replaced", ours, theirs)
-    kind: Kind = "changed" if ours.structure == theirs.structure else "altered"
-    return BlockChange(kind, ours, theirs, tuple(measure(weight) for weight in weights if counts(weight)))
+        return BlockDiff("replaced", ours, theirs)
+    kind: DiffKind = "changed" if ours.structure == theirs.structure else "altered"
+    return BlockDiff(kind, ours, theirs, tuple(measure(weight) for weight in weights if counts(weight)))
 
 
 def _values(graph: ir.Graph) -> dict[str, ir.Value]:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from exporter.diff.weight_matching import WeightPair
+from exporter.diff.weight_matching import WeightMatch
 from exporter.graph.digests import weight_digest
 from exporter.graph.modules import module_path
 from exporter.graph.shapes import name_of
@@ -19,7 +19,7 @@ _CHUNK = 1 << 20  # numbers that are compared at once: float64 copies of whole w
 
 
 @dataclass(frozen=True)
-class WeightChange:
+class WeightDiff:
     """A weight a of one network and the weight b in its place in another.
 
     name: as in the first network, with its module's path in front where the name has none. numbers: how many it holds.
@@ -42,7 +42,7 @@ class WeightChange:
         return relative_norm([self])
 
 
-def relative_norm(changes: Sequence[WeightChange]) -> float | None:
+def relative_norm(changes: Sequence[WeightDiff]) -> float | None:
     """Return ||b - a|| / ||a|| over several weights together; None if there are none or the shapes of one differ."""
     if not changes or any(change.changed is None for change in changes):
         return None
@@ -53,18 +53,18 @@ def relative_norm(changes: Sequence[WeightChange]) -> float | None:
     return difference / norm if norm else inf
 
 
-def counts(pair: WeightPair) -> bool:
+def counts(pair: WeightMatch) -> bool:
     """Return whether `pair` is a weight: floating-point numbers, or integers (quantised ones, say) that differ."""
     return _tensor(pair.left).dtype.is_floating_point() or weight_digest(pair.left) != weight_digest(pair.right)
 
 
-def measure(pair: WeightPair) -> WeightChange:
+def measure(pair: WeightMatch) -> WeightDiff:
     """Return how the weights of `pair` differ."""
     left, right = _tensor(pair.left), _tensor(pair.right)
     ours, theirs = left.numpy(), right.numpy()
     name, text = _name(pair), ir.DataType.STRING in (left.dtype, right.dtype)
     if ours.shape != theirs.shape or text:
-        return WeightChange(name, ours.shape, theirs.shape, ours.size)
+        return WeightDiff(name, ours.shape, theirs.shape, ours.size)
     changed, largest, norm, difference_norm = 0, 0.0, 0.0, 0.0
     for start in range(0, ours.size, _CHUNK):
         a, b = (_chunk(array, start) for array in (ours, theirs))
@@ -73,14 +73,14 @@ def measure(pair: WeightPair) -> WeightChange:
         largest = float(np.maximum(largest, np.abs(difference).max()))  # keeps NaN
         norm += float(a @ a)
         difference_norm += float(difference @ difference)
-    return WeightChange(name, ours.shape, ours.shape, ours.size, changed, largest, sqrt(norm), sqrt(difference_norm))
+    return WeightDiff(name, ours.shape, ours.shape, ours.size, changed, largest, sqrt(norm), sqrt(difference_norm))
 
 
 def _chunk(array: NDArray[np.generic], start: int) -> NDArray[np.float64]:
     return array.reshape(-1)[start : start + _CHUNK].astype(np.float64)
 
 
-def _name(pair: WeightPair) -> str:
+def _name(pair: WeightMatch) -> str:
     name = name_of(pair.left).removeprefix("network.")  # the exporter's own wrapper
     if "." in name:
         return name

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 
 @dataclass(frozen=True)
-class WeightPair:
+class WeightMatch:
     """Two initializers in the same place, and the node of the first graph that takes the first of them."""
 
     node: ir.Node
@@ -20,7 +20,7 @@ class WeightPair:
 Ends = tuple[Sequence[ir.Value], Sequence[ir.Value]]  # what a part of a graph takes, and what it gives
 
 
-def pair_weights(left: Ends, right: Ends) -> list[WeightPair] | None:
+def match_weights(left: Ends, right: Ends) -> list[WeightMatch] | None:
     """Return the initializers of two parts of graphs by place, or None where they are not the same operators wired alike.
 
     Both graphs are walked at once from the outputs back, so that neither names nor the order of nodes matter, nor that one of them
@@ -29,7 +29,7 @@ def pair_weights(left: Ends, right: Ends) -> list[WeightPair] | None:
     ends = dict(zip(left[0], right[0], strict=False))
     if len(left[0]) != len(right[0]) or len(left[1]) != len(right[1]):
         return None
-    found: dict[tuple[ir.Value, ir.Value], WeightPair] = {}
+    found: dict[tuple[ir.Value, ir.Value], WeightMatch] = {}
     seen: set[tuple[ir.Value, ir.Value]] = set()
     pending: list[tuple[ir.Node | None, ir.Value, ir.Value]] = []
     pending += [(None, ours, theirs) for ours, theirs in zip(left[1], right[1], strict=True)][::-1]
@@ -39,7 +39,7 @@ def pair_weights(left: Ends, right: Ends) -> list[WeightPair] | None:
             continue
         seen.add((ours, theirs))
         if node is not None and ours.is_initializer() and theirs.is_initializer():
-            found[ours, theirs] = WeightPair(node, ours, theirs)
+            found[ours, theirs] = WeightMatch(node, ours, theirs)
         elif ours in ends or theirs in ends.values():
             if ends.get(ours) is not theirs:
                 return None

@@ -15,7 +15,7 @@ from exporter.graph.coupling import Suspect, find_suspects
 from exporter.graph.digests import addresses, block_digest, content_of
 from exporter.graph.macs import PRODUCTS, count_macs
 from exporter.graph.modules import modules_of
-from exporter.graph.partition import Piece, Splitter
+from exporter.graph.partition import Part, Partitioner
 from exporter.graph.shapes import infer, name_of, shape_of
 
 
@@ -143,31 +143,31 @@ class Network:
         """Whether the network computes one of the tensors with addresses `known`."""
         return not set(self._addresses.values()).isdisjoint(known)
 
-    def _split(self, known: Collection[str], join: Callable[[list[Piece]], list[Piece]]) -> list[Piece]:
-        return Splitter(self.model.graph, self._has_rows, lambda value: self._addresses[value] in known, join).split()
+    def _split(self, known: Collection[str], join: Callable[[list[Part]], list[Part]]) -> list[Part]:
+        return Partitioner(self.model.graph, self._has_rows, lambda value: self._addresses[value] in known, join).split()
 
     def _has_rows(self, value: ir.Value) -> bool:
         """Whether `value` has the batch on its first axis and nothing else depends on it: only then can rows be split and stacked."""
         first, second = self._one.get(name_of(value), ()), self._other.get(name_of(value), ())
         return len(first) > 1 and first[0] == 1 and second[:1] == (3,) and first[1:] == second[1:]
 
-    def _blocks(self, pieces: Sequence[Piece]) -> Iterator[Block]:
+    def _blocks(self, parts: Sequence[Part]) -> Iterator[Block]:
         opsets = self.model.opset_imports
-        for index, piece in enumerate(pieces):
-            weights = [(_dtype(value), value.const_value) for value in _weights(piece) if value.const_value is not None]
-            counted = count_macs(piece.nodes, self._one)
+        for index, part in enumerate(parts):
+            weights = [(_dtype(value), value.const_value) for value in _weights(part) if value.const_value is not None]
+            counted = count_macs(part.nodes, self._one)
             yield Block(
                 index=index,
-                digest=block_digest(piece.nodes, piece.inputs, piece.outputs, opsets),
-                structure=block_digest(piece.nodes, piece.inputs, piece.outputs, opsets, structure_only=True),
-                inputs=self._taps(piece.inputs),
-                outputs=self._taps(piece.outputs),
+                digest=block_digest(part.nodes, part.inputs, part.outputs, opsets),
+                structure=block_digest(part.nodes, part.inputs, part.outputs, opsets, structure_only=True),
+                inputs=self._taps(part.inputs),
+                outputs=self._taps(part.outputs),
                 macs=counted.total,
                 parameters=sum(int(tensor.size) for dtype, tensor in weights if dtype.is_floating_point()),
                 weight_bytes=sum(int(tensor.nbytes) for _, tensor in weights),
-                modules=modules_of(piece.nodes),
+                modules=modules_of(part.nodes),
                 uncounted=counted.uncounted,
-                suspects=tuple(dict.fromkeys(self._suspects[node] for node in piece.nodes if node in self._suspects)),
+                suspects=tuple(dict.fromkeys(self._suspects[node] for node in part.nodes if node in self._suspects)),
             )
 
     def _taps(self, values: Sequence[ir.Value]) -> tuple[Tap, ...]:
@@ -175,30 +175,30 @@ class Network:
             Tap(name_of(value), self._addresses[value], _dtype(value).name, shape_of(value, self._one)[1:]) for value in values
         )
 
-    def _join_weightless(self, pieces: list[Piece]) -> list[Piece]:
+    def _join_weightless(self, parts: list[Part]) -> list[Part]:
         """Join what cannot be tuned to its neighbour: a cut point is always in front of something that a task may have changed.
 
-        A piece without weights (an activation, a pooling) goes to the piece before it. What stands before the first MAC (the
-        preprocessing) goes to the piece after it: nobody tunes it, and a cut there would send whole images between segments.
+        A part without weights (an activation, a pooling) goes to the part before it. What stands before the first MAC (the
+        preprocessing) goes to the part after it: nobody tunes it, and a cut there would send whole images between segments.
         """
-        joined: list[Piece] = []
-        for piece in pieces:
-            if joined and (not _has_weights(piece) or self._is_preprocessing(joined[0])):
+        joined: list[Part] = []
+        for part in parts:
+            if joined and (not _has_weights(part) or self._is_preprocessing(joined[0])):
                 before = joined[-1]
-                inputs = dict.fromkeys((*before.inputs, *piece.inputs[1:]))
-                joined[-1] = Piece(before.nodes + piece.nodes, tuple(inputs), piece.outputs)
+                inputs = dict.fromkeys((*before.inputs, *part.inputs[1:]))
+                joined[-1] = Part(before.nodes + part.nodes, tuple(inputs), part.outputs)
             else:
-                joined.append(piece)
+                joined.append(part)
         return joined
 
-    def _is_preprocessing(self, piece: Piece) -> bool:
-        return not self._inner and piece.inputs[0] in self.model.graph.inputs and not _has_products(piece)
+    def _is_preprocessing(self, part: Part) -> bool:
+        return not self._inner and part.inputs[0] in self.model.graph.inputs and not _has_products(part)
 
     def _preprocessing_digest(self) -> str:
-        before = list(takewhile(lambda piece: not _has_products(piece), self._split((), lambda pieces: pieces)))
+        before = list(takewhile(lambda part: not _has_products(part), self._split((), lambda parts: parts)))
         if not before:
             return ""
-        nodes = [node for piece in before for node in piece.nodes]
+        nodes = [node for part in before for node in part.nodes]
         return block_digest(nodes, before[0].inputs, before[-1].outputs, self.model.opset_imports)
 
 
@@ -229,16 +229,16 @@ def _check_dependence(name: str, graph: ir.Graph) -> None:
             raise UnsupportedModel(name, f"the output {value.name!r} is not computed from an input.")
 
 
-def _has_weights(piece: Piece) -> bool:
-    return any(_dtype(value).is_floating_point() for value in _weights(piece))
+def _has_weights(part: Part) -> bool:
+    return any(_dtype(value).is_floating_point() for value in _weights(part))
 
 
-def _has_products(piece: Piece) -> bool:
-    return any(node.op_type in PRODUCTS for node in piece.nodes)
+def _has_products(part: Part) -> bool:
+    return any(node.op_type in PRODUCTS for node in part.nodes)
 
 
-def _weights(piece: Piece) -> list[ir.Value]:
-    used = dict.fromkeys(value for node in piece.nodes for value in node.inputs if value is not None and value.is_initializer())
+def _weights(part: Part) -> list[ir.Value]:
+    used = dict.fromkeys(value for node in part.nodes for value in node.inputs if value is not None and value.is_initializer())
     return list(used)
 
 

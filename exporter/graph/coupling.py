@@ -22,7 +22,7 @@ from exporter.graph.shapes import RANDOM, SHAPE_READERS, Inferred, name_of
 
 # random: another answer each time. batch_wide: rounds, or chooses, by what is in the whole batch, as its users know. mixes: rows meet.
 # unknown: nothing can be said of it here.
-Kind = Literal["random", "batch_wide", "mixes", "unknown"]
+SuspectKind = Literal["random", "batch_wide", "mixes", "unknown"]
 _BATCH_WIDE = frozenset(
     ("DynamicQuantizeLinear", "NonMaxSuppression", "com.microsoft.DynamicQuantizeMatMul", "com.microsoft.DynamicQuantizeLSTM")
 )
@@ -44,7 +44,7 @@ class Suspect:
     """An operator that the rows of a batch may meet in. module: its place in the network, where the producer recorded it."""
 
     operator: str
-    kind: Kind
+    kind: SuspectKind
     module: str = ""
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ def find_suspects(model: ir.Model, one: Inferred, other: Inferred) -> dict[ir.No
 def random_suspects(model: ir.Model) -> tuple[Suspect, ...]:
     """Return the operators of `model` that give another result each time."""
     return tuple(
-        Suspect(_operator(node, "random"), "random", ".".join(module_path(node))) for node in model.graph if is_random(node)
+        Suspect(_operator(node, "random"), "random", ".".join(module_path(node))) for node in model.graph if _is_random(node)
     )
 
 
@@ -75,9 +75,9 @@ class _Finder:
         self._counts: set[ir.Value | None] = set()  # whose contents depend on the number of rows
         self._outer: dict[ir.Value | None, int] = {}  # how often all rows lie one after the other on the axis of the batch
 
-    def visit(self, node: ir.Node) -> Kind | None:
+    def visit(self, node: ir.Node) -> SuspectKind | None:
         """Return why `node` is suspect, if it is, and take note of its results."""
-        if is_random(node):
+        if _is_random(node):
             self.of_data.update(node.outputs)
             return "random"
         if not any(value in self.of_data for value in node.inputs) or node.op_type in SHAPE_READERS:
@@ -91,7 +91,7 @@ class _Finder:
         self._place(node)
         return kind
 
-    def _judge(self, node: ir.Node) -> Kind | None:
+    def _judge(self, node: ir.Node) -> SuspectKind | None:
         name = _full_name(node)
         if name in _BATCH_WIDE:
             return "batch_wide"
@@ -243,7 +243,7 @@ class _Finder:
         return [int(number) for number in np.reshape(numbers, -1)]
 
 
-def is_random(node: ir.Node) -> bool:
+def _is_random(node: ir.Node) -> bool:
     """Return whether `node` gives another result each time."""
     if node.op_type == "Dropout" and node.domain in ("", "ai.onnx"):
         training = node.inputs[2] if len(node.inputs) > 2 else None
@@ -251,7 +251,7 @@ def is_random(node: ir.Node) -> bool:
     return node.op_type in RANDOM
 
 
-def _operator(node: ir.Node, kind: Kind) -> str:
+def _operator(node: ir.Node, kind: SuspectKind) -> str:
     """Return what `node` is called to people."""
     name = _full_name(node)
     if kind == "random":

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from exporter.errors import UnsupportedModel
 
-Hashes = dict[ir.Value | None, bytes]
+_Hashes = dict[ir.Value | None, bytes]
 _CACHED = "espalier_digest"  # in an initializer's `meta`
 
 
@@ -27,7 +27,7 @@ def addresses(graph: ir.Graph, opsets: Mapping[str, int], sources: Sequence[str]
     opsets: operator-set versions by domain; they belong to the meaning of an operator. sources: the addresses of the inputs, where
     `graph` is a part of a network.
     """
-    known: Hashes = {None: _hash(b"absent input")}
+    known: _Hashes = {None: _hash(b"absent input")}
     known.update(zip(graph.inputs, map(bytes.fromhex, sources or _sources(graph)), strict=True))
     _hash_nodes(graph, known, opsets, weight_digest)
     values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
@@ -46,7 +46,7 @@ def block_digest(
 
     structure_only: floating-point weights count by dtype and shape alone, so that two trainings of one architecture give the same.
     """
-    known: Hashes = {None: _hash(b"absent input")}
+    known: _Hashes = {None: _hash(b"absent input")}
     known.update({value: _hash(b"block input", str(index).encode()) for index, value in enumerate(inputs)})
     _hash_nodes(nodes, known, opsets, _shape_digest if structure_only else weight_digest)
     return _hash(*(known[value] for value in outputs)).hex()
@@ -70,11 +70,11 @@ def weight_digest(value: ir.Value) -> bytes:
     if value.const_value is None:
         raise UnsupportedModel(str(value.name), "a block depends on a tensor that is neither its input nor a constant.")
     if _CACHED not in value.meta:
-        value.meta[_CACHED] = tensor_digest(value.const_value)
+        value.meta[_CACHED] = _tensor_digest(value.const_value)
     return bytes(value.meta[_CACHED])
 
 
-def tensor_digest(tensor: ir.TensorProtocol) -> bytes:
+def _tensor_digest(tensor: ir.TensorProtocol) -> bytes:
     """Return the hash of a tensor's dtype, shape and bytes."""
     return _hash(tensor.dtype.name.encode(), str(list(tensor.shape)).encode(), tensor_content(tensor))
 
@@ -119,7 +119,7 @@ def _shape_digest(value: ir.Value) -> bytes:
 
 
 def _hash_nodes(
-    nodes: Iterable[ir.Node], known: Hashes, opsets: Mapping[str, int], hash_weight: Callable[[ir.Value], bytes]
+    nodes: Iterable[ir.Node], known: _Hashes, opsets: Mapping[str, int], hash_weight: Callable[[ir.Value], bytes]
 ) -> None:
     for node in nodes:
         for value in node.inputs:
@@ -145,7 +145,7 @@ def _attribute_hash(node: ir.Node, attribute: ir.Attr) -> bytes:
             str(node.name), f"contains control flow ({node.op_type}), which cannot be compared; export it without."
         )
     if attribute.type == ir.AttributeType.TENSOR:
-        return tensor_digest(attribute.value)
+        return _tensor_digest(attribute.value)
     return _hash(attribute.type.name.encode(), repr(_as_written(attribute)).encode())
 
 

@@ -15,21 +15,23 @@ from exporter.graph.macs import indices_of_term
 Contents = Callable[[ir.Value | None], Sequence[int] | None]
 Axes = Mapping[int, Collection[int]]  # by position of the input
 
-_PLAIN = (
+_PLAIN_NAMES = (
     "Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil "
     "Celu Clip Cos Cosh DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish "
     "Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not OneHot Or PRelu Pow QuantizeLinear "
     "Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare "
     "Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Tan Tanh ThresholdedRelu Transpose Where Xor"
 )
-_BY_ROW = "Conv ConvTranspose ConvInteger QLinearConv DeformConv DepthToSpace SpaceToDepth GridSample GroupNormalization Col2Im"
-_BY_PLANE = "AveragePool MaxPool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool InstanceNormalization Resize Upsample"
+_BY_ROW_NAMES = (
+    "Conv ConvTranspose ConvInteger QLinearConv DeformConv DepthToSpace SpaceToDepth GridSample GroupNormalization Col2Im"
+)
+_BY_PLANE_NAMES = "AveragePool MaxPool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool InstanceNormalization Resize Upsample"
 # Entry by entry, or by shapes alone: nothing is mixed that the shape of the result would not tell.
-PLAIN = frozenset(_PLAIN.split())
+_PLAIN = frozenset(_PLAIN_NAMES.split())
 # Put what was one axis onto others; whether rows stay together is told by where the batch was and is.
 REARRANGING = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
 # Rows come first, and each is computed by itself; or planes, each by itself.
-BY_ROW, BY_PLANE = frozenset(_BY_ROW.split()), frozenset(_BY_PLANE.split())
+_BY_ROW, _BY_PLANE = frozenset(_BY_ROW_NAMES.split()), frozenset(_BY_PLANE_NAMES.split())
 _RECURRENT = frozenset(("LSTM", "GRU", "RNN"))
 _SOFTMAX = frozenset(("Softmax", "LogSoftmax", "Hardmax"))
 
@@ -40,11 +42,11 @@ def mixed_axes(node: ir.Node, rank: Sequence[int], opset: int, contents: Content
     rank: the number of axes of each input. opset: of the default domain. contents: the whole numbers in a constant, or None.
     """
     name = node.op_type
-    if name in PLAIN or name in REARRANGING:
+    if name in _PLAIN or name in REARRANGING:
         return {}
-    if name in BY_ROW:
+    if name in _BY_ROW:
         return {0: range(1, rank[0]), 1: range(rank[1]) if len(rank) > 1 and name not in ("GridSample", "DeformConv") else ()}
-    if name in BY_PLANE:
+    if name in _BY_PLANE:
         return {0: range(2, rank[0])}
     if name in _SOFTMAX:
         axis = _axis(node, -1 if opset >= 13 else 1, rank[0])

@@ -1,10 +1,10 @@
-"""Splits a graph at its cut points into pieces, each with one tap to the next.
+"""Splits a graph at its cut points into parts, each with one tap to the next.
 
 Three things are more than a chain of cuts:
 - A network with several outputs: the output with the most nodes behind it gives the chain; another output is a branch of its own from the
-  last tap on its way. Where that would compute something twice, the outputs are not told apart: they end in one common last piece.
-- A network with several inputs: the largest is the source; what is computed from the others belongs to the piece that uses it.
-- Two ways at once, of which one is known from another network (a Siamese head takes frozen and tuned features): a tensor inside a piece
+  last tap on its way. Where that would compute something twice, the outputs are not told apart: they end in one common last part.
+- A network with several inputs: the largest is the source; what is computed from the others belongs to the part that uses it.
+- Two ways at once, of which one is known from another network (a Siamese head takes frozen and tuned features): a tensor inside a part
   whose address is a tap elsewhere becomes a tap here, and the other way is cut as if that tensor were given.
 """
 
@@ -23,7 +23,7 @@ Test = Callable[[ir.Value], bool]
 
 
 @dataclass(frozen=True)
-class Piece:
+class Part:
     """Nodes in topological order with what they take and give. `inputs`: first the tap before it, then what else is needed."""
 
     nodes: tuple[ir.Node, ...]
@@ -31,14 +31,14 @@ class Piece:
     outputs: tuple[ir.Value, ...]
 
 
-Join = Callable[[list[Piece]], list[Piece]]
+Join = Callable[[list[Part]], list[Part]]
 
 
-class Splitter:
+class Partitioner:
     """Splits `graph`, which is sorted topologically and has no node that no output needs.
 
     usable: whether a tensor may be a tap. known: whether a tensor is a tap in another network. join: joins neighbours that are not
-    worth a cut between them; it gets the pieces of one way in order.
+    worth a cut between them; it gets the parts of one way in order.
     """
 
     def __init__(self, graph: ir.Graph, usable: Test, known: Test, join: Join) -> None:
@@ -48,49 +48,49 @@ class Splitter:
         self._usable, self._known, self._join = usable, known, join
         self._computing = _depending_nodes(graph)
 
-    def split(self) -> list[Piece]:
-        """Return the pieces, each after those whose outputs it takes."""
+    def split(self) -> list[Part]:
+        """Return the parts, each after those whose outputs it takes."""
         reach = {output: self._walk([output], self._inputs)[0] for output in self._outputs}
         main, *others = sorted(self._outputs, key=lambda output: -len(reach[output]))
-        pieces = self._way([main], self._inputs)
+        parts = self._way([main], self._inputs)
         for output in others:
-            taps = [value for piece in pieces for value in piece.outputs]
+            taps = [value for part in parts for value in part.outputs]
             branch = self._way([output], [*self._inputs, *taps])
-            if self._repeats(branch, pieces):
+            if self._repeats(branch, parts):
                 return self._way(self._outputs, self._inputs)
-            pieces += branch
-        return pieces
+            parts += branch
+        return parts
 
-    def _way(self, targets: Sequence[ir.Value], given: Sequence[ir.Value]) -> list[Piece]:
-        """Return the pieces from the tensors `given` to `targets`."""
+    def _way(self, targets: Sequence[ir.Value], given: Sequence[ir.Value]) -> list[Part]:
+        """Return the parts from the tensors `given` to `targets`."""
         needed, taken = self._walk(targets, given)
         source = self._source(given, taken)
         others = [value for value in taken if value is not source]
         nodes = self._sorted(needed)
         cuts = [value for value in find_cut_points(nodes, source, targets, others) if value is source or self._usable(value)]
         ends = [(cut,) for cut in cuts if cut not in targets] + [tuple(targets)]
-        raw = [self._piece(start, end, given) for start, end in pairwise(ends)] if len(ends) > 1 else []
-        return [part for piece in self._join(raw) for part in self._refine(piece)]
+        raw = [self._part(start, end, given) for start, end in pairwise(ends)] if len(ends) > 1 else []
+        return [refined for part in self._join(raw) for refined in self._refine(part)]
 
-    def _piece(self, start: Sequence[ir.Value], end: Sequence[ir.Value], given: Sequence[ir.Value]) -> Piece:
+    def _part(self, start: Sequence[ir.Value], end: Sequence[ir.Value], given: Sequence[ir.Value]) -> Part:
         needed, taken = self._walk(end, [*start, *given])
         side = [value for value in given if value in taken and value not in start]
-        return Piece(self._sorted(needed), (*start, *side), tuple(end))
+        return Part(self._sorted(needed), (*start, *side), tuple(end))
 
-    def _refine(self, piece: Piece) -> list[Piece]:
-        """Return `piece`, or its parts if taps of other networks are inside it."""
-        inside = {value for node in piece.nodes for value in node.outputs if value not in piece.outputs and self._known(value)}
-        _, taken = self._walk(piece.outputs, [*piece.inputs, *inside])
+    def _refine(self, part: Part) -> list[Part]:
+        """Return `part`, or its parts if taps of other networks are inside it."""
+        inside = {value for node in part.nodes for value in node.outputs if value not in part.outputs and self._known(value)}
+        _, taken = self._walk(part.outputs, [*part.inputs, *inside])
         found = [value for value in self._by_order(inside & taken) if self._usable(value)]
         if not found:
-            return [piece]
-        parts: list[Piece] = []
+            return [part]
+        parts: list[Part] = []
         for tap in found:
-            parts += self._way([tap], [*piece.inputs, *(value for part in parts for value in part.outputs)])
-        rest = self._way(piece.outputs, [*piece.inputs, *found])
-        return [piece] if self._repeats(rest, parts) else [*parts, *rest]
+            parts += self._way([tap], [*part.inputs, *(value for earlier in parts for value in earlier.outputs)])
+        rest = self._way(part.outputs, [*part.inputs, *found])
+        return [part] if self._repeats(rest, parts) else [*parts, *rest]
 
-    def _repeats(self, left: Iterable[Piece], right: Iterable[Piece]) -> bool:
+    def _repeats(self, left: Iterable[Part], right: Iterable[Part]) -> bool:
         """Return whether two ways would compute the same twice; constants do not count."""
         return bool(_nodes(left) & _nodes(right) & self._computing)
 
@@ -143,5 +143,5 @@ def _row_size(value: ir.Value) -> int:
     return prod(dim for dim in tuple(value.shape or ())[1:] if isinstance(dim, int))
 
 
-def _nodes(pieces: Iterable[Piece]) -> set[ir.Node]:
-    return {node for piece in pieces for node in piece.nodes}
+def _nodes(parts: Iterable[Part]) -> set[ir.Node]:
+    return {node for part in parts for node in part.nodes}

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnx_ir as ir
-from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from contract.dtypes import Array
+
 Shapes = Mapping[str, tuple[int, ...]]
-Array = NDArray[np.generic]
 SHAPE_READERS = frozenset(("Shape", "Size"))
 RANDOM = frozenset(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"))
 _LARGEST = 64  # entries of a tensor whose contents are followed: enough for shapes

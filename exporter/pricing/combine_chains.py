@@ -9,7 +9,7 @@ from dataclasses import replace
 from exporter.graph.chain import Block, Chain, Tap
 
 
-def tune_together(frozen: Chain, tuned: Sequence[Chain]) -> Chain | None:
+def combine_chains(frozen: Chain, tuned: Sequence[Chain]) -> Chain | None:
     """Return `frozen` with every block changed that one of `tuned` changes; all are one network with different weights.
 
     The addresses behind a changed block are new, and no real network has them. None where the chains do not say it: when two of them

@@ -15,18 +15,18 @@ from pathlib import Path
 import onnx_ir as ir
 
 from contract.repository import Repository
-from exporter.build.repository_chains import Existing, contents_of
+from exporter.build.repository_chains import RepositoryChains, contents_of
 from exporter.errors import ExportError
 from exporter.graph.chain import Chain, Network, Tap
 from exporter.graph.extract import extract_segment
-from exporter.pricing.combine_chains import tune_together
+from exporter.pricing.combine_chains import combine_chains
 from exporter.sharing.check import check_together
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.plan import PlannedStep, SharingPlan, make_sharing_plan
 from exporter.sharing.reuse import keep_segments
-from exporter.sources.guard import canonical_form, guarded
+from exporter.sources.sandbox import canonical_form, guarded
 
-TO_COME = "the task to come"  # no name that a task can have
+_TO_COME = "the task to come"  # no name that a task can have
 ExportTuned = Callable[[tuple[str, ...]], ir.Model]
 MeasureMs = Callable[[ir.Model], float]
 
@@ -61,14 +61,14 @@ class AddedCost:
 class Served:
     """What is served already: networks as chains, with the weight bytes of their segments by name.
 
-    existing: where they are in a repository, whose segments then stay as they are; without it, `cuts` says how cuts are chosen for the
-    networks and the task to come together. there: the names of the repository's segments, with their contents.
+    repository_chains: where they are in a repository, whose segments then stay as they are; without it, `cuts` says how cuts are chosen
+    for the networks and the task to come together. there: the names of the repository's segments, with their contents.
     """
 
     chains: tuple[Chain, ...]
     stored: Mapping[str, int]
     cuts: CutOptions = field(default_factory=CutOptions)
-    existing: Existing | None = None
+    repository_chains: RepositoryChains | None = None
     there: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -78,15 +78,15 @@ class Served:
         return cls((backbone,), _weight_bytes(make_sharing_plan([backbone], options=cuts)), cuts)
 
     @classmethod
-    def in_repository(cls, repository: Repository, existing: Existing, backbone: Chain) -> Served:
+    def in_repository(cls, repository: Repository, repository_chains: RepositoryChains, backbone: Chain) -> Served:
         """Return the tasks of `repository`. Raises SharesNothing or DifferentInput when a task of `backbone` has no place there."""
-        chains = tuple(existing.chains.values())
+        chains = tuple(repository_chains.chains.values())
         digests = {block.digest for chain in chains for block in chain.blocks if block.parameters}
         if digests.isdisjoint(block.digest for block in backbone.blocks):
             raise SharesNothing(repository.path)
         check_together(chains, backbone)
         stored = {segment.name: segment.weight_bytes for segment in repository.segments.values()}
-        return cls(chains, stored, existing=existing, there=contents_of(repository))
+        return cls(chains, stored, repository_chains=repository_chains, there=contents_of(repository))
 
     @property
     def taps(self) -> frozenset[str]:
@@ -95,7 +95,7 @@ class Served:
 
     def plan(self, new: Chain) -> SharingPlan:
         """Return the sharing plan of what is served and `new`."""
-        cuts = self.cuts if self.existing is None else keep_segments(self.existing.steps, [new])
+        cuts = self.cuts if self.repository_chains is None else keep_segments(self.repository_chains.steps, [new])
         return make_sharing_plan([*self.chains, new], options=cuts, there=self.there)
 
     def added_steps(self, plan: SharingPlan, new: Chain) -> list[PlannedStep]:
@@ -105,7 +105,7 @@ class Served:
 
     def added_bytes(self, plan: SharingPlan) -> int:
         """Return how many more bytes of weights are stored with `plan`."""
-        staying = {} if self.existing is None else self.stored  # even what no task uses any more, until `espalier gc`
+        staying = {} if self.repository_chains is None else self.stored  # even what no task uses any more, until `espalier gc`
         return sum({**staying, **_weight_bytes(plan)}.values()) - sum(self.stored.values())
 
 
@@ -153,7 +153,7 @@ class Pricing:
     def _combined(self, modules: frozenset[str]) -> Chain | None:
         if len(modules) < 2:
             return None
-        return tune_together(self._chain(frozenset()), [self._chain(frozenset([module])) for module in sorted(modules)])
+        return combine_chains(self._chain(frozenset()), [self._chain(frozenset([module])) for module in sorted(modules)])
 
     def _network(self, modules: frozenset[str]) -> Network:
         if not modules:
@@ -166,7 +166,7 @@ class Pricing:
 
     def _cut(self, network: Network) -> Chain:
         """Return the chain of `network`, taps of what is served on a side way of it included."""
-        with guarded(TO_COME):
+        with guarded(_TO_COME):
             chain = network.chain()
             known = self._served.taps - chain.taps
             return network.chain(known) if network.has_inside(known) else chain
@@ -190,9 +190,9 @@ def part_after(model: ir.Model, chain: Chain, fork: Tap) -> ir.Model:
 
 
 def _network(model: ir.Model) -> Network:
-    graph = canonical_form(TO_COME, model)
-    with guarded(TO_COME):
-        return Network(TO_COME, graph)
+    graph = canonical_form(_TO_COME, model)
+    with guarded(_TO_COME):
+        return Network(_TO_COME, graph)
 
 
 def _application(step: PlannedStep) -> tuple[str, tuple[str, ...]]:

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from contract.repository import Repository, read_repository
-from contract.repository.transaction.folder import recover
-from exporter.build.repository_chains import read_existing
+from contract.repository.write import recover
+from exporter.build.repository_chains import read_repository_chains
 from exporter.build.scratch import scratch_folder
 from exporter.build.weight_store import WeightStore
 from exporter.graph.chain import Chain
 from exporter.pricing.price import MeasureMs, Pricing, Served
 from exporter.sharing.choose import CutOptions
-from exporter.sources.guard import analyse
+from exporter.sources.sandbox import analyse
 from exporter.torch.export import NetworkExporter
 from tuning.errors import UnknownBlock
 from tuning.network.backbone import Backbone
@@ -94,5 +94,5 @@ def _input_dtype(repository: Repository) -> str:
 
 def _served(repository: Repository, backbone: Chain) -> Served:
     with scratch_folder(repository.path) as scratch:
-        existing = read_existing(repository, WeightStore(scratch))
-    return Served.in_repository(repository, existing, backbone)
+        repository_chains = read_repository_chains(repository, WeightStore(scratch))
+    return Served.in_repository(repository, repository_chains, backbone)

@@ -62,7 +62,7 @@ class _Step:
     most: float  # seconds that it can gain
 
 
-Allowed = Callable[[_Step, float, Layout], bool]
+_Allowed = Callable[[_Step, float, Layout], bool]
 
 
 def choose_cuts(chains: Sequence[Chain], wanted: Collection[str], options: CutOptions) -> tuple[Layout, tuple[CutLeftOut, ...]]:
@@ -90,7 +90,7 @@ class _Chooser:
         self.layout = self._find(self._copies, self._also_cut)
         self.left_out: list[CutLeftOut] = []
 
-    def leave_out(self, allowed: Allowed, above: float = -inf) -> None:
+    def leave_out(self, allowed: _Allowed, above: float = -inf) -> None:
         """Leave out cuts as long as a step is `allowed(step, seconds gained, layout after it)`; none that gains `above` or less is."""
         while self._leave_out_one(allowed, above):
             pass
@@ -104,7 +104,7 @@ class _Chooser:
             if not self._leave_out_one(lambda step, gain, layout, count=count: _count(layout, wanted) < count):  # type: ignore[misc]
                 raise TooFewSegments(limit, count)
 
-    def _leave_out_one(self, allowed: Allowed, above: float = -inf) -> bool:
+    def _leave_out_one(self, allowed: _Allowed, above: float = -inf) -> bool:
         before = self._costs.total(self.layout.values())
         best: tuple[float, _Step, Layout] | None = None
         for step in sorted(self._steps(), key=lambda step: -step.most):

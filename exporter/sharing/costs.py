@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporter.graph.chain import Tap
-from exporter.sharing.segments import Key, Occurrence, Run
+from exporter.sharing.segments import BlockRun, Key, Occurrence
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class CutCosts:
 
     def total(self, networks: Iterable[Iterable[Occurrence]]) -> float:
         """Return the seconds of one request for all `networks`, given as their segments."""
-        streams: dict[Key, dict[tuple[str, ...], Run]] = {}
+        streams: dict[Key, dict[tuple[str, ...], BlockRun]] = {}
         for occurrences in networks:
             for occurrence in occurrences:
                 streams.setdefault(occurrence.key, {})[occurrence.inputs] = occurrence.blocks
@@ -35,7 +35,7 @@ class CutCosts:
         """Return the seconds that one more cut costs: another run, and what crosses is written and read."""
         return self.seconds_per_run + 2 * sum(tap.row_bytes for tap in taps) / self.bytes_per_second
 
-    def most_saved(self, run: Run, copies: int, networks: int, streams: int) -> float:
+    def most_saved(self, run: BlockRun, copies: int, networks: int, streams: int) -> float:
         """Return the most seconds that `copies` copies of `run` instead of one can save, if `streams` streams more are then computed.
 
         At best every copy joins its neighbours on both sides in each of the `networks` that have it.
@@ -45,7 +45,7 @@ class CutCosts:
         macs, weight_bytes = sum(block.macs for block in run), sum(block.weight_bytes for block in run)
         return saved - streams * macs / self.macs_per_second - (copies - 1) * weight_bytes / self.bytes_per_second
 
-    def _segment(self, run: Run, streams: int) -> float:
+    def _segment(self, run: BlockRun, streams: int) -> float:
         crossing = sum(tap.row_bytes for tap in (*run[0].inputs, *run[-1].outputs))
         per_stream = sum(block.macs for block in run) / self.macs_per_second + crossing / self.bytes_per_second
         return self.seconds_per_run + sum(block.weight_bytes for block in run) / self.bytes_per_second + streams * per_stream

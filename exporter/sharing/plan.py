@@ -1,7 +1,8 @@
-"""The sharing plan: which segments a set of task models comes down to. A pure function of the digest chains."""
+"""The sharing plan: which segments a set of task models comes down to, and their names. A pure function of the digest chains."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,8 @@ from dataclasses import dataclass, field
 from exporter.graph.chain import Chain, Tap
 from exporter.graph.digests import combined_digest, content_of
 from exporter.sharing.choose import CutLeftOut, CutOptions, choose_cuts
-from exporter.sharing.names import choose_names, segment_name
 from exporter.sharing.reasons import explain_cut, explain_cut_left_out
-from exporter.sharing.segments import Key, Layout, Occurrence, Run
+from exporter.sharing.segments import BlockRun, Key, Layout, Occurrence
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PlannedSegment:
     name: str
     role: str
     chain: str
-    blocks: Run
+    blocks: BlockRun
     reason: str = ""
 
     @property
@@ -56,10 +56,10 @@ class PlannedStep:
     segment: str
     inputs: tuple[Tap, ...]
     outputs: tuple[Tap, ...]
-    blocks: Run = field(compare=False, repr=False)
+    blocks: BlockRun = field(compare=False, repr=False)
 
     @classmethod
-    def of(cls, segment: str, blocks: Run) -> PlannedStep:
+    def of(cls, segment: str, blocks: BlockRun) -> PlannedStep:
         """Return the step in which `segment` computes `blocks`."""
         return cls(segment, blocks[0].inputs, blocks[-1].outputs, blocks)
 
@@ -133,7 +133,7 @@ class _Describer:
         earliest = [min(places, key=lambda place: (place.blocks[0].index, place.chain)) for places in found.values()]
         roles = {part.key: self._role(part) for part in earliest}
         wanted = {part.key: _name(roles[part.key], part.blocks) for part in earliest}
-        names = choose_names(wanted, {part.key: _content(part.blocks) for part in earliest}, there)
+        names = _choose_names(wanted, {part.key: _content(part.blocks) for part in earliest}, there)
         return {part.key: self._segment(names[part.key], roles[part.key], part) for part in earliest}
 
     def _segment(self, name: str, role: str, part: Occurrence) -> PlannedSegment:
@@ -161,13 +161,38 @@ def _fork(chain: Chain, tasks: Sequence[Chain], backbone: Chain | None) -> int:
     return max((common_blocks(chain, other) for other in others), default=0)
 
 
-def _digest(run: Run) -> str:
+def _digest(run: BlockRun) -> str:
     return combined_digest([block.digest for block in run])
 
 
-def _content(run: Run) -> str:
+def _content(run: BlockRun) -> str:
     return content_of(_digest(run), (tap.rows for tap in run[0].inputs))
 
 
-def _name(role: str, run: Run) -> str:
-    return segment_name(role, run[0].index, run[-1].index, _digest(run))
+def _name(role: str, run: BlockRun) -> str:
+    """Return the name of a segment by what it is for, where it is and what it computes."""
+    return f"{role}-{run[0].index:02d}-{run[-1].index:02d}-{_digest(run)[:8]}"
+
+
+def _choose_names(wanted: Mapping[Key, str], contents: Mapping[Key, str], there: Mapping[str, str]) -> dict[Key, str]:
+    """Return the name of each segment. wanted: what it would be called if it was alone. there: names that are given, with contents.
+
+    A segment that is there goes by its name: a copy that is called like one is that one, others are found by their content, one for
+    one. Where two that differ would have one name (they have the same weights, but take other shapes), the name tells that, too.
+    """
+    names = {key: key.copy for key in wanted if there.get(key.copy) == contents[key]}
+    names |= {key: name for key, name in wanted.items() if key not in names and there.get(name) == contents[key]}
+    free: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(there.keys() - names.values(), reverse=True):
+        free[there[name]].append(name)
+    for key in sorted(wanted.keys() - names.keys(), key=lambda key: (wanted[key], key)):
+        names[key] = free[contents[key]].pop() if free[contents[key]] else _new_name(key, wanted, contents, there)
+    return names
+
+
+def _new_name(key: Key, wanted: Mapping[Key, str], contents: Mapping[Key, str], there: Mapping[str, str]) -> str:
+    name, content = wanted[key], contents[key]
+    others = {contents[other] for other, taken in wanted.items() if taken == name} | {there.get(name, content)}
+    if others == {content}:
+        return name
+    return f"{name.rpartition('-')[0]}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"

@@ -10,9 +10,9 @@ from itertools import pairwise
 from exporter.graph.chain import Block, Chain
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.plan import PlannedStep
-from exporter.sharing.segments import Place, Run
+from exporter.sharing.segments import BlockRun, Place
 
-Steps = Mapping[str, Sequence[PlannedStep]]  # of the networks that are there, by their names
+_PlannedSteps = Mapping[str, Sequence[PlannedStep]]  # of the networks that are there, by their names
 _OWN = "+"  # marks blocks of new tasks that no existing segment computes as a whole
 
 
@@ -24,7 +24,7 @@ class Missed:
     macs: int
 
 
-def keep_segments(there: Steps, new: Iterable[Chain]) -> CutOptions:
+def keep_segments(there: _PlannedSteps, new: Iterable[Chain]) -> CutOptions:
     """Return the options under which `make_sharing_plan` leaves the segments of the networks that are `there` as they are."""
     parts = [(name, step) for name, steps in there.items() for step in steps]
     copies: dict[Place, str] = {(name, block.index): step.segment for name, step in parts for block in step.blocks}
@@ -37,7 +37,7 @@ def keep_segments(there: Steps, new: Iterable[Chain]) -> CutOptions:
     return CutOptions("exact", also_cut=frozenset(step.inputs[0].address for _, step in parts) & made, copies=copies)
 
 
-def missed_sharing(there: Steps, options: CutOptions, chain: Chain) -> Missed:
+def missed_sharing(there: _PlannedSteps, options: CutOptions, chain: Chain) -> Missed:
     """Return what the new task `chain` computes itself under `options` although an existing task computes the same on its input."""
     known = {tap.address for steps in there.values() for step in steps for block in step.blocks for tap in block.outputs}
     missed = [block for block in chain.blocks if options.copies[chain.name, block.index] == _OWN and block.end.address in known]
@@ -59,7 +59,7 @@ def _fit(chain: Chain, segments: Mapping[str, Sequence[PlannedStep]]) -> dict[Pl
     return copies
 
 
-def _fits(blocks: Run, segment: Run, taken: Counter[str]) -> bool:
+def _fits(blocks: BlockRun, segment: BlockRun, taken: Counter[str]) -> bool:
     """Whether `blocks` begin with what a `segment` computes: in one line, and with no other way out before its end."""
     blocks = blocks[: len(segment)]
     if [block.content for block in blocks] != [block.content for block in segment]:

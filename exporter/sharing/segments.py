@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from exporter.graph.chain import Block, Chain
 
-Run = tuple[Block, ...]
+BlockRun = tuple[Block, ...]
 Place = tuple[str, int]  # a chain's name, and a block's index in it
 Copies = Mapping[Place, str]
 
@@ -45,7 +45,7 @@ class Occurrence:
 
     key: Key
     chain: str
-    blocks: Run = field(repr=False)
+    blocks: BlockRun = field(repr=False)
 
     @property
     def inputs(self) -> tuple[str, ...]:

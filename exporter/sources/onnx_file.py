@@ -13,9 +13,8 @@ from exporter.errors import BadModel, FolderGiven, NonFiniteWeights
 from exporter.sources.tensors import Weight, embedded_tensors, is_external, is_finite, read_tensor
 from exporter.sources.topological_sort import sort_nodes
 
-MAX_IR_VERSION = 10  # what Triton 24.10 accepts
-MIN_OPSET, MAX_OPSET = 7, 21  # from what ONNX Runtime runs to what Triton 24.10 accepts
-MAX_FILE_BYTES = 2**31 - 1  # of a protobuf message
+_MIN_OPSET, _MAX_OPSET = 7, 21  # from what ONNX Runtime runs to what Triton 24.10 accepts
+_MAX_FILE_BYTES = 2**31 - 1  # of a protobuf message
 _SMALL_BYTES = 1024  # tensors up to here stay in the message, larger ones are taken out of it
 
 # What onnx and onnx_ir raise for models that they do not understand.
@@ -71,7 +70,7 @@ def first_line(error: BaseException) -> str:
 
 def _parse(path: Path) -> onnx.ModelProto:
     check_file(path)
-    if path.stat().st_size > MAX_FILE_BYTES:
+    if path.stat().st_size > _MAX_FILE_BYTES:
         raise BadModel(
             path, "is larger than 2 GB, the limit of an ONNX file; save it with its weights as external data beside it."
         )
@@ -88,8 +87,8 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
     for opset in proto.opset_import:
-        if opset.domain in ("", "ai.onnx") and not MIN_OPSET <= opset.version <= MAX_OPSET:
-            raise BadModel(path, f"uses opset {opset.version}; export it with an opset from {MIN_OPSET} to {MAX_OPSET}.")
+        if opset.domain in ("", "ai.onnx") and not _MIN_OPSET <= opset.version <= _MAX_OPSET:
+            raise BadModel(path, f"uses opset {opset.version}; export it with an opset from {_MIN_OPSET} to {_MAX_OPSET}.")
     if proto.graph.sparse_initializer:
         raise BadModel(path, "keeps weights in sparse form; export it with dense ones.")
 

@@ -1,8 +1,9 @@
-"""Tries foreign ONNX files out in a process of their own, before this one takes them apart.
+"""The border between foreign models and the libraries that take them apart, which were written for well-formed ones.
 
-onnx's checker and shape inference are C++, written for well-formed models: a few wrong bytes make them abort, run for ever or take all
-memory, which no `except` catches. Everything that is done to a file before it is split is done there first, under limits; what ends
-that process gets a sentence here. (Found by fuzzing: a Split with more outputs than it says, a Range of 2**61 numbers.)
+onnx's checker and shape inference are C++: a few wrong bytes make them abort, run for ever or take all memory, which no `except`
+catches. Everything that is done to a file before it is split is done first in a process of its own, under limits; what ends that
+process gets a sentence here. (Found by fuzzing: a Split with more outputs than it says, a Range of 2**61 numbers.) What Python can catch
+is guarded against in this process, too, where graphs also come from torch.
 """
 
 from __future__ import annotations
@@ -12,21 +13,30 @@ import resource
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
-from exporter.errors import BadModel, ExportError, RefusedModel
-from exporter.sources.guard import analyse
-from exporter.sources.limits import limited_memory
-from exporter.sources.onnx_file import load_onnx
+import onnx_ir as ir
 
-CPU_SECONDS = 120  # per file; a network of 1,000 nodes takes about one
-SPARE_BYTES, COPIES = 2**30, 3  # memory to analyse a file: this, and so many times its weights
+from exporter.errors import BadModel, ExportError, RefusedModel, UnsupportedModel
+from exporter.graph.chain import Chain, make_chain
+from exporter.graph.passes.canonical import canonicalise
+from exporter.graph.shapes import infer_shapes
+from exporter.sources.onnx_file import first_line, load_onnx
+
+MAX_NODES = 1_000_000  # after functions are inlined
+_MAX_TENSOR_VALUES = 2**31  # 8 GiB of float32: no tensor of one row of a network is as large
+_CPU_SECONDS = 120  # per file; a network of 1,000 nodes takes about one
+_SPARE_BYTES, _COPIES = 2**30, 3  # memory to analyse a file: this, and so many times its weights
 # Not `-m`: that would look for this package in the working directory first.
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from exporter.sources.sandbox import main; main()"
+_STATUS = Path("/proc/self/statm")
 
 
-def preflight(files: Sequence[Path]) -> None:
+def try_in_sandbox(files: Sequence[Path]) -> None:
     """Raise ExportError for the first of `files` that cannot be read and split, whatever goes wrong there."""
     for error in examine(files):
         if error is not None:
@@ -62,7 +72,7 @@ def _run(files: Sequence[Path]) -> subprocess.CompletedProcess[str]:
 
 def _describe_end(run: subprocess.CompletedProcess[str]) -> str:
     if -run.returncode == signal.SIGXCPU:
-        return f"takes more than {CPU_SECONDS} s to analyse; its graph is damaged or far too large."
+        return f"takes more than {_CPU_SECONDS} s to analyse; its graph is damaged or far too large."
     if run.returncode < 0:
         return f"crashes the ONNX library that reads it ({signal.Signals(-run.returncode).name}); its graph is damaged, export it anew."
     return f"cannot be read ({(run.stderr.strip().splitlines() or ['no reason given'])[-1]})."
@@ -73,7 +83,7 @@ def _try_out(path: Path) -> str | None:
     try:
         model = load_onnx(path)
         weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-        with limited_memory(SPARE_BYTES + COPIES * weights):
+        with limited_memory(_SPARE_BYTES + _COPIES * weights):
             analyse(str(path), model)
     except ExportError as error:
         return str(error)
@@ -83,7 +93,93 @@ def _try_out(path: Path) -> str | None:
 def _limit_time() -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + CPU_SECONDS, hard))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + _CPU_SECONDS, hard))
+
+
+@contextmanager
+def limited_memory(extra_bytes: int) -> Iterator[None]:
+    """Let this process take at most `extra_bytes` of address space more than it has; beyond that, MemoryError is raised.
+
+    The kernel would otherwise end the process, or another one. Only where /proc tells how much the process has (Linux); a lower
+    limit that is set already stays.
+    """
+    if not _STATUS.exists():
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = int(_STATUS.read_text().split()[0]) * resource.getpagesize() + extra_bytes
+    limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min([wanted, *limits]), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def analyse(name: str, model: ir.Model) -> tuple[ir.Model, Chain]:
+    """Return the canonical form of `model`, which is changed in place, and its chain. Raises UnsupportedModel, as below."""
+    canonical = canonical_form(name, model)
+    with guarded(name):
+        return canonical, make_chain(name, canonical)
+
+
+def canonical_form(name: str, model: ir.Model) -> ir.Model:
+    """Return the canonical form of `model`, which is changed in place. Raises UnsupportedModel, as below."""
+    with guarded(name):
+        _check_inlined_size(name, model)
+        _check_tensor_sizes(name, model)
+        return canonicalise(model)
+
+
+@contextmanager
+def guarded(name: str) -> Iterator[None]:
+    """Raise UnsupportedModel, naming the model, for whatever goes wrong in the block; what a library raised is kept as its cause."""
+    try:
+        yield
+    except ExportError:
+        raise
+    except MemoryError as error:
+        raise UnsupportedModel(name, "a constant in its graph is too large to compute.") from error
+    except Exception as error:
+        raise UnsupportedModel(name, f"its graph cannot be analysed ({_reason(error)}).") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the innermost of chained exceptions says: libraries wrap the reason in "an error occurred when running pass"."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)
+
+
+def _check_inlined_size(name: str, model: ir.Model) -> None:
+    """Functions that call functions can double their size at every level, or call themselves."""
+    sizes: dict[ir.OperatorIdentifier, int] = {}
+
+    def size(nodes: Counter[ir.OperatorIdentifier], above: tuple[ir.OperatorIdentifier, ...]) -> int:
+        return sum(count * (function_size(key, above) if key in model.functions else 1) for key, count in nodes.items())
+
+    def function_size(key: ir.OperatorIdentifier, above: tuple[ir.OperatorIdentifier, ...]) -> int:
+        if key in above:
+            raise UnsupportedModel(name, f"its function {key[1]!r} calls itself.")
+        if key not in sizes:
+            sizes[key] = size(_operators(model.functions[key]), (*above, key))
+        return sizes[key]
+
+    if size(_operators(model.graph), ()) > MAX_NODES:
+        raise UnsupportedModel(name, f"its functions come to more than {MAX_NODES:,} nodes.")
+
+
+def _operators(nodes: ir.Graph | ir.Function) -> Counter[ir.OperatorIdentifier]:
+    return Counter(node.op_identifier() for node in nodes.all_nodes())
+
+
+def _check_tensor_sizes(name: str, model: ir.Model) -> None:
+    """Folding constants computes them, however large they claim to be."""
+    for value, shape in infer_shapes(model, batch=1).items():
+        if prod(shape) > _MAX_TENSOR_VALUES:
+            raise UnsupportedModel(
+                name, f"the tensor {value!r} is larger than any in a network that can be served ({list(shape)})."
+            )
 
 
 if __name__ == "__main__":

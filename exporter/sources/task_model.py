@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import onnx_ir as ir
 
 from contract.preprocessing import Preprocessing
+from exporter.errors import BadModel
+
+_LABELS_SUFFIX = ".labels.txt"
 
 
 @dataclass(frozen=True)
@@ -30,3 +34,46 @@ class Tuned:
 
     backbone_sha256: str
     preprocessing: Preprocessing
+
+
+LoadTaskModel = Callable[[], TaskModel]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Functions that load the task models, one at a time, so that memory holds one of them and not all.
+
+    tuned: of those that are task checkpoints, what they were tuned on. remarks: what was assumed on opening them, in sentences.
+    """
+
+    tasks: Mapping[str, LoadTaskModel]
+    backbone: LoadTaskModel | None = None
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+def read_labels(task: str, model: Path) -> tuple[str, ...]:
+    """Return the labels in TASK.labels.txt or MODEL.labels.txt beside `model` (without its own suffix), () when there is neither.
+
+    One label a line, UTF-8; what follows the last one may be blank. Raises BadModel for a file that is not that.
+    """
+    for name in (task, model.stem):
+        path = model.parent / f"{name}{_LABELS_SUFFIX}"
+        if path.is_file():
+            return _read_lines(path)
+    return ()
+
+
+def _read_lines(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except OSError as error:
+        raise BadModel(path, f"cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise BadModel(path, "is not text in UTF-8; write one label a line.") from error
+    labels = tuple(line.strip() for line in lines)
+    if not labels:
+        raise BadModel(path, "the file is empty; write one label a line.")
+    if not all(labels):
+        raise BadModel(path, f"line {labels.index('') + 1} is blank; write one label a line.")
+    return labels

@@ -34,7 +34,7 @@ from tuning.network.backbone import Backbone
 from tuning.network.checkpoint import TaskCheckpoint, build_network
 from tuning.network.normalise import Normalise
 
-OPSET = 18
+_OPSET = 18
 # Random inputs, so activations are of ordinary size; float32 sums in another order differ by about 1e-6 of the spread.
 _TOLERANCE = 1e-3
 
@@ -155,7 +155,7 @@ def _export(module: nn.Module, example: torch.Tensor) -> torch.onnx.ONNXProgram 
             (example,),
             dynamo=True,
             optimize=False,
-            opset_version=OPSET,
+            opset_version=_OPSET,
             input_names=["image"],
             output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),

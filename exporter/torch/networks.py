@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -23,13 +23,14 @@ from tuning.errors import TuningError
 from tuning.network.backbone import Backbone
 from tuning.network.blocks import find_head, is_under, replace_head
 from tuning.network.libraries import create_network, find_preprocessing, split_name, with_input_size
-from tuning.network.weights import StateDict, check_tensors, read_state_dict
+from tuning.network.weights import check_tensors, read_state_dict
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What a state dict of an architecture has: so many outputs. source, remark: as of tuning.network.weights.StateDict."""
+    """A whole state dict of an architecture, with so many outputs. source, remark: as of tuning.network.weights.StateDict."""
 
+    tensors: Mapping[str, Tensor] = field(repr=False)
     outputs: int
     source: str
     remark: str
@@ -56,21 +57,7 @@ class Architecture:
         return cls(backbone.spec.architecture, backbone.network, how.height, how.width, how)
 
     def check(self, file: Path) -> Fit:
-        """Return how the whole state dict in `file` fits. Raises BadModel or NonFiniteWeights if it does not."""
-        state = self._read(file)
-        return Fit(self._outputs(state.tensors), state.source, state.remark)
-
-    def with_weights(self, file: Path) -> nn.Module:
-        """Return a copy of the network with the state dict in `file`, its head as large as the one there."""
-        tensors = self._read(file).tensors
-        outputs = self._outputs(tensors)
-        network = copy.deepcopy(self.network)
-        if outputs != self._outputs(network.state_dict()):
-            replace_head(network, outputs, seed=0)
-        network.load_state_dict(tensors)
-        return network.eval().requires_grad_(False)
-
-    def _read(self, file: Path) -> StateDict:
+        """Return the whole state dict in `file`. Raises BadModel or NonFiniteWeights if it does not fit."""
         state = read_state_dict(file)
         refuse_non_finite(str(file), state.tensors)
         try:
@@ -78,7 +65,16 @@ class Architecture:
         except TuningError as error:
             network = self.name.partition(" ")[0]
             raise BadModel(file, f"is no whole state dict of {network}: {state.explained(error)}") from error
-        return state
+        return Fit(state.tensors, self._outputs(state.tensors), state.source, state.remark)
+
+    def with_weights(self, weights: Fit | Path) -> nn.Module:
+        """Return a copy of the network with `weights`, or those in that file, its head as large as the one there."""
+        fit = self.check(weights) if isinstance(weights, Path) else weights
+        network = copy.deepcopy(self.network)
+        if fit.outputs != self._outputs(network.state_dict()):
+            replace_head(network, fit.outputs, seed=0)
+        network.load_state_dict(fit.tensors)
+        return network.eval().requires_grad_(False)
 
     def _needed(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the network's tensors, those of the head with as many rows as in `given`."""

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from exporter.errors import BackboneGiven, BadModel, LabelsDoNotFit, NeedsBackbone, NeedsNamedBackbone
-from exporter.sources.labels import read_labels
+from contract.preprocessing import Preprocessing
+from exporter.errors import (
+    BackboneGiven,
+    BadModel,
+    ContradictsTask,
+    DifferentImages,
+    LabelsDoNotFit,
+    NeedsBackbone,
+    NeedsNamedBackbone,
+)
 from exporter.sources.references import InputOptions, Reference
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import LoadTaskModel, TaskModel, Tuned, read_labels
 from exporter.torch.export import BackboneExporter, NetworkExporter, refuse_non_finite
-from exporter.torch.inputs import agreed_preprocessing, read_tuned
-from exporter.torch.networks import Architecture, open_architecture, overridden
+from exporter.torch.networks import Architecture, Fit, open_architecture, overridden
 from tuning.network.backbone import Backbone, load_backbone
-from tuning.network.checkpoint import TaskCheckpoint, check_backbone, load_task, read_kind
+from tuning.network.checkpoint import TaskCheckpoint, check_backbone, load_task, read_kind, read_spec
 
-LoadTaskModel = Callable[[], TaskModel]
+_Read = TypeVar("_Read")
 
 
 class TorchSources:
@@ -27,10 +35,11 @@ class TorchSources:
     """
 
     def __init__(self, options: InputOptions, tasks: Mapping[str, Reference]) -> None:
-        self.tuned = read_tuned(tasks)
+        self.tuned = _read_tuned(tasks)
         self.remarks: dict[str, None] = {}
-        self._images = agreed_preprocessing(self.tuned, options)
+        self._images = _agreed_preprocessing(self.tuned, options)
         self._options = options
+        self._is_single = len(tasks) == 1
         self._architectures: dict[tuple[str, bool], Architecture] = {}
         self._exporters: dict[tuple[str, int, int], NetworkExporter] = {}
         self._backbone: Backbone | None = None
@@ -51,7 +60,7 @@ class TorchSources:
         """Return how to load the task `name`. Raises ExportError or tuning's errors when it does not fit its network."""
         if reference.network:
             architecture = self._architecture(reference)
-        elif reference.file is not None and read_kind(reference.file) == "task":
+        elif reference.file is not None and name in self.tuned:
             return self._open_tuned(name, reference.file)
         else:
             architecture = self._for_weights(name, reference)
@@ -61,7 +70,7 @@ class TorchSources:
         if labels and fit.outputs and len(labels) != fit.outputs:
             raise LabelsDoNotFit(name, len(labels), fit.outputs)
         self._remark(fit.remark)
-        return self._whole(reference, architecture, labels, fit.source)
+        return self._whole(reference, architecture, labels, fit)
 
     def _load_backbone(self, reference: Reference) -> Backbone:
         if not reference.network and (reference.file is None or read_kind(reference.file) != "backbone"):
@@ -81,8 +90,8 @@ class TorchSources:
             raise NeedsNamedBackbone(name)
         checkpoint = _load_tuned(file)
         check_backbone(backbone.spec, checkpoint.backbone)
-        exporter = self._on_backbone(backbone)
-        return lambda: exporter.export_task(_load_tuned(file))
+        exporter, kept = self._on_backbone(backbone), self._kept(checkpoint)
+        return lambda: exporter.export_task(kept.pop() if kept else _load_tuned(file))
 
     def _for_weights(self, name: str, reference: Reference) -> Architecture:
         file = Path(reference.text)
@@ -109,18 +118,27 @@ class TorchSources:
             self.remarks[sentence] = None  # once, however many tasks it is about
 
     def _whole(
-        self, reference: Reference, architecture: Architecture, labels: tuple[str, ...], source: str = ""
+        self, reference: Reference, architecture: Architecture, labels: tuple[str, ...], fit: Fit | None = None
     ) -> LoadTaskModel:
-        exporter = self._exporter(architecture)
+        exporter, kept = self._exporter(architecture), self._kept(fit) if fit else []
         provenance = {"network": reference.network or architecture.name.partition(" ")[0]}
-        if source:
-            provenance["file"] = source
+        if fit is not None and fit.source:
+            provenance["file"] = fit.source
 
         def load() -> TaskModel:
-            network = architecture.with_weights(reference.file) if reference.file else architecture.network
+            network = architecture.network
+            if reference.file is not None:
+                network = architecture.with_weights(kept.pop() if kept else reference.file)
             return TaskModel(exporter.export(network, architecture.preprocessing), labels, architecture.preprocessing, provenance)
 
         return load
+
+    def _kept(self, read: _Read) -> list[_Read]:
+        """Return what was read on opening, to be taken from the list once, if it is of the only task, as in a deploy.
+
+        Of several, each is read again when its turn comes: all are checked before the first is traced, and memory holds one.
+        """
+        return [read] if self._is_single else []
 
     def _on_backbone(self, backbone: Backbone) -> BackboneExporter:
         return BackboneExporter(backbone, exporter=self._exporter(Architecture.of_backbone(backbone)))
@@ -136,3 +154,37 @@ def _load_tuned(file: Path) -> TaskCheckpoint:
     checkpoint = load_task(file)
     refuse_non_finite(str(file), checkpoint.tensors)
     return checkpoint
+
+
+def _read_tuned(tasks: Mapping[str, Reference]) -> dict[str, Tuned]:
+    """Return what the task checkpoints among `tasks` were tuned on, by their headers alone. Raises BadCheckpoint."""
+    files = {name: task.file for name, task in tasks.items() if task.file is not None and not task.network}
+    specs = {name: read_spec(file) for name, file in files.items() if read_kind(file) == "task"}
+    return {name: Tuned(spec.weights_sha256, spec.preprocessing) for name, spec in specs.items()}
+
+
+def _agreed_preprocessing(tuned: Mapping[str, Tuned], options: InputOptions) -> Preprocessing | None:
+    """Return what becomes of the images of all `tuned` tasks, None when there are none.
+
+    Raises DifferentImages when they differ, ContradictsTask when `options` say otherwise.
+    """
+    if not tuned:
+        return None
+    images = {name: task.preprocessing for name, task in tuned.items()}
+    first, agreed = next(iter(images.items()))
+    differing = frozenset[str]().union(*(agreed.differing(other) for other in images.values()))
+    if differing:
+        raise DifferentImages({name: how.words(differing) for name, how in images.items()})
+    for option, asked in _asked(options, agreed).items():
+        if fields := asked.differing(agreed):
+            raise ContradictsTask(option, asked.words(fields), first, agreed.words(fields))
+    return agreed
+
+
+def _asked(options: InputOptions, agreed: Preprocessing) -> dict[str, Preprocessing]:
+    """Return what `agreed` would be with each option."""
+    return {
+        "image_size": overridden(agreed, InputOptions(image_size=options.image_size)),
+        "mean": overridden(agreed, InputOptions(mean=options.mean)),
+        "std": overridden(agreed, InputOptions(std=options.std)),
+    }

@@ -18,8 +18,7 @@ from espalier.commands.options.training import Cache, cache_limits
 from espalier.console import Output, escape_what_cannot_be_encoded, open_console
 from exporter.errors import NoScratch
 from exporter.export import ExportOptions, export_repository
-from exporter.open_models import Sources
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from serving.engines.onnxruntime.segment_cache import NoSegmentCache, default_cache_folder
 from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net

@@ -16,10 +16,9 @@ from exporter.build.runtime import open_session
 from exporter.errors import AnotherArchitecture, DifferentInput, ParityError, TaskExists
 from exporter.export import ExportOptions, export_repository
 from exporter.gc import collect_garbage
-from exporter.open_models import Sources
 from exporter.remove import remove_tasks
 from exporter.sharing.choose import CutOptions
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.graphs import SIZE, Net
 from tests.exporter.test_export import BACKBONE, FAMILY, export
 from tests.exporter.wired import FROZEN, plain, siamese

@@ -18,12 +18,11 @@ from contract.repository.versions import inherited
 from exporter.add import AddOptions, add_tasks
 from exporter.build.parity import ParityChecker
 from exporter.build.runtime import open_session
-from exporter.deploy import deploy, promote, rollback, undeploy
+from exporter.deploy import deploy, promote, rollback
 from exporter.errors import BadShare, DifferentAnswer, DifferentInput, LastTask, NothingBesideCanary, ParityError
 from exporter.gc import collect_garbage, unused_segments
-from exporter.open_models import Sources
 from exporter.remove import remove_tasks
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from tests.contract.repository.faults import Killed, faults_at
 from tests.contract.repository.states import names_in, replace_with, state
 from tests.exporter.graphs import SIZE, Net
@@ -275,12 +274,12 @@ def test_recut_divides_the_segments_of_all_versions(tmp_path: Path) -> None:
 
 def test_undeploying_takes_all_versions(repo: Path) -> None:
     deploy(repo, sources(probe=SECOND))
-    removal = undeploy(repo, ["probe"], gc=True)
+    removal = remove_tasks(repo, ["probe"], gc=True)
     assert removal.collected
     assert not (repo / "probe").exists()
     assert unused_segments(read_repository(repo)) == {}
     with pytest.raises(LastTask):
-        undeploy(repo, ["late"])
+        remove_tasks(repo, ["late"])
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {

@@ -12,9 +12,8 @@ from contract.repository import Repository, read_repository
 from contract.repository.rows import relative_error
 from exporter.errors import AnotherArchitecture, BadTaskName, DifferentInput, ExportError, NoTasks, ParityError
 from exporter.export import ExportOptions, ExportReport, export_repository
-from exporter.open_models import Sources
 from exporter.sharing.choose import CutOptions
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.graphs import SIZE, Net
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from exporter.errors import BadModel, ExportError
 from exporter.open_models import open_sources
-from exporter.sources.labels import read_labels
 from exporter.sources.references import find_tasks, parse_reference
+from exporter.sources.task_model import read_labels
 from tests.exporter.graphs import Net
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute

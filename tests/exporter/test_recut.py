@@ -14,18 +14,17 @@ from hypothesis import strategies as st
 from contract.repository import Repository, read_repository
 from exporter.add import AddOptions, AddReport, add_tasks
 from exporter.build.parity import ParityChecker
-from exporter.build.rejoin import rejoin
-from exporter.build.repository_chains import contents_of, read_existing
+from exporter.build.repository_chains import contents_of, read_repository_chains
 from exporter.build.runtime import open_session
 from exporter.build.weight_store import WeightStore
 from exporter.errors import NoTasks, UnknownCutRule
 from exporter.export import ExportOptions, export_repository
 from exporter.gc import unused_segments
 from exporter.graph.chain import make_chain
-from exporter.graph.passes import canonicalise
-from exporter.open_models import Sources
+from exporter.graph.extract import rejoin
+from exporter.graph.passes.canonical import canonicalise
 from exporter.sharing.choose import CutOptions
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.wired import FROZEN, clipped, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
@@ -125,10 +124,10 @@ def test_a_network_put_together_again_is_the_one_that_was_exported(tmp_path: Pat
     for family in (NETS.keys(), {"other"}):
         repository = export(tmp_path / f"of-{len(family)}", {name: models[name] for name in family})
         (tmp_path / "scratch").mkdir(exist_ok=True)
-        existing = read_existing(repository, WeightStore(tmp_path / "scratch"))
+        repository_chains = read_repository_chains(repository, WeightStore(tmp_path / "scratch"))
         for name, task in repository.tasks.items():
             found, expected = (
-                make_chain(name, canonicalise(model)) for model in (rejoin(task, existing.models), models[name].clone())
+                make_chain(name, canonicalise(model)) for model in (rejoin(task, repository_chains.models), models[name].clone())
             )
             assert found.blocks == expected.blocks, name
             assert found.outputs == expected.outputs

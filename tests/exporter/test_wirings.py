@@ -18,10 +18,9 @@ from exporter.build.runtime import open_session
 from exporter.errors import BadTaskName, DifferentInput, UnsupportedModel
 from exporter.export import ExportOptions, ExportReport, export_repository
 from exporter.graph.chain import Chain, make_chain
-from exporter.graph.passes import canonicalise
-from exporter.open_models import Sources
+from exporter.graph.passes.canonical import canonicalise
 from exporter.sharing.choose import CutOptions
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from serving.engines.embedded import EmbeddedEngine
 from serving.server import BackgroundServer
 from tests.exporter.wired import (

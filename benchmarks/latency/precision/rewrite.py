@@ -16,7 +16,7 @@ from contract.dtypes import Array
 from contract.plan import PlanStep, make_plan
 from contract.repository import Repository, Segment, Task
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
-from contract.repository.write import model_path, write_configs, written_whole
+from contract.repository.write import model_path, write_configs, written
 
 Feed = Mapping[str, Array]  # one run of a segment: rows by input name
 _Convert = Callable[[ModelProto, Sequence[Feed]], ModelProto]  # what a segment takes beside its model
@@ -30,15 +30,15 @@ def rewritten(repository: Repository, rows: Array, out: Path, precision: str, co
     segment. Tasks keep their names; segments get new names and digests. Recorded samples and kept versions of tasks are left out.
     """
     segments: dict[str, Segment] = {}
-    with written_whole(out, force=False) as folder:
+    with written(out, force=False) as folder:
         for name, feeds in calibration(repository, rows):
             model = convert(onnx.load(repository.model_file(name)), feeds)
             segments[name] = _write(repository.segments[name], model, folder)
         tasks = {name: _moved(task, segments, precision) for name, task in repository.tasks.items()}
-        written = write_configs(
+        result = write_configs(
             folder, {segment.name: segment for segment in segments.values()}, tasks, repository.cuts_left_out, repository.cut_rule
         )
-    return replace(written, path=out)
+    return replace(result, path=out)
 
 
 def calibration(repository: Repository, rows: Array) -> Iterator[tuple[str, list[Feed]]]:

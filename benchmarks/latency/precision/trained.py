@@ -23,7 +23,7 @@ from contract.dtypes import Array
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
 from exporter.export import ExportOptions, export_repository
-from exporter.open_models import Sources
+from exporter.sources.task_model import Sources
 from exporter.torch.export import BackboneExporter
 from tuning.data.digits import digit_task
 from tuning.data.labelled import TaskData

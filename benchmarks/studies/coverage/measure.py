@@ -29,10 +29,9 @@ from contract.repository.sample import sample_rows
 from exporter.build.runtime import open_session
 from exporter.export import ExportOptions, export_repository
 from exporter.graph.chain import Chain, make_chain
-from exporter.graph.passes import canonicalise
-from exporter.open_models import Sources
+from exporter.graph.passes.canonical import canonicalise
 from exporter.sharing.choose import CutOptions
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from exporter.torch.export import bind
 from serving.engines.embedded import EmbeddedEngine
 from tuning.network.blocks import is_under

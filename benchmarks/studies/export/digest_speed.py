@@ -17,7 +17,7 @@ from benchmarks.harness.stopwatch import Seconds, Stopwatch, read_seconds, run_f
 from exporter.build.weight_store import WeightStore
 from exporter.graph.chain import Network
 from exporter.graph.digests import weight_digest
-from exporter.graph.passes import canonicalise
+from exporter.graph.passes.canonical import canonicalise
 from exporter.sources.onnx_file import load_onnx
 
 

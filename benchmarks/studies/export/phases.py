@@ -19,9 +19,8 @@ import onnx_ir as ir
 from benchmarks.harness.process_memory import peak_bytes
 from benchmarks.harness.stopwatch import Seconds, Stopwatch, read_seconds, run_fresh
 from exporter.export import ExportOptions, export_repository
-from exporter.open_models import LoadTaskModel, Sources
 from exporter.sources.onnx_file import load_onnx
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 
 _BACKBONE = "backbone.onnx"
 _CLASSES = 100

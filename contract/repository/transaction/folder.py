@@ -23,8 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from contract.errors import ChangedMeanwhile, MountPoint, NotDurable, NotOurs, NotWritten, OthersFolder
+from contract.repository.transaction.file_system import put_in_place, sync, sync_tree
 from contract.repository.transaction.lock import locked
-from contract.repository.transaction.swap import put_in_place, sync, sync_tree
 
 Waiting = Callable[[str], None]
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -35,7 +35,7 @@ def silent(sentence: str) -> None:
     """Take a sentence and say nothing."""
 
 
-class Aside:
+class Transaction:
     """What the writer that holds the lock may do. `new`: the folder in which it builds the repository's next state."""
 
     def __init__(self, repo: Path) -> None:
@@ -67,7 +67,7 @@ class Aside:
         if names and (_LOCK not in names or names - {_LOCK, _NEW, _OLD, _TRASH}):
             raise NotOurs(self.folder)
 
-    def mend(self) -> None:
+    def recover(self) -> None:
         """Finish what a killed writer left: put the old state back if nothing stands in its place, and delete the rest."""
         old, trash = self.folder / _OLD, self.folder / _TRASH
         _delete(trash)
@@ -78,12 +78,12 @@ class Aside:
             _delete(leftover)
 
     def begin(self) -> None:
-        """Make the empty folder `new`. Raises MountPoint where no folder could take the repository's place."""
+        """Make the empty folder `new`. Raises MountPoint where no folder could take the repository's transaction."""
         _check_mounts(self._repo, self.target)
         self._seen = _entries(self.target)
         self.new.mkdir()
 
-    def publish(self) -> None:
+    def commit(self) -> None:
         """Let `new` take the repository's place. Raises OSError or ChangedMeanwhile if it cannot; then nothing was changed."""
         sync_tree(self.new)
         sync(self.folder)
@@ -101,7 +101,7 @@ class Aside:
     def close(self) -> None:
         """Delete what is left, at last the lock; as far as possible: the next writer tries again."""
         try:
-            self.mend()
+            self.recover()
             if [entry.name for entry in self.folder.iterdir()] == [_LOCK]:
                 self.lock.unlink()
                 self.folder.rmdir()
@@ -110,22 +110,22 @@ class Aside:
 
 
 @contextmanager
-def aside(repo: Path, waiting: Waiting) -> Iterator[Aside]:
+def only_writer(repo: Path, waiting: Waiting) -> Iterator[Transaction]:
     """Be the only writer of `repo`, on its newest state, mended if need be; then leave nothing but the repository.
 
     Another writer is waited for; `waiting` is given a sentence that says so. Raises NotOurs, OthersFolder, and NotWritten when the
     folder that is to hold the repository cannot be written.
     """
-    place = Aside(repo)
+    transaction = Transaction(repo)
     sentence = f"Another process is writing {repo}; waiting for it to end."
-    with locked(place.lock, lambda: waiting(sentence), place.check_ours) as held:
-        place.held = held
+    with locked(transaction.lock, lambda: waiting(sentence), transaction.check_ours) as held:
+        transaction.held = held
         try:
-            _mend(place)
-            yield place
+            _recover(transaction)
+            yield transaction
         finally:
             if held():
-                place.close()
+                transaction.close()
 
 
 def recover(repo: Path, waiting: Waiting = silent) -> None:
@@ -133,8 +133,8 @@ def recover(repo: Path, waiting: Waiting = silent) -> None:
 
     For readers, before they read. Raises NotWritten when the folders cannot be written.
     """
-    place = Aside(repo)
-    if not os.path.lexists(place.target) and os.path.isdir(place.folder / _OLD):  # noqa: PTH112 (False where it may not be looked into)
+    transaction = Transaction(repo)
+    if not os.path.lexists(transaction.target) and os.path.isdir(transaction.folder / _OLD):  # noqa: PTH112 (False where it may not be looked into)
         tidy(repo, waiting)
 
 
@@ -143,10 +143,10 @@ def tidy(repo: Path, waiting: Waiting = silent) -> None:
 
     Raises NotWritten when the folders cannot be written.
     """
-    if not os.path.lexists(Aside(repo).folder):
+    if not os.path.lexists(Transaction(repo).folder):
         return
     try:
-        with aside(repo, waiting):
+        with only_writer(repo, waiting):
             pass
     except OSError as error:
         raise NotWritten(f"What a killed process left beside {repo} cannot be put right ({reason(error)}).") from error
@@ -159,12 +159,12 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _mend(place: Aside) -> None:
+def _recover(transaction: Transaction) -> None:
     try:
-        place.mend()
+        transaction.recover()
     except OSError as error:
         raise NotWritten(
-            f"{place.folder}, which a process left that was killed, cannot be deleted ({reason(error)}); delete it."
+            f"{transaction.folder}, which a process left that was killed, cannot be deleted ({reason(error)}); delete it."
         ) from error
 
 

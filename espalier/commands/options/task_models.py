@@ -13,8 +13,8 @@ import typer
 from espalier.console import say
 
 if TYPE_CHECKING:
-    from exporter.open_models import Sources
     from exporter.sources.references import InputOptions
+    from exporter.sources.task_model import Sources
 
 Backbone = Annotated[
     str | None,

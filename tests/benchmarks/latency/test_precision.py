@@ -36,8 +36,7 @@ from benchmarks.models.tiny import SIZE, write_tiny_family
 from benchmarks.models.vit_onnx import VitSize, write_vit
 from contract.repository import Repository, read_repository
 from exporter.export import ExportOptions, export_repository
-from exporter.open_models import Sources
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 
 pytestmark = pytest.mark.slow  # each is short, but together they take more than the fast part has room for
 

@@ -11,7 +11,7 @@ from benchmarks.models.vit_onnx import VitSize, write_vit
 from benchmarks.studies.export.measure import main
 from benchmarks.studies.export.planning_speed import make_chain, measure
 from exporter.graph.chain import Network
-from exporter.graph.passes import canonicalise
+from exporter.graph.passes.canonical import canonicalise
 from exporter.sources.onnx_file import load_onnx
 
 TINY = VitSize(depth=2, width=16, heads=2, patch=8, image=16, classes=3)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from contract.repository.transaction import swap
+from contract.repository.transaction import file_system
 
 # What changes something on disk; what only reads fails like the step after it.
 _STEPS = ("mkdir", "rename", "link", "symlink", "unlink", "rmdir", "fsync", "chmod")
@@ -60,7 +60,7 @@ def faults_at(step: int, error: BaseException, *, lasting: bool, can_exchange: b
         raise OSError(errno.EINVAL, "Invalid argument")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(swap, "exchange", wrapped("exchange", swap.exchange if can_exchange else no_exchange))
+        patch.setattr(file_system, "exchange", wrapped("exchange", file_system.exchange if can_exchange else no_exchange))
         for name in _STEPS:
             patch.setattr(os, name, wrapped(name, getattr(os, name)))
         patch.setattr(fcntl, "flock", wrapped("flock", fcntl.flock))

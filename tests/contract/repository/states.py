@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from contract.repository import Repository, read_repository
-from contract.repository.write import Change, changed_whole, model_path, write_configs, written_whole
+from contract.repository.write import Change, changed, model_path, write_configs, written
 
 State = dict[str, str]
 
@@ -19,7 +19,7 @@ def state(folder: Path) -> State:
 
 def replace_with(repo: Path, source: Repository) -> None:
     """Write `source` at `repo` as an export does, whatever stood there."""
-    with written_whole(repo, force=True) as folder:
+    with written(repo, force=True) as folder:
         build(folder, source)
 
 
@@ -31,7 +31,7 @@ def build(folder: Path, source: Repository) -> None:
 
 def rewrite(repo: Path) -> None:
     """Change nothing, but through a change."""
-    with changed_whole(repo) as change:
+    with changed(repo) as change:
         keep_all(change)
 
 

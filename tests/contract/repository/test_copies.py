@@ -14,10 +14,9 @@ from contract.repository.config import parse_text
 from contract.repository.write import foreign_entries
 from exporter.export import ExportOptions, export_repository
 from exporter.gc import collect_garbage
-from exporter.open_models import Sources
 from exporter.remove import remove_tasks
 from exporter.sharing.choose import CutOptions
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from serving.catalog import Catalog
 from tests.exporter.test_wirings import answers, export, rows
 from tests.exporter.wired import FROZEN, plain

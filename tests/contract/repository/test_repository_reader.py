@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import contract.repository.read
 from contract.errors import RepositoryError
 from contract.repository import ALL_TASKS, read_repository
+from contract.repository.config import parse_text
 from contract.repository.read import RepositoryReader
+from contract.repository.write import changed, write_all_tasks
 from tests.contract.repository.test_repository import CANARY, PREVIOUS, edit, keep
 from tests.serving.nets import write_repository
 
@@ -85,3 +89,28 @@ def test_what_is_gone_is_forgotten(repo: Path) -> None:
     shutil.rmtree(repo / "late")
     reader.read()
     assert len(reader._parsed) == known - 2  # and the ensemble, which is kept apart
+
+
+def test_a_change_parses_once_what_stays_as_it_is(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the three readings opens every file: before the lock, under it (somebody may have written), and what was written."""
+    parsed: list[str] = []
+
+    def counting(text: str, where: str) -> object:
+        parsed.append(where)
+        return parse_text(text, where)
+
+    monkeypatch.setattr(contract.repository.read, "parse_text", counting)
+    with changed(repo) as change:
+        change.keep_all_but({ALL_TASKS})
+        assert change.write_all_tasks(change.repository.tasks.values()) == replace(change.repository, path=change.folder)
+    assert sorted(parsed) == sorted(f"{entry.name}/config.pbtxt" for entry in repo.iterdir())
+
+
+def test_a_change_sees_how_the_repository_is_cut_when_its_turn_comes(repo: Path) -> None:
+    reader = RepositoryReader(repo)
+    first = reader.read()
+    write_all_tasks(repo, first.tasks.values(), ["No cut."], "stages")
+    assert reader.read().cuts_left_out == ()  # no answer depends on it
+    found = reader.at(repo).read()
+    assert (found.cuts_left_out, found.cut_rule) == (("No cut.",), "stages")
+    assert found.tasks == first.tasks

@@ -14,7 +14,7 @@ import pytest
 from contract.errors import NotOurs, NotWritten, OthersFolder, RepositoryError
 from contract.private_folder import make_private_folder
 from contract.repository import Repository, read_repository
-from contract.repository.transaction.folder import aside, recover, silent
+from contract.repository.transaction.folder import only_writer, recover, silent
 from exporter.build.scratch import scratch_folder
 from exporter.remove import remove_tasks
 from serving.engines.scheduling.batch_size_profile import BatchSizeProfile
@@ -98,7 +98,7 @@ def test_a_hidden_folder_that_others_may_write_into_is_refused(repo: Path, new: 
 def test_nobody_else_can_write_where_a_writer_works_and_links_are_not_followed(repo: Path, tmp_path: Path) -> None:
     umask = os.umask(0)
     try:
-        with aside(repo, silent) as place:
+        with only_writer(repo, silent) as place:
             assert stat.S_IMODE(place.folder.stat().st_mode) == 0o700
     finally:
         os.umask(umask)

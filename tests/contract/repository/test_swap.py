@@ -15,10 +15,10 @@ import pytest
 
 from contract.errors import ChangedMeanwhile, MountPoint, NotOurs, NotWritten, RepositoryError
 from contract.repository import Repository, read_repository
-from contract.repository.transaction import folder as aside_module
-from contract.repository.transaction import lock, swap
-from contract.repository.transaction.folder import aside, recover, silent
-from contract.repository.write import Change, changed_whole, model_path, write_models, written_whole
+from contract.repository.transaction import file_system, lock
+from contract.repository.transaction import folder as transaction_folder
+from contract.repository.transaction.folder import only_writer, recover, silent
+from contract.repository.write import Change, changed, model_path, write_models, written
 from tests.contract.repository.states import is_whole, keep_all, names_in, replace_with, rewrite, state
 from tests.espalier.test_cli import espalier
 from tests.exporter.test_export import FAMILY, export
@@ -59,7 +59,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
 def test_writers_at_once_work_one_after_the_other_on_the_newest_state(tmp_path: Path, start: Start) -> None:
     repo = tmp_path / "repo"
     export(repo, FAMILY)
-    with aside(repo, silent):
+    with only_writer(repo, silent):
         removers = [start("remove", repo, task) for task in ("probe", "late", "early")]
         for remover in removers:
             assert first_line(remover) == f"Another process is writing {repo}; waiting for it to end."
@@ -72,7 +72,7 @@ def test_writers_at_once_work_one_after_the_other_on_the_newest_state(tmp_path: 
 
 def test_of_two_writers_that_would_create_one_repository_one_does(tmp_path: Path, old: Repository, start: Start) -> None:
     repo = tmp_path / "below" / "repo"
-    with aside(repo, silent):
+    with only_writer(repo, silent):
         writers = [start("create", repo, old.path) for _ in range(2)]
         for writer in writers:
             assert "waiting" in first_line(writer)
@@ -136,7 +136,7 @@ def test_a_place_that_cannot_be_is_one_sentence(tmp_path: Path, old: Repository,
 
 def test_a_failed_block_leaves_nothing_but_the_folders_that_others_use(tmp_path: Path) -> None:
     def fail() -> None:
-        with written_whole(tmp_path / "a" / "b" / "repo", force=False):
+        with written(tmp_path / "a" / "b" / "repo", force=False):
             (tmp_path / "a" / "theirs").write_text("")
             raise ZeroDivisionError
 
@@ -156,7 +156,7 @@ def test_what_is_kept_is_the_same_file_and_what_is_foreign_stays(repo: Path) -> 
 
 def test_writing_over_what_was_kept_does_not_write_into_the_old_state(repo: Path) -> None:
     before = state(repo)
-    with aside(repo, silent) as place:
+    with only_writer(repo, silent) as place:
         place.begin()
         change = Change(read_repository(repo), place.new)
         keep_all(change)
@@ -172,15 +172,15 @@ def test_a_second_rename_that_fails_takes_the_first_one_back(tmp_path: Path, mon
         raise OSError(errno.EINVAL, "Invalid argument")
 
     (tmp_path / "target").mkdir()
-    monkeypatch.setattr(swap, "exchange", refuse)
+    monkeypatch.setattr(file_system, "exchange", refuse)
     with pytest.raises(FileNotFoundError):
-        swap.put_in_place(tmp_path / "missing", tmp_path / "target", tmp_path / "spare")
+        file_system.put_in_place(tmp_path / "missing", tmp_path / "target", tmp_path / "spare")
     assert names_in(tmp_path) == ["target"]
 
 
 def test_who_lost_the_lock_touches_nothing(repo: Path) -> None:
     def lose() -> None:
-        with changed_whole(repo) as change:
+        with changed(repo) as change:
             keep_all(change)
             (repo.parent / ".repo.espalier" / "lock").unlink()
             (repo.parent / ".repo.espalier" / "lock").touch()
@@ -219,7 +219,7 @@ def test_a_folder_keeps_its_mode(repo: Path) -> None:
 
 def test_what_somebody_else_writes_meanwhile_is_not_lost(repo: Path) -> None:
     def work_together() -> None:
-        with changed_whole(repo) as change:
+        with changed(repo) as change:
             keep_all(change)
             (repo / "notes.txt").write_text("just now")
 
@@ -251,7 +251,7 @@ def test_a_mounted_file_system_is_not_moved(tmp_path: Path, repo: Path, monkeypa
 
     monkeypatch.setattr(os, "lstat", lambda path: Elsewhere)
     with pytest.raises(MountPoint, match="nothing was changed"):
-        aside_module._check_mounts(repo, repo)
+        transaction_folder._check_mounts(repo, repo)
 
 
 def test_folders_that_may_not_be_written_are_deleted_all_the_same(repo: Path) -> None:
@@ -297,14 +297,14 @@ def test_all_is_on_disk_before_it_takes_its_place_and_its_place_before_the_old_i
     repo: Path, new: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
-    fsync, exchange, rmdir = os.fsync, swap.exchange, os.rmdir
+    fsync, exchange, rmdir = os.fsync, file_system.exchange, os.rmdir
 
     def synced(descriptor: int) -> None:
         steps.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink()}")
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(swap, "exchange", lambda *paths: (steps.append("exchange"), exchange(*paths)))
+    monkeypatch.setattr(file_system, "exchange", lambda *paths: (steps.append("exchange"), exchange(*paths)))
     monkeypatch.setattr(os, "rmdir", lambda *arguments, **options: (steps.append("delete"), rmdir(*arguments, **options)))
     replace_with(repo, new)
     place, swapped = repo.parent / ".repo.espalier", steps.index("exchange")
@@ -320,7 +320,7 @@ def test_two_renames_where_the_file_system_cannot_exchange(
     def refuse(*paths: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(swap, "exchange", refuse)
+    monkeypatch.setattr(file_system, "exchange", refuse)
     replace_with(repo, new)
     assert state(repo) == state(new.path)
     assert names_in(repo.parent) == ["repo"]
@@ -331,11 +331,11 @@ def test_threads_wait_for_each_other_too(repo: Path, monkeypatch: pytest.MonkeyP
     waiting = threading.Event()
 
     def write() -> None:
-        with changed_whole(repo, lambda sentence: waiting.set()) as change:
+        with changed(repo, lambda sentence: waiting.set()) as change:
             keep_all(change)
 
     writer = threading.Thread(target=write)
-    with aside(repo, silent):
+    with only_writer(repo, silent):
         writer.start()
         assert waiting.wait(30)
     writer.join(30)

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from contract.repository import Repository, Step, Task, TensorSpec
 from contract.repository.config import copy_configs
-from contract.repository.copies import copy_model
-from contract.repository.unite import Copy, ensemble_of
+from contract.repository.unite import Copy, copy_model, ensemble_of
 from tests.espalier.families import families
 from tests.serving.nets import IMAGE, make_repository
 

@@ -13,7 +13,7 @@ import pytest
 
 from contract.errors import NotWritten
 from contract.repository import Repository
-from contract.repository.transaction.folder import aside, recover, silent
+from contract.repository.transaction.folder import only_writer, recover, silent
 from exporter.remove import remove_tasks
 from tests.contract.repository.faults import Killed, faults_at
 from tests.contract.repository.states import State, names_in, replace_with, state
@@ -58,7 +58,7 @@ class Bench:
     def check_next_writer(self) -> None:
         """Whatever is left, the next writer leaves the repository and nothing else, and as it was."""
         stands = state(self.repo)
-        with aside(self.repo, silent):
+        with only_writer(self.repo, silent):
             pass
         assert state(self.repo) == stands
         assert names_in(self.repo.parent) == (["repo"] if self.repo.exists() else [])

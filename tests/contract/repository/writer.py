@@ -12,8 +12,8 @@ from pathlib import Path
 
 from contract.errors import NotWritten
 from contract.repository import read_repository
-from contract.repository.transaction.folder import aside, recover, silent
-from contract.repository.write import changed_whole, written_whole
+from contract.repository.transaction.folder import only_writer, recover, silent
+from contract.repository.write import changed, written
 from exporter.remove import remove_tasks
 from tests.contract.repository.states import build, keep_all, names_in, replace_with, state
 
@@ -27,7 +27,7 @@ def remove(repo: Path, task: str) -> None:
 
 
 def create(repo: Path, source: str) -> None:
-    with written_whole(repo, force=False, waiting=say) as folder:
+    with written(repo, force=False, waiting=say) as folder:
         build(folder, read_repository(source))
 
 
@@ -37,7 +37,7 @@ def create_on_full_disk(repo: Path, source: str) -> None:
 
 
 def hang(repo: Path, argument: str) -> None:
-    with changed_whole(repo) as change:
+    with changed(repo) as change:
         keep_all(change)
         say("holding")
         sys.stdin.read()
@@ -75,7 +75,7 @@ def campaign(repo: Path, argument: str) -> None:
         recover(repo)
         found[states.index(state(repo))] += 1
         if dice.random() < 0.5:
-            with aside(repo, silent):
+            with only_writer(repo, silent):
                 pass
             assert names_in(repo.parent) == [repo.name]
     say(f"{found} {littered}")

@@ -19,8 +19,7 @@ import pytest
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository, read_repository
 from exporter.deploy import deploy
-from exporter.open_models import Sources
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from serving.server import BackgroundServer
 from tests.contract.repository.states import replace_with, state
 from tests.espalier.test_cli import espalier

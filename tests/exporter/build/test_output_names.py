@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.add import AddOptions, add_tasks
-from exporter.build.output_names import explain_output_names, output_names
+from exporter.build.describe import explain_output_names, output_names
 from exporter.errors import SameOutputNames
 from exporter.export import ExportOptions, export_repository
-from exporter.open_models import Sources
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.test_wirings import answers, rows, whole
 from tests.exporter.wired import Wired
 

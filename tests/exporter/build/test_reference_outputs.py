@@ -19,13 +19,12 @@ from contract.repository import Repository, Task, TensorSpec, read_repository
 from contract.repository.record import OutputRecord
 from contract.repository.sample import sample_inputs
 from exporter.add import AddOptions, add_tasks
-from exporter.build.reference_outputs import WholeAnswer, answer_of_whole
+from exporter.build.reference_outputs import ReferenceOutputs, reference_outputs_of
 from exporter.build.runtime import open_session
 from exporter.deploy import deploy, promote, rollback
 from exporter.export import ExportOptions, export_repository
 from exporter.gc import collect_garbage
-from exporter.open_models import Sources
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from serving.engines.embedded import EmbeddedEngine
 from serving.errors import WrongAnswer
 from serving.parity import check_answers
@@ -57,14 +56,14 @@ def records(task: Task) -> list[OutputRecord]:
     return [record for record in task.parity.outputs if record is not None]
 
 
-def answer(nodes: list[onnx.NodeProto], tmp_path: Path, dtype: int, weights: Sequence[np.ndarray] = ()) -> WholeAnswer:
+def answer(nodes: list[onnx.NodeProto], tmp_path: Path, dtype: int, weights: Sequence[np.ndarray] = ()) -> ReferenceOutputs:
     """What a network `y` of one input `x` of 40 numbers answers."""
     tensors = [numpy_helper.from_array(weight, f"w{index}") for index, weight in enumerate(weights)]
     value = helper.make_tensor_value_info
     graph = helper.make_graph(nodes, "net", [value("x", TensorProto.FLOAT, ["n", 40])], [value("y", dtype, ["n", 40])], tensors)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "whole.onnx")
     task = Task("t", (), (TensorSpec("image", "FP32", (40,)),), (TensorSpec("t", "FP32", (40,)),), 4)
-    return answer_of_whole(task, tmp_path / "whole.onnx")
+    return reference_outputs_of(task, tmp_path / "whole.onnx")
 
 
 def test_a_record_is_the_first_row_and_how_much_the_output_varies(tmp_path: Path) -> None:

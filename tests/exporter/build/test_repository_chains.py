@@ -10,13 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contract.repository import read_repository
-from exporter.build.repository_chains import Existing, read_existing
+from exporter.build.repository_chains import RepositoryChains, read_repository_chains
 from exporter.build.weight_store import WeightStore
 from exporter.errors import DamagedSegment
 from exporter.export import ExportOptions, export_repository
-from exporter.open_models import Sources
 from exporter.sharing.choose import CutOptions
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.graphs import Net
 from tests.exporter.test_export import BACKBONE, FAMILY, export
 from tests.exporter.wired import FROZEN, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head
@@ -24,15 +23,15 @@ from tests.exporter.wired import FROZEN, plain, siamese, with_embedding, with_jo
 pytestmark = pytest.mark.slow
 
 
-def read_back(repo: Path, scratch: Path) -> Existing:
+def read_back(repo: Path, scratch: Path) -> RepositoryChains:
     scratch.mkdir(exist_ok=True)
-    return read_existing(read_repository(repo), WeightStore(scratch))
+    return read_repository_chains(read_repository(repo), WeightStore(scratch))
 
 
 def test_the_blocks_and_addresses_are_those_of_the_whole_networks(tmp_path: Path) -> None:
     report = export(tmp_path / "repo", FAMILY)
-    existing = read_back(tmp_path / "repo", tmp_path / "scratch")
-    assert {name: (chain.blocks, chain.outputs, chain.preprocessing) for name, chain in existing.chains.items()} == {
+    repository_chains = read_back(tmp_path / "repo", tmp_path / "scratch")
+    assert {name: (chain.blocks, chain.outputs, chain.preprocessing) for name, chain in repository_chains.chains.items()} == {
         name: (without_names(chain.blocks), chain.outputs, chain.preprocessing) for name, chain in report.chains.items()
     }
 
@@ -56,10 +55,10 @@ def test_whatever_was_tuned_the_chains_are_read_back(
         for name, tuned, head in (("one", one, 1), ("two", two, 2))
     }
     report = export(tmp_path / "repo", family, BACKBONE, cuts=CutOptions(rule))  # type: ignore[arg-type]
-    existing = read_back(tmp_path / "repo", tmp_path / "scratch")
+    repository_chains = read_back(tmp_path / "repo", tmp_path / "scratch")
     for name, chain in report.chains.items():
-        assert [block.digest for block in existing.chains[name].blocks] == [block.digest for block in chain.blocks]
-        assert existing.chains[name].taps == chain.taps
+        assert [block.digest for block in repository_chains.chains[name].blocks] == [block.digest for block in chain.blocks]
+        assert repository_chains.chains[name].taps == chain.taps
 
 
 def test_other_wirings_are_read_back(tmp_path: Path) -> None:
@@ -71,10 +70,10 @@ def test_other_wirings_are_read_back(tmp_path: Path) -> None:
     for family, tasks in families.items():
         loaders = {name: (lambda make=make: TaskModel(make())) for name, make in tasks.items()}
         report = export_repository(Sources(loaders), ExportOptions(tmp_path / family, cuts=CutOptions("exact")))
-        existing = read_back(tmp_path / family, tmp_path / "scratch")
+        repository_chains = read_back(tmp_path / family, tmp_path / "scratch")
         for name, chain in report.chains.items():
-            assert existing.chains[name].taps == chain.taps, (family, name)
-            assert sorted(b.digest for b in existing.chains[name].blocks) == sorted(b.digest for b in chain.blocks)
+            assert repository_chains.chains[name].taps == chain.taps, (family, name)
+            assert sorted(b.digest for b in repository_chains.chains[name].blocks) == sorted(b.digest for b in chain.blocks)
 
 
 def test_a_segment_that_computes_something_else_is_named(tmp_path: Path) -> None:

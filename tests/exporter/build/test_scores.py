@@ -21,10 +21,9 @@ from exporter.build.runtime import open_session
 from exporter.build.scores import scores_of
 from exporter.deploy import deploy, promote, rollback
 from exporter.export import ExportOptions, export_repository
-from exporter.graph.passes import canonicalise
-from exporter.open_models import Sources
+from exporter.graph.passes.canonical import canonicalise
 from exporter.remove import remove_tasks
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from serving.server import BackgroundServer
 from tests.exporter.graphs import SIZE, Net
 from tests.serving.protocol.http.test_http import Http, png

@@ -13,7 +13,7 @@ import exporter.build.weight_store
 from exporter.build.runtime import open_session
 from exporter.build.weight_store import WeightStore, save_with_weights
 from exporter.graph.chain import Network
-from exporter.graph.passes import canonicalise
+from exporter.graph.passes.canonical import canonicalise
 from tests.exporter.wired import Wired
 
 

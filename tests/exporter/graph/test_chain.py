@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from exporter.errors import UnsupportedModel
 from exporter.graph.chain import Chain, make_chain
-from exporter.graph.passes import canonicalise
+from exporter.graph.passes.canonical import canonicalise
 from tests.exporter.graphs import Net
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute

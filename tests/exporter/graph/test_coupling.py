@@ -25,10 +25,9 @@ from exporter.export import ExportOptions, ExportReport, export_repository
 from exporter.gc import collect_garbage
 from exporter.graph.chain import make_chain
 from exporter.graph.coupling import Suspect
-from exporter.graph.passes import canonicalise
-from exporter.open_models import Sources
+from exporter.graph.passes.canonical import canonicalise
 from exporter.remove import remove_tasks
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from exporter.torch.export import NetworkExporter
 from tests.espalier.test_cli import espalier
 from tests.exporter.rowed import BY_ROW, IDLE, MIXING, QUANTISED, RANDOM, RETURNING, WIDTH, Node, network, node

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.graph.cuts import find_cut_points
-from exporter.graph.passes import canonicalise
+from exporter.graph.passes.canonical import canonicalise
 from tests.exporter.graphs import Net
 
 

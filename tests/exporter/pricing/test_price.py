@@ -13,19 +13,18 @@ from hypothesis import strategies as st
 from contract.costs import shared_cost
 from contract.repository import Repository, read_repository
 from exporter.add import AddOptions, add_tasks
-from exporter.build.repository_chains import read_existing
+from exporter.build.repository_chains import read_repository_chains
 from exporter.build.runtime import open_session
 from exporter.build.weight_store import WeightStore
 from exporter.errors import DifferentInput
 from exporter.export import ExportOptions, export_repository
 from exporter.gc import collect_garbage
 from exporter.graph.chain import make_chain
-from exporter.graph.passes import canonicalise
-from exporter.open_models import Sources
+from exporter.graph.passes.canonical import canonicalise
 from exporter.pricing.price import AddedCost, Pricing, Served, SharesNothing
 from exporter.remove import remove_tasks
 from exporter.sharing.choose import CutOptions
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.graphs import CHANNELS, SIZE, Net
 from tests.exporter.test_export import BACKBONE, FAMILY, export
 from tests.exporter.wired import FROZEN, Wired, plain
@@ -56,8 +55,8 @@ def beside_the_backbone(measure: Callable[[ir.Model], float] | None = None) -> P
 
 def served_in(repo: Path, scratch: Path, backbone: ir.Model) -> Served:
     repository = read_repository(repo)
-    existing = read_existing(repository, WeightStore(scratch))
-    return Served.in_repository(repository, existing, make_chain("the backbone", canonicalise(backbone)))
+    repository_chains = read_repository_chains(repository, WeightStore(scratch))
+    return Served.in_repository(repository, repository_chains, make_chain("the backbone", canonicalise(backbone)))
 
 
 def totals(repository: Repository) -> tuple[int, int]:

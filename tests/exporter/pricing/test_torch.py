@@ -11,10 +11,10 @@ import pytest
 from benchmarks.models.synthetic import random_task
 from contract.repository import read_repository
 from exporter.export import ExportOptions, export_repository
-from exporter.open_models import LoadTaskModel, Sources
 from exporter.pricing.price import SharesNothing
 from exporter.pricing.torch import open_pricing, tuned_by_chance
 from exporter.sharing.choose import CutOptions
+from exporter.sources.task_model import LoadTaskModel, Sources
 from exporter.torch.export import BackboneExporter
 from tests.exporter.pricing.test_price import amounts, really_added, totals
 from tests.nets import tiny_data, tiny_resnet, tiny_vit

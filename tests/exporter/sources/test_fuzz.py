@@ -16,10 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporter.build.runtime import open_session
 from exporter.errors import ExportError, RefusedModel, UnsupportedModel
-from exporter.sources.guard import MAX_NODES, analyse
-from exporter.sources.limits import limited_memory
 from exporter.sources.onnx_file import load_onnx
-from exporter.sources.sandbox import _run, examine, preflight
+from exporter.sources.sandbox import MAX_NODES, _run, analyse, examine, limited_memory, try_in_sandbox
 from tests import forked
 from tests.exporter.graphs import Net
 from tests.exporter.sources.mutations import mutated
@@ -86,7 +84,7 @@ def test_what_is_refused_is_refused_in_the_same_words(tmp_path: Path) -> None:
     path = tmp_path / "a name\nof two lines.onnx"
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(RefusedModel, match="the batch size is fixed to 2"):
-        preflight([path])
+        try_in_sandbox([path])
     with pytest.raises(UnsupportedModel, match="net: the batch size is fixed to 2"):
         analyse("net", load_onnx(path))
 
@@ -95,7 +93,7 @@ def test_what_a_library_raises_is_kept_as_the_cause(monkeypatch: pytest.MonkeyPa
     def fail(model: object) -> None:
         raise IndexError("list index out of range")
 
-    monkeypatch.setattr("exporter.sources.guard.canonicalise", fail)
+    monkeypatch.setattr("exporter.sources.sandbox.canonicalise", fail)
     with pytest.raises(UnsupportedModel, match=r"^net: its graph cannot be analysed \(list index out of range\)\.$") as caught:
         analyse("net", Net(blocks=(1,)).model())
     assert isinstance(caught.value.__cause__, IndexError)

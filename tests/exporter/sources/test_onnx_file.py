@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from contract.repository.rows import relative_error
 from exporter.build.runtime import open_session
 from exporter.errors import BadModel, NonFiniteWeights
-from exporter.sources.guard import analyse
 from exporter.sources.onnx_file import load_onnx
+from exporter.sources.sandbox import analyse
 from tests.exporter.graphs import SIZE, Net
 
 NET = Net(blocks=(1,))

@@ -11,7 +11,7 @@ from benchmarks.models.synthetic import random_backbone, random_task
 from exporter.build.runtime import open_session
 from exporter.export import ExportOptions, export_repository
 from exporter.graph.chain import make_chain
-from exporter.graph.passes import canonicalise
+from exporter.graph.passes.canonical import canonicalise
 from exporter.open_models import open_sources
 from exporter.sharing.choose import CutOptions
 from exporter.torch.export import BackboneExporter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,23 @@ from safetensors.torch import save_file
 from torch import nn
 
 import exporter.torch.export
+import exporter.torch.networks
+import exporter.torch.sources
 from benchmarks.models.synthetic import random_backbone, random_task
 from contract.errors import InvalidRequest
 from contract.preprocessing import Preprocessing
 from exporter.build.runtime import open_session
 from exporter.errors import NonFiniteWeights
 from exporter.export import ExportOptions, export_repository
-from exporter.open_models import InputOptions, open_sources
+from exporter.open_models import open_sources
+from exporter.sources.references import InputOptions
 from exporter.torch.export import NetworkExporter
 from serving.engines.embedded import EmbeddedEngine
 from serving.router import Router
 from tuning.network.backbone import save_backbone
-from tuning.network.checkpoint import build_network, save_task
+from tuning.network.checkpoint import build_network, load_task, save_task
 from tuning.network.normalise import Normalise
+from tuning.network.weights import read_state_dict
 
 pytestmark = pytest.mark.slow
 
@@ -162,3 +167,31 @@ def test_weights_in_memory_must_be_finite() -> None:
         network.head.weight[0] = torch.inf
     with pytest.raises(NonFiniteWeights, match=r"head\.weight"):
         NetworkExporter(8, 8).export(network, Preprocessing(8, 8))
+
+
+def test_the_checkpoint_of_one_task_is_read_once_and_those_of_several_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = random_backbone("resnet18", 32, channels=(8, 8, 16, 16))
+    save_backbone(backbone, tmp_path / "backbone.safetensors")
+    checkpoint = random_task(backbone, ("layer4.1",), 4, seed=1)
+    save_task(checkpoint, tmp_path / "tuned.safetensors")
+    save_file(build_network(backbone, checkpoint).state_dict(), tmp_path / "whole.safetensors")
+    read: list[str] = []
+
+    def counted(load: Callable[[Path], object]) -> Callable[[Path], object]:
+        return lambda path: read.append(path.name) or load(path)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(exporter.torch.sources, "load_task", counted(load_task))
+    monkeypatch.setattr(exporter.torch.networks, "read_state_dict", counted(read_state_dict))
+
+    def loaded(*names: str) -> list[str]:
+        read.clear()
+        files = {name: tmp_path / f"{name}.safetensors" for name in names}
+        for load in open_sources(tmp_path / "backbone.safetensors", files).tasks.values():
+            load()
+        return read
+
+    assert loaded("tuned") == ["tuned.safetensors"]
+    assert loaded("whole") == ["whole.safetensors"]
+    assert loaded("tuned", "whole") == 2 * ["tuned.safetensors", "whole.safetensors"]

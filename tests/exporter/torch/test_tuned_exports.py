@@ -12,8 +12,8 @@ import torch
 from contract.repository import Repository
 from exporter.build.runtime import open_session
 from exporter.export import ExportOptions, ExportReport, export_repository
-from exporter.open_models import Sources
 from exporter.sharing.choose import CutOptions
+from exporter.sources.task_model import Sources
 from exporter.torch.export import BackboneExporter
 from tests.exporter.test_wirings import answers
 from tests.nets import tiny_data, tiny_resnet, tiny_vit

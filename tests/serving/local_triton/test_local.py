@@ -18,8 +18,7 @@ import pytest
 
 from contract.repository import Repository
 from exporter.export import ExportOptions, export_repository
-from exporter.open_models import Sources
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from serving.errors import AddressInUse
 from serving.local_triton import environment as environments
 from serving.local_triton.command import TritonOptions, docker_command

@@ -21,9 +21,8 @@ from contract.dtypes import NUMPY_DTYPES, dtype_name
 from contract.plan import make_plan
 from contract.repository import Repository
 from exporter.export import ExportOptions, export_repository
-from exporter.open_models import Sources
 from exporter.sharing.choose import CutOptions
-from exporter.sources.task_model import TaskModel
+from exporter.sources.task_model import Sources, TaskModel
 from serving.engines.embedded import EmbeddedEngine
 from serving.local_triton.local import Addresses
 from tests.exporter.graphs import Net

@@ -10,7 +10,7 @@ from onnx_ir.passes import common
 
 from exporter.build.runtime import open_session
 from exporter.graph.cuts import find_cut_points
-from exporter.graph.passes.batch import LocalBatchSize
+from exporter.graph.passes.batch.local import LocalBatchSize
 
 BATCHES = (1, 3, 8)
 

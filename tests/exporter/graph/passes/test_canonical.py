@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from exporter.graph.chain import make_chain
-from exporter.graph.passes import canonicalise
+from exporter.graph.passes.canonical import canonicalise
 from tests.exporter.graph.passes.graphs import parse
 
 MATRIX = "float[4, 4] {name} = {{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}}"

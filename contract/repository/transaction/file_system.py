@@ -1,10 +1,11 @@
-"""Folders that change place in one step, and survive a power cut once they have."""
+"""What a file system does with whole folders: copy by links, change the place of two in one step, survive a power cut."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
+import shutil
 from pathlib import Path
 
 _AT_FDCWD = -100
@@ -13,6 +14,21 @@ _RENAME_EXCHANGE = 2
 _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 # What some file systems (network ones, FUSE) answer when they are asked to sync a folder.
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+# What file systems answer that have no hard links, or no more of them for this file, or none for files of somebody else.
+_CANNOT_LINK = (errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Let `target`, which does not exist, be a copy of the file or folder `source`: its files by hard links, or copied if need be.
+
+    Symbolic links stay what they are. Raises OSError.
+    """
+    if source.is_symlink():
+        target.symlink_to(source.readlink())
+    elif source.is_dir():
+        shutil.copytree(source, target, symlinks=True, copy_function=_link)
+    else:
+        _link(str(source), str(target))
 
 
 def put_in_place(new: Path, target: Path, spare: Path) -> None:
@@ -78,3 +94,12 @@ def _replace_in_two_steps(new: Path, target: Path, spare: Path) -> None:
     except BaseException:
         spare.rename(target)
         raise
+
+
+def _link(source: str | os.PathLike[str], target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
+        shutil.copy2(source, target, follow_symlinks=False)

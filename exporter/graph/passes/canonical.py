@@ -1,0 +1,40 @@
+"""Canonicalisation: two models that compute the same become the same graph, up to names. One pass per file."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from exporter.graph.passes.batch.local import LocalBatchSize
+from exporter.graph.passes.constants import FoldConstants
+from exporter.graph.passes.equal import MergeEqual
+from exporter.graph.passes.inputs import UsedInputs
+from exporter.graph.passes.outputs import OwnOutputs
+from exporter.graph.passes.rows import RowsAsVectors
+
+
+def canonicalise(model: ir.Model) -> ir.Model:
+    """Return `model` in canonical form, changed in place: functions inlined, constants as initializers, batch size free.
+
+    After it, equal networks have equal nodes in some topological order, whatever their names.
+    """
+    passes = ir.passes.Sequential(
+        common.InlinePass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.RemoveInitializersFromInputsPass(),
+        FoldConstants(),
+        common.ShapeInferencePass(check_type=False, strict_mode=False),  # producers may leave shapes and dtypes out
+        common.RemoveUnusedNodesPass(),
+        LocalBatchSize(),
+        common.IdentityEliminationPass(),
+        OwnOutputs(),
+        RowsAsVectors(),
+        common.AddDefaultAttributesPass(),
+        common.RemoveUnusedNodesPass(),
+        common.TopologicalSortPass(),
+        MergeEqual(),
+        common.RemoveUnusedNodesPass(),
+        UsedInputs(),
+    )
+    result: ir.Model = passes(model).model
+    return result
