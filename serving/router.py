@@ -17,27 +17,25 @@ from contract.plan import ExecutionPlan
 from contract.repository.config import ALL_TASKS
 from contract.repository.model import Repository, Task
 from contract.repository.read import RepositoryReader
-from serving.answers.classes import classification_strings
+from serving.answers.classes import as_requested, assumed_scores, best_classes
 from serving.canary import involved, served_by
 from serving.catalog import Catalog, Model
 from serving.engines.base import Answer, Call, Engine, SegmentRun, SegmentStatistics
 from serving.errors import ModelNotReady, NotReady, TaskFailed
-from serving.images.tasks import AnyImage, Prepare, assumed_scores, given, group_tasks, names_of_image_tasks, rows_in_time, table
+from serving.images.tasks import AnyImage, Prepare, given, group_tasks, names_of_image_tasks, rows_in_time
 from serving.lifecycle import Lifecycle
 from serving.observe.deployments import observed
 from serving.observe.events import Observer, Silent
+from serving.observe.logs import Seldom
 from serving.observe.request import note_work
-from serving.observe.seldom import Seldom
 from serving.parity import check_answers
-from serving.process.threads import to_thread
 from serving.request_options import Terms, read_terms
-from serving.requests import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
+from serving.requests import InferRequest, InferResponse, Prediction, ScoredLabel
 from serving.statistics import ModelStatistics, ModelVersion, RequestCounter
 from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs
 
 log = logging.getLogger(__name__)
 _NO_TERMS = Terms()
-_MAX_RANKED_VALUES = 1 << 14  # on the event loop: more take a millisecond
 
 
 class Router:
@@ -151,7 +149,7 @@ class Router:
             tally.ran(answer.runs)
         errors |= {name: str(error) for name, error in answer.errors.items()}
         values = {
-            output.name: await _as_requested(model, output, answer.outputs[output.name])
+            output.name: await as_requested(model, output, answer.outputs[output.name])
             for output in outputs
             if output.name not in errors
         }
@@ -206,7 +204,7 @@ class Router:
                 for name in members:
                     tallies[name].took(count)
                     tallies[name].ran(_runs_of(known[name], answer.runs))
-                tables.update({name: table(known[name], values, top_k) for name, values in answer.outputs.items()})
+                tables.update({name: best_classes(known[name], values, top_k) for name, values in answer.outputs.items()})
                 failures |= answer.errors
                 runs.extend(answer.runs)
                 queue_seconds += answer.queue_seconds
@@ -325,13 +323,3 @@ def _runs_of(task: Task, runs: Sequence[SegmentRun]) -> Iterator[SegmentRun]:
     """Yield those of `runs`, made for several tasks, that `task` needed."""
     segments = {step.segment for step in task.steps}
     return (run for run in runs if run.segment in segments)
-
-
-async def _as_requested(model: Model, output: RequestedOutput, values: Array) -> Array:
-    if output.classes:
-        labels = model.outputs[output.name].labels
-        if values.size > _MAX_RANKED_VALUES:
-            values = await to_thread(classification_strings, values, labels, output.classes)
-        else:
-            values = classification_strings(values, labels, output.classes)
-    return values if model.has_rows else values[0]

@@ -26,13 +26,12 @@ from serving.observe.asgi import RequestMiddleware
 from serving.observe.events import Observer
 from serving.observe.setup import Observation, make_observation
 from serving.process.ending import LEFT_S, LOOP_S, News, end_process, ended_after, in_time
-from serving.process.idle_memory import give_back_in_idle_moments
 from serving.process.loop_thread import LoopThread
-from serving.process.malloc_trim import share_one_heap
+from serving.process.malloc_trim import give_back_in_idle_moments, share_one_heap
 from serving.process.sockets import add_grpc_port, format_address, listening_socket
 from serving.process.threads import at_work
 from serving.process.work_pool import WorkPool
-from serving.protocol.admin import Admin
+from serving.protocol.control import Admin
 from serving.protocol.grpc.server import create_grpc_server, needed_bytes
 from serving.protocol.grpc.servicer import add_service
 from serving.protocol.http.app import MAX_BODY_BYTES, create_app, warm_up

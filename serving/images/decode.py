@@ -14,7 +14,7 @@ from contract.errors import EspalierError
 from contract.preprocessing import Preprocessing, to_rgb
 from serving.errors import ImageFileTooLarge, NotAnImage, TooCostlyImage, TooManyPixels, TooManyScans
 from serving.images.files import ImageFile, read_file
-from serving.images.tasks import MAX_PIXELS, Rows, check_resized
+from serving.images.tasks import MAX_PIXELS, ImageRows, check_resized
 from serving.process.work_pool import Check, no_check
 
 _KNOWN = "PNG, JPEG, WebP, GIF or BMP"
@@ -157,7 +157,7 @@ def rows_of(picture: Picture, ways: Sequence[Preprocessing], check: Check = no_c
     return made
 
 
-def make_rows(pictures: list[Picture], ways: Sequence[Preprocessing], check: Check = no_check) -> Rows:
+def make_rows(pictures: list[Picture], ways: Sequence[Preprocessing], check: Check = no_check) -> ImageRows:
     """Return what each of `ways` makes of `pictures`, which are taken out of the list: one is decoded at a time, and then let go of.
 
     Raises NotAnImage, and what `check` raises.
@@ -168,7 +168,7 @@ def make_rows(pictures: list[Picture], ways: Sequence[Preprocessing], check: Che
     return as_rows(made, ways)
 
 
-def as_rows(made: Sequence[Sequence[NDArray[np.uint8]]], ways: Sequence[Preprocessing]) -> Rows:
+def as_rows(made: Sequence[Sequence[NDArray[np.uint8]]], ways: Sequence[Preprocessing]) -> ImageRows:
     """Return what `rows_of` made of each picture as what each way made of all."""
     return {way: np.stack(rows) for way, rows in zip(ways, zip(*made, strict=True), strict=True)}
 

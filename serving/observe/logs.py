@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -14,6 +16,8 @@ from serving.observe.request import current_request
 # Control characters would let text from outside break or repaint a line.
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
+_EVERY_S = 10.0
+_MOST_KINDS = 1000
 access = logging.getLogger("serving.access")
 
 
@@ -99,3 +103,22 @@ class AccessLog(Silent):
 def _request_id(record: logging.LogRecord) -> str:
     request = current_request()
     return str(getattr(record, "id", "") or (request.id if request else ""))
+
+
+class Seldom:
+    """Says of each kind of thing, which anybody can cause, whether it may be logged now: once in `every_s` seconds. clock: in seconds."""
+
+    def __init__(self, every_s: float = _EVERY_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every_s = every_s
+        self._clock = clock
+        self._next: dict[str, float] = {}
+
+    def may(self, kind: str) -> bool:
+        """Return whether `kind` may be logged; then it may not for a while."""
+        now = self._clock()
+        if now < self._next.get(kind, now):
+            return False
+        if len(self._next) >= _MOST_KINDS:
+            self._next = {known: when for known, when in self._next.items() if now < when}
+        self._next[kind] = now + self._every_s
+        return True

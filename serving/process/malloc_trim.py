@@ -1,11 +1,19 @@
-"""Gives memory that was freed back to the system."""
+"""Gives memory that was freed back to the system: after a peak the C library keeps what it took for as long as the process lives."""
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
+from collections.abc import Callable
+from pathlib import Path
+
+from serving.process.threads import to_thread
 
 _M_ARENA_MAX = -8
+_LOOK_S = 1.0
+_REST_S = 10.0  # it takes up to a tenth of a second for a gigabyte, in which others wait for memory
+_GROWN_BYTES = 16 << 20
 
 
 def give_back_freed_memory() -> None:
@@ -27,3 +35,23 @@ def share_one_heap() -> None:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None and "MALLOC_ARENA_MAX" not in os.environ:
         set_option(_M_ARENA_MAX, 1)
+
+
+async def give_back_in_idle_moments(is_idle: Callable[[], bool]) -> None:
+    """For ever, where the memory has grown by 16 MiB since the last time and `is_idle()`, give back what is free; every 10 s at most."""
+    least = resident_bytes()
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        least = min(least, resident_bytes())
+        if resident_bytes() - least >= _GROWN_BYTES and is_idle():
+            await to_thread(give_back_freed_memory)
+            least = resident_bytes()
+            await asyncio.sleep(_REST_S)
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process has; 0 where nothing tells (not Linux)."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

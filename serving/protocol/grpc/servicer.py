@@ -20,8 +20,7 @@ from serving.catalog import Model
 from serving.errors import UnknownModel
 from serving.process.work_pool import Check, WorkPool, no_check, until
 from serving.protocol import describe
-from serving.protocol.admin import Admin
-from serving.protocol.control import check_load, check_repository_name, check_unload, files_not_taken
+from serving.protocol.control import Admin, check_load, check_repository_name, check_unload, files_not_taken
 from serving.protocol.grpc import extensions as grpc_extensions
 from serving.protocol.grpc.codec import answers_long, decode_request, encode_response, output_slots, read_parameters, takes_long
 from serving.protocol.grpc.contents import Tensors

@@ -8,8 +8,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 
 from serving.errors import BodyTooLarge
-from serving.protocol.admin import Admin
-from serving.protocol.control import body_parameters, check_load, check_unload, files_not_taken
+from serving.protocol.control import Admin, body_parameters, check_load, check_unload, files_not_taken
 from serving.protocol.http.extensions import read_object
 from serving.protocol.http.schemas import ErrorBody
 from serving.router import Router

@@ -74,7 +74,7 @@ def _offered(request: Request) -> str:
     routes = [
         route for route in request.app.routes if not isinstance(route, Mount)
     ]  # which takes whatever comes, and says itself
-    methods = {"GET": "GET, HEAD", "POST": "POST"}  # see HeadAsGet
+    methods = {"GET": "GET, HEAD", "POST": "POST"}  # HEAD is answered as GET, see app.py
     found = [name for name in methods if any(route.matches({**asked, "method": name})[0] is Match.FULL for route in routes)]
     return ", ".join(methods[name] for name in found)
 

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 
 from contract.errors import InvalidRequest
+from serving.protocol.describe import LOG_SETTINGS, TRACE_SETTINGS, refuse_changes
 from serving.protocol.fields import optional, required
 from serving.protocol.http.body import read_body
 from serving.protocol.http.schemas import ErrorBody
-from serving.protocol.settings import LOG_SETTINGS, TRACE_SETTINGS, refuse_changes
 from serving.protocol.shared_memory import Kind, Region, SharedMemory, offered
 from serving.router import Router
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
 from contract.errors import InvalidRequest
-from serving.images.workers import ImageWorkers, SentImages
+from contract.preprocessing import Preprocessing
+from contract.units import quoted
+from serving.images.decode import Picture, open_pictures
+from serving.images.tasks import CheckRoom, ImageRows
+from serving.images.workers import ImageWorkers
+from serving.process.work_pool import Check
 from serving.protocol.http.api_docs import image_docs
 from serving.protocol.http.body import read_body
 from serving.protocol.http.cancel_on_disconnect import while_wanted
-from serving.protocol.http.multipart import is_form
+from serving.protocol.http.multipart import is_form, read_files
 from serving.protocol.http.schemas import PredictBody, PredictFilesBody, TasksBody, predict_body, predict_files_body, tasks_body
 from serving.protocol.http.v2 import ERRORS
 from serving.protocol.memory_budget import Hold, PendingBytes
@@ -107,14 +113,42 @@ async def _predict(
     limits = images.limits
     limit = limits.max_total_bytes if is_form(content_type) else limits.max_bytes
     body = await read_body(request.headers, request.receive, limit, hold)
-    sent = SentImages(images, body, content_type)
+    sent = _SentImages(images, body, content_type)
     return await while_wanted(request.receive, _answer(router, sent, names, top_k, read_terms(parameters)))
 
 
-async def _answer(router: Router, sent: SentImages, names: list[str] | None, top_k: int, terms: Terms) -> Answer:
+async def _answer(router: Router, sent: _SentImages, names: list[str] | None, top_k: int, terms: Terms) -> Answer:
     started = time.perf_counter()
     prediction = await router.predict_prepared(sent.prepare, names, top_k, terms)
     total_s = time.perf_counter() - started
     if sent.is_form:
         return predict_files_body(prediction, sent.names, prediction.prepare_seconds, total_s)
     return predict_body(prediction, prediction.prepare_seconds, total_s)
+
+
+class _SentImages:
+    """The images in a request's body: one file, or a form with several. names: of a form's files, when they have been read."""
+
+    def __init__(self, workers: ImageWorkers, body: bytes, content_type: str) -> None:
+        self.names: Sequence[str] = ()
+        self.is_form = is_form(content_type)
+        self._workers = workers
+        self._body = body
+        self._content_type = content_type
+
+    async def prepare(self, ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
+        """Return what each of `ways` makes of the images. Raises InvalidRequest, BodyTooLarge, QueueFull."""
+        return await self._workers.rows(partial(self._open, ways, check_room), ways)
+
+    def _open(self, ways: Sequence[Preprocessing], check_room: CheckRoom, check: Check) -> list[Picture]:
+        limits = self._workers.limits
+        files = [("The body", "", self._body)]
+        if self.is_form:
+            found = read_files(self._body, self._content_type, limits.max_files, limits.max_bytes, check)
+            self.names = [file.name for file in found]
+            named = [(f"file {number} ({quoted(file.name)})", file.data) for number, file in enumerate(found, 1)]
+            files = [(f"F{name[1:]}", f" in {name}", data) for name, data in named]
+        self._body = b""  # the pictures have what is needed of it
+        pictures = open_pictures(files, ways, limits, check)
+        check_room(len(pictures))
+        return pictures

@@ -18,7 +18,7 @@ from contract.repository import Canary, Repository, TensorSpec
 from contract.repository.model import Scores
 from serving.engines.in_memory import InMemoryEngine
 from serving.errors import DeadlineExceeded, NoImageTask, NotAnImage
-from serving.images.tasks import CheckRoom, Rows
+from serving.images.tasks import CheckRoom, ImageRows
 from serving.request_options import Terms
 from serving.requests import Prediction
 from serving.router import Router
@@ -122,16 +122,16 @@ def test_scores_are_what_the_task_says_that_its_outputs_are(
     )
 
 
-async def never(ways: Sequence[Preprocessing], check_room: CheckRoom) -> Rows:
+async def never(ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
     raise AssertionError
 
 
-async def endless(ways: Sequence[Preprocessing], check_room: CheckRoom) -> Rows:
+async def endless(ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
     await asyncio.Event().wait()
     raise AssertionError
 
 
-async def refused(ways: Sequence[Preprocessing], check_room: CheckRoom) -> Rows:
+async def refused(ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
     raise NotAnImage("No image.")
 
 
@@ -159,7 +159,7 @@ def test_each_way_is_asked_for_once_and_room_is_asked_of_the_engine() -> None:
     zoomed = Preprocessing(8, 8, crop_fraction=0.5)
     asked: list[Preprocessing] = []
 
-    async def prepare(ways: Sequence[Preprocessing], check_room: CheckRoom) -> Rows:
+    async def prepare(ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
         asked.extend(ways)
         check_room(10_000)  # more than the queue may hold, but nothing waits
         return {way: images(1) for way in ways}

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from serving.observe.seldom import Seldom
+from serving.observe.logs import Seldom
 from serving.protocol.http.connection.limits import HttpLimits, most_connections
 from serving.protocol.http.connection.progress import Phase, Progress
 from serving.protocol.memory_budget import PendingBytes
