@@ -13,7 +13,7 @@ _NORMAL_PRIORITY = 2  # 1 goes first; what says nothing (0) is in between
 
 
 @dataclass(frozen=True)
-class Terms:
+class RequestOptions:
     """deadline: in time.monotonic seconds, None: none. priority: smaller goes first. partial: whether what fails may be left out."""
 
     deadline: float | None = None
@@ -21,8 +21,8 @@ class Terms:
     partial: bool = False
 
 
-def read_terms(parameters: Mapping[str, object], deadline: float | None = None, now: float | None = None) -> Terms:
-    """Return the terms in `parameters`: `timeout` (microseconds, 0: none), `priority`, `partial_results`; others are ignored.
+def read_options(parameters: Mapping[str, object], deadline: float | None = None, now: float | None = None) -> RequestOptions:
+    """Return the options in `parameters`: `timeout` (microseconds, 0: none), `priority`, `partial_results`; others are ignored.
 
     deadline: of the connection; the earlier of the two counts. now: from when the timeout counts (time.monotonic; None: this moment).
     Raises InvalidRequest.
@@ -34,7 +34,7 @@ def read_terms(parameters: Mapping[str, object], deadline: float | None = None, 
     ends = [deadline] if deadline is not None else []
     if timeout:
         ends.append((time.monotonic() if now is None else now) + timeout / 1e6)
-    return Terms(min(ends, default=None), priority or _NORMAL_PRIORITY, partial)
+    return RequestOptions(min(ends, default=None), priority or _NORMAL_PRIORITY, partial)
 
 
 def _count(parameters: Mapping[str, object], name: str) -> int:

@@ -37,7 +37,7 @@ from serving.protocol.grpc.servicer import add_service
 from serving.protocol.http.app import MAX_BODY_BYTES, create_app, warm_up
 from serving.protocol.http.connection.server import HttpServer
 from serving.protocol.http.infer import InferFront
-from serving.protocol.memory_budget import PendingBytes, default_pending_bytes
+from serving.protocol.memory_budget import MemoryBudget, default_budget_bytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
@@ -103,7 +103,7 @@ class Server:
         self._make_engine = make_engine or self._embedded
         self._max_body_bytes = max_body_bytes
         self._max_message_bytes = max_message_bytes
-        self._pending = PendingBytes(default_pending_bytes() if max_pending_bytes is None else max_pending_bytes)
+        self._budget = MemoryBudget(default_budget_bytes() if max_pending_bytes is None else max_pending_bytes)
         self._grace_s = grace_s
         self._shared_memory = shared_memory
         self._access_log = access_log
@@ -151,7 +151,7 @@ class Server:
             observer = observation.observer
             engine = self._engine or self._make_engine(repository)
             router = Router(repository, engine, observer, reader=reader, rows_record=self._rows_record)
-            observation.metrics.watch(router, lambda: self._pending.bytes)
+            observation.metrics.watch(router, lambda: self._budget.bytes)
             memory = SharedMemory(self._max_body_bytes) if self._shared_memory else None
             listener = stack.enter_context(contextlib.closing(listening_socket(self.host, self.http_port)))
             self.http_port = listener.getsockname()[1]
@@ -160,7 +160,7 @@ class Server:
             self.grpc_port = add_grpc_port(grpc_server, self.host, self.grpc_port)
             pool = WorkPool()
             stack.callback(pool.close)
-            add_service(grpc_server, router, memory, self._admin, self._pending, pool, self._limits.messages)
+            add_service(grpc_server, router, memory, self._admin, self._budget, pool, self._limits.messages)
             await grpc_server.start()
             limit = self._max_body_bytes
             images = stack.enter_context(ImageWorkers(self._limits.images))
@@ -172,17 +172,17 @@ class Server:
                 memory=memory,
                 metrics=observation.metrics,
                 admin=self._admin,
-                pending=self._pending,
+                budget=self._budget,
             )
             await warm_up(app)
-            front = InferFront(app, router, limit, memory, self._pending, pool, self._limits.messages)
+            front = InferFront(app, router, limit, memory, self._budget, pool, self._limits.messages)
             http_server = HttpServer(
-                RequestMiddleware(front, observer), listener, self._grace_s, self._limits.http, observer.refused, self._pending
+                RequestMiddleware(front, observer), listener, self._grace_s, self._limits.http, observer.refused, self._budget
             )
             await http_server.start()
             stack.push_async_exit(lambda kind, *error: self._shut_down(router, http_server, grpc_server, kind))
             await router.start(self._check_samples)
-            giving_back = asyncio.create_task(give_back_in_idle_moments(lambda: not self._pending.bytes))
+            giving_back = asyncio.create_task(give_back_in_idle_moments(lambda: not self._budget.bytes))
             stack.callback(giving_back.cancel)
             self._closing = stack.pop_all()
 

@@ -53,7 +53,7 @@ class Observer(Protocol):
         """Hear that something was refused because of the limit of this name, one of docs/limits.md."""
 
 
-class Silent:
+class NullObserver:
     """An observer that ignores everything; others override what they care for."""
 
     def request_started(self, record: RequestRecord) -> None:

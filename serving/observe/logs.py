@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from serving.observe.events import RequestRecord, Silent
+from serving.observe.events import NullObserver, RequestRecord
 from serving.observe.request import current_request
 
 # Control characters would let text from outside break or repaint a line.
@@ -69,7 +69,7 @@ def set_up_logging(log_format: str = "console", level: str = "info", stream: Tex
         logging.getLogger(name).setLevel(quiet)
 
 
-class AccessLog(Silent):
+class AccessLog(NullObserver):
     """One line per request, at INFO to the logger `serving.access`."""
 
     def request_done(self, record: RequestRecord) -> None:

@@ -16,14 +16,14 @@ from prometheus_client.registry import Collector
 from contract.histogram import DurationCounter
 from serving.catalog import Catalog
 from serving.engines.base import SegmentRun, SegmentStatistics
-from serving.observe.events import RequestRecord, Silent
+from serving.observe.events import NullObserver, RequestRecord
 from serving.observe.families import duration_family, model_families, queue_family, segment_families, triton_families
 from serving.statistics import ModelStatistics, ModelVersion
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Watched(Protocol):
+class MetricsSource(Protocol):
     """What metrics ask of whoever answers requests, the router. Callable from any thread."""
 
     @property
@@ -50,7 +50,7 @@ class Watched(Protocol):
         """Return the segments that cannot be opened."""
 
 
-class Metrics(Silent, Collector):
+class Metrics(NullObserver, Collector):
     """Counts what only observers hear of, and reads the rest from a server that it watches. Labels never hold what clients send."""
 
     def __init__(self) -> None:
@@ -60,15 +60,15 @@ class Metrics(Silent, Collector):
         self._steps_saved = 0
         self._refused: dict[str, int] = {}
         self._deploys = {True: DurationCounter(), False: DurationCounter()}
-        self._watched: Watched | None = None
+        self._source: MetricsSource | None = None
         self._pending_bytes: Callable[[], int] = lambda: 0
         self._waiting_pixels: Callable[[], int] = lambda: 0
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
-    def watch(self, watched: Watched, pending_bytes: Callable[[], int] = lambda: 0) -> None:
-        """Report the models and segments of `watched` from now on. pending_bytes: of its requests that are not answered yet."""
-        self._watched = watched
+    def watch(self, source: MetricsSource, pending_bytes: Callable[[], int] = lambda: 0) -> None:
+        """Report the models and segments of `source` from now on. pending_bytes: of its requests that are not answered yet."""
+        self._source = source
         self._pending_bytes = pending_bytes
 
     def watch_images(self, waiting_pixels: Callable[[], int]) -> None:
@@ -106,19 +106,19 @@ class Metrics(Silent, Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric as it is now."""
-        if self._watched is not None:
-            models, runs = self._watched.all_statistics(), self._watched.segment_statistics()
-            catalog = self._watched.catalog.all_versions()
+        if self._source is not None:
+            models, runs = self._source.all_statistics(), self._source.segment_statistics()
+            catalog = self._source.catalog.all_versions()
             yield from triton_families(catalog, models, runs)
             yield from model_families(catalog, models)
-            yield queue_family(models, self._watched.queued_rows())
+            yield queue_family(models, self._source.queued_rows())
             yield from segment_families(runs)
-            loaded = self._watched.loaded()
+            loaded = self._source.loaded()
             yield GaugeMetricFamily("espalier_loaded_segments", "Segments in memory.", value=len(loaded))
             yield GaugeMetricFamily("espalier_loaded_segment_bytes", "Memory that they take.", value=sum(loaded.values()))
-            lost = len(self._watched.unavailable())
+            lost = len(self._source.unavailable())
             yield GaugeMetricFamily("espalier_unavailable_segments", "Segments that cannot be opened.", value=lost)
-            yield GaugeMetricFamily("espalier_ready", "1 while requests are answered.", value=int(self._watched.ready))
+            yield GaugeMetricFamily("espalier_ready", "1 while requests are answered.", value=int(self._source.ready))
             yield GaugeMetricFamily("espalier_pending_bytes", "Of requests not answered yet.", value=self._pending_bytes())
             yield GaugeMetricFamily("espalier_waiting_pixels", "Of images not decoded yet.", value=self._waiting_pixels())
         with self._lock:

@@ -88,7 +88,7 @@ def check_cost(data: bytes, schema: Schema, limits: MessageLimits = USUAL) -> No
     It ends at the first field too many, and looks at no byte of a tensor's data.
     """
     try:
-        _Tally(limits).add(data, 0, len(data), schema)
+        _CostCounter(limits).add(data, 0, len(data), schema)
     except Malformed:
         raise Undecodable from None
 
@@ -108,7 +108,7 @@ def is_quick(data: bytes, schema: Schema) -> bool:
     return structure <= QUICK_BYTES and len(data) <= QUICK_DATA_BYTES
 
 
-class _Tally:
+class _CostCounter:
     def __init__(self, limits: MessageLimits) -> None:
         self._limits = limits
         self._fields = 0

@@ -52,7 +52,7 @@ class TooMany(QueueFull):
 
 
 @dataclass(frozen=True)
-class Kind:
+class MessageKind:
     """The class of a method's requests, and what is counted of them."""
 
     message: Any
@@ -65,7 +65,7 @@ class Received:
 
     __slots__ = ("_data", "_kind", "bytes", "is_quick")
 
-    def __init__(self, data: bytes, kind: Kind) -> None:
+    def __init__(self, data: bytes, kind: MessageKind) -> None:
         self._data = data
         self._kind = kind
         self.bytes = len(data)
@@ -220,7 +220,7 @@ def add_servicer(server: Any, service: Any, servicer: Any, gate: Gate, observer:
 
 def _handler(method: Any, behaviour: Any, gate: Gate, observer: Observer) -> Any:
     """Return the handler of a method. To gRPC all take streams, of which most read one message: else it tells nobody of half a message."""
-    kind = Kind(GetMessageClass(method.input_type), schema_of(method.input_type), gate.limits)
+    kind = MessageKind(GetMessageClass(method.input_type), schema_of(method.input_type), gate.limits)
     takes_tensors = getattr(behaviour, "takes_tensors", False)
     codecs = {
         "request_deserializer": lambda data: Received(data, kind),

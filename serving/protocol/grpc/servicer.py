@@ -22,7 +22,14 @@ from serving.process.work_pool import Check, WorkPool, no_check, until
 from serving.protocol import describe
 from serving.protocol.control import Admin, check_load, check_repository_name, check_unload, files_not_taken
 from serving.protocol.grpc import extensions as grpc_extensions
-from serving.protocol.grpc.codec import answers_long, decode_request, encode_response, output_slots, read_parameters, takes_long
+from serving.protocol.grpc.codec import (
+    decode_request,
+    encode_response,
+    is_slow_to_decode,
+    is_slow_to_encode,
+    output_slots,
+    read_parameters,
+)
 from serving.protocol.grpc.contents import Tensors
 from serving.protocol.grpc.cost import Undecodable
 from serving.protocol.grpc.health import HEALTH_SERVICE, Health
@@ -35,7 +42,7 @@ from serving.protocol.grpc.service import (
     if_too_large,
     takes_tensors,
 )
-from serving.protocol.memory_budget import Hold, PendingBytes
+from serving.protocol.memory_budget import MemoryBudget, Reservation
 from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.shared_memory import SharedMemory, Slot, offered
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
@@ -75,14 +82,14 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         router: Router,
         memory: SharedMemory | None = None,
         admin: Admin | None = None,
-        pending: PendingBytes | None = None,
+        budget: MemoryBudget | None = None,
         pool: WorkPool | None = None,
         limits: MessageLimits = USUAL,
     ) -> None:
         self._router = router
         self._memory = memory
         self._admin = admin or Admin()
-        self._pending = pending or PendingBytes()
+        self._budget = budget or MemoryBudget()
         self._pool = pool or WorkPool()
         self._limits = limits
 
@@ -137,13 +144,13 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     @_translated
     async def ModelInfer(self, request: Received, context: Any) -> Any:  # noqa: N802
         """Run a model on tensors."""
-        hold = self._pending.hold()
+        reservation = self._budget.reserve()
         try:
-            answer = await self._infer(request, context, hold)
+            answer = await self._infer(request, context, reservation)
         except BaseException:
-            hold.let_go()
+            reservation.release()
             raise
-        answer.has_gone = hold.let_go
+        answer.has_gone = reservation.release
         return answer
 
     @takes_tensors
@@ -156,8 +163,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         ending = asyncio.ensure_future(self._router.until_draining())
         try:
             while (request := await self._next(iterator, ending)) is not None:
-                with self._pending.hold() as hold:
-                    yield await self._stream_answer(request, context, hold)
+                with self._budget.reserve() as reservation:
+                    yield await self._stream_answer(request, context, reservation)
         finally:
             ending.cancel()
         if self._router.draining:
@@ -172,35 +179,35 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         finally:
             coming.cancel()
 
-    async def _stream_answer(self, request: Received, context: Any, hold: Hold) -> Encoded:
+    async def _stream_answer(self, request: Received, context: Any, reservation: Reservation) -> Encoded:
         named = _pb.ModelInferResponse()  # tells the client which of its requests failed
         try:
-            return await self._infer(request, context, hold, named)
+            return await self._infer(request, context, reservation, named)
         except Undecodable as error:
             return await context.abort(wire_codes(error).grpc, sentence(error))  # type: ignore[no-any-return]
         except Exception as error:
             failed = _pb.ModelStreamInferResponse(error_message=sentence(self._noted(error)), infer_response=named)
             return Encoded(failed.SerializeToString())
 
-    async def _infer(self, received: Received, context: Any, hold: Hold, named: Any = None) -> Encoded:
+    async def _infer(self, received: Received, context: Any, reservation: Reservation, named: Any = None) -> Encoded:
         """named: of a stream; a response that gets the request's model and id as soon as they are known."""
-        hold.resize(received.bytes)
+        reservation.resize(received.bytes)
         # A call that the client cancels, or whose deadline passes, cancels this coroutine; the deadline also orders what waits.
         left_s = context.time_remaining()
         deadline = None if left_s is None else time.monotonic() + left_s
         request, slots = await self._decode(received, deadline, named)
         response = await self._router.infer(request)
-        hold.add(sum([array.nbytes for array in response.outputs.values()]))
+        reservation.add(sum([array.nbytes for array in response.outputs.values()]))
         encode = partial(encode_response, response, slots, in_stream=named is not None)
-        answer = await self._pool.run(lambda check: encode()) if answers_long(response) else encode()
-        hold.turn_into(len(answer))
+        answer = await self._pool.run(lambda check: encode()) if is_slow_to_encode(response) else encode()
+        reservation.turn_into(len(answer))
         return Encoded(answer)
 
     async def _decode(self, received: Received, deadline: float | None, named: Any) -> tuple[InferRequest, Mapping[str, Slot]]:
         if not received.is_quick:
             return await self._pool.run(lambda check: self._request(*received.decode_tensors(), deadline, named, check))
         message, tensors = received.decode_tensors()
-        if takes_long(message, tensors):
+        if is_slow_to_decode(message, tensors):
             return await self._pool.run(lambda check: self._request(message, tensors, deadline, named, check))
         return self._request(message, tensors, deadline, named)
 
@@ -289,17 +296,17 @@ def add_service(
     router: Router,
     memory: SharedMemory | None = None,
     admin: Admin | None = None,
-    pending: PendingBytes | None = None,
+    budget: MemoryBudget | None = None,
     pool: WorkPool | None = None,
     limits: MessageLimits = USUAL,
 ) -> None:
     """Let `server` answer for `router`, with system shared memory unless `memory` is None, and say how it is.
 
-    admin: who may load and unload models; None: nobody. pending: counts the bytes of inference requests; None: without a limit.
+    admin: who may load and unload models; None: nobody. budget: counts the bytes of inference requests; None: without a limit.
     pool: where long messages are decoded and encoded.
     """
     pool = pool or WorkPool()
     gate = Gate(pool, router.observer.refused, limits)
-    servicer = Servicer(router, memory, admin, pending, pool, limits)
+    servicer = Servicer(router, memory, admin, budget, pool, limits)
     add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer, gate, router.observer)
     add_servicer(server, HEALTH_SERVICE, Health(router), gate, router.observer)

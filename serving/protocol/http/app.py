@@ -17,7 +17,7 @@ from serving.protocol.http.control import control_routes
 from serving.protocol.http.errors import install_error_handlers
 from serving.protocol.http.predict import predict_routes
 from serving.protocol.http.v2 import v2_routes
-from serving.protocol.memory_budget import PendingBytes
+from serving.protocol.memory_budget import MemoryBudget
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
@@ -34,23 +34,23 @@ def create_app(
     memory: SharedMemory | None = None,
     metrics: Metrics | None = None,
     admin: Admin | None = None,
-    pending: PendingBytes | None = None,
+    budget: MemoryBudget | None = None,
 ) -> FastAPI:
     """Return the application that answers for `router`, which somebody else starts and closes.
 
     max_body_bytes: the largest request, counted after decompression. images: who decodes them, None: threads of its own.
     memory: system shared memory; None: not offered. metrics: what GET /metrics tells; None: there is no such path.
-    admin: who may load and unload models; None: nobody. pending: counts the bytes of bodies; None: without a limit.
+    admin: who may load and unload models; None: nobody. budget: counts the bytes of bodies; None: without a limit.
     """
-    pending = pending or PendingBytes()
+    budget = budget or MemoryBudget()
     # Its own pages name their parts from the root, and ReDoc's shows a picture from elsewhere; a redirected POST is a lost one.
     app: FastAPI = FastAPIOffline(
         None, None, title="espalier", version=server_metadata().version, description=_DESCRIPTION, redirect_slashes=False
     )
     app.add_middleware(_HeadAsGet)
     # Routes are tried in order. First those of images, because the requests for inference never come here (InferFront).
-    app.include_router(predict_routes(router, images or ImageWorkers(), pending))
-    app.include_router(v2_routes(router, max_body_bytes, memory, pending))
+    app.include_router(predict_routes(router, images or ImageWorkers(), budget))
+    app.include_router(v2_routes(router, max_body_bytes, memory, budget))
     app.include_router(control_routes(router, admin or Admin()))
     if metrics is not None:
         app.include_router(_metrics_routes(metrics))

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 _PATIENCE_S = 0.005  # work that takes less is finished for nobody; to watch it would cost more than most of it
 
 
-async def while_wanted(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
     """Return the result of `work`; cancel it when the client hangs up. The request's body has been read from `receive`.
 
     Raises ClientDisconnect, and what `work` raises.

@@ -13,7 +13,7 @@ from serving.protocol.describe import LOG_SETTINGS, TRACE_SETTINGS, refuse_chang
 from serving.protocol.fields import optional, required
 from serving.protocol.http.body import read_body
 from serving.protocol.http.schemas import ErrorBody
-from serving.protocol.shared_memory import Kind, Region, SharedMemory, offered
+from serving.protocol.shared_memory import MemoryKind, Region, SharedMemory, offered
 from serving.router import Router
 
 _MAX_BODY_BYTES = 64 * 1024
@@ -99,7 +99,7 @@ def add_shared_memory(routes: APIRouter, memory: SharedMemory | None) -> None:
     _add_regions(routes, "cuda", None)
 
 
-def _add_regions(routes: APIRouter, kind: Kind, memory: SharedMemory | None) -> None:
+def _add_regions(routes: APIRouter, kind: MemoryKind, memory: SharedMemory | None) -> None:
     """Add the regions in one kind of memory. Where it is not offered, there are none, and none can be registered."""
     path, regions = f"/{kind}sharedmemory", memory or SharedMemory(0)
     tagged: dict[str, Any] = {"tags": ["shared memory"], "include_in_schema": kind == "system"}

@@ -17,17 +17,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.errors import NotReady
 from serving.process.work_pool import WorkPool
 from serving.protocol.http.body import accepted_compression, compressed, read_body
-from serving.protocol.http.cancel_on_disconnect import while_wanted
+from serving.protocol.http.cancel_on_disconnect import cancel_on_disconnect
 from serving.protocol.http.errors import answer_error, error_response
 from serving.protocol.http.json_codec import (
     EncodedResponse,
-    answers_long,
     decode_request,
     encode_response,
     expected_bytes,
-    takes_long,
+    is_slow_to_decode,
+    is_slow_to_encode,
 )
-from serving.protocol.memory_budget import Hold, PendingBytes
+from serving.protocol.memory_budget import MemoryBudget, Reservation
 from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
@@ -44,7 +44,7 @@ class InferFront:
         router: Router,
         max_body_bytes: int,
         memory: SharedMemory | None = None,
-        pending: PendingBytes | None = None,
+        budget: MemoryBudget | None = None,
         pool: WorkPool | None = None,
         limits: MessageLimits = USUAL,
     ) -> None:
@@ -52,7 +52,7 @@ class InferFront:
         self._router = router
         self._max_body_bytes = max_body_bytes
         self._memory = memory
-        self._pending = pending or PendingBytes()
+        self._budget = budget or MemoryBudget()
         self._pool = pool or WorkPool()
         self._limits = limits
 
@@ -62,10 +62,18 @@ class InferFront:
         if named is None:
             await _answer_by(self.app, scope, receive, send)
             return
-        hold = self._pending.hold()
+        reservation = self._budget.reserve()
         try:
             head, body = await infer(
-                _headers(scope), receive, self._router, named, self._max_body_bytes, self._memory, self._pool, hold, self._limits
+                _headers(scope),
+                receive,
+                self._router,
+                named,
+                self._max_body_bytes,
+                self._memory,
+                self._pool,
+                reservation,
+                self._limits,
             )
         except Exception as error:
             response = answer_error(Request(scope), error, self._router.observer.refused)
@@ -76,7 +84,7 @@ class InferFront:
             await send({"type": "http.response.body", "body": body})  # what is not taken at once, its connection counts from here
             return
         finally:
-            hold.let_go()
+            reservation.release()
         await response(scope, receive, send)
 
 
@@ -88,32 +96,32 @@ async def infer(
     limit: int,
     memory: SharedMemory | None,
     pool: WorkPool,
-    hold: Hold,
+    reservation: Reservation,
     limits: MessageLimits = USUAL,
 ) -> tuple[_Headers, bytes]:
     """Return headers and body of the answer to an inference request. headers: names in lower case. named: the model and its version.
 
-    limit: bytes of the body. pool: where long ones are decoded and encoded. hold: counts their bytes. limits: of what they hold.
+    limit: bytes of the body. pool: where long ones are decoded and encoded. reservation: counts their bytes. limits: of what they hold.
     Raises what the router raises, QueueFull, and ClientDisconnect when nobody waits any more.
     """
-    body = await read_body(headers, receive, limit, hold)
+    body = await read_body(headers, receive, limit, reservation)
     header_length = headers.get("inference-header-content-length")
     arrived = time.monotonic()
-    if takes_long(body, header_length):
+    if is_slow_to_decode(body, header_length):
         work = pool.run(
             lambda check: decode_request(*named, body, header_length, memory, arrived=arrived, check=check, limits=limits)
         )
-        decoded, wanted = await while_wanted(receive, work)
+        decoded, wanted = await cancel_on_disconnect(receive, work)
     else:
         decoded, wanted = decode_request(*named, body, header_length, memory, arrived=arrived, limits=limits)
-    response = await while_wanted(receive, router.infer(decoded))
+    response = await cancel_on_disconnect(receive, router.infer(decoded))
     expected = expected_bytes(response, wanted)
-    hold.add(expected)
-    if answers_long(response, wanted):
-        encoded = await while_wanted(receive, pool.run(lambda check: encode_response(response, wanted, check)))
+    reservation.add(expected)
+    if is_slow_to_encode(response, wanted):
+        encoded = await cancel_on_disconnect(receive, pool.run(lambda check: encode_response(response, wanted, check)))
     else:
         encoded = encode_response(response, wanted)
-    hold.count(len(encoded.body) - expected)
+    reservation.count(len(encoded.body) - expected)
     return await _respond(encoded, receive, headers.get("accept-encoding", ""))
 
 
@@ -166,7 +174,7 @@ async def _respond(encoded: EncodedResponse, receive: Receive, accept_encoding: 
         headers.append((b"inference-header-content-length", str(encoded.json_bytes).encode()))
     compression = accepted_compression(accept_encoding, len(body))
     if compression:
-        body = await while_wanted(receive, compressed(body, compression))
+        body = await cancel_on_disconnect(receive, compressed(body, compression))
         headers += [(b"content-encoding", compression.encode()), (b"vary", b"Accept-Encoding")]
     headers.append((b"content-length", str(len(body)).encode()))
     return headers, body

@@ -21,7 +21,7 @@ from serving.protocol.fields import decimal, objects, optional, parameters_of, r
 from serving.protocol.http.json_request import JsonValues, read_request
 from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot
-from serving.request_options import read_terms
+from serving.request_options import read_options
 from serving.requests import InferRequest, InferResponse, RequestedOutput, error_parameters
 
 _WHERE = "The request"
@@ -50,7 +50,7 @@ class EncodedResponse:
     json_bytes: int | None
 
 
-def takes_long(body: bytes, header_length: str | None) -> bool:
+def is_slow_to_decode(body: bytes, header_length: str | None) -> bool:
     """Whether to decode `body` takes so long that nobody else should wait for it. Raises InvalidRequest for a wrong `header_length`."""
     if len(body) <= LONG_BYTES:
         return False
@@ -66,7 +66,7 @@ def expected_bytes(response: InferResponse, wanted: OutputFormat) -> int:
     )
 
 
-def answers_long(response: InferResponse, wanted: OutputFormat) -> bool:
+def is_slow_to_encode(response: InferResponse, wanted: OutputFormat) -> bool:
     """Whether to encode `response` takes so long."""
     if sum([array.size for array in response.outputs.values()]) <= LONG_VALUES:
         return False
@@ -93,7 +93,7 @@ def decode_request(
     size = _json_size(body, header_length)
     header = read_request(body if size == len(body) else body[:size], limits)
     parameters = parameters_of(header, _WHERE)
-    deadline = read_terms(parameters, now=arrived).deadline
+    deadline = read_options(parameters, now=arrived).deadline
     wanted = objects(header, "outputs", _WHERE)
     shared = RequestMemory(memory)
     request = InferRequest(

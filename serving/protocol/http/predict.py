@@ -19,12 +19,12 @@ from serving.images.workers import ImageWorkers
 from serving.process.work_pool import Check
 from serving.protocol.http.api_docs import image_docs
 from serving.protocol.http.body import read_body
-from serving.protocol.http.cancel_on_disconnect import while_wanted
+from serving.protocol.http.cancel_on_disconnect import cancel_on_disconnect
 from serving.protocol.http.multipart import is_form, read_files
 from serving.protocol.http.schemas import PredictBody, PredictFilesBody, TasksBody, predict_body, predict_files_body, tasks_body
 from serving.protocol.http.v2 import ERRORS
-from serving.protocol.memory_budget import Hold, PendingBytes
-from serving.request_options import Terms, read_terms
+from serving.protocol.memory_budget import MemoryBudget, Reservation
+from serving.request_options import RequestOptions, read_options
 from serving.router import Router
 
 TopK = Annotated[int, Query(ge=1, description="How many classes per task, best first.")]
@@ -39,17 +39,17 @@ Timeout = Annotated[
 ]
 Priority = Annotated[int, Query(ge=0, description="1 goes first, and larger numbers later; 0: as if 2.")]
 Partial = Annotated[bool, Query(description="Whether tasks that fail are named in `errors` beside the others' answers.")]
-Answer = PredictBody | PredictFilesBody
-_TERMS = ("top_k", "timeout", "priority")
+PredictAnswer = PredictBody | PredictFilesBody
+_OPTIONS = ("top_k", "timeout", "priority")
 
 
-def predict_routes(router: Router, images: ImageWorkers, pending: PendingBytes) -> APIRouter:
+def predict_routes(router: Router, images: ImageWorkers, budget: MemoryBudget) -> APIRouter:
     """Return the routes /tasks, /predict and /predict/{task}."""
     routes = APIRouter(responses=ERRORS, tags=["images"])
 
-    async def answer(request: Request, names: list[str] | None, top_k: int, parameters: Mapping[str, object]) -> Answer:
-        with pending.hold() as hold:
-            return await _predict(router, request, images, hold, names, top_k, parameters)
+    async def answer(request: Request, names: list[str] | None, top_k: int, parameters: Mapping[str, object]) -> PredictAnswer:
+        with budget.reserve() as reservation:
+            return await _predict(router, request, images, reservation, names, top_k, parameters)
 
     @routes.get("/tasks")
     async def list_tasks() -> TasksBody:
@@ -64,9 +64,9 @@ def predict_routes(router: Router, images: ImageWorkers, pending: PendingBytes) 
         timeout: Timeout = 0,
         priority: Priority = 0,
         partial_results: Partial = False,
-    ) -> Answer:
+    ) -> PredictAnswer:
         """Classify an image, or the files of a form, for several tasks at once; what they share is computed once."""
-        _check_query(request, ("tasks", *_TERMS, "partial_results"))
+        _check_query(request, ("tasks", *_OPTIONS, "partial_results"))
         names = None if tasks is None else [name.strip() for name in ",".join(tasks).split(",") if name.strip()]
         return await answer(request, names, top_k, _parameters(timeout, priority, partial_results))
 
@@ -77,9 +77,9 @@ def predict_routes(router: Router, images: ImageWorkers, pending: PendingBytes) 
         top_k: TopK = 5,
         timeout: Timeout = 0,
         priority: Priority = 0,
-    ) -> Answer:
+    ) -> PredictAnswer:
         """Classify an image, or the files of a form, for one task."""
-        _check_query(request, _TERMS)
+        _check_query(request, _OPTIONS)
         return await answer(request, [task], top_k, _parameters(timeout, priority))
 
     return routes
@@ -103,23 +103,25 @@ async def _predict(
     router: Router,
     request: Request,
     images: ImageWorkers,
-    hold: Hold,
+    reservation: Reservation,
     names: list[str] | None,
     top_k: int,
     parameters: Mapping[str, object],
-) -> Answer:
+) -> PredictAnswer:
     router.check_ready()
     content_type = request.headers.get("content-type", "")
     limits = images.limits
     limit = limits.max_total_bytes if is_form(content_type) else limits.max_bytes
-    body = await read_body(request.headers, request.receive, limit, hold)
+    body = await read_body(request.headers, request.receive, limit, reservation)
     sent = _SentImages(images, body, content_type)
-    return await while_wanted(request.receive, _answer(router, sent, names, top_k, read_terms(parameters)))
+    return await cancel_on_disconnect(request.receive, _answer(router, sent, names, top_k, read_options(parameters)))
 
 
-async def _answer(router: Router, sent: _SentImages, names: list[str] | None, top_k: int, terms: Terms) -> Answer:
+async def _answer(
+    router: Router, sent: _SentImages, names: list[str] | None, top_k: int, options: RequestOptions
+) -> PredictAnswer:
     started = time.perf_counter()
-    prediction = await router.predict_prepared(sent.prepare, names, top_k, terms)
+    prediction = await router.predict_prepared(sent.prepare, names, top_k, options)
     total_s = time.perf_counter() - started
     if sent.is_form:
         return predict_files_body(prediction, sent.names, prediction.prepare_seconds, total_s)

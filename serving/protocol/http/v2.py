@@ -15,7 +15,7 @@ from serving.protocol.http.api_docs import INFER_SCHEMA
 from serving.protocol.http.extensions import add_settings, add_shared_memory, read_object
 from serving.protocol.http.infer import infer as answer_infer
 from serving.protocol.http.schemas import ErrorBody
-from serving.protocol.memory_budget import PendingBytes
+from serving.protocol.memory_budget import MemoryBudget
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
@@ -47,12 +47,12 @@ _INDEX_DOCS: dict[str, Any] = {
 ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (400, 404, 413, 429, 503, 504)}
 
 
-def v2_routes(router: Router, max_body_bytes: int, memory: SharedMemory | None, pending: PendingBytes) -> APIRouter:
+def v2_routes(router: Router, max_body_bytes: int, memory: SharedMemory | None, budget: MemoryBudget) -> APIRouter:
     """Return the routes below /v2 that answer for `router`, with system shared memory unless `memory` is None."""
     routes = APIRouter(prefix="/v2", responses=ERRORS)
     _add_health(routes, router)
     _add_descriptions(routes, router, memory is not None)
-    _add_inference(routes, router, max_body_bytes, memory, pending)
+    _add_inference(routes, router, max_body_bytes, memory, budget)
     add_settings(routes, router)
     add_shared_memory(routes, memory)
     return routes
@@ -137,16 +137,16 @@ def _add_description(routes: APIRouter, router: Router, suffix: str, tag: str, s
 
 
 def _add_inference(
-    routes: APIRouter, router: Router, max_body_bytes: int, memory: SharedMemory | None, pending: PendingBytes
+    routes: APIRouter, router: Router, max_body_bytes: int, memory: SharedMemory | None, budget: MemoryBudget
 ) -> None:
     pool = WorkPool()
 
     @routes.post("/models/{model}/versions/{version}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
     async def infer_version(request: Request, model: ModelName, version: Version) -> Response:
         """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
-        with pending.hold() as hold:
+        with budget.reserve() as reservation:
             headers, body = await answer_infer(
-                request.headers, request.receive, router, (model, version), max_body_bytes, memory, pool, hold
+                request.headers, request.receive, router, (model, version), max_body_bytes, memory, pool, reservation
             )
         return Response(body, headers={name.decode(): value.decode() for name, value in headers})
 

@@ -25,7 +25,7 @@ from serving.engines.base import SegmentRun
 from serving.engines.in_memory import InMemoryEngine
 from serving.engines.statistics import RunCounter
 from serving.errors import NotAnImage
-from serving.observe.events import Silent
+from serving.observe.events import NullObserver
 from serving.observe.families import cumulative
 from serving.observe.prometheus import Metrics
 from serving.protocol.describe import model_statistics
@@ -39,7 +39,7 @@ from tests.serving.observe.test_metrics import value as said
 PARTS = ("input", "infer", "output")
 
 
-class Savings(Silent):
+class Savings(NullObserver):
     def __init__(self) -> None:
         self.saved: list[int] = []
         self.runs: list[SegmentRun] = []

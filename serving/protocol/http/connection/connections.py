@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from serving.observe.logs import Seldom
 from serving.protocol.http.connection.limits import HttpLimits, most_connections
 from serving.protocol.http.connection.progress import Phase, Progress
-from serving.protocol.memory_budget import PendingBytes
+from serving.protocol.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
 _MOST_SWEEP_S = 1.0  # between two
@@ -35,16 +35,16 @@ class Connection(Protocol):
 
 
 class Connections:
-    """The connections of one server, all in one event loop. refused: is told which limit has struck. pending: counts unread answers.
+    """The connections of one server, all in one event loop. refused: is told which limit has struck. budget: counts unread answers.
 
     now: the loop's time at the last sweep, exact enough for whoever counts seconds. is_draining: whether the server waits for its end, and
     for nobody who does nothing.
     """
 
-    def __init__(self, limits: HttpLimits, refused: Callable[[str], None], pending: PendingBytes) -> None:
+    def __init__(self, limits: HttpLimits, refused: Callable[[str], None], budget: MemoryBudget) -> None:
         self.limits = limits
         self.refused = refused
-        self.pending = pending
+        self.budget = budget
         self.now = 0.0
         self.is_draining = False
         self._most = limits.connections or most_connections()

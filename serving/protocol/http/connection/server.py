@@ -14,7 +14,7 @@ import uvicorn
 from serving.protocol.http.connection.accept import Acceptor
 from serving.protocol.http.connection.connections import Connections
 from serving.protocol.http.connection.limits import HttpLimits
-from serving.protocol.memory_budget import PendingBytes
+from serving.protocol.memory_budget import MemoryBudget
 
 try:
     from serving.protocol.http.connection.protocol import HttpProtocol
@@ -25,7 +25,7 @@ except ModuleNotFoundError:  # httptools is not for Windows; uvicorn takes h11 t
 class HttpServer(uvicorn.Server):
     """uvicorn on a socket that is already listening, leaving signals to whoever owns the process.
 
-    refused: is told of each limit that strikes. pending: counts the bytes of answers that clients are slow to read.
+    refused: is told of each limit that strikes. budget: counts the bytes of answers that clients are slow to read.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class HttpServer(uvicorn.Server):
         grace_s: float,
         limits: HttpLimits | None = None,
         refused: Callable[[str], None] = lambda limit: None,
-        pending: PendingBytes | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         limits = limits or HttpLimits()
-        self._connections = Connections(limits, refused, pending or PendingBytes())
+        self._connections = Connections(limits, refused, budget or MemoryBudget())
         super().__init__(
             uvicorn.Config(
                 app,
