@@ -19,24 +19,19 @@ from contract.repository.read import ReadPlain, RepositoryReader
 from serving.engines.base import Engine
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.plain import read_plain, refuse_plain
-from serving.images.workers import ImageWorkers
 from serving.lifecycle import served_part
 from serving.limits import Limits
-from serving.observe.asgi import RequestMiddleware
 from serving.observe.events import Observer
 from serving.observe.setup import Observation, make_observation
 from serving.process.ending import LEFT_S, LOOP_S, News, end_process, ended_after, in_time
 from serving.process.loop_thread import LoopThread
 from serving.process.malloc_trim import give_back_in_idle_moments, share_one_heap
-from serving.process.sockets import add_grpc_port, format_address, listening_socket
+from serving.process.sockets import format_address
 from serving.process.threads import at_work
-from serving.process.work_pool import WorkPool
 from serving.protocol.control import Admin
-from serving.protocol.grpc.server import create_grpc_server, needed_bytes
-from serving.protocol.grpc.servicer import add_service
-from serving.protocol.http.app import MAX_BODY_BYTES, create_app, warm_up
-from serving.protocol.http.connection.server import HttpServer
-from serving.protocol.http.infer import InferFront
+from serving.protocol.front_end import MAX_BODY_BYTES, FrontEnd, Service
+from serving.protocol.grpc.server import GrpcFrontEnd
+from serving.protocol.http.server import HttpFrontEnd
 from serving.protocol.memory_budget import MemoryBudget, default_budget_bytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
@@ -94,15 +89,12 @@ class Server:
         limits: Limits | None = None,
     ) -> None:
         self.host = host
-        self.http_port = http_port
-        self.grpc_port = grpc_port
         self._repository = repository
         self._engine = engine
         self._threads = threads
         self._options = options
         self._make_engine = make_engine or self._embedded
         self._max_body_bytes = max_body_bytes
-        self._max_message_bytes = max_message_bytes
         self._budget = MemoryBudget(default_budget_bytes() if max_pending_bytes is None else max_pending_bytes)
         self._grace_s = grace_s
         self._shared_memory = shared_memory
@@ -112,6 +104,9 @@ class Server:
         self._check_samples = check_samples
         self._rows_record = rows_record
         self._limits = limits or Limits()
+        self._http = HttpFrontEnd(host, http_port, self._limits.http, self._limits.images)
+        self._grpc = GrpcFrontEnd(host, grpc_port, max_message_bytes)
+        self._front_ends: Sequence[FrontEnd] = (self._http, self._grpc)
         limit = options.sessions.memory_limit_bytes if options else None
         self._read_plain: ReadPlain = partial(read_plain, memory_limit_bytes=limit) if plain else refuse_plain
         self._closing = contextlib.AsyncExitStack()
@@ -127,6 +122,16 @@ class Server:
     def has_left_work(self) -> bool:
         """Whether something that still computes was left behind at the end."""
         return self._left
+
+    @property
+    def http_port(self) -> int:
+        """Return the port of HTTP."""
+        return self._http.port
+
+    @property
+    def grpc_port(self) -> int:
+        """Return the port of gRPC."""
+        return self._grpc.port
 
     @property
     def http_address(self) -> str:
@@ -148,39 +153,15 @@ class Server:
             repository, reader = _read(self._repository, self._read_plain)
             observation = make_observation(access_log=self._access_log, others=self._observers)
             stack.push_async_callback(self._flush, observation)
-            observer = observation.observer
             engine = self._engine or self._make_engine(repository)
-            router = Router(repository, engine, observer, reader=reader, rows_record=self._rows_record)
+            router = Router(repository, engine, observation.observer, reader=reader, rows_record=self._rows_record)
             observation.metrics.watch(router, lambda: self._budget.bytes)
-            memory = SharedMemory(self._max_body_bytes) if self._shared_memory else None
-            listener = stack.enter_context(contextlib.closing(listening_socket(self.host, self.http_port)))
-            self.http_port = listener.getsockname()[1]
-            grpc_server = create_grpc_server(self._message_limit(router))
-            stack.push_async_callback(grpc_server.stop, 0)
-            self.grpc_port = add_grpc_port(grpc_server, self.host, self.grpc_port)
-            pool = WorkPool()
-            stack.callback(pool.close)
-            add_service(grpc_server, router, memory, self._admin, self._budget, pool, self._limits.messages)
-            await grpc_server.start()
-            limit = self._max_body_bytes
-            images = stack.enter_context(ImageWorkers(self._limits.images))
-            observation.metrics.watch_images(lambda: images.waiting_pixels)
-            app = create_app(
-                router,
-                max_body_bytes=limit,
-                images=images,
-                memory=memory,
-                metrics=observation.metrics,
-                admin=self._admin,
-                budget=self._budget,
-            )
-            await warm_up(app)
-            front = InferFront(app, router, limit, memory, self._budget, pool, self._limits.messages)
-            http_server = HttpServer(
-                RequestMiddleware(front, observer), listener, self._grace_s, self._limits.http, observer.refused, self._budget
-            )
-            await http_server.start()
-            stack.push_async_exit(lambda kind, *error: self._shut_down(router, http_server, grpc_server, kind))
+            service = self._service(router, observation)
+            stack.callback(service.pool.close)
+            for front_end in self._front_ends:
+                await front_end.start(service)
+                stack.push_async_callback(front_end.aclose, 0.0)
+            stack.push_async_exit(lambda kind, *error: self._shut_down(router, kind))
             await router.start(self._check_samples)
             giving_back = asyncio.create_task(give_back_in_idle_moments(lambda: not self._budget.bytes))
             stack.callback(giving_back.cancel)
@@ -193,18 +174,25 @@ class Server:
     def _embedded(self, repository: Repository) -> Engine:
         return EmbeddedEngine(repository, threads=self._threads, options=self._options)
 
-    def _message_limit(self, router: Router) -> int:
-        return self._max_message_bytes or min(needed_bytes(router.catalog.all_versions()), self._max_body_bytes)
+    def _service(self, router: Router, observation: Observation) -> Service:
+        memory = SharedMemory(self._max_body_bytes) if self._shared_memory else None
+        return Service(
+            router,
+            observation.metrics,
+            self._admin,
+            self._budget,
+            memory,
+            max_body_bytes=self._max_body_bytes,
+            limits=self._limits.messages,
+        )
 
-    async def _shut_down(
-        self, router: Router, http_server: HttpServer, grpc_server: Any, kind: type[BaseException] | None
-    ) -> None:
+    async def _shut_down(self, router: Router, kind: type[BaseException] | None) -> None:
         """kind: of the error that ends a start; a start that is cancelled has no requests to wait for."""
         grace_s = 0.0 if kind is asyncio.CancelledError else self._grace_s
         self._end = time.monotonic() + grace_s + LEFT_S
         router.drain()
         try:
-            await self._in_time(asyncio.gather(http_server.aclose(), grpc_server.stop(grace_s)), "A request")
+            await self._in_time(asyncio.gather(*(front_end.aclose(grace_s) for front_end in self._front_ends)), "A request")
         finally:
             await self._in_time(router.aclose(), "The engine")
 

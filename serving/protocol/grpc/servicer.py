@@ -18,9 +18,10 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from contract.errors import EspalierError
 from serving.catalog import Model
 from serving.errors import UnknownModel
-from serving.process.work_pool import Check, WorkPool, no_check, until
+from serving.process.work_pool import Check, no_check, until
 from serving.protocol import describe
-from serving.protocol.control import Admin, check_load, check_repository_name, check_unload, files_not_taken
+from serving.protocol.control import check_load, check_repository_name, check_unload, files_not_taken
+from serving.protocol.front_end import Service
 from serving.protocol.grpc import extensions as grpc_extensions
 from serving.protocol.grpc.codec import (
     decode_request,
@@ -42,12 +43,10 @@ from serving.protocol.grpc.service import (
     if_too_large,
     takes_tensors,
 )
-from serving.protocol.memory_budget import MemoryBudget, Reservation
-from serving.protocol.message_limits import USUAL, MessageLimits
-from serving.protocol.shared_memory import SharedMemory, Slot, offered
+from serving.protocol.memory_budget import Reservation
+from serving.protocol.shared_memory import Slot, offered
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
 from serving.requests import InferRequest
-from serving.router import Router
 
 log = logging.getLogger(__name__)
 _pb: Any = service_pb2
@@ -77,21 +76,13 @@ def _authorization(context: Any) -> str | None:
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Translates between messages and the router. The methods' names are the protocol's."""
 
-    def __init__(
-        self,
-        router: Router,
-        memory: SharedMemory | None = None,
-        admin: Admin | None = None,
-        budget: MemoryBudget | None = None,
-        pool: WorkPool | None = None,
-        limits: MessageLimits = USUAL,
-    ) -> None:
-        self._router = router
-        self._memory = memory
-        self._admin = admin or Admin()
-        self._budget = budget or MemoryBudget()
-        self._pool = pool or WorkPool()
-        self._limits = limits
+    def __init__(self, service: Service) -> None:
+        self._router = service.router
+        self._memory = service.memory
+        self._admin = service.admin
+        self._budget = service.budget
+        self._pool = service.pool
+        self._limits = service.limits
 
     @_translated
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -291,22 +282,9 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         return _pb.CudaSharedMemoryUnregisterResponse()
 
 
-def add_service(
-    server: Any,
-    router: Router,
-    memory: SharedMemory | None = None,
-    admin: Admin | None = None,
-    budget: MemoryBudget | None = None,
-    pool: WorkPool | None = None,
-    limits: MessageLimits = USUAL,
-) -> None:
-    """Let `server` answer for `router`, with system shared memory unless `memory` is None, and say how it is.
-
-    admin: who may load and unload models; None: nobody. budget: counts the bytes of inference requests; None: without a limit.
-    pool: where long messages are decoded and encoded.
-    """
-    pool = pool or WorkPool()
-    gate = Gate(pool, router.observer.refused, limits)
-    servicer = Servicer(router, memory, admin, budget, pool, limits)
-    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer, gate, router.observer)
+def add_service(server: Any, service: Service) -> None:
+    """Let `server` answer for `service`, and say how it is."""
+    router = service.router
+    gate = Gate(service.pool, router.observer.refused, service.limits)
+    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], Servicer(service), gate, router.observer)
     add_servicer(server, HEALTH_SERVICE, Health(router), gate, router.observer)

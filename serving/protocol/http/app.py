@@ -21,7 +21,6 @@ from serving.protocol.memory_budget import MemoryBudget
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
 _DESCRIPTION = """Many tasks on one trunk: a request runs what the tasks share once.
 `POST /predict` takes an image; everything below `/v2` speaks the v2 inference protocol (tritonclient)."""
 
@@ -29,7 +28,6 @@ _DESCRIPTION = """Many tasks on one trunk: a request runs what the tasks share o
 def create_app(
     router: Router,
     *,
-    max_body_bytes: int = MAX_BODY_BYTES,
     images: ImageWorkers | None = None,
     memory: SharedMemory | None = None,
     metrics: Metrics | None = None,
@@ -38,7 +36,7 @@ def create_app(
 ) -> FastAPI:
     """Return the application that answers for `router`, which somebody else starts and closes.
 
-    max_body_bytes: the largest request, counted after decompression. images: who decodes them, None: threads of its own.
+    images: who decodes them, None: threads of its own.
     memory: system shared memory; None: not offered. metrics: what GET /metrics tells; None: there is no such path.
     admin: who may load and unload models; None: nobody. budget: counts the bytes of bodies; None: without a limit.
     """
@@ -50,7 +48,7 @@ def create_app(
     app.add_middleware(_HeadAsGet)
     # Routes are tried in order. First those of images, because the requests for inference never come here (InferFront).
     app.include_router(predict_routes(router, images or ImageWorkers(), budget))
-    app.include_router(v2_routes(router, max_body_bytes, memory, budget))
+    app.include_router(v2_routes(router, memory))
     app.include_router(control_routes(router, admin or Admin()))
     if metrics is not None:
         app.include_router(_metrics_routes(metrics))

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import NotReady
 from serving.process.work_pool import WorkPool
+from serving.protocol.front_end import Service
 from serving.protocol.http.body import accepted_compression, compressed, read_body
 from serving.protocol.http.cancel_on_disconnect import cancel_on_disconnect
 from serving.protocol.http.errors import answer_error, error_response
@@ -27,7 +28,7 @@ from serving.protocol.http.json_codec import (
     is_slow_to_decode,
     is_slow_to_encode,
 )
-from serving.protocol.memory_budget import MemoryBudget, Reservation
+from serving.protocol.memory_budget import Reservation
 from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
@@ -38,45 +39,32 @@ _Headers = list[tuple[bytes, bytes]]
 class InferFront:
     """Answers POST /v2/models/MODEL[/versions/VERSION]/infer itself, and lets `app` answer everything else."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        router: Router,
-        max_body_bytes: int,
-        memory: SharedMemory | None = None,
-        budget: MemoryBudget | None = None,
-        pool: WorkPool | None = None,
-        limits: MessageLimits = USUAL,
-    ) -> None:
-        self.app = app
-        self._router = router
-        self._max_body_bytes = max_body_bytes
-        self._memory = memory
-        self._budget = budget or MemoryBudget()
-        self._pool = pool or WorkPool()
-        self._limits = limits
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         named = _named_model(scope) if scope["type"] == "http" else None
         if named is None:
-            await _answer_by(self.app, scope, receive, send)
+            await _answer_by(self._app, scope, receive, send)
             return
-        reservation = self._budget.reserve()
+        service = self._service
+        reservation = service.budget.reserve()
         try:
             head, body = await infer(
                 _headers(scope),
                 receive,
-                self._router,
+                service.router,
                 named,
-                self._max_body_bytes,
-                self._memory,
-                self._pool,
+                service.max_body_bytes,
+                service.memory,
+                service.pool,
                 reservation,
-                self._limits,
+                service.limits,
             )
         except Exception as error:
-            response = answer_error(Request(scope), error, self._router.observer.refused)
+            response = answer_error(Request(scope), error, service.router.observer.refused)
         except asyncio.CancelledError:
             response = _cut_off()
         else:
@@ -157,13 +145,15 @@ def _named_model(scope: Scope) -> tuple[str, str] | None:
     if scope["method"] != "POST" or not scope["path"].endswith("/infer"):
         return None
     # Undecoded, so that a "/" in a name is no separator.
-    raw = scope.get("raw_path") or scope["path"].encode()
-    parts = raw.decode("latin-1").partition("?")[0].split("/")
+    raw = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1").partition("?")[0]
+    parts = raw.split("/")
+    if "%" in raw:
+        parts = [unquote(part) for part in parts]
     if parts[:3] != ["", "v2", "models"] or not all(parts[3:]):
         return None
     if len(parts) == 5:
-        return unquote(parts[3]), ""
-    return (unquote(parts[3]), unquote(parts[5])) if len(parts) == 7 and parts[4] == "versions" else None
+        return parts[3], ""
+    return (parts[3], parts[5]) if len(parts) == 7 and parts[4] == "versions" else None
 
 
 async def _respond(encoded: EncodedResponse, receive: Receive, accept_encoding: str) -> tuple[_Headers, bytes]:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, HTTPException, Path, Request
 from fastapi.responses import JSONResponse, Response
 
 from serving.catalog import Model
-from serving.process.work_pool import WorkPool
 from serving.protocol import describe
 from serving.protocol.fields import optional
 from serving.protocol.http.api_docs import INFER_SCHEMA
 from serving.protocol.http.extensions import add_settings, add_shared_memory, read_object
-from serving.protocol.http.infer import infer as answer_infer
 from serving.protocol.http.schemas import ErrorBody
-from serving.protocol.memory_budget import MemoryBudget
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
@@ -47,12 +44,12 @@ _INDEX_DOCS: dict[str, Any] = {
 ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (400, 404, 413, 429, 503, 504)}
 
 
-def v2_routes(router: Router, max_body_bytes: int, memory: SharedMemory | None, budget: MemoryBudget) -> APIRouter:
+def v2_routes(router: Router, memory: SharedMemory | None) -> APIRouter:
     """Return the routes below /v2 that answer for `router`, with system shared memory unless `memory` is None."""
     routes = APIRouter(prefix="/v2", responses=ERRORS)
     _add_health(routes, router)
     _add_descriptions(routes, router, memory is not None)
-    _add_inference(routes, router, max_body_bytes, memory, budget)
+    _describe_inference(routes)
     add_settings(routes, router)
     add_shared_memory(routes, memory)
     return routes
@@ -136,21 +133,15 @@ def _add_description(routes: APIRouter, router: Router, suffix: str, tag: str, s
         return await of_version(model, "")
 
 
-def _add_inference(
-    routes: APIRouter, router: Router, max_body_bytes: int, memory: SharedMemory | None, budget: MemoryBudget
-) -> None:
-    pool = WorkPool()
+def _describe_inference(routes: APIRouter) -> None:
+    """Add the paths of inference, for the documentation: their requests are answered before they come here (InferFront)."""
 
     @routes.post("/models/{model}/versions/{version}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
-    async def infer_version(request: Request, model: ModelName, version: Version) -> Response:
+    async def infer_version(model: ModelName, version: Version) -> Response:
         """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
-        with budget.reserve() as reservation:
-            headers, body = await answer_infer(
-                request.headers, request.receive, router, (model, version), max_body_bytes, memory, pool, reservation
-            )
-        return Response(body, headers={name.decode(): value.decode() for name, value in headers})
+        raise HTTPException(404)
 
     @routes.post("/models/{model}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
-    async def infer(request: Request, model: ModelName) -> Response:
+    async def infer(model: ModelName) -> Response:
         """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
-        return await infer_version(request, model, "")
+        raise HTTPException(404)

@@ -50,8 +50,7 @@ class HttpServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]
-                # Parts of a second count, whatever uvicorn's annotation says; at 0 it would not see that nothing is in flight.
-                timeout_graceful_shutdown=max(0.001, grace_s),  # type: ignore[arg-type]
+                timeout_graceful_shutdown=_as_uvicorn_takes(grace_s),
             )
         )
         self._listener = listener
@@ -66,8 +65,10 @@ class HttpServer(uvicorn.Server):
                 await self._serving
             await asyncio.sleep(0.005)
 
-    async def aclose(self) -> None:
-        """Finish the requests in flight."""
+    async def aclose(self, grace_s: float | None = None) -> None:
+        """Finish the requests in flight. grace_s: how long they may take, in place of what was said at first."""
+        if grace_s is not None:
+            self.config.timeout_graceful_shutdown = _as_uvicorn_takes(grace_s)
         self.should_exit = True
         if self._serving is not None:
             await self._serving
@@ -98,3 +99,8 @@ class HttpServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
+
+
+def _as_uvicorn_takes(grace_s: float) -> Any:
+    """Parts of a second count, whatever uvicorn's annotation says; at 0 it would not see that nothing is in flight."""
+    return max(0.001, grace_s)
