@@ -37,10 +37,10 @@ from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
 log = logging.getLogger(__name__)
-GRACE_S = 30.0
+_GRACE_S = 30.0
 _SWITCH_S = 0.0005
 _FLUSH_S = 0.3  # of LEFT_S, for traces
-OnReady = Callable[[str, str], None]
+_OnReady = Callable[[str, str], None]
 
 
 class Server:
@@ -78,7 +78,7 @@ class Server:
         max_body_bytes: int = MAX_BODY_BYTES,
         max_message_bytes: int | None = None,
         max_pending_bytes: int | None = None,
-        grace_s: float = GRACE_S,
+        grace_s: float = _GRACE_S,
         shared_memory: bool = False,
         access_log: bool = False,
         observers: Sequence[Observer] = (),
@@ -216,7 +216,7 @@ class Server:
         await self.aclose()
 
 
-def run(repository: Repository | str | Path, *, on_ready: OnReady | None = None, **options: Any) -> None:
+def run(repository: Repository | str | Path, *, on_ready: _OnReady | None = None, **options: Any) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight and return; a second signal ends the process at once.
 
     It takes `grace_s` and two seconds at most. Where threads still compute then, the process is ended from here, after what is registered

@@ -19,7 +19,7 @@ from serving.process.threads import to_thread
 from serving.validate import SPARE_NAMES
 
 AnyImage = Image.Image | NDArray[np.uint8]
-Group = tuple[tuple[TensorSpec, ...], Preprocessing]
+_Group = tuple[tuple[TensorSpec, ...], Preprocessing]
 ImageRows = Mapping[Preprocessing, NDArray[np.uint8]]  # what each makes of the images: shape (n, height, width, 3)
 CheckRoom = Callable[[int], None]  # raises QueueFull when so many rows may not wait
 Prepare = Callable[[Sequence[Preprocessing], CheckRoom], Awaitable[ImageRows]]
@@ -36,7 +36,7 @@ def names_of_image_tasks(known: Mapping[str, Task]) -> list[str]:
 
 def group_tasks(
     known: Mapping[str, Task], names: Sequence[str], top_k: int, partial: bool = False
-) -> tuple[Mapping[Group, list[str]], dict[str, str]]:
+) -> tuple[Mapping[_Group, list[str]], dict[str, str]]:
     """Return the tasks `names` by what they take: those of a group see the same array, and share what they have in common.
 
     partial: tasks that cannot be asked are left out as long as others can; the second of the results says why, by name.
@@ -49,7 +49,7 @@ def group_tasks(
     if len(names) > len(known) + SPARE_NAMES:
         raise TooManyNames(len(names), len(known), "tasks")
     in_order = [] if known.keys() >= {*names} else sorted(known)
-    groups: dict[Group, list[str]] = {}
+    groups: dict[_Group, list[str]] = {}
     refused: dict[str, InvalidRequest] = {}
     for name in dict.fromkeys(names):
         task = known.get(name)
@@ -78,7 +78,7 @@ def given(images: Sequence[Any]) -> Prepare:
     return prepare
 
 
-async def rows_in_time(prepare: Prepare, groups: Iterable[Group], check_room: CheckRoom, deadline: float | None) -> ImageRows:
+async def rows_in_time(prepare: Prepare, groups: Iterable[_Group], check_room: CheckRoom, deadline: float | None) -> ImageRows:
     """Return what `prepare` makes of the images for `groups`, each way once. deadline: in time.monotonic seconds, None: none.
 
     Raises DeadlineExceeded, and what `prepare` raises.

@@ -19,7 +19,7 @@ from serving.images.tasks import ImageRows
 from serving.process.threads import DaemonPool
 from serving.process.work_pool import Cancellation, Check
 
-OpenFiles = Callable[[Check], list[Picture]]
+_OpenFiles = Callable[[Check], list[Picture]]
 _Result = TypeVar("_Result")
 _MOST_THREADS = 8  # each may hold a whole picture; more would decode faster than one event loop can take the rows
 _MOST_PROCESSES = 2  # the costly pictures do not get all cores
@@ -57,7 +57,7 @@ class ImageWorkers:
         """Return the pixels of images that wait, before and after they are resized."""
         return self._light.waiting_pixels + self._heavy.waiting_pixels
 
-    async def rows(self, open_files: OpenFiles, ways: Sequence[Preprocessing]) -> ImageRows:
+    async def rows(self, open_files: _OpenFiles, ways: Sequence[Preprocessing]) -> ImageRows:
         """Return what `ways` make of the pictures that `open_files`, which is called in a thread, returns.
 
         Raises QueueFull, NotAnImage, and what `open_files` raises. When it is cancelled, what has not begun does not begin, and what has
@@ -73,7 +73,7 @@ class ImageWorkers:
             cancellation.cancel()
 
     async def _open(
-        self, open_files: OpenFiles, ways: Sequence[Preprocessing], cancellation: Cancellation
+        self, open_files: _OpenFiles, ways: Sequence[Preprocessing], cancellation: Cancellation
     ) -> list[Picture] | ImageRows:
         """Return the pictures; or at once their rows, where a thread is free and they are light: that is one change of threads less."""
         check = cancellation.check

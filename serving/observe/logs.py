@@ -18,7 +18,7 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 _EVERY_S = 10.0
 _MOST_KINDS = 1000
-access = logging.getLogger("serving.access")
+_access = logging.getLogger("serving.access")
 
 
 class JsonFormatter(logging.Formatter):
@@ -39,7 +39,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps({key: value for key, value in line.items() if value not in ("", None)}, ensure_ascii=False, default=str)
 
 
-class ConsoleFormatter(logging.Formatter):
+class _ConsoleFormatter(logging.Formatter):
     """Time of day, level, message, request id; a traceback below."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -54,7 +54,7 @@ class ConsoleFormatter(logging.Formatter):
 def make_handler(log_format: str, stream: TextIO) -> logging.Handler:
     """Return a handler that writes "console" or "json" lines to `stream`."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
+    handler.setFormatter(JsonFormatter() if log_format == "json" else _ConsoleFormatter())
     return handler
 
 
@@ -74,7 +74,7 @@ class AccessLog(NullObserver):
 
     def request_done(self, record: RequestRecord) -> None:
         """Write the line."""
-        if not access.isEnabledFor(logging.INFO):
+        if not _access.isEnabledFor(logging.INFO):
             return
         fields = {
             "protocol": record.protocol,
@@ -90,7 +90,7 @@ class AccessLog(NullObserver):
         rest = " ".join(
             f"{key}={fields[key]}" for key in ("model", "rows", "received_bytes", "sent_bytes", "client") if fields[key]
         )
-        access.info(
+        _access.info(
             "%s %s %.1f ms %s",
             record.method,
             record.status,

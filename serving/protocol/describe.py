@@ -13,8 +13,8 @@ from serving.errors import NotReady, Unsupported
 from serving.observe.reported import Reported, reported
 from serving.router import Router
 
-SERVER_NAME = "espalier"
-EXTENSIONS = (
+_SERVER_NAME = "espalier"
+_EXTENSIONS = (
     "binary_tensor_data",
     "classification",
     "model_configuration",
@@ -45,8 +45,8 @@ _pb: Any = service_pb2
 
 def server_metadata(*, shared_memory: bool = False) -> Any:
     """Return the ServerMetadataResponse."""
-    extensions = (*EXTENSIONS, *(("system_shared_memory",) if shared_memory else ()))
-    return _pb.ServerMetadataResponse(name=SERVER_NAME, version=_own_version(), extensions=extensions)
+    extensions = (*_EXTENSIONS, *(("system_shared_memory",) if shared_memory else ()))
+    return _pb.ServerMetadataResponse(name=_SERVER_NAME, version=_own_version(), extensions=extensions)
 
 
 def model_metadata(model: Model) -> Any:

@@ -18,7 +18,7 @@ from serving.process.sockets import format_address, listening_socket
 from serving.protocol.front_end import Service
 from serving.protocol.grpc.servicer import add_service
 
-MAX_CALLS_OF_A_CONNECTION = 1024  # a client's others wait in the client
+_MAX_CALLS_OF_A_CONNECTION = 1024  # a client's others wait in the client
 _MAX_CONNECTIONS = 1024
 _LEAST_BYTES = 4 << 20
 _MOST_BYTES = 24 << 20  # to copy one takes the event loop 1.3 to 2 ms for each MB
@@ -26,7 +26,7 @@ _ROWS = 1024  # a message of as many is let in
 _SETTINGS: Mapping[str, int] = {
     "grpc.so_reuseport": 0,  # else a second server would silently share the port
     "grpc.max_send_message_length": -1,
-    "grpc.max_concurrent_streams": MAX_CALLS_OF_A_CONNECTION,
+    "grpc.max_concurrent_streams": _MAX_CALLS_OF_A_CONNECTION,
     "grpc.max_metadata_size": 1 << 13,  # headers of a call that are let in for sure; beyond it some are refused,
     "grpc.absolute_max_metadata_size": 1 << 14,  # and here all
     "grpc.server_handshake_timeout_ms": 20_000,
@@ -67,7 +67,7 @@ class GrpcFrontEnd:
             await self._server.stop(grace_s)
 
 
-def is_worth_a_line(record: logging.LogRecord) -> bool:
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
     """Whether what gRPC logs is news: that a client has gone in the midst of its answer, with a trace each time, is not."""
     kind = record.exc_info[0] if record.exc_info else None
     return kind is None or kind.__name__ != "ExecuteBatchError"
@@ -96,7 +96,7 @@ def _row_bytes(spec: TensorSpec) -> float:
 
 def _make_server(max_message_bytes: int) -> Any:
     """Return a grpc.aio server without services."""
-    logging.getLogger("grpc._cython.cygrpc").addFilter(is_worth_a_line)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_a_line)
     settings = {
         **_SETTINGS,
         "grpc.max_receive_message_length": max_message_bytes,

@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from contract.errors import EspalierError
 from serving.catalog import Model
-from serving.errors import UnknownModel
+from serving.errors import Undecodable, UnknownModel
 from serving.process.work_pool import Check, no_check, until
 from serving.protocol import describe
 from serving.protocol.control import check_load, check_repository_name, check_unload, files_not_taken
@@ -32,7 +32,6 @@ from serving.protocol.grpc.codec import (
     read_parameters,
 )
 from serving.protocol.grpc.contents import Tensors
-from serving.protocol.grpc.cost import Undecodable
 from serving.protocol.grpc.health import HEALTH_SERVICE, Health
 from serving.protocol.grpc.service import (
     SHUTTING_DOWN,
@@ -50,10 +49,10 @@ from serving.requests import InferRequest
 
 log = logging.getLogger(__name__)
 _pb: Any = service_pb2
-Handler = Callable[[Any, Any, Any], Awaitable[Any]]
+_Handler = Callable[[Any, Any, Any], Awaitable[Any]]
 
 
-def _translated(handler: Handler) -> Handler:
+def _translated(handler: _Handler) -> _Handler:
     """Turn what `handler` raises into a status with one sentence."""
 
     @wraps(handler)
@@ -73,7 +72,7 @@ def _authorization(context: Any) -> str | None:
     return next((value for key, value in context.invocation_metadata() or () if key == "authorization"), None)
 
 
-class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Translates between messages and the router. The methods' names are the protocol's."""
 
     def __init__(self, service: Service) -> None:
@@ -286,5 +285,5 @@ def add_service(server: Any, service: Service) -> None:
     """Let `server` answer for `service`, and say how it is."""
     router = service.router
     gate = Gate(service.pool, router.observer.refused, service.limits)
-    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], Servicer(service), gate, router.observer)
+    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], _Servicer(service), gate, router.observer)
     add_servicer(server, HEALTH_SERVICE, Health(router), gate, router.observer)

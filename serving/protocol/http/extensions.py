@@ -17,7 +17,7 @@ from serving.protocol.shared_memory import MemoryKind, Region, SharedMemory, off
 from serving.router import Router
 
 _MAX_BODY_BYTES = 64 * 1024
-RegionName = Annotated[str, Path(description="A shared memory region, by the name that the client gives it.")]
+_RegionName = Annotated[str, Path(description="A shared memory region, by the name that the client gives it.")]
 _NOT_OFFERED: dict[int | str, dict[str, Any]] = {501: {"model": ErrorBody}}
 _CHANGES: dict[str, Any] = {
     "tags": ["settings"],
@@ -29,7 +29,7 @@ _CHANGES: dict[str, Any] = {
         }
     },
 }
-ModelName = Annotated[str, Path(description="A model's name.")]
+_ModelName = Annotated[str, Path(description="A model's name.")]
 _REGION_DOCS: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -81,13 +81,13 @@ def add_settings(routes: APIRouter, router: Router) -> None:
         return JSONResponse(trace)
 
     @routes.get("/models/{model}/trace/setting", tags=["settings"], summary="The trace settings of a model")
-    async def model_trace_settings(model: ModelName) -> JSONResponse:
+    async def model_trace_settings(model: _ModelName) -> JSONResponse:
         """Return the trace settings of a model, which are those of the server."""
         router.catalog.find(model)
         return JSONResponse(trace)
 
     @routes.post("/models/{model}/trace/setting", summary="Change the trace settings of a model (refused)", **_CHANGES)
-    async def change_model_trace_settings(request: Request, model: ModelName) -> JSONResponse:
+    async def change_model_trace_settings(request: Request, model: _ModelName) -> JSONResponse:
         """Return the trace settings of a model when the request changes nothing."""
         router.catalog.find(model)
         return await change_trace_settings(request)
@@ -110,7 +110,7 @@ def _add_regions(routes: APIRouter, kind: MemoryKind, memory: SharedMemory | Non
         return JSONResponse([_described(region) for region in regions.status()])
 
     @routes.get(f"{path}/region/{{region}}/status", summary="One shared memory region", **tagged)
-    async def status(region: RegionName) -> JSONResponse:
+    async def status(region: _RegionName) -> JSONResponse:
         """Return one region, in a list."""
         return JSONResponse([_described(found) for found in regions.status(region)])
 
@@ -121,7 +121,7 @@ def _add_regions(routes: APIRouter, kind: MemoryKind, memory: SharedMemory | Non
         responses=_NOT_OFFERED,
         **tagged,
     )
-    async def register(request: Request, region: RegionName) -> JSONResponse:
+    async def register(request: Request, region: _RegionName) -> JSONResponse:
         """Let requests name bytes of a shared memory object of this machine as `region`."""
         into = offered(memory, kind)
         body, where = await read_object(request), "The request"
@@ -134,7 +134,7 @@ def _add_regions(routes: APIRouter, kind: MemoryKind, memory: SharedMemory | Non
         return JSONResponse({})
 
     @routes.post(f"{path}/region/{{region}}/unregister", summary="Unregister a shared memory region", **tagged)
-    async def unregister(region: RegionName) -> JSONResponse:
+    async def unregister(region: _RegionName) -> JSONResponse:
         """Forget a region. Requests that use it go on; one that is not registered is no error."""
         regions.unregister(region)
         return JSONResponse({})

@@ -26,11 +26,11 @@ from serving.requests import InferRequest, InferResponse, RequestedOutput, error
 
 _WHERE = "The request"
 _JSON_VALUE_BYTES = 22  # of a float32 as JSON, with its comma; of most strings, too
-LONG_BYTES = 32 * 1024  # of JSON: a millisecond or two
+_LONG_BYTES = 32 * 1024  # of JSON: a millisecond or two
 
 
 @dataclass(frozen=True)
-class OutputFormat:
+class _OutputFormat:
     """Which outputs the client wants in binary: by name, and `default` for those that it did not name; and which in shared memory."""
 
     binary: Mapping[str, bool]
@@ -52,21 +52,21 @@ class EncodedResponse:
 
 def is_slow_to_decode(body: bytes, header_length: str | None) -> bool:
     """Whether to decode `body` takes so long that nobody else should wait for it. Raises InvalidRequest for a wrong `header_length`."""
-    if len(body) <= LONG_BYTES:
+    if len(body) <= _LONG_BYTES:
         return False
     size = _json_size(body, header_length)
     # Binary tensors take no time, but for strings, which are cut out one by one; their type can be hidden behind an escape only.
-    return size > LONG_BYTES or body.find(BYTES.encode(), 0, size) >= 0 or body.find(b"\\", 0, size) >= 0
+    return size > _LONG_BYTES or body.find(BYTES.encode(), 0, size) >= 0 or body.find(b"\\", 0, size) >= 0
 
 
-def expected_bytes(response: InferResponse, wanted: OutputFormat) -> int:
+def expected_bytes(response: InferResponse, wanted: _OutputFormat) -> int:
     """Return about how many bytes the body of `response` will have: what a tensor takes in binary, or so many for each value in JSON."""
     return sum(
         [array.nbytes if wanted.is_binary(name) else _JSON_VALUE_BYTES * array.size for name, array in response.outputs.items()]
     )
 
 
-def is_slow_to_encode(response: InferResponse, wanted: OutputFormat) -> bool:
+def is_slow_to_encode(response: InferResponse, wanted: _OutputFormat) -> bool:
     """Whether to encode `response` takes so long."""
     if sum([array.size for array in response.outputs.values()]) <= LONG_VALUES:
         return False
@@ -84,7 +84,7 @@ def decode_request(
     arrived: float | None = None,
     check: Check = no_check,
     limits: MessageLimits = USUAL,
-) -> tuple[InferRequest, OutputFormat]:
+) -> tuple[InferRequest, _OutputFormat]:
     """Return the request in `body` and how its outputs are to be written.
 
     arrived: when, in time.monotonic seconds, from which its `timeout` counts; None: now. check: called between pieces of a long one.
@@ -108,10 +108,10 @@ def decode_request(
     default = optional(parameters, "binary_data_output", bool, _WHERE, False)
     binary = {output["name"]: _parameter(output, "binary_data", bool, default) for output in wanted}
     slots = {output["name"]: shared.find(_parameters(output), f"Output {output['name']!r}") for output in wanted}
-    return request, OutputFormat(binary, default, {name: slot for name, slot in slots.items() if slot is not None})
+    return request, _OutputFormat(binary, default, {name: slot for name, slot in slots.items() if slot is not None})
 
 
-def encode_response(response: InferResponse, wanted: OutputFormat, check: Check = no_check) -> EncodedResponse:
+def encode_response(response: InferResponse, wanted: _OutputFormat, check: Check = no_check) -> EncodedResponse:
     """Return the body of `response`. check: called between pieces of a long one.
 
     JSON has no word for floats that are not finite. As Triton does, and Python's json reads, they are written NaN, Infinity and

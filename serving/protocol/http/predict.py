@@ -27,19 +27,19 @@ from serving.protocol.memory_budget import MemoryBudget, Reservation
 from serving.request_options import RequestOptions, read_options
 from serving.router import Router
 
-TopK = Annotated[int, Query(ge=1, description="How many classes per task, best first.")]
-TaskList = Annotated[
+_TopK = Annotated[int, Query(ge=1, description="How many classes per task, best first.")]
+_TaskList = Annotated[
     list[str] | None,
     Query(
         description="Task names, separated by commas or each in a parameter `tasks` of its own. Left out: all that take images."
     ),
 ]
-Timeout = Annotated[
+_Timeout = Annotated[
     int, Query(ge=0, description="Microseconds from the whole body received until the answer is of no use any more; 0: no limit.")
 ]
-Priority = Annotated[int, Query(ge=0, description="1 goes first, and larger numbers later; 0: as if 2.")]
-Partial = Annotated[bool, Query(description="Whether tasks that fail are named in `errors` beside the others' answers.")]
-PredictAnswer = PredictBody | PredictFilesBody
+_Priority = Annotated[int, Query(ge=0, description="1 goes first, and larger numbers later; 0: as if 2.")]
+_Partial = Annotated[bool, Query(description="Whether tasks that fail are named in `errors` beside the others' answers.")]
+_PredictAnswer = PredictBody | PredictFilesBody
 _OPTIONS = ("top_k", "timeout", "priority")
 
 
@@ -47,7 +47,7 @@ def predict_routes(router: Router, images: ImageWorkers, budget: MemoryBudget) -
     """Return the routes /tasks, /predict and /predict/{task}."""
     routes = APIRouter(responses=ERRORS, tags=["images"])
 
-    async def answer(request: Request, names: list[str] | None, top_k: int, parameters: Mapping[str, object]) -> PredictAnswer:
+    async def answer(request: Request, names: list[str] | None, top_k: int, parameters: Mapping[str, object]) -> _PredictAnswer:
         with budget.reserve() as reservation:
             return await _predict(router, request, images, reservation, names, top_k, parameters)
 
@@ -59,12 +59,12 @@ def predict_routes(router: Router, images: ImageWorkers, budget: MemoryBudget) -
     @routes.post("/predict", openapi_extra=image_docs("/predict?top_k=3"))
     async def predict(
         request: Request,
-        tasks: TaskList = None,
-        top_k: TopK = 5,
-        timeout: Timeout = 0,
-        priority: Priority = 0,
-        partial_results: Partial = False,
-    ) -> PredictAnswer:
+        tasks: _TaskList = None,
+        top_k: _TopK = 5,
+        timeout: _Timeout = 0,
+        priority: _Priority = 0,
+        partial_results: _Partial = False,
+    ) -> _PredictAnswer:
         """Classify an image, or the files of a form, for several tasks at once; what they share is computed once."""
         _check_query(request, ("tasks", *_OPTIONS, "partial_results"))
         names = None if tasks is None else [name.strip() for name in ",".join(tasks).split(",") if name.strip()]
@@ -74,10 +74,10 @@ def predict_routes(router: Router, images: ImageWorkers, budget: MemoryBudget) -
     async def predict_task(
         request: Request,
         task: Annotated[str, Path(description="A task's name; GET /tasks lists them.")],
-        top_k: TopK = 5,
-        timeout: Timeout = 0,
-        priority: Priority = 0,
-    ) -> PredictAnswer:
+        top_k: _TopK = 5,
+        timeout: _Timeout = 0,
+        priority: _Priority = 0,
+    ) -> _PredictAnswer:
         """Classify an image, or the files of a form, for one task."""
         _check_query(request, _OPTIONS)
         return await answer(request, [task], top_k, _parameters(timeout, priority))
@@ -107,7 +107,7 @@ async def _predict(
     names: list[str] | None,
     top_k: int,
     parameters: Mapping[str, object],
-) -> PredictAnswer:
+) -> _PredictAnswer:
     router.check_ready()
     content_type = request.headers.get("content-type", "")
     limits = images.limits
@@ -119,7 +119,7 @@ async def _predict(
 
 async def _answer(
     router: Router, sent: _SentImages, names: list[str] | None, top_k: int, options: RequestOptions
-) -> PredictAnswer:
+) -> _PredictAnswer:
     started = time.perf_counter()
     prediction = await router.predict_prepared(sent.prepare, names, top_k, options)
     total_s = time.perf_counter() - started

@@ -16,8 +16,8 @@ from serving.protocol.http.schemas import ErrorBody
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
-ModelName = Annotated[str, Path(description="A task, `all_tasks` (one output per task), or a segment.")]
-Version = Annotated[str, Path(description="The model's version: the current one, or a canary's.")]
+_ModelName = Annotated[str, Path(description="A task, `all_tasks` (one output per task), or a segment.")]
+_Version = Annotated[str, Path(description="The model's version: the current one, or a canary's.")]
 
 _TENSORS = {
     "application/json": {"schema": INFER_SCHEMA},
@@ -71,14 +71,14 @@ def _add_health(routes: APIRouter, router: Router) -> None:
         return JSONResponse({"ready": True})
 
     @routes.get("/models/{model}/versions/{version}/ready", tags=["health"], summary="Is this version loaded?")
-    async def version_ready(model: ModelName, version: Version) -> JSONResponse:
+    async def version_ready(model: _ModelName, version: _Version) -> JSONResponse:
         """Answer 200 when this version of the model answers requests."""
         found = router.catalog.find(model, version)
         router.check_model_ready(found)
         return JSONResponse({"name": found.name, "ready": True})
 
     @routes.get("/models/{model}/ready", tags=["health"], summary="Is this model loaded?")
-    async def model_ready(model: ModelName) -> JSONResponse:
+    async def model_ready(model: _ModelName) -> JSONResponse:
         """Answer 200 when the model answers requests."""
         return await version_ready(model, "")
 
@@ -125,11 +125,11 @@ def _add_descriptions(routes: APIRouter, router: Router, shared_memory: bool) ->
 
 def _add_description(routes: APIRouter, router: Router, suffix: str, tag: str, summary: str, message: Any) -> None:
     @routes.get(f"/models/{{model}}/versions/{{version}}{suffix}", tags=[tag], summary=summary, description=message.__doc__)
-    async def of_version(model: ModelName, version: Version) -> JSONResponse:
+    async def of_version(model: _ModelName, version: _Version) -> JSONResponse:
         return JSONResponse(describe.to_json(await message(router.catalog.find(model, version))))
 
     @routes.get(f"/models/{{model}}{suffix}", tags=[tag], summary=summary, description=message.__doc__)
-    async def of_model(model: ModelName) -> JSONResponse:
+    async def of_model(model: _ModelName) -> JSONResponse:
         return await of_version(model, "")
 
 
@@ -137,11 +137,11 @@ def _describe_inference(routes: APIRouter) -> None:
     """Add the paths of inference, for the documentation: their requests are answered before they come here (InferFront)."""
 
     @routes.post("/models/{model}/versions/{version}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
-    async def infer_version(model: ModelName, version: Version) -> Response:
+    async def infer_version(model: _ModelName, version: _Version) -> Response:
         """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
         raise HTTPException(404)
 
     @routes.post("/models/{model}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
-    async def infer(model: ModelName) -> Response:
+    async def infer(model: _ModelName) -> Response:
         """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
         raise HTTPException(404)
