@@ -7,6 +7,7 @@ __all__, __getattr__ = public(
     {
         "server": ["BackgroundServer", "Server", "run"],
         "limits": ["Limits"],
+        "options": ["ServerOptions"],
         "client": ["control_model", "predict"],
         "router": ["Router"],
     },

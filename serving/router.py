@@ -17,7 +17,7 @@ from contract.plan import ExecutionPlan
 from contract.repository.config import ALL_TASKS
 from contract.repository.model import Repository, Task
 from contract.repository.read import RepositoryReader
-from serving.answers.classes import as_requested, assumed_scores, best_classes
+from serving.answers.classes import as_classes, assumed_scores, best_classes
 from serving.canary import involved, served_by
 from serving.catalog import Catalog, Model
 from serving.engines.base import Answer, Call, Engine, SegmentRun, SegmentStatistics
@@ -148,11 +148,14 @@ class Router:
             _raise_failure(model, answer.errors, allowed=bool(answer.outputs))
             tally.ran(answer.runs)
         errors |= {name: str(error) for name, error in answer.errors.items()}
-        values = {
-            output.name: await as_requested(model, output, answer.outputs[output.name])
-            for output in outputs
-            if output.name not in errors
-        }
+        values = {}
+        for output in outputs:
+            if output.name in errors:
+                continue
+            found = answer.outputs[output.name]
+            if output.classes:
+                found = await as_classes(found, model.outputs[output.name].labels, output.classes)
+            values[output.name] = found if model.has_rows else found[0]
         return InferResponse(model.name, model.version, request.id, values, answer.runs, errors, answer.queue_seconds)
 
     async def predict(

@@ -5,6 +5,6 @@ from contract.lazy import public
 __all__, __getattr__ = public(
     __name__,
     {
-        "classes": ["as_requested", "assumed_scores", "best_classes"],
+        "classes": ["as_classes", "assumed_scores", "best_classes"],
     },
 )

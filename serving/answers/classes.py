@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from contract.dtypes import Array
 from contract.repository.model import Scores, Task
-from serving.catalog import Model
 from serving.images.tasks import refusal_of_images
 from serving.process.threads import to_thread
-from serving.requests import RequestedOutput, ScoredLabel
+from serving.requests import ScoredLabel
 
 _MAX_RANKED_VALUES = 1 << 14  # on the event loop: more take a millisecond
 
@@ -72,17 +71,11 @@ def classification_strings(values: NDArray[np.generic], labels: Sequence[str], k
     return strings
 
 
-async def as_requested(model: Model, output: RequestedOutput, values: Array) -> Array:
-    """Return the `values` of an output of `model`, shape (n, ...), as the client asked for them: as they are, or as classes; without rows
-    where the model has none.
-    """
-    if output.classes:
-        labels = model.outputs[output.name].labels
-        if values.size > _MAX_RANKED_VALUES:
-            values = await to_thread(classification_strings, values, labels, output.classes)
-        else:
-            values = classification_strings(values, labels, output.classes)
-    return values if model.has_rows else values[0]
+async def as_classes(values: Array, labels: Sequence[str], k: int) -> NDArray[np.object_]:
+    """Return `classification_strings` of `values`, of many in a thread."""
+    if values.size > _MAX_RANKED_VALUES:
+        return await to_thread(classification_strings, values, labels, k)
+    return classification_strings(values, labels, k)
 
 
 def assumed_scores(tasks: Iterable[Task]) -> str | None:

@@ -96,18 +96,15 @@ def decode_request(
     deadline = read_options(parameters, now=arrived).deadline
     wanted = objects(header, "outputs", _WHERE)
     shared = RequestMemory(memory)
-    request = InferRequest(
-        model=model,
-        version=version,
-        id=optional(header, "id", str, _WHERE, ""),
-        inputs=_inputs(objects(header, "inputs", _WHERE), memoryview(body)[size:], shared, until(deadline, check), limits),
-        outputs=tuple(_output(output) for output in wanted),
-        parameters=parameters,
-        deadline=deadline,
-    )
+    identity = optional(header, "id", str, _WHERE, "")
+    blob = memoryview(body)[size:]
+    inputs = _inputs(objects(header, "inputs", _WHERE), blob, shared, until(deadline, check), limits)
+    asked = [_output(output) for output in wanted]
+    outputs = tuple([output for output, _ in asked])
+    request = InferRequest(model, inputs, outputs, version, identity, parameters, deadline)
     default = optional(parameters, "binary_data_output", bool, _WHERE, False)
-    binary = {output["name"]: _parameter(output, "binary_data", bool, default) for output in wanted}
-    slots = {output["name"]: shared.find(_parameters(output), f"Output {output['name']!r}") for output in wanted}
+    binary = {output.name: optional(own, "binary_data", bool, f"Tensor {output.name!r}", default) for output, own in asked}
+    slots = {output.name: shared.find(own, f"Output {output.name!r}") for output, own in asked}
     return request, _OutputFormat(binary, default, {name: slot for name, slot in slots.items() if slot is not None})
 
 
@@ -151,18 +148,27 @@ def _inputs(
             raise InvalidRequest(f"Input {name!r} is given twice.")
         if entry.get("datatype") == BYTES:
             check_strings(strings := strings + math.prod(checked_shape(name, entry.get("shape"))), limits.strings)
-        size = _parameter(entry, "binary_data_size", int, None)
-        inputs[name] = _input(name, entry, size, blob[used:], shared, check)
+        parameters = _parameters(entry)
+        size = optional(parameters, "binary_data_size", int, f"Tensor {name!r}", None)
+        inputs[name] = _input(name, entry, parameters, size, blob[used:], shared, check)
         used += size or 0
     if used != len(blob):
         raise InvalidRequest(f"The inputs declare {used} bytes of binary data, but {len(blob)} follow the JSON.")
     return inputs
 
 
-def _input(name: str, entry: dict[str, Any], size: int | None, rest: memoryview, shared: RequestMemory, check: Check) -> Array:
+def _input(
+    name: str,
+    entry: dict[str, Any],
+    parameters: dict[str, Any],
+    size: int | None,
+    rest: memoryview,
+    shared: RequestMemory,
+    check: Check,
+) -> Array:
     where = f"Input {name!r}"
     datatype, shape = required(entry, "datatype", str, where), required(entry, "shape", list, where)
-    data = shared.read(_parameters(entry), where)
+    data = shared.read(parameters, where) if parameters else None
     if data is not None:
         if size is not None or entry.get("data") is not None:
             raise InvalidRequest(f"{where} is in shared memory and comes with the request, too; give one of them.")
@@ -176,13 +182,11 @@ def _input(name: str, entry: dict[str, Any], size: int | None, rest: memoryview,
     return from_bytes(name, datatype, shape, rest[:size])
 
 
-def _output(entry: dict[str, Any]) -> RequestedOutput:
+def _output(entry: dict[str, Any]) -> tuple[RequestedOutput, dict[str, Any]]:
+    """Return an output that is requested, and its parameters."""
     name = required(entry, "name", str, "A requested output")
-    return RequestedOutput(name, _parameter(entry, "classification", int, 0))
-
-
-def _parameter(entry: dict[str, Any], key: str, kind: type, default: Any) -> Any:
-    return optional(_parameters(entry), key, kind, f"Tensor {entry.get('name')!r}", default)
+    parameters = _parameters(entry)
+    return RequestedOutput(name, optional(parameters, "classification", int, f"Tensor {name!r}", 0)), parameters
 
 
 def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
