@@ -6,7 +6,7 @@ choose the tasks), and every segment on its own. What espalier did not export is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -165,6 +165,32 @@ class Catalog:
             task = self.repository.tasks[model.name]
             return task_config(task.canary.task if task.canary and task.canary.task.version == model.version else task)
         return all_tasks_config(self._exported.tasks.values(), copied=False)
+
+
+def served_by(catalog: Catalog, names: Iterable[str], version: str, draw: Callable[[], float]) -> Catalog:
+    """Return the catalogue that answers a request for the tasks `names`: with the canaries that it drew.
+
+    version: that the request insists on; a canary's gets the canary, "" leaves it to chance. draw: returns numbers in [0, 1).
+    """
+    canaries = {name: task.canary for name in names if (task := catalog.repository.tasks.get(name)) is not None}
+    drawn = {
+        name
+        for name, canary in canaries.items()
+        if canary is not None and (version == canary.task.version if version else draw() < canary.share)
+    }
+    return catalog.with_canaries(frozenset(drawn)) if drawn else catalog
+
+
+def involved(catalog: Catalog, model: str, outputs: Iterable[str]) -> list[str]:
+    """Return the tasks that a request for `outputs` (none named: all) of `model` is about."""
+    if model in catalog.repository.tasks:
+        return [model]
+    found: Model | None = catalog.models.get(model)
+    if found is None or model in catalog.repository.segments:
+        return []
+    wanted = set(outputs) or found.outputs.keys()
+    tasks = catalog.repository.tasks.values()
+    return [task.name for task in tasks if any(output.name in wanted for output in task.outputs)]
 
 
 def _models(repository: Repository) -> Iterable[Model]:

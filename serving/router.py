@@ -18,19 +18,16 @@ from contract.repository.config import ALL_TASKS
 from contract.repository.model import Repository, Task
 from contract.repository.read import RepositoryReader
 from serving.answers.classes import as_classes, assumed_scores, best_classes
-from serving.canary import involved, served_by
-from serving.catalog import Catalog, Model
+from serving.catalog import Catalog, Model, involved, served_by
 from serving.engines.base import Answer, Call, Engine, SegmentRun, SegmentStatistics
 from serving.errors import ModelNotReady, NotReady, TaskFailed
 from serving.images.tasks import AnyImage, Prepare, given, group_tasks, names_of_image_tasks, rows_in_time
 from serving.lifecycle import Lifecycle
 from serving.observe.deployments import observed
-from serving.observe.events import NullObserver, Observer
+from serving.observe.events import NullObserver, Observer, note_work
 from serving.observe.logs import Seldom
-from serving.observe.request import note_work
 from serving.parity import check_answers
-from serving.request_options import RequestOptions, read_options
-from serving.requests import InferRequest, InferResponse, Prediction, ScoredLabel
+from serving.requests import InferRequest, InferResponse, Prediction, RequestOptions, ScoredLabel, read_options
 from serving.statistics import ModelStatistics, ModelVersion, RequestCounter
 from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs
 

@@ -6,8 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from serving.observe.events import Observer, RequestRecord
-from serving.observe.request import enter_request, request_id
+from serving.observe.events import Observer, RequestRecord, enter_request, request_id
 
 _Scope = MutableMapping[str, Any]
 _Message = MutableMapping[str, Any]

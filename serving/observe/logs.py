@@ -10,8 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from serving.observe.events import NullObserver, RequestRecord
-from serving.observe.request import current_request
+from serving.observe.events import NullObserver, RequestRecord, current_request
 
 # Control characters would let text from outside break or repaint a line.
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}

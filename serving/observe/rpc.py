@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any
 
-from serving.observe.events import Observer, RequestRecord
-from serving.observe.request import enter_request, request_id
+from serving.observe.events import Observer, RequestRecord, enter_request, request_id
 
 _HEADERS = ("x-request-id", "traceparent", "tracestate")
 _Work = Callable[[Any, Any], Any]

@@ -15,8 +15,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from serving.engines.base import SegmentRun
-from serving.observe.events import NullObserver, RequestRecord
-from serving.observe.request import current_request
+from serving.observe.events import NullObserver, RequestRecord, current_request
 
 _GRPC_FAILURES = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 

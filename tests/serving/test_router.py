@@ -21,8 +21,7 @@ from contract.repository import ALL_TASKS, Repository, Task, TensorSpec
 from serving.answers.classes import best, classification_strings, softmax
 from serving.engines.in_memory import InMemoryEngine
 from serving.errors import NotAnImage, NotReady, TaskFailed, TooManyNames, UnknownModel
-from serving.request_options import RequestOptions
-from serving.requests import InferRequest, RequestedOutput
+from serving.requests import InferRequest, RequestedOutput, RequestOptions
 from serving.router import Router
 from serving.statistics import ModelStatistics
 from tests.serving.nets import CHAINS, LAYERS, MAX_ROWS, PREPROCESSING, TASK_NAMES, images, make_repository, whole

@@ -19,8 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from contract.errors import EspalierError
 from serving.errors import MessageStalled, SmallMessageTooLarge, TooManyCalls, Undecodable
-from serving.observe.events import Observer
-from serving.observe.request import note_received
+from serving.observe.events import Observer, note_received
 from serving.observe.rpc import observed_call, observed_stream
 from serving.process.work_pool import WorkPool
 from serving.protocol.grpc.contents import Tensors, take_apart

@@ -21,8 +21,7 @@ from serving.protocol.fields import decimal, objects, optional, parameters_of, r
 from serving.protocol.http.json_request import JsonValues, read_request
 from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot
-from serving.request_options import read_options
-from serving.requests import InferRequest, InferResponse, RequestedOutput, error_parameters
+from serving.requests import InferRequest, InferResponse, RequestedOutput, error_parameters, read_options
 
 _WHERE = "The request"
 _JSON_VALUE_BYTES = 22  # of a float32 as JSON, with its comma; of most strings, too

@@ -24,7 +24,7 @@ from serving.protocol.http.multipart import is_form, read_files
 from serving.protocol.http.schemas import PredictBody, PredictFilesBody, TasksBody, predict_body, predict_files_body, tasks_body
 from serving.protocol.http.v2 import ERRORS
 from serving.protocol.memory_budget import MemoryBudget, Reservation
-from serving.request_options import RequestOptions, read_options
+from serving.requests import RequestOptions, read_options
 from serving.router import Router
 
 _TopK = Annotated[int, Query(ge=1, description="How many classes per task, best first.")]

@@ -19,8 +19,7 @@ from contract.repository.model import Scores
 from serving.engines.in_memory import InMemoryEngine
 from serving.errors import DeadlineExceeded, NoImageTask, NotAnImage
 from serving.images.tasks import CheckRoom, ImageRows
-from serving.request_options import RequestOptions
-from serving.requests import Prediction
+from serving.requests import Prediction, RequestOptions
 from serving.router import Router
 from tests.serving.nets import LAYERS, PREPROCESSING, TASK_NAMES, images, make_repository
 

@@ -25,9 +25,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from contract.repository import Repository
 from serving.engines.in_memory import InMemoryEngine
-from serving.observe.events import NullObserver, RequestRecord
+from serving.observe.events import NullObserver, RequestRecord, request_id
 from serving.observe.logs import AccessLog, make_handler
-from serving.observe.request import request_id
 from serving.server import BackgroundServer
 from tests.serving.nets import LAYERS, images
 from tests.serving.protocol.http.test_http import PICTURE
