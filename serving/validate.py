@@ -72,6 +72,8 @@ def known_outputs(
 
     Raises InvalidRequest for an output that is named twice.
     """
+    if not requested:
+        return requested, {}
     repeated = _first_repeated(output.name for output in requested)
     if repeated is not None:
         raise InvalidRequest(f"Output {quoted(repeated)} is requested twice; name each output once.")

@@ -23,7 +23,7 @@ from serving.protocol.http.cancel_on_disconnect import cancel_on_disconnect
 from serving.protocol.http.multipart import is_form, read_files
 from serving.protocol.http.schemas import PredictBody, PredictFilesBody, TasksBody, predict_body, predict_files_body, tasks_body
 from serving.protocol.http.v2 import ERRORS
-from serving.protocol.memory_budget import MemoryBudget, Reservation
+from serving.protocol.memory_budget import MemoryBudget
 from serving.requests import RequestOptions, read_options
 from serving.router import Router
 
@@ -47,9 +47,7 @@ def predict_routes(router: Router, images: ImageWorkers, budget: MemoryBudget) -
     """Return the routes /tasks, /predict and /predict/{task}."""
     routes = APIRouter(responses=ERRORS, tags=["images"])
 
-    async def answer(request: Request, names: list[str] | None, top_k: int, parameters: Mapping[str, object]) -> _PredictAnswer:
-        with budget.reserve() as reservation:
-            return await _predict(router, request, images, reservation, names, top_k, parameters)
+    classifier = _Classifier(router, images, budget)
 
     @routes.get("/tasks")
     async def list_tasks() -> TasksBody:
@@ -68,7 +66,7 @@ def predict_routes(router: Router, images: ImageWorkers, budget: MemoryBudget) -
         """Classify an image, or the files of a form, for several tasks at once; what they share is computed once."""
         _check_query(request, ("tasks", *_OPTIONS, "partial_results"))
         names = None if tasks is None else [name.strip() for name in ",".join(tasks).split(",") if name.strip()]
-        return await answer(request, names, top_k, _parameters(timeout, priority, partial_results))
+        return await classifier.answer(request, names, top_k, _parameters(timeout, priority, partial_results))
 
     @routes.post("/predict/{task}", openapi_extra=image_docs("/predict/{task}?top_k=3"))
     async def predict_task(
@@ -80,7 +78,7 @@ def predict_routes(router: Router, images: ImageWorkers, budget: MemoryBudget) -
     ) -> _PredictAnswer:
         """Classify an image, or the files of a form, for one task."""
         _check_query(request, _OPTIONS)
-        return await answer(request, [task], top_k, _parameters(timeout, priority))
+        return await classifier.answer(request, [task], top_k, _parameters(timeout, priority))
 
     return routes
 
@@ -99,33 +97,36 @@ def _parameters(timeout: int, priority: int, partial_results: bool = False) -> M
     return {"timeout": timeout, "priority": priority, "partial_results": partial_results}
 
 
-async def _predict(
-    router: Router,
-    request: Request,
-    images: ImageWorkers,
-    reservation: Reservation,
-    names: list[str] | None,
-    top_k: int,
-    parameters: Mapping[str, object],
-) -> _PredictAnswer:
-    router.check_ready()
-    content_type = request.headers.get("content-type", "")
-    limits = images.limits
-    limit = limits.max_total_bytes if is_form(content_type) else limits.max_bytes
-    body = await read_body(request.headers, request.receive, limit, reservation)
-    sent = _SentImages(images, body, content_type)
-    return await cancel_on_disconnect(request.receive, _answer(router, sent, names, top_k, read_options(parameters)))
+class _Classifier:
+    """Answers with labels for the images in a request's body. budget: counts the body's bytes."""
 
+    def __init__(self, router: Router, images: ImageWorkers, budget: MemoryBudget) -> None:
+        self._router = router
+        self._images = images
+        self._budget = budget
 
-async def _answer(
-    router: Router, sent: _SentImages, names: list[str] | None, top_k: int, options: RequestOptions
-) -> _PredictAnswer:
-    started = time.perf_counter()
-    prediction = await router.predict_prepared(sent.prepare, names, top_k, options)
-    total_s = time.perf_counter() - started
-    if sent.is_form:
-        return predict_files_body(prediction, sent.names, prediction.prepare_seconds, total_s)
-    return predict_body(prediction, prediction.prepare_seconds, total_s)
+    async def answer(
+        self, request: Request, names: list[str] | None, top_k: int, parameters: Mapping[str, object]
+    ) -> _PredictAnswer:
+        """Return the answer to `request`. names: of tasks, None: all that take images."""
+        with self._budget.reserve() as reservation:
+            self._router.check_ready()
+            content_type = request.headers.get("content-type", "")
+            limits = self._images.limits
+            limit = limits.max_total_bytes if is_form(content_type) else limits.max_bytes
+            body = await read_body(request.headers, request.receive, limit, reservation)
+            sent = _SentImages(self._images, body, content_type)
+            del body  # it is let go of when its pictures are opened
+            work = self._classify(sent, names, top_k, read_options(parameters))
+            return await cancel_on_disconnect(request.receive, work)
+
+    async def _classify(self, sent: _SentImages, names: list[str] | None, top_k: int, options: RequestOptions) -> _PredictAnswer:
+        started = time.perf_counter()
+        prediction = await self._router.predict_prepared(sent.prepare, names, top_k, options)
+        total_s = time.perf_counter() - started
+        if sent.is_form:
+            return predict_files_body(prediction, sent.names, total_s)
+        return predict_body(prediction, total_s)
 
 
 class _SentImages:
