@@ -65,6 +65,7 @@ class GrpcFrontEnd:
         """Take no more calls, and finish those in flight within `grace_s` seconds."""
         if self._server is not None:
             await self._server.stop(grace_s)
+            self._server = None  # one that is let go of when its loop is closed complains
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:

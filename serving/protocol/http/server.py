@@ -53,3 +53,4 @@ class HttpFrontEnd:
         async with self._closing:
             if self._server is not None:
                 await self._server.aclose(grace_s)
+                self._server = None
