@@ -6,7 +6,7 @@ choose the tasks), and every segment on its own. What espalier did not export is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,6 @@ from contract.repository.config import ALL_TASKS, all_tasks_config, parse_text, 
 from contract.repository.model import Plain, Repository, Segment, Task, TensorSpec
 from contract.repository.plain_config import PLATFORM
 from serving.errors import UnknownModel
-from serving.observe.saved import SavedSteps
 
 _MOST_VARIANTS = 64  # several canaries at once are rare; each subset of them has a catalogue
 
@@ -53,6 +52,27 @@ class Model:
     def whole_shape(self, spec: TensorSpec) -> list[int]:
         """Return the shape of an input or output with all axes, -1: any size."""
         return [-1, *spec.shape] if self.has_rows else [*spec.shape]
+
+
+class SavedSteps:
+    """Compares plans with what their tasks would take one by one. Made once per repository, so that a request pays little."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._alone = {
+            output.name: (task.name, _steps_for(task, output.name))
+            for task in repository.tasks.values()
+            for output in task.outputs
+        }
+
+    def of(self, plan: ExecutionPlan) -> int:
+        """Return how many runs `plan` saves against one plan per task; 0 for a plan of one task or of a segment on its own."""
+        if len(plan.outputs) < 2:
+            return 0
+        separate: dict[str, set[int]] = {}
+        for output in plan.outputs:
+            task, steps = self._alone.get(output, ("", frozenset()))
+            separate.setdefault(task, set()).update(steps)
+        return max(0, sum(map(len, separate.values())) - len(plan.steps)) if len(separate) > 1 else 0
 
 
 class Catalog:
@@ -147,6 +167,32 @@ class Catalog:
         return all_tasks_config(self._exported.tasks.values(), copied=False)
 
 
+def served_by(catalog: Catalog, names: Iterable[str], version: str, draw: Callable[[], float]) -> Catalog:
+    """Return the catalogue that answers a request for the tasks `names`: with the canaries that it drew.
+
+    version: that the request insists on; a canary's gets the canary, "" leaves it to chance. draw: returns numbers in [0, 1).
+    """
+    canaries = {name: task.canary for name in names if (task := catalog.repository.tasks.get(name)) is not None}
+    drawn = {
+        name
+        for name, canary in canaries.items()
+        if canary is not None and (version == canary.task.version if version else draw() < canary.share)
+    }
+    return catalog.with_canaries(frozenset(drawn)) if drawn else catalog
+
+
+def involved(catalog: Catalog, model: str, outputs: Iterable[str]) -> list[str]:
+    """Return the tasks that a request for `outputs` (none named: all) of `model` is about."""
+    if model in catalog.repository.tasks:
+        return [model]
+    found: Model | None = catalog.models.get(model)
+    if found is None or model in catalog.repository.segments:
+        return []
+    wanted = set(outputs) or found.outputs.keys()
+    tasks = catalog.repository.tasks.values()
+    return [task.name for task in tasks if any(output.name in wanted for output in task.outputs)]
+
+
 def _models(repository: Repository) -> Iterable[Model]:
     exported = repository.exported
     yield from (_segment(segment) for segment in exported.segments.values())
@@ -184,3 +230,13 @@ def _ensemble(name: str, tasks: Sequence[Task], version: str, versions: tuple[st
         max_batch_rows=min(task.max_batch_rows for task in tasks),
         versions=versions,
     )
+
+
+def _steps_for(task: Task, output: str) -> frozenset[int]:
+    """Return the places of the steps of `task` without which `output` could not be computed."""
+    wanted, needed = {output}, []
+    for place, step in reversed(list(enumerate(task.steps))):
+        if wanted.intersection(step.outputs):
+            needed.append(place)
+            wanted.update(step.inputs)
+    return frozenset(needed)

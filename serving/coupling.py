@@ -25,7 +25,7 @@ from serving.engines.scheduling.plan_execution import PlanExecution
 from serving.process.threads import to_thread
 
 log = logging.getLogger(__name__)
-BUDGET_S = 30.0
+_BUDGET_S = 30.0
 _SIZES = 500 * LIMIT  # between batches of different sizes, which half precision, quantised networks and GPUs round otherwise
 _SAMPLE_ROWS = 8  # as many as `judge_rows` takes
 _MOST_NAMES = 5  # in a log line
@@ -45,7 +45,7 @@ class RowsCheck:
     budget_s: after so long no further check is begun at a load: each takes forty rows of a segment, those of a thousand tasks half an hour.
     """
 
-    def __init__(self, engine: Engine, record: Path | None = None, budget_s: float = BUDGET_S) -> None:
+    def __init__(self, engine: Engine, record: Path | None = None, budget_s: float = _BUDGET_S) -> None:
         self._engine = engine
         self._record = record
         self._budget_s = budget_s

@@ -115,6 +115,12 @@ class ImageFileTooLarge(BodyTooLarge):
     limit = "image_bytes"
 
 
+class SmallMessageTooLarge(BodyTooLarge):
+    """A message is over the limit of the methods that take no tensors."""
+
+    limit = "small_message"
+
+
 class HeadTooLarge(EspalierError):
     """A request's line and headers are over the limit."""
 
@@ -151,6 +157,36 @@ class ChunksTooSmall(InvalidRequest):
         super().__init__(f"What frames the body's chunks is more than {most} times the body; send larger chunks.")
 
 
+class Undecodable(InvalidRequest):
+    """The bytes of a message are not the message that is expected."""
+
+    def __init__(self) -> None:
+        super().__init__("The message is not the one that this method takes: it cannot be decoded.")
+
+
+class TooManyFields(InvalidRequest):
+    """A message has so many parts beside tensors' data that they would take far more memory than its bytes."""
+
+    limit = "fields"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"The message has more than {most} fields beside tensors' data (inputs, outputs, parameters and what they hold, numbers "
+            "of a shape, values that are not packed); send fewer."
+        )
+
+
+class TextTooLong(InvalidRequest):
+    """A name, or another text of a message that is not a tensor's data, is too long."""
+
+    limit = "names"
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"A name, or another text of the message that is no tensor's data, is {size} long; the limit is {limit}."
+        )
+
+
 class HeadStalled(EspalierError):
     """A request's line and headers take too long to come."""
 
@@ -176,6 +212,12 @@ class BodyStalled(EspalierError):
 
     def __init__(self, pause_s: float) -> None:
         super().__init__(f"Nothing more of the request's body came for {pause_s:g} seconds; send the request again.")
+
+
+class MessageStalled(BodyStalled):
+    """A message of a call has not come to its end."""
+
+    limit = "stalled"
 
 
 class Unsupported(EspalierError):
@@ -209,6 +251,14 @@ class QueueFull(EspalierError):
         full = f"for model {model!r}, whose share of the limit of {limit} has no room for this request" if model else ""
         super().__init__(f"{waiting} {unit} are waiting {full or f'and {limit} is the limit'}; try again later.")
         self.limit = {"rows": "queue", "bytes of requests": "pending_bytes", "pixels of images": "waiting_pixels"}.get(unit, "")
+
+
+class TooManyCalls(QueueFull):
+    """So many calls of gRPC, or streams, as `what` says, are under way that one more has no place."""
+
+    def __init__(self, limit: int, what: str) -> None:
+        super().__init__(limit, limit, what)
+        self.limit = what
 
 
 class DeadlineExceeded(EspalierError):

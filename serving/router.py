@@ -17,27 +17,22 @@ from contract.plan import ExecutionPlan
 from contract.repository.config import ALL_TASKS
 from contract.repository.model import Repository, Task
 from contract.repository.read import RepositoryReader
-from serving.answers.classes import classification_strings
-from serving.canary import involved, served_by
-from serving.catalog import Catalog, Model
+from serving.answers.classes import as_classes, assumed_scores, best_classes
+from serving.catalog import Catalog, Model, involved, served_by
 from serving.engines.base import Answer, Call, Engine, SegmentRun, SegmentStatistics
 from serving.errors import ModelNotReady, NotReady, TaskFailed
-from serving.images.tasks import AnyImage, Prepare, assumed_scores, given, group_tasks, names_of_image_tasks, rows_in_time, table
+from serving.images.tasks import AnyImage, Prepare, given, group_tasks, names_of_image_tasks, rows_in_time
 from serving.lifecycle import Lifecycle
 from serving.observe.deployments import observed
-from serving.observe.events import Observer, Silent
-from serving.observe.request import note_work
-from serving.observe.seldom import Seldom
+from serving.observe.events import NullObserver, Observer, note_work
+from serving.observe.logs import Seldom
 from serving.parity import check_answers
-from serving.process.threads import to_thread
-from serving.request_options import Terms, read_terms
-from serving.requests import InferRequest, InferResponse, Prediction, RequestedOutput, ScoredLabel
+from serving.requests import InferRequest, InferResponse, Prediction, RequestOptions, ScoredLabel, read_options
 from serving.statistics import ModelStatistics, ModelVersion, RequestCounter
 from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs
 
 log = logging.getLogger(__name__)
-_NO_TERMS = Terms()
-_MAX_RANKED_VALUES = 1 << 14  # on the event loop: more take a millisecond
+_NO_OPTIONS = RequestOptions()
 
 
 class Router:
@@ -57,7 +52,7 @@ class Router:
     ) -> None:
         self._draw = draw
         self._engine = engine
-        self.observer = observer or Silent()
+        self.observer = observer or NullObserver()
         self.lifecycle = Lifecycle(repository, engine, reader, rows_record)
         self._requests = RequestCounter()
         self._traces = Seldom()
@@ -142,23 +137,26 @@ class Router:
         rows = _row_count(model, request)
         note_work(model.name, rows)
         with self._requests.counting(model.name, model.version, rows) as tally:
-            terms = read_terms(request.parameters, request.deadline)
-            known, errors = known_outputs(model, request.outputs, terms.partial)
+            options = read_options(request.parameters, request.deadline)
+            known, errors = known_outputs(model, request.outputs, options.partial)
             outputs = checked_outputs(model, known)
             inputs = checked_inputs(model, request)
-            answer = await self._compute(catalog, model, [output.name for output in outputs], inputs, terms)
+            answer = await self._compute(catalog, model, [output.name for output in outputs], inputs, options)
             _raise_failure(model, answer.errors, allowed=bool(answer.outputs))
             tally.ran(answer.runs)
         errors |= {name: str(error) for name, error in answer.errors.items()}
-        values = {
-            output.name: await _as_requested(model, output, answer.outputs[output.name])
-            for output in outputs
-            if output.name not in errors
-        }
+        values = {}
+        for output in outputs:
+            if output.name in errors:
+                continue
+            found = answer.outputs[output.name]
+            if output.classes:
+                found = await as_classes(found, model.outputs[output.name].labels, output.classes)
+            values[output.name] = found if model.has_rows else found[0]
         return InferResponse(model.name, model.version, request.id, values, answer.runs, errors, answer.queue_seconds)
 
     async def predict(
-        self, images: Sequence[AnyImage], tasks: Sequence[str] | None, top_k: int = 5, terms: Terms = _NO_TERMS
+        self, images: Sequence[AnyImage], tasks: Sequence[str] | None, top_k: int = 5, options: RequestOptions = _NO_OPTIONS
     ) -> Prediction:
         """Return the `top_k` best classes of each of `images` for each of `tasks`, None: all that take images.
 
@@ -166,22 +164,24 @@ class Router:
         applied; tasks with equal preprocessing share the trunk.
         Raises NoTask, UnknownTask, NotAnImage, InvalidRequest, QueueFull, DeadlineExceeded, TaskFailed.
         """
-        return await self.predict_prepared(given(images), tasks, top_k, terms)
+        return await self.predict_prepared(given(images), tasks, top_k, options)
 
-    async def predict_prepared(self, prepare: Prepare, tasks: Sequence[str] | None, top_k: int, terms: Terms) -> Prediction:
+    async def predict_prepared(
+        self, prepare: Prepare, tasks: Sequence[str] | None, top_k: int, options: RequestOptions
+    ) -> Prediction:
         """Do what `predict` does. prepare: gives the rows of the images, and is called when the tasks are known to take some."""
         self.check_ready()
         with self.lifecycle.use() as catalog:
-            return await self._predict(catalog, prepare, tasks, top_k, terms)
+            return await self._predict(catalog, prepare, tasks, top_k, options)
 
     async def _predict(
-        self, catalog: Catalog, prepare: Prepare, tasks: Sequence[str] | None, top_k: int, terms: Terms
+        self, catalog: Catalog, prepare: Prepare, tasks: Sequence[str] | None, top_k: int, options: RequestOptions
     ) -> Prediction:
         if catalog.has_canaries:
             catalog = served_by(catalog, catalog.repository.tasks if tasks is None else tasks, "", self._draw)
         known = catalog.repository.tasks
         names = names_of_image_tasks(known) if tasks is None else tasks
-        groups, errors = group_tasks(known, names, top_k, terms.partial)
+        groups, errors = group_tasks(known, names, top_k, options.partial)
         failures: dict[str, EspalierError] = {}
         tables: dict[str, tuple[tuple[ScoredLabel, ...], ...]] = {}
         runs: list[SegmentRun] = []
@@ -194,19 +194,19 @@ class Router:
                 for members in groups.values()
                 for name in members
             }
-            calls = [self._call(catalog, catalog.find(members[0]), members, terms)[1] for members in groups.values()]
+            calls = [self._call(catalog, catalog.find(members[0]), members, options)[1] for members in groups.values()]
             started = time.perf_counter()
-            made = await rows_in_time(prepare, groups, partial(self._check_room, calls), terms.deadline)
+            made = await rows_in_time(prepare, groups, partial(self._check_room, calls), options.deadline)
             prepare_seconds = time.perf_counter() - started
             count = len(next(iter(made.values())))
             note_work(asked, count)
             for (_, preprocessing), members in groups.items():
                 model = catalog.find(members[0])
-                answer = await self._compute(catalog, model, members, {model.inputs[0].name: made[preprocessing]}, terms)
+                answer = await self._compute(catalog, model, members, {model.inputs[0].name: made[preprocessing]}, options)
                 for name in members:
                     tallies[name].took(count)
                     tallies[name].ran(_runs_of(known[name], answer.runs))
-                tables.update({name: table(known[name], values, top_k) for name, values in answer.outputs.items()})
+                tables.update({name: best_classes(known[name], values, top_k) for name, values in answer.outputs.items()})
                 failures |= answer.errors
                 runs.extend(answer.runs)
                 queue_seconds += answer.queue_seconds
@@ -272,25 +272,27 @@ class Router:
         return {*lost}.intersection(self.catalog.segments_of(model)) if lost else ()
 
     async def _compute(
-        self, catalog: Catalog, model: Model, outputs: Sequence[str], inputs: Mapping[str, Array], terms: Terms
+        self, catalog: Catalog, model: Model, outputs: Sequence[str], inputs: Mapping[str, Array], options: RequestOptions
     ) -> Answer:
-        """Run the plan for `outputs`. Raises TaskFailed for the first that failed, unless the terms allow it."""
-        plan, call = self._call(catalog, model, outputs, terms)
+        """Run the plan for `outputs`. Raises TaskFailed for the first that failed, unless the options allow it."""
+        plan, call = self._call(catalog, model, outputs, options)
         answer = await self._engine.infer(plan, inputs, call)
         parts = -(-len(next(iter(inputs.values()))) // call.rows_per_run)
         self.observer.plan_done(answer.runs, catalog.saved_steps(model, plan) * parts)
         for failure in set(answer.errors.values()):  # here, where the log knows whose request it was
             if not isinstance(failure, InvalidRequest):
                 log.error("%s", failure, exc_info=failure if self._is_worth_a_trace(failure) else None)
-        _raise_failure(model, answer.errors, allowed=terms.partial)
+        _raise_failure(model, answer.errors, allowed=options.partial)
         return answer
 
-    def _call(self, catalog: Catalog, model: Model, outputs: Sequence[str], terms: Terms) -> tuple[ExecutionPlan, Call]:
+    def _call(
+        self, catalog: Catalog, model: Model, outputs: Sequence[str], options: RequestOptions
+    ) -> tuple[ExecutionPlan, Call]:
         """Return the plan for `outputs`, and how it is to be run."""
         plan = catalog.plan(model, outputs)
         # Tasks that are asked for together are accounted to nobody in particular.
         tenant = model.name if set(outputs) <= model.outputs.keys() else ALL_TASKS
-        return plan, Call(tenant, terms.deadline, terms.priority, catalog.rows_per_run(plan, model))
+        return plan, Call(tenant, options.deadline, options.priority, catalog.rows_per_run(plan, model))
 
     def _is_worth_a_trace(self, failure: EspalierError) -> bool:
         """Whether to log where `failure` came from, a page: networks fail on some inputs, as often as somebody likes."""
@@ -325,13 +327,3 @@ def _runs_of(task: Task, runs: Sequence[SegmentRun]) -> Iterator[SegmentRun]:
     """Yield those of `runs`, made for several tasks, that `task` needed."""
     segments = {step.segment for step in task.steps}
     return (run for run in runs if run.segment in segments)
-
-
-async def _as_requested(model: Model, output: RequestedOutput, values: Array) -> Array:
-    if output.classes:
-        labels = model.outputs[output.name].labels
-        if values.size > _MAX_RANKED_VALUES:
-            values = await to_thread(classification_strings, values, labels, output.classes)
-        else:
-            values = classification_strings(values, labels, output.classes)
-    return values if model.has_rows else values[0]

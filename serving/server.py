@@ -9,44 +9,34 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from contract.repository.model import Repository
-from contract.repository.read import ReadPlain, RepositoryReader
+from contract.repository.read import RepositoryReader
 from serving.engines.base import Engine
-from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.onnxruntime.plain import read_plain, refuse_plain
-from serving.images.workers import ImageWorkers
 from serving.lifecycle import served_part
-from serving.limits import Limits
-from serving.observe.asgi import RequestMiddleware
-from serving.observe.events import Observer
+from serving.observe.prometheus import Metrics
 from serving.observe.setup import Observation, make_observation
+from serving.options import ServerOptions
 from serving.process.ending import LEFT_S, LOOP_S, News, end_process, ended_after, in_time
-from serving.process.idle_memory import give_back_in_idle_moments
 from serving.process.loop_thread import LoopThread
-from serving.process.malloc_trim import share_one_heap
-from serving.process.sockets import add_grpc_port, format_address, listening_socket
+from serving.process.memory import give_back_in_idle_moments, share_one_heap
+from serving.process.sockets import format_address
 from serving.process.threads import at_work
-from serving.process.work_pool import WorkPool
-from serving.protocol.admin import Admin
-from serving.protocol.grpc.server import create_grpc_server, needed_bytes
-from serving.protocol.grpc.servicer import add_service
-from serving.protocol.http.app import MAX_BODY_BYTES, create_app, warm_up
-from serving.protocol.http.connection.server import HttpServer
-from serving.protocol.http.infer import InferFront
-from serving.protocol.memory_budget import PendingBytes, default_pending_bytes
+from serving.protocol.control import Admin
+from serving.protocol.front_end import FrontEnd, Service
+from serving.protocol.grpc.server import GrpcFrontEnd
+from serving.protocol.http.server import HttpFrontEnd
+from serving.protocol.memory_budget import MemoryBudget, default_budget_bytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
 log = logging.getLogger(__name__)
-GRACE_S = 30.0
 _SWITCH_S = 0.0005
 _FLUSH_S = 0.3  # of LEFT_S, for traces
-OnReady = Callable[[str, str], None]
+_OnReady = Callable[[str, str], None]
 
 
 class Server:
@@ -55,66 +45,17 @@ class Server:
     `aclose` returns a second after `grace_s` at the latest. A thread cannot be stopped: what still computes then is left behind in threads
     that end with their work and hold up no process, and a log line says so.
 
-    repository: a folder, or what was read from one. engine: by default the embedded one with `threads` threads (None: all cores),
-    or as `options` says. make_engine: makes it from what is read, in place of `engine`.
-    http_port, grpc_port: 0 means any free port; after `start` they are the real ones. grace_s: how long `aclose` waits for requests.
-    shared_memory: whether clients may have their tensors in shared memory objects of this machine, whichever this process may open.
-    max_message_bytes: of a gRPC message, not compressed; None: what the models need that are there at the start (`needed_bytes`), and
-    `max_body_bytes` at most.
-    max_pending_bytes: of requests that are not answered yet, together; more are refused (0: none is; None: a quarter of the memory).
-    admin_token: whoever knows it may load and unload models; None: nobody. access_log: a log line per request.
-    plain: whether ONNX models are served that espalier did not export, which needs an engine that runs what it is given: the embedded one.
-    observers: who else hears what happens, beside metrics, log and traces. check_samples: whether every task's answer is compared with
-    what was recorded at its export before the server is ready, as it always is when a task is loaded later. rows_record: a file that keeps
-    which segments of older repositories may be batched, so that the next start need not find out again; None: none.
-    limits: of connections, messages and images; None: the usual ones.
+    repository: a folder, or what was read from one. engine: by default the embedded one. options: as of `ServerOptions`.
     """
 
-    def __init__(
-        self,
-        repository: Repository | str | Path,
-        engine: Engine | None = None,
-        *,
-        host: str = "127.0.0.1",
-        http_port: int = 8000,
-        grpc_port: int = 8001,
-        threads: int | None = None,
-        options: EngineOptions | None = None,
-        make_engine: Callable[[Repository], Engine] | None = None,
-        max_body_bytes: int = MAX_BODY_BYTES,
-        max_message_bytes: int | None = None,
-        max_pending_bytes: int | None = None,
-        grace_s: float = GRACE_S,
-        shared_memory: bool = False,
-        access_log: bool = False,
-        observers: Sequence[Observer] = (),
-        admin_token: str | None = None,
-        check_samples: bool = False,
-        rows_record: Path | None = None,
-        plain: bool = True,
-        limits: Limits | None = None,
-    ) -> None:
-        self.host = host
-        self.http_port = http_port
-        self.grpc_port = grpc_port
+    def __init__(self, repository: Repository | str | Path, engine: Engine | None = None, **options: Any) -> None:
+        self._options = chosen = ServerOptions(**options)
         self._repository = repository
         self._engine = engine
-        self._threads = threads
-        self._options = options
-        self._make_engine = make_engine or self._embedded
-        self._max_body_bytes = max_body_bytes
-        self._max_message_bytes = max_message_bytes
-        self._pending = PendingBytes(default_pending_bytes() if max_pending_bytes is None else max_pending_bytes)
-        self._grace_s = grace_s
-        self._shared_memory = shared_memory
-        self._access_log = access_log
-        self._observers = observers
-        self._admin = Admin(admin_token)
-        self._check_samples = check_samples
-        self._rows_record = rows_record
-        self._limits = limits or Limits()
-        limit = options.sessions.memory_limit_bytes if options else None
-        self._read_plain: ReadPlain = partial(read_plain, memory_limit_bytes=limit) if plain else refuse_plain
+        self._budget = MemoryBudget(default_budget_bytes() if chosen.max_pending_bytes is None else chosen.max_pending_bytes)
+        self._http = HttpFrontEnd(chosen.host, chosen.http_port, chosen.limits.http, chosen.limits.images)
+        self._grpc = GrpcFrontEnd(chosen.host, chosen.grpc_port, chosen.max_message_bytes)
+        self._front_ends: Sequence[FrontEnd] = (self._http, self._grpc)
         self._closing = contextlib.AsyncExitStack()
         self._end = 0.0  # of `aclose`, by time.monotonic
         self._left = False
@@ -122,7 +63,7 @@ class Server:
     @property
     def end_s(self) -> float:
         """Return after how many seconds an event loop in which `aclose` has not ended will not come back."""
-        return self._grace_s + LEFT_S + LOOP_S
+        return self._options.grace_s + LEFT_S + LOOP_S
 
     @property
     def has_left_work(self) -> bool:
@@ -130,14 +71,24 @@ class Server:
         return self._left
 
     @property
+    def http_port(self) -> int:
+        """Return the port of HTTP."""
+        return self._http.port
+
+    @property
+    def grpc_port(self) -> int:
+        """Return the port of gRPC."""
+        return self._grpc.port
+
+    @property
     def http_address(self) -> str:
         """Return host:port of HTTP."""
-        return format_address(self.host, self.http_port)
+        return format_address(self._options.host, self.http_port)
 
     @property
     def grpc_address(self) -> str:
         """Return host:port of gRPC."""
-        return format_address(self.host, self.grpc_port)
+        return format_address(self._options.host, self.grpc_port)
 
     async def start(self) -> None:
         """Read the repository, take the ports, answer "not ready" on them, load the models, be ready.
@@ -146,44 +97,20 @@ class Server:
         """
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._note_left)
-            repository, reader = _read(self._repository, self._read_plain)
-            observation = make_observation(access_log=self._access_log, others=self._observers)
+            repository, reader = self._read()
+            observation = make_observation(access_log=self._options.access_log, others=self._options.observers)
             stack.push_async_callback(self._flush, observation)
-            observer = observation.observer
-            engine = self._engine or self._make_engine(repository)
-            router = Router(repository, engine, observer, reader=reader, rows_record=self._rows_record)
-            observation.metrics.watch(router, lambda: self._pending.bytes)
-            memory = SharedMemory(self._max_body_bytes) if self._shared_memory else None
-            listener = stack.enter_context(contextlib.closing(listening_socket(self.host, self.http_port)))
-            self.http_port = listener.getsockname()[1]
-            grpc_server = create_grpc_server(self._message_limit(router))
-            stack.push_async_callback(grpc_server.stop, 0)
-            self.grpc_port = add_grpc_port(grpc_server, self.host, self.grpc_port)
-            pool = WorkPool()
-            stack.callback(pool.close)
-            add_service(grpc_server, router, memory, self._admin, self._pending, pool, self._limits.messages)
-            await grpc_server.start()
-            limit = self._max_body_bytes
-            images = stack.enter_context(ImageWorkers(self._limits.images))
-            observation.metrics.watch_images(lambda: images.waiting_pixels)
-            app = create_app(
-                router,
-                max_body_bytes=limit,
-                images=images,
-                memory=memory,
-                metrics=observation.metrics,
-                admin=self._admin,
-                pending=self._pending,
-            )
-            await warm_up(app)
-            front = InferFront(app, router, limit, memory, self._pending, pool, self._limits.messages)
-            http_server = HttpServer(
-                RequestMiddleware(front, observer), listener, self._grace_s, self._limits.http, observer.refused, self._pending
-            )
-            await http_server.start()
-            stack.push_async_exit(lambda kind, *error: self._shut_down(router, http_server, grpc_server, kind))
-            await router.start(self._check_samples)
-            giving_back = asyncio.create_task(give_back_in_idle_moments(lambda: not self._pending.bytes))
+            engine = self._engine or self._options.engine_for(repository)
+            router = Router(repository, engine, observation.observer, reader=reader, rows_record=self._options.rows_record)
+            observation.metrics.watch(router, lambda: self._budget.bytes)
+            service = self._service(router, observation.metrics)
+            stack.callback(service.pool.close)
+            for front_end in self._front_ends:
+                await front_end.start(service)
+                stack.push_async_callback(front_end.aclose, 0.0)
+            stack.push_async_exit(lambda kind, *error: self._shut_down(router, kind))
+            await router.start(self._options.check_samples)
+            giving_back = asyncio.create_task(give_back_in_idle_moments(lambda: not self._budget.bytes))
             stack.callback(giving_back.cancel)
             self._closing = stack.pop_all()
 
@@ -191,21 +118,32 @@ class Server:
         """Refuse new requests, finish those in flight, release everything. Does nothing when it is not started."""
         await self._closing.aclose()
 
-    def _embedded(self, repository: Repository) -> Engine:
-        return EmbeddedEngine(repository, threads=self._threads, options=self._options)
+    def _read(self) -> tuple[Repository, RepositoryReader | None]:
+        """Return what is to be served, and who has read it, so that loads need not read all of it again."""
+        if isinstance(self._repository, Repository):
+            return served_part(self._repository), None
+        reader = RepositoryReader(self._repository, self._options.read_plain)
+        return served_part(reader.read()), reader
 
-    def _message_limit(self, router: Router) -> int:
-        return self._max_message_bytes or min(needed_bytes(router.catalog.all_versions()), self._max_body_bytes)
+    def _service(self, router: Router, metrics: Metrics) -> Service:
+        options = self._options
+        return Service(
+            router,
+            metrics,
+            Admin(options.admin_token),
+            self._budget,
+            SharedMemory(options.max_body_bytes) if options.shared_memory else None,
+            max_body_bytes=options.max_body_bytes,
+            limits=options.limits.messages,
+        )
 
-    async def _shut_down(
-        self, router: Router, http_server: HttpServer, grpc_server: Any, kind: type[BaseException] | None
-    ) -> None:
+    async def _shut_down(self, router: Router, kind: type[BaseException] | None) -> None:
         """kind: of the error that ends a start; a start that is cancelled has no requests to wait for."""
-        grace_s = 0.0 if kind is asyncio.CancelledError else self._grace_s
+        grace_s = 0.0 if kind is asyncio.CancelledError else self._options.grace_s
         self._end = time.monotonic() + grace_s + LEFT_S
         router.drain()
         try:
-            await self._in_time(asyncio.gather(http_server.aclose(), grpc_server.stop(grace_s)), "A request")
+            await self._in_time(asyncio.gather(*(front_end.aclose(grace_s) for front_end in self._front_ends)), "A request")
         finally:
             await self._in_time(router.aclose(), "The engine")
 
@@ -229,7 +167,7 @@ class Server:
         await self.aclose()
 
 
-def run(repository: Repository | str | Path, *, on_ready: OnReady | None = None, **options: Any) -> None:
+def run(repository: Repository | str | Path, *, on_ready: _OnReady | None = None, **options: Any) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight and return; a second signal ends the process at once.
 
     It takes `grace_s` and two seconds at most. Where threads still compute then, the process is ended from here, after what is registered
@@ -314,14 +252,6 @@ class BackgroundServer:
         except BaseException:
             if error is None:
                 raise
-
-
-def _read(repository: Repository | str | Path, read_plain: ReadPlain) -> tuple[Repository, RepositoryReader | None]:
-    """Return what is to be served, and who has read it, so that loads need not read all of it again."""
-    if isinstance(repository, Repository):
-        return served_part(repository), None
-    reader = RepositoryReader(repository, read_plain)
-    return served_part(reader.read()), reader
 
 
 def _announce(http_address: str, grpc_address: str) -> None:

@@ -49,13 +49,13 @@ class RequestCounter:
     """Sums up requests by model and version. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._sums: dict[ModelVersion, _Sums] = {}
+        self._sums: dict[ModelVersion, _RequestSums] = {}
         self._lock = threading.Lock()
 
-    def counting(self, model: str, version: str, rows: int) -> Tally:
+    def counting(self, model: str, version: str, rows: int) -> _Tally:
         """Count the `with` block as one request of `rows` rows: a success, or a failure when it raises or is cancelled."""
         with self._lock:
-            return Tally(self._sums.setdefault((model, version), _Sums()), rows, self._lock)
+            return _Tally(self._sums.setdefault((model, version), _RequestSums()), rows, self._lock)
 
     def of(self, model: str, version: str) -> ModelStatistics:
         """Return the sums of one version of a model."""
@@ -77,12 +77,12 @@ class RequestCounter:
             return {model: sums.snapshot() for model, sums in self._sums.items()}
 
 
-class Tally:
+class _Tally:
     """One request that is being counted: a context manager, told in between what ran for it."""
 
     __slots__ = ("_compute_s", "_lock", "_queue_s", "_rows", "_started_ns", "_sums")
 
-    def __init__(self, sums: _Sums, rows: int, lock: threading.Lock) -> None:
+    def __init__(self, sums: _RequestSums, rows: int, lock: threading.Lock) -> None:
         self._sums = sums
         self._rows = rows
         self._lock = lock
@@ -99,7 +99,7 @@ class Tally:
             self._queue_s += run.queue_seconds
             self._compute_s += run.seconds
 
-    def __enter__(self) -> Tally:
+    def __enter__(self) -> _Tally:
         with self._lock:
             self._sums.pending += 1
         self._started_ns = time.perf_counter_ns()
@@ -115,7 +115,7 @@ class Tally:
                 self._sums.add_failure(failure_reason(error), elapsed_ns)
 
 
-class _Sums:
+class _RequestSums:
     """What becomes a ModelStatistics; its owner holds the lock."""
 
     __slots__ = ("compute", "duration", "failure_ns", "last_request_ms", "pending", "queue", "reasons", "rows", "success_ns")

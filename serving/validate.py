@@ -9,11 +9,12 @@ from contract.errors import InvalidRequest, UnknownTask
 from contract.repository.config import ALL_TASKS
 from contract.repository.model import TensorSpec
 from contract.units import listed, quoted
-from serving.answers.classes import CLASS_DTYPES
 from serving.catalog import Model
 from serving.errors import TooManyNames
 from serving.requests import InferRequest, RequestedOutput
 
+# The element types that Triton ranks.
+CLASS_DTYPES = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64")
 SPARE_NAMES = 16  # that a request may have beside those of the model: tasks may have gone since its client looked
 
 
@@ -71,6 +72,8 @@ def known_outputs(
 
     Raises InvalidRequest for an output that is named twice.
     """
+    if not requested:
+        return requested, {}
     repeated = _first_repeated(output.name for output in requested)
     if repeated is not None:
         raise InvalidRequest(f"Output {quoted(repeated)} is requested twice; name each output once.")

@@ -24,7 +24,7 @@ from contract.plan import make_plan
 from contract.repository import read_repository
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions.runtime import SessionStoreOptions
-from serving.process.malloc_trim import malloc_trim
+from serving.process.memory import malloc_trim
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,10 @@
 """From the values of a plan to an answer."""
+
+from contract.lazy import public
+
+__all__, __getattr__ = public(
+    __name__,
+    {
+        "classes": ["as_classes", "assumed_scores", "best_classes"],
+    },
+)

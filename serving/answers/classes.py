@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.repository.model import Scores
+from contract.dtypes import Array
+from contract.repository.model import Scores, Task
+from serving.images.tasks import refusal_of_images
+from serving.process.threads import to_thread
+from serving.requests import ScoredLabel
 
-# The element types that Triton ranks.
-CLASS_DTYPES = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64")
+_MAX_RANKED_VALUES = 1 << 14  # on the event loop: more take a millisecond
 
 
 def softmax(logits: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -44,15 +47,18 @@ def best(values: NDArray[np.generic], k: int) -> NDArray[np.intp]:
     return np.asarray(np.argsort(turned, axis=1, kind="stable")[:, :k])
 
 
-def label_of(labels: Sequence[str], index: int) -> str:
-    """Return the label of a class, or its number when the task has no labels."""
-    return labels[index] if index < len(labels) else str(index)
+def best_classes(task: Task, values: Array, top_k: int) -> tuple[tuple[ScoredLabel, ...], ...]:
+    """Return the `top_k` best classes of each row of `values`, what `task` answers, of shape (n, classes)."""
+    return tuple(
+        tuple(ScoredLabel(_label(task.labels, int(index)), float(row[index])) for index in indices)
+        for row, indices in zip(scores(values, task.scores), best(values, top_k), strict=True)
+    )
 
 
 def classification_strings(values: NDArray[np.generic], labels: Sequence[str], k: int) -> NDArray[np.object_]:
     """Return the best `k` of each row as Triton writes them: bytes "value:index" or "value:index:label", shape (rows, k).
 
-    values: of a type in CLASS_DTYPES; floats with six digits, integers without any. An empty label is none.
+    values: of a type in `validate.CLASS_DTYPES`; floats with six digits, integers without any. An empty label is none.
     """
     indices = best(values, k)
     form = "%f:%d%s" if values.dtype.kind == "f" else "%d:%d%s"
@@ -63,6 +69,30 @@ def classification_strings(values: NDArray[np.generic], labels: Sequence[str], k
         numbers = values[row, indices[row]].tolist()
         strings[row] = [(form % (number, index, endings[index])).encode() for number, index in zip(numbers, chosen, strict=True)]
     return strings
+
+
+async def as_classes(values: Array, labels: Sequence[str], k: int) -> NDArray[np.object_]:
+    """Return `classification_strings` of `values`, of many in a thread."""
+    if values.size > _MAX_RANKED_VALUES:
+        return await to_thread(classification_strings, values, labels, k)
+    return classification_strings(values, labels, k)
+
+
+def assumed_scores(tasks: Iterable[Task]) -> str | None:
+    """Return which of `tasks` have a softmax for their scores although nobody has looked at what they answer; None: none has."""
+    unknown = [
+        task.name for task in tasks if not task.scores and refusal_of_images(task) is None and task.outputs[0].shape != (1,)
+    ]
+    if not unknown:
+        return None
+    return (
+        f"Tasks that do not say what their outputs are, having been exported by an earlier version: {', '.join(unknown)}. Their scores "
+        "are a softmax of them; export them again if they are probabilities already."
+    )
+
+
+def _label(labels: Sequence[str], index: int) -> str:
+    return labels[index] if index < len(labels) else str(index)  # its number, of a task without labels
 
 
 def _ending(labels: Sequence[str], index: int) -> str:

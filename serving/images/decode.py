@@ -14,7 +14,7 @@ from contract.errors import EspalierError
 from contract.preprocessing import Preprocessing, to_rgb
 from serving.errors import ImageFileTooLarge, NotAnImage, TooCostlyImage, TooManyPixels, TooManyScans
 from serving.images.files import ImageFile, read_file
-from serving.images.tasks import MAX_PIXELS, Rows, check_resized
+from serving.images.tasks import MAX_PIXELS, ImageRows, check_resized
 from serving.process.work_pool import Check, no_check
 
 _KNOWN = "PNG, JPEG, WebP, GIF or BMP"
@@ -90,7 +90,7 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
 
     Raises BodyTooLarge, NotAnImage.
     """
-    return decode(open_picture("The body", data, "", limits))
+    return _decode(open_picture("The body", data, "", limits))
 
 
 def open_picture(what: str, data: bytes, where: str, limits: ImageLimits, check: Check = no_check) -> Picture:
@@ -148,7 +148,7 @@ def rows_of(picture: Picture, ways: Sequence[Preprocessing], check: Check = no_c
     """Return what each of `ways` makes of `picture`. Raises NotAnImage, and what `check` raises, which is called between the steps."""
     made = []
     try:
-        image = to_rgb(decode(picture, check))  # once for all ways
+        image = to_rgb(_decode(picture, check))  # once for all ways
         for way in ways:
             check()
             made.append(way(image))
@@ -157,7 +157,7 @@ def rows_of(picture: Picture, ways: Sequence[Preprocessing], check: Check = no_c
     return made
 
 
-def make_rows(pictures: list[Picture], ways: Sequence[Preprocessing], check: Check = no_check) -> Rows:
+def make_rows(pictures: list[Picture], ways: Sequence[Preprocessing], check: Check = no_check) -> ImageRows:
     """Return what each of `ways` makes of `pictures`, which are taken out of the list: one is decoded at a time, and then let go of.
 
     Raises NotAnImage, and what `check` raises.
@@ -168,12 +168,12 @@ def make_rows(pictures: list[Picture], ways: Sequence[Preprocessing], check: Che
     return as_rows(made, ways)
 
 
-def as_rows(made: Sequence[Sequence[NDArray[np.uint8]]], ways: Sequence[Preprocessing]) -> Rows:
+def as_rows(made: Sequence[Sequence[NDArray[np.uint8]]], ways: Sequence[Preprocessing]) -> ImageRows:
     """Return what `rows_of` made of each picture as what each way made of all."""
     return {way: np.stack(rows) for way, rows in zip(ways, zip(*made, strict=True), strict=True)}
 
 
-def decode(picture: Picture, check: Check = no_check) -> Image.Image:
+def _decode(picture: Picture, check: Check = no_check) -> Image.Image:
     """Return `picture` decoded. Raises NotAnImage, and what `check` raises, which is called before each 64 KiB of the file."""
     check()
     try:
@@ -219,7 +219,7 @@ def _read_header(what: str, file: ImageFile, limits: ImageLimits, check: Check) 
         return _open(file, check)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(limits) from error
-    except Exception as error:  # see decode
+    except Exception as error:  # see _decode
         check()
         raise NotAnImage(f"{what} is not an image; send the bytes of one ({_KNOWN}).") from error
 

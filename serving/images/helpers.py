@@ -21,9 +21,8 @@ from contract.preprocessing import Preprocessing
 from serving.errors import NotAnImage, TooCostlyImage
 from serving.images.decode import ImageLimits, Picture, as_rows
 from serving.images.process import read_message, write_message
-from serving.images.tasks import Rows
-from serving.process.cancellation import Cancellation
-from serving.process.work_pool import NotWanted
+from serving.images.tasks import ImageRows
+from serving.process.work_pool import Cancellation, NotWanted
 
 IDLE_S = 30.0
 _COMMAND = [sys.executable, "-P", "-m", "serving.images.process"]
@@ -102,7 +101,7 @@ class Helpers:
         self._idle: list[Helper] = []  # guarded by `_lock`, as the next one
         self._is_closed = False
 
-    def rows(self, pictures: list[Picture], ways: Sequence[Preprocessing], cancellation: Cancellation) -> Rows:
+    def rows(self, pictures: list[Picture], ways: Sequence[Preprocessing], cancellation: Cancellation) -> ImageRows:
         """Do as `images.make_rows`; the process is ended when the work is cancelled. Raises NotAnImage, NotWanted."""
         helper = self._take()
         made = []

@@ -21,7 +21,7 @@ from contract.preprocessing import Preprocessing
 from serving.errors import NotAnImage, TooCostlyImage
 from serving.images.decode import ImageLimits, Picture, open_picture, rows_of
 
-MAX_CPU_S = 60  # of processor time for a picture; the costliest that are let in take some ten seconds
+_MAX_CPU_S = 60  # of processor time for a picture; the costliest that are let in take some ten seconds
 SPARE_BYTES = 64 * 1024 * 1024  # beyond what follows from a picture's size
 _PIXEL_BYTES = (
     16  # of address space, some of which is never used: three buffers of 4 bytes, and as much as one for a decoder's own
@@ -30,7 +30,7 @@ _FILE_COPIES = 3
 _LENGTHS = struct.Struct(">QQ")
 _USAGE = Path("/proc/self/statm")
 _PAGE_BYTES = resource.getpagesize()
-Message = tuple[dict[str, Any], bytes]
+_Message = tuple[dict[str, Any], bytes]
 
 
 def write_message(stream: IO[bytes], fields: Mapping[str, Any], data: bytes) -> None:
@@ -42,7 +42,7 @@ def write_message(stream: IO[bytes], fields: Mapping[str, Any], data: bytes) -> 
     stream.flush()
 
 
-def read_message(stream: IO[bytes]) -> Message | None:
+def read_message(stream: IO[bytes]) -> _Message | None:
     """Return the next one; None when the stream ends before or in the middle of it."""
     start = stream.read(_LENGTHS.size)
     if len(start) < _LENGTHS.size:
@@ -55,14 +55,14 @@ def read_message(stream: IO[bytes]) -> Message | None:
 def main() -> None:
     """Do jobs until the standard input ends, in a thread of its own, so that it is also seen while a picture is decoded."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the server says when
-    jobs: SimpleQueue[Message] = SimpleQueue()
+    jobs: SimpleQueue[_Message] = SimpleQueue()
     threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
     while True:
         fields, made = _answer(*jobs.get())
         write_message(sys.stdout.buffer, fields, made)
 
 
-def _read_jobs(jobs: SimpleQueue[Message]) -> None:
+def _read_jobs(jobs: SimpleQueue[_Message]) -> None:
     try:
         while (job := read_message(sys.stdin.buffer)) is not None:
             jobs.put(job)
@@ -70,7 +70,7 @@ def _read_jobs(jobs: SimpleQueue[Message]) -> None:
         os._exit(0)
 
 
-def _answer(job: dict[str, Any], data: bytes) -> Message:
+def _answer(job: dict[str, Any], data: bytes) -> _Message:
     ways = [Preprocessing.from_json(text) for text in job["ways"]]
     where = job["where"]
     try:
@@ -91,7 +91,7 @@ def _limit_what_it_takes(picture: Picture, ways: Sequence[Preprocessing]) -> Non
     if _USAGE.exists():  # where it says so, the limit is also heeded
         _set_limit(resource.RLIMIT_AS, _address_space_bytes() + extra)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    _set_limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + MAX_CPU_S)
+    _set_limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + _MAX_CPU_S)
 
 
 def _set_limit(what: int, soft: int) -> None:

@@ -1,4 +1,4 @@
-"""What images are to tasks: which tasks take them, the rows that they become, and the classes that come out."""
+"""What images are to tasks: which tasks take them, and the rows that they become."""
 
 from __future__ import annotations
 
@@ -11,27 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract.dtypes import Array
 from contract.errors import InvalidRequest, NoTask, UnknownTask
 from contract.preprocessing import Preprocessing
 from contract.repository.model import Task, TensorSpec
-from serving.answers.classes import best, label_of, scores
 from serving.errors import DeadlineExceeded, NoImageTask, NotAnImage, TooManyNames, TooManyPixels
 from serving.process.threads import to_thread
-from serving.requests import ScoredLabel
 from serving.validate import SPARE_NAMES
 
 AnyImage = Image.Image | NDArray[np.uint8]
-Group = tuple[tuple[TensorSpec, ...], Preprocessing]
-Rows = Mapping[Preprocessing, NDArray[np.uint8]]  # what each makes of the images: shape (n, height, width, 3)
+_Group = tuple[tuple[TensorSpec, ...], Preprocessing]
+ImageRows = Mapping[Preprocessing, NDArray[np.uint8]]  # what each makes of the images: shape (n, height, width, 3)
 CheckRoom = Callable[[int], None]  # raises QueueFull when so many rows may not wait
-Prepare = Callable[[Sequence[Preprocessing], CheckRoom], Awaitable[Rows]]
+Prepare = Callable[[Sequence[Preprocessing], CheckRoom], Awaitable[ImageRows]]
 MAX_PIXELS = 50_000_000
 
 
 def names_of_image_tasks(known: Mapping[str, Task]) -> list[str]:
     """Return the tasks that take images. Raises NoImageTask for none."""
-    names = [name for name, task in known.items() if _refusal(task) is None]
+    names = [name for name, task in known.items() if refusal_of_images(task) is None]
     if not names:
         raise NoImageTask
     return names
@@ -39,7 +36,7 @@ def names_of_image_tasks(known: Mapping[str, Task]) -> list[str]:
 
 def group_tasks(
     known: Mapping[str, Task], names: Sequence[str], top_k: int, partial: bool = False
-) -> tuple[Mapping[Group, list[str]], dict[str, str]]:
+) -> tuple[Mapping[_Group, list[str]], dict[str, str]]:
     """Return the tasks `names` by what they take: those of a group see the same array, and share what they have in common.
 
     partial: tasks that cannot be asked are left out as long as others can; the second of the results says why, by name.
@@ -52,11 +49,11 @@ def group_tasks(
     if len(names) > len(known) + SPARE_NAMES:
         raise TooManyNames(len(names), len(known), "tasks")
     in_order = [] if known.keys() >= {*names} else sorted(known)
-    groups: dict[Group, list[str]] = {}
+    groups: dict[_Group, list[str]] = {}
     refused: dict[str, InvalidRequest] = {}
     for name in dict.fromkeys(names):
         task = known.get(name)
-        reason = UnknownTask(name, in_order) if task is None else _refusal(task)
+        reason = UnknownTask(name, in_order) if task is None else refusal_of_images(task)
         if reason is not None:
             refused[name] = reason
         elif task is not None and task.preprocessing is not None:
@@ -69,7 +66,7 @@ def group_tasks(
 def given(images: Sequence[Any]) -> Prepare:
     """Return how PIL images, or uint8 arrays of shape (height, width, 3), become rows; it raises InvalidRequest for none."""
 
-    async def prepare(ways: Sequence[Preprocessing], check_room: CheckRoom) -> Rows:
+    async def prepare(ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
         if len(images) == 0:
             raise InvalidRequest("No image was given; give at least one.")
         pictures = [_as_image(image) for image in images]
@@ -81,7 +78,7 @@ def given(images: Sequence[Any]) -> Prepare:
     return prepare
 
 
-async def rows_in_time(prepare: Prepare, groups: Iterable[Group], check_room: CheckRoom, deadline: float | None) -> Rows:
+async def rows_in_time(prepare: Prepare, groups: Iterable[_Group], check_room: CheckRoom, deadline: float | None) -> ImageRows:
     """Return what `prepare` makes of the images for `groups`, each way once. deadline: in time.monotonic seconds, None: none.
 
     Raises DeadlineExceeded, and what `prepare` raises.
@@ -105,26 +102,7 @@ def check_resized(width: int, height: int, ways: Sequence[Preprocessing], max_pi
             )
 
 
-def table(task: Task, values: Array, top_k: int) -> tuple[tuple[ScoredLabel, ...], ...]:
-    """Return the `top_k` best classes of each row of `values`, what `task` answers, of shape (n, classes)."""
-    return tuple(
-        tuple(ScoredLabel(label_of(task.labels, int(index)), float(row[index])) for index in indices)
-        for row, indices in zip(scores(values, task.scores), best(values, top_k), strict=True)
-    )
-
-
-def assumed_scores(tasks: Iterable[Task]) -> str | None:
-    """Return which of `tasks` have a softmax for their scores although nobody has looked at what they answer; None: none has."""
-    unknown = [task.name for task in tasks if not task.scores and _refusal(task) is None and task.outputs[0].shape != (1,)]
-    if not unknown:
-        return None
-    return (
-        f"Tasks that do not say what their outputs are, having been exported by an earlier version: {', '.join(unknown)}. Their scores "
-        "are a softmax of them; export them again if they are probabilities already."
-    )
-
-
-def _refusal(task: Task) -> InvalidRequest | None:
+def refusal_of_images(task: Task) -> InvalidRequest | None:
     """Return why `task` cannot be asked about images: it takes something else, or gives no classes. None if it can."""
     how = task.preprocessing
     if how is None or [(spec.dtype, spec.shape) for spec in task.inputs] != [("UINT8", (how.height, how.width, 3))]:

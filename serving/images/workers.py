@@ -12,17 +12,14 @@ from typing import Self, TypeVar
 
 from contract.preprocessing import Preprocessing
 from contract.system import available_cores
-from contract.units import quoted
 from serving.errors import QueueFull
-from serving.images.decode import ImageLimits, Picture, count_pixels, make_rows, open_pictures
+from serving.images.decode import ImageLimits, Picture, count_pixels, make_rows
 from serving.images.helpers import IDLE_S, Helpers
-from serving.images.tasks import CheckRoom, Rows
-from serving.process.cancellation import Cancellation
+from serving.images.tasks import ImageRows
 from serving.process.threads import DaemonPool
-from serving.process.work_pool import Check
-from serving.protocol.http.multipart import is_form, read_files
+from serving.process.work_pool import Cancellation, Check
 
-OpenFiles = Callable[[Check], list[Picture]]
+_OpenFiles = Callable[[Check], list[Picture]]
 _Result = TypeVar("_Result")
 _MOST_THREADS = 8  # each may hold a whole picture; more would decode faster than one event loop can take the rows
 _MOST_PROCESSES = 2  # the costly pictures do not get all cores
@@ -60,7 +57,7 @@ class ImageWorkers:
         """Return the pixels of images that wait, before and after they are resized."""
         return self._light.waiting_pixels + self._heavy.waiting_pixels
 
-    async def rows(self, open_files: OpenFiles, ways: Sequence[Preprocessing]) -> Rows:
+    async def rows(self, open_files: _OpenFiles, ways: Sequence[Preprocessing]) -> ImageRows:
         """Return what `ways` make of the pictures that `open_files`, which is called in a thread, returns.
 
         Raises QueueFull, NotAnImage, and what `open_files` raises. When it is cancelled, what has not begun does not begin, and what has
@@ -76,21 +73,21 @@ class ImageWorkers:
             cancellation.cancel()
 
     async def _open(
-        self, open_files: OpenFiles, ways: Sequence[Preprocessing], cancellation: Cancellation
-    ) -> list[Picture] | Rows:
+        self, open_files: _OpenFiles, ways: Sequence[Preprocessing], cancellation: Cancellation
+    ) -> list[Picture] | ImageRows:
         """Return the pictures; or at once their rows, where a thread is free and they are light: that is one change of threads less."""
         check = cancellation.check
         if not self._light.is_free:
             return await asyncio.get_running_loop().run_in_executor(self._pool, open_files, check)
 
-        def work() -> list[Picture] | Rows:
+        def work() -> list[Picture] | ImageRows:
             pictures = open_files(check)
             return pictures if self._are_heavy(pictures) else make_rows(pictures, ways, check)
 
         await self._light.enter(0)
         return await self._submit(self._light, work)
 
-    async def _decode(self, pictures: list[Picture], ways: Sequence[Preprocessing], cancellation: Cancellation) -> Rows:
+    async def _decode(self, pictures: list[Picture], ways: Sequence[Preprocessing], cancellation: Cancellation) -> ImageRows:
         pixels = count_pixels(pictures, ways)
         if not self._are_heavy(pictures):
             await self._light.enter(pixels)
@@ -164,31 +161,3 @@ class _Lane:
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
         loop.call_soon_threadsafe(function)
-
-
-class SentImages:
-    """The images in a request's body: one file, or a form with several. names: of a form's files, when they have been read."""
-
-    def __init__(self, workers: ImageWorkers, body: bytes, content_type: str) -> None:
-        self.names: Sequence[str] = ()
-        self.is_form = is_form(content_type)
-        self._workers = workers
-        self._body = body
-        self._content_type = content_type
-
-    async def prepare(self, ways: Sequence[Preprocessing], check_room: CheckRoom) -> Rows:
-        """Return what each of `ways` makes of the images. Raises InvalidRequest, BodyTooLarge, QueueFull."""
-        return await self._workers.rows(partial(self._open, ways, check_room), ways)
-
-    def _open(self, ways: Sequence[Preprocessing], check_room: CheckRoom, check: Check) -> list[Picture]:
-        limits = self._workers.limits
-        files = [("The body", "", self._body)]
-        if self.is_form:
-            found = read_files(self._body, self._content_type, limits.max_files, limits.max_bytes, check)
-            self.names = [file.name for file in found]
-            named = [(f"file {number} ({quoted(file.name)})", file.data) for number, file in enumerate(found, 1)]
-            files = [(f"F{name[1:]}", f" in {name}", data) for name, data in named]
-        self._body = b""  # the pictures have what is needed of it
-        pictures = open_pictures(files, ways, limits, check)
-        check_room(len(pictures))
-        return pictures

@@ -6,24 +6,23 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from serving.observe.events import Observer, RequestRecord
-from serving.observe.request import enter_request, request_id
+from serving.observe.events import Observer, RequestRecord, enter_request, request_id
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+_Scope = MutableMapping[str, Any]
+_Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
+_App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 
 class RequestMiddleware:
     """`app`, with an x-request-id in every answer. Its error handlers log inside the request, its server's log lines too."""
 
-    def __init__(self, app: App, observer: Observer) -> None:
+    def __init__(self, app: _App, observer: Observer) -> None:
         self._app = app
         self._observer = observer
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -32,7 +31,7 @@ class RequestMiddleware:
         enter_request(record)
         header = (b"x-request-id", record.id.encode("ascii"))
 
-        async def reply(message: Message) -> None:
+        async def reply(message: _Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = str(message["status"])
                 message["headers"] = [*message.get("headers", ()), header]
@@ -50,7 +49,7 @@ class RequestMiddleware:
             self._observer.request_done(record)
 
 
-def _record(scope: Scope) -> RequestRecord:
+def _record(scope: _Scope) -> RequestRecord:
     headers: dict[bytes, bytes] = dict(scope["headers"])
     length = headers.get(b"content-length", b"")
     return RequestRecord(
@@ -64,7 +63,7 @@ def _record(scope: Scope) -> RequestRecord:
     )
 
 
-def _path(scope: Scope) -> str:
+def _path(scope: _Scope) -> str:
     """Return the path as it was sent: percent-encoded, it cannot break a line; what came unencoded is escaped."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     return raw.decode("ascii", "backslashreplace")

@@ -12,11 +12,11 @@ from contract.repository.model import Task
 from serving.observe.events import Observer
 
 log = logging.getLogger("serving.deployments")
-Tasks = Mapping[str, Task]
+_Tasks = Mapping[str, Task]
 
 
 @contextmanager
-def observed(observer: Observer, action: str, name: str, served: Callable[[], Tasks]) -> Iterator[None]:
+def observed(observer: Observer, action: str, name: str, served: Callable[[], _Tasks]) -> Iterator[None]:
     """Take the `with` block for an `action` ("load", "unload") on the task `name`, or on all_tasks, and tell how it went.
 
     served: returns the tasks that are served at the moment. The log has one line: the version that is served now (or was, of a task that

@@ -13,11 +13,11 @@ from serving.engines.base import SegmentStatistics
 from serving.observe.reported import Reported, reported
 from serving.statistics import ModelStatistics, ModelVersion
 
-Bucket = tuple[str, float]
-Labels = dict[str, str]
-ROW_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_Bucket = tuple[str, float]
+_Labels = dict[str, str]
+_ROW_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 # Triton's words for why requests fail; what is not here is OTHER.
-TRITON_REASONS = {
+_TRITON_REASONS = {
     **dict.fromkeys(("QueueFull", "TritonBusy", "DeadlineExceeded"), "REJECTED"),
     "Cancelled": "CANCELED",
     "TaskFailed": "BACKEND",
@@ -96,7 +96,7 @@ def segment_families(runs: Mapping[str, SegmentStatistics]) -> Iterator[Metric]:
     yield rows
 
 
-def duration_family(name: str, text: str, histograms: Iterable[tuple[Labels, Histogram]]) -> Metric:
+def duration_family(name: str, text: str, histograms: Iterable[tuple[_Labels, Histogram]]) -> Metric:
     """Return the metric `name` with one histogram for each set of labels."""
     family = Metric(name, text, "histogram")
     for labels, histogram in histograms:
@@ -104,7 +104,7 @@ def duration_family(name: str, text: str, histograms: Iterable[tuple[Labels, His
     return family
 
 
-def _add(family: Metric, labels: Labels, buckets: list[Bucket], total: float) -> None:
+def _add(family: Metric, labels: _Labels, buckets: list[_Bucket], total: float) -> None:
     # The client library's own way of adding a histogram takes four times as long.
     for bound, count in buckets:
         family.add_sample(f"{family.name}_bucket", {**labels, "le": bound}, count)
@@ -112,19 +112,19 @@ def _add(family: Metric, labels: Labels, buckets: list[Bucket], total: float) ->
     family.add_sample(f"{family.name}_sum", labels, total)
 
 
-def cumulative(histogram: Histogram) -> list[Bucket]:
+def cumulative(histogram: Histogram) -> list[_Bucket]:
     """Return the buckets of `histogram` as Prometheus wants them: each with all that is below it."""
     bounds = (*map(str, DURATION_BOUNDS_S), "+Inf")
     return list(zip(bounds, map(float, accumulate(histogram.counts)), strict=True))
 
 
-def _row_buckets(done: SegmentStatistics) -> list[Bucket]:
-    below = [(bound, sum(batch.runs for rows, batch in done.batches.items() if rows <= bound)) for bound in ROW_BOUNDS]
+def _row_buckets(done: SegmentStatistics) -> list[_Bucket]:
+    below = [(bound, sum(batch.runs for rows, batch in done.batches.items() if rows <= bound)) for bound in _ROW_BOUNDS]
     return [*((str(bound), float(count)) for bound, count in below), ("+Inf", float(done.runs))]
 
 
 def _triton_failures(requests: ModelStatistics) -> Mapping[str, int]:
     counts = dict.fromkeys(("REJECTED", "CANCELED", "BACKEND", "OTHER"), 0)
     for reason, count in requests.failures_by_reason.items():
-        counts[TRITON_REASONS.get(reason, "OTHER")] += count
+        counts[_TRITON_REASONS.get(reason, "OTHER")] += count
     return counts

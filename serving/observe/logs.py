@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from serving.observe.events import RequestRecord, Silent
-from serving.observe.request import current_request
+from serving.observe.events import NullObserver, RequestRecord, current_request
 
 # Control characters would let text from outside break or repaint a line.
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
-access = logging.getLogger("serving.access")
+_EVERY_S = 10.0
+_MOST_KINDS = 1000
+_access = logging.getLogger("serving.access")
 
 
 class JsonFormatter(logging.Formatter):
@@ -35,7 +38,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps({key: value for key, value in line.items() if value not in ("", None)}, ensure_ascii=False, default=str)
 
 
-class ConsoleFormatter(logging.Formatter):
+class _ConsoleFormatter(logging.Formatter):
     """Time of day, level, message, request id; a traceback below."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -50,7 +53,7 @@ class ConsoleFormatter(logging.Formatter):
 def make_handler(log_format: str, stream: TextIO) -> logging.Handler:
     """Return a handler that writes "console" or "json" lines to `stream`."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
+    handler.setFormatter(JsonFormatter() if log_format == "json" else _ConsoleFormatter())
     return handler
 
 
@@ -65,12 +68,12 @@ def set_up_logging(log_format: str = "console", level: str = "info", stream: Tex
         logging.getLogger(name).setLevel(quiet)
 
 
-class AccessLog(Silent):
+class AccessLog(NullObserver):
     """One line per request, at INFO to the logger `serving.access`."""
 
     def request_done(self, record: RequestRecord) -> None:
         """Write the line."""
-        if not access.isEnabledFor(logging.INFO):
+        if not _access.isEnabledFor(logging.INFO):
             return
         fields = {
             "protocol": record.protocol,
@@ -86,7 +89,7 @@ class AccessLog(Silent):
         rest = " ".join(
             f"{key}={fields[key]}" for key in ("model", "rows", "received_bytes", "sent_bytes", "client") if fields[key]
         )
-        access.info(
+        _access.info(
             "%s %s %.1f ms %s",
             record.method,
             record.status,
@@ -99,3 +102,22 @@ class AccessLog(Silent):
 def _request_id(record: logging.LogRecord) -> str:
     request = current_request()
     return str(getattr(record, "id", "") or (request.id if request else ""))
+
+
+class Seldom:
+    """Says of each kind of thing, which anybody can cause, whether it may be logged now: once in `every_s` seconds. clock: in seconds."""
+
+    def __init__(self, every_s: float = _EVERY_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every_s = every_s
+        self._clock = clock
+        self._next: dict[str, float] = {}
+
+    def may(self, kind: str) -> bool:
+        """Return whether `kind` may be logged; then it may not for a while."""
+        now = self._clock()
+        if now < self._next.get(kind, now):
+            return False
+        if len(self._next) >= _MOST_KINDS:
+            self._next = {known: when for known, when in self._next.items() if now < when}
+        self._next[kind] = now + self._every_s
+        return True

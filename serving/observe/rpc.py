@@ -8,15 +8,14 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any
 
-from serving.observe.events import Observer, RequestRecord
-from serving.observe.request import enter_request, request_id
+from serving.observe.events import Observer, RequestRecord, enter_request, request_id
 
 _HEADERS = ("x-request-id", "traceparent", "tracestate")
-Work = Callable[[Any, Any], Any]
+_Work = Callable[[Any, Any], Any]
 """What a handler does: with the stream of a call's messages and its context."""
 
 
-def observed_call(work: Work, name: str, observer: Observer) -> Work:
+def observed_call(work: _Work, name: str, observer: Observer) -> _Work:
     """Return `work`, a coroutine function, as the RPC `name`: its answer has x-request-id in its trailing metadata, and `observer` is told.
 
     An interceptor of gRPC's would do the same, for more: it goes through a coroutine and a lookup of its own for each call.
@@ -31,7 +30,7 @@ def observed_call(work: Work, name: str, observer: Observer) -> Work:
     return call
 
 
-def observed_stream(work: Work, name: str, observer: Observer) -> Work:
+def observed_stream(work: _Work, name: str, observer: Observer) -> _Work:
     """Do as `observed_call` for an asynchronous generator. A stream is one request: its messages add up."""
 
     async def stream(requests: Any, context: Any) -> AsyncIterator[Any]:

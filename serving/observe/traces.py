@@ -15,13 +15,12 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from serving.engines.base import SegmentRun
-from serving.observe.events import RequestRecord, Silent
-from serving.observe.request import current_request
+from serving.observe.events import NullObserver, RequestRecord, current_request
 
 _GRPC_FAILURES = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 
 
-class Traces(Silent):
+class Traces(NullObserver):
     """Gives spans to `provider`, which `close` shuts down. A request's span continues the trace of its traceparent header."""
 
     def __init__(self, provider: TracerProvider) -> None:

@@ -25,18 +25,6 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def add_grpc_port(server: Any, host: str, port: int) -> int:
-    """Let the grpc `server` listen on `host`:`port` and return the port. Raises AddressInUse, InvalidAddress."""
-    listening_socket(host, port).close()  # gRPC's own error says no more than that it did not work
-    try:
-        bound = int(server.add_insecure_port(format_address(host, port)))
-    except RuntimeError as error:
-        raise AddressInUse(host, port) from error
-    if not bound:
-        raise AddressInUse(host, port)
-    return bound
-
-
 def format_address(host: str, port: int) -> str:
     """Return host:port, an IPv6 host in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

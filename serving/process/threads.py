@@ -18,8 +18,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from contract.system import available_cores
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _Jobs = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
 _at_work: set[threading.Thread] = set()
 
@@ -40,9 +40,9 @@ class DaemonPool(Executor):
         self._is_closed = False
         weakref.finalize(self, _dismiss, self._jobs, threads)
 
-    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def submit(self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """Return the future of `function(*args, **kwargs)`. Raises RuntimeError when the pool is closed."""
-        future: Future[T] = Future()
+        future: Future[_T] = Future()
         with self._lock:
             if self._is_closed:
                 raise RuntimeError(f"The threads {self._name!r} take no more work.")
@@ -105,7 +105,7 @@ def _carry_out(future: Future[Any], call: Callable[[], Any]) -> None:
 _aside = DaemonPool(available_cores() + 4, "aside")
 
 
-async def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+async def to_thread(function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Do as `asyncio.to_thread`, in one of a few threads that the end of the loop does not wait for."""
     call = partial(contextvars.copy_context().run, function, *args, **kwargs)
     return await asyncio.wrap_future(_aside.submit(call))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from serving.errors import DeadlineExceeded
@@ -38,6 +39,40 @@ def until(deadline: float | None, check: Check) -> Check:
     return both
 
 
+class Cancellation:
+    """Tells one request's work in a thread that nobody wants it any more. May be used from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_cancelled = False
+        self._end: Callable[[], None] | None = None  # guarded by `_lock`
+
+    def cancel(self) -> None:
+        """Have the work end at its next check, and end what it waits for."""
+        with self._lock:
+            self._is_cancelled = True
+            if self._end is not None:
+                self._end()
+
+    def check(self) -> None:
+        """Raise NotWanted when the work is cancelled."""
+        if self._is_cancelled:
+            raise NotWanted
+
+    @contextlib.contextmanager
+    def ending(self, end: Callable[[], None]) -> Iterator[None]:
+        """Have `end`, which returns at once, called when the work is cancelled within the block. Raises NotWanted."""
+        with self._lock:
+            self.check()
+            self._end = end
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._end = None
+        self.check()
+
+
 class WorkPool:
     """Runs functions in threads of its own. What is cancelled ends at its next check, and what has not begun does not begin."""
 
@@ -46,16 +81,11 @@ class WorkPool:
 
     async def run(self, work: Callable[[Check], _Result]) -> _Result:
         """Return what `work` returns; it calls what it is given between its pieces. Raises what `work` raises."""
-        stop = threading.Event()
-
-        def check() -> None:
-            if stop.is_set():
-                raise NotWanted
-
+        cancellation = Cancellation()
         try:
-            return await asyncio.wrap_future(self._pool.submit(work, check))
+            return await asyncio.wrap_future(self._pool.submit(work, cancellation.check))
         finally:
-            stop.set()
+            cancellation.cancel()
 
     def close(self) -> None:
         """Begin no more work, and do not wait for what is under way."""

@@ -1,15 +1,41 @@
-"""What clients may ask for when they load or unload a model: what is not applied is refused."""
+"""Model control: who may load and unload models, and what they may ask for: what is not applied is refused."""
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
 from typing import Any
 
 from contract.errors import InvalidRequest
-from serving.errors import Unsupported
+from serving.errors import Forbidden, Unauthenticated, Unsupported
 from serving.protocol.fields import parameters_of
 
 _FILE = "file:"
+_SCHEME = "bearer"
+
+
+class Admin:
+    """Whoever knows the `token` may load and unload models; None or empty: nobody may."""
+
+    def __init__(self, token: str | None = None) -> None:
+        self._token = (token or "").encode()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether models can be loaded and unloaded at all."""
+        return bool(self._token)
+
+    def check(self, authorization: str | None) -> None:
+        """Let the caller pass whose header, `Bearer TOKEN`, has the token. Raises Unsupported, Unauthenticated, Forbidden."""
+        if not self._token:
+            raise Unsupported(
+                "Loading and unloading models is not offered by this server: it was started without an admin token."
+            )
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != _SCHEME or not token.strip():
+            raise Unauthenticated
+        if not hmac.compare_digest(token.strip().encode(), self._token):  # takes as long whatever part of it is right
+            raise Forbidden
 
 
 def body_parameters(body: Mapping[str, Any]) -> Mapping[str, object]:

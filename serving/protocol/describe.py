@@ -1,20 +1,20 @@
-"""What the server says about itself and its models, as the messages of gRPC; HTTP writes the same messages as JSON."""
+"""What the server says about itself, its settings and its models, as the messages of gRPC; HTTP writes the same messages as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tritonclient.grpc import service_pb2
 
 from serving.catalog import Model
-from serving.errors import NotReady
+from serving.errors import NotReady, Unsupported
 from serving.observe.reported import Reported, reported
 from serving.router import Router
 
-SERVER_NAME = "espalier"
-EXTENSIONS = (
+_SERVER_NAME = "espalier"
+_EXTENSIONS = (
     "binary_tensor_data",
     "classification",
     "model_configuration",
@@ -22,14 +22,31 @@ EXTENSIONS = (
     "schedule_policy",  # the parameters `priority` and `timeout`
     "statistics",
 )
+# Triton's names, and its values for what is off. Clients can read them; they are fixed while the server runs.
+TRACE_SETTINGS: dict[str, list[str]] = {
+    "trace_level": ["OFF"],
+    "trace_rate": ["1000"],
+    "trace_count": ["-1"],
+    "log_frequency": ["0"],
+    "trace_file": [""],
+    "trace_mode": ["triton"],
+}
+LOG_SETTINGS: dict[str, str | bool | int] = {
+    "log_file": "",
+    "log_info": True,
+    "log_warning": True,
+    "log_error": True,
+    "log_verbose_level": 0,
+    "log_format": "default",
+}
 # Protobuf classes without type information.
 _pb: Any = service_pb2
 
 
 def server_metadata(*, shared_memory: bool = False) -> Any:
     """Return the ServerMetadataResponse."""
-    extensions = (*EXTENSIONS, *(("system_shared_memory",) if shared_memory else ()))
-    return _pb.ServerMetadataResponse(name=SERVER_NAME, version=_own_version(), extensions=extensions)
+    extensions = (*_EXTENSIONS, *(("system_shared_memory",) if shared_memory else ()))
+    return _pb.ServerMetadataResponse(name=_SERVER_NAME, version=_own_version(), extensions=extensions)
 
 
 def model_metadata(model: Model) -> Any:
@@ -81,6 +98,12 @@ def model_statistics(router: Router, models: Iterable[Model]) -> Any:
             getattr(message.inference_stats, field.name).SetInParent()  # perf_analyzer reads them all, zeros included
         _add(message, reported(router.statistics(model), runs.get(model.segment)))
     return response
+
+
+def refuse_changes(kind: str, changes: Collection[str]) -> None:
+    """Raise Unsupported when a client wants to change a setting; a request without changes only reads them."""
+    if changes:
+        raise Unsupported(f"The {kind} settings are fixed while the server runs; start it with others instead.")
 
 
 def to_json(message: Any) -> dict[str, Any]:

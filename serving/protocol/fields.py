@@ -30,7 +30,7 @@ def optional(holder: Mapping[str, Any], key: str, kind: type, where: str, defaul
 def parameters_of(holder: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the parameters of a request or a tensor, none where they are missing."""
     parameters: dict[str, Any] = optional(holder, "parameters", dict, where, {})
-    return {name: value for name, value in parameters.items() if value is not None}
+    return {name: value for name, value in parameters.items() if value is not None} if parameters else parameters
 
 
 def decimal(text: str) -> int | None:

@@ -19,8 +19,8 @@ from contract.errors import InvalidRequest
 from serving.errors import BodyTooLarge, UnknownRegion, Unsupported
 from serving.protocol.fields import optional, required
 
-Kind = Literal["system", "cuda"]
-_NOT_OFFERED: Mapping[Kind, str] = {
+MemoryKind = Literal["system", "cuda"]
+_NOT_OFFERED: Mapping[MemoryKind, str] = {
     "system": "System shared memory is not offered by this server, which was started without it.",
     "cuda": "CUDA shared memory is not offered by this server; send the data with the request.",
 }
@@ -161,7 +161,7 @@ class RequestMemory:
         return slot.read()
 
 
-def offered(memory: SharedMemory | None, kind: Kind) -> SharedMemory:
+def offered(memory: SharedMemory | None, kind: MemoryKind) -> SharedMemory:
     """Return `memory`, that of this `kind`. Raises Unsupported when there is none."""
     if memory is None:
         raise Unsupported(_NOT_OFFERED[kind])

@@ -30,7 +30,7 @@ from serving.errors import (
 
 
 @dataclass(frozen=True)
-class WireCodes:
+class _WireCodes:
     """What an error becomes on either protocol."""
 
     http: int
@@ -40,31 +40,31 @@ class WireCodes:
 _MAX_CHARS = 1000  # a sentence may quote what a client sent; gRPC's clients refuse trailers of more than 8 KiB
 RETRY_AFTER_S = 1  # a queue is seconds long at most
 RETRY_LATER = (QueueFull, EngineDown)  # answered with Retry-After
-_INTERNAL = WireCodes(500, grpc.StatusCode.INTERNAL)
+_INTERNAL = _WireCodes(500, grpc.StatusCode.INTERNAL)
 # A class stands for its subclasses; what is not in the table is ours to mend.
-_TABLE: dict[type[EspalierError], WireCodes] = {
-    InvalidRequest: WireCodes(400, grpc.StatusCode.INVALID_ARGUMENT),
-    UnknownModel: WireCodes(404, grpc.StatusCode.NOT_FOUND),
-    UnknownRegion: WireCodes(404, grpc.StatusCode.NOT_FOUND),
-    BodyStalled: WireCodes(408, grpc.StatusCode.DEADLINE_EXCEEDED),
-    BodyTooSlow: WireCodes(408, grpc.StatusCode.DEADLINE_EXCEEDED),
-    HeadStalled: WireCodes(408, grpc.StatusCode.DEADLINE_EXCEEDED),
-    HeadTooLarge: WireCodes(431, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    TooManyHeaders: WireCodes(431, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    UrlTooLong: WireCodes(414, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    BodyTooLarge: WireCodes(413, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    Unsupported: WireCodes(501, grpc.StatusCode.UNIMPLEMENTED),
-    QueueFull: WireCodes(429, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    DeadlineExceeded: WireCodes(504, grpc.StatusCode.DEADLINE_EXCEEDED),
-    TaskFailed: WireCodes(503, grpc.StatusCode.UNAVAILABLE),
-    LoadFailed: WireCodes(400, grpc.StatusCode.INVALID_ARGUMENT),
-    Unauthenticated: WireCodes(401, grpc.StatusCode.UNAUTHENTICATED),
-    Forbidden: WireCodes(403, grpc.StatusCode.PERMISSION_DENIED),
-    NotReady: WireCodes(503, grpc.StatusCode.UNAVAILABLE),
+_TABLE: dict[type[EspalierError], _WireCodes] = {
+    InvalidRequest: _WireCodes(400, grpc.StatusCode.INVALID_ARGUMENT),
+    UnknownModel: _WireCodes(404, grpc.StatusCode.NOT_FOUND),
+    UnknownRegion: _WireCodes(404, grpc.StatusCode.NOT_FOUND),
+    BodyStalled: _WireCodes(408, grpc.StatusCode.DEADLINE_EXCEEDED),
+    BodyTooSlow: _WireCodes(408, grpc.StatusCode.DEADLINE_EXCEEDED),
+    HeadStalled: _WireCodes(408, grpc.StatusCode.DEADLINE_EXCEEDED),
+    HeadTooLarge: _WireCodes(431, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    TooManyHeaders: _WireCodes(431, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    UrlTooLong: _WireCodes(414, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    BodyTooLarge: _WireCodes(413, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    Unsupported: _WireCodes(501, grpc.StatusCode.UNIMPLEMENTED),
+    QueueFull: _WireCodes(429, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    DeadlineExceeded: _WireCodes(504, grpc.StatusCode.DEADLINE_EXCEEDED),
+    TaskFailed: _WireCodes(503, grpc.StatusCode.UNAVAILABLE),
+    LoadFailed: _WireCodes(400, grpc.StatusCode.INVALID_ARGUMENT),
+    Unauthenticated: _WireCodes(401, grpc.StatusCode.UNAUTHENTICATED),
+    Forbidden: _WireCodes(403, grpc.StatusCode.PERMISSION_DENIED),
+    NotReady: _WireCodes(503, grpc.StatusCode.UNAVAILABLE),
 }
 
 
-def wire_codes(error: BaseException) -> WireCodes:
+def wire_codes(error: BaseException) -> _WireCodes:
     """Return the codes of `error`: those of the nearest class in its ancestry."""
     return next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), _INTERNAL)
 

@@ -19,7 +19,7 @@ from contract.repository import Repository, read_repository
 from exporter.errors import TaskExists
 from exporter.sharing.choose import CutOptions
 from serving.engines.embedded import EngineOptions
-from serving.engines.sessions.store import SessionStoreOptions
+from serving.engines.sessions.runtime import SessionStoreOptions
 from serving.errors import NotAnImage, RequestRefused, ServerUnreachable
 from serving.server import BackgroundServer
 from tests.exporter.graphs import SIZE, Net

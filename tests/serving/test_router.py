@@ -21,8 +21,7 @@ from contract.repository import ALL_TASKS, Repository, Task, TensorSpec
 from serving.answers.classes import best, classification_strings, softmax
 from serving.engines.in_memory import InMemoryEngine
 from serving.errors import NotAnImage, NotReady, TaskFailed, TooManyNames, UnknownModel
-from serving.request_options import Terms
-from serving.requests import InferRequest, RequestedOutput
+from serving.requests import InferRequest, RequestedOutput, RequestOptions
 from serving.router import Router
 from serving.statistics import ModelStatistics
 from tests.serving.nets import CHAINS, LAYERS, MAX_ROWS, PREPROCESSING, TASK_NAMES, images, make_repository, whole
@@ -134,7 +133,7 @@ def test_more_names_than_there_are_cost_one_sentence_whatever_their_number(model
             with pytest.raises(TooManyNames, match=rf"names 50001 outputs, and model '{model}' has [14]; name each once\.$"):
                 await router.infer(request(model, outputs=outputs, parameters=terms))
             with pytest.raises(TooManyNames, match=r"names 50001 tasks, and there are 4; name each once\.$"):
-                await router.predict(images(1), [output.name for output in outputs], terms=Terms(partial=partial))
+                await router.predict(images(1), [output.name for output in outputs], options=RequestOptions(partial=partial))
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -11,7 +11,7 @@ from benchmarks.studies.hostile.http_attacks import http_attacks
 from benchmarks.studies.hostile.image_attacks import form_attacks, image_attacks
 from benchmarks.studies.hostile.json_attacks import compression_attacks, json_attacks
 from contract.repository import Repository
-from serving.protocol.http.app import MAX_BODY_BYTES
+from serving.protocol.front_end import MAX_BODY_BYTES
 
 _HEAD_BYTES = 24 << 20  # of what has no body
 _SIDE = 7000  # 49 million pixels

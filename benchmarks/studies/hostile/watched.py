@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from serving.process.malloc_trim import malloc_trim
+from serving.process.memory import malloc_trim
 
 _LAYOUT = struct.Struct("<d?247s")
 _TIDY_AT = 8  # the place of the flag

@@ -28,7 +28,7 @@ from serving.engines.onnxruntime.session import (
 )
 from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
-from serving.process.malloc_trim import malloc_trim
+from serving.process.memory import malloc_trim
 
 
 def session_store(options: SessionStoreOptions) -> SessionStore[ort.InferenceSession]:

@@ -31,7 +31,7 @@ from contract.user_folders import cache_folder
 from serving.engines.onnxruntime.session import open_session
 from serving.engines.sessions.file_digests import DigestRecord, FileDigests, current_boot
 from serving.engines.sessions.runtime import DEFAULT_CACHE_BYTES
-from serving.process.malloc_trim import malloc_trim
+from serving.process.memory import malloc_trim
 
 # Below, opening the model itself takes as long: a linear probe of 0.8 MB 9 ms either way, but 30 ms and more to make its entry.
 _DEFAULT_MIN_BYTES = 2_000_000

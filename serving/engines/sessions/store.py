@@ -14,7 +14,7 @@ from contract.errors import EspalierError, RepositoryError
 from serving.engines.sessions.failures import Failures
 from serving.engines.sessions.runtime import Runtime, SegmentFile, SessionT
 from serving.errors import EngineError, SegmentClosed, SegmentTooLarge
-from serving.process.malloc_trim import malloc_trim
+from serving.process.memory import malloc_trim
 
 
 @dataclass(eq=False)

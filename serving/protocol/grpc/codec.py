@@ -37,13 +37,13 @@ _CONTENTS = {
 }
 
 
-def takes_long(message: Any, tensors: Tensors | None = None) -> bool:
+def is_slow_to_decode(message: Any, tensors: Tensors | None = None) -> bool:
     """Whether to decode a ModelInferRequest takes so long that nobody else should wait for it: many values that are not raw numbers."""
     typed = not (message.raw_input_contents if tensors is None else tensors.raw)
     return any((typed or tensor.datatype == BYTES) and _value_count(tensor.shape) > LONG_VALUES for tensor in message.inputs)
 
 
-def answers_long(response: InferResponse) -> bool:
+def is_slow_to_encode(response: InferResponse) -> bool:
     """Whether to encode `response` takes so long: many strings, or many bytes."""
     arrays = response.outputs.values()
     if sum([array.nbytes for array in arrays]) > QUICK_DATA_BYTES:

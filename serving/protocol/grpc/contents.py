@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from serving.protocol.grpc.cost import QUICK_BYTES, Undecodable
+from serving.errors import Undecodable
+from serving.protocol.grpc.cost import QUICK_BYTES
 from serving.protocol.grpc.wire import I32, I64, LENGTH, VARINT, Malformed, fields, header
 
 _LONGEST = 10  # bytes of a varint
@@ -37,7 +38,7 @@ DTYPES = {**_VARINTS, **_FIXED}
 """Of the numbers in the fields of typed contents."""
 _WIRES = {**dict.fromkeys(_VARINTS, VARINT), "fp32_contents": I32, "fp64_contents": I64}  # of one number that is not packed
 _NAMES = {field.number: field.name for field in _pb.InferTensorContents.DESCRIPTOR.fields if field.name in DTYPES}
-Span = tuple[int, int]
+_Span = tuple[int, int]
 """Where some bytes of a message begin and end."""
 
 
@@ -46,7 +47,7 @@ class Contents:
     """The typed contents of an input: of each of its fields, by name, where in `data` its values are; of strings, where all fields are."""
 
     data: bytes
-    spans: Mapping[str, Sequence[Span]]
+    spans: Mapping[str, Sequence[_Span]]
 
     def strings(self) -> list[bytes]:
         """Return the values of bytes_contents."""
@@ -110,9 +111,9 @@ def take_apart(data: bytes, long_bytes: int = QUICK_BYTES) -> tuple[bytes, Tenso
     return b"".join((*kept, view[begin:])), Tensors(raw, contents)
 
 
-def _without_contents(data: bytes, position: int, end: int) -> tuple[bytes, Mapping[str, list[Span]]]:
+def _without_contents(data: bytes, position: int, end: int) -> tuple[bytes, Mapping[str, list[_Span]]]:
     kept: list[bytes] = []
-    spans: dict[str, list[Span]] = {}
+    spans: dict[str, list[_Span]] = {}
     for number, wire, start, stop in fields(data, position, end):
         if wire == LENGTH and number == _CONTENTS:
             _note_contents(data, start, stop, spans)
@@ -122,7 +123,7 @@ def _without_contents(data: bytes, position: int, end: int) -> tuple[bytes, Mapp
     return b"".join(kept), spans
 
 
-def _note_contents(data: bytes, position: int, end: int, spans: dict[str, list[Span]]) -> None:
+def _note_contents(data: bytes, position: int, end: int, spans: dict[str, list[_Span]]) -> None:
     """Note where the values are. As protobuf does it, lists are taken packed and not, and what is neither is ignored."""
     has_strings = False
     for number, wire, start, stop in fields(data, position, end):

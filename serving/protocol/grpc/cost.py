@@ -13,8 +13,8 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from contract.errors import InvalidRequest
 from contract.tensors import check_strings
+from serving.errors import TextTooLong, TooManyFields, Undecodable
 from serving.protocol.grpc.wire import LENGTH, Malformed, fields
 from serving.protocol.message_limits import USUAL, MessageLimits
 
@@ -24,36 +24,6 @@ QUICK_DATA_BYTES = 1 << 22  # they are copied
 _CONTENTS = service_pb2.InferTensorContents.DESCRIPTOR.full_name
 _DATA = {service_pb2.ModelInferRequest.DESCRIPTOR.full_name: frozenset({7})}  # raw_input_contents
 _STRINGS = service_pb2.InferTensorContents.DESCRIPTOR.fields_by_name["bytes_contents"].number
-
-
-class Undecodable(InvalidRequest):
-    """The bytes of a message are not the message that is expected."""
-
-    def __init__(self) -> None:
-        super().__init__("The message is not the one that this method takes: it cannot be decoded.")
-
-
-class TooManyFields(InvalidRequest):
-    """A message has so many parts beside tensors' data that they would take far more memory than its bytes."""
-
-    limit = "fields"
-
-    def __init__(self, most: int) -> None:
-        super().__init__(
-            f"The message has more than {most} fields beside tensors' data (inputs, outputs, parameters and what they hold, numbers "
-            "of a shape, values that are not packed); send fewer."
-        )
-
-
-class TextTooLong(InvalidRequest):
-    """A name, or another text of a message that is not a tensor's data, is too long."""
-
-    limit = "names"
-
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(
-            f"A name, or another text of the message that is no tensor's data, is {size} long; the limit is {limit}."
-        )
 
 
 @dataclass(frozen=True)
@@ -88,7 +58,7 @@ def check_cost(data: bytes, schema: Schema, limits: MessageLimits = USUAL) -> No
     It ends at the first field too many, and looks at no byte of a tensor's data.
     """
     try:
-        _Tally(limits).add(data, 0, len(data), schema)
+        _CostCounter(limits).add(data, 0, len(data), schema)
     except Malformed:
         raise Undecodable from None
 
@@ -108,7 +78,7 @@ def is_quick(data: bytes, schema: Schema) -> bool:
     return structure <= QUICK_BYTES and len(data) <= QUICK_DATA_BYTES
 
 
-class _Tally:
+class _CostCounter:
     def __init__(self, limits: MessageLimits) -> None:
         self._limits = limits
         self._fields = 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from serving.protocol.settings import LOG_SETTINGS, TRACE_SETTINGS, refuse_changes
+from serving.protocol.describe import LOG_SETTINGS, TRACE_SETTINGS, refuse_changes
 from serving.protocol.shared_memory import SharedMemory, offered
 from serving.router import Router
 

@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2
 
-from serving.protocol.grpc.cost import TextTooLong
+from serving.errors import TextTooLong
 from serving.protocol.grpc.service import SHUTTING_DOWN, refuse
 from serving.router import Router
 

@@ -18,41 +18,26 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from contract.errors import EspalierError
-from serving.errors import BodyTooLarge, QueueFull
-from serving.observe.events import Observer
-from serving.observe.request import note_received
+from serving.errors import MessageStalled, SmallMessageTooLarge, TooManyCalls, Undecodable
+from serving.observe.events import Observer, note_received
 from serving.observe.rpc import observed_call, observed_stream
 from serving.process.work_pool import WorkPool
 from serving.protocol.grpc.contents import Tensors, take_apart
-from serving.protocol.grpc.cost import QUICK_BYTES, Schema, Undecodable, check_cost, is_quick, schema_of
-from serving.protocol.grpc.stalled import Cutter, MessageStalled, Patience, Receiving, Sending
+from serving.protocol.grpc.cost import QUICK_BYTES, Schema, check_cost, is_quick, schema_of
+from serving.protocol.grpc.stalled import Cutter, Patience, Receiving, Sending
 from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.status import sentence, wire_codes
 
-Behaviour = TypeVar("Behaviour", bound=Callable[..., Any])
+_Behaviour = TypeVar("_Behaviour", bound=Callable[..., Any])
 
 
 SHUTTING_DOWN = "The server is shutting down."
-Refused = Callable[[str], None]
+_Refused = Callable[[str], None]
 """Is told the limits that strike."""
 
 
-class SmallMessageTooLarge(BodyTooLarge):
-    """A message is over the limit of the methods that take no tensors."""
-
-    limit = "small_message"
-
-
-class TooMany(QueueFull):
-    """So many `what` (calls, streams) are under way that one more has no place."""
-
-    def __init__(self, limit: int, what: str) -> None:
-        super().__init__(limit, limit, what)
-        self.limit = what
-
-
 @dataclass(frozen=True)
-class Kind:
+class MessageKind:
     """The class of a method's requests, and what is counted of them."""
 
     message: Any
@@ -65,7 +50,7 @@ class Received:
 
     __slots__ = ("_data", "_kind", "bytes", "is_quick")
 
-    def __init__(self, data: bytes, kind: Kind) -> None:
+    def __init__(self, data: bytes, kind: MessageKind) -> None:
         self._data = data
         self._kind = kind
         self.bytes = len(data)
@@ -115,23 +100,23 @@ class Encoded:
         return len(self.data)
 
 
-def takes_tensors(behaviour: Behaviour) -> Behaviour:
+def takes_tensors(behaviour: _Behaviour) -> _Behaviour:
     """Let a servicer's method have its requests as `Received`, of any size and not decoded yet, and answer with `Encoded`."""
     behaviour.takes_tensors = True  # type: ignore[attr-defined]
     return behaviour
 
 
-def if_too_large(error: Callable[[], EspalierError]) -> Callable[[Behaviour], Behaviour]:
+def if_too_large(error: Callable[[], EspalierError]) -> Callable[[_Behaviour], _Behaviour]:
     """Let a method that takes no tensors say why it takes no long messages in words of its own."""
 
-    def marked(behaviour: Behaviour) -> Behaviour:
+    def marked(behaviour: _Behaviour) -> _Behaviour:
         behaviour.too_large = error  # type: ignore[attr-defined]
         return behaviour
 
     return marked
 
 
-async def refuse(error: EspalierError, context: Any, refused: Refused) -> NoReturn:
+async def refuse(error: EspalierError, context: Any, refused: _Refused) -> NoReturn:
     """End a call with the one sentence of `error`, and count the limit that it is about."""
     if error.limit:
         refused(error.limit)
@@ -142,7 +127,7 @@ async def refuse(error: EspalierError, context: Any, refused: Refused) -> NoRetu
 class Gate:
     """Lets calls in: decodes the small messages of methods that take no tensors, and counts the streams that are open."""
 
-    def __init__(self, pool: WorkPool, refused: Refused, limits: MessageLimits = USUAL) -> None:
+    def __init__(self, pool: WorkPool, refused: _Refused, limits: MessageLimits = USUAL) -> None:
         self.limits = limits
         self._patience = Patience(limits.stalled_s)
         self._cutter = Cutter(pool, refused)
@@ -154,7 +139,7 @@ class Gate:
     async def begin(self, context: Any) -> None:
         """Count a call, which comes to its `end`; or end it at once where there are too many."""
         if self._calls >= self.limits.calls:
-            await refuse(TooMany(self.limits.calls, "calls"), context, self._refused)
+            await refuse(TooManyCalls(self.limits.calls, "calls"), context, self._refused)
         self._calls += 1
 
     def end(self) -> None:
@@ -194,7 +179,7 @@ class Gate:
     async def enter(self, context: Any) -> None:
         """Count a stream until it ends, however it does; or end it at once where there are too many."""
         if self._streams >= self.limits.streams:
-            await refuse(TooMany(self.limits.streams, "streams"), context, self._refused)
+            await refuse(TooManyCalls(self.limits.streams, "streams"), context, self._refused)
         self._streams += 1
         context.add_done_callback(self._leave)
 
@@ -220,7 +205,7 @@ def add_servicer(server: Any, service: Any, servicer: Any, gate: Gate, observer:
 
 def _handler(method: Any, behaviour: Any, gate: Gate, observer: Observer) -> Any:
     """Return the handler of a method. To gRPC all take streams, of which most read one message: else it tells nobody of half a message."""
-    kind = Kind(GetMessageClass(method.input_type), schema_of(method.input_type), gate.limits)
+    kind = MessageKind(GetMessageClass(method.input_type), schema_of(method.input_type), gate.limits)
     takes_tensors = getattr(behaviour, "takes_tensors", False)
     codecs = {
         "request_deserializer": lambda data: Received(data, kind),

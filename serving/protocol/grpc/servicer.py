@@ -17,15 +17,21 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from contract.errors import EspalierError
 from serving.catalog import Model
-from serving.errors import UnknownModel
-from serving.process.work_pool import Check, WorkPool, no_check, until
+from serving.errors import Undecodable, UnknownModel
+from serving.process.work_pool import Check, no_check, until
 from serving.protocol import describe
-from serving.protocol.admin import Admin
 from serving.protocol.control import check_load, check_repository_name, check_unload, files_not_taken
+from serving.protocol.front_end import Service
 from serving.protocol.grpc import extensions as grpc_extensions
-from serving.protocol.grpc.codec import answers_long, decode_request, encode_response, output_slots, read_parameters, takes_long
+from serving.protocol.grpc.codec import (
+    decode_request,
+    encode_response,
+    is_slow_to_decode,
+    is_slow_to_encode,
+    output_slots,
+    read_parameters,
+)
 from serving.protocol.grpc.contents import Tensors
-from serving.protocol.grpc.cost import Undecodable
 from serving.protocol.grpc.health import HEALTH_SERVICE, Health
 from serving.protocol.grpc.service import (
     SHUTTING_DOWN,
@@ -36,19 +42,17 @@ from serving.protocol.grpc.service import (
     if_too_large,
     takes_tensors,
 )
-from serving.protocol.memory_budget import Hold, PendingBytes
-from serving.protocol.message_limits import USUAL, MessageLimits
-from serving.protocol.shared_memory import SharedMemory, Slot, offered
+from serving.protocol.memory_budget import Reservation
+from serving.protocol.shared_memory import Slot, offered
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
 from serving.requests import InferRequest
-from serving.router import Router
 
 log = logging.getLogger(__name__)
 _pb: Any = service_pb2
-Handler = Callable[[Any, Any, Any], Awaitable[Any]]
+_Handler = Callable[[Any, Any, Any], Awaitable[Any]]
 
 
-def _translated(handler: Handler) -> Handler:
+def _translated(handler: _Handler) -> _Handler:
     """Turn what `handler` raises into a status with one sentence."""
 
     @wraps(handler)
@@ -68,24 +72,16 @@ def _authorization(context: Any) -> str | None:
     return next((value for key, value in context.invocation_metadata() or () if key == "authorization"), None)
 
 
-class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Translates between messages and the router. The methods' names are the protocol's."""
 
-    def __init__(
-        self,
-        router: Router,
-        memory: SharedMemory | None = None,
-        admin: Admin | None = None,
-        pending: PendingBytes | None = None,
-        pool: WorkPool | None = None,
-        limits: MessageLimits = USUAL,
-    ) -> None:
-        self._router = router
-        self._memory = memory
-        self._admin = admin or Admin()
-        self._pending = pending or PendingBytes()
-        self._pool = pool or WorkPool()
-        self._limits = limits
+    def __init__(self, service: Service) -> None:
+        self._router = service.router
+        self._memory = service.memory
+        self._admin = service.admin
+        self._budget = service.budget
+        self._pool = service.pool
+        self._limits = service.limits
 
     @_translated
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -138,13 +134,13 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     @_translated
     async def ModelInfer(self, request: Received, context: Any) -> Any:  # noqa: N802
         """Run a model on tensors."""
-        hold = self._pending.hold()
+        reservation = self._budget.reserve()
         try:
-            answer = await self._infer(request, context, hold)
+            answer = await self._infer(request, context, reservation)
         except BaseException:
-            hold.let_go()
+            reservation.release()
             raise
-        answer.has_gone = hold.let_go
+        answer.has_gone = reservation.release
         return answer
 
     @takes_tensors
@@ -157,8 +153,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         ending = asyncio.ensure_future(self._router.until_draining())
         try:
             while (request := await self._next(iterator, ending)) is not None:
-                with self._pending.hold() as hold:
-                    yield await self._stream_answer(request, context, hold)
+                with self._budget.reserve() as reservation:
+                    yield await self._stream_answer(request, context, reservation)
         finally:
             ending.cancel()
         if self._router.draining:
@@ -173,35 +169,35 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         finally:
             coming.cancel()
 
-    async def _stream_answer(self, request: Received, context: Any, hold: Hold) -> Encoded:
+    async def _stream_answer(self, request: Received, context: Any, reservation: Reservation) -> Encoded:
         named = _pb.ModelInferResponse()  # tells the client which of its requests failed
         try:
-            return await self._infer(request, context, hold, named)
+            return await self._infer(request, context, reservation, named)
         except Undecodable as error:
             return await context.abort(wire_codes(error).grpc, sentence(error))  # type: ignore[no-any-return]
         except Exception as error:
             failed = _pb.ModelStreamInferResponse(error_message=sentence(self._noted(error)), infer_response=named)
             return Encoded(failed.SerializeToString())
 
-    async def _infer(self, received: Received, context: Any, hold: Hold, named: Any = None) -> Encoded:
+    async def _infer(self, received: Received, context: Any, reservation: Reservation, named: Any = None) -> Encoded:
         """named: of a stream; a response that gets the request's model and id as soon as they are known."""
-        hold.resize(received.bytes)
+        reservation.resize(received.bytes)
         # A call that the client cancels, or whose deadline passes, cancels this coroutine; the deadline also orders what waits.
         left_s = context.time_remaining()
         deadline = None if left_s is None else time.monotonic() + left_s
         request, slots = await self._decode(received, deadline, named)
         response = await self._router.infer(request)
-        hold.add(sum([array.nbytes for array in response.outputs.values()]))
+        reservation.add(sum([array.nbytes for array in response.outputs.values()]))
         encode = partial(encode_response, response, slots, in_stream=named is not None)
-        answer = await self._pool.run(lambda check: encode()) if answers_long(response) else encode()
-        hold.turn_into(len(answer))
+        answer = await self._pool.run(lambda check: encode()) if is_slow_to_encode(response) else encode()
+        reservation.turn_into(len(answer))
         return Encoded(answer)
 
     async def _decode(self, received: Received, deadline: float | None, named: Any) -> tuple[InferRequest, Mapping[str, Slot]]:
         if not received.is_quick:
             return await self._pool.run(lambda check: self._request(*received.decode_tensors(), deadline, named, check))
         message, tensors = received.decode_tensors()
-        if takes_long(message, tensors):
+        if is_slow_to_decode(message, tensors):
             return await self._pool.run(lambda check: self._request(message, tensors, deadline, named, check))
         return self._request(message, tensors, deadline, named)
 
@@ -285,22 +281,9 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         return _pb.CudaSharedMemoryUnregisterResponse()
 
 
-def add_service(
-    server: Any,
-    router: Router,
-    memory: SharedMemory | None = None,
-    admin: Admin | None = None,
-    pending: PendingBytes | None = None,
-    pool: WorkPool | None = None,
-    limits: MessageLimits = USUAL,
-) -> None:
-    """Let `server` answer for `router`, with system shared memory unless `memory` is None, and say how it is.
-
-    admin: who may load and unload models; None: nobody. pending: counts the bytes of inference requests; None: without a limit.
-    pool: where long messages are decoded and encoded.
-    """
-    pool = pool or WorkPool()
-    gate = Gate(pool, router.observer.refused, limits)
-    servicer = Servicer(router, memory, admin, pending, pool, limits)
-    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], servicer, gate, router.observer)
+def add_service(server: Any, service: Service) -> None:
+    """Let `server` answer for `service`, and say how it is."""
+    router = service.router
+    gate = Gate(service.pool, router.observer.refused, service.limits)
+    add_servicer(server, _pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], _Servicer(service), gate, router.observer)
     add_servicer(server, HEALTH_SERVICE, Health(router), gate, router.observer)

@@ -19,20 +19,14 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from serving.errors import BodyStalled
+from serving.errors import MessageStalled
 from serving.process.work_pool import Check, WorkPool
 
 _DESCRIPTORS = Path("/proc/self/fd")
 log = logging.getLogger(__name__)
 
 
-class MessageStalled(BodyStalled):
-    """A message of a call has not come to its end."""
-
-    limit = "stalled"
-
-
-class Wait(Protocol):
+class _Wait(Protocol):
     """Something that lasts until the other side goes on."""
 
     def give_up(self) -> None:
@@ -45,17 +39,17 @@ class Patience:
     def __init__(self, stalled_s: float) -> None:
         self.stalled_s = stalled_s
         self._loop = asyncio.get_running_loop()
-        self._since: dict[Wait, float] = {}  # in the order of their ends
+        self._since: dict[_Wait, float] = {}  # in the order of their ends
         self._is_looking = False
 
-    def begin(self, wait: Wait) -> None:
+    def begin(self, wait: _Wait) -> None:
         """Have `wait` given up in time, unless it comes to its `end`."""
         self._since[wait] = self._loop.time()
         if not self._is_looking:
             self._is_looking = True
             self._loop.call_later(self.stalled_s, self._look)
 
-    def end(self, wait: Wait) -> None:
+    def end(self, wait: _Wait) -> None:
         """Do nothing more about `wait`."""
         self._since.pop(wait, None)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 VARINT, I64, LENGTH, I32 = 0, 1, 2, 5
 _SIZES = {I64: 8, I32: 4}
 _VARINT_BYTES = 10
-Field = tuple[int, int, int, int]
+_Field = tuple[int, int, int, int]
 """Its number, its wire type, and where its value begins and ends."""
 
 
@@ -15,19 +15,19 @@ class Malformed(Exception):
     """The bytes are no message."""
 
 
-def fields(data: bytes, position: int, end: int) -> Iterator[Field]:
+def fields(data: bytes, position: int, end: int) -> Iterator[_Field]:
     """Yield the fields of the message that is `data[position:end]`. Raises Malformed, also for groups, which no client sends any more."""
     while position < end:
         tag = data[position]
         position += 1
         if tag > 127:
-            tag, position = varint(data, position - 1, end)
+            tag, position = _varint(data, position - 1, end)
         wire = tag & 7
         if wire == LENGTH:
-            size, position = varint(data, position, end)
+            size, position = _varint(data, position, end)
             stop = position + size
         elif wire == VARINT:
-            stop = varint(data, position, end)[1]
+            stop = _varint(data, position, end)[1]
         elif wire in _SIZES:
             stop = position + _SIZES[wire]
         else:
@@ -38,7 +38,7 @@ def fields(data: bytes, position: int, end: int) -> Iterator[Field]:
         position = stop
 
 
-def varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
     """Return the number that begins at `position`, and where it ends. Raises Malformed unless it ends before `end`."""
     if position < end and data[position] < 128:  # nearly all are that short
         return data[position], position + 1

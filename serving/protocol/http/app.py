@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import PlainTextResponse, Response
 from fastapi_offline import FastAPIOffline
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.images.workers import ImageWorkers
-from serving.observe.endpoint import metrics_routes
-from serving.observe.prometheus import Metrics
-from serving.protocol.admin import Admin
+from serving.observe.prometheus import CONTENT_TYPE, Metrics
+from serving.process.threads import to_thread
+from serving.protocol.control import Admin
 from serving.protocol.describe import server_metadata
 from serving.protocol.http.api_docs import add_docs_page, document
 from serving.protocol.http.control import control_routes
 from serving.protocol.http.errors import install_error_handlers
-from serving.protocol.http.head import HeadAsGet
 from serving.protocol.http.predict import predict_routes
 from serving.protocol.http.v2 import v2_routes
-from serving.protocol.memory_budget import PendingBytes
+from serving.protocol.memory_budget import MemoryBudget
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
 _DESCRIPTION = """Many tasks on one trunk: a request runs what the tasks share once.
 `POST /predict` takes an image; everything below `/v2` speaks the v2 inference protocol (tritonclient)."""
 
@@ -29,31 +28,30 @@ _DESCRIPTION = """Many tasks on one trunk: a request runs what the tasks share o
 def create_app(
     router: Router,
     *,
-    max_body_bytes: int = MAX_BODY_BYTES,
     images: ImageWorkers | None = None,
     memory: SharedMemory | None = None,
     metrics: Metrics | None = None,
     admin: Admin | None = None,
-    pending: PendingBytes | None = None,
+    budget: MemoryBudget | None = None,
 ) -> FastAPI:
     """Return the application that answers for `router`, which somebody else starts and closes.
 
-    max_body_bytes: the largest request, counted after decompression. images: who decodes them, None: threads of its own.
+    images: who decodes them, None: threads of its own.
     memory: system shared memory; None: not offered. metrics: what GET /metrics tells; None: there is no such path.
-    admin: who may load and unload models; None: nobody. pending: counts the bytes of bodies; None: without a limit.
+    admin: who may load and unload models; None: nobody. budget: counts the bytes of bodies; None: without a limit.
     """
-    pending = pending or PendingBytes()
+    budget = budget or MemoryBudget()
     # Its own pages name their parts from the root, and ReDoc's shows a picture from elsewhere; a redirected POST is a lost one.
     app: FastAPI = FastAPIOffline(
         None, None, title="espalier", version=server_metadata().version, description=_DESCRIPTION, redirect_slashes=False
     )
-    app.add_middleware(HeadAsGet)
+    app.add_middleware(_HeadAsGet)
     # Routes are tried in order. First those of images, because the requests for inference never come here (InferFront).
-    app.include_router(predict_routes(router, images or ImageWorkers(), pending))
-    app.include_router(v2_routes(router, max_body_bytes, memory, pending))
+    app.include_router(predict_routes(router, images or ImageWorkers(), budget))
+    app.include_router(v2_routes(router, memory))
     app.include_router(control_routes(router, admin or Admin()))
     if metrics is not None:
-        app.include_router(metrics_routes(metrics))
+        app.include_router(_metrics_routes(metrics))
     install_error_handlers(app, router.observer.refused)
     add_docs_page(app)
     document(app, router)
@@ -79,3 +77,28 @@ async def warm_up(app: ASGIApp) -> None:
         "query_string": b"",
     }
     await app({"type": "http", "asgi": {"version": "3.0"}, "headers": [], "root_path": "", **line}, receive, send)
+
+
+class _HeadAsGet:
+    """`app`, which sees GET for HEAD: the HTTP server, which knows what was asked, leaves the body of the answer out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
+
+
+def _metrics_routes(metrics: Metrics) -> APIRouter:
+    """Return the route that Prometheus asks."""
+    routes = APIRouter(tags=["statistics"])
+
+    @routes.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
+    async def get_metrics() -> Response:
+        """Return every metric in Prometheus' text format; docs/metrics.md lists them."""
+        # In a thread: with thousands of tasks it takes long enough to be felt by requests.
+        return Response(await to_thread(metrics.text), media_type=CONTENT_TYPE)
+
+    return routes

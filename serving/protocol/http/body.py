@@ -13,8 +13,8 @@ from contract.errors import InvalidRequest
 from serving.errors import BodyTooLarge
 from serving.process.work_pool import Check, WorkPool, no_check
 from serving.protocol.fields import decimal
-from serving.protocol.http.cancel_on_disconnect import while_wanted
-from serving.protocol.memory_budget import Hold, PendingBytes
+from serving.protocol.http.cancel_on_disconnect import cancel_on_disconnect
+from serving.protocol.memory_budget import MemoryBudget, Reservation
 
 _MIN_COMPRESSED_BYTES = 1024  # below, compression costs more than it saves
 _PIECE_BYTES = 64 * 1024  # packed
@@ -27,13 +27,15 @@ _NOT_PACKED = "The body is not what its Content-Encoding says: it does not decom
 _packing = WorkPool(name="packing")  # of its own: what packs and unpacks keeps nobody else waiting
 
 
-async def read_body(headers: Mapping[str, str], receive: Receive, limit_bytes: int, hold: Hold | None = None) -> bytes:
+async def read_body(
+    headers: Mapping[str, str], receive: Receive, limit_bytes: int, reservation: Reservation | None = None
+) -> bytes:
     """Return the body of a request with these headers (names in lower case), decompressed.
 
-    hold: counts its bytes, as they come and then as they are; None: nobody does. How long a body may take to come, its connection knows.
+    reservation: counts its bytes, as they come and then as they are; None: nobody does. How long a body may take, its connection knows.
     Raises BodyTooLarge as soon as it is over the limit, QueueFull as soon as there is no room for it, InvalidRequest, ClientDisconnect.
     """
-    hold = PendingBytes().hold() if hold is None else hold
+    reservation = MemoryBudget().reserve() if reservation is None else reservation
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "deflate"):
         raise InvalidRequest(f"Content-Encoding {encoding!r} is not supported; use gzip, deflate or none.")
@@ -41,17 +43,17 @@ async def read_body(headers: Mapping[str, str], receive: Receive, limit_bytes: i
     if declared is not None and declared > limit_bytes:
         raise BodyTooLarge(limit_bytes)
     if declared is not None:
-        hold.expect(declared)
-    data = await _read(receive, limit_bytes, hold)
+        reservation.expect(declared)
+    data = await _read(receive, limit_bytes, reservation)
     if encoding == "identity":
         return data
-    return await while_wanted(receive, _unpack(data, limit_bytes, hold))
+    return await cancel_on_disconnect(receive, _unpack(data, limit_bytes, reservation))
 
 
-async def _read(receive: Receive, limit_bytes: int, hold: Hold) -> bytes:
+async def _read(receive: Receive, limit_bytes: int, reservation: Reservation) -> bytes:
     message = await receive()
     body = message.get("body", b"")
-    _count(message, len(body), limit_bytes, hold)
+    _count(message, len(body), limit_bytes, reservation)
     if not message.get("more_body", False):
         return bytes(body)
     # One piece of memory that grows and is not copied at the end. To join many takes the event loop 36 ms for the largest body, and
@@ -61,25 +63,25 @@ async def _read(receive: Receive, limit_bytes: int, hold: Hold) -> bytes:
     while message.get("more_body", False):
         message = await receive()
         piece = message.get("body", b"")
-        _count(message, data.tell() + len(piece), limit_bytes, hold)
+        _count(message, data.tell() + len(piece), limit_bytes, reservation)
         data.write(piece)
     return data.getvalue()
 
 
-def _count(message: Message, size: int, limit_bytes: int, hold: Hold) -> None:
+def _count(message: Message, size: int, limit_bytes: int, reservation: Reservation) -> None:
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
     if size > limit_bytes:
         raise BodyTooLarge(limit_bytes)
-    hold.resize(size)
+    reservation.resize(size)
 
 
-async def _unpack(data: bytes, limit_bytes: int, hold: Hold) -> bytes:
+async def _unpack(data: bytes, limit_bytes: int, reservation: Reservation) -> bytes:
     """Return `data` decompressed. The memory for that is counted before it is taken."""
     size = await _packing.run(lambda check: unpacked_size(data, limit_bytes, check))
-    hold.resize(len(data) + size)
+    reservation.resize(len(data) + size)
     unpacked = await _packing.run(lambda check: unpack(data, size, limit_bytes, check))
-    hold.resize(len(unpacked))
+    reservation.resize(len(unpacked))
     return unpacked
 
 

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 _PATIENCE_S = 0.005  # work that takes less is finished for nobody; to watch it would cost more than most of it
 
 
-async def while_wanted(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, _Result]) -> _Result:
     """Return the result of `work`; cancel it when the client hangs up. The request's body has been read from `receive`.
 
     Raises ClientDisconnect, and what `work` raises.

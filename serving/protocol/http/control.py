@@ -8,13 +8,12 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 
 from serving.errors import BodyTooLarge
-from serving.protocol.admin import Admin
-from serving.protocol.control import body_parameters, check_load, check_unload, files_not_taken
+from serving.protocol.control import Admin, body_parameters, check_load, check_unload, files_not_taken
 from serving.protocol.http.extensions import read_object
 from serving.protocol.http.schemas import ErrorBody
 from serving.router import Router
 
-TaskName = Annotated[str, Path(description="A task; `all_tasks` for loading exactly the tasks that are on disk.")]
+_TaskName = Annotated[str, Path(description="A task; `all_tasks` for loading exactly the tasks that are on disk.")]
 _ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (400, 401, 403, 404, 413, 501, 503)}
 
 
@@ -36,7 +35,7 @@ def control_routes(router: Router, admin: Admin) -> APIRouter:
     routes = APIRouter(prefix="/v2/repository/models", responses=_ERRORS, tags=["control"])
 
     @routes.post("/{model}/load", summary="Serve a task as it is in the repository on disk now", openapi_extra=_LOAD)
-    async def load(request: Request, model: TaskName) -> JSONResponse:
+    async def load(request: Request, model: _TaskName) -> JSONResponse:
         """Open what is new of the task, try it, and let it take the place of what was served; after a failure nothing has changed."""
         admin.check(request.headers.get("authorization"))
         try:
@@ -47,7 +46,7 @@ def control_routes(router: Router, admin: Admin) -> APIRouter:
         return JSONResponse({})
 
     @routes.post("/{model}/unload", summary="Serve a task no longer", openapi_extra=_UNLOAD)
-    async def unload(request: Request, model: TaskName) -> JSONResponse:
+    async def unload(request: Request, model: _TaskName) -> JSONResponse:
         """Let go of the task and of the segments that no other task needs, once the requests that use them are answered."""
         admin.check(request.headers.get("authorization"))
         check_unload(body_parameters(await read_object(request)))

@@ -16,7 +16,7 @@ from contract.errors import EspalierError
 from serving.protocol.status import RETRY_AFTER_S, RETRY_LATER, sentence, wire_codes
 
 log = logging.getLogger(__name__)
-Refused = Callable[[str], None]
+_Refused = Callable[[str], None]
 
 
 def error_response(error: BaseException) -> JSONResponse:
@@ -25,7 +25,7 @@ def error_response(error: BaseException) -> JSONResponse:
     return JSONResponse({"error": sentence(error)}, wire_codes(error).http, headers)
 
 
-def answer_error(request: Request, error: Exception, refused: Refused) -> Response:
+def answer_error(request: Request, error: Exception, refused: _Refused) -> Response:
     """Return the response to `request` that failed, or whose client hung up; log it where it is ours to mend.
 
     refused: is told of the limit that has struck.
@@ -39,7 +39,7 @@ def answer_error(request: Request, error: Exception, refused: Refused) -> Respon
     return error_response(error)
 
 
-def install_error_handlers(app: FastAPI, refused: Refused) -> None:
+def install_error_handlers(app: FastAPI, refused: _Refused) -> None:
     """Translate whatever the endpoints of `app` raise. refused: is told of the limits that strike."""
 
     async def ours(request: Request, error: Exception) -> Response:
@@ -74,7 +74,7 @@ def _offered(request: Request) -> str:
     routes = [
         route for route in request.app.routes if not isinstance(route, Mount)
     ]  # which takes whatever comes, and says itself
-    methods = {"GET": "GET, HEAD", "POST": "POST"}  # see HeadAsGet
+    methods = {"GET": "GET, HEAD", "POST": "POST"}  # HEAD is answered as GET, see app.py
     found = [name for name in methods if any(route.matches({**asked, "method": name})[0] is Match.FULL for route in routes)]
     return ", ".join(methods[name] for name in found)
 

@@ -9,15 +9,15 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 
 from contract.errors import InvalidRequest
+from serving.protocol.describe import LOG_SETTINGS, TRACE_SETTINGS, refuse_changes
 from serving.protocol.fields import optional, required
 from serving.protocol.http.body import read_body
 from serving.protocol.http.schemas import ErrorBody
-from serving.protocol.settings import LOG_SETTINGS, TRACE_SETTINGS, refuse_changes
-from serving.protocol.shared_memory import Kind, Region, SharedMemory, offered
+from serving.protocol.shared_memory import MemoryKind, Region, SharedMemory, offered
 from serving.router import Router
 
 _MAX_BODY_BYTES = 64 * 1024
-RegionName = Annotated[str, Path(description="A shared memory region, by the name that the client gives it.")]
+_RegionName = Annotated[str, Path(description="A shared memory region, by the name that the client gives it.")]
 _NOT_OFFERED: dict[int | str, dict[str, Any]] = {501: {"model": ErrorBody}}
 _CHANGES: dict[str, Any] = {
     "tags": ["settings"],
@@ -29,7 +29,7 @@ _CHANGES: dict[str, Any] = {
         }
     },
 }
-ModelName = Annotated[str, Path(description="A model's name.")]
+_ModelName = Annotated[str, Path(description="A model's name.")]
 _REGION_DOCS: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -81,13 +81,13 @@ def add_settings(routes: APIRouter, router: Router) -> None:
         return JSONResponse(trace)
 
     @routes.get("/models/{model}/trace/setting", tags=["settings"], summary="The trace settings of a model")
-    async def model_trace_settings(model: ModelName) -> JSONResponse:
+    async def model_trace_settings(model: _ModelName) -> JSONResponse:
         """Return the trace settings of a model, which are those of the server."""
         router.catalog.find(model)
         return JSONResponse(trace)
 
     @routes.post("/models/{model}/trace/setting", summary="Change the trace settings of a model (refused)", **_CHANGES)
-    async def change_model_trace_settings(request: Request, model: ModelName) -> JSONResponse:
+    async def change_model_trace_settings(request: Request, model: _ModelName) -> JSONResponse:
         """Return the trace settings of a model when the request changes nothing."""
         router.catalog.find(model)
         return await change_trace_settings(request)
@@ -99,7 +99,7 @@ def add_shared_memory(routes: APIRouter, memory: SharedMemory | None) -> None:
     _add_regions(routes, "cuda", None)
 
 
-def _add_regions(routes: APIRouter, kind: Kind, memory: SharedMemory | None) -> None:
+def _add_regions(routes: APIRouter, kind: MemoryKind, memory: SharedMemory | None) -> None:
     """Add the regions in one kind of memory. Where it is not offered, there are none, and none can be registered."""
     path, regions = f"/{kind}sharedmemory", memory or SharedMemory(0)
     tagged: dict[str, Any] = {"tags": ["shared memory"], "include_in_schema": kind == "system"}
@@ -110,7 +110,7 @@ def _add_regions(routes: APIRouter, kind: Kind, memory: SharedMemory | None) -> 
         return JSONResponse([_described(region) for region in regions.status()])
 
     @routes.get(f"{path}/region/{{region}}/status", summary="One shared memory region", **tagged)
-    async def status(region: RegionName) -> JSONResponse:
+    async def status(region: _RegionName) -> JSONResponse:
         """Return one region, in a list."""
         return JSONResponse([_described(found) for found in regions.status(region)])
 
@@ -121,7 +121,7 @@ def _add_regions(routes: APIRouter, kind: Kind, memory: SharedMemory | None) -> 
         responses=_NOT_OFFERED,
         **tagged,
     )
-    async def register(request: Request, region: RegionName) -> JSONResponse:
+    async def register(request: Request, region: _RegionName) -> JSONResponse:
         """Let requests name bytes of a shared memory object of this machine as `region`."""
         into = offered(memory, kind)
         body, where = await read_object(request), "The request"
@@ -134,7 +134,7 @@ def _add_regions(routes: APIRouter, kind: Kind, memory: SharedMemory | None) -> 
         return JSONResponse({})
 
     @routes.post(f"{path}/region/{{region}}/unregister", summary="Unregister a shared memory region", **tagged)
-    async def unregister(region: RegionName) -> JSONResponse:
+    async def unregister(region: _RegionName) -> JSONResponse:
         """Forget a region. Requests that use it go on; one that is not registered is no error."""
         regions.unregister(region)
         return JSONResponse({})

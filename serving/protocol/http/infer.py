@@ -16,18 +16,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import NotReady
 from serving.process.work_pool import WorkPool
+from serving.protocol.front_end import Service
 from serving.protocol.http.body import accepted_compression, compressed, read_body
-from serving.protocol.http.cancel_on_disconnect import while_wanted
+from serving.protocol.http.cancel_on_disconnect import cancel_on_disconnect
 from serving.protocol.http.errors import answer_error, error_response
 from serving.protocol.http.json_codec import (
     EncodedResponse,
-    answers_long,
     decode_request,
     encode_response,
     expected_bytes,
-    takes_long,
+    is_slow_to_decode,
+    is_slow_to_encode,
 )
-from serving.protocol.memory_budget import Hold, PendingBytes
+from serving.protocol.memory_budget import Reservation
 from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
@@ -38,37 +39,32 @@ _Headers = list[tuple[bytes, bytes]]
 class InferFront:
     """Answers POST /v2/models/MODEL[/versions/VERSION]/infer itself, and lets `app` answer everything else."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        router: Router,
-        max_body_bytes: int,
-        memory: SharedMemory | None = None,
-        pending: PendingBytes | None = None,
-        pool: WorkPool | None = None,
-        limits: MessageLimits = USUAL,
-    ) -> None:
-        self.app = app
-        self._router = router
-        self._max_body_bytes = max_body_bytes
-        self._memory = memory
-        self._pending = pending or PendingBytes()
-        self._pool = pool or WorkPool()
-        self._limits = limits
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         named = _named_model(scope) if scope["type"] == "http" else None
         if named is None:
-            await _answer_by(self.app, scope, receive, send)
+            await _answer_by(self._app, scope, receive, send)
             return
-        hold = self._pending.hold()
+        service = self._service
+        reservation = service.budget.reserve()
         try:
             head, body = await infer(
-                _headers(scope), receive, self._router, named, self._max_body_bytes, self._memory, self._pool, hold, self._limits
+                _headers(scope),
+                receive,
+                service.router,
+                named,
+                service.max_body_bytes,
+                service.memory,
+                service.pool,
+                reservation,
+                service.limits,
             )
         except Exception as error:
-            response = answer_error(Request(scope), error, self._router.observer.refused)
+            response = answer_error(Request(scope), error, service.router.observer.refused)
         except asyncio.CancelledError:
             response = _cut_off()
         else:
@@ -76,7 +72,7 @@ class InferFront:
             await send({"type": "http.response.body", "body": body})  # what is not taken at once, its connection counts from here
             return
         finally:
-            hold.let_go()
+            reservation.release()
         await response(scope, receive, send)
 
 
@@ -88,32 +84,32 @@ async def infer(
     limit: int,
     memory: SharedMemory | None,
     pool: WorkPool,
-    hold: Hold,
+    reservation: Reservation,
     limits: MessageLimits = USUAL,
 ) -> tuple[_Headers, bytes]:
     """Return headers and body of the answer to an inference request. headers: names in lower case. named: the model and its version.
 
-    limit: bytes of the body. pool: where long ones are decoded and encoded. hold: counts their bytes. limits: of what they hold.
+    limit: bytes of the body. pool: where long ones are decoded and encoded. reservation: counts their bytes. limits: of what they hold.
     Raises what the router raises, QueueFull, and ClientDisconnect when nobody waits any more.
     """
-    body = await read_body(headers, receive, limit, hold)
+    body = await read_body(headers, receive, limit, reservation)
     header_length = headers.get("inference-header-content-length")
     arrived = time.monotonic()
-    if takes_long(body, header_length):
+    if is_slow_to_decode(body, header_length):
         work = pool.run(
             lambda check: decode_request(*named, body, header_length, memory, arrived=arrived, check=check, limits=limits)
         )
-        decoded, wanted = await while_wanted(receive, work)
+        decoded, wanted = await cancel_on_disconnect(receive, work)
     else:
         decoded, wanted = decode_request(*named, body, header_length, memory, arrived=arrived, limits=limits)
-    response = await while_wanted(receive, router.infer(decoded))
+    response = await cancel_on_disconnect(receive, router.infer(decoded))
     expected = expected_bytes(response, wanted)
-    hold.add(expected)
-    if answers_long(response, wanted):
-        encoded = await while_wanted(receive, pool.run(lambda check: encode_response(response, wanted, check)))
+    reservation.add(expected)
+    if is_slow_to_encode(response, wanted):
+        encoded = await cancel_on_disconnect(receive, pool.run(lambda check: encode_response(response, wanted, check)))
     else:
         encoded = encode_response(response, wanted)
-    hold.count(len(encoded.body) - expected)
+    reservation.count(len(encoded.body) - expected)
     return await _respond(encoded, receive, headers.get("accept-encoding", ""))
 
 
@@ -149,13 +145,15 @@ def _named_model(scope: Scope) -> tuple[str, str] | None:
     if scope["method"] != "POST" or not scope["path"].endswith("/infer"):
         return None
     # Undecoded, so that a "/" in a name is no separator.
-    raw = scope.get("raw_path") or scope["path"].encode()
-    parts = raw.decode("latin-1").partition("?")[0].split("/")
+    raw = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1").partition("?")[0]
+    parts = raw.split("/")
+    if "%" in raw:
+        parts = [unquote(part) for part in parts]
     if parts[:3] != ["", "v2", "models"] or not all(parts[3:]):
         return None
     if len(parts) == 5:
-        return unquote(parts[3]), ""
-    return (unquote(parts[3]), unquote(parts[5])) if len(parts) == 7 and parts[4] == "versions" else None
+        return parts[3], ""
+    return (parts[3], parts[5]) if len(parts) == 7 and parts[4] == "versions" else None
 
 
 async def _respond(encoded: EncodedResponse, receive: Receive, accept_encoding: str) -> tuple[_Headers, bytes]:
@@ -166,7 +164,7 @@ async def _respond(encoded: EncodedResponse, receive: Receive, accept_encoding: 
         headers.append((b"inference-header-content-length", str(encoded.json_bytes).encode()))
     compression = accepted_compression(accept_encoding, len(body))
     if compression:
-        body = await while_wanted(receive, compressed(body, compression))
+        body = await cancel_on_disconnect(receive, compressed(body, compression))
         headers += [(b"content-encoding", compression.encode()), (b"vary", b"Accept-Encoding")]
     headers.append((b"content-length", str(len(body)).encode()))
     return headers, body

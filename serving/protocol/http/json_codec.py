@@ -21,16 +21,15 @@ from serving.protocol.fields import decimal, objects, optional, parameters_of, r
 from serving.protocol.http.json_request import JsonValues, read_request
 from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot
-from serving.request_options import read_terms
-from serving.requests import InferRequest, InferResponse, RequestedOutput, error_parameters
+from serving.requests import InferRequest, InferResponse, RequestedOutput, error_parameters, read_options
 
 _WHERE = "The request"
 _JSON_VALUE_BYTES = 22  # of a float32 as JSON, with its comma; of most strings, too
-LONG_BYTES = 32 * 1024  # of JSON: a millisecond or two
+_LONG_BYTES = 32 * 1024  # of JSON: a millisecond or two
 
 
 @dataclass(frozen=True)
-class OutputFormat:
+class _OutputFormat:
     """Which outputs the client wants in binary: by name, and `default` for those that it did not name; and which in shared memory."""
 
     binary: Mapping[str, bool]
@@ -50,23 +49,23 @@ class EncodedResponse:
     json_bytes: int | None
 
 
-def takes_long(body: bytes, header_length: str | None) -> bool:
+def is_slow_to_decode(body: bytes, header_length: str | None) -> bool:
     """Whether to decode `body` takes so long that nobody else should wait for it. Raises InvalidRequest for a wrong `header_length`."""
-    if len(body) <= LONG_BYTES:
+    if len(body) <= _LONG_BYTES:
         return False
     size = _json_size(body, header_length)
     # Binary tensors take no time, but for strings, which are cut out one by one; their type can be hidden behind an escape only.
-    return size > LONG_BYTES or body.find(BYTES.encode(), 0, size) >= 0 or body.find(b"\\", 0, size) >= 0
+    return size > _LONG_BYTES or body.find(BYTES.encode(), 0, size) >= 0 or body.find(b"\\", 0, size) >= 0
 
 
-def expected_bytes(response: InferResponse, wanted: OutputFormat) -> int:
+def expected_bytes(response: InferResponse, wanted: _OutputFormat) -> int:
     """Return about how many bytes the body of `response` will have: what a tensor takes in binary, or so many for each value in JSON."""
     return sum(
         [array.nbytes if wanted.is_binary(name) else _JSON_VALUE_BYTES * array.size for name, array in response.outputs.items()]
     )
 
 
-def answers_long(response: InferResponse, wanted: OutputFormat) -> bool:
+def is_slow_to_encode(response: InferResponse, wanted: _OutputFormat) -> bool:
     """Whether to encode `response` takes so long."""
     if sum([array.size for array in response.outputs.values()]) <= LONG_VALUES:
         return False
@@ -84,7 +83,7 @@ def decode_request(
     arrived: float | None = None,
     check: Check = no_check,
     limits: MessageLimits = USUAL,
-) -> tuple[InferRequest, OutputFormat]:
+) -> tuple[InferRequest, _OutputFormat]:
     """Return the request in `body` and how its outputs are to be written.
 
     arrived: when, in time.monotonic seconds, from which its `timeout` counts; None: now. check: called between pieces of a long one.
@@ -93,25 +92,22 @@ def decode_request(
     size = _json_size(body, header_length)
     header = read_request(body if size == len(body) else body[:size], limits)
     parameters = parameters_of(header, _WHERE)
-    deadline = read_terms(parameters, now=arrived).deadline
+    deadline = read_options(parameters, now=arrived).deadline
     wanted = objects(header, "outputs", _WHERE)
     shared = RequestMemory(memory)
-    request = InferRequest(
-        model=model,
-        version=version,
-        id=optional(header, "id", str, _WHERE, ""),
-        inputs=_inputs(objects(header, "inputs", _WHERE), memoryview(body)[size:], shared, until(deadline, check), limits),
-        outputs=tuple(_output(output) for output in wanted),
-        parameters=parameters,
-        deadline=deadline,
-    )
+    identity = optional(header, "id", str, _WHERE, "")
+    blob = memoryview(body)[size:]
+    inputs = _inputs(objects(header, "inputs", _WHERE), blob, shared, until(deadline, check), limits)
+    asked = [_output(output) for output in wanted]
+    outputs = tuple([output for output, _ in asked])
+    request = InferRequest(model, inputs, outputs, version, identity, parameters, deadline)
     default = optional(parameters, "binary_data_output", bool, _WHERE, False)
-    binary = {output["name"]: _parameter(output, "binary_data", bool, default) for output in wanted}
-    slots = {output["name"]: shared.find(_parameters(output), f"Output {output['name']!r}") for output in wanted}
-    return request, OutputFormat(binary, default, {name: slot for name, slot in slots.items() if slot is not None})
+    binary = {output.name: optional(own, "binary_data", bool, f"Tensor {output.name!r}", default) for output, own in asked}
+    slots = {output.name: shared.find(own, f"Output {output.name!r}") for output, own in asked}
+    return request, _OutputFormat(binary, default, {name: slot for name, slot in slots.items() if slot is not None})
 
 
-def encode_response(response: InferResponse, wanted: OutputFormat, check: Check = no_check) -> EncodedResponse:
+def encode_response(response: InferResponse, wanted: _OutputFormat, check: Check = no_check) -> EncodedResponse:
     """Return the body of `response`. check: called between pieces of a long one.
 
     JSON has no word for floats that are not finite. As Triton does, and Python's json reads, they are written NaN, Infinity and
@@ -151,18 +147,27 @@ def _inputs(
             raise InvalidRequest(f"Input {name!r} is given twice.")
         if entry.get("datatype") == BYTES:
             check_strings(strings := strings + math.prod(checked_shape(name, entry.get("shape"))), limits.strings)
-        size = _parameter(entry, "binary_data_size", int, None)
-        inputs[name] = _input(name, entry, size, blob[used:], shared, check)
+        parameters = _parameters(entry)
+        size = optional(parameters, "binary_data_size", int, f"Tensor {name!r}", None)
+        inputs[name] = _input(name, entry, parameters, size, blob[used:], shared, check)
         used += size or 0
     if used != len(blob):
         raise InvalidRequest(f"The inputs declare {used} bytes of binary data, but {len(blob)} follow the JSON.")
     return inputs
 
 
-def _input(name: str, entry: dict[str, Any], size: int | None, rest: memoryview, shared: RequestMemory, check: Check) -> Array:
+def _input(
+    name: str,
+    entry: dict[str, Any],
+    parameters: dict[str, Any],
+    size: int | None,
+    rest: memoryview,
+    shared: RequestMemory,
+    check: Check,
+) -> Array:
     where = f"Input {name!r}"
     datatype, shape = required(entry, "datatype", str, where), required(entry, "shape", list, where)
-    data = shared.read(_parameters(entry), where)
+    data = shared.read(parameters, where) if parameters else None
     if data is not None:
         if size is not None or entry.get("data") is not None:
             raise InvalidRequest(f"{where} is in shared memory and comes with the request, too; give one of them.")
@@ -176,13 +181,11 @@ def _input(name: str, entry: dict[str, Any], size: int | None, rest: memoryview,
     return from_bytes(name, datatype, shape, rest[:size])
 
 
-def _output(entry: dict[str, Any]) -> RequestedOutput:
+def _output(entry: dict[str, Any]) -> tuple[RequestedOutput, dict[str, Any]]:
+    """Return an output that is requested, and its parameters."""
     name = required(entry, "name", str, "A requested output")
-    return RequestedOutput(name, _parameter(entry, "classification", int, 0))
-
-
-def _parameter(entry: dict[str, Any], key: str, kind: type, default: Any) -> Any:
-    return optional(_parameters(entry), key, kind, f"Tensor {entry.get('name')!r}", default)
+    parameters = _parameters(entry)
+    return RequestedOutput(name, optional(parameters, "classification", int, f"Tensor {name!r}", 0)), parameters
 
 
 def _parameters(entry: dict[str, Any]) -> dict[str, Any]:

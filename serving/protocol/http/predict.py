@@ -4,46 +4,50 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
 from contract.errors import InvalidRequest
-from serving.images.workers import ImageWorkers, SentImages
+from contract.preprocessing import Preprocessing
+from contract.units import quoted
+from serving.images.decode import Picture, open_pictures
+from serving.images.tasks import CheckRoom, ImageRows
+from serving.images.workers import ImageWorkers
+from serving.process.work_pool import Check
 from serving.protocol.http.api_docs import image_docs
 from serving.protocol.http.body import read_body
-from serving.protocol.http.cancel_on_disconnect import while_wanted
-from serving.protocol.http.multipart import is_form
+from serving.protocol.http.cancel_on_disconnect import cancel_on_disconnect
+from serving.protocol.http.multipart import is_form, read_files
 from serving.protocol.http.schemas import PredictBody, PredictFilesBody, TasksBody, predict_body, predict_files_body, tasks_body
 from serving.protocol.http.v2 import ERRORS
-from serving.protocol.memory_budget import Hold, PendingBytes
-from serving.request_options import Terms, read_terms
+from serving.protocol.memory_budget import MemoryBudget
+from serving.requests import RequestOptions, read_options
 from serving.router import Router
 
-TopK = Annotated[int, Query(ge=1, description="How many classes per task, best first.")]
-TaskList = Annotated[
+_TopK = Annotated[int, Query(ge=1, description="How many classes per task, best first.")]
+_TaskList = Annotated[
     list[str] | None,
     Query(
         description="Task names, separated by commas or each in a parameter `tasks` of its own. Left out: all that take images."
     ),
 ]
-Timeout = Annotated[
+_Timeout = Annotated[
     int, Query(ge=0, description="Microseconds from the whole body received until the answer is of no use any more; 0: no limit.")
 ]
-Priority = Annotated[int, Query(ge=0, description="1 goes first, and larger numbers later; 0: as if 2.")]
-Partial = Annotated[bool, Query(description="Whether tasks that fail are named in `errors` beside the others' answers.")]
-Answer = PredictBody | PredictFilesBody
-_TERMS = ("top_k", "timeout", "priority")
+_Priority = Annotated[int, Query(ge=0, description="1 goes first, and larger numbers later; 0: as if 2.")]
+_Partial = Annotated[bool, Query(description="Whether tasks that fail are named in `errors` beside the others' answers.")]
+_PredictAnswer = PredictBody | PredictFilesBody
+_OPTIONS = ("top_k", "timeout", "priority")
 
 
-def predict_routes(router: Router, images: ImageWorkers, pending: PendingBytes) -> APIRouter:
+def predict_routes(router: Router, images: ImageWorkers, budget: MemoryBudget) -> APIRouter:
     """Return the routes /tasks, /predict and /predict/{task}."""
     routes = APIRouter(responses=ERRORS, tags=["images"])
 
-    async def answer(request: Request, names: list[str] | None, top_k: int, parameters: Mapping[str, object]) -> Answer:
-        with pending.hold() as hold:
-            return await _predict(router, request, images, hold, names, top_k, parameters)
+    classifier = _Classifier(router, images, budget)
 
     @routes.get("/tasks")
     async def list_tasks() -> TasksBody:
@@ -53,28 +57,28 @@ def predict_routes(router: Router, images: ImageWorkers, pending: PendingBytes) 
     @routes.post("/predict", openapi_extra=image_docs("/predict?top_k=3"))
     async def predict(
         request: Request,
-        tasks: TaskList = None,
-        top_k: TopK = 5,
-        timeout: Timeout = 0,
-        priority: Priority = 0,
-        partial_results: Partial = False,
-    ) -> Answer:
+        tasks: _TaskList = None,
+        top_k: _TopK = 5,
+        timeout: _Timeout = 0,
+        priority: _Priority = 0,
+        partial_results: _Partial = False,
+    ) -> _PredictAnswer:
         """Classify an image, or the files of a form, for several tasks at once; what they share is computed once."""
-        _check_query(request, ("tasks", *_TERMS, "partial_results"))
+        _check_query(request, ("tasks", *_OPTIONS, "partial_results"))
         names = None if tasks is None else [name.strip() for name in ",".join(tasks).split(",") if name.strip()]
-        return await answer(request, names, top_k, _parameters(timeout, priority, partial_results))
+        return await classifier.answer(request, names, top_k, _parameters(timeout, priority, partial_results))
 
     @routes.post("/predict/{task}", openapi_extra=image_docs("/predict/{task}?top_k=3"))
     async def predict_task(
         request: Request,
         task: Annotated[str, Path(description="A task's name; GET /tasks lists them.")],
-        top_k: TopK = 5,
-        timeout: Timeout = 0,
-        priority: Priority = 0,
-    ) -> Answer:
+        top_k: _TopK = 5,
+        timeout: _Timeout = 0,
+        priority: _Priority = 0,
+    ) -> _PredictAnswer:
         """Classify an image, or the files of a form, for one task."""
-        _check_query(request, _TERMS)
-        return await answer(request, [task], top_k, _parameters(timeout, priority))
+        _check_query(request, _OPTIONS)
+        return await classifier.answer(request, [task], top_k, _parameters(timeout, priority))
 
     return routes
 
@@ -93,28 +97,61 @@ def _parameters(timeout: int, priority: int, partial_results: bool = False) -> M
     return {"timeout": timeout, "priority": priority, "partial_results": partial_results}
 
 
-async def _predict(
-    router: Router,
-    request: Request,
-    images: ImageWorkers,
-    hold: Hold,
-    names: list[str] | None,
-    top_k: int,
-    parameters: Mapping[str, object],
-) -> Answer:
-    router.check_ready()
-    content_type = request.headers.get("content-type", "")
-    limits = images.limits
-    limit = limits.max_total_bytes if is_form(content_type) else limits.max_bytes
-    body = await read_body(request.headers, request.receive, limit, hold)
-    sent = SentImages(images, body, content_type)
-    return await while_wanted(request.receive, _answer(router, sent, names, top_k, read_terms(parameters)))
+class _Classifier:
+    """Answers with labels for the images in a request's body. budget: counts the body's bytes."""
+
+    def __init__(self, router: Router, images: ImageWorkers, budget: MemoryBudget) -> None:
+        self._router = router
+        self._images = images
+        self._budget = budget
+
+    async def answer(
+        self, request: Request, names: list[str] | None, top_k: int, parameters: Mapping[str, object]
+    ) -> _PredictAnswer:
+        """Return the answer to `request`. names: of tasks, None: all that take images."""
+        with self._budget.reserve() as reservation:
+            self._router.check_ready()
+            content_type = request.headers.get("content-type", "")
+            limits = self._images.limits
+            limit = limits.max_total_bytes if is_form(content_type) else limits.max_bytes
+            body = await read_body(request.headers, request.receive, limit, reservation)
+            sent = _SentImages(self._images, body, content_type)
+            del body  # it is let go of when its pictures are opened
+            work = self._classify(sent, names, top_k, read_options(parameters))
+            return await cancel_on_disconnect(request.receive, work)
+
+    async def _classify(self, sent: _SentImages, names: list[str] | None, top_k: int, options: RequestOptions) -> _PredictAnswer:
+        started = time.perf_counter()
+        prediction = await self._router.predict_prepared(sent.prepare, names, top_k, options)
+        total_s = time.perf_counter() - started
+        if sent.is_form:
+            return predict_files_body(prediction, sent.names, total_s)
+        return predict_body(prediction, total_s)
 
 
-async def _answer(router: Router, sent: SentImages, names: list[str] | None, top_k: int, terms: Terms) -> Answer:
-    started = time.perf_counter()
-    prediction = await router.predict_prepared(sent.prepare, names, top_k, terms)
-    total_s = time.perf_counter() - started
-    if sent.is_form:
-        return predict_files_body(prediction, sent.names, prediction.prepare_seconds, total_s)
-    return predict_body(prediction, prediction.prepare_seconds, total_s)
+class _SentImages:
+    """The images in a request's body: one file, or a form with several. names: of a form's files, when they have been read."""
+
+    def __init__(self, workers: ImageWorkers, body: bytes, content_type: str) -> None:
+        self.names: Sequence[str] = ()
+        self.is_form = is_form(content_type)
+        self._workers = workers
+        self._body = body
+        self._content_type = content_type
+
+    async def prepare(self, ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
+        """Return what each of `ways` makes of the images. Raises InvalidRequest, BodyTooLarge, QueueFull."""
+        return await self._workers.rows(partial(self._open, ways, check_room), ways)
+
+    def _open(self, ways: Sequence[Preprocessing], check_room: CheckRoom, check: Check) -> list[Picture]:
+        limits = self._workers.limits
+        files = [("The body", "", self._body)]
+        if self.is_form:
+            found = read_files(self._body, self._content_type, limits.max_files, limits.max_bytes, check)
+            self.names = [file.name for file in found]
+            named = [(f"file {number} ({quoted(file.name)})", file.data) for number, file in enumerate(found, 1)]
+            files = [(f"F{name[1:]}", f" in {name}", data) for name, data in named]
+        self._body = b""  # the pictures have what is needed of it
+        pictures = open_pictures(files, ways, limits, check)
+        check_room(len(pictures))
+        return pictures

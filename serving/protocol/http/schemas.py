@@ -130,15 +130,15 @@ class TasksBody(BaseModel):
     tasks: list[TaskBody]
 
 
-def predict_body(prediction: Prediction, decode_s: float, total_s: float) -> PredictBody:
-    """Return the answer to one image."""
-    return PredictBody(tasks=_image(prediction, 0), **_computed(prediction, decode_s, total_s))
+def predict_body(prediction: Prediction, total_s: float) -> PredictBody:
+    """Return the answer to one image. total_s: from the whole body received to the answer ready."""
+    return PredictBody(tasks=_image(prediction, 0), **_computed(prediction, total_s))
 
 
-def predict_files_body(prediction: Prediction, files: Sequence[str], decode_s: float, total_s: float) -> PredictFilesBody:
+def predict_files_body(prediction: Prediction, files: Sequence[str], total_s: float) -> PredictFilesBody:
     """Return the answer to the images of `files`, which are named in their order."""
     images = [FilePrediction(filename=name, tasks=_image(prediction, position)) for position, name in enumerate(files)]
-    return PredictFilesBody(images=images, **_computed(prediction, decode_s, total_s))
+    return PredictFilesBody(images=images, **_computed(prediction, total_s))
 
 
 def tasks_body(repository: Repository) -> TasksBody:
@@ -156,10 +156,10 @@ def _image(prediction: Prediction, position: int) -> dict[str, TaskPrediction]:
     }
 
 
-def _computed(prediction: Prediction, decode_s: float, total_s: float) -> dict[str, Any]:
+def _computed(prediction: Prediction, total_s: float) -> dict[str, Any]:
     compute_s = sum(run.seconds for run in prediction.runs)
     timings = Timings(
-        decode_ms=_milliseconds(decode_s),
+        decode_ms=_milliseconds(prediction.prepare_seconds),
         queue_ms=_milliseconds(prediction.queue_seconds),
         compute_ms=_milliseconds(compute_s),
         total_ms=_milliseconds(total_s),

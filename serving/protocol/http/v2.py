@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, HTTPException, Path, Request
 from fastapi.responses import JSONResponse, Response
 
 from serving.catalog import Model
-from serving.process.work_pool import WorkPool
 from serving.protocol import describe
 from serving.protocol.fields import optional
 from serving.protocol.http.api_docs import INFER_SCHEMA
 from serving.protocol.http.extensions import add_settings, add_shared_memory, read_object
-from serving.protocol.http.infer import infer as answer_infer
 from serving.protocol.http.schemas import ErrorBody
-from serving.protocol.memory_budget import PendingBytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
 
-ModelName = Annotated[str, Path(description="A task, `all_tasks` (one output per task), or a segment.")]
-Version = Annotated[str, Path(description="The model's version: the current one, or a canary's.")]
+_ModelName = Annotated[str, Path(description="A task, `all_tasks` (one output per task), or a segment.")]
+_Version = Annotated[str, Path(description="The model's version: the current one, or a canary's.")]
 
 _TENSORS = {
     "application/json": {"schema": INFER_SCHEMA},
@@ -47,12 +44,12 @@ _INDEX_DOCS: dict[str, Any] = {
 ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (400, 404, 413, 429, 503, 504)}
 
 
-def v2_routes(router: Router, max_body_bytes: int, memory: SharedMemory | None, pending: PendingBytes) -> APIRouter:
+def v2_routes(router: Router, memory: SharedMemory | None) -> APIRouter:
     """Return the routes below /v2 that answer for `router`, with system shared memory unless `memory` is None."""
     routes = APIRouter(prefix="/v2", responses=ERRORS)
     _add_health(routes, router)
     _add_descriptions(routes, router, memory is not None)
-    _add_inference(routes, router, max_body_bytes, memory, pending)
+    _describe_inference(routes)
     add_settings(routes, router)
     add_shared_memory(routes, memory)
     return routes
@@ -74,14 +71,14 @@ def _add_health(routes: APIRouter, router: Router) -> None:
         return JSONResponse({"ready": True})
 
     @routes.get("/models/{model}/versions/{version}/ready", tags=["health"], summary="Is this version loaded?")
-    async def version_ready(model: ModelName, version: Version) -> JSONResponse:
+    async def version_ready(model: _ModelName, version: _Version) -> JSONResponse:
         """Answer 200 when this version of the model answers requests."""
         found = router.catalog.find(model, version)
         router.check_model_ready(found)
         return JSONResponse({"name": found.name, "ready": True})
 
     @routes.get("/models/{model}/ready", tags=["health"], summary="Is this model loaded?")
-    async def model_ready(model: ModelName) -> JSONResponse:
+    async def model_ready(model: _ModelName) -> JSONResponse:
         """Answer 200 when the model answers requests."""
         return await version_ready(model, "")
 
@@ -128,29 +125,23 @@ def _add_descriptions(routes: APIRouter, router: Router, shared_memory: bool) ->
 
 def _add_description(routes: APIRouter, router: Router, suffix: str, tag: str, summary: str, message: Any) -> None:
     @routes.get(f"/models/{{model}}/versions/{{version}}{suffix}", tags=[tag], summary=summary, description=message.__doc__)
-    async def of_version(model: ModelName, version: Version) -> JSONResponse:
+    async def of_version(model: _ModelName, version: _Version) -> JSONResponse:
         return JSONResponse(describe.to_json(await message(router.catalog.find(model, version))))
 
     @routes.get(f"/models/{{model}}{suffix}", tags=[tag], summary=summary, description=message.__doc__)
-    async def of_model(model: ModelName) -> JSONResponse:
+    async def of_model(model: _ModelName) -> JSONResponse:
         return await of_version(model, "")
 
 
-def _add_inference(
-    routes: APIRouter, router: Router, max_body_bytes: int, memory: SharedMemory | None, pending: PendingBytes
-) -> None:
-    pool = WorkPool()
+def _describe_inference(routes: APIRouter) -> None:
+    """Add the paths of inference, for the documentation: their requests are answered before they come here (InferFront)."""
 
     @routes.post("/models/{model}/versions/{version}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
-    async def infer_version(request: Request, model: ModelName, version: Version) -> Response:
+    async def infer_version(model: _ModelName, version: _Version) -> Response:
         """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
-        with pending.hold() as hold:
-            headers, body = await answer_infer(
-                request.headers, request.receive, router, (model, version), max_body_bytes, memory, pool, hold
-            )
-        return Response(body, headers={name.decode(): value.decode() for name, value in headers})
+        raise HTTPException(404)
 
     @routes.post("/models/{model}/infer", tags=["inference"], openapi_extra=_INFER_DOCS)
-    async def infer(request: Request, model: ModelName) -> Response:
+    async def infer(model: _ModelName) -> Response:
         """Run a model on tensors. The outputs that are requested choose what runs; none requested means all."""
-        return await infer_version(request, model, "")
+        raise HTTPException(404)

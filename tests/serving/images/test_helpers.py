@@ -24,8 +24,7 @@ from serving.errors import NotAnImage, QueueFull
 from serving.images.decode import ImageLimits, Picture, make_rows, open_pictures
 from serving.images.helpers import Helper, Helpers
 from serving.images.workers import ImageWorkers
-from serving.process.cancellation import Cancellation
-from serving.process.work_pool import Check, NotWanted
+from serving.process.work_pool import Cancellation, Check, NotWanted
 from tests.serving.pictures import FORMATS, file, many_scans, many_tables, picture
 
 WAYS = [Preprocessing(8, 8), Preprocessing(6, 5, interpolation="bilinear", crop_fraction=0.8)]

@@ -18,9 +18,8 @@ from contract.repository import Canary, Repository, TensorSpec
 from contract.repository.model import Scores
 from serving.engines.in_memory import InMemoryEngine
 from serving.errors import DeadlineExceeded, NoImageTask, NotAnImage
-from serving.images.tasks import CheckRoom, Rows
-from serving.request_options import Terms
-from serving.requests import Prediction
+from serving.images.tasks import CheckRoom, ImageRows
+from serving.requests import Prediction, RequestOptions
 from serving.router import Router
 from tests.serving.nets import LAYERS, PREPROCESSING, TASK_NAMES, images, make_repository
 
@@ -47,7 +46,7 @@ def ask(
 
 
 def predict(repository: Repository, tasks: list[str] | None, draw: float = 0.0, partial: bool = False) -> Prediction:
-    return ask(lambda router: router.predict(images(2), tasks, 1, Terms(partial=partial)), repository, draw)
+    return ask(lambda router: router.predict(images(2), tasks, 1, RequestOptions(partial=partial)), repository, draw)
 
 
 def test_a_task_that_takes_no_images_is_in_nobodys_way() -> None:
@@ -122,31 +121,31 @@ def test_scores_are_what_the_task_says_that_its_outputs_are(
     )
 
 
-async def never(ways: Sequence[Preprocessing], check_room: CheckRoom) -> Rows:
+async def never(ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
     raise AssertionError
 
 
-async def endless(ways: Sequence[Preprocessing], check_room: CheckRoom) -> Rows:
+async def endless(ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
     await asyncio.Event().wait()
     raise AssertionError
 
 
-async def refused(ways: Sequence[Preprocessing], check_room: CheckRoom) -> Rows:
+async def refused(ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
     raise NotAnImage("No image.")
 
 
 @pytest.mark.parametrize("tasks", [["cats"], [], ["late"]])
 def test_tasks_are_checked_before_an_image_is_looked_at(tasks: list[str]) -> None:
     with pytest.raises(InvalidRequest):
-        ask(lambda router: router.predict_prepared(never, tasks, 1, Terms()), without_preprocessing("late"))
+        ask(lambda router: router.predict_prepared(never, tasks, 1, RequestOptions()), without_preprocessing("late"))
 
 
 def test_images_that_wait_too_long_or_are_none_count_as_failed_requests() -> None:
     async def work(router: Router) -> Mapping[str, int]:
         with pytest.raises(DeadlineExceeded):
-            await router.predict_prepared(endless, ["late"], 1, Terms(time.monotonic() + 0.01))
+            await router.predict_prepared(endless, ["late"], 1, RequestOptions(time.monotonic() + 0.01))
         with pytest.raises(NotAnImage):
-            await router.predict_prepared(refused, ["late"], 1, Terms())
+            await router.predict_prepared(refused, ["late"], 1, RequestOptions())
         await router.predict(images(3), ["late"])
         (found,) = router.all_statistics().values()
         assert (found.rows, found.successes, found.pending) == (3, 1, 0)
@@ -159,13 +158,13 @@ def test_each_way_is_asked_for_once_and_room_is_asked_of_the_engine() -> None:
     zoomed = Preprocessing(8, 8, crop_fraction=0.5)
     asked: list[Preprocessing] = []
 
-    async def prepare(ways: Sequence[Preprocessing], check_room: CheckRoom) -> Rows:
+    async def prepare(ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
         asked.extend(ways)
         check_room(10_000)  # more than the queue may hold, but nothing waits
         return {way: images(1) for way in ways}
 
     repository = make_repository(preprocessing={"late": zoomed})
-    ask(lambda router: router.predict_prepared(prepare, ["probe", "late", "parity"], 1, Terms()), repository)
+    ask(lambda router: router.predict_prepared(prepare, ["probe", "late", "parity"], 1, RequestOptions()), repository)
     assert asked == [PREPROCESSING, zoomed]
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from contract.preprocessing import Preprocessing
 from serving.errors import NotAnImage, QueueFull
 from serving.images.decode import ImageLimits, Picture, count_pixels, decode_image, make_rows, open_pictures
-from serving.images.tasks import Rows
+from serving.images.tasks import ImageRows
 from serving.images.workers import ImageWorkers
 from serving.process.work_pool import Check
 
@@ -69,9 +69,9 @@ def run(work: Callable[[ImageWorkers, Gate], Awaitable[None]], limit: int = LIMI
     asyncio.run(inside())
 
 
-async def settled(workers: ImageWorkers, *pictures: list[Picture]) -> list[asyncio.Future[Rows]]:
+async def settled(workers: ImageWorkers, *pictures: list[Picture]) -> list[asyncio.Future[ImageRows]]:
     """Return the answers for `pictures`, of whom each that may has begun to wait, in this order."""
-    answers: list[asyncio.Future[Rows]] = []
+    answers: list[asyncio.Future[ImageRows]] = []
     for each in pictures:
         before = workers.waiting_pixels
         answers.append(asyncio.ensure_future(workers.rows(lambda _, each=each: each, WAYS)))  # type: ignore[misc]

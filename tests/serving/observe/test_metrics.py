@@ -22,8 +22,7 @@ from tritonclient.utils import InferenceServerException
 from contract.repository import Repository
 from contract.repository.config import ALL_TASKS
 from serving.engines.in_memory import InMemoryEngine
-from serving.observe.prometheus import CONTENT_TYPE, Metrics
-from serving.observe.text import render
+from serving.observe.prometheus import CONTENT_TYPE, Metrics, render
 from serving.router import Router
 from serving.server import BackgroundServer
 from tests.serving.nets import CHAINS, IMAGE, LAYERS, images, make_repository

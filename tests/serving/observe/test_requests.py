@@ -25,9 +25,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from contract.repository import Repository
 from serving.engines.in_memory import InMemoryEngine
-from serving.observe.events import RequestRecord, Silent
+from serving.observe.events import NullObserver, RequestRecord, request_id
 from serving.observe.logs import AccessLog, make_handler
-from serving.observe.request import request_id
 from serving.server import BackgroundServer
 from tests.serving.nets import LAYERS, images
 from tests.serving.protocol.http.test_http import PICTURE
@@ -38,7 +37,7 @@ _pb: Any = service_pb2
 BODY = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [2, 8, 8, 3], "data": images(2).ravel().tolist()}]}
 
 
-class Records(Silent):
+class Records(NullObserver):
     """Keeps what was done; `wait` because a client has its answer a little before the server is done with it."""
 
     def __init__(self) -> None:

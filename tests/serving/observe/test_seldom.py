@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.observe.seldom import Seldom
+from serving.observe.logs import Seldom
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 30)), max_size=30))

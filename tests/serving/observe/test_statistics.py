@@ -20,14 +20,14 @@ from contract.histogram import DURATION_BOUNDS_S, DurationCounter
 from contract.plan import make_plan
 from contract.repository.config import ALL_TASKS
 from contract.repository.model import Repository, Step, Task
+from serving.catalog import SavedSteps
 from serving.engines.base import SegmentRun
 from serving.engines.in_memory import InMemoryEngine
 from serving.engines.statistics import RunStatistics
 from serving.errors import NotAnImage
-from serving.observe.events import Silent
+from serving.observe.events import NullObserver
 from serving.observe.families import cumulative
 from serving.observe.prometheus import Metrics
-from serving.observe.saved import SavedSteps
 from serving.protocol.describe import model_statistics
 from serving.requests import InferRequest, RequestedOutput
 from serving.router import Router
@@ -39,7 +39,7 @@ from tests.serving.observe.test_metrics import value as said
 PARTS = ("input", "infer", "output")
 
 
-class Savings(Silent):
+class Savings(NullObserver):
     def __init__(self) -> None:
         self.saved: list[int] = []
         self.runs: list[SegmentRun] = []

@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[3]
 # In a process of its own: what is free in the heap of one that has done other things, and goes back by itself, is anybody's guess.
 PEAK = """
 import asyncio
-from serving.process import idle_memory
-from serving.process.idle_memory import give_back_in_idle_moments, resident_bytes
-idle_memory._LOOK_S, idle_memory._REST_S = 0.01, 0.05
+from serving.process import memory
+from serving.process.memory import give_back_in_idle_moments, resident_bytes
+memory._LOOK_S, memory._REST_S = 0.01, 0.05
 idle = False
 async def work():
     global idle

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from serving.errors import Forbidden, Unauthenticated, Unsupported
-from serving.protocol.admin import Admin
+from serving.protocol.control import Admin
 
 
 def test_without_a_token_model_control_is_off() -> None:

@@ -90,7 +90,7 @@ def test_watching_follows_the_server_from_loading_to_the_end(repository: Reposit
             for call in watched.values():  # and the streams end, so that the server need not wait for them
                 assert await call.code() == grpc.StatusCode.UNAVAILABLE
             await closing
-            assert time.monotonic() - before < server._grace_s
+            assert time.monotonic() - before < server._options.grace_s
 
     asyncio.run(work())
 

@@ -19,7 +19,7 @@ from contract.system import available_memory_bytes, cgroup_memory_bytes
 from espalier.commands.options.sizes import parse_limit
 from serving.errors import BodyTooLarge, QueueFull
 from serving.protocol.http.body import read_body
-from serving.protocol.memory_budget import PendingBytes, default_pending_bytes
+from serving.protocol.memory_budget import MemoryBudget, default_budget_bytes
 
 LIMIT = 100
 MOST_BODY = 60
@@ -44,9 +44,9 @@ class Client:
     def step(self) -> None:
         self._go.release()
 
-    async def request(self, pending: PendingBytes, headers: dict[str, str]) -> int:
+    async def request(self, pending: MemoryBudget, headers: dict[str, str]) -> int:
         """Be the server, as the endpoints are: read, then compute for one step more."""
-        with pending.hold() as hold:
+        with pending.reserve() as hold:
             body = await read_body(headers, self.receive, MOST_BODY, hold)
             await self._go.acquire()
             if self.end == "fails":
@@ -68,7 +68,7 @@ client_plans = st.tuples(st.lists(st.integers(0, 40), max_size=4), st.sampled_fr
 @settings(max_examples=40, deadline=None)
 @given(st.lists(client_plans, min_size=1, max_size=6), st.integers(0, 999))
 def test_no_more_than_the_limit_is_held_and_nothing_at_the_end_however_it_ends(plans: Any, seed: int) -> None:
-    pending = PendingBytes(LIMIT)
+    pending = MemoryBudget(LIMIT)
     rng = random.Random(seed)  # what unpacks is in a thread: nobody knows how many steps there will be
 
     async def go() -> list[Any]:
@@ -98,8 +98,8 @@ def test_no_more_than_the_limit_is_held_and_nothing_at_the_end_however_it_ends(p
 
 
 def test_what_does_not_fit_is_refused_before_it_is_sent_and_the_only_one_is_not() -> None:
-    pending = PendingBytes(LIMIT)
-    with pending.hold() as first, pending.hold() as second:
+    pending = MemoryBudget(LIMIT)
+    with pending.reserve() as first, pending.reserve() as second:
         first.resize(10 * LIMIT)  # alone
         with pytest.raises(QueueFull, match=r"^1000 bytes of requests are waiting and 100 is the limit; try again later\.$"):
             second.resize(1)
@@ -112,21 +112,21 @@ def test_what_does_not_fit_is_refused_before_it_is_sent_and_the_only_one_is_not(
             first.resize(71)
         assert pending.bytes == 100
     assert pending.bytes == 0
-    with PendingBytes().hold() as first:  # without a limit
+    with MemoryBudget().reserve() as first:  # without a limit
         first.resize(10**15)
 
 
 def test_a_promise_is_looked_at_and_takes_nothing() -> None:
-    pending = PendingBytes(LIMIT)
+    pending = MemoryBudget(LIMIT)
 
     async def receive() -> Any:
         raise AssertionError("nothing should be read")
 
     async def promise(size: int) -> None:
-        with pending.hold() as hold:
+        with pending.reserve() as hold:
             await read_body({"content-length": str(size)}, receive, 1000, hold)
 
-    with pending.hold() as other:
+    with pending.reserve() as other:
         other.resize(60)
         with pytest.raises(QueueFull):
             asyncio.run(promise(41))
@@ -154,6 +154,6 @@ def test_the_least_limit_of_the_control_groups_counts(tmp_path: Path, files: dic
 
 
 def test_the_default_is_a_quarter_of_the_memory_and_not_more_than_some_gigabytes() -> None:
-    assert 0 < default_pending_bytes() <= 4 * 1024**3
-    assert default_pending_bytes() in (available_memory_bytes() // 4, 4 * 1024**3)
+    assert 0 < default_budget_bytes() <= 4 * 1024**3
+    assert default_budget_bytes() in (available_memory_bytes() // 4, 4 * 1024**3)
     assert [parse_limit(text) for text in ("0", "500M")] == [0, 500_000_000]

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from serving.observe.seldom import Seldom
+from serving.observe.logs import Seldom
 from serving.protocol.http.connection.limits import HttpLimits, most_connections
 from serving.protocol.http.connection.progress import Phase, Progress
-from serving.protocol.memory_budget import PendingBytes
+from serving.protocol.memory_budget import MemoryBudget
 
 log = logging.getLogger(__name__)
 _MOST_SWEEP_S = 1.0  # between two
@@ -21,7 +21,7 @@ _LOOK_S = 0.1  # between two looks for idle ones where there was none
 _LEFT = getattr(select, "POLLRDHUP", 0)  # a connection whose client has said its last; Linux tells
 
 
-class Connection(Protocol):
+class _Connection(Protocol):
     """What is swept."""
 
     transport: Any
@@ -35,21 +35,21 @@ class Connection(Protocol):
 
 
 class Connections:
-    """The connections of one server, all in one event loop. refused: is told which limit has struck. pending: counts unread answers.
+    """The connections of one server, all in one event loop. refused: is told which limit has struck. budget: counts unread answers.
 
     now: the loop's time at the last sweep, exact enough for whoever counts seconds. is_draining: whether the server waits for its end, and
     for nobody who does nothing.
     """
 
-    def __init__(self, limits: HttpLimits, refused: Callable[[str], None], pending: PendingBytes) -> None:
+    def __init__(self, limits: HttpLimits, refused: Callable[[str], None], budget: MemoryBudget) -> None:
         self.limits = limits
         self.refused = refused
-        self.pending = pending
+        self.budget = budget
         self.now = 0.0
         self.is_draining = False
         self._most = limits.connections or most_connections()
-        self._open: set[Connection] = set()
-        self._idle: list[Connection] = []  # the longest last; made when there is no room
+        self._open: set[_Connection] = set()
+        self._idle: list[_Connection] = []  # the longest last; made when there is no room
         self._look_again = 0.0  # not before: there was none
         self._seldom = Seldom()
         self._timer: asyncio.TimerHandle | None = None
@@ -72,11 +72,11 @@ class Connections:
         if self._timer is not None:
             self._timer.cancel()
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: _Connection) -> None:
         """Look after a connection from now on."""
         self._open.add(connection)
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: _Connection) -> None:
         """Forget a connection."""
         self._open.discard(connection)
 
@@ -102,7 +102,7 @@ class Connections:
         connection.transport.abort()
         return True
 
-    def _longest_idle(self) -> Connection | None:
+    def _longest_idle(self) -> _Connection | None:
         """Return the connection that is idle for longest. All are looked at only when those found before are used up."""
         while True:
             while self._idle:
@@ -125,11 +125,11 @@ class Connections:
             log.warning(line, *facts)
 
 
-def _is_idle(connection: Connection) -> bool:
+def _is_idle(connection: _Connection) -> bool:
     return connection.progress.phase in (Phase.SILENT, Phase.IDLE)
 
 
-def _close_left(connections: list[Connection]) -> None:
+def _close_left(connections: list[_Connection]) -> None:
     """Close those whose client has gone."""
     poll = select.poll()
     by_file = {one.transport.get_extra_info("socket").fileno(): one for one in connections}

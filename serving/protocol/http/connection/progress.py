@@ -8,7 +8,7 @@ from contract.errors import EspalierError
 from serving.errors import BodyStalled, BodyTooSlow, HeadStalled
 from serving.protocol.http.connection.limits import HttpLimits
 
-LINGER_S = 2.0  # for what a client that was refused still sends; closed at once, the connection would take the refusal with it
+_LINGER_S = 2.0  # for what a client that was refused still sends; closed at once, the connection would take the refusal with it
 
 
 class Phase(Enum):
@@ -68,5 +68,5 @@ class Progress:
 
     def is_over(self, limits: HttpLimits, now: float) -> bool:
         """Return whether the connection has waited long enough for its next request, or for its end."""
-        most_s = {Phase.SILENT: limits.silent_s, Phase.IDLE: limits.keep_alive_s, Phase.LINGER: LINGER_S}.get(self.phase)
+        most_s = {Phase.SILENT: limits.silent_s, Phase.IDLE: limits.keep_alive_s, Phase.LINGER: _LINGER_S}.get(self.phase)
         return most_s is not None and now - self.since > most_s

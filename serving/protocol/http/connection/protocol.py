@@ -45,24 +45,24 @@ class HttpProtocol(HttpUpgradePassed):
         self._tail = b""  # of what was parsed, where an end may have begun
         self._body_left = -1  # bytes; -1: in chunks, or unknown
         self._body_bytes = 0
-        self._unread = connections.pending.hold()
+        self._unread = connections.budget.reserve()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin."""
         super().connection_made(transport)
-        self.flow = self._flow = _Flow(transport)
+        self.flow = self._flow = _PausableFlow(transport)
         self._all.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give up what is under way, and what waits behind it."""
         self._forget_rest()
         self._all.closed(self)
-        self._unread.let_go()
+        self._unread.release()
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
         """Go on: almost all has been taken."""
-        self._unread.let_go()
+        self._unread.release()
         super().resume_writing()
 
     def shutdown(self) -> None:
@@ -180,7 +180,7 @@ class HttpProtocol(HttpUpgradePassed):
             self._refuse(error)
         except httptools.HttpParserError as error:
             self._refuse_syntax(error)
-        if self._rest or self._flow.is_held:
+        if self._rest or self._flow.is_paused:
             self._limit_ahead()
 
     def _go_on(self) -> None:
@@ -245,9 +245,9 @@ class HttpProtocol(HttpUpgradePassed):
     def _limit_ahead(self) -> None:
         """Read nothing more while much waits."""
         if len(self._rest) + len(self._later) > _MOST_AHEAD:
-            self._flow.hold()
-        elif self._flow.is_held:
-            self._flow.is_held = False
+            self._flow.pause()
+        elif self._flow.is_paused:
+            self._flow.is_paused = False
             if self.cycle is None or len(self.cycle.body) <= HIGH_WATER_LIMIT:
                 self.flow.resume_reading()
 
@@ -286,17 +286,17 @@ class HttpProtocol(HttpUpgradePassed):
         self._later = bytearray()
 
 
-class _Flow(FlowControl):
-    """Reads nothing while it is held, whoever wants to go on."""
+class _PausableFlow(FlowControl):
+    """Reads nothing while it is paused, whoever wants to go on."""
 
-    is_held = False
+    is_paused = False
 
-    def hold(self) -> None:
-        """Read nothing until nobody holds it."""
-        self.is_held = True
+    def pause(self) -> None:
+        """Read nothing until `is_paused` is taken back."""
+        self.is_paused = True
         self.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on, unless it is held."""
-        if not self.is_held:
+        """Read on, unless it is paused."""
+        if not self.is_paused:
             super().resume_reading()

@@ -14,7 +14,7 @@ import uvicorn
 from serving.protocol.http.connection.accept import Acceptor
 from serving.protocol.http.connection.connections import Connections
 from serving.protocol.http.connection.limits import HttpLimits
-from serving.protocol.memory_budget import PendingBytes
+from serving.protocol.memory_budget import MemoryBudget
 
 try:
     from serving.protocol.http.connection.protocol import HttpProtocol
@@ -25,7 +25,7 @@ except ModuleNotFoundError:  # httptools is not for Windows; uvicorn takes h11 t
 class HttpServer(uvicorn.Server):
     """uvicorn on a socket that is already listening, leaving signals to whoever owns the process.
 
-    refused: is told of each limit that strikes. pending: counts the bytes of answers that clients are slow to read.
+    refused: is told of each limit that strikes. budget: counts the bytes of answers that clients are slow to read.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class HttpServer(uvicorn.Server):
         grace_s: float,
         limits: HttpLimits | None = None,
         refused: Callable[[str], None] = lambda limit: None,
-        pending: PendingBytes | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         limits = limits or HttpLimits()
-        self._connections = Connections(limits, refused, pending or PendingBytes())
+        self._connections = Connections(limits, refused, budget or MemoryBudget())
         super().__init__(
             uvicorn.Config(
                 app,
@@ -50,8 +50,7 @@ class HttpServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]
-                # Parts of a second count, whatever uvicorn's annotation says; at 0 it would not see that nothing is in flight.
-                timeout_graceful_shutdown=max(0.001, grace_s),  # type: ignore[arg-type]
+                timeout_graceful_shutdown=_as_uvicorn_takes(grace_s),
             )
         )
         self._listener = listener
@@ -66,8 +65,10 @@ class HttpServer(uvicorn.Server):
                 await self._serving
             await asyncio.sleep(0.005)
 
-    async def aclose(self) -> None:
-        """Finish the requests in flight."""
+    async def aclose(self, grace_s: float | None = None) -> None:
+        """Finish the requests in flight. grace_s: how long they may take, in place of what was said at first."""
+        if grace_s is not None:
+            self.config.timeout_graceful_shutdown = _as_uvicorn_takes(grace_s)
         self.should_exit = True
         if self._serving is not None:
             await self._serving
@@ -98,3 +99,8 @@ class HttpServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
+
+
+def _as_uvicorn_takes(grace_s: float) -> Any:
+    """Parts of a second count, whatever uvicorn's annotation says; at 0 it would not see that nothing is in flight."""
+    return max(0.001, grace_s)

@@ -16,12 +16,12 @@ from tritonclient.grpc import service_pb2
 from contract.errors import EspalierError
 from serving.protocol.grpc.codec import decode_request, output_slots
 from serving.protocol.grpc.cost import schema_of
-from serving.protocol.grpc.service import Kind, Received
+from serving.protocol.grpc.service import MessageKind, Received
 from serving.protocol.grpc.wire import header
 from serving.protocol.message_limits import USUAL
 
 pb: Any = service_pb2
-KIND = Kind(GetMessageClass(pb.ModelInferRequest.DESCRIPTOR), schema_of(pb.ModelInferRequest.DESCRIPTOR))
+KIND = MessageKind(GetMessageClass(pb.ModelInferRequest.DESCRIPTOR), schema_of(pb.ModelInferRequest.DESCRIPTOR))
 
 
 def delimited(number: int, payload: bytes) -> bytes:

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from contract.errors import InvalidRequest
+from serving.errors import Undecodable
 from serving.protocol.grpc.codec import decode_request
 from serving.protocol.grpc.contents import DTYPES, Contents, take_apart
-from serving.protocol.grpc.cost import QUICK_BYTES, Undecodable
+from serving.protocol.grpc.cost import QUICK_BYTES
 from tests.serving.protocol.grpc.message_memory import delimited, tensor
 from tests.serving.protocol.grpc.test_cost import messages
 from tests.serving.protocol.test_faults import mutated

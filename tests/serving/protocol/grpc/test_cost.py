@@ -15,14 +15,8 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from contract.repository import Repository
-from serving.protocol.grpc.cost import (
-    QUICK_BYTES,
-    Schema,
-    Undecodable,
-    check_cost,
-    is_quick,
-    schema_of,
-)
+from serving.errors import Undecodable
+from serving.protocol.grpc.cost import QUICK_BYTES, Schema, check_cost, is_quick, schema_of
 from serving.protocol.grpc.wire import fields
 from serving.protocol.message_limits import USUAL
 from serving.server import BackgroundServer

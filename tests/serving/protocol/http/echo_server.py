@@ -18,10 +18,10 @@ from starlette.requests import ClientDisconnect
 from serving.limits import changed_limits
 from serving.process.sockets import listening_socket
 from serving.protocol.http.body import read_body
-from serving.protocol.http.cancel_on_disconnect import while_wanted
+from serving.protocol.http.cancel_on_disconnect import cancel_on_disconnect
 from serving.protocol.http.connection.limits import HttpLimits
 from serving.protocol.http.connection.server import HttpServer
-from serving.protocol.memory_budget import PendingBytes
+from serving.protocol.memory_budget import MemoryBudget
 
 
 class EchoServer:
@@ -36,7 +36,7 @@ class EchoServer:
         self.limits = limits
         self.measures = measures
         self.refused: Counter[str] = Counter()
-        self.pending = PendingBytes()
+        self.pending = MemoryBudget()
         self.gate = threading.Event()
         self.large = 8_000_000
         self.order: list[str] = []
@@ -86,7 +86,7 @@ class EchoServer:
         try:
             body = await read_body({}, receive, 10**9)
             if path == "/wait":
-                await while_wanted(receive, self._wait())
+                await cancel_on_disconnect(receive, self._wait())
         except ClientDisconnect:
             self.left += 1
             return

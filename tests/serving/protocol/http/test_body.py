@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from contract.errors import InvalidRequest
 from serving.errors import BodyTooLarge, QueueFull
 from serving.protocol.http.body import compressed, read_body, unpack, unpacked_size
-from serving.protocol.memory_budget import PendingBytes
+from serving.protocol.memory_budget import MemoryBudget
 
 
 def decompress(data: bytes, limit: int) -> bytes:
@@ -71,8 +71,8 @@ ZEROS = bytes(20_000_000)
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress], ids=["gzip", "deflate"])
 def test_what_unpacks_to_more_than_there_is_room_for_is_refused_before_it_takes_any(pack: Callable[[bytes], bytes]) -> None:
-    pending, packed = PendingBytes(15_000_000), pack(ZEROS)
-    with pending.hold() as other, pending.hold() as hold:
+    pending, packed = MemoryBudget(15_000_000), pack(ZEROS)
+    with pending.reserve() as other, pending.reserve() as hold:
         other.resize(1)
         tracemalloc.start()
         try:

@@ -22,7 +22,7 @@ from serving.process.work_pool import WorkPool
 from serving.protocol.grpc import codec as grpc_codec
 from serving.protocol.http import json_codec
 from serving.protocol.http.infer import infer
-from serving.protocol.memory_budget import PendingBytes
+from serving.protocol.memory_budget import MemoryBudget
 from serving.requests import InferResponse
 from serving.router import Router
 from serving.server import BackgroundServer
@@ -53,7 +53,7 @@ class Watched(InMemoryEngine):
 
 
 async def _turns_while_decoding(repository: Repository, body: bytes) -> tuple[int, bytes]:
-    engine, hold = Watched(), (pending := PendingBytes()).hold()
+    engine, hold = Watched(), (pending := MemoryBudget()).reserve()
     router = Router(repository, engine)
     await router.start()
 
@@ -109,11 +109,11 @@ def test_long_bodies_in_either_direction_are_answered_as_short_ones(server: Back
 def test_only_what_takes_long_is_done_aside() -> None:
     binary = bytes(1_000_000)
     head = b'{"datatype": "UINT8"}'
-    assert not json_codec.takes_long(head + binary, str(len(head)))
-    assert not json_codec.takes_long(b"[1, 2]", None)
-    assert json_codec.takes_long(binary, None)
+    assert not json_codec.is_slow_to_decode(head + binary, str(len(head)))
+    assert not json_codec.is_slow_to_decode(b"[1, 2]", None)
+    assert json_codec.is_slow_to_decode(binary, None)
     for head in (b'{"datatype": "BYTES"}', b'{"datatype": "B\\u0059TES"}'):
-        assert json_codec.takes_long(head + binary, str(len(head)))
+        assert json_codec.is_slow_to_decode(head + binary, str(len(head)))
     _, as_json = json_codec.decode_request("m", "", b'{"inputs": []}', None)
     _, as_binary = json_codec.decode_request("m", "", b'{"inputs": [], "parameters": {"binary_data_output": true}}', None)
     for array, found in (
@@ -122,8 +122,8 @@ def test_only_what_takes_long_is_done_aside() -> None:
         (np.zeros(10), (False, False, False)),
     ):
         response = InferResponse("m", "1", "", {"y": array}, ())
-        long = [json_codec.answers_long(response, wanted) for wanted in (as_json, as_binary)]
-        assert (*long, grpc_codec.answers_long(response)) == found
+        long = [json_codec.is_slow_to_encode(response, wanted) for wanted in (as_json, as_binary)]
+        assert (*long, grpc_codec.is_slow_to_encode(response)) == found
 
 
 def message(shape: list[int], datatype: str = "UINT8", raw: bytes | None = None, **contents: Any) -> Any:
@@ -137,11 +137,11 @@ def message(shape: list[int], datatype: str = "UINT8", raw: bytes | None = None,
 
 
 def test_long_messages_are_those_with_many_values_that_are_not_raw_numbers() -> None:
-    assert grpc_codec.takes_long(message([500, 8, 8, 3]))
-    assert not grpc_codec.takes_long(message([1, 8, 8, 3]))
-    assert not grpc_codec.takes_long(message([500, 8, 8, 3], raw=b""))
-    assert grpc_codec.takes_long(message([500, 8, 8, 3], "BYTES", raw=b""))
-    assert not grpc_codec.takes_long(message([2**62] * 100_000))  # refused soon, and nobody multiplies them
+    assert grpc_codec.is_slow_to_decode(message([500, 8, 8, 3]))
+    assert not grpc_codec.is_slow_to_decode(message([1, 8, 8, 3]))
+    assert not grpc_codec.is_slow_to_decode(message([500, 8, 8, 3], raw=b""))
+    assert grpc_codec.is_slow_to_decode(message([500, 8, 8, 3], "BYTES", raw=b""))
+    assert not grpc_codec.is_slow_to_decode(message([2**62] * 100_000))  # refused soon, and nobody multiplies them
 
 
 def test_typed_values_are_counted_before_they_are_converted() -> None:

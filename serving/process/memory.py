@@ -1,18 +1,40 @@
-"""Gives memory back after a peak: what large requests have taken stays with the C library otherwise, as long as the process lives."""
+"""Gives memory that was freed back to the system: after a peak the C library keeps what it took for as long as the process lives."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from serving.process.malloc_trim import malloc_trim
 from serving.process.threads import to_thread
 
+_M_ARENA_MAX = -8
 _LOOK_S = 1.0
 _REST_S = 10.0  # it takes up to a tenth of a second for a gigabyte, in which others wait for memory
 _GROWN_BYTES = 16 << 20
+
+
+def malloc_trim() -> None:
+    """Return the free pages of the heap to the system, where the C library can (glibc); others do so by themselves or not at all.
+
+    ONNX Runtime frees large pieces between small ones that stay. Without this, optimising a segment keeps up to its size resident,
+    and closing one would make no room.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def share_one_heap() -> None:
+    """Let threads that are begun from now on take memory from one heap (glibc), unless MALLOC_ARENA_MAX says how many there are to be.
+
+    Of a thread's own heap up to 64 MB stay resident, which nothing gives back. For whoever owns the process.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None and "MALLOC_ARENA_MAX" not in os.environ:
+        set_option(_M_ARENA_MAX, 1)
 
 
 async def give_back_in_idle_moments(is_idle: Callable[[], bool]) -> None:

@@ -14,10 +14,10 @@ from hypothesis.extra import numpy as hnp
 
 from contract.dtypes import NUMPY_DTYPES
 from contract.errors import InvalidRequest
-from serving.answers.classes import CLASS_DTYPES, best, classification_strings, softmax
+from serving.answers.classes import best, classification_strings, softmax
 from serving.catalog import Catalog, Output
 from serving.requests import RequestedOutput
-from serving.validate import checked_outputs
+from serving.validate import CLASS_DTYPES, checked_outputs
 from tests.serving.nets import make_repository
 
 
