@@ -22,7 +22,7 @@ from serving.errors import NotAnImage, TooCostlyImage
 from serving.images.decode import ImageLimits, Picture, open_picture, rows_of
 
 _MAX_CPU_S = 60  # of processor time for a picture; the costliest that are let in take some ten seconds
-SPARE_BYTES = 64 * 1024 * 1024  # beyond what follows from a picture's size
+_SPARE_BYTES = 64 * 1024 * 1024  # beyond what follows from a picture's size
 _PIXEL_BYTES = (
     16  # of address space, some of which is never used: three buffers of 4 bytes, and as much as one for a decoder's own
 )
@@ -87,7 +87,7 @@ def _answer(job: dict[str, Any], data: bytes) -> _Message:
 def _limit_what_it_takes(picture: Picture, ways: Sequence[Preprocessing]) -> None:
     """Have the system refuse memory and processor time that a picture of this size does not need."""
     pixels = picture.pixels + picture.resized_pixels(ways)
-    extra = _PIXEL_BYTES * pixels + _FILE_COPIES * len(picture.file.data) + SPARE_BYTES
+    extra = _PIXEL_BYTES * pixels + _FILE_COPIES * len(picture.file.data) + _SPARE_BYTES
     if _USAGE.exists():  # where it says so, the limit is also heeded
         _set_limit(resource.RLIMIT_AS, _address_space_bytes() + extra)
     used = resource.getrusage(resource.RUSAGE_SELF)

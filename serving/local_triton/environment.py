@@ -27,7 +27,7 @@ from contract.private_folder import BY_ALL, make_private_folder
 from contract.user_folders import cache_folder
 from serving.local_triton.errors import TritonUnavailable
 
-REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+_REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 _PYTHONS = ((3, 11), (3, 12))
 _NEEDED_BYTES = 900_000_000  # 300 MB in the end, and what pip downloads and unpacks on the way
 _GLIBC = (2, 35)
@@ -121,7 +121,7 @@ def _python_library() -> Path:
 
 
 def _key() -> str:
-    facts = (REQUIREMENTS.read_text(), platform.python_version(), sys.base_prefix)
+    facts = (_REQUIREMENTS.read_text(), platform.python_version(), sys.base_prefix)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
@@ -166,7 +166,7 @@ def _make(place: Path, say: Say) -> None:
 def _install(folder: Path) -> None:
     _run([sys.executable, "-m", "venv", str(folder)], "python -m venv")
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--no-deps"]
-    _run([*pip, "--require-hashes", "--only-binary", ":all:", "--requirement", str(REQUIREMENTS)], "pip")
+    _run([*pip, "--require-hashes", "--only-binary", ":all:", "--requirement", str(_REQUIREMENTS)], "pip")
 
 
 def _run(command: list[str], name: str) -> None:

@@ -246,7 +246,7 @@ LITTLE = """
 import sys
 import serving.images.process as process
 from contract.preprocessing import Preprocessing
-process._PIXEL_BYTES, process.SPARE_BYTES = 1, 0
+process._PIXEL_BYTES, process._SPARE_BYTES = 1, 0
 job = {"ways": [Preprocessing(8, 8).to_json()], "where": "", "limits": {}}
 print(process._answer(job, sys.stdin.buffer.read()))
 """
