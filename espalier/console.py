@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
-class Output(io.TextIOBase):
+class OutputStream(io.TextIOBase):
     """The process's stream of that name, as it is at the moment. What nobody reads, or what cannot be written, is dropped.
 
     failure: why the first text was dropped, unless the reader just went away (`| head`).
@@ -72,7 +72,7 @@ class Output(io.TextIOBase):
             os.close(nowhere)
 
 
-def open_console(output: Output) -> Console:
+def open_console(output: OutputStream) -> Console:
     """Return a console on `output` that shows text as it is: ":boom:" in a message or a path is no picture."""
     console = Console(file=cast("IO[str]", output), emoji=False)
     if console.width < 1:  # COLUMNS=0, as some terminals of editors say; nothing would be shown
@@ -80,9 +80,9 @@ def open_console(output: Output) -> Console:
     return console
 
 
-output = Output("stdout")
+output = OutputStream("stdout")
 console = open_console(output)
-errors = open_console(Output("stderr"))
+errors = open_console(OutputStream("stderr"))
 
 Report = Callable[[str, int, int], None]
 

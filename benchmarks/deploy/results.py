@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks.harness.machine import describe_machine
-from benchmarks.harness.open_loop import Request
+from benchmarks.harness.open_loop import TimedRequest
 
 Action = Literal["load", "unload", "ask"]
 
@@ -65,7 +65,7 @@ class Timeline:
 
     options: TimelineOptions
     rate: float
-    requests: tuple[Request, ...]
+    requests: tuple[TimedRequest, ...]
     changes: tuple[TaskChange, ...]
     rounds: tuple[TimelineRound, ...]
 
@@ -110,7 +110,7 @@ class Timeline:
         return sum(request.status == 200 and not request.right for request in self.requests)
 
 
-def _end(request: Request) -> float:
+def _end(request: TimedRequest) -> float:
     return request.due_s + request.latency_ms / 1000
 
 

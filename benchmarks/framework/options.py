@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.framework.errors import UnknownPrecision
-from benchmarks.harness.noise import NOTHING_WATCHED, Watch, watch_cores
+from benchmarks.harness.noise import NOTHING_WATCHED, NoiseWatch, watch_cores
 from contract.system import available_cores
 
 FP32 = "fp32"
@@ -82,7 +82,7 @@ class Options:
         found: _Value = self._made[make]
         return found
 
-    def watch(self) -> Watch:
+    def watch(self) -> NoiseWatch:
         """Return what watches the cores that this process may use. On the tiny scale nothing is watched."""
         return NOTHING_WATCHED if self.scale is Scale.tiny else watch_cores(self.cores)
 

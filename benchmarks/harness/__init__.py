@@ -5,7 +5,7 @@ from contract.lazy import public
 __all__, __getattr__ = public(
     __name__,
     {
-        "noise": ["RULE", "Measurement", "Watch", "measure_quietly"],
+        "noise": ["RULE", "Measurement", "NoiseWatch", "measure_quietly"],
         "pinning": ["Cores", "find_cores", "on_cores"],
         "timing": ["Clock", "Timing", "Variants", "interleave", "summarise", "take_samples"],
     },

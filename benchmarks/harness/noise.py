@@ -33,7 +33,7 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
-class Watch:
+class NoiseWatch:
     """What tells of noise. null: seconds of the null loop; foreign: seconds of `cores` cores that others have had since some moment."""
 
     null: Callable[[], float]
@@ -72,10 +72,10 @@ class Measurement(Generic[_Value]):
         return {"noise": self.mark, "drift": self.drift, "others": self.others}
 
 
-NOTHING_WATCHED = Watch(lambda: 1.0)
+NOTHING_WATCHED = NoiseWatch(lambda: 1.0)
 
 
-def watch_cores(threads: int) -> Watch:
+def watch_cores(threads: int) -> NoiseWatch:
     """Return what watches the cores that this process may use, with a null loop of so many threads."""
     mark_ours()
     data = bytes(_BYTES)
@@ -85,7 +85,7 @@ def watch_cores(threads: int) -> Watch:
             return median(_timed(pool, data, threads) for _ in range(_RUNS))
 
     cores = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset[int]()
-    return Watch(null, lambda: foreign_seconds(cores), max(1, len(cores)))
+    return NoiseWatch(null, lambda: foreign_seconds(cores), max(1, len(cores)))
 
 
 def _timed(pool: ThreadPoolExecutor, data: bytes, threads: int) -> float:
@@ -95,13 +95,13 @@ def _timed(pool: ThreadPoolExecutor, data: bytes, threads: int) -> float:
     return time.perf_counter() - started
 
 
-def measure_quietly(measure: Callable[[], _Value], watch: Watch) -> Measurement[_Value]:
+def measure_quietly(measure: Callable[[], _Value], watch: NoiseWatch) -> Measurement[_Value]:
     """Return what `measure` gives, by the rule above."""
     first = _watched(measure, watch, 1)
     return _watched(measure, watch, 2) if first.noisy else first
 
 
-def _watched(measure: Callable[[], _Value], watch: Watch, runs: int) -> Measurement[_Value]:
+def _watched(measure: Callable[[], _Value], watch: NoiseWatch, runs: int) -> Measurement[_Value]:
     before = watch.null()
     started, foreign = time.perf_counter(), watch.foreign()
     value = measure()

@@ -31,7 +31,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Request:
+class TimedRequest:
     """One request. due_s: when it was to be sent, since the load began. latency_ms: from then to the answer.
 
     status: of HTTP, 0 when the connection broke. right: whether the values are those expected; identical: to the bit.
@@ -56,7 +56,7 @@ class OpenLoop:
         self._numbers = itertools.count()
         self._stopping = False
         self._started = 0.0
-        self.requests: list[Request] = []
+        self.requests: list[TimedRequest] = []
 
     @property
     def now_s(self) -> float:
@@ -85,7 +85,7 @@ class OpenLoop:
             except (OSError, EOFError):
                 status, answer = 0, b""
             latency_ms = (self.now_s - due) * 1000
-            self.requests.append(Request(due, latency_ms, ask.task, status, ask.is_right(answer), answer == ask.expected))
+            self.requests.append(TimedRequest(due, latency_ms, ask.task, status, ask.is_right(answer), answer == ask.expected))
         await connection.close()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.harness.noise import Measurement, Watch, measure_quietly
+from benchmarks.harness.noise import Measurement, NoiseWatch, measure_quietly
 from benchmarks.harness.served import ServerProcess
 from benchmarks.load.bare import BareEngine, EngineSetting
 from benchmarks.load.loadgen import LoadgenResult, Scenario, ScenarioJob, run_scenario
@@ -77,7 +77,9 @@ class Share:
 class Loads:
     """Puts loads on `server`. watch: for noise."""
 
-    def __init__(self, repository: Repository, server: ServerProcess, clients: Clients, extent: Extent, watch: Watch) -> None:
+    def __init__(
+        self, repository: Repository, server: ServerProcess, clients: Clients, extent: Extent, watch: NoiseWatch
+    ) -> None:
         self._repository, self._server, self._clients = repository, server, clients
         self._extent, self._watch = extent, watch
 

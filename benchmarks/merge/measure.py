@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from benchmarks.framework.options import Runs
-from benchmarks.harness.noise import Measurement, Watch, measure_quietly
+from benchmarks.harness.noise import Measurement, NoiseWatch, measure_quietly
 from benchmarks.harness.timing import Timing, interleave, summarise
 from benchmarks.merge import onnx_variants, torch_variants
 from benchmarks.merge.device import TorchDevice, as_outputs
@@ -59,7 +59,7 @@ class Group:
 class MergeBench:
     """Measures one ResNet. watch: for noise. folder: for the networks."""
 
-    def __init__(self, network: TimmNetwork, cache: NetworkCache, device: TorchDevice, watch: Watch, folder: Path) -> None:
+    def __init__(self, network: TimmNetwork, cache: NetworkCache, device: TorchDevice, watch: NoiseWatch, folder: Path) -> None:
         self._network, self._device, self._watch, self._folder = network, device, watch, folder
         self._backbone, self._exporter = cache.backbone(network), cache.exporter(network)
         self._parts = parts_of(self._backbone.network)

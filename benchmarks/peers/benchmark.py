@@ -23,7 +23,7 @@ from benchmarks.harness.noise import RULE
 from benchmarks.harness.pinning import find_cores
 from benchmarks.models.families import RANDOM_WEIGHTS, network_cache, networks
 from benchmarks.models.tiny import write_tiny_forks
-from benchmarks.peers.measure import Plan, measure
+from benchmarks.peers.measure import MeasurePlan, measure
 from benchmarks.peers.rivals import choose_rivals
 from benchmarks.peers.server import SEPARATE, SHARED, Rival
 from benchmarks.peers.tables import make_result
@@ -56,14 +56,14 @@ def _rivals(options: Options) -> list[Rival]:
     return [rival for rival in rivals if (rival.name, rival.variant) in few]
 
 
-def plan_of(options: Options) -> Plan:
+def plan_of(options: Options) -> MeasurePlan:
     """Return how much the scale measures, in as many turns as the wanted number of runs takes."""
     counts, cores = (1, 2, _TASKS), find_cores()
     threads = options.threads or cores.usable
     plan = options.pick(
-        Plan(counts, threads=threads, cores=cores),
-        Plan(counts, turns=2, runs=3, seconds=1.0, throughput_turns=1, threads=threads, cores=cores, ready_s=120),
-        Plan(
+        MeasurePlan(counts, threads=threads, cores=cores),
+        MeasurePlan(counts, turns=2, runs=3, seconds=1.0, throughput_turns=1, threads=threads, cores=cores, ready_s=120),
+        MeasurePlan(
             (1, 2),
             turns=2,
             runs=2,

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from benchmarks.harness.noise import Measurement, Watch, measure_quietly
+from benchmarks.harness.noise import Measurement, NoiseWatch, measure_quietly
 from benchmarks.harness.pinning import Cores, find_cores, on_cores
 from benchmarks.harness.timing import Timing, summarise
 from benchmarks.peers.ask import FAILURES, check_answers, latencies, throughput, wait_for_answer
@@ -27,7 +27,7 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
-class Plan:
+class MeasurePlan:
     """How much is measured.
 
     counts: tasks of a request. turns: of each rival, runs: requests of each kind in a turn. clients, seconds: of each measurement of
@@ -96,7 +96,9 @@ class _Entrant:
         )
 
 
-def measure(work: Work, rivals: Sequence[Rival], plan: Plan, watch: Watch, say: _Say = lambda sentence: None) -> list[RivalRow]:
+def measure(
+    work: Work, rivals: Sequence[Rival], plan: MeasurePlan, watch: NoiseWatch, say: _Say = lambda sentence: None
+) -> list[RivalRow]:
     """Return a row for each rival and protocol, in their order; one that could not be measured says why.
 
     Latency: the rivals take turns, in each turn one uncounted request and `runs` counted ones of each kind. Memory: of all of a
@@ -126,7 +128,9 @@ def _set_up(environments: Iterable[str], say: _Say) -> dict[str, str]:
     return unavailable
 
 
-def _enter(rival: Rival, unavailable: str, work: Work, plan: Plan, stack: ExitStack, say: _Say) -> Iterator[_Entrant | RivalRow]:
+def _enter(
+    rival: Rival, unavailable: str, work: Work, plan: MeasurePlan, stack: ExitStack, say: _Say
+) -> Iterator[_Entrant | RivalRow]:
     """Start `rival`, check its answers, and put it to sleep."""
     row = RivalRow(rival.name, rival.variant, rival.version)
     try:
@@ -150,7 +154,7 @@ def _enter(rival: Rival, unavailable: str, work: Work, plan: Plan, stack: ExitSt
         yield _Entrant(replace(row, protocol=endpoint.protocol, memory_bytes=memory, lines=server.lines), server, endpoint)
 
 
-async def _first_answers(server: RivalServer, endpoint: Endpoint, work: Work, plan: Plan) -> None:
+async def _first_answers(server: RivalServer, endpoint: Endpoint, work: Work, plan: MeasurePlan) -> None:
     await wait_for_answer(endpoint, work, plan.ready_s, server.check)
     await check_answers(endpoint, work, plan.counts, plan.clients)
 
@@ -166,13 +170,13 @@ def _take_turns(entrants: Iterable[_Entrant], run: Callable[[_Entrant], None]) -
                 entrant.row = replace(entrant.row, missing=reason)
 
 
-def _time(entrant: _Entrant, work: Work, plan: Plan) -> dict[int, list[float]]:
+def _time(entrant: _Entrant, work: Work, plan: MeasurePlan) -> dict[int, list[float]]:
     with entrant.server.processes.awake(), on_cores(plan.cores.clients):
         asyncio.run(_wake(entrant, work, plan.clients))
         return asyncio.run(latencies(entrant.endpoint, work, plan.counts, plan.runs))
 
 
-def _load(entrant: _Entrant, work: Work, plan: Plan) -> dict[int, float]:
+def _load(entrant: _Entrant, work: Work, plan: MeasurePlan) -> dict[int, float]:
     async def rates() -> dict[int, float]:
         return {count: await throughput(entrant.endpoint, work, count, plan.clients, plan.seconds) for count in plan.counts}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
-from benchmarks.peers.measure import Plan, RivalRow
+from benchmarks.peers.measure import MeasurePlan, RivalRow
 from benchmarks.peers.server import SEPARATE
 
 _OURS = "espalier"
@@ -15,7 +15,7 @@ _WHO = (Column("peer", "peer"), Column("variant", "variant"), Column("protocol",
 _NOISE = Column("noise", "")
 
 
-def make_result(rows: Sequence[RivalRow], plan: Plan, notes: tuple[str, ...]) -> Result:
+def make_result(rows: Sequence[RivalRow], plan: MeasurePlan, notes: tuple[str, ...]) -> Result:
     """Return what was measured for people. notes: beside how much it was."""
     measured = [row for row in rows if row.latency]
     amount = (
@@ -51,7 +51,7 @@ def _latency_table(rows: Sequence[RivalRow], counts: Sequence[int]) -> Table:
     )
 
 
-def throughput_table(rows: Sequence[RivalRow], plan: Plan) -> Table:
+def throughput_table(rows: Sequence[RivalRow], plan: MeasurePlan) -> Table:
     """Return a line per row that was measured."""
     columns = (*_WHO, *(Column(f"per_s_{count}", _tasks(count), Unit.per_s) for count in plan.counts), _NOISE)
     found = tuple(
@@ -66,7 +66,7 @@ def throughput_table(rows: Sequence[RivalRow], plan: Plan) -> Table:
     return Table("Requests per second", columns, found, caption)
 
 
-def _countable(rate: float, plan: Plan) -> float | None:
+def _countable(rate: float, plan: MeasurePlan) -> float | None:
     """Return `rate` unless it comes from fewer answers than clients: all may come just after the end, which would be called 0 a second."""
     return rate if round(rate * plan.seconds) >= plan.clients else None
 

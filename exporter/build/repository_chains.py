@@ -20,7 +20,7 @@ from exporter.sources.onnx_file import load_onnx
 
 
 @dataclass(frozen=True)
-class SegmentRun:
+class SegmentUse:
     """A segment where a task uses it: the blocks from `start` to before `stop` of the task's chain. network: its graph."""
 
     segment: str
@@ -35,10 +35,10 @@ class RepositoryChains:
     """The tasks of a repository as chains, and where each segment is in them."""
 
     chains: Mapping[str, Chain]
-    runs: Sequence[SegmentRun]
+    runs: Sequence[SegmentUse]
 
     @property
-    def places(self) -> dict[Place, SegmentRun]:
+    def places(self) -> dict[Place, SegmentUse]:
         """Return for each block of each chain the run that it belongs to."""
         return {(run.task, index): run for run in self.runs for index in range(run.start, run.stop)}
 
@@ -78,7 +78,7 @@ class _Reader:
         self._models: dict[str, ir.Model] = {}
         self._applied: dict[tuple[str, tuple[str, ...]], tuple[Network, Chain]] = {}
         self.chains: dict[str, Chain] = {}
-        self.runs: list[SegmentRun] = []
+        self.runs: list[SegmentUse] = []
 
     def read(self, task: Task) -> None:
         """Put the task's chain together from its segments."""
@@ -92,7 +92,7 @@ class _Reader:
             preprocessing = preprocessing or ("" if inner else part.preprocessing)
             start = len(blocks)
             blocks += [replace(block, index=start + block.index) for block in part.blocks]
-            self.runs.append(SegmentRun(step.segment, task.name, start, len(blocks), network))
+            self.runs.append(SegmentUse(step.segment, task.name, start, len(blocks), network))
             tensors.update(zip(step.outputs, (tap.address for tap in part.outputs), strict=True))
         inputs, outputs = _taps(task.inputs, tensors), _taps(task.outputs, tensors)
         self.chains[task.name] = Chain(task.name, tuple(blocks), inputs, outputs, preprocessing)

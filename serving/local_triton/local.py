@@ -45,7 +45,7 @@ _Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Addresses:
+class TritonAddresses:
     """Where a Triton listens: `host:port` as tritonclient wants it."""
 
     http: str
@@ -78,9 +78,9 @@ class LocalTriton:
         self._ports = Ports(0, 0, 0)
 
     @property
-    def addresses(self) -> Addresses:
+    def addresses(self) -> TritonAddresses:
         """Return where it listens, once it is started."""
-        return Addresses(*(f"{_HOST}:{port}" for port in (self._ports.http, self._ports.grpc, self._ports.metrics)))
+        return TritonAddresses(*(f"{_HOST}:{port}" for port in (self._ports.http, self._ports.grpc, self._ports.metrics)))
 
     @property
     def http_url(self) -> str:

@@ -10,12 +10,12 @@ import pytest
 
 from benchmarks.deploy.results import TaskChange, Timeline, TimelineOptions, TimelineRound, describe
 from benchmarks.deploy.timeline import main
-from benchmarks.harness.open_loop import Ask, OpenLoop, Request
+from benchmarks.harness.open_loop import Ask, OpenLoop, TimedRequest
 from benchmarks.models.tiny import write_tiny_family
 
 
-def request(due_s: float, latency_ms: float, status: int = 200, right: bool = True) -> Request:
-    return Request(due_s, latency_ms, "probe", status, right, right)
+def request(due_s: float, latency_ms: float, status: int = 200, right: bool = True) -> TimedRequest:
+    return TimedRequest(due_s, latency_ms, "probe", status, right, right)
 
 
 TIMELINE = Timeline(
@@ -60,7 +60,7 @@ def test_latencies_count_from_when_a_request_was_due() -> None:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         writer.close()
 
-    async def work() -> list[Request]:
+    async def work() -> list[TimedRequest]:
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             load = OpenLoop(server.sockets[0].getsockname(), [Ask("probe", b"x", b"")], rate=100, connections=1)
             running = asyncio.create_task(load.run())

@@ -19,13 +19,13 @@ from benchmarks.deploy.results import TaskChange, Timeline, TimelineRound
 from benchmarks.deploy.results import TimelineOptions as TimelineOptions
 from benchmarks.framework.result import Plot, Series
 from benchmarks.harness.noise import Measurement
-from benchmarks.harness.open_loop import Ask, Request, find_capacity
+from benchmarks.harness.open_loop import Ask, TimedRequest, find_capacity
 from benchmarks.harness.timing import Timing
 from benchmarks.memory.measure import separate_resident
 from benchmarks.merge.benchmark import _headline as merge_headline
 from benchmarks.merge.measure import ONNX, TORCH, Group
 from benchmarks.models.separate import network_options
-from benchmarks.peers.measure import Plan, RivalRow
+from benchmarks.peers.measure import MeasurePlan, RivalRow
 from benchmarks.peers.tables import throughput_table
 from espalier.bench.plots import draw
 
@@ -54,7 +54,7 @@ def test_a_rate_of_fewer_answers_than_clients_is_no_number(seconds: float, shown
         RivalRow("slow", "separate networks", "1", "HTTP", per_s={8: 2.0}),
         RivalRow("absent", "shared trunk", "1", missing="why"),
     ]
-    table = throughput_table(rows, Plan(counts=(8,), clients=8, seconds=seconds))
+    table = throughput_table(rows, MeasurePlan(counts=(8,), clients=8, seconds=seconds))
     assert [row["per_s_8"] for row in table.rows] == [shown]
 
 
@@ -69,7 +69,7 @@ def test_a_percentile_has_requests_above_it(counts: list[int]) -> None:
 @pytest.mark.parametrize(("quiet", "percent"), [(30, 90), (300, 99)])
 def test_few_requests_have_no_99th_percentile(quiet: int, percent: int) -> None:
     due = [*np.linspace(0, 9.9, quiet), *np.linspace(10, 10.9, quiet), *np.linspace(11, 11.9, quiet)]
-    requests = tuple(Request(at, 1 + place % 10, "other", 200, True, True) for place, at in enumerate(due))
+    requests = tuple(TimedRequest(at, 1 + place % 10, "other", 200, True, True) for place, at in enumerate(due))
     changes = (TaskChange("unload", 10, 0.1), TaskChange("load", 10.5, 0.1, 0.2), TaskChange("ask", 11.5, 0.0, 0.1))
     rounds = (TimelineRound(True, 10, 11), TimelineRound(False, 11, 12))
     timeline = Timeline(TimelineOptions("late", deploys=1), 1.0, requests, changes, rounds)

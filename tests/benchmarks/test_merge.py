@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks.framework.errors import NoSuchMeasurement
 from benchmarks.framework.options import Options, Runs, Scale
-from benchmarks.harness.noise import Measurement, Watch
+from benchmarks.harness.noise import Measurement, NoiseWatch
 from benchmarks.harness.timing import Timing
 from benchmarks.merge.benchmark import run
 from benchmarks.merge.cases import choose_cases, pairs_within_stages, single_blocks
@@ -129,7 +129,7 @@ def test_speedups_are_over_the_faster_way_to_run_separate_networks() -> None:
 def test_two_tasks_are_measured_side_by_side_where_there_are_threads(
     tmp_path: Path, network_cache: NetworkCache, threads: int
 ) -> None:
-    bench = MergeBench(BASIC, network_cache, TorchDevice("cpu", threads), Watch(lambda: 1.0), tmp_path)
+    bench = MergeBench(BASIC, network_cache, TorchDevice("cpu", threads), NoiseWatch(lambda: 1.0), tmp_path)
     in_torch, in_onnx = bench.two_tasks(("layer4.1",), Runs(2, 1))
     assert in_torch.times is not None
     assert in_onnx.times is not None
@@ -187,7 +187,7 @@ def _taken(backbone: Backbone, block: str) -> tuple[int]:
 
 @pytest.mark.slow
 def test_a_variant_that_is_wrong_is_not_timed(tmp_path: Path, network_cache: NetworkCache) -> None:
-    bench = MergeBench(BASIC, network_cache, TorchDevice("cpu", 1), Watch(lambda: 1.0), tmp_path)
+    bench = MergeBench(BASIC, network_cache, TorchDevice("cpu", 1), NoiseWatch(lambda: 1.0), tmp_path)
     timed = bench._torch("layer4.1", 1, 1, {"a": lambda: [torch.ones(1, 2)], "b": lambda: [torch.ones(1, 2)]}, Runs(3, 1))
     assert timed.times is not None
     assert timed.times.value["b"].runs == 3

@@ -18,11 +18,11 @@ import pytest
 from benchmarks.framework.errors import NoSuchRival
 from benchmarks.framework.options import Options
 from benchmarks.harness.http_wire import HttpConnection
-from benchmarks.harness.noise import Watch
+from benchmarks.harness.noise import NoiseWatch
 from benchmarks.harness.timing import Timing
 from benchmarks.models.tiny import write_tiny_family, write_tiny_forks
 from benchmarks.peers.benchmark import plan_of
-from benchmarks.peers.measure import Plan, RivalRow, measure
+from benchmarks.peers.measure import MeasurePlan, RivalRow, measure
 from benchmarks.peers.processes import free_port, started
 from benchmarks.peers.rivals import APPS, all_rivals, choose_rivals
 from benchmarks.peers.server import HEADS_SIDE, SEPARATE, SEPARATE_SIDE, SHARED, Endpoint, Rival, RivalServer, count_lines
@@ -32,8 +32,10 @@ from benchmarks.peers.wires import Form, RawBody
 from benchmarks.peers.work import Work, WorkSample, prepare_work
 from contract.repository.config import parse_text
 
-STEADY = Watch(lambda: 1.0)
-PLAN = Plan(counts=(1, 2), turns=2, runs=2, clients=2, seconds=0.1, throughput_turns=1, threads=1, ready_s=60, room_bytes=0)
+STEADY = NoiseWatch(lambda: 1.0)
+PLAN = MeasurePlan(
+    counts=(1, 2), turns=2, runs=2, clients=2, seconds=0.1, throughput_turns=1, threads=1, ready_s=60, room_bytes=0
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def test_answers_are_checked_and_turns_beside_a_changing_null_loop_are_marked(wo
     wrong = WorkSample(work.image, {task: answer + 1 for task, answer in work.samples[0].answers.items()})
     with fastapi.serve(work, PLAN.threads) as server:
         running = Rival("running", SHARED, "1", lambda work, threads: nullcontext(server))
-        (row,) = measure(work, [running], PLAN, Watch(iter([1, 1.2, 1.5, 1, 1, 1.2, 1, 1, 1, 2, 1, 2]).__next__))
+        (row,) = measure(work, [running], PLAN, NoiseWatch(iter([1, 1.2, 1.5, 1, 1, 1.2, 1, 1, 1, 2, 1, 2]).__next__))
         server.processes.resume()
         (refused,) = measure(replace(work, samples=(wrong,)), [running], PLAN, STEADY)
         (mixed_up,) = measure(replace(work, samples=(work.samples[0], wrong)), [running], PLAN, STEADY)

@@ -22,7 +22,7 @@ from benchmarks.framework.options import Options, Scale
 from benchmarks.framework.record import read_record, run_benchmark
 from benchmarks.framework.result import Column, Plot, Result, Series, Style, Table, Unit
 from benchmarks.harness.machine import machine_facts, source_commit, versions
-from benchmarks.harness.noise import LIMIT, Measurement, Watch, measure_quietly
+from benchmarks.harness.noise import LIMIT, Measurement, NoiseWatch, measure_quietly
 from benchmarks.harness.timing import Timing
 from benchmarks.models.families import choose_networks
 from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
@@ -140,7 +140,7 @@ def test_other_precisions_are_refused_by_benchmarks_that_do_not_measure_them() -
 )
 def test_a_measurement_beside_a_changing_null_loop_is_made_once_more(loops: list[float], runs: int, noisy: bool) -> None:
     seconds = iter(loops)
-    measurement = measure_quietly(counting(), Watch(lambda: next(seconds)))
+    measurement = measure_quietly(counting(), NoiseWatch(lambda: next(seconds)))
     assert (measurement.value, measurement.runs, measurement.noisy) == (runs, runs, noisy)
     assert measurement.mark == ("noisy (null loop 50%)" if noisy else "")
     assert next(seconds, None) is None
@@ -160,7 +160,7 @@ def test_a_measurement_that_shared_its_cores_is_made_once_more(shares: list[floa
         return made()
 
     with patch("benchmarks.harness.noise.time.perf_counter", lambda: moment):
-        measurement = measure_quietly(measure, Watch(lambda: 1.0, lambda: had, cores))
+        measurement = measure_quietly(measure, NoiseWatch(lambda: 1.0, lambda: had, cores))
     assert (measurement.value, measurement.runs, measurement.noisy) == (runs, runs, noisy)
     assert measurement.mark == ("noisy (others 30%)" if noisy else "")
     assert measurement.cells == {"noise": measurement.mark, "drift": 0.0, "others": pytest.approx(shares[-1])}
@@ -176,7 +176,7 @@ def counting() -> Callable[[], int]:
 @given(st.floats(0.01, 10), st.floats(0.01, 10))
 def test_noise_is_the_same_whichever_loop_was_slower(before: float, after: float) -> None:
     turns = ([before, after] * 2, [after, before] * 2)
-    found = [measure_quietly(lambda: 0, Watch(iter(loops).__next__)) for loops in turns]
+    found = [measure_quietly(lambda: 0, NoiseWatch(iter(loops).__next__)) for loops in turns]
     assert found[0] == found[1]
     assert found[0].noisy == (max(before, after) / min(before, after) - 1 > LIMIT)
 

@@ -15,7 +15,7 @@ import typer
 from contract.user_folders import cache_folder
 from espalier.cli import main
 from espalier.commands.options.training import Cache, cache_limits
-from espalier.console import Output, escape_what_cannot_be_encoded, open_console
+from espalier.console import OutputStream, escape_what_cannot_be_encoded, open_console
 from exporter.errors import NoScratch
 from exporter.export import ExportOptions, export_repository
 from exporter.sources.task_model import Sources, TaskModel
@@ -126,7 +126,7 @@ def test_bytes_of_file_names_that_are_no_text_are_escaped(monkeypatch: pytest.Mo
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "utf-8"))
     escape_what_cannot_be_encoded()
-    open_console(Output("stdout")).print(os.fsdecode(b"\xff.onnx"))
+    open_console(OutputStream("stdout")).print(os.fsdecode(b"\xff.onnx"))
     assert written.getvalue() == b"\\udcff.onnx\n"
 
 
@@ -135,7 +135,7 @@ def test_a_reader_who_has_gone_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> N
     os.close(reading)
     with os.fdopen(writing, "w") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
-        output = Output("stdout")
+        output = OutputStream("stdout")
         for _ in range(2):
             open_console(output).print("nobody reads this")
         assert output.failure is None
@@ -157,12 +157,12 @@ def test_an_output_that_cannot_be_written_is_said_after_the_work(
 
 def test_no_output_at_all_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    open_console(Output("stdout")).print("closed before the process began")
+    open_console(OutputStream("stdout")).print("closed before the process began")
 
 
 def test_no_columns_are_as_good_as_none_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "0")
-    assert open_console(Output("stdout")).width == 80
+    assert open_console(OutputStream("stdout")).width == 80
 
 
 def test_a_working_directory_that_was_deleted_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ _HOW = Preprocessing(32, 32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpol
 
 
 @dataclass(frozen=True)
-class Training:
+class PrecisionTraining:
     """How much is trained. channels, blocks: of the ResNet's stages; tasks: of `tuning.data.digits`; calibration: how many images."""
 
     epochs: int
@@ -56,14 +56,19 @@ class Learnt:
     images: int
 
 
-def pretrained(training: Training) -> Backbone:
+def pretrained(training: PrecisionTraining) -> Backbone:
     """Return the network, trained on the digits themselves."""
     network = {"channels": training.channels, "layers": training.blocks, "stem_width": training.channels[0]}
     return pretrain("resnet18", digit_task("digits", _HOW), _HOW, _options(training), network_options=network)
 
 
 def _measure_trained(
-    exporter: BackboneExporter, backbone: Backbone, training: Training, precisions: Sequence[str], folder: Path, threads: int
+    exporter: BackboneExporter,
+    backbone: Backbone,
+    training: PrecisionTraining,
+    precisions: Sequence[str],
+    folder: Path,
+    threads: int,
 ) -> list[Learnt]:
     """Tune and export tasks of `backbone` into `folder`, and test each in each of `precisions`, fp32 first. Raises PrecisionUnavailable."""
     data = {name: digit_task(name, backbone.spec.preprocessing) for name in training.tasks}
@@ -89,7 +94,7 @@ def learn(options: Options) -> tuple[list[Learnt], list[str]]:
     if options.precisions == (FP32,):
         return [], []
     options.say("Training tasks on handwritten digits")
-    training = options.pick(Training(12), Training(6), Training(1, tasks=("parity",)))
+    training = options.pick(PrecisionTraining(12), PrecisionTraining(6), PrecisionTraining(1, tasks=("parity",)))
     if options.scale is Scale.tiny:  # tasks are tuned on the network that is there, for tracing another takes seconds
         network = networks(options)[0]
         backbone, exporter = network_cache(options).backbone(network), network_cache(options).exporter(network)
@@ -103,7 +108,7 @@ def learn(options: Options) -> tuple[list[Learnt], list[str]]:
             return [], [str(error)]
 
 
-def _options(training: Training) -> FitOptions:
+def _options(training: PrecisionTraining) -> FitOptions:
     return FitOptions(epochs=training.epochs, lr=2e-3, batch_size=32, device="cpu")
 
 

@@ -24,7 +24,7 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Run:
+class FlowRun:
     """A segment on one or several streams, which are stacked on the batch axis."""
 
     segment: str
@@ -41,7 +41,7 @@ class Flow:
     """The runs, each after those whose results it takes; the tensor of every output, by its name, and of every input."""
 
     inputs: tuple[str, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[FlowRun, ...]
     outputs: dict[str, str]
 
 
@@ -69,11 +69,11 @@ def make_flow(repository: Repository) -> Flow:
             for tensor in inputs:
                 users[tensor] |= tasks
             streams.append(Stream(inputs, outputs, tasks))
-        runs.append(Run(step.segment, tuple(streams)))
+        runs.append(FlowRun(step.segment, tuple(streams)))
     return Flow(plan.inputs, tuple(reversed(runs)), dict(plan.outputs))
 
 
-def role(run: Run) -> str:
+def role(run: FlowRun) -> str:
     """Return what a run is in the tree: TRUNK, SHARED or OWN, by the exporter's name for the segment or, failing that, by its users."""
     for known in (TRUNK, SHARED):
         if run.segment.startswith(f"{known}-"):

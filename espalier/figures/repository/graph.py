@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contract.repository import Segment
-from espalier.figures.repository.flow import Flow, Run, Stream
+from espalier.figures.repository.flow import Flow, FlowRun, Stream
 
 INPUT, RUN, OUTPUT, _WAY = "input", "run", "output", "way"
 
@@ -22,7 +22,7 @@ class _Node:
     kind: str
     column: int
     name: str
-    run: Run | None = None
+    run: FlowRun | None = None
 
     @property
     def ports(self) -> int:

@@ -12,7 +12,7 @@ from espalier.figures.repository.order import Order, find_order
 from espalier.figures.repository.parts import BOX_WIDTH, INPUT_WIDTH, Parts
 from espalier.figures.repository.place import Room, find_places
 from espalier.figures.repository.shapes import Box, Layout, Ribbon
-from espalier.figures.repository.sizes import ROW_HEIGHT, Sizes, find_sizes, run_cost
+from espalier.figures.repository.sizes import ROW_HEIGHT, FigureSizes, find_sizes, run_cost
 from espalier.figures.repository.text import MACS, NAME_SIZE, RunLabel, describe_tensor, label_run
 from espalier.figures.repository.words import PAD, input_lines, input_parts, output_details, output_names, run_texts
 from espalier.figures.text import text_width
@@ -43,7 +43,7 @@ def make_layout(repository: Repository, unit: str = MACS) -> Layout:
     return _assemble(parts, frame)
 
 
-def _labels(repository: Repository, graph: Graph, costs: tuple[int, ...], sizes: Sizes, unit: str) -> dict[int, RunLabel]:
+def _labels(repository: Repository, graph: Graph, costs: tuple[int, ...], sizes: FigureSizes, unit: str) -> dict[int, RunLabel]:
     runs = [index for index, node in enumerate(graph.nodes) if node.kind == RUN]
     total = sum({index if unit == MACS else graph.nodes[index].name: costs[index] for index in runs}.values())
     return {
@@ -89,7 +89,7 @@ def _assemble(parts: Parts, frame: Frame) -> Layout:
     )
 
 
-def _rooms(graph: Graph, sizes: Sizes, labels: dict[int, RunLabel]) -> list[Room]:
+def _rooms(graph: Graph, sizes: FigureSizes, labels: dict[int, RunLabel]) -> list[Room]:
     rooms = []
     for index, node in enumerate(graph.nodes):
         thickness = sizes.thickness[index]

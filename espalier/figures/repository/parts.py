@@ -8,7 +8,7 @@ from contract.repository import Repository
 from espalier.figures.repository.flow import OWN, role
 from espalier.figures.repository.graph import INPUT, OUTPUT, Graph
 from espalier.figures.repository.shapes import INK, TASK_PAINT
-from espalier.figures.repository.sizes import Sizes
+from espalier.figures.repository.sizes import FigureSizes
 from espalier.figures.repository.text import RunLabel
 
 BOX_WIDTH = 117.0
@@ -22,7 +22,7 @@ class Parts:
     repository: Repository
     graph: Graph
     costs: tuple[int, ...]
-    sizes: Sizes
+    sizes: FigureSizes
     upper: list[float]
     labels: dict[int, RunLabel]
     lefts: tuple[float, ...]

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from espalier.figures.repository.graph import Graph
 from espalier.figures.repository.order import Order
-from espalier.figures.repository.sizes import Sizes
+from espalier.figures.repository.sizes import FigureSizes
 
 _SWEEPS = 24
 
@@ -31,7 +31,7 @@ class _Pull:
     weight: float
 
 
-def find_places(graph: Graph, order: Order, sizes: Sizes, rooms: Sequence[Room]) -> tuple[list[float], float]:
+def find_places(graph: Graph, order: Order, sizes: FigureSizes, rooms: Sequence[Room]) -> tuple[list[float], float]:
     """Return the upper edge of every node, and the height that all need."""
     height = max(sum(rooms[node].above + rooms[node].below for node in column) for column in order.columns)
     pulls = _pulls(graph, sizes)
@@ -79,7 +79,7 @@ def _wanted(pulls: Sequence[_Pull], upper: Sequence[float], now: float) -> float
     return sum(pull.weight * (upper[pull.other] + pull.offset) for pull in pulls) / total if total else now
 
 
-def _pulls(graph: Graph, sizes: Sizes) -> dict[int, list[_Pull]]:
+def _pulls(graph: Graph, sizes: FigureSizes) -> dict[int, list[_Pull]]:
     pulls: dict[int, list[_Pull]] = defaultdict(list)
     for link, leaving, attached in zip(graph.links, sizes.leaving, sizes.attached, strict=True):
         before = leaving

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from contract.repository import Segment
-from espalier.figures.repository.flow import Run
+from espalier.figures.repository.flow import FlowRun
 from espalier.figures.repository.graph import INPUT, OUTPUT, RUN, Graph, Port
 from espalier.figures.repository.order import Order
 from espalier.figures.repository.text import WEIGHTS
@@ -20,7 +20,7 @@ _MAX_COLUMN = 360.0  # of all runs of a column together, where there are few tas
 
 
 @dataclass(frozen=True)
-class Sizes:
+class FigureSizes:
     """Thickness of every node, and per link where it is attached, from the node's upper edge: (upper, lower) at each of its ports.
 
     scale: points per unit of cost. What would be thinner than MIN_THICKNESS is drawn as thick as that.
@@ -32,13 +32,13 @@ class Sizes:
     leaving: tuple[tuple[float, float], ...]
 
 
-def run_cost(run: Run, segments: Mapping[str, Segment], unit: str) -> int:
+def run_cost(run: FlowRun, segments: Mapping[str, Segment], unit: str) -> int:
     """Return the cost of one row: MACs on every stream, or the bytes of the weights, of which there is one copy for all streams."""
     segment = segments[run.segment]
     return segment.weight_bytes if unit == WEIGHTS else segment.macs * len(run.streams)
 
 
-def find_sizes(graph: Graph, order: Order, costs: Sequence[float]) -> Sizes:
+def find_sizes(graph: Graph, order: Order, costs: Sequence[float]) -> FigureSizes:
     """Return the sizes for the cost of every node, which is 0 for all but runs."""
     scale = _scale(graph, costs)
     heights = [
@@ -97,7 +97,7 @@ def _leaving(graph: Graph, heights: Sequence[float], entering: Sequence[float]) 
 
 def _attach(
     graph: Graph, order: Order, scale: float, heights: list[float], leaving: Sequence[float], entering: Sequence[float]
-) -> Sizes:
+) -> FigureSizes:
     """Put the links at each port beneath each other, in the order of where they go or come from."""
     positions = order.positions()
     starts = _stack(graph, order, heights, [(link.ports[0], positions[link.ports[1]]) for link in graph.links], leaving)
@@ -106,7 +106,7 @@ def _attach(
     for index, link in enumerate(graph.links):
         ways = [(0.0, heights[port.node]) for port in link.ports[1:-1]]
         attached.append((*ways, ends[index]))
-    return Sizes(scale, tuple(heights), tuple(attached), tuple(starts))
+    return FigureSizes(scale, tuple(heights), tuple(attached), tuple(starts))
 
 
 def _stack(

@@ -198,11 +198,11 @@ def test_inputs_and_outputs_keep_their_names_in_bf16() -> None:
 
 
 def test_what_is_tested_has_learnt_something() -> None:
-    from benchmarks.latency.precision.trained import Training, pretrained
+    from benchmarks.latency.precision.trained import PrecisionTraining, pretrained
     from tuning.data.digits import digit_task
     from tuning.training.fit import evaluate
 
-    backbone = pretrained(Training(3, (8, 8, 8, 8), (1, 1, 1, 1)))
+    backbone = pretrained(PrecisionTraining(3, (8, 8, 8, 8), (1, 1, 1, 1)))
     preprocessing = backbone.spec.preprocessing
     assert evaluate(backbone.network, digit_task("digits", preprocessing).test, preprocessing) > 0.3  # a guess is right in 10 %
 

@@ -24,7 +24,7 @@ from serving.local_triton import environment as environments
 from serving.local_triton.command import TritonOptions, docker_command
 from serving.local_triton.environment import TritonEnvironment, check_machine, set_up
 from serving.local_triton.errors import NoSuchRepository, TritonFailed, TritonUnavailable
-from serving.local_triton.local import Addresses, LocalTriton, find_cause, local_triton
+from serving.local_triton.local import LocalTriton, TritonAddresses, find_cause, local_triton
 from serving.process.sockets import listening_socket
 from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
@@ -66,7 +66,7 @@ class Command:
 
     process: subprocess.Popen[str]
     said: str
-    addresses: Addresses
+    addresses: TritonAddresses
 
     @property
     def triton(self) -> int:
@@ -93,7 +93,7 @@ def up(repository: Repository, *arguments: str, **variables: str) -> Iterator[Co
                 break
         assert "grpc://" in said, process.communicate()
         found = [word.split("/")[2].rstrip(",") for word in line.split() if "://" in word]
-        yield Command(process, said, Addresses(*found))
+        yield Command(process, said, TritonAddresses(*found))
     finally:
         process.kill()
         process.communicate()

@@ -24,7 +24,7 @@ from exporter.export import ExportOptions, export_repository
 from exporter.sharing.choose import CutOptions
 from exporter.sources.task_model import Sources, TaskModel
 from serving.engines.embedded import EmbeddedEngine
-from serving.local_triton.local import Addresses
+from serving.local_triton.local import TritonAddresses
 from tests.exporter.graphs import Net
 from tests.exporter.wired import FROZEN, Wired, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head
 
@@ -135,7 +135,7 @@ class Client:
         self.server.close()
 
 
-def connect(protocol: str, addresses: Addresses) -> Client:
+def connect(protocol: str, addresses: TritonAddresses) -> Client:
     if protocol == "http":
         return Client(http_client, http_client.InferenceServerClient(addresses.http, network_timeout=120.0, concurrency=8))
     return Client(grpc_client, grpc_client.InferenceServerClient(addresses.grpc))
