@@ -105,7 +105,7 @@ def test_equal_tasks_are_one_chain_of_segments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tasks", "error", "words"),
     [
-        ({}, NoTasks, "--task NAME=FILE"),
+        ({}, NoTasks, "There is no task to export"),
         ({"all_tasks": BACKBONE}, BadTaskName, "all_tasks"),
         ({"../up": BACKBONE}, BadTaskName, "letters, digits"),
         ({"stranger": Net(blocks=(7, 8), head=9, stem=9)}, AnotherArchitecture, "another architecture"),
