@@ -58,6 +58,16 @@ class NotWritten(EspalierError):
     """A model repository cannot be written or changed; then it is as it was."""
 
 
+class NewerDigests(NotWritten):
+    """The digests of a repository, by which networks are compared, are of a version that this one does not know."""
+
+    def __init__(self, path: Path, found: int, known: int) -> None:
+        super().__init__(
+            f"{path} was written by a newer version of espalier (its digests are of version {found}, the newest known here is {known}); "
+            "it can be served, but to change it or compare with it, upgrade espalier."
+        )
+
+
 class OutputExists(NotWritten):
     """The output folder is there already."""
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from contract.errors import EspalierError, RepositoryError
 from contract.repository.config import ALL_TASKS
-from contract.repository.model import Repository, Task
+from contract.repository.model import DIGEST_VERSION, Repository, Task
 from contract.repository.read import RepositoryReader
 from serving.catalog import Catalog
 from serving.coupling import RowsCheck
@@ -61,6 +61,7 @@ class Lifecycle:
         self._rows = RowsCheck(engine, rows_record)
         self._current = _Generation(Catalog(repository))
         _say_what_is_new(repository, {}, {})
+        _say_if_newer(repository, DIGEST_VERSION)
         self._old: list[_Generation] = []
         self._changing = asyncio.Lock()
         self._running: set[asyncio.Task[None]] = set()
@@ -158,6 +159,7 @@ class Lifecycle:
         self._old.append(self._current)
         self._current = _Generation(Catalog(tried))
         _say_what_is_new(repository, before.tasks, before.unserved)
+        _say_if_newer(repository, max(before.newest_digest_version, DIGEST_VERSION))
         self._release_soon()
 
     async def _tried(self, repository: Repository, tasks: Iterable[Task]) -> Repository:
@@ -203,3 +205,14 @@ def _say_what_is_new(repository: Repository, tasks: Mapping[str, Task], unserved
     for name, task in repository.tasks.items():
         if task.plain is not None and task.plain.unheeded and task != tasks.get(name):
             log.info("Model %r is served, but not what its config.pbtxt says of %s.", name, ", ".join(task.plain.unheeded))
+
+
+def _say_if_newer(repository: Repository, known: int) -> None:
+    """Log that a newer version wrote part of what is served, unless that is `known`; nothing here computes digests."""
+    if repository.newest_digest_version > known:
+        log.warning(
+            "The repository was written by a newer version of espalier (its digests are of version %d, the newest known here is %d); it is "
+            "served as it says, but upgrade espalier before you change it.",
+            repository.newest_digest_version,
+            DIGEST_VERSION,
+        )

@@ -37,6 +37,7 @@ LABELS_FILE = "labels.txt"
 KIND = "espalier_kind"
 _PARITY = "parity_sample"
 _CUT_RULE = "cut_rule"
+_DIGEST_VERSION = "digest_version"
 
 # A protobuf class without type information: `Any` at this one boundary.
 ModelConfig: Any = model_config_pb2.ModelConfig
@@ -59,6 +60,7 @@ def segment_config(segment: Segment) -> Any:
             KIND: "segment",
             "blocks": f"{segment.blocks[0]}-{segment.blocks[1]}",
             "digest": segment.digest,
+            _DIGEST_VERSION: _version_text(segment.digest_version),
             "macs": str(segment.macs),
             "parameters": str(segment.parameters),
             "weight_bytes": str(segment.weight_bytes),
@@ -93,13 +95,18 @@ def kept_config(kept: Task | Canary) -> Any:
 
 
 def all_tasks_config(
-    tasks: Iterable[Task], cuts_left_out: Sequence[str] = (), cut_rule: str = DEFAULT_CUT_RULE, *, copied: bool = True
+    tasks: Iterable[Task],
+    cuts_left_out: Sequence[str] = (),
+    cut_rule: str = DEFAULT_CUT_RULE,
+    *,
+    digest_version: int = 1,
+    copied: bool = True,
 ) -> Any:
     """Return the ensemble of all `tasks`: the outputs of each; a client picks tasks by the outputs that it requests.
 
     All tasks must take the same inputs (the exporter sees to that). A step that several tasks have in common appears once; where
     tasks have equal outputs, there are also steps that copy them, whose models `copy_configs` describes. copied: False leaves that
-    out, for engines that have no such models.
+    out, for engines that have no such models. digest_version: as of `Repository`.
     """
     tasks = _in_order(tasks)
     steps = list(dict.fromkeys(step for task in tasks for step in task.steps))
@@ -110,6 +117,7 @@ def all_tasks_config(
         KIND: ALL_TASKS,
         "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else "",
         _CUT_RULE: cut_rule if cut_rule != DEFAULT_CUT_RULE else "",
+        _DIGEST_VERSION: _version_text(digest_version),
     }
     return _ensemble(ALL_TASKS, tasks, steps, parameters)
 
@@ -152,6 +160,14 @@ def parse_cut_rule(config: Any) -> str:
     return _parameters(config).get(_CUT_RULE, DEFAULT_CUT_RULE)
 
 
+def parse_digest_version(config: Any) -> int:
+    """Return of which version `all_tasks_config` was told that the digests are. Raises RepositoryError."""
+    try:
+        return _digest_version(_parameters(config))
+    except ValueError as error:
+        raise _incomplete(config.name, "model", error) from error
+
+
 def to_text(config: Any) -> str:
     """Return `config` as the text of a config.pbtxt."""
     return cast(str, text_format.MessageToString(config))
@@ -191,6 +207,7 @@ def parse_segment(config: Any, version: str) -> Segment:
             reason=parameters.get("reason", ""),
             rows=_rows(parameters.get("rows", "")),
             version=version,
+            digest_version=_digest_version(parameters),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise _incomplete(config.name, "segment", error) from error
@@ -234,6 +251,18 @@ def parse_canary(config: Any, labels: tuple[str, ...]) -> Canary:
         return Canary(parse_kept(config, labels), float(_parameters(config)["share"]))
     except (KeyError, ValueError) as error:
         raise _incomplete(config.name, "task", error) from error
+
+
+def _version_text(version: int) -> str:
+    """Return what is written for a version of the digests: nothing for the first, which had no number."""
+    return str(version) if version > 1 else ""
+
+
+def _digest_version(parameters: Mapping[str, str]) -> int:
+    version = int(parameters.get(_DIGEST_VERSION, "1"))
+    if version < 1:
+        raise ValueError(f"the digests are of version {version}")
+    return version
 
 
 def _incomplete(name: str, kind: str, error: Exception) -> RepositoryError:

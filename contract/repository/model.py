@@ -18,6 +18,9 @@ Rows = Literal["independent", "coupled", ""]
 Scores = Literal["logits", "probabilities", "independent", "log_probabilities", "value", ""]
 
 DEFAULT_CUT_RULE = "cheap"  # what a repository that does not say it was cut by
+# Of the digests that the exporter computes today; whatever changes the digest of a network that was exported raises it. 1: also of what
+# does not say it.
+DIGEST_VERSION = 1
 
 
 def segment_tensor(kind: str, index: int) -> str:
@@ -65,7 +68,7 @@ class Segment:
     outputs: the tap that it leaves; several only where a network ends in several outputs that cannot be told apart.
     blocks: first and last block of the network, counted from 0, both included.
     modules: the modules of the network that it computes, as far as the exporter knows their names.
-    digest: SHA-256 (hex) of what the segment computes.
+    digest: SHA-256 (hex) of what the segment computes, as the version `digest_version` of the digests has it.
     macs: multiply-accumulates for one row; GFLOPs = 2 x GMACs. uncounted: operator types that `macs` leaves out.
     parameters: number of weights; weight_bytes: their size. activation_bytes: size of the output tensors for one row.
     reason: why the network is cut in front of it, a sentence for people; empty at the input.
@@ -90,6 +93,7 @@ class Segment:
     rows: Rows = ""
     version: str = "1"
     plain: Plain | None = None
+    digest_version: int = 1
 
     @property
     def is_coupled(self) -> bool:
@@ -172,6 +176,7 @@ class Repository:
     cut_rule: by what rule of the exporter it was cut, and is cut anew.
     copies: models that only copy a tensor, which `all_tasks` needs on Triton where tasks have equal outputs.
     unserved: why models that are there, and that espalier did not export, cannot be served: a sentence each for people.
+    digest_version: of the digests of who wrote it last; segments that stayed may be of an older one.
     """
 
     path: Path
@@ -181,6 +186,12 @@ class Repository:
     copies: tuple[str, ...] = ()
     cut_rule: str = DEFAULT_CUT_RULE
     unserved: Mapping[str, str] = field(default_factory=dict)
+    digest_version: int = 1
+
+    @property
+    def newest_digest_version(self) -> int:
+        """Return the newest version of the digests that something of it has."""
+        return max([self.digest_version, *(segment.digest_version for segment in self.segments.values())])
 
     @property
     def exported(self) -> Repository:

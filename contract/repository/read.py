@@ -20,6 +20,7 @@ from contract.repository.config import (
     parse_canary,
     parse_cut_rule,
     parse_cuts_left_out,
+    parse_digest_version,
     parse_kept,
     parse_segment,
     parse_task,
@@ -41,6 +42,7 @@ class _AllTasks:
 
     cuts_left_out: tuple[str, ...] = ()
     cut_rule: str = DEFAULT_CUT_RULE
+    digest_version: int = 1
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class RepositoryReader:
         return other
 
     def read(self) -> Repository:
-        """Return what is there now, as `read_repository` does; `cuts_left_out` and `cut_rule` are those of the first time."""
+        """Return what is there now, as `read_repository` does; what `all_tasks` says is that of the first time."""
         for _ in range(_ATTEMPTS):
             with _pinned(self._path) as is_same:
                 try:
@@ -114,7 +116,9 @@ class RepositoryReader:
         )
         told = self._all_tasks or _AllTasks()
         copies = tuple(name for name, model in models.items() if isinstance(model, _Copy))
-        repository = Repository(self._path, segments, tasks, told.cuts_left_out, copies, told.cut_rule)
+        repository = Repository(
+            self._path, segments, tasks, told.cuts_left_out, copies, told.cut_rule, digest_version=told.digest_version
+        )
         check_repository(repository)
         if self._read_plain is not None:
             repository = self._with_plain(repository, self._read_plain)
@@ -202,7 +206,7 @@ def _parse(files: ModelFiles) -> _Model:
             task = replace(task, canary=parse_canary(_config(files.canary, task.name), _labels(files.canary)))
         return task
     if kind == ALL_TASKS:
-        return _AllTasks(parse_cuts_left_out(config), parse_cut_rule(config))
+        return _AllTasks(parse_cuts_left_out(config), parse_cut_rule(config), parse_digest_version(config))
     return _Copy() if kind == COPY else None
 
 

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from contract.errors import ForeignFiles, NameTaken, NotARepository, NotWritten, OutputExists, RepositoryError
+from contract.errors import ForeignFiles, NameTaken, NewerDigests, NotARepository, NotWritten, OutputExists, RepositoryError
 from contract.repository import ALL_TASKS, Repository, Segment, Task, read_repository
+from contract.repository import model as repository_model
 from contract.repository.config import (
     LABELS_FILE,
     all_tasks_config,
@@ -70,6 +71,12 @@ class Change:
         return reader.at(self.folder).read()  # checked as a server will, and what is kept has been parsed
 
 
+def check_digest_version(repository: Repository) -> None:
+    """Raise NewerDigests when the digests of `repository` are of a version that nobody here can compute."""
+    if repository.newest_digest_version > repository_model.DIGEST_VERSION:
+        raise NewerDigests(repository.path, repository.newest_digest_version, repository_model.DIGEST_VERSION)
+
+
 def check_output(out: Path, force: bool) -> None:
     """Raise OutputExists, NotARepository or ForeignFiles unless `out` may be written."""
     if _is_free(out):
@@ -117,16 +124,18 @@ def changed(repo: Path, waiting: Waiting = silent) -> Iterator[Change]:
     """Yield the change of the repository at `repo`: what is built in its folder takes the place of `repo` in one step at the end.
 
     Models are kept by name, or written anew; what espalier did not write is kept without a word. One writer at a time, as above.
-    Raises RepositoryError when `repo` is no repository, and NotWritten when it cannot be written; then nothing was changed.
+    Raises RepositoryError when `repo` is no repository, and NotWritten when it cannot be written (NewerDigests when a newer version
+    wrote it); then nothing was changed.
     """
     recover(repo, waiting)
     reader = RepositoryReader(repo)
-    reader.read()  # before anything is made beside what is no repository
+    check_digest_version(reader.read())  # before anything is made beside what is no repository
     with _writing(repo, waiting) as transaction:
         reader = reader.at(repo)
         repository = (
             reader.read()
         )  # again, because another writer may have been waited for; what is as it was is not parsed again
+        check_digest_version(repository)
         transaction.begin()
         change = Change(repository, transaction.new, reader)
         for name in foreign_entries(repository):
@@ -189,7 +198,8 @@ def write_all_tasks(
 def _write_all_tasks(folder: Path, tasks: Sequence[Task], cuts_left_out: Sequence[str], cut_rule: str) -> None:
     if (folder / ALL_TASKS).exists():
         shutil.rmtree(folder / ALL_TASKS)
-    _ensemble_folder(folder, ALL_TASKS, to_text(all_tasks_config(tasks, cuts_left_out, cut_rule)))
+    config = all_tasks_config(tasks, cuts_left_out, cut_rule, digest_version=repository_model.DIGEST_VERSION)
+    _ensemble_folder(folder, ALL_TASKS, to_text(config))
     for task in tasks:
         _write_labels(folder / ALL_TASKS / f"{task.name}.{LABELS_FILE}", task)
     for copy, config in copy_configs(tasks).items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from contract.repository import Repository, Step, Task
 from exporter.build.analysis import Analysis, Progress
-from exporter.build.describe import NOTHING_TAKEN, describe_steps, describe_task, names_of_tensors
+from exporter.build.describe import TensorNames, describe_steps, describe_task, names_of_tensors
 from exporter.build.repository_chains import RepositoryChains, contents_of
 from exporter.errors import UnknownCutRule
 from exporter.graph.chain import Chain
@@ -47,7 +47,9 @@ def plan_beside(
     analysis.read(coming, progress)
     new, there = [*analysis.tasks.values()], repository_chains.steps
     cuts = keep_segments(there, new)
-    plan = make_sharing_plan([*repository_chains.chains.values(), *new], analysis.backbone, cuts, contents_of(old))
+    plan = make_sharing_plan(
+        [*repository_chains.chains.values(), *new], analysis.backbone, cuts, _contents(old, repository_chains)
+    )
     plan = replace(plan, cuts_left_out=old.cuts_left_out)
     steps = {name: task.steps for name, task in old.tasks.items()}
     missed = {chain.name: missed_sharing(there, cuts, chain) for chain in new}
@@ -83,13 +85,17 @@ def plan_anew(
     tasks = _put_together(repository_chains, [old.tasks[name] for name in answers])
     analysis.read(Sources({**tasks, **coming.tasks}, coming.backbone), progress)
     kept = [name for name, answering in answers.items() if not answering]
-    plan = _plan(analysis, kept, cuts, contents_of(old))
+    plan = _plan(analysis, kept, cuts, _contents(old, repository_chains))
     # A name is first given to what answers requests, in which every tensor is made by one segment.
     steps = {name: task.steps for name, task in old.tasks.items()}
     live = _steps([name for name, answering in answers.items() if answering], plan, analysis)
     described = _described(coming.tasks, plan, analysis, old, live)
     taken = live | {name: task.steps for name, task in described.items()}
-    return Addition(plan, {**steps, **live, **_steps(kept, plan, analysis, taken)}, described, cuts.rule)
+    return Addition(plan, {**steps, **live, **_steps(kept, plan, analysis, names_of_tensors(taken))}, described, cuts.rule)
+
+
+def _contents(old: Repository, repository_chains: RepositoryChains) -> dict[str, str]:
+    return contents_of(old, repository_chains.digests)
 
 
 def _cuts_of(repository: Repository) -> CutOptions:
@@ -120,17 +126,18 @@ def _plan(analysis: Analysis, kept: Collection[str], cuts: CutOptions, there: Ma
 
 
 def _steps(
-    names: Iterable[str], plan: SharingPlan, analysis: Analysis, taken: _TaskSteps = NOTHING_TAKEN
+    names: Iterable[str], plan: SharingPlan, analysis: Analysis, taken: TensorNames | None = None
 ) -> dict[str, tuple[Step, ...]]:
     """Return the steps of the versions `names`, TASK or TASK@VERSION; their outputs are named after the task."""
     chains = {name: replace(analysis.tasks[name], name=name.partition("@")[0]) for name in names}
-    return {name: describe_steps(chain, plan.tasks[name], names_of_tensors(taken)) for name, chain in chains.items()}
+    taken = taken or TensorNames()
+    return {name: describe_steps(chain, plan.tasks[name], taken) for name, chain in chains.items()}
 
 
 def _described(
-    names: Iterable[str], plan: SharingPlan, analysis: Analysis, old: Repository, taken: _TaskSteps
+    names: Iterable[str], plan: SharingPlan, analysis: Analysis, old: Repository, there: _TaskSteps
 ) -> dict[str, Task]:
-    made = names_of_tensors(taken)
+    taken = names_of_tensors(there)
     return {
-        name: describe_task(analysis.tasks[name], plan.tasks[name], analysis.models[name], rows_of(old), made) for name in names
+        name: describe_task(analysis.tasks[name], plan.tasks[name], analysis.models[name], rows_of(old), taken) for name in names
     }

@@ -5,21 +5,32 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from contract.dtypes import dtype_of_onnx
 from contract.repository import Segment, Step, Task, TensorSpec
+from contract.repository import model as repository_model
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
 from exporter.errors import SameOutputNames
 from exporter.graph.chain import Chain, Tap
 from exporter.sharing.plan import PlannedSegment, PlannedStep
 from exporter.sources.task_model import TaskModel
 
-NOTHING_TAKEN: Mapping[str, Any] = MappingProxyType({})
 _OTHER = re.compile(r"[^A-Za-z0-9_.-]")  # what no name may have
+_INNER = re.compile(r"tap-[0-9a-f]{16}")  # a tensor that no client asks for
 _INPUT = "image"  # what clients call the input, where there is one
+
+
+@dataclass(frozen=True)
+class TensorNames:
+    """The names that tensors have in other tasks. made: of inner ones, by the segment, its inputs and the place; taken: all of them."""
+
+    made: Mapping[tuple[str, tuple[str, ...], int], str] = field(default_factory=dict)
+    taken: frozenset[str] = frozenset()
+
+
+_NONE = TensorNames()
 
 
 def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
@@ -39,17 +50,18 @@ def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
         modules=tuple(dict.fromkeys(module for block in blocks for module in block.modules)),
         uncounted=tuple(sorted({operator for block in blocks for operator in block.uncounted})),
         reason=planned.reason,
+        digest_version=repository_model.DIGEST_VERSION,
     )
 
 
 def describe_task(
-    chain: Chain, steps: Sequence[PlannedStep], model: TaskModel, max_batch_rows: int, taken: Mapping[str, str] = NOTHING_TAKEN
+    chain: Chain, steps: Sequence[PlannedStep], model: TaskModel, max_batch_rows: int, there: TensorNames = _NONE
 ) -> Task:
-    """Return the task of `chain` with what a person wants to know of it from `model`. taken: as in `describe_steps`."""
+    """Return the task of `chain` with what a person wants to know of it from `model`. there: as in `describe_steps`."""
     inputs, outputs = _input_names(chain), _output_names(chain)
     return Task(
         name=chain.name,
-        steps=describe_steps(chain, steps, taken),
+        steps=describe_steps(chain, steps, there),
         inputs=tuple(_spec(inputs[tap.address], tap) for tap in chain.inputs),
         outputs=tuple(_spec(outputs[tap.address], tap) for tap in chain.outputs),
         max_batch_rows=max_batch_rows,
@@ -59,23 +71,33 @@ def describe_task(
     )
 
 
-def describe_steps(chain: Chain, steps: Sequence[PlannedStep], taken: Mapping[str, str] = NOTHING_TAKEN) -> tuple[Step, ...]:
+def describe_steps(chain: Chain, steps: Sequence[PlannedStep], there: TensorNames = _NONE) -> tuple[Step, ...]:
     """Return the steps of the task of `chain`, its tensors named by how they are computed.
 
-    taken: names of tensors in other tasks, with the segments that make them. Where another segment makes the same value, because this
-    task leaves that one half-way and comes back, the name tells also by which it is made.
+    there: the names in other tasks. What one of them computes by the same step goes by the same name, also where that is of an older
+    version of the digests. Where another segment makes the same value, because this task leaves that one half-way and comes back, the
+    name tells also by which it is made.
     """
     names, outputs, described = _input_names(chain), _output_names(chain), []
     for step in steps:
-        names |= {tap.address: outputs.get(tap.address) or _inner_name(tap, step.segment, taken) for tap in step.outputs}
-        inputs, made = (tuple(names[tap.address] for tap in taps) for taps in (step.inputs, step.outputs))
-        described.append(Step(step.segment, inputs, made))
+        inputs = tuple(names[tap.address] for tap in step.inputs)
+        for index, tap in enumerate(step.outputs):
+            known = there.made.get((step.segment, inputs, index)) or _inner_name(tap, step.segment, there.taken)
+            names[tap.address] = outputs.get(tap.address) or known
+        described.append(Step(step.segment, inputs, tuple(names[tap.address] for tap in step.outputs)))
     return tuple(described)
 
 
-def names_of_tensors(tasks: Mapping[str, Sequence[Step]]) -> dict[str, str]:
-    """Return the names of the tensors of `tasks`, which are given as their steps, with the segments that make them."""
-    return {name: step.segment for steps in tasks.values() for step in steps for name in step.outputs}
+def names_of_tensors(tasks: Mapping[str, Sequence[Step]]) -> TensorNames:
+    """Return the names of the tensors of `tasks`, which are given as their steps."""
+    made: dict[tuple[str, tuple[str, ...], int], str] = {}
+    taken: set[str] = set()
+    for step in (step for steps in tasks.values() for step in steps):
+        taken.update(step.outputs)
+        for index, name in enumerate(step.outputs):
+            if _INNER.fullmatch(name):
+                made.setdefault((step.segment, step.inputs, index), name)
+    return TensorNames(made, frozenset(taken))
 
 
 def _input_names(chain: Chain) -> dict[str, str]:
@@ -91,9 +113,9 @@ def _output_names(chain: Chain) -> dict[str, str]:
     return {tap.address: name for tap, name in zip(chain.outputs, names, strict=True)}
 
 
-def _inner_name(tap: Tap, segment: str, taken: Mapping[str, str]) -> str:
+def _inner_name(tap: Tap, segment: str, taken: Collection[str]) -> str:
     name = f"tap-{tap.address[:16]}"
-    if taken.get(name, segment) == segment:
+    if name not in taken:
         return name
     return f"tap-{hashlib.sha256(f'{tap.address} by {segment}'.encode()).hexdigest()[:16]}"
 

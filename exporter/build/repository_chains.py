@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import onnx_ir as ir
 
 from contract.dtypes import onnx_dtype
-from contract.repository import Repository, Step, Task, TensorSpec
+from contract.repository import Repository, Segment, Step, Task, TensorSpec
+from contract.repository import model as repository_model
+from contract.repository.write import check_digest_version
 from exporter.build.weight_store import WeightStore
 from exporter.errors import DamagedSegment
 from exporter.graph.chain import Block, Chain, Network, Tap
@@ -32,10 +35,14 @@ class SegmentUse:
 
 @dataclass(frozen=True)
 class RepositoryChains:
-    """The tasks of a repository as chains, and where each segment is in them."""
+    """The tasks of a repository as chains, and where each segment is in them.
+
+    digests: of the segments that tasks use, by their names, as they are computed today, whatever the repository records.
+    """
 
     chains: Mapping[str, Chain]
     runs: Sequence[SegmentUse]
+    digests: Mapping[str, str]
 
     @property
     def places(self) -> dict[Place, SegmentUse]:
@@ -57,19 +64,40 @@ class RepositoryChains:
 
 
 def read_repository_chains(repository: Repository, store: WeightStore) -> RepositoryChains:
-    """Return the tasks of `repository`. Raises DamagedSegment when a segment does not compute what its configuration says."""
+    """Return the tasks of `repository`, every digest being computed from the files.
+
+    Raises DamagedSegment when a segment does not compute what its configuration says, as far as that is of today's version; NewerDigests.
+    """
+    check_digest_version(repository)
     reader = _Reader(repository, store)
     for task in repository.tasks.values():
         reader.read(task)
-    return RepositoryChains(reader.chains, tuple(reader.runs))
+    return RepositoryChains(reader.chains, tuple(reader.runs), reader.digests)
 
 
-def contents_of(repository: Repository) -> dict[str, str]:
-    """Return what tells the segments of `repository` apart, by their names; those that no task uses are among them."""
+def contents_of(repository: Repository, digests: Mapping[str, str]) -> dict[str, str]:
+    """Return what tells the segments of `repository` apart, by their names; those that no task uses are among them.
+
+    digests: as of RepositoryChains. A segment of an older version that no task uses has a content like none of today.
+    """
     return {
-        segment.name: content_of(segment.digest, ((onnx_dtype(spec.dtype), spec.shape) for spec in segment.inputs))
+        segment.name: content_of(
+            digests.get(segment.name, _recorded(segment)), ((onnx_dtype(spec.dtype), spec.shape) for spec in segment.inputs)
+        )
         for segment in repository.segments.values()
     }
+
+
+def _recorded(segment: Segment) -> str:
+    old = segment.digest_version != repository_model.DIGEST_VERSION
+    return f"{segment.digest_version}:{segment.digest}" if old else segment.digest
+
+
+def _is_one_line(chain: Chain) -> bool:
+    """Whether a segment can be these blocks: nothing enters it or leaves it on the way."""
+    first, last = chain.blocks[0], chain.blocks[-1]
+    ends = {tap.address for tap in first.inputs} == {tap.address for tap in chain.inputs} and last.outputs == chain.outputs
+    return ends and all(right.inputs == (left.end,) for left, right in pairwise(chain.blocks))
 
 
 class _Reader:
@@ -77,6 +105,7 @@ class _Reader:
         self._repository, self._store = repository, store
         self._models: dict[str, ir.Model] = {}
         self._applied: dict[tuple[str, tuple[str, ...]], tuple[Network, Chain]] = {}
+        self.digests: dict[str, str] = {}
         self.chains: dict[str, Chain] = {}
         self.runs: list[SegmentUse] = []
 
@@ -102,10 +131,20 @@ class _Reader:
         if key not in self._applied:
             network = Network(step.segment, self._model(step.segment), inputs, inner=inner)
             chain = network.chain()
-            if combined_digest([block.digest for block in chain.blocks]) != self._repository.segments[step.segment].digest:
-                raise DamagedSegment(step.segment)
+            if self._is_old(step.segment) and not _is_one_line(chain):
+                chain = network.chain_of_one()  # what is cut otherwise today is compared as a whole
+            self._check_digest(step.segment, combined_digest([block.digest for block in chain.blocks]))
             self._applied[key] = network, chain
         return self._applied[key]
+
+    def _check_digest(self, name: str, digest: str) -> None:
+        """Remember the digest of a segment. Raises DamagedSegment unless it is the one that is recorded, or that of an older version."""
+        recorded = digest if self._is_old(name) else self._repository.segments[name].digest
+        if self.digests.setdefault(name, digest) != digest or recorded != digest:
+            raise DamagedSegment(name)
+
+    def _is_old(self, name: str) -> bool:
+        return self._repository.segments[name].digest_version < repository_model.DIGEST_VERSION
 
     def _model(self, segment: str) -> ir.Model:
         if segment not in self._models:

@@ -139,6 +139,13 @@ class Network:
             raise UnsupportedModel(self.name, f"gives the same output twice (among {names}); leave one out.")
         return Chain(self.name, blocks, inputs, outputs, self._preprocessing_digest())
 
+    def chain_of_one(self) -> Chain:
+        """Return the network as one block."""
+        graph = self.model.graph
+        whole = Part(tuple(graph), tuple(graph.inputs), tuple(graph.outputs))
+        inputs, outputs = map(self._taps, (graph.inputs, graph.outputs))
+        return Chain(self.name, tuple(self._blocks([whole])), inputs, outputs, self._preprocessing_digest())
+
     def has_inside(self, known: Collection[str]) -> bool:
         """Whether the network computes one of the tensors with addresses `known`."""
         return not set(self._addresses.values()).isdisjoint(known)
@@ -199,7 +206,9 @@ class Network:
         if not before:
             return ""
         nodes = [node for part in before for node in part.nodes]
-        return block_digest(nodes, before[0].inputs, before[-1].outputs, self.model.opset_imports)
+        made = {value for node in nodes for value in node.outputs}
+        inputs = dict.fromkeys(value for part in before for value in part.inputs if value not in made)
+        return block_digest(nodes, tuple(inputs), before[-1].outputs, self.model.opset_imports)
 
 
 def _check_splittable(name: str, model: ir.Model) -> None:

@@ -86,7 +86,7 @@ class Served:
             raise SharesNothing(repository.path)
         check_together(chains, backbone)
         stored = {segment.name: segment.weight_bytes for segment in repository.segments.values()}
-        return cls(chains, stored, repository_chains=repository_chains, there=contents_of(repository))
+        return cls(chains, stored, repository_chains=repository_chains, there=contents_of(repository, repository_chains.digests))
 
     @property
     def taps(self) -> frozenset[str]:

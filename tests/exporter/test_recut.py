@@ -68,7 +68,7 @@ def check_answers(repository: Repository, models: Models) -> None:
 
 def what_is_used(repository: Repository) -> list[tuple[object, ...]]:
     """Return what the segments of the tasks are, but for their names, which may come from earlier times."""
-    unused, contents = unused_segments(repository), contents_of(repository)
+    unused, contents = unused_segments(repository), contents_of(repository, {})
     used = [segment for name, segment in repository.segments.items() if name not in unused]
     return sorted((contents[s.name], s.blocks[1] - s.blocks[0], s.outputs, s.macs, s.weight_bytes) for s in used)
 

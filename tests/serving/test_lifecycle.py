@@ -328,3 +328,21 @@ def test_hundreds_of_deploys_leave_no_more_behind_than_the_last_of_them(repo: Pa
 
     engine = InMemoryEngine(LAYERS)
     ask(repo, work, engine)
+
+
+def test_what_a_newer_version_wrote_is_served_and_the_log_says_so_once(repo: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", "serving.lifecycle")
+
+    async def work(router: Router) -> None:
+        assert not caplog.records
+        file = next(repo.glob("*colour*/config.pbtxt"))
+        file.write_text(f'{file.read_text()}parameters {{ key: "digest_version" value {{ string_value: "99" }} }}\n')
+        put_in(repo, "colour")
+        for _ in range(2):
+            await router.lifecycle.load("colour")
+            await infer(router, "colour")
+
+    ask(repo, work)
+    (record,) = caplog.records
+    assert "newer version of espalier (its digests are of version 99" in record.getMessage()
+    assert "upgrade espalier before you change it" in record.getMessage()

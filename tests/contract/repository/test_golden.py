@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from contract.errors import RepositoryError
 from contract.preprocessing import Preprocessing
 from contract.repository import Segment, Step, Task, TensorSpec
 from contract.repository.config import (
     all_tasks_config,
+    parse_digest_version,
     parse_segment,
     parse_task,
     parse_text,
@@ -70,3 +73,13 @@ def test_recorded_configurations_are_read_back() -> None:
     task = parse_text((GOLDEN / "task.config.pbtxt").read_text(), "task")
     assert parse_segment(segment, "1") == SEGMENT
     assert parse_task(task, TASK.labels, "1") == TASK
+
+
+def test_the_first_version_of_digests_has_no_number_and_others_are_read_back() -> None:
+    later, ensemble = segment_config(replace(SEGMENT, digest_version=3)), all_tasks_config([TASK], digest_version=3)
+    assert [config.parameters["digest_version"].string_value for config in (later, ensemble)] == ["3", "3"]
+    assert (parse_segment(later, "1").digest_version, parse_digest_version(ensemble)) == (3, 3)
+    assert "digest_version" not in all_tasks_config([TASK]).parameters
+    ensemble.parameters["digest_version"].string_value = "0"
+    with pytest.raises(RepositoryError, match="the digests are of version 0"):
+        parse_digest_version(ensemble)
