@@ -191,7 +191,8 @@ def _write(change: Change, tasks: Sequence[Task], addition: Addition, analysis: 
     for name in unchanged:
         change.keep(name)
     rewritten = {task.name: task for task in tasks if task.name not in unchanged}
-    write_models(change.folder, {planned.name: describe_segment(planned, rows_of(before)) for planned in coming}, rewritten)
+    described = {planned.name: describe_segment(planned, rows_of(before), analysis.digest_of(planned)) for planned in coming}
+    write_models(change.folder, described, rewritten)
     return change.write_all_tasks(tasks, plan.cuts_left_out, addition.cut_rule)
 
 

@@ -75,7 +75,10 @@ def export_repository(
         analysis = Analysis(scratch)
         analysis.read(sources, progress)
         plan = make_sharing_plan(list(analysis.tasks.values()), analysis.backbone, options.cuts)
-        segments = {name: describe_segment(planned, options.max_batch_rows) for name, planned in plan.segments.items()}
+        segments = {
+            name: describe_segment(planned, options.max_batch_rows, analysis.digest_of(planned))
+            for name, planned in plan.segments.items()
+        }
         tasks = {
             name: describe_task(chain, plan.tasks[name], analysis.models[name], options.max_batch_rows)
             for name, chain in analysis.tasks.items()

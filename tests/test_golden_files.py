@@ -10,6 +10,10 @@ tests/golden/written was made by these commands, in the version before folders b
         --epochs 1 --cost-weight 0.02 --ledger ledger.jsonl
 
 and, on the networks of `NETS`, those of `write_repository`. Version folders are empty, so that git does not keep them.
+
+Of repositories there is one of each version of the digests: `repository` is of the first, `repository_v2` of the second, made by the same
+commands. `recurrent` is of the first, too, and has the networks whose digests the second changed: `recurrent(head=3)` and `(head=4)` of
+tests/exporter/recurrent.py, exported as `early` and `late` with the rule "exact", in the version before recurrent layers were counted.
 """
 
 from __future__ import annotations
@@ -27,17 +31,23 @@ import pytest
 import torch
 
 from contract.repository import Repository, read_repository
+from exporter.add import AddOptions, add_tasks
+from exporter.deploy import deploy, rollback
+from exporter.sources.task_model import Sources, TaskModel
 from serving.server import BackgroundServer
 from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
+from tests.exporter.recurrent import recurrent
+from tests.exporter.test_add import add, check_answers, contents
+from tests.exporter.test_recut import check_answers as check_networks
 from tuning.network.backbone import load_backbone, save_backbone
 from tuning.network.checkpoint import build_network, load_task, save_task
 from tuning.search.ledger import open_ledger, read_ledger
 
 WRITTEN = Path(__file__).parent / "golden" / "written"
 NETS = {"late": Net((1, 2, 30), 1), "probe": Net((1, 2, 3), 2), "tuned": Net((1, 20, 3), 3), "better": Net((1, 21, 3), 4)}
-VERSION_FOLDERS = ("all_tasks/1", "late/1", "probe/1", "tuned/1")
 # The answers to the recorded sample are computed, so that another processor may round them otherwise.
+DIGEST_VERSION = re.compile(rb'parameters \{\n  key: "digest_version"\n  value \{\n    string_value: "\d+"\n  \}\n\}\n')
 ANSWERS = re.compile(r"parity_sample.*?string_value: \"(.*?)\"\n", re.DOTALL)
 
 
@@ -54,12 +64,17 @@ def write_repository(folder: Path) -> Path:
     return folder / "repository"
 
 
-@pytest.fixture
-def old_repository(tmp_path: Path) -> Path:
-    shutil.copytree(WRITTEN / "repository", tmp_path / "old")
-    for folder in VERSION_FOLDERS:
-        (tmp_path / "old" / folder).mkdir()
-    return tmp_path / "old"
+def copied(name: str, to: Path) -> Path:
+    """Copy a repository, with the version folders of its ensembles."""
+    shutil.copytree(WRITTEN / name, to)
+    for folder in to.iterdir():
+        (folder / "1").mkdir(exist_ok=True)
+    return to
+
+
+@pytest.fixture(params=["repository", "repository_v2"])
+def old_repository(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    return copied(request.param, tmp_path / "old")
 
 
 def test_a_repository_of_before_is_read(old_repository: Path) -> None:
@@ -80,10 +95,12 @@ def test_a_repository_of_before_is_read(old_repository: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_repository_of_before_is_served(old_repository: Path) -> None:
+@pytest.mark.parametrize("name", ["repository", "repository_v2", "recurrent"])
+def test_a_repository_of_before_is_served(tmp_path: Path, name: str) -> None:
     """The server compares its answers with those that are recorded, before it is ready."""
-    with BackgroundServer(old_repository, http_port=0, grpc_port=0, check_samples=True) as server:
-        for task in ("late", "probe", "tuned", "all_tasks"):
+    repo = copied(name, tmp_path / "old")
+    with BackgroundServer(repo, http_port=0, grpc_port=0, check_samples=True) as server:
+        for task in (*read_repository(repo).tasks, "all_tasks"):
             with urlopen(f"http://{server.http_address}/v2/models/{task}/ready") as answer:
                 assert answer.status == 200
 
@@ -91,12 +108,57 @@ def test_a_repository_of_before_is_served(old_repository: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("forked_preflight", "unsynced")
 def test_a_repository_is_written_as_before_to_the_byte(tmp_path: Path) -> None:
-    written, before = _files(write_repository(tmp_path)), _files(WRITTEN / "repository")
+    written, before = _files(write_repository(tmp_path)), _files(WRITTEN / "repository_v2")
     assert written.keys() == before.keys()
     for name, content in written.items():
         if content != before[name]:
             assert _without_answers(content) == _without_answers(before[name]), name
             assert np.allclose(_answers(content), _answers(before[name]), atol=1e-3), name
+
+
+def test_the_digests_of_most_networks_are_those_of_the_first_version() -> None:
+    first, second = (_files(WRITTEN / name) for name in ("repository", "repository_v2"))
+    assert first == {name: DIGEST_VERSION.sub(b"", content) for name, content in second.items()}
+    assert first != second
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unsynced")
+@pytest.mark.parametrize("name", ["repository", "repository_v2"])
+def test_a_repository_of_before_is_added_to_and_stays_to_the_byte(tmp_path: Path, name: str) -> None:
+    repo = copied(name, tmp_path / "old")
+    before = contents(repo)
+    report = add(repo, {"new": Net((1, 2, 3), 9)}, None)
+    assert all(contents(repo)[file] == content for file, content in before.items() if not file.startswith("all_tasks/"))
+    assert [step.segment for step in report.repository.tasks["new"].steps[:3]] == [
+        "trunk-00-01-31956285",
+        "trunk-02-02-7141c0b6",
+        "shared-03-03-da853bbe",
+    ]
+    check_answers(report.repository, {**{name: NETS[name] for name in ("late", "probe", "tuned")}, "new": Net((1, 2, 3), 9)})
+
+
+RECURRENT = {"early": recurrent(head=3), "late": recurrent(head=4)}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unsynced")
+def test_a_repository_whose_digests_are_others_now_is_added_to_deployed_to_and_cut_anew(tmp_path: Path) -> None:
+    repo = copied("recurrent", tmp_path / "old")
+    before = contents(repo)
+    new = Sources({"new": lambda: TaskModel(recurrent(head=5))})
+    report = add_tasks(repo, new, AddOptions())
+    assert all(contents(repo)[file] == content for file, content in before.items() if not file.startswith("all_tasks/"))
+    assert report.missed["new"].blocks == 2  # which the old segments compute, and have no cut behind
+    networks = {**RECURRENT, "new": recurrent(head=5)}
+    check_networks(read_repository(repo), networks)
+    assert deploy(repo, new).changes["new"].after.version == "1"  # it is current already
+    deploy(repo, Sources({"late": lambda: TaskModel(recurrent(head=6))}))
+    rollback(repo, "late")
+    check_networks(read_repository(repo), networks)
+    cut = add_tasks(repo, Sources({}), AddOptions(recut=True)).repository
+    assert len({cut.tasks[name].steps[0] for name in networks}) == 1  # both recurrent layers, once for all
+    check_networks(cut, networks)
 
 
 def test_a_backbone_and_a_task_of_before_are_read() -> None:

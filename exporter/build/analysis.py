@@ -15,6 +15,7 @@ from exporter.build.row_coupling import refuse_random
 from exporter.build.weight_store import WeightStore, save_with_weights
 from exporter.errors import ExportError
 from exporter.graph.chain import Block, Chain, Network
+from exporter.graph.digests import combined_digest
 from exporter.graph.extract import extract_segment
 from exporter.sharing.check import check_labels, check_together, explain_sharing
 from exporter.sharing.plan import PlannedSegment
@@ -36,6 +37,7 @@ class Analysis:
         self.tasks: dict[str, Chain] = {}
         self.backbone: Chain | None = None
         self._networks: dict[str, Network] = {}
+        self._refined: set[str] = set()  # networks in which taps of others are taps, too
         self._existing: dict[str, tuple[Chain, Preprocessing | None]] = {}
         self._places: dict[Place, Network] = {}
 
@@ -69,6 +71,15 @@ class Analysis:
             extracted = extract_segment(network.model, segment.name, segment.inputs, segment.outputs)
             save_with_weights(extracted, model_path(folder, segment.name))
         progress("Writing segments", len(segments), len(segments))
+
+    def digest_of(self, segment: PlannedSegment) -> str:
+        """Return the digest that the file of `segment` has by itself: there, taps of other networks that need no cut are none."""
+        if segment.chain not in self._refined:
+            return segment.digest
+        network = self._network_of(segment.chain, segment.blocks[0])
+        extracted = extract_segment(network.model, segment.name, segment.inputs, segment.outputs)
+        inner = segment.inputs[0].address not in {tap.address for tap in self.tasks[segment.chain].inputs}
+        return combined_digest([block.digest for block in Network(segment.name, extracted, inner=inner).chain().blocks])
 
     def remarks(self) -> dict[str, str]:
         """Return, by task that was read, what to know of it: why it shares nothing, which outputs got other names."""
@@ -109,6 +120,7 @@ class Analysis:
             known = frozenset[str]().union(*(other for key, other in taps.items() if key != name)) - taps[name]
             if network.has_inside(known):
                 chains[name] = self._chain(name, known)
+                self._refined.add(name)
         return chains
 
     def _chain(self, name: str, known: Collection[str] = ()) -> Chain:

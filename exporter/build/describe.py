@@ -33,15 +33,15 @@ class TensorNames:
 _NONE = TensorNames()
 
 
-def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
-    """Return `planned` as the repository records it."""
+def describe_segment(planned: PlannedSegment, max_batch_rows: int, digest: str) -> Segment:
+    """Return `planned` as the repository records it. digest: of its file (`Analysis.digest_of`)."""
     blocks = planned.blocks
     return Segment(
         name=planned.name,
         inputs=_segment_specs(SEGMENT_INPUT, planned.inputs),
         outputs=_segment_specs(SEGMENT_OUTPUT, planned.outputs),
         blocks=(blocks[0].index, blocks[-1].index),
-        digest=planned.digest,
+        digest=digest,
         max_batch_rows=max_batch_rows,
         macs=sum(block.macs for block in blocks),
         parameters=sum(block.parameters for block in blocks),

@@ -70,8 +70,8 @@ def read_repository_chains(repository: Repository, store: WeightStore) -> Reposi
     """
     check_digest_version(repository)
     reader = _Reader(repository, store)
-    for task in repository.tasks.values():
-        reader.read(task)
+    reader.read_all()
+    reader.refine()
     return RepositoryChains(reader.chains, tuple(reader.runs), reader.digests)
 
 
@@ -93,6 +93,10 @@ def _recorded(segment: Segment) -> str:
     return f"{segment.digest_version}:{segment.digest}" if old else segment.digest
 
 
+def _digest_of(chain: Chain) -> str:
+    return combined_digest([block.digest for block in chain.blocks])
+
+
 def _is_one_line(chain: Chain) -> bool:
     """Whether a segment can be these blocks: nothing enters it or leaves it on the way."""
     first, last = chain.blocks[0], chain.blocks[-1]
@@ -100,16 +104,46 @@ def _is_one_line(chain: Chain) -> bool:
     return ends and all(right.inputs == (left.end,) for left, right in pairwise(chain.blocks))
 
 
+_Use = tuple[str, tuple[str, ...]]  # a segment, and the addresses of what it takes
+
+
 class _Reader:
     def __init__(self, repository: Repository, store: WeightStore) -> None:
         self._repository, self._store = repository, store
         self._models: dict[str, ir.Model] = {}
-        self._applied: dict[tuple[str, tuple[str, ...]], tuple[Network, Chain]] = {}
-        self.digests: dict[str, str] = {}
+        self._applied: dict[_Use, tuple[Network, Chain]] = {}
         self.chains: dict[str, Chain] = {}
         self.runs: list[SegmentUse] = []
 
-    def read(self, task: Task) -> None:
+    @property
+    def digests(self) -> dict[str, str]:
+        """Return the digests of the segments that have been read."""
+        return {name: _digest_of(chain) for (name, _), (_, chain) in self._applied.items()}
+
+    def read_all(self) -> None:
+        """Put the chains of all tasks together from their segments."""
+        self.chains, self.runs = {}, []
+        for task in self._repository.tasks.values():
+            self._read(task)
+
+    def refine(self) -> None:
+        """Let taps of one task that are inside of a segment of another be taps there, too, as they were when it was planned."""
+        known = frozenset[str]().union(*(chain.taps for chain in self.chains.values()))
+        uses: dict[str, list[_Use]] = {}
+        for use in self._applied:
+            uses.setdefault(use[0], []).append(use)
+        for places in uses.values():
+            found = {use: self._refined(use, known) for use in places}
+            if all(_is_one_line(chain) for chain in found.values()) and len({_digest_of(chain) for chain in found.values()}) == 1:
+                self._applied |= {use: (self._applied[use][0], chain) for use, chain in found.items()}
+        self.read_all()
+
+    def _refined(self, use: _Use, known: frozenset[str]) -> Chain:
+        network, chain = self._applied[use]
+        inside = known - chain.taps
+        return network.chain(inside) if network.has_inside(inside) else chain
+
+    def _read(self, task: Task) -> None:
         """Put the task's chain together from its segments."""
         sources = {spec.name: _source(spec, named=len(task.inputs) > 1) for spec in task.inputs}
         tensors = dict(sources)
@@ -127,20 +161,19 @@ class _Reader:
         self.chains[task.name] = Chain(task.name, tuple(blocks), inputs, outputs, preprocessing)
 
     def _apply(self, step: Step, inputs: tuple[str, ...], inner: bool) -> tuple[Network, Chain]:
-        key = step.segment, inputs
+        key: _Use = step.segment, inputs
         if key not in self._applied:
             network = Network(step.segment, self._model(step.segment), inputs, inner=inner)
             chain = network.chain()
             if self._is_old(step.segment) and not _is_one_line(chain):
                 chain = network.chain_of_one()  # what is cut otherwise today is compared as a whole
-            self._check_digest(step.segment, combined_digest([block.digest for block in chain.blocks]))
+            self._check_digest(step.segment, _digest_of(chain))
             self._applied[key] = network, chain
         return self._applied[key]
 
     def _check_digest(self, name: str, digest: str) -> None:
-        """Remember the digest of a segment. Raises DamagedSegment unless it is the one that is recorded, or that of an older version."""
-        recorded = digest if self._is_old(name) else self._repository.segments[name].digest
-        if self.digests.setdefault(name, digest) != digest or recorded != digest:
+        """Raise DamagedSegment unless a segment's `digest` is the one that is recorded, or that is of an older version."""
+        if not self._is_old(name) and digest != self._repository.segments[name].digest:
             raise DamagedSegment(name)
 
     def _is_old(self, name: str) -> bool:

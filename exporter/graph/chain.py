@@ -239,7 +239,9 @@ def _check_dependence(name: str, graph: ir.Graph) -> None:
 
 
 def _has_weights(part: Part) -> bool:
-    return any(_dtype(value).is_floating_point() for value in _weights(part))
+    """Whether a task may have tuned the part: it holds fractions, or numbers of any kind that a product takes."""
+    multiplied = {value for node in part.nodes if node.op_type in PRODUCTS for value in node.inputs}
+    return any(_dtype(value).is_floating_point() or value in multiplied for value in _weights(part))
 
 
 def _has_products(part: Part) -> bool:

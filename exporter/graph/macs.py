@@ -1,7 +1,8 @@
 """Multiply-accumulates (MACs) of ONNX nodes, by shape arithmetic.
 
 Convention: as in torch's flop counter, convolutions and matrix products count, one multiply-add is one MAC, and GFLOPs = 2 x GMACs.
-Biases, activations, normalisation and softmax are left out; their operator types are listed as uncounted, never silently dropped.
+Those of integers and those inside of recurrent layers count alike. Biases, activations, gates, normalisation and softmax are left out;
+operator types without any product are listed as uncounted, never silently dropped.
 """
 
 from __future__ import annotations
@@ -94,6 +95,22 @@ def _einsum(node: ir.Node, shapes: Shapes) -> int:
     return prod(dims.values()) if len(node.inputs) > 1 and contracted else 0
 
 
+def _recurrent(node: ir.Node, shapes: Shapes) -> int:
+    """Count, per step of the sequence, the products with W and with R, for each direction.
+
+    By the equations of ONNX's operators (github.com/onnx/onnx/blob/main/docs/Operators.md#lstm): W is (directions, gates x hidden, input),
+    R is (directions, gates x hidden, hidden); the projections P of peepholes are element by element, and so are gates.
+    """
+    # (sequence, batch, input), or (batch, sequence, input) with layout 1: the product of both is the same.
+    steps = prod(shape_of(node.inputs[0], shapes)[:2])
+    return steps * (prod(shape_of(node.inputs[1], shapes)) + prod(shape_of(node.inputs[2], shapes)))
+
+
+def _qlinear_conv(node: ir.Node, shapes: Shapes) -> int:
+    # x, its scale and zero point, and then the weight: as a convolution.
+    return prod(shape_of(node.outputs[0], shapes)) * prod(shape_of(node.inputs[3], shapes)[1:])
+
+
 def indices_of_term(term: str, shape: tuple[int, ...]) -> dict[str, int]:
     """Return the sizes of the indices of a term; those of its ellipsis are named by their place from its end."""
     before, ellipsis, after = term.partition("...")
@@ -108,5 +125,13 @@ _COUNTERS: dict[str, Callable[[ir.Node, Shapes], int]] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
     "Einsum": _einsum,
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "RNN": _recurrent,
+    # a, b and their zero points; a, its scale and zero point, b: the product's shape, and the first operand's, are those of a MatMul.
+    "MatMulInteger": _matmul,
+    "QLinearMatMul": _matmul,
+    "ConvInteger": _conv,
+    "QLinearConv": _qlinear_conv,
 }
 PRODUCTS = frozenset(_COUNTERS)  # the operator types that count

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
+import onnx_ir as ir
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from exporter.graph.macs import count_macs
 from exporter.graph.shapes import infer_shapes
@@ -28,3 +31,54 @@ def test_shapes_follow_what_is_computed_from_shapes() -> None:
     model = parse(body, logits="float[batch, N] logits", weights="int64[1] last = {1}")
     assert infer_shapes(model, 5)["logits"] == (5, 1)
     assert infer_shapes(model, 100)["logits"] == (100, 1)
+
+
+# Per step: (input + hidden) products for each gate of each hidden number, and so in each direction.
+@pytest.mark.parametrize(
+    ("operator", "gates", "directions", "macs"),
+    [
+        ("LSTM", 4, 1, 5 * 4 * 3 * (2 + 3)),
+        ("LSTM", 4, 2, 5 * 4 * 3 * (2 + 3) * 2),
+        ("GRU", 3, 1, 5 * 3 * 3 * (2 + 3)),
+        ("RNN", 1, 1, 5 * 1 * 3 * (2 + 3)),
+    ],
+)
+def test_a_recurrent_layer_counts_its_products_at_each_step(operator: str, gates: int, directions: int, macs: int) -> None:
+    weights = {"w": (directions, gates * 3, 2), "r": (directions, gates * 3, 3)}
+    attributes = {"hidden_size": 3, "direction": "bidirectional" if directions == 2 else "forward"}
+    nodes = [
+        helper.make_node("Transpose", ["series"], ["steps"], perm=[1, 0, 2]),
+        helper.make_node(operator, ["steps", "w", "r"], ["y"], **attributes),
+    ]
+    check(
+        nodes, {"series": (TensorProto.FLOAT, 5, 2)}, {name: np.zeros(shape, np.float32) for name, shape in weights.items()}, macs
+    )
+
+
+def test_layout_1_has_the_rows_first() -> None:
+    weights = {"w": np.zeros((1, 12, 2), np.float32), "r": np.zeros((1, 12, 3), np.float32)}
+    node = helper.make_node("LSTM", ["series", "w", "r"], ["y"], hidden_size=3, layout=1)
+    check([node], {"series": (TensorProto.FLOAT, 5, 2)}, weights, 5 * 4 * 3 * (2 + 3))
+
+
+def test_products_of_integers_count_as_those_of_fractions() -> None:
+    zero, scale = np.array(0, np.uint8), np.array(1, np.float32)
+    kernel, matrix = np.zeros((6, 3, 2, 2), np.uint8), np.zeros((3, 7), np.uint8)
+    image, row = {"x": (TensorProto.UINT8, 3, 5, 5)}, {"x": (TensorProto.UINT8, 3)}
+    check([helper.make_node("ConvInteger", ["x", "w"], ["y"])], image, {"w": kernel}, 6 * 4 * 4 * 3 * 2 * 2)
+    scales = {"s": scale, "z": zero}
+    qlinear = helper.make_node("QLinearConv", ["x", "s", "z", "w", "s", "z", "s", "z"], ["y"])
+    check([qlinear], image, {"w": kernel, **scales}, 6 * 4 * 4 * 3 * 2 * 2)
+    check([helper.make_node("MatMulInteger", ["x", "w"], ["y"])], row, {"w": matrix}, 3 * 7)
+    qlinear = helper.make_node("QLinearMatMul", ["x", "s", "z", "w", "s", "z", "s", "z"], ["y"])
+    check([qlinear], row, {"w": matrix, **scales}, 3 * 7)
+
+
+def check(nodes: list, inputs: dict[str, tuple[int, ...]], weights: dict[str, np.ndarray], macs: int) -> None:
+    """Raise unless the network of `nodes`, with `inputs` of a kind and the sizes of a row, counts `macs` and nothing uncounted."""
+    given = [helper.make_tensor_value_info(name, kind, ["batch", *sizes]) for name, (kind, *sizes) in inputs.items()]
+    constants = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "net", given, [helper.make_tensor_value_info("y", TensorProto.UNDEFINED, None)], constants)
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9))
+    counted = count_macs(model.graph, infer_shapes(model, 1))
+    assert (counted.total, counted.uncounted) == (macs, ())
