@@ -33,7 +33,8 @@ def export(
 
     - FILE.onnx: a whole network of any producer; its external data must lie in its own folder.
 
-    - FILE.safetensors, .pth, .pt, .bin: a task checkpoint, or a whole state dict of the backbone's architecture. Pickled code is refused.
+    - FILE.safetensors, .pth, .pt, .ckpt, .bin: a task checkpoint, or a whole state dict of the backbone's architecture. Pickled code is
+      refused.
 
     - NETWORK@FILE: a timm or torchvision network with weights, as resnet50@pets.pth or torchvision/resnet50@pets.pth.
 
