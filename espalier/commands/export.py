@@ -41,6 +41,7 @@ def export(
     - NETWORK: one with its published weights. As --backbone also a backbone file.
 
     - PACKAGE.MODULE:CALLABLE, with @FILE or without: Python code that returns a torch.nn.Module. It is imported and run.
+      A dict of tensors that the network returns gives outputs by its keys, a tuple output_0, ...
 
     Class names: one a line in NAME.labels.txt beside the model, or in a file named like the model with .labels.txt for its suffix.
 
