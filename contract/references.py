@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-ONNX, WEIGHTS = (".onnx",), (".safetensors", ".pth", ".pt", ".bin")
+ONNX, WEIGHTS = (".onnx",), (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _LIBRARIES = ("timm/", "torchvision/")
 

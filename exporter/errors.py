@@ -231,6 +231,26 @@ class BadCode(ExportError):
         )
 
 
+class FailingForward(ExportError):
+    """A torch network whose own code raises. shape: of the batch that it was given; said: what it raised."""
+
+    def __init__(self, name: str, shape: Sequence[int], kind: str, said: str) -> None:
+        last = said.strip().splitlines()[-1].strip().rstrip(".") if said.strip() else "without a word"
+        super().__init__(f"{name} raises {kind} for a batch of shape {tuple(shape)}: {last}.")
+
+
+class UnsupportedOutput(ExportError):
+    """A torch network that returns something that is no answer to a row, or one twice. instead: what would be right."""
+
+    def __init__(
+        self,
+        name: str,
+        what: str,
+        instead: str = "let it return a tensor, or a dict or a tuple of tensors, with a row for each image",
+    ) -> None:
+        super().__init__(f"{name} returns {what}; {instead}.")
+
+
 class UnknownInput(ExportError):
     """A network whose images are described nowhere. options: the fields of InputOptions that are missing."""
 

@@ -33,13 +33,15 @@ def export(
 
     - FILE.onnx: a whole network of any producer; its external data must lie in its own folder.
 
-    - FILE.safetensors, .pth, .pt, .bin: a task checkpoint, or a whole state dict of the backbone's architecture. Pickled code is refused.
+    - FILE.safetensors, .pth, .pt, .ckpt, .bin: a task checkpoint, or a whole state dict of the backbone's architecture. Pickled code is
+      refused.
 
     - NETWORK@FILE: a timm or torchvision network with weights, as resnet50@pets.pth or torchvision/resnet50@pets.pth.
 
     - NETWORK: one with its published weights. As --backbone also a backbone file.
 
     - PACKAGE.MODULE:CALLABLE, with @FILE or without: Python code that returns a torch.nn.Module. It is imported and run.
+      A dict of tensors that the network returns gives outputs by its keys, a tuple output_0, ...
 
     Class names: one a line in NAME.labels.txt beside the model, or in a file named like the model with .labels.txt for its suffix.
 

@@ -12,7 +12,13 @@ from exporter.sources.onnx_file import check_file
 
 __all__ = ["InputOptions", "Preprocess", "Reference", "find_tasks", "parse_reference"]
 
-_IN_FOLDERS = (".onnx", ".safetensors", ".pth", ".pt")  # a .bin in a folder of models is more often a model's external data
+_IN_FOLDERS = (
+    ".onnx",
+    ".safetensors",
+    ".pth",
+    ".pt",
+    ".ckpt",
+)  # a .bin in a folder of models is more often a model's external data
 
 Preprocess = Literal["in-graph", "none"]
 Channels = tuple[float, float, float]
@@ -67,7 +73,7 @@ def _check(path: Path, suffixes: tuple[str, ...]) -> None:
     check_file(path)
     if path.suffix not in suffixes:
         kinds = "an ONNX model (.onnx) nor " if ONNX[0] in suffixes else ""
-        raise BadModel(path, f"is neither {kinds}a checkpoint (.safetensors, .pth, .pt, .bin).".replace("neither a ", "not a "))
+        raise BadModel(path, f"is neither {kinds}a checkpoint ({', '.join(WEIGHTS)}).".replace("neither a ", "not a "))
 
 
 def _is_same(file: Path, backbone: str | None) -> bool:

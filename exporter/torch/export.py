@@ -30,6 +30,7 @@ from exporter.graph.passes.optimise import optimise
 from exporter.sources.onnx_file import first_line
 from exporter.sources.task_model import TaskModel
 from exporter.sources.tensors import is_finite
+from exporter.torch.outputs import flatten, name_outputs, run_network
 from tuning.network.backbone import Backbone
 from tuning.network.checkpoint import TaskCheckpoint, build_network
 from tuning.network.normalise import Normalise
@@ -47,8 +48,12 @@ class _Wrapped(nn.Module):
         self.network = network
         self.normalise = normalise
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.network(image if self.normalise is None else self.normalise(image))  # type: ignore[no-any-return]
+    def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        return flatten(self.network(self.given(image)))
+
+    def given(self, image: torch.Tensor) -> torch.Tensor:
+        """Return what the network is given."""
+        return image if self.normalise is None else self.normalise(image)
 
 
 class NetworkExporter:
@@ -63,22 +68,26 @@ class NetworkExporter:
         self._in_graph = preprocess == "in-graph"
         self._traces: list[ir.Model] = []
 
-    def export(self, network: nn.Module, preprocessing: Preprocessing | None) -> ir.Model:
-        """Return `network` as an ONNX model. preprocessing: its normalisation, which "in-graph" needs.
+    def export(self, network: nn.Module, preprocessing: Preprocessing | None, name: str = "The network") -> ir.Model:
+        """Return `network` as an ONNX model. preprocessing: its normalisation, which "in-graph" needs. name: how to call it in errors.
 
-        Raises NonFiniteWeights, or ExportError when torch cannot export the network or ONNX computes something else.
+        A dict that it returns gives outputs by its keys, a tuple output_0, ... Raises NonFiniteWeights, FailingForward,
+        UnsupportedOutput, or ExportError when torch cannot export the network or ONNX computes something else.
         """
         refuse_non_finite("the network", network.state_dict())
         wrapped = self._wrapped(network, preprocessing)
         weights, images = wrapped.state_dict(), self._example(3)
-        with torch.inference_mode():
-            expected = wrapped(images).numpy()
+        expected = {
+            output: tensor.numpy() for output, tensor in run_network(name, wrapped.network, wrapped.given(images)).items()
+        }
         for traced in self._traces:
             model = bind(traced, weights)
             if _computes(model, images, expected):
                 return model
         # The first of its kind, or a head whose size is written into the graph, as in the Reshape after a convolution.
         self._traces.append(trace(_with_distinct_weights(wrapped), self._example(2)))
+        if len(expected) > 1:
+            name_outputs(self._traces[-1], list(expected))
         model = bind(self._traces[-1], weights)
         if not _computes(model, images, expected):
             _refuse_uncertain(wrapped, model)
@@ -183,15 +192,21 @@ def bind(traced: ir.Model, weights: Mapping[str, torch.Tensor]) -> ir.Model:
     return model
 
 
-def _computes(model: ir.Model, images: torch.Tensor, expected: NDArray[np.float32]) -> bool:
+def _computes(model: ir.Model, images: torch.Tensor, expected: Mapping[str, NDArray[np.generic]]) -> bool:
     """Return whether `model` gives `expected` for `images`. It may fail to run: when it was traced for a head of another size."""
     try:
-        found = open_session(model).run(None, {"image": images.numpy()})[0]
+        found = open_session(model).run(None, {"image": images.numpy()})
     except (ExportError, ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.RuntimeException):
         return False
+    return len(found) == len(expected) and all(map(_equal, found, expected.values()))
+
+
+def _equal(found: NDArray[np.generic], expected: NDArray[np.generic]) -> bool:
+    if found.shape != expected.shape:
+        return False
+    ours, theirs = found.astype(np.float64), expected.astype(np.float64)
     # `<=` is false where NaN is on either side.
-    limit = _TOLERANCE * max(float(np.abs(expected).max()), 1e-6)
-    return found.shape == expected.shape and bool(np.abs(found - expected).max() <= limit)
+    return bool(np.abs(ours - theirs).max() <= _TOLERANCE * max(float(np.abs(theirs).max()), 1e-6))
 
 
 def _refuse_uncertain(network: nn.Module, model: ir.Model) -> None:

@@ -23,12 +23,13 @@ from tuning.errors import TuningError
 from tuning.network.backbone import Backbone
 from tuning.network.blocks import find_head, is_under, replace_head
 from tuning.network.libraries import create_network, find_preprocessing, split_name, with_input_size
-from tuning.network.weights import check_tensors, read_state_dict
+from tuning.network.state_dicts import read_state_dict
+from tuning.network.weights import check_tensors
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A whole state dict of an architecture, with so many outputs. source, remark: as of tuning.network.weights.StateDict."""
+    """A whole state dict of an architecture, with so many outputs. source, remark: as of tuning.network.state_dicts.StateDict."""
 
     tensors: Mapping[str, Tensor] = field(repr=False)
     outputs: int
@@ -58,7 +59,7 @@ class Architecture:
 
     def check(self, file: Path) -> Fit:
         """Return the whole state dict in `file`. Raises BadModel or NonFiniteWeights if it does not fit."""
-        state = read_state_dict(file)
+        state = read_state_dict(file, self.network)
         refuse_non_finite(str(file), state.tensors)
         try:
             check_tensors(self._needed(state.tensors), state.tensors)

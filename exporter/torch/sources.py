@@ -129,7 +129,12 @@ class TorchSources:
             network = architecture.network
             if reference.file is not None:
                 network = architecture.with_weights(kept.pop() if kept else reference.file)
-            return TaskModel(exporter.export(network, architecture.preprocessing), labels, architecture.preprocessing, provenance)
+            return TaskModel(
+                exporter.export(network, architecture.preprocessing, reference.text),
+                labels,
+                architecture.preprocessing,
+                provenance,
+            )
 
         return load
 

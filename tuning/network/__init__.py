@@ -22,6 +22,7 @@ __all__, __getattr__ = public(
         "libraries": ["create_network", "find_preprocessing", "split_name", "versions", "with_input_size"],
         "low_rank": ["adaptable_layers"],
         "normalise": ["Normalise"],
-        "weights": ["StateDict", "check_tensors", "read_state_dict"],
+        "state_dicts": ["StateDict", "read_state_dict"],
+        "weights": ["check_tensors"],
     },
 )

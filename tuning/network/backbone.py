@@ -18,7 +18,8 @@ from tuning.errors import BackboneOptions, BadCheckpoint, TuningError, WrongTens
 from tuning.network.blocks import find_blocks, find_head, replace_head
 from tuning.network.files import read_metadata, read_tensors, write_tensors
 from tuning.network.libraries import Library, check_forward, create_network, find_preprocessing, split_name, with_input_size
-from tuning.network.weights import StateDict, hash_weights, load_whole, read_state_dict
+from tuning.network.state_dicts import StateDict, read_state_dict
+from tuning.network.weights import hash_weights, load_whole
 
 BACKBONE_FORMAT = "espalier-backbone/1"
 _HEAD_SEED = 0  # of the head that a backbone gets when its own does not have the wanted number of classes
@@ -170,7 +171,7 @@ def _build_backbone(name: str, checkpoint: Path | None, options: Mapping[str, An
     image_size = image_size or options.get("img_size") or options.get("image_size")
     options = with_input_size(library, bare_name, options, image_size)
     network = create_network(library, bare_name, options, None, weights=checkpoint is None)
-    state = None if checkpoint is None else read_state_dict(checkpoint)
+    state = None if checkpoint is None else read_state_dict(checkpoint, network)
     if state is not None:
         _put_in(network, state)
     spec = BackboneSpec(

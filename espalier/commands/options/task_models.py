@@ -82,7 +82,7 @@ class TaskModels:
     ] = None
     tasks: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Every model in a folder (.onnx, .safetensors, .pth, .pt), named like its file."),
+        typer.Option(metavar="DIR", help="Every model in a folder (.onnx, .safetensors, .pth, .pt, .ckpt), named like its file."),
     ] = None
     backbone: Backbone = None
 

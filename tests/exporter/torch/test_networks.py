@@ -50,6 +50,15 @@ def test_a_whole_state_dict_fits_whatever_its_number_of_classes(tmp_path: Path, 
     assert BACKBONE.network.state_dict()["fc.weight"].shape[0] == 5
 
 
+def test_a_lightning_checkpoint_of_the_backbones_network(tmp_path: Path, backbone: Path) -> None:
+    given = {f"model.{name}": tensor for name, tensor in state_dict(3).items() if "num_batches" not in name}
+    torch.save({"state_dict": given, "callbacks": {"EarlyStopping": {"wait_count": 0}}}, tmp_path / "last.ckpt")
+    sources = open_sources(backbone, {"pets": tmp_path / "last.ckpt"})
+    assert sources.remarks == ("last.ckpt: 'model.' is taken off the names of its tensors.",)
+    loaded = Architecture.of_backbone(BACKBONE).with_weights(tmp_path / "last.ckpt").state_dict()
+    assert torch.equal(loaded["layer1.0.conv1.weight"], given["model.layer1.0.conv1.weight"])
+
+
 def _missing(tensors: dict[str, Tensor]) -> None:
     del tensors["layer1.0.conv1.weight"]
 

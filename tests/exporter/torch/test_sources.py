@@ -30,7 +30,7 @@ from serving.router import Router
 from tuning.network.backbone import save_backbone
 from tuning.network.checkpoint import build_network, load_task, save_task
 from tuning.network.normalise import Normalise
-from tuning.network.weights import read_state_dict
+from tuning.network.state_dicts import read_state_dict
 
 pytestmark = pytest.mark.slow
 
@@ -179,8 +179,8 @@ def test_the_checkpoint_of_one_task_is_read_once_and_those_of_several_are_not_ke
     save_file(build_network(backbone, checkpoint).state_dict(), tmp_path / "whole.safetensors")
     read: list[str] = []
 
-    def counted(load: Callable[[Path], object]) -> Callable[[Path], object]:
-        return lambda path: read.append(path.name) or load(path)  # type: ignore[func-returns-value]
+    def counted(load: Callable[..., object]) -> Callable[..., object]:
+        return lambda path, *more: read.append(path.name) or load(path, *more)  # type: ignore[func-returns-value]
 
     monkeypatch.setattr(exporter.torch.sources, "load_task", counted(load_task))
     monkeypatch.setattr(exporter.torch.networks, "read_state_dict", counted(read_state_dict))

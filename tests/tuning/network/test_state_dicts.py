@@ -13,7 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 from tests.nets import TINY_RESNET_OPTIONS, tiny_resnet
 from tuning.errors import BadCheckpoint
 from tuning.network.backbone import load_backbone
-from tuning.network.weights import hash_weights, read_state_dict
+from tuning.network.state_dicts import read_state_dict
+from tuning.network.weights import hash_weights
 
 RAW, AVERAGED = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
 
