@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.sources.assumed import own_labels
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.references import InputOptions, Preprocess, Reference, parse_reference
 from exporter.sources.sandbox import try_in_sandbox
@@ -28,11 +29,16 @@ def open_sources(
     base = parse_reference(backbone) if backbone is not None else None
     named = {name: parse_reference(text) for name, text in tasks.items()}
     references = [reference for reference in (base, *named.values()) if reference is not None]
-    try_in_sandbox([file for reference in references if (file := reference.onnx_file) is not None])
+    remarks = try_in_sandbox([file for reference in references if (file := reference.onnx_file) is not None])
     opener = _Opener(options, named)
     load_base = opener.open_backbone(base) if base is not None else None
     loads = {name: opener.open_task(name, reference) for name, reference in named.items()}
-    return Sources(loads, load_base, opener.tuned, opener.remarks)
+    return Sources(loads, load_base, opener.tuned, (*remarks, *opener.remarks))
+
+
+def _onnx_task(file: Path, labels: tuple[str, ...]) -> TaskModel:
+    model = load_onnx(file)
+    return TaskModel(model, labels or own_labels(model), provenance={"file": file.name})
 
 
 class _Opener:
@@ -63,7 +69,7 @@ class _Opener:
         if file is None:
             return self._torch.open_task(name, reference)
         labels = read_labels(name, file)
-        return lambda: TaskModel(load_onnx(file), labels, provenance={"file": file.name})
+        return lambda: _onnx_task(file, labels)
 
     @property
     def _torch(self) -> TorchSources:

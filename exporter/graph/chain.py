@@ -13,6 +13,7 @@ import onnx_ir as ir
 from exporter.errors import UnsupportedModel
 from exporter.graph.coupling import Suspect, find_suspects
 from exporter.graph.digests import addresses, block_digest, content_of
+from exporter.graph.foreign import operator_name
 from exporter.graph.macs import PRODUCTS, count_macs
 from exporter.graph.modules import modules_of
 from exporter.graph.partition import Part, Partitioner
@@ -125,9 +126,7 @@ class Network:
         self._suspects = find_suspects(model, one, other)
         for value in (*model.graph.inputs, *model.graph.outputs):
             if not self._has_rows(value):
-                raise UnsupportedModel(
-                    name, "inputs and outputs must have the batch size as their first dimension and fixed others."
-                )
+                raise UnsupportedModel(name, self._why_no_rows(value))
         self._addresses = addresses(model.graph, model.opset_imports, sources)
 
     def chain(self, known: Collection[str] = ()) -> Chain:
@@ -157,6 +156,28 @@ class Network:
         """Whether `value` has the batch on its first axis and nothing else depends on it: only then can rows be split and stacked."""
         first, second = self._one.get(name_of(value), ()), self._other.get(name_of(value), ())
         return len(first) > 1 and first[0] == 1 and second[:1] == (3,) and first[1:] == second[1:]
+
+    def _why_no_rows(self, value: ir.Value) -> str:
+        """Return what is wrong with an input or output that has no rows."""
+        shapes = [shapes.get(name_of(value)) for shapes in (self._one, self._other)]
+        unknown = next((node for node in self.model.graph if self._loses_shape(node)), None)
+        if None in shapes and unknown is not None:
+            label = unknown.name or name_of(unknown.outputs[0])
+            return (
+                f"no shape can be found behind {operator_name(unknown)} (node {label!r}), nor by ONNX Runtime; export it without."
+            )
+        found = " and ".join(str(list(shape)) if shape is not None else "unknown" for shape in shapes)
+        wanted = "inputs and outputs must have the batch size as their first dimension and fixed others"
+        return f"{wanted}; the shape of {name_of(value)!r} is {found} for 1 and 3 rows."
+
+    def _loses_shape(self, node: ir.Node) -> bool:
+        """Whether the shapes of all that `node` takes are known, and of what it makes are not."""
+        taken = [value for value in node.inputs if value is not None and value.const_value is None]
+        known, made = (
+            [name_of(value) in self._one and name_of(value) in self._other for value in values]
+            for values in (taken, node.outputs)
+        )
+        return all(known) and not all(made)
 
     def _blocks(self, parts: Sequence[Part]) -> Iterator[Block]:
         opsets = self.model.opset_imports

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from exporter.graph.foreign import operator_name
 from exporter.graph.mixing import REARRANGING, mixed_axes
 from exporter.graph.modules import module_path
 from exporter.graph.shapes import RANDOM, SHAPE_READERS, Inferred, name_of
@@ -92,7 +93,7 @@ class _Finder:
         return kind
 
     def _judge(self, node: ir.Node) -> SuspectKind | None:
-        name = _full_name(node)
+        name = operator_name(node)
         if name in _BATCH_WIDE:
             return "batch_wide"
         used = [value for value in node.outputs if value.uses() or value.is_graph_output()]
@@ -253,7 +254,7 @@ def _is_random(node: ir.Node) -> bool:
 
 def _operator(node: ir.Node, kind: SuspectKind) -> str:
     """Return what `node` is called to people."""
-    name = _full_name(node)
+    name = operator_name(node)
     if kind == "random":
         return f"{name} in training mode" if name == "Dropout" else name
     if name == "BatchNormalization" and kind == "mixes":
@@ -261,10 +262,6 @@ def _operator(node: ir.Node, kind: SuspectKind) -> str:
     if kind == "mixes" and any("BatchNorm" in part for part in _classes(node)):
         return f"{name} of a BatchNorm without running statistics"
     return name
-
-
-def _full_name(node: ir.Node) -> str:
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
 def _classes(node: ir.Node) -> list[str]:

@@ -1,4 +1,4 @@
-"""Concrete shapes of all tensors of a model at a given batch size, by ONNX shape inference.
+"""Concrete shapes of all tensors of a model at a given batch size, by ONNX shape inference; where that ends, by ONNX Runtime's.
 
 ONNX follows the contents of integer tensors only so far, and a Reshape to a computed shape then has an unknown one. So what is computed
 from shapes alone is run, and inference repeated with the results in place, until nothing more comes out.
@@ -7,8 +7,8 @@ from shapes alone is run, and inference repeated with the results in place, unti
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from contract.dtypes import Array
+from exporter.graph.foreign import Foreign, ask_runtime, is_foreign
 
 Shapes = Mapping[str, tuple[int, ...]]
 SHAPE_READERS = frozenset(("Shape", "Size"))
@@ -27,10 +28,14 @@ _ROUNDS = 8
 
 @dataclass(frozen=True)
 class Inferred:
-    """Shapes of a model's tensors by name, and the contents of those that are computed from shapes alone, where they are small."""
+    """Shapes of a model's tensors by name, and the contents of those that are computed from shapes alone, where they are small.
+
+    dtypes: of tensors in models with operators that onnx does not know.
+    """
 
     shapes: dict[str, tuple[int, ...]]
     contents: dict[str, Array]
+    dtypes: Mapping[str, ir.DataType] = field(default_factory=dict)
 
 
 def infer_shapes(model: ir.Model, batch: int) -> dict[str, tuple[int, ...]]:
@@ -44,16 +49,26 @@ def infer(model: ir.Model, batch: int) -> Inferred:
     contents: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     shapes = {name: array.shape for name, array in contents.items()}
     computed: dict[str, Array] = {}
+    foreign = Foreign()
     for _ in range(_ROUNDS):
         inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
         shapes |= _concrete_shapes(inferred.graph)
+        if any(_is_unknown(node, shapes, model) for node in proto.graph.node):
+            foreign = ask_runtime(proto, _weights_of_foreign(model))
+            shapes |= foreign.shapes
+            _record(proto.graph, foreign)
         found = _run_size_arithmetic(proto, shapes, contents)
         if not found:
             break
         contents |= found
         computed |= found
         shapes |= {name: array.shape for name, array in found.items()}
-    return Inferred(shapes, computed)
+    return Inferred(shapes, computed, foreign.dtypes)
+
+
+def has_foreign(model: ir.Model) -> bool:
+    """Return whether `model` has operators that onnx does not know, and no function of its own for them."""
+    return any(_is_alien(node.op_identifier(), model) for node in model.graph)
 
 
 def shape_of(value: ir.Value | None, shapes: Shapes) -> tuple[int, ...]:
@@ -64,6 +79,33 @@ def shape_of(value: ir.Value | None, shapes: Shapes) -> tuple[int, ...]:
 def name_of(value: ir.Value | None) -> str:
     """Return the name of `value`: every tensor of a model that was read or written has one."""
     return str(value.name) if value is not None else ""
+
+
+def _is_alien(operator: ir.OperatorIdentifier, model: ir.Model) -> bool:
+    return is_foreign(operator[0]) and operator not in model.functions
+
+
+def _is_unknown(node: onnx.NodeProto, shapes: Shapes, model: ir.Model) -> bool:
+    """Whether `node` is of an operator that onnx does not know, and one of its results has no shape."""
+    return _is_alien((node.domain, node.op_type, node.overload), model) and any(
+        name and name not in shapes for name in node.output
+    )
+
+
+def _weights_of_foreign(model: ir.Model) -> Iterator[onnx.TensorProto]:
+    """Yield the large constants that operators take which onnx does not know: some want them when a network is opened."""
+    nodes = (node for node in model.graph if is_foreign(node.domain))
+    for value in dict.fromkeys(value for node in nodes for value in node.inputs):
+        if value is not None and value.const_value is not None and value.const_value.size > _LARGEST:
+            yield ir.to_proto(ir.Tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=name_of(value)))
+
+
+def _record(graph: onnx.GraphProto, foreign: Foreign) -> None:
+    """Note in `graph` what ONNX Runtime says, for onnx to go on from there."""
+    del graph.value_info[:]
+    for name, shape in foreign.shapes.items():
+        if name in foreign.dtypes:
+            graph.value_info.append(onnx.helper.make_tensor_value_info(name, foreign.dtypes[name].value, shape))
 
 
 def _skeleton(model: ir.Model, batch: int) -> onnx.ModelProto:

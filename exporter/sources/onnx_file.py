@@ -10,10 +10,13 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from exporter.errors import BadModel, FolderGiven, NonFiniteWeights
+from exporter.sources.assumed import assume, set_labels
+from exporter.sources.ends import plain_ends
+from exporter.sources.opsets import lowered
 from exporter.sources.tensors import Weight, embedded_tensors, is_external, is_finite, read_tensor
 from exporter.sources.topological_sort import sort_nodes
 
-_MIN_OPSET, _MAX_OPSET = 7, 21  # from what ONNX Runtime runs to what Triton 24.10 accepts
+_LEAST_IR = 4  # before, weights had to be inputs, too
 _MAX_FILE_BYTES = 2**31 - 1  # of a protobuf message
 _SMALL_BYTES = 1024  # tensors up to here stay in the message, larger ones are taken out of it
 
@@ -32,14 +35,17 @@ _FOREIGN_ERRORS = (
 def load_onnx(path: Path) -> ir.Model:
     """Return the model in the ONNX file at `path`, its weights in memory: once, and twice while it is read.
 
-    Raises BadModel when the file is missing, empty, truncated or invalid, keeps weights outside its own folder, lacks some of them, or
-    needs an opset outside 7 to 21 (what ONNX Runtime and Triton 24.10 run), NonFiniteWeights when one is NaN.
+    What had to be assumed or changed is kept with it (`exporter.sources.assumed`). Raises BadModel when the file is missing, empty,
+    truncated or invalid, keeps weights outside its own folder, lacks some of them, takes or gives other things than tensors of numbers,
+    or needs an opset outside 7 to 21 (what ONNX Runtime and Triton 24.10 run), NonFiniteWeights when one is NaN.
     """
     proto = _parse(path)
-    _check_versions(path, proto)
+    proto, lowering = _lowered(path, proto)
     try:
+        overridable = _drop_weight_inputs(proto)
         weights = _take_weights(path, proto)
         sort_nodes(proto.graph)
+        ends = plain_ends(path, proto)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise BadModel(path, f"{first_line(error)}.") from error
     except MemoryError as error:
@@ -50,6 +56,8 @@ def load_onnx(path: Path) -> ir.Model:
         _put_weights(model, weights)
     except _FOREIGN_ERRORS as error:
         raise BadModel(path, f"is not a valid ONNX model ({first_line(error)}).") from error
+    assume(model, [sentence for sentence in (lowering, overridable, *ends.remarks) if sentence])
+    set_labels(model, ends.labels)
     return model
 
 
@@ -85,12 +93,28 @@ def _parse(path: Path) -> onnx.ModelProto:
     return proto
 
 
-def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
-    for opset in proto.opset_import:
-        if opset.domain in ("", "ai.onnx") and not _MIN_OPSET <= opset.version <= _MAX_OPSET:
-            raise BadModel(path, f"uses opset {opset.version}; export it with an opset from {_MIN_OPSET} to {_MAX_OPSET}.")
+def _lowered(path: Path, proto: onnx.ModelProto) -> tuple[onnx.ModelProto, str | None]:
     if proto.graph.sparse_initializer:
         raise BadModel(path, "keeps weights in sparse form; export it with dense ones.")
+    try:
+        return lowered(path, proto)
+    except _FOREIGN_ERRORS as error:
+        raise BadModel(path, f"is not a valid ONNX model ({first_line(error)}).") from error
+
+
+def _drop_weight_inputs(proto: onnx.ModelProto) -> str | None:
+    """Take the weights out of the inputs of `proto`; return what that means for who knows the file, None if none was there."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in weights]
+    dropped = len(proto.graph.input) - len(inputs)
+    if not dropped:
+        return None
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+    was, proto.ir_version = proto.ir_version, max(proto.ir_version, _LEAST_IR)
+    if was < _LEAST_IR:
+        return None  # no way to say that they are constants
+    return f"lists {dropped} of its weights as inputs, too, which ONNX Runtime lets a caller replace; here they are constants."
 
 
 def _take_weights(path: Path, proto: onnx.ModelProto) -> dict[str, Weight]:

@@ -25,6 +25,7 @@ from exporter.errors import BadModel, ExportError, RefusedModel, UnsupportedMode
 from exporter.graph.chain import Chain, make_chain
 from exporter.graph.passes.canonical import canonicalise
 from exporter.graph.shapes import infer_shapes
+from exporter.sources.assumed import assumed
 from exporter.sources.onnx_file import first_line, load_onnx
 
 MAX_NODES = 1_000_000  # after functions are inlined
@@ -36,22 +37,28 @@ _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from exporter
 _STATUS = Path("/proc/self/statm")
 
 
-def try_in_sandbox(files: Sequence[Path]) -> None:
-    """Raise ExportError for the first of `files` that cannot be read and split, whatever goes wrong there."""
-    for error in examine(files):
-        if error is not None:
-            raise error
+def try_in_sandbox(files: Sequence[Path]) -> tuple[str, ...]:
+    """Return what had to be assumed of `files`, in sentences that name them.
+
+    Raises ExportError for the first that cannot be read and split, whatever goes wrong there.
+    """
+    remarks: list[str] = []
+    for file, answer in zip(files, examine(files), strict=True):
+        if isinstance(answer, ExportError):
+            raise answer
+        remarks += [f"{file} {sentence}" for sentence in answer]
+    return tuple(dict.fromkeys(remarks))
 
 
-def examine(files: Sequence[Path]) -> Iterator[ExportError | None]:
-    """Yield, for each of `files` in turn, why it cannot be read and split, or None. No file crashes this process."""
+def examine(files: Sequence[Path]) -> Iterator[ExportError | Sequence[str]]:
+    """Yield, for each of `files` in turn, why it cannot be read and split, or what had to be assumed of it. None crashes this process."""
     done = 0
     while done < len(files):
         run = _run(files[done:])
         answers = run.stdout.splitlines()
         for answer in answers:
-            sentence = json.loads(answer)
-            yield RefusedModel(sentence) if sentence else None
+            said = json.loads(answer)
+            yield RefusedModel(said) if isinstance(said, str) else said or ()
         done += len(answers)
         if done < len(files):
             yield BadModel(files[done], _describe_end(run))
@@ -59,7 +66,7 @@ def examine(files: Sequence[Path]) -> Iterator[ExportError | None]:
 
 
 def main() -> None:
-    """Answer for each file named on stdin (JSON, one a line) with a line: null, or why it is refused."""
+    """Answer for each file named on stdin (JSON, one a line) with a line: why it is refused, or a list of what was assumed, or null."""
     for line in sys.stdin.read().splitlines():
         print(json.dumps(_try_out(Path(json.loads(line)))), flush=True)
 
@@ -78,16 +85,16 @@ def _describe_end(run: subprocess.CompletedProcess[str]) -> str:
     return f"cannot be read ({(run.stderr.strip().splitlines() or ['no reason given'])[-1]})."
 
 
-def _try_out(path: Path) -> str | None:
+def _try_out(path: Path) -> str | tuple[str, ...] | None:
     _limit_time()
     try:
         model = load_onnx(path)
         weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
         with limited_memory(_SPARE_BYTES + _COPIES * weights):
-            analyse(str(path), model)
+            model, _ = analyse(str(path), model)
     except ExportError as error:
         return str(error)
-    return None
+    return assumed(model) or None
 
 
 def _limit_time() -> None:

@@ -37,7 +37,7 @@ def test_damaged_models_are_refused_in_one_sentence_or_split(tmp_path: Path, see
     for file, seed in zip(files, seeds, strict=True):
         file.write_bytes(mutated(CONTENT, Random(seed)))
     for file, error in zip(files, examine(files), strict=True):
-        if error is None:
+        if not isinstance(error, ExportError):
             assert analyse(file.stem, load_onnx(file))[1].blocks
         else:
             sentence = str(error)
@@ -74,7 +74,7 @@ def test_a_model_that_crashes_the_library_is_refused(tmp_path: Path) -> None:
     answers = list(examine([damaged, sound]))
     assert isinstance(answers[0], ExportError)
     assert "damaged.onnx: crashes the ONNX library that reads it (SIGABRT)" in str(answers[0])
-    assert answers[1] is None
+    assert answers[1] == ()
 
 
 @pytest.mark.slow

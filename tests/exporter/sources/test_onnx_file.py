@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from contract.repository.rows import relative_error
 from exporter.build.runtime import open_session
 from exporter.errors import BadModel, NonFiniteWeights
+from exporter.sources.assumed import assumed
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.sandbox import analyse
 from tests.exporter.graphs import SIZE, Net
@@ -88,7 +89,7 @@ def test_a_file_over_the_limit_of_protobuf(tmp_path: Path) -> None:
         load_onnx(path)
 
 
-@pytest.mark.parametrize("opset", [1, 6, 22])
+@pytest.mark.parametrize("opset", [1, 6, 99])
 def test_an_opset_that_does_not_run(tmp_path: Path, opset: int) -> None:
     proto = NET.proto()
     proto.opset_import[0].version = opset
@@ -322,3 +323,18 @@ def test_loading_computes_the_same_and_copies_each_weight_once(tmp_path: Path, e
     tracemalloc.stop()
     assert peak < 1.5 * size  # the message itself, another copy if the weights are in it, is beyond tracemalloc
     assert relative_error(open_session(model).run(None, {"image": rows})[0], expected) == 0
+
+
+@pytest.mark.parametrize(("ir_version", "words"), [(3, ()), (8, ("lists 6 of its weights as inputs, too, ",))])
+def test_weights_that_are_inputs_too_are_constants(tmp_path: Path, ir_version: int, words: tuple[str, ...]) -> None:
+    proto = NET.proto()
+    expected = analyse("net", load_onnx(write(tmp_path / "net.onnx", proto)))[1]
+    proto.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in proto.graph.initializer
+    )
+    proto.ir_version = ir_version
+    model = load_onnx(write(tmp_path / "net.onnx", proto))
+    assert [value.name for value in model.graph.inputs] == ["image"]
+    assert tuple(sentence[: len(words[0])] for sentence in assumed(model)) == words
+    assert analyse("net", model)[1].blocks == expected.blocks
+    assert open_session(model).get_inputs()[0].name == "image"
