@@ -83,24 +83,14 @@ class Emoji:
     tones: bool = False
 
 
-@dataclass(frozen=True)
-class _EmojiTask:
-    """label: the class of a picture, "" to leave it out. what: for people."""
-
-    label: Callable[[Emoji], str]
-    what: str
-
-
 def _category(emoji: Emoji) -> str:
     return _slug(emoji.category) if emoji.plain and emoji.category != "Component" else ""
 
 
-def _subcategory(category: str, classes: Iterable[str]) -> Callable[[Emoji], str]:
-    kept = frozenset(classes)
-
+def _subcategory(category: str, *classes: str) -> Callable[[Emoji], str]:
     def label(emoji: Emoji) -> str:
         name = _slug(emoji.subcategory)
-        return name if emoji.plain and emoji.category == category and name in kept else ""
+        return name if emoji.plain and emoji.category == category and name in classes else ""
 
     return label
 
@@ -109,28 +99,19 @@ def _tone(emoji: Emoji) -> str:
     return emoji.tone or ("none" if emoji.tones and emoji.plain else "")
 
 
-EMOJI_TASKS: Mapping[str, _EmojiTask] = MappingProxyType(
+# The class of a picture, "" to leave it out.
+EMOJI_TASKS: Mapping[str, Callable[[Emoji], str]] = MappingProxyType(
     {
-        "category": _EmojiTask(_category, "what it is about"),
-        "animals": _EmojiTask(
-            _subcategory(
-                "Animals & Nature",
-                ("animal-bird", "animal-bug", "animal-mammal", "animal-marine", "plant-flower", "plant-other"),
-            ),
-            "kinds of animals and plants",
+        "category": _category,
+        "animals": _subcategory(
+            "Animals & Nature", "animal-bird", "animal-bug", "animal-mammal", "animal-marine", "plant-flower", "plant-other"
         ),
-        "food": _EmojiTask(
-            _subcategory("Food & Drink", ("drink", "food-asian", "food-fruit", "food-prepared", "food-sweet", "food-vegetable")),
-            "kinds of food",
+        "food": _subcategory(
+            "Food & Drink", "drink", "food-asian", "food-fruit", "food-prepared", "food-sweet", "food-vegetable"
         ),
-        "places": _EmojiTask(
-            _subcategory("Travel & Places", ("place-building", "sky-weather", "time", "transport-air", "transport-ground")),
-            "buildings, sky, clocks, and what moves",
-        ),
-        "symbols": _EmojiTask(
-            _subcategory("Symbols", ("alphanum", "arrow", "av-symbol", "geometric", "keycap", "other-symbol")), "kinds of signs"
-        ),
-        "skin": _EmojiTask(_tone, "the tone of the skin"),
+        "places": _subcategory("Travel & Places", "place-building", "sky-weather", "time", "transport-air", "transport-ground"),
+        "symbols": _subcategory("Symbols", "alphanum", "arrow", "av-symbol", "geometric", "keycap", "other-symbol"),
+        "skin": _tone,
     }
 )
 
@@ -149,13 +130,13 @@ def emoji_task(
         raise BadData(
             f"Unknown emoji data {name!r}; it is VENDOR or VENDOR/TASK, of {', '.join(PACKAGES)} and {', '.join(EMOJI_TASKS)}."
         )
-    place = prepare_emoji(vendor, folder, download=download) / task
+    place = _prepare(vendor, folder, download=download) / task
     draw = draw or Draw()
     data = folder_task(place, preprocessing, seed=draw.seed, train_images=draw.train_images, test_images=draw.test_images)
     return replace(data, name=f"{vendor}/{task}")
 
 
-def prepare_emoji(vendor: str, folder: Path, *, download: bool = False) -> Path:
+def _prepare(vendor: str, folder: Path, *, download: bool = False) -> Path:
     """Return the folder that holds a folder of each task of `vendor`, TASK/train|test/CLASS/x.png; make it where it is not there."""
     package = PACKAGES[vendor]
     made = folder / f"{vendor}-{package.version}.{_RECIPE}"
@@ -233,7 +214,7 @@ def _write(folder: Path, pictures: Iterable[Emoji], files: Mapping[str, bytes]) 
     for name in _LICENCES:
         (folder / name).write_bytes(files[name])
     for emoji in pictures:
-        places = [folder / task / emoji.side / label for task, known in EMOJI_TASKS.items() if (label := known.label(emoji))]
+        places = [folder / task / emoji.side / label for task, label_of in EMOJI_TASKS.items() if (label := label_of(emoji))]
         if places:
             picture = _on_white(files[emoji.file])
             for place in places:
