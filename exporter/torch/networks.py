@@ -23,6 +23,7 @@ from tuning.errors import TuningError
 from tuning.network.backbone import Backbone
 from tuning.network.blocks import find_head, is_under, replace_head
 from tuning.network.libraries import create_network, find_preprocessing, split_name, with_input_size
+from tuning.network.packaged import find_packaged
 from tuning.network.state_dicts import read_state_dict
 from tuning.network.weights import check_tensors
 
@@ -100,7 +101,10 @@ def open_architecture(reference: Reference, options: InputOptions, *, pretrained
         return _from_code(reference.network, options)
     library, name = split_name(reference.network)
     built_with = with_input_size(library, name, {}, options.image_size)
-    network = create_network(library, name, built_with, None, weights=pretrained)
+    packaged = find_packaged(reference.network) if pretrained else None
+    network = create_network(library, name, built_with, None, weights=pretrained and packaged is None)
+    if packaged is not None:
+        packaged.load_into(network)
     how = overridden(find_preprocessing(library, name, network, options.image_size), options)
     full_name = (
         f"{library}/{name.partition('.')[0]} {json.dumps(built_with, sort_keys=True)}"  # as BackboneSpec.architecture has it

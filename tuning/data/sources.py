@@ -10,6 +10,7 @@ from types import MappingProxyType
 from contract.preprocessing import Preprocessing
 from tuning.data.corruptions import corrupt, parse_corruption
 from tuning.data.digits import digit_task
+from tuning.data.emoji import emoji_task
 from tuning.data.glyphs import glyph_task
 from tuning.data.labelled import Draw, Split, TaskData, draw_task, folder_task
 from tuning.data.torchvision_sets import torchvision_task
@@ -50,6 +51,7 @@ def load_data(source: str, preprocessing: Preprocessing, options: DataOptions | 
 
         digits:TASK        scikit-learn's digits (DIGIT_TASKS)
         glyphs:TASK        letters drawn from fonts (GLYPH_TASKS)
+        emoji:VENDOR/TASK  emoji of google or twitter (EMOJI_TASKS)
         torchvision:NAME   a set that torchvision knows (PUBLIC_SETS); capitals and dashes do not matter
         vtab:FOLDER        a task of VTAB-1k
 
@@ -87,6 +89,11 @@ def _glyphs(name: str, preprocessing: Preprocessing, options: DataOptions) -> Ta
     return draw_task(glyph_task(name, preprocessing, options.seed), _draw(options))
 
 
+def _emoji(name: str, preprocessing: Preprocessing, options: DataOptions) -> TaskData:
+    folder = (options.folder or data_folder()) / "emoji"
+    return emoji_task(name, preprocessing, folder, download=options.download, draw=_draw(options))
+
+
 def _torchvision(name: str, preprocessing: Preprocessing, options: DataOptions) -> TaskData:
     folder = options.folder or data_folder()
     return torchvision_task(name, preprocessing, folder, download=options.download, draw=_draw(options))
@@ -97,7 +104,7 @@ def _vtab(folder: str, preprocessing: Preprocessing, options: DataOptions) -> Ta
 
 
 _LOADERS: Mapping[str, Callable[[str, Preprocessing, DataOptions], TaskData]] = MappingProxyType(
-    {"digits": _digits, "glyphs": _glyphs, "torchvision": _torchvision, "vtab": _vtab}
+    {"digits": _digits, "emoji": _emoji, "glyphs": _glyphs, "torchvision": _torchvision, "vtab": _vtab}
 )
 
 

