@@ -56,14 +56,14 @@ class _Opener:
         file = reference.onnx_file
         if file is None:
             return self._torch.open_backbone(reference)
-        return lambda: TaskModel(load_onnx(file))
+        return lambda: TaskModel(load_onnx(file), file=file)
 
     def open_task(self, name: str, reference: Reference) -> LoadTaskModel:
         file = reference.onnx_file
         if file is None:
             return self._torch.open_task(name, reference)
         labels = read_labels(name, file)
-        return lambda: TaskModel(load_onnx(file), labels, provenance={"file": file.name})
+        return lambda: TaskModel(load_onnx(file), labels, provenance={"file": file.name}, file=file)
 
     @property
     def _torch(self) -> TorchSources:
