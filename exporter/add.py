@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from contract.dtypes import Array
 from contract.repository import Repository, Task
-from contract.repository.rows import relative_error
-from contract.repository.sample import sample_inputs
+from contract.repository.rows import largest_error
 from contract.repository.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
 from contract.repository.write import Change, Waiting, changed, silent, write_models, write_rows
 from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment
-from exporter.build.parity import Look, ParityChecker, check_error, check_parity
-from exporter.build.reference_outputs import SAMPLE_ROWS, compute_reference_outputs, with_records
+from exporter.build.parity import Compared, Look, Parity, ParityChecker, check_error, check_parity
+from exporter.build.reference_outputs import compute_reference_outputs, with_records
 from exporter.build.repository_chains import RepositoryChains, read_repository_chains
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
-from exporter.errors import BadShare, DifferentAnswer, NothingBesideCanary, TaskExists, UnlikeRepository
+from exporter.errors import BadShare, CannotRun, DifferentAnswer, NothingBesideCanary, TaskExists, UnlikeRepository
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.plan import SharingPlan
@@ -108,8 +109,8 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
     repository = _write(change, [*tasks.values()], addition, analysis, progress)
     judge = _judge(addition.plan, repository_chains, before, options.coupled)
     alone = replace(repository, tasks={**repository.tasks, **coming})
-    errors = check_parity(alone, references, options.parity_limit, progress, judge.look)
-    errors |= _check_recut(old, replace(repository, tasks=recut), options.parity_limit, judge.look)
+    parity = check_parity(alone, references, options.parity_limit, progress, judge.look)
+    again = _check_recut(old, replace(repository, tasks=recut), options.parity_limit, judge.look)
     segments = addition.plan.segments
     return AddReport(
         before=before.tasks,
@@ -118,8 +119,8 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
         kept=tuple(name for name in segments if name in before.segments),
         new=tuple(name for name in segments if name not in before.segments),
         missed=addition.missed,
-        parity_errors=errors,
-        remarks={name: remark for name, remark in analysis.remarks().items() if name in sources.tasks},
+        parity_errors={**parity.errors, **again.errors},
+        remarks=_remarks(analysis, parity, again, sources.tasks),
         inherited=taken,
         row_remarks=judge.remarks,
     )
@@ -205,14 +206,36 @@ def _judge(plan: SharingPlan, repository_chains: RepositoryChains, before: Repos
     return SegmentJudge(coming, coming if coupled else parts)
 
 
-def _check_recut(old: Repository, new: Repository, limit: float, look: Look) -> dict[str, float]:
-    """Return the errors of tasks whose steps changed, against their old steps. Raises ParityError."""
-    before, after, errors = ParityChecker(old), ParityChecker(new, look), {}
+def _check_recut(old: Repository, new: Repository, limit: float, look: Look) -> Parity:
+    """Return how tasks whose steps changed compare with their old steps. Raises ParityError."""
+    before, after = ParityChecker(old), ParityChecker(new, look)
+    errors: dict[str, float] = {}
+    remarks: dict[str, list[str]] = {}
     for name, task in old.tasks.items():
         if task.steps == new.tasks[name].steps:
             continue
-        inputs = [*sample_inputs(task.inputs, SAMPLE_ROWS).values()]
-        pairs = zip(after.compose(name, inputs), before.compose(name, inputs), strict=True)
-        errors[name] = max(relative_error(found, expected) for found, expected in pairs)
-        check_error(new, name, errors[name], limit)
-    return errors
+        inputs = before.sample(name)
+        errors[name] = largest_error(after.compose(name, inputs), before.compose(name, inputs))
+        compared = Compared("the segments until now", partial(_noise, (old, new), name, inputs))
+        remark = check_error(new, name, errors[name], limit, compared)
+        remarks[name] = [remark] if remark else []
+    return Parity(errors, remarks)
+
+
+def _noise(repositories: Iterable[Repository], task: str, inputs: Sequence[Array]) -> float | None:
+    """Return the largest difference that ONNX Runtime's optimisations make to `task` in one of `repositories`, None if it needs them."""
+    try:
+        return max(_difference_of_optimising(repository, task, inputs) for repository in repositories)
+    except CannotRun:
+        return None
+
+
+def _difference_of_optimising(repository: Repository, task: str, inputs: Sequence[Array]) -> float:
+    plain, optimised = (ParityChecker(repository, optimised=way).compose(task, inputs) for way in (False, True))
+    return largest_error(plain, optimised)
+
+
+def _remarks(analysis: Analysis, coming: Parity, recut: Parity, names: Collection[str]) -> dict[str, str]:
+    """Return what to know of the tasks `names`, which come, and of those that were cut anew."""
+    found = {name: remark for name, remark in analysis.remarks(coming.remarks).items() if name in names}
+    return {name: " It ".join(sentences) for name, sentences in recut.remarks.items() if sentences} | found

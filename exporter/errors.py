@@ -121,13 +121,35 @@ class LastTask(ExportError):
         super().__init__(f"{path} would hold no task any more; delete the folder if you want none of its tasks.")
 
 
-class ParityError(ExportError):
-    """The composed segments do not compute what the whole task model computes."""
+class CannotRun(ExportError):
+    """ONNX Runtime cannot run a model. what: which; reason: in its own words."""
 
-    def __init__(self, task: str, error: float, limit: float) -> None:
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"ONNX Runtime cannot run {what} ({reason}).")
+
+
+class ParityError(ExportError):
+    """The composed segments do not compute what the whole task model computes.
+
+    error: their difference; limit: what is allowed for float32, both in units of the outputs' spread. other: what they were compared with.
+    noise: the difference that ONNX Runtime's optimisations alone make, None when it needs them; twice that is allowed, too, up to `most`.
+    """
+
+    def __init__(self, task: str, error: float, limit: float, other: str, noise: float | None, most: float) -> None:
+        alone = "are needed to run it" if noise is None else f"alone make a difference of {noise:.2e}"
         super().__init__(
-            f"Task {task!r}: the composed segments differ from the whole model by {error:.2e} of the output's spread "
-            f"(limit {limit:.0e}); nothing was written."
+            f"Task {task!r}: the composed segments differ from {other} by {error:.2e} of the outputs' spread, where ONNX Runtime's "
+            f"optimisations {alone} (allowed: {limit:.0e}, or twice the latter up to {most:g}); nothing was written."
+        )
+
+
+class AnotherForm(ExportError):
+    """A network that answers something of another shape, as it was given, than its graph says once it has been read."""
+
+    def __init__(self, task: str, output: str, found: Sequence[int], expected: Sequence[int]) -> None:
+        super().__init__(
+            f"Task {task!r}: the output {output!r} of the network as it was given has the shape {list(found)} when it is run, "
+            f"and not {list(expected)}, which its graph was understood to give; nothing was written."
         )
 
 

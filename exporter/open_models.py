@@ -38,7 +38,7 @@ def open_sources(
 
 def _onnx_task(file: Path, labels: tuple[str, ...]) -> TaskModel:
     model = load_onnx(file)
-    return TaskModel(model, labels or own_labels(model), provenance={"file": file.name})
+    return TaskModel(model, labels or own_labels(model), provenance={"file": file.name}, file=file)
 
 
 class _Opener:
@@ -62,7 +62,7 @@ class _Opener:
         file = reference.onnx_file
         if file is None:
             return self._torch.open_backbone(reference)
-        return lambda: TaskModel(load_onnx(file))
+        return lambda: TaskModel(load_onnx(file), file=file)
 
     def open_task(self, name: str, reference: Reference) -> LoadTaskModel:
         file = reference.onnx_file

@@ -88,10 +88,18 @@ def spread_of(values: Array) -> float:
 def relative_error(found: Array, expected: Array) -> float:
     """Return max|found - expected| over the spread of `expected`: its largest standard deviation over rows, of any output entry.
 
-    An absolute limit would let a constant pass for the output of a network whose answers hardly differ.
+    An absolute limit would let a constant pass for the output of a network whose answers hardly differ. Infinite for other shapes.
     """
+    if found.shape != expected.shape:
+        return np.inf
     difference = float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
     return _in_units(difference, spread_of(expected))
+
+
+def largest_error(found: Sequence[Array], expected: Sequence[Array]) -> float:
+    """Return the largest `relative_error` of all outputs; NaN if one is."""
+    errors = [relative_error(ours, theirs) for ours, theirs in zip(found, expected, strict=True)]
+    return float(np.max(errors))
 
 
 @dataclass

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+
+import onnx_ir as ir
 
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
@@ -13,7 +16,8 @@ from exporter.build.describe import explain_output_names
 from exporter.build.repository_chains import RepositoryChains
 from exporter.build.row_coupling import refuse_random
 from exporter.build.weight_store import WeightStore, save_with_weights
-from exporter.errors import ExportError
+from exporter.build.whole import WholeNetwork
+from exporter.errors import BadModel, ExportError
 from exporter.graph.chain import Block, Chain, Network
 from exporter.graph.digests import combined_digest
 from exporter.graph.extract import extract_segment
@@ -33,9 +37,9 @@ class Analysis:
     def __init__(self, scratch: Path) -> None:
         self.store = WeightStore(scratch)
         self.models: dict[str, TaskModel] = {}
-        self.whole_files: dict[str, Path] = {}
         self.tasks: dict[str, Chain] = {}
         self.backbone: Chain | None = None
+        self._given: dict[str, tuple[Path, tuple[int, ...]]] = {}
         self._networks: dict[str, Network] = {}
         self._refined: set[str] = set()  # networks in which taps of others are taps, too
         self._existing: dict[str, tuple[Chain, Preprocessing | None]] = {}
@@ -81,8 +85,28 @@ class Analysis:
         inner = segment.inputs[0].address not in {tap.address for tap in self.tasks[segment.chain].inputs}
         return combined_digest([block.digest for block in Network(segment.name, extracted, inner=inner).chain().blocks])
 
-    def remarks(self) -> dict[str, str]:
-        """Return, by task that was read, what to know of it: why it shares nothing, which outputs got other names."""
+    def whole(self, name: str) -> WholeNetwork:
+        """Return the network of the task `name` as it was given, before anything was rewritten in it.
+
+        Raises BadModel when its file is another one by now.
+        """
+        file, state = self._given[name]
+        if _state_of(file) != state:
+            raise BadModel(file, "was changed or deleted while it was being exported; export it again.")
+        graph = self.models[name].model.graph
+        inputs, outputs = (tuple(str(value.name) for value in values) for values in (graph.inputs, graph.outputs))
+        return WholeNetwork(name, file, inputs, outputs)
+
+    def whole_in_canonical_form(self, name: str) -> WholeNetwork:
+        """Return the network of the task `name` in canonical form. Raises ExportError when there is no room for it on disk."""
+        with self._keeping(name):
+            file = self.store.save(self.models[name].model, f"canonical-{[*self._given].index(name)}")
+        return replace(self.whole(name), file=file, what="the whole network in canonical form")
+
+    def remarks(self, more: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """Return, by task that was read, what to know of it: why it shares nothing, which outputs got other names, and what `more`
+        says of it, in sentences that go on after the task's name.
+        """
         known = self._existing | {name: (chain, self.models[name].preprocessing) for name, chain in self.tasks.items()}
         if self.backbone:
             known = {_BACKBONE: (self.backbone, self.models[_BACKBONE].preprocessing)} | self._existing
@@ -92,6 +116,7 @@ class Analysis:
             reasons = (
                 explain_sharing(chain, self.models[name].preprocessing, others),
                 explain_output_names(name, [tap.name for tap in chain.outputs]),
+                *more.get(name, ()),
             )
             if any(reasons):
                 remarks[name] = " It ".join(reason for reason in reasons if reason)
@@ -102,15 +127,26 @@ class Analysis:
         return self._places.get((chain, block.index)) or self._networks[chain]
 
     def _read_one(self, name: str, model: TaskModel) -> None:
+        if name != _BACKBONE:
+            file = model.file or self._save_as_given(name, model.model)
+            self._given[name] = file, _state_of(file)
         graph = canonical_form(name, model.model)
-        try:
+        with self._keeping(name):
             self.store.take_over(graph)
-            self.whole_files[name] = self.store.save(graph, f"whole-{len(self.whole_files)}")
-        except OSError as error:
-            raise ExportError(f"The weights of {name} cannot be kept in {self.store.folder} ({error.strerror}).") from error
         with guarded(name):
             self._networks[name] = Network(name, graph)
         self.models[name] = replace(model, model=graph)
+
+    def _save_as_given(self, name: str, model: ir.Model) -> Path:
+        with guarded(name), self._keeping(name):
+            return self.store.save_copy(model, f"given-{len(self._given)}")
+
+    @contextmanager
+    def _keeping(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ExportError(f"The weights of {name} cannot be kept in {self.store.folder} ({error.strerror}).") from error
 
     def _chains(self) -> dict[str, Chain]:
         """Return the chain of every network; taps of others that are on a side way of one are taps there, too."""
@@ -126,3 +162,11 @@ class Analysis:
     def _chain(self, name: str, known: Collection[str] = ()) -> Chain:
         with guarded(name):
             return self._networks[name].chain(known)
+
+
+def _state_of(file: Path) -> tuple[int, ...]:
+    """Return what changes when `file` is written again or deleted."""
+    if not file.exists():
+        return ()
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

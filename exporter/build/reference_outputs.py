@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -13,16 +12,17 @@ from contract.dtypes import Array
 from contract.repository import Task
 from contract.repository.model import Scores
 from contract.repository.record import OutputRecord, ParityRecord, recorded_places
-from contract.repository.rows import spread_of
+from contract.repository.rows import largest_error, spread_of
 from contract.repository.sample import sample_inputs
 from exporter.build.analysis import Analysis, Progress
-from exporter.build.runtime import open_session, run_session
 from exporter.build.scores import scores_of
+from exporter.build.whole import WholeNetwork, WholeSession
+from exporter.errors import AnotherForm, CannotRun
 
 SAMPLE_ROWS = 4
 # In units of an output's scale. Factors rounded to 11 bits, as TensorFloat-32 and half precision do, moved the outputs of five networks by
 # 0.5 % at most, factors rounded to 8 bits, as bfloat16 does, by 5 %; float32 in another order, by two millionths.
-_TOLERANCE, _COARSE_TOLERANCE = 0.02, 0.1
+TOLERANCE, _COARSE_TOLERANCE = 0.02, 0.1
 _COARSE_DTYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
@@ -30,40 +30,65 @@ _COARSE_DTYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 class ReferenceOutputs:
     """The outputs of a whole network for SAMPLE_ROWS rows of sample input, each of shape (n, ...), and the record of the first row.
 
-    scores: what the only output is, if it is a vector.
+    whole: the network. tolerance: that of the record. scores: what the only output is, if it is a vector. remark: what was run instead of
+    the network as it was given, if something was.
     """
 
     outputs: tuple[Array, ...]
     record: ParityRecord | None
+    whole: WholeNetwork
+    tolerance: float
     scores: Scores = ""
+    remark: str = ""
+
+    def noise(self, rows: Sequence[Array]) -> float | None:
+        """Return how far the network lies from itself for `rows`, which `outputs` are for, when ONNX Runtime does not optimise it.
+
+        In units of the outputs' spread; None when it cannot be run so.
+        """
+        try:
+            return largest_error(WholeSession(self.whole, optimised=False).run(rows), self.outputs)
+        except CannotRun:
+            return None
 
 
 def compute_reference_outputs(tasks: Mapping[str, Task], analysis: Analysis, progress: Progress) -> dict[str, ReferenceOutputs]:
-    """Return what the whole network of each of `tasks` answers. Raises ExportError when ONNX Runtime cannot run one."""
+    """Return what the whole network of each of `tasks` answers, as it was given, or if it cannot be run so, in canonical form.
+
+    Raises CannotRun when ONNX Runtime cannot run one in either, AnotherForm when one answers something of another shape than its task,
+    BadModel when a file was changed since it was read.
+    """
     answers = {}
     for index, (name, task) in enumerate(tasks.items()):
         progress("Running whole networks", index, len(tasks))
-        tolerance = _COARSE_TOLERANCE if _is_coarse(analysis.models[name].model) else _TOLERANCE
-        answer = reference_outputs_of(task, analysis.whole_files[name], tolerance)
+        tolerance = _COARSE_TOLERANCE if _is_coarse(analysis.models[name].model) else TOLERANCE
+        answer = _answer(task, analysis, tolerance)
         answers[name] = replace(answer, scores=_scores(analysis.models[name].model, answer.outputs))
     progress("Running whole networks", len(tasks), len(tasks))
     return answers
 
 
-def reference_outputs_of(task: Task, file: Path, tolerance: float = _TOLERANCE) -> ReferenceOutputs:
-    """Return what the ONNX file `file`, with the inputs and outputs of `task` in the same order, answers. Raises ExportError."""
-    session = open_session(file)
-    names = [value.name for value in session.get_inputs()]
+def reference_outputs_of(task: Task, whole: WholeNetwork, tolerance: float = TOLERANCE) -> ReferenceOutputs:
+    """Return what `whole`, the network of `task`, answers. Raises CannotRun, AnotherForm."""
+    session = WholeSession(whole)
     rows = [*sample_inputs(task.inputs, SAMPLE_ROWS).values()]
-
-    def run(count: int) -> tuple[Array, ...]:
-        inputs = {name: values[:count] for name, values in zip(names, rows, strict=True)}
-        return tuple(run_session(session, inputs, f"the whole network of {task.name}"))
-
-    outputs = run(SAMPLE_ROWS)
+    outputs = session.run(rows)
+    for name, output, spec in zip(whole.outputs, outputs, task.outputs, strict=True):
+        if output.shape != (SAMPLE_ROWS, *spec.shape):
+            raise AnotherForm(task.name, name, output.shape, (SAMPLE_ROWS, *spec.shape))
     # One row by itself, as a server runs it: a network that is quantised as it runs rounds by what is in the batch.
-    records = tuple(_record(one[0], several) for one, several in zip(run(1), outputs, strict=True))
-    return ReferenceOutputs(outputs, ParityRecord(records, tolerance) if any(records) else None)
+    one = session.run([values[:1] for values in rows])
+    records = tuple(_record(row[0], several) for row, several in zip(one, outputs, strict=True))
+    return ReferenceOutputs(outputs, ParityRecord(records, tolerance) if any(records) else None, whole, tolerance)
+
+
+def _answer(task: Task, analysis: Analysis, tolerance: float) -> ReferenceOutputs:
+    try:
+        return reference_outputs_of(task, analysis.whole(task.name), tolerance)
+    except CannotRun as error:
+        canonical = analysis.whole_in_canonical_form(task.name)
+        remark = f"was compared with its canonical form, and not as it was given: {error}"
+        return replace(reference_outputs_of(task, canonical, tolerance), remark=remark)
 
 
 def with_records(tasks: Mapping[str, Task], answers: Mapping[str, ReferenceOutputs]) -> dict[str, Task]:

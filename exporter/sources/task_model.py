@@ -19,13 +19,14 @@ class TaskModel:
     """An ONNX model from the image (or tensor) to one vector per row.
 
     labels: one per entry of the output, or empty. preprocessing: how an image becomes a row, None when nobody said; for a model that takes
-    float32, also the normalisation that is left to the client.
+    float32, also the normalisation that is left to the client. file: where `model` lies as it was given, None when it lies nowhere.
     """
 
     model: ir.Model
     labels: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
+    file: Path | None = None
 
 
 @dataclass(frozen=True)

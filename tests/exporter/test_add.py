@@ -22,6 +22,7 @@ from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.graphs import SIZE, Net
 from tests.exporter.test_export import BACKBONE, FAMILY, export
 from tests.exporter.wired import FROZEN, plain, siamese
+from tests.exporter.wrong_passes import rewritten_by, scaled
 
 # as a whole: the fast part of the suite is to stay under a minute
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
@@ -104,8 +105,8 @@ def test_what_does_not_belong_is_refused_and_changes_nothing(tmp_path: Path) -> 
     with pytest.raises(DifferentInput, match=r"'plain' takes FLOAT rows"):
         add_tasks(tmp_path / "repo", Sources({"plain": lambda: TaskModel(plain(FROZEN, 9))}), AddOptions())
     loader = {"new": lambda: TaskModel(Net(blocks=(1, 2, 3, 41)).model())}
-    with pytest.raises(ParityError):
-        add_tasks(tmp_path / "repo", Sources(loader), AddOptions(parity_limit=-1.0))
+    with rewritten_by(scaled), pytest.raises(ParityError):
+        add_tasks(tmp_path / "repo", Sources(loader), AddOptions())
     assert contents(tmp_path / "repo") == before
     assert [path.name for path in tmp_path.iterdir()] == ["repo"]
 

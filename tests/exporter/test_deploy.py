@@ -28,6 +28,7 @@ from tests.contract.repository.states import names_in, replace_with, state
 from tests.exporter.graphs import SIZE, Net
 from tests.exporter.test_export import BACKBONE, FAMILY, export
 from tests.exporter.wired import FROZEN, plain
+from tests.exporter.wrong_passes import rewritten_by, scaled
 
 # as a whole: the fast part of the suite is to stay under a minute
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
@@ -282,6 +283,11 @@ def test_undeploying_takes_all_versions(repo: Path) -> None:
         remove_tasks(repo, ["late"])
 
 
+def deploy_rewritten(repo: Path) -> None:
+    with rewritten_by(scaled):
+        add_tasks(repo, sources(probe=SECOND), AddOptions(canary=0.1))
+
+
 REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "no version": (lambda repo: rollback(repo, "probe"), NothingToRollBackTo, "'probe' has no earlier version and no canary"),
     "no canary": (lambda repo: promote(repo, "probe"), NoCanary, "'probe' has no canary to promote; deploy one first"),
@@ -295,7 +301,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
         DifferentInput,
         "'probe' takes FLOAT rows",
     ),
-    "parity": (lambda repo: add_tasks(repo, sources(probe=SECOND), AddOptions(canary=0.1, parity_limit=-1)), ParityError, "differ"),
+    "parity": (lambda repo: deploy_rewritten(repo), ParityError, "differ"),
     "no repository": (lambda repo: deploy(repo / "probe", sources(probe=SECOND)), RepositoryError, "holds no task"),
 }  # fmt: skip
 

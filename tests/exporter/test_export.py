@@ -15,6 +15,7 @@ from exporter.export import ExportOptions, ExportReport, export_repository
 from exporter.sharing.choose import CutOptions
 from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.graphs import SIZE, Net
+from tests.exporter.wrong_passes import rewritten_by, scaled
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
 
@@ -136,8 +137,8 @@ def test_different_inputs_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_failed_parity_check_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(ParityError, match="nothing was written"):
-        export(tmp_path / "repo", FAMILY, parity_limit=-1.0)
+    with rewritten_by(scaled), pytest.raises(ParityError, match="nothing was written"):
+        export(tmp_path / "repo", FAMILY)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from contract.references import PACKAGED
 from tuning.errors import BadCheckpoint, PackageMissing, UnknownBackbone, WrongTensors
-from tuning.network.weights import load_whole, read_state_dict
+from tuning.network.state_dicts import read_state_dict
+from tuning.network.weights import load_whole
 
 
 @dataclass(frozen=True)
