@@ -16,6 +16,7 @@ from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment
 from exporter.build.parity import Compared, Look, Parity, ParityChecker, check_error, check_parity
+from exporter.build.recorded_answers import check_recorded_answers
 from exporter.build.reference_outputs import compute_reference_outputs, with_records
 from exporter.build.repository_chains import RepositoryChains, read_repository_chains
 from exporter.build.row_coupling import SegmentJudge
@@ -95,6 +96,7 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
     versions = all_versions(before.tasks, coming=sources.tasks)
     old = replace(before, tasks={name: replace(task, name=name) for name, task in versions.items()})
     repository_chains = read_repository_chains(old, analysis.store)
+    check_recorded_answers(old, repository_chains.unproved)
     if options.recut:
         answers = staying(before.tasks, coming=sources.tasks, beside=options.canary is not None)
         addition = plan_anew(old, repository_chains, answers, sources, options.cuts, analysis, progress)

@@ -228,6 +228,16 @@ class DamagedSegment(ExportError):
         )
 
 
+class DamagedTask(ExportError):
+    """A task does not answer what was recorded when it was exported. segments: of it, those whose digest cannot be compared."""
+
+    def __init__(self, name: str, segments: Sequence[str]) -> None:
+        super().__init__(
+            f"Task {name!r} does not answer what its config.pbtxt recorded of it: one of its segments ({listed(segments)}) was changed; "
+            "export the repository again."
+        )
+
+
 class TaskExists(ExportError):
     """A task of that name is in the repository."""
 

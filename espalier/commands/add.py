@@ -60,6 +60,8 @@ def add(
     if scores:
         console.print(escape(scores), soft_wrap=True)
     print_missed(repo, result.missed)
+    if result.plan.stored_again:
+        console.print(f"[yellow]Stored again:[/] {escape(result.plan.stored_again)}", soft_wrap=True)
     if sources.tasks:
         console.print(f"Added {escape(', '.join(sources.tasks))}: {_segments(result)}.", soft_wrap=True)
     if recut:

@@ -65,6 +65,8 @@ def export(
         console.print(escape(scores), soft_wrap=True)
     for sentence in result.plan.cuts_left_out:
         console.print(f"[yellow]No cut:[/] {escape(sentence)}")
+    if result.plan.stored_again:
+        console.print(f"[yellow]Stored again:[/] {escape(result.plan.stored_again)}", soft_wrap=True)
     worst = max(result.parity_errors.values())
     console.print(f"Composed segments equal the whole networks (largest difference {worst:.1e} of the outputs' spread).")
     console.print(f"Wrote {escape(str(out))}. Serve it with: espalier serve {escape(str(out))}", soft_wrap=True)

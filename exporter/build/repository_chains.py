@@ -38,11 +38,13 @@ class RepositoryChains:
     """The tasks of a repository as chains, and where each segment is in them.
 
     digests: of the segments that tasks use, by their names, as they are computed today, whatever the repository records.
+    unproved: of these, those of an older version that recorded another digest: they may be damaged.
     """
 
     chains: Mapping[str, Chain]
     runs: Sequence[SegmentUse]
     digests: Mapping[str, str]
+    unproved: frozenset[str] = frozenset()
 
     @property
     def places(self) -> dict[Place, SegmentUse]:
@@ -71,8 +73,13 @@ def read_repository_chains(repository: Repository, store: WeightStore) -> Reposi
     check_digest_version(repository)
     reader = _Reader(repository, store)
     reader.read_all()
+    alone = reader.digests
     reader.refine()
-    return RepositoryChains(reader.chains, tuple(reader.runs), reader.digests)
+    digests = reader.digests
+    unproved = frozenset(
+        name for name, digest in digests.items() if repository.segments[name].digest not in (digest, alone[name])
+    )
+    return RepositoryChains(reader.chains, tuple(reader.runs), digests, unproved)
 
 
 def contents_of(repository: Repository, digests: Mapping[str, str]) -> dict[str, str]:

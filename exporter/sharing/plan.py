@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from exporter.graph.chain import Chain, Tap
 from exporter.graph.digests import combined_digest, content_of
 from exporter.sharing.choose import CutLeftOut, CutOptions, choose_cuts
-from exporter.sharing.reasons import explain_cut, explain_cut_left_out
+from exporter.sharing.reasons import explain_cut, explain_cut_left_out, explain_stored_again
 from exporter.sharing.segments import BlockRun, Key, Layout, Occurrence
 
 
@@ -68,13 +68,15 @@ class PlannedStep:
 class SharingPlan:
     """Segments by name, and for each task its steps. `forks`: per task the number of blocks that it shares with the backbone's trunk.
 
-    cuts_left_out: where tasks part or meet without a cut, a sentence each.
+    cuts_left_out: where tasks part or meet without a cut, a sentence each. stored_again: which weights are in several segments because
+    these take other shapes, a sentence or "".
     """
 
     segments: dict[str, PlannedSegment]
     tasks: dict[str, tuple[PlannedStep, ...]]
     forks: dict[str, int]
     cuts_left_out: tuple[str, ...] = ()
+    stored_again: str = ""
 
 
 def make_sharing_plan(
@@ -99,7 +101,8 @@ def make_sharing_plan(
     }
     forks = {chain.name: _fork(chain, tasks, backbone) for chain in tasks}
     sentences = tuple(explain_cut_left_out(cut, options) for cut in left_out if _concerns(cut, tasks))
-    return SharingPlan({segment.name: segment for segment in segments.values()}, steps, forks, sentences)
+    again = explain_stored_again(segment.blocks for segment in segments.values())
+    return SharingPlan({segment.name: segment for segment in segments.values()}, steps, forks, sentences, again)
 
 
 def common_blocks(left: Chain, right: Chain) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from exporter.sharing.choose import CutLeftOut, CutOptions
-from exporter.sharing.segments import Key, Layout, Occurrence
+from exporter.sharing.segments import BlockRun, Key, Layout, Occurrence
 
 
 def explain_cut(occurrence: Occurrence, layout: Layout, tasks: Collection[str], options: CutOptions) -> str:
@@ -43,6 +43,24 @@ def explain_cut_left_out(cut: CutLeftOut, options: CutOptions) -> str:
         return f"{what}, which is cheaper by {_milliseconds(cut.seconds)} a request than the cut."
     why = f"--max-segments {options.max_segments}" if options.max_segments is not None else f"--cuts {options.rule}"
     return f"{what}, because of {why}; it costs {_milliseconds(-cut.seconds)} a request."
+
+
+def explain_stored_again(runs: Iterable[BlockRun]) -> str:
+    """Return which weights are in several of the segments `runs` because these take other shapes, in a sentence; "" where none are."""
+    bytes_of: dict[str, int] = {}
+    shapes_of: dict[str, set[tuple[int, ...]]] = {}
+    for block in (block for run in runs for block in run if block.parameters):
+        bytes_of[block.digest] = block.weight_bytes
+        shapes_of.setdefault(block.digest, set()).add(block.start.shape)
+    again = {digest: shapes for digest, shapes in shapes_of.items() if len(shapes) > 1}
+    if not again:
+        return ""
+    stored = sum(bytes_of[digest] * (len(shapes) - 1) for digest, shapes in again.items())
+    listed = " and ".join(str(list(shape)) for shape in sorted(set().union(*again.values()), reverse=True))
+    return (
+        f"The same weights take rows of several shapes ({listed}), and a model is made for one: {_bytes(stored)} of weights, in "
+        f"{len(again)} block{'s' if len(again) > 1 else ''}, are stored again."
+    )
 
 
 def _ways(ways: dict[Key, bool]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from contract.errors import NewerDigests
 from contract.repository import Repository, model, read_repository
 from exporter.build.repository_chains import contents_of
 from exporter.deploy import promote, rollback
+from exporter.errors import DamagedTask
 from exporter.gc import collect_garbage
 from exporter.graph import digests
 from exporter.remove import remove_tasks
@@ -175,6 +177,22 @@ def test_a_newer_repository_is_read_and_not_changed(tmp_path: Path) -> None:
     check_answers(read_repository(tmp_path / "repo"), THERE)
     export(tmp_path / "repo", THERE, force=True)  # nothing is compared with what goes
     assert read_repository(tmp_path / "repo").newest_digest_version == TODAY
+
+
+def test_a_damaged_segment_of_an_older_repository_is_found_by_what_its_tasks_answer(repo: Path) -> None:
+    repository = read_repository(repo)
+    name = next(name for name in repository.segments if name.startswith("late-"))
+    segment = ir.load(repository.model_file(name))
+    weight = next(value for value in segment.graph.initializers.values() if len(value.const_value.shape) == 4)
+    weight.const_value = ir.tensor(weight.const_value.numpy() + 1)
+    ir.save(segment, repository.model_file(name))
+    before = contents(repo)
+    with (
+        later(),
+        pytest.raises(DamagedTask, match="Task 'late' does not answer what its config"),
+    ):
+        add(repo, {"middle": FAMILY["middle"]})
+    assert contents(repo) == before
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
