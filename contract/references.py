@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ONNX, WEIGHTS = (".onnx",), (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+ADAPTER = "adapter_config.json"  # what makes a folder an adapter that PEFT wrote
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _LIBRARIES = ("timm/", "torchvision/")
 
@@ -18,7 +19,8 @@ _LIBRARIES = ("timm/", "torchvision/")
 class Reference:
     """A model as the user named it: `network`, with the weights in `file` if there is one, or `file` alone.
 
-    network: a timm name, "torchvision/NAME", or "package.module:callable"; "" when the file says it, or the backbone.
+    file: a folder, if that holds an adapter. network: a timm name, "torchvision/NAME", or "package.module:callable"; "" when the file says
+    it, or the backbone.
     """
 
     text: str
@@ -37,12 +39,20 @@ class Reference:
 
 
 def read_reference(text: str | Path) -> Reference:
-    """Return what `text` names: FILE, NETWORK, NETWORK@FILE, module:callable or module:callable@FILE. What exists as a file is one."""
+    """Return what `text` names: FILE, NETWORK, NETWORK@FILE, module:callable or module:callable@FILE. What exists as a file is one.
+
+    A folder that holds an adapter stands for its file.
+    """
     path = Path(text)
-    if path.is_file() or _looks_like_a_file(str(text)):
+    if path.is_file() or is_adapter(path) or _looks_like_a_file(str(text)):
         return Reference(str(text), file=path)
     network, at, file = str(text).partition("@")
     return Reference(str(text), network, Path(file) if at else None)
+
+
+def is_adapter(path: Path) -> bool:
+    """Return whether `path` is a folder as PEFT writes it: LoRA, say, on a network's weights."""
+    return (path / ADAPTER).is_file()
 
 
 def _looks_like_a_file(text: str) -> bool:

@@ -38,6 +38,8 @@ def export(
 
     - NETWORK@FILE: a timm or torchvision network with weights, as resnet50@pets.pth or torchvision/resnet50@pets.pth.
 
+    - FOLDER, NETWORK@FOLDER: a LoRA adapter as PEFT writes it, merged into the weights of the backbone, or the network's published ones.
+
     - NETWORK: one with its published weights. As --backbone also a backbone file.
 
     - PACKAGE.MODULE:CALLABLE, with @FILE or without: Python code that returns a torch.nn.Module. It is imported and run.

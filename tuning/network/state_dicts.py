@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from contract.references import is_adapter
 from tuning.errors import BadCheckpoint
 from tuning.network.files import read_tensors
 from tuning.network.prefixes import WantedNames, take_off_prefixes
@@ -140,6 +141,8 @@ class _Finder:
 
 def _read(path: Path) -> object:
     """Return what is in the file: nothing is run that is pickled there. Raises BadCheckpoint."""
+    if is_adapter(path):
+        raise BadCheckpoint(path, "it is an adapter, which is a task on a network's weights and not these; give it as a task")
     if path.suffix == ".safetensors":
         return read_tensors(path)
     if path.suffix not in _PICKLED:
