@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-ONNX, WEIGHTS = (".onnx",), (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+ONNX, WEIGHTS = (".onnx",), (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 ADAPTER = "adapter_config.json"  # what makes a folder an adapter that PEFT wrote
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _LIBRARIES = ("timm/", "torchvision/")
@@ -60,4 +60,4 @@ def _looks_like_a_file(text: str) -> bool:
         return True
     if "@" in text or _CALLABLE.fullmatch(text):
         return False
-    return Path(text).suffix in ONNX + WEIGHTS or ("/" in text and not text.startswith(_LIBRARIES))
+    return text.endswith(ONNX + WEIGHTS) or ("/" in text and not text.startswith(_LIBRARIES))

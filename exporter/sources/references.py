@@ -74,7 +74,7 @@ def _check(path: Path, suffixes: tuple[str, ...]) -> None:
     if is_adapter(path):
         return
     check_file(path)
-    if path.suffix not in suffixes:
+    if not path.name.endswith(suffixes):
         kinds = "an ONNX model (.onnx) nor " if ONNX[0] in suffixes else ""
         raise BadModel(path, f"is neither {kinds}a checkpoint ({', '.join(WEIGHTS)}).".replace("neither a ", "not a "))
 

@@ -27,6 +27,8 @@ pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to st
         ("package.module:Class.make", "package.module:Class.make", None, True),
         ("package.module:make@a.pth", "package.module:make", "a.pth", True),
         ("a.pth", "", "a.pth", False),
+        ("best.pth.tar", "", "best.pth.tar", False),
+        ("resnet50@best.pth.tar", "resnet50", "best.pth.tar", False),
         ("odd@name:with.onnx", "", "odd@name:with.onnx", False),
         ("adapter", "", "adapter", False),
         ("resnet50@adapter", "resnet50", "adapter", False),
@@ -39,7 +41,7 @@ def test_what_a_reference_names(
     monkeypatch.chdir(tmp_path)
     Path("sub").mkdir()
     Path("adapter").mkdir()
-    for name in ("adapter/adapter_config.json", "a.pth", "sub/b.safetensors", "odd@name:with.onnx"):
+    for name in ("adapter/adapter_config.json", "best.pth.tar", "a.pth", "sub/b.safetensors", "odd@name:with.onnx"):
         Path(name).write_bytes(b"content")
     reference = parse_reference(text)
     assert (reference.network, reference.file, reference.is_callable) == (network, Path(file) if file else None, is_callable)
