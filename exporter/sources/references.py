@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from contract.references import ONNX, WEIGHTS, Reference, read_reference
+from contract.references import ONNX, WEIGHTS, Reference, is_adapter, read_reference
 from exporter.errors import BadModel
 from exporter.sources.onnx_file import check_file
 
@@ -42,7 +42,7 @@ class InputOptions:
 def parse_reference(text: str | Path) -> Reference:
     """Return what `text` names, as `contract.references.read_reference` reads it, its file checked.
 
-    Raises BadModel for a file that is missing, empty, a folder, or of no known kind.
+    Raises BadModel for a file that is missing, empty, of no known kind, or a folder other than one with an adapter.
     """
     reference = read_reference(text)
     if reference.file is not None:
@@ -51,7 +51,7 @@ def parse_reference(text: str | Path) -> Reference:
 
 
 def find_tasks(folder: Path, backbone: str | None = None) -> dict[str, Path]:
-    """Return the task models in `folder` by file stem, sorted; other files, hidden ones and `backbone` are passed over.
+    """Return the task models in `folder` by file stem, sorted, adapters by their folder's name; others, hidden ones and `backbone` not.
 
     Raises BadModel when there is none, or two of one name.
     """
@@ -59,21 +59,28 @@ def find_tasks(folder: Path, backbone: str | None = None) -> dict[str, Path]:
         raise BadModel(folder, "there is no such folder of task models.")
     found: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
-        if file.suffix not in _IN_FOLDERS or file.name.startswith(".") or file.is_dir() or _is_same(file, backbone):
+        if file.name.startswith(".") or not _is_model(file) or _is_same(file, backbone):
             continue
-        if file.stem in found:
-            raise BadModel(folder, f"holds both {found[file.stem].name} and {file.name}; a task has one model.")
-        found[file.stem] = file
+        name = file.name if file.is_dir() else file.stem
+        if name in found:
+            raise BadModel(folder, f"holds both {found[name].name} and {file.name}; a task has one model.")
+        found[name] = file
     if not found:
         raise BadModel(folder, f"holds no task model ({', '.join(_IN_FOLDERS)}).")
     return found
 
 
 def _check(path: Path, suffixes: tuple[str, ...]) -> None:
+    if is_adapter(path):
+        return
     check_file(path)
-    if path.suffix not in suffixes:
+    if not path.name.endswith(suffixes):
         kinds = "an ONNX model (.onnx) nor " if ONNX[0] in suffixes else ""
         raise BadModel(path, f"is neither {kinds}a checkpoint ({', '.join(WEIGHTS)}).".replace("neither a ", "not a "))
+
+
+def _is_model(file: Path) -> bool:
+    return is_adapter(file) if file.is_dir() else file.suffix in _IN_FOLDERS
 
 
 def _is_same(file: Path, backbone: str | None) -> bool:

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from contract.preprocessing import Preprocessing
+from contract.references import is_adapter
 from exporter.errors import BadCode, BadModel, UnknownInput
 from exporter.sources.onnx_file import first_line
 from exporter.sources.references import InputOptions, Reference
 from exporter.torch.export import refuse_non_finite
 from tuning.errors import TuningError
+from tuning.network.adapters import read_adapter
 from tuning.network.backbone import Backbone
 from tuning.network.blocks import find_head, is_under, replace_head
 from tuning.network.libraries import create_network, find_preprocessing, split_name, with_input_size
@@ -59,8 +61,11 @@ class Architecture:
         return cls(backbone.spec.architecture, backbone.network, how.height, how.width, how)
 
     def check(self, file: Path) -> Fit:
-        """Return the whole state dict in `file`. Raises BadModel or NonFiniteWeights if it does not fit."""
-        state = read_state_dict(file, self.network)
+        """Return the whole state dict in `file`, or that of the network with the adapter in the folder `file` merged in.
+
+        Raises BadModel or NonFiniteWeights if it does not fit.
+        """
+        state = read_adapter(file, self.network) if is_adapter(file) else read_state_dict(file, self.network)
         refuse_non_finite(str(file), state.tensors)
         try:
             check_tensors(self._needed(state.tensors), state.tensors)

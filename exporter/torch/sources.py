@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from contract.preprocessing import Preprocessing
+from contract.references import is_adapter
 from exporter.errors import (
     BackboneGiven,
     BadModel,
@@ -107,7 +108,8 @@ class TorchSources:
         return self._backbone_architecture
 
     def _architecture(self, reference: Reference) -> Architecture:
-        pretrained = reference.file is None and not reference.is_callable
+        own = reference.file is None or is_adapter(reference.file)  # the network's own weights count
+        pretrained = own and not reference.is_callable
         key = (reference.network, pretrained)
         if key not in self._architectures:
             self._architectures[key] = open_architecture(reference, self._options, pretrained=pretrained)

@@ -27,7 +27,11 @@ pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to st
         ("package.module:Class.make", "package.module:Class.make", None, True),
         ("package.module:make@a.pth", "package.module:make", "a.pth", True),
         ("a.pth", "", "a.pth", False),
+        ("best.pth.tar", "", "best.pth.tar", False),
+        ("resnet50@best.pth.tar", "resnet50", "best.pth.tar", False),
         ("odd@name:with.onnx", "", "odd@name:with.onnx", False),
+        ("adapter", "", "adapter", False),
+        ("resnet50@adapter", "resnet50", "adapter", False),
         ("sub", "sub", None, False),  # a folder of a network's name is not that network
     ],
 )
@@ -36,7 +40,8 @@ def test_what_a_reference_names(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("sub").mkdir()
-    for name in ("a.pth", "sub/b.safetensors", "odd@name:with.onnx"):
+    Path("adapter").mkdir()
+    for name in ("adapter/adapter_config.json", "best.pth.tar", "a.pth", "sub/b.safetensors", "odd@name:with.onnx"):
         Path(name).write_bytes(b"content")
     reference = parse_reference(text)
     assert (reference.network, reference.file, reference.is_callable) == (network, Path(file) if file else None, is_callable)

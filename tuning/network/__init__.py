@@ -5,6 +5,7 @@ from contract.lazy import public
 __all__, __getattr__ = public(
     __name__,
     {
+        "adapters": ["read_adapter"],
         "backbone": ["Backbone", "BackboneSpec", "block_macs", "load_backbone", "save_backbone"],
         "blocks": ["find_blocks", "find_head", "is_under", "replace_head"],
         "checkpoint": [

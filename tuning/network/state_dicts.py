@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from contract.references import WEIGHTS, is_adapter
 from tuning.errors import BadCheckpoint
 from tuning.network.files import read_tensors
 from tuning.network.prefixes import WantedNames, take_off_prefixes
@@ -31,7 +32,6 @@ _AVERAGED = (  # and those of its running average, which timm and torchvision ev
     "net_ema",
 )
 _COUNTER = "n_averaged"  # torch's AveragedModel counts in a tensor beside the weights
-_PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 _ALONE = "save the weights alone, by torch.save(network.state_dict(), FILE)"
 
 
@@ -55,7 +55,7 @@ class StateDict:
 
 
 def read_state_dict(path: Path, network: nn.Module | None = None) -> StateDict:
-    """Return the state dict in a .safetensors file, or in a .pth, .pt, .bin or .ckpt that torch reads without running pickled code.
+    """Return the state dict in a .safetensors file, or in a .pth, .pth.tar, .pt, .bin or .ckpt that torch reads without running code.
 
     network: what it is to fit; it decides what is taken off the names, and which of several state dicts is meant. Nothing of its values is
     taken but BatchNorm's counters of batches where the file has none, as 0. Of a training's checkpoint with averaged weights (EMA) those
@@ -140,10 +140,12 @@ class _Finder:
 
 def _read(path: Path) -> object:
     """Return what is in the file: nothing is run that is pickled there. Raises BadCheckpoint."""
+    if is_adapter(path):
+        raise BadCheckpoint(path, "it is an adapter, which is a task on a network's weights and not these; give it as a task")
     if path.suffix == ".safetensors":
         return read_tensors(path)
-    if path.suffix not in _PICKLED:
-        raise BadCheckpoint(path, "a checkpoint is a .safetensors file, or a .pth, .pt, .bin or .ckpt written by torch.save")
+    if not path.name.endswith(WEIGHTS):
+        raise BadCheckpoint(path, f"a checkpoint is a .safetensors file, or one by torch.save ({', '.join(WEIGHTS[1:])})")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of foreign pickles before it refuses them

@@ -50,7 +50,7 @@ def is_weights(found: Mapping[str, Tensor]) -> bool:
 @pytest.mark.parametrize(
     "prefix", ["module.", "_orig_mod.", "model.", "_orig_mod.module.", "module._orig_mod.", "model._orig_mod.module."]
 )
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".ckpt", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pth", ".pth.tar", ".pt", ".bin", ".ckpt", ".safetensors"])
 def test_what_training_puts_before_every_name_is_taken_off_and_said(tmp_path: Path, prefix: str, suffix: str) -> None:
     found = read_state_dict(save(under(prefix), tmp_path / f"net{suffix}"), NETWORK)
     assert is_weights(found.tensors)
