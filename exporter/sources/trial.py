@@ -1,0 +1,88 @@
+"""Runs a file as it was given beside what was made of it, where reading it took an assumption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from contract.dtypes import Array, dtype_of_onnx
+from contract.repository import TensorSpec
+from contract.repository.rows import spread_of
+from contract.repository.sample import sample_inputs
+from exporter.errors import BadModel
+from exporter.sources.onnx_file import first_line
+
+_ROWS = 2
+_LIMIT = 0.01  # of the answers' spread: roundings differ with the order of sums, and steps of quantised networks by one
+_FREED = (
+    "the batch size is fixed to 1, and two rows at once get other answers than alone; export it with a dynamic first dimension."
+)
+_ANEW = "answers otherwise once it is in an opset and with inputs that can be served; export it with an opset from 7 to 21."
+
+
+def compare_with_file(path: Path, model: ir.Model) -> None:
+    """Raise BadModel unless `model`, in canonical form, answers two rows at once as the file at `path` does.
+
+    A file that takes one row gets them one by one.
+    """
+    given, ours = _open(path, str(path)), _open(path, ir.to_proto(model).SerializeToString())
+    rows = sample_inputs([_spec(value) for value in model.graph.inputs], _ROWS)
+    answers, expected = _run(path, ours, rows), _answers_of_file(path, given, rows)
+    for name in answers.keys() & expected.keys():
+        if not _are_equal(answers[name], expected[name]):
+            raise BadModel(path, _FREED if _takes_one(given) else _ANEW)
+
+
+def _open(path: Path, model: str | bytes) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise BadModel(path, f"cannot be run by ONNX Runtime ({first_line(error)}).") from error
+
+
+def _answers_of_file(path: Path, session: ort.InferenceSession, rows: Mapping[str, Array]) -> dict[str, Array]:
+    if not _takes_one(session):
+        return _run(path, session, rows)
+    alone = [_run(path, session, {name: values[row : row + 1] for name, values in rows.items()}) for row in range(_ROWS)]
+    return {name: np.stack([answer[name] for answer in alone]) for name in alone[0]}
+
+
+def _takes_one(session: ort.InferenceSession) -> bool:
+    return any(value.shape[:1] == [1] for value in session.get_inputs())
+
+
+def _run(path: Path, session: ort.InferenceSession, rows: Mapping[str, Array]) -> dict[str, Array]:
+    shapes = {value.name: value.shape for value in session.get_inputs()}
+    fed = {
+        name: values.reshape(len(values)) if len(shapes[name]) == 1 else values for name, values in rows.items() if name in shapes
+    }
+    names = [value.name for value in session.get_outputs() if value.type.startswith("tensor(") and "string" not in value.type]
+    unused = {name: np.zeros([1], np.float32) for name in shapes.keys() - fed.keys()}
+    try:
+        return dict(zip(names, session.run(names, fed | unused), strict=True))
+    except Exception as error:  # as above
+        raise BadModel(path, f"cannot be run by ONNX Runtime ({first_line(error)}).") from error
+
+
+def _are_equal(ours: Array, theirs: Array) -> bool:
+    if ours.size != theirs.size:
+        return False
+    found, expected = (values.reshape(_ROWS, -1).astype(np.float64) for values in (ours, theirs))
+    finite = np.isfinite(expected)
+    if not np.array_equal(found[~finite], expected[~finite], equal_nan=True):
+        return False
+    known = np.where(finite, expected, 0)
+    scale = max(spread_of(known), float(np.abs(known).max(initial=0.0)) / 10)
+    return bool((np.abs(found - known)[finite] <= _LIMIT * scale).all())
+
+
+def _spec(value: ir.Value) -> TensorSpec:
+    sizes = tuple(size for size in tuple(value.shape or ())[1:] if isinstance(size, int))
+    return TensorSpec(str(value.name), dtype_of_onnx(value.dtype.name if value.dtype is not None else "FLOAT"), sizes)
