@@ -95,7 +95,7 @@ def _try_out(path: Path) -> str | tuple[str, ...] | None:
         with limited_memory(_SPARE_BYTES + _COPIES * weights):
             analysed, _ = analyse(str(path), model)
         if assumed(model):
-            compare_with_file(path, analysed)
+            assume(model, compare_with_file(path, analysed))
     except ExportError as error:
         return str(error)
     return assumed(model) or None

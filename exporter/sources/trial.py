@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from contract.dtypes import Array, dtype_of_onnx
 from contract.repository import TensorSpec
 from contract.repository.rows import spread_of
 from contract.repository.sample import sample_inputs
-from exporter.errors import BadModel
+from exporter.errors import BadModel, NonFiniteWeights
+from exporter.sources.assumed import infinite
 from exporter.sources.onnx_file import first_line
 
 _ROWS = 2
@@ -24,10 +25,12 @@ _FREED = (
 _ANEW = "answers otherwise once it is in an opset and with inputs that can be served; export it with an opset from 7 to 21."
 
 
-def compare_with_file(path: Path, model: ir.Model) -> None:
-    """Raise BadModel unless `model`, in canonical form, answers two rows at once as the file at `path` does.
+def compare_with_file(path: Path, model: ir.Model) -> tuple[str, ...]:
+    """Return what is to be known of the answers of `model`, in sentences.
 
-    A file that takes one row gets them one by one.
+    Raises BadModel unless `model`, in canonical form, answers two rows at once as the file at `path` does.
+
+    A file that takes one row gets them one by one. Raises NonFiniteWeights where constants with infinities leave no answer.
     """
     given, ours = _open(path, str(path)), _open(path, ir.to_proto(model).SerializeToString())
     rows = sample_inputs([_spec(value) for value in model.graph.inputs], _ROWS)
@@ -35,6 +38,17 @@ def compare_with_file(path: Path, model: ir.Model) -> None:
     for name in answers.keys() & expected.keys():
         if not _are_equal(answers[name], expected[name]):
             raise BadModel(path, _FREED if _takes_one(given) else _ANEW)
+    return tuple(_infinite_answers(path, model, answers))
+
+
+def _infinite_answers(path: Path, model: ir.Model, answers: Mapping[str, Array]) -> Iterator[str]:
+    """Yield a sentence for each output with infinities in places. Raises NonFiniteWeights for one without a number, or with NaN."""
+    for name, values in answers.items() if infinite(model) else ():
+        finite = np.isfinite(values)
+        if np.isnan(values).any() or (values.size and not finite.any()):
+            raise NonFiniteWeights(str(path), infinite(model)[0])
+        if not finite.all():
+            yield f"answers with infinite numbers in places in {name!r}, as that mask has it."
 
 
 def _open(path: Path, model: str | bytes) -> ort.InferenceSession:
