@@ -55,6 +55,7 @@ def load_onnx(path: Path) -> ir.Model:
     or needs an opset outside 7 to 21 (what ONNX Runtime and Triton 24.10 run), NonFiniteWeights when one is NaN.
     """
     proto = _parse(path)
+    _mend_names(proto)
     proto, lowering = _lowered(path, proto)
     try:
         overridable = _drop_weight_inputs(proto)
@@ -117,6 +118,19 @@ def _lowered(path: Path, proto: onnx.ModelProto) -> tuple[onnx.ModelProto, str |
         return lowered(path, proto)
     except _FOREIGN_ERRORS as error:
         raise BadModel(path, f"is not a valid ONNX model ({first_line(error)}).") from error
+
+
+def _mend_names(proto: onnx.ModelProto) -> None:
+    """Make good what has no meaning and is refused all the same: nodes of one name, a graph without, "ai.onnx" where it is not imported."""
+    proto.graph.name = proto.graph.name or "network"
+    seen = {""}
+    for node in proto.graph.node:
+        if node.name in seen:
+            node.ClearField("name")
+        seen.add(node.name)
+    if all(opset.domain != "ai.onnx" for opset in proto.opset_import):
+        for node in proto.graph.node:
+            node.domain = "" if node.domain == "ai.onnx" else node.domain
 
 
 def _drop_weight_inputs(proto: onnx.ModelProto) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from contract.dtypes import Array, dtype_of_onnx
+from contract.dtypes import NUMPY_DTYPES, RUNTIME_DTYPES, Array, dtype_of_onnx
 from contract.repository import TensorSpec
 from contract.repository.rows import spread_of
 from contract.repository.sample import sample_inputs
@@ -78,11 +78,18 @@ def _run(path: Path, session: ort.InferenceSession, rows: Mapping[str, Array]) -
         name: values.reshape(len(values)) if len(shapes[name]) == 1 else values for name, values in rows.items() if name in shapes
     }
     names = [value.name for value in session.get_outputs() if value.type.startswith("tensor(") and "string" not in value.type]
-    unused = {name: np.zeros([1], np.float32) for name in shapes.keys() - fed.keys()}
+    count = max((len(values) for values in fed.values()), default=1)
+    unused = {value.name: _zeros(value, count) for value in session.get_inputs() if value.name not in fed}
     try:
         return dict(zip(names, session.run(names, fed | unused), strict=True))
     except Exception as error:  # as above
         raise BadModel(path, f"cannot be run by ONNX Runtime ({first_line(error)}).") from error
+
+
+def _zeros(value: ort.NodeArg, rows: int) -> Array:
+    """Return what an input gets that no answer depends on."""
+    sizes = [size if isinstance(size, int) else rows if axis == 0 else 1 for axis, size in enumerate(value.shape)]
+    return np.zeros(sizes, NUMPY_DTYPES[RUNTIME_DTYPES.get(value.type, "FP32")])
 
 
 def _are_equal(ours: Array, theirs: Array) -> bool:

@@ -171,6 +171,13 @@ def test_every_output_gets_its_batch(tmp_path: Path) -> None:
     assert len(assumed(model)) == 1
 
 
+def test_an_input_that_nothing_uses_hinders_nothing(tmp_path: Path) -> None:
+    proto = stranger(batch=1)
+    proto.graph.input.append(tensor("unused", [1, 3], onnx.TensorProto.INT64))
+    (sentence,) = try_in_sandbox([save(tmp_path, proto)])
+    assert "which was made free" in sentence
+
+
 @pytest.mark.parametrize(
     ("source", "axis", "ahead", "result", "place"),
     [
