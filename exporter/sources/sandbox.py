@@ -93,9 +93,10 @@ def _try_out(path: Path) -> str | tuple[str, ...] | None:
         model = load_onnx(path)
         weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
         with limited_memory(_SPARE_BYTES + _COPIES * weights):
-            analysed, _ = analyse(str(path), model)
-        if assumed(model):
-            assume(model, compare_with_file(path, analysed))
+            analysed, chain = analyse(str(path), model)
+        kinds = {suspect.kind for block in chain.blocks for suspect in block.suspects}
+        if assumed(model) and "random" not in kinds:
+            assume(model, compare_with_file(path, analysed, together="batch_wide" not in kinds))
     except ExportError as error:
         return str(error)
     return assumed(model) or None
@@ -142,10 +143,7 @@ def canonical_form(name: str, model: ir.Model) -> ir.Model:
         if has_fixed_batch(model):
             changed = free_batch(name, model)
             through = f" ({', '.join(changed)})" if changed else ""
-            assume(
-                model,
-                [f"has a batch size of 1, which was made free{through}; two rows at once get the answers that they get alone."],
-            )
+            assume(model, [f"has a batch size of 1, which was made free{through}."])
         return canonicalise(model)
 
 

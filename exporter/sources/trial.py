@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx_ir as ir
@@ -25,20 +26,29 @@ _FREED = (
 _ANEW = "answers otherwise once it is in an opset and with inputs that can be served; export it with an opset from 7 to 21."
 
 
-def compare_with_file(path: Path, model: ir.Model) -> tuple[str, ...]:
+def compare_with_file(path: Path, model: ir.Model, *, together: bool = True) -> tuple[str, ...]:
     """Return what is to be known of the answers of `model`, in sentences.
 
-    Raises BadModel unless `model`, in canonical form, answers two rows at once as the file at `path` does.
-
-    A file that takes one row gets them one by one. Raises NonFiniteWeights where constants with infinities leave no answer.
+    together: two rows at once; otherwise one by one, as a file gets them that takes one. Raises BadModel unless `model`, in canonical
+    form, answers as the file at `path` does, NonFiniteWeights where constants with infinities leave no answer.
     """
-    given, ours = _open(path, str(path)), _open(path, ir.to_proto(model).SerializeToString())
     rows = sample_inputs([_spec(value) for value in model.graph.inputs], _ROWS)
-    answers, expected = _run(path, ours, rows), _answers_of_file(path, given, rows)
+    with TemporaryDirectory() as folder:
+        ours = _open(path, _written(model, Path(folder)))
+        answers = _run(path, ours, rows) if together else _run_alone(path, ours, rows)
+    given = _open(path, path)
+    alone = _takes_one(given) or not together
+    expected = _run_alone(path, given, rows) if alone else _run(path, given, rows)
     for name in answers.keys() & expected.keys():
         if not _are_equal(answers[name], expected[name]):
             raise BadModel(path, _FREED if _takes_one(given) else _ANEW)
     return tuple(_infinite_answers(path, model, answers))
+
+
+def _written(model: ir.Model, folder: Path) -> Path:
+    path = folder / "model.onnx"
+    ir.save(model, path, external_data="weights")
+    return path
 
 
 def _infinite_answers(path: Path, model: ir.Model, answers: Mapping[str, Array]) -> Iterator[str]:
@@ -51,19 +61,17 @@ def _infinite_answers(path: Path, model: ir.Model, answers: Mapping[str, Array])
             yield f"answers with infinite numbers in places in {name!r}, as that mask has it."
 
 
-def _open(path: Path, model: str | bytes) -> ort.InferenceSession:
+def _open(path: Path, model: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise BadModel(path, f"cannot be run by ONNX Runtime ({first_line(error)}).") from error
 
 
-def _answers_of_file(path: Path, session: ort.InferenceSession, rows: Mapping[str, Array]) -> dict[str, Array]:
-    if not _takes_one(session):
-        return _run(path, session, rows)
+def _run_alone(path: Path, session: ort.InferenceSession, rows: Mapping[str, Array]) -> dict[str, Array]:
     alone = [_run(path, session, {name: values[row : row + 1] for name, values in rows.items()}) for row in range(_ROWS)]
     return {name: np.stack([answer[name] for answer in alone]) for name in alone[0]}
 
