@@ -81,19 +81,26 @@ def allowed_error(specs: Iterable[TensorSpec], limit: float = LIMIT) -> float:
 
 
 def spread_of(values: Array) -> float:
-    """Return the largest standard deviation over rows of any entry of an output of shape (n, ...)."""
-    return float(np.std(values.astype(np.float64), axis=0).max(initial=0.0))
+    """Return the largest standard deviation over rows of any entry of an output of shape (n, ...). Entries with infinities are left out."""
+    rows = values.astype(np.float64).reshape(len(values), -1)
+    return float(np.std(rows[:, np.isfinite(rows).all(axis=0)], axis=0).max(initial=0.0))
 
 
 def relative_error(found: Array, expected: Array) -> float:
     """Return max|found - expected| over the spread of `expected`: its largest standard deviation over rows, of any output entry.
 
-    An absolute limit would let a constant pass for the output of a network whose answers hardly differ. Infinite for other shapes.
+    An absolute limit would let a constant pass for the output of a network whose answers hardly differ. Infinities must be in the same
+    places: a network may mask what it answers. NaN where no number is expected anywhere; infinite for other shapes.
     """
     if found.shape != expected.shape:
         return np.inf
-    difference = float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
-    return _in_units(difference, spread_of(expected))
+    ours, theirs = found.astype(np.float64), expected.astype(np.float64)
+    known = np.isfinite(theirs)
+    if theirs.size and not known.any():
+        return np.nan
+    if not np.array_equal(ours[~known], theirs[~known]):
+        return np.inf
+    return _in_units(float(np.abs(ours[known] - theirs[known]).max(initial=0.0)), spread_of(expected))
 
 
 def largest_error(found: Sequence[Array], expected: Sequence[Array]) -> float:

@@ -19,8 +19,8 @@ from exporter.diff.weight_diff import WeightDiff, counts, measure, relative_norm
 from exporter.diff.weight_matching import match_weights
 from exporter.errors import ExportError
 from exporter.graph.chain import Block, Chain, Network, Tap
-from exporter.graph.passes.canonical import canonicalise
 from exporter.graph.shapes import name_of
+from exporter.sources.sandbox import canonical_form
 from exporter.sources.task_model import TaskModel
 
 DiffKind = Literal["equal", "changed", "altered", "replaced", "removed", "added"]
@@ -111,7 +111,7 @@ def diff_models(name: str, model: TaskModel, other_name: str, other: TaskModel) 
 
     Raises UnsupportedModel when one of them cannot be split, NothingInCommon when no block of one is like a block of the other.
     """
-    left, right = Network(name, canonicalise(model.model)), Network(other_name, canonicalise(other.model))
+    left, right = Network(name, canonical_form(name, model.model)), Network(other_name, canonical_form(other_name, other.model))
     chain, other_chain = _chains(left, right)
     values, other_values = _values(left.model.graph), _values(right.model.graph)
     changes = tuple(_compare(pair, values, other_values) for pair in align_blocks(chain.blocks, other_chain.blocks))

@@ -241,6 +241,11 @@ def _check_splittable(name: str, model: ir.Model) -> None:
             if value.dtype is None:
                 raise UnsupportedModel(name, f"the {kind} {value.name!r} has no known dtype.")
     for value in graph.inputs:
+        if value.shape is not None and not len(value.shape):
+            why = (
+                f"the input {value.name!r} is one number for all rows; make it a constant, or give it a first dimension for rows."
+            )
+            raise UnsupportedModel(name, why)
         batch, *others = value.shape or (None,)
         if isinstance(batch, int):
             raise UnsupportedModel(name, f"the batch size is fixed to {batch}; export it with a dynamic first dimension.")

@@ -22,7 +22,7 @@ from exporter.graph.foreign import Foreign, ask_runtime, is_foreign
 Shapes = Mapping[str, tuple[int, ...]]
 SHAPE_READERS = frozenset(("Shape", "Size"))
 RANDOM = frozenset(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"))
-_LARGEST = 64  # entries of a tensor whose contents are followed: enough for shapes
+LARGEST_FOLLOWED = 64  # entries of a tensor whose contents are followed: enough for shapes
 _ROUNDS = 8
 
 
@@ -96,7 +96,7 @@ def _weights_of_foreign(model: ir.Model) -> Iterator[onnx.TensorProto]:
     """Yield the large constants that operators take which onnx does not know: some want them when a network is opened."""
     nodes = (node for node in model.graph if is_foreign(node.domain))
     for value in dict.fromkeys(value for node in nodes for value in node.inputs):
-        if value is not None and value.const_value is not None and value.const_value.size > _LARGEST:
+        if value is not None and value.const_value is not None and value.const_value.size > LARGEST_FOLLOWED:
             yield ir.to_proto(ir.Tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=name_of(value)))
 
 
@@ -115,7 +115,7 @@ def _skeleton(model: ir.Model, batch: int) -> onnx.ModelProto:
     for value in model.graph.inputs:
         graph.input.append(_info(value, [batch, *_dims(value)[1:]]))
     for value in model.graph.initializers.values():
-        if value.const_value is not None and value.const_value.size <= _LARGEST:
+        if value.const_value is not None and value.const_value.size <= LARGEST_FOLLOWED:
             graph.initializer.append(numpy_helper.from_array(value.const_value.numpy(), name_of(value)))
         else:
             graph.input.append(_info(value, _dims(value)))
@@ -148,9 +148,9 @@ def _run_size_arithmetic(proto: onnx.ModelProto, shapes: Shapes, contents: dict[
     found: dict[str, Array] = {}
     kept = onnx.GraphProto()
     for node in proto.graph.node:
-        inputs = _known_inputs(node, shapes, ChainMap(found, contents))
-        outputs = _run(node, inputs, opsets) if inputs is not None else None
-        if outputs is None or any(output.size > _LARGEST for output in outputs):
+        inputs = known_inputs(node, shapes, ChainMap(found, contents))
+        outputs = run_node(node, inputs, opsets) if inputs is not None else None
+        if outputs is None or any(output.size > LARGEST_FOLLOWED for output in outputs):
             kept.node.append(node)
         else:
             found |= dict(zip(node.output, outputs, strict=False))
@@ -160,7 +160,7 @@ def _run_size_arithmetic(proto: onnx.ModelProto, shapes: Shapes, contents: dict[
     return found
 
 
-def _known_inputs(node: onnx.NodeProto, shapes: Shapes, contents: Mapping[str, Array]) -> dict[str, Array] | None:
+def known_inputs(node: onnx.NodeProto, shapes: Shapes, contents: Mapping[str, Array]) -> dict[str, Array] | None:
     """Return the contents of the inputs of `node`, or empty tensors of their shapes for a reader of shapes; None if one is unknown."""
     names = [name for name in node.input if name]
     if node.op_type in RANDOM:
@@ -170,7 +170,8 @@ def _known_inputs(node: onnx.NodeProto, shapes: Shapes, contents: Mapping[str, A
     return {name: contents[name] for name in names} if all(name in contents for name in names) else None
 
 
-def _run(node: onnx.NodeProto, inputs: dict[str, Array], opsets: dict[str, int]) -> list[Array] | None:
+def run_node(node: onnx.NodeProto, inputs: dict[str, Array], opsets: dict[str, int]) -> list[Array] | None:
+    """Return the outputs of `node`, None where they cannot be computed."""
     try:
         return [np.asarray(output) for output in ReferenceEvaluator(node, opsets=opsets).run(None, inputs)]
     except Exception:  # what the evaluator cannot run is unknown, whatever the reason

@@ -27,3 +27,13 @@ def set_labels(model: ir.Model, labels: Sequence[str]) -> None:
 def own_labels(model: ir.Model) -> tuple[str, ...]:
     """Return what the file calls the classes of the network's only output; () where it does not say, or has several outputs."""
     return tuple(model.meta.get(_LABELS, ())) if len(model.graph.outputs) == 1 else ()
+
+
+def set_infinite(model: ir.Model, names: Sequence[str]) -> None:
+    """Keep which constants have infinities among other numbers."""
+    model.meta[_INFINITE] = tuple(names)
+
+
+def infinite(model: ir.Model) -> tuple[str, ...]:
+    """Return which constants of the file have infinities among other numbers: masks, if the network answers all the same."""
+    return tuple(model.meta.get(_INFINITE, ()))

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from exporter.errors import BadModel, FolderGiven, NonFiniteWeights
-from exporter.sources.assumed import assume, set_labels
+from exporter.sources.assumed import assume, set_infinite, set_labels
 from exporter.sources.ends import plain_ends
 from exporter.sources.opsets import lowered
 from exporter.sources.tensors import Weight, embedded_tensors, is_external, is_finite, read_tensor
 from exporter.sources.topological_sort import sort_nodes
 
+# What these take is multiplied and summed: an infinity there leaves no answer.
+_PRODUCTS = (
+    "Conv",
+    "ConvTranspose",
+    "MatMul",
+    "Gemm",
+    "Einsum",
+    "LSTM",
+    "GRU",
+    "RNN",
+    "BatchNormalization",
+    "LayerNormalization",
+    "Mul",
+)
 _LEAST_IR = 4  # before, weights had to be inputs, too
 _MAX_FILE_BYTES = 2**31 - 1  # of a protobuf message
 _SMALL_BYTES = 1024  # tensors up to here stay in the message, larger ones are taken out of it
@@ -40,10 +55,11 @@ def load_onnx(path: Path) -> ir.Model:
     or needs an opset outside 7 to 21 (what ONNX Runtime and Triton 24.10 run), NonFiniteWeights when one is NaN.
     """
     proto = _parse(path)
+    _mend_names(proto)
     proto, lowering = _lowered(path, proto)
     try:
         overridable = _drop_weight_inputs(proto)
-        weights = _take_weights(path, proto)
+        weights, infinite = _take_weights(path, proto)
         sort_nodes(proto.graph)
         ends = plain_ends(path, proto)
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -57,7 +73,9 @@ def load_onnx(path: Path) -> ir.Model:
     except _FOREIGN_ERRORS as error:
         raise BadModel(path, f"is not a valid ONNX model ({first_line(error)}).") from error
     assume(model, [sentence for sentence in (lowering, overridable, *ends.remarks) if sentence])
+    assume(model, [f"has infinite numbers in the constant {name!r}, which is taken for a mask." for name in infinite])
     set_labels(model, ends.labels)
+    set_infinite(model, infinite)
     return model
 
 
@@ -102,6 +120,19 @@ def _lowered(path: Path, proto: onnx.ModelProto) -> tuple[onnx.ModelProto, str |
         raise BadModel(path, f"is not a valid ONNX model ({first_line(error)}).") from error
 
 
+def _mend_names(proto: onnx.ModelProto) -> None:
+    """Make good what has no meaning and is refused all the same: nodes of one name, a graph without, "ai.onnx" where it is not imported."""
+    proto.graph.name = proto.graph.name or "network"
+    seen = {""}
+    for node in proto.graph.node:
+        if node.name in seen:
+            node.ClearField("name")
+        seen.add(node.name)
+    if all(opset.domain != "ai.onnx" for opset in proto.opset_import):
+        for node in proto.graph.node:
+            node.domain = "" if node.domain == "ai.onnx" else node.domain
+
+
 def _drop_weight_inputs(proto: onnx.ModelProto) -> str | None:
     """Take the weights out of the inputs of `proto`; return what that means for who knows the file, None if none was there."""
     weights = {tensor.name for tensor in proto.graph.initializer}
@@ -117,25 +148,32 @@ def _drop_weight_inputs(proto: onnx.ModelProto) -> str | None:
     return f"lists {dropped} of its weights as inputs, too, which ONNX Runtime lets a caller replace; here they are constants."
 
 
-def _take_weights(path: Path, proto: onnx.ModelProto) -> dict[str, Weight]:
-    """Check every tensor, and take the large ones out of `proto`: whoever is given the message copies it, some of them twice."""
-    weights = {}
+def _take_weights(path: Path, proto: onnx.ModelProto) -> tuple[dict[str, Weight], list[str]]:
+    """Check every tensor, and take the large ones out of `proto`: whoever is given the message copies it, some of them twice.
+
+    The names of those with infinities among other numbers come second. Raises NonFiniteWeights for NaN, and infinities in a weight.
+    """
+    weights, infinite = {}, list[str]()
+    factors = {name for node in proto.graph.node if node.op_type in _PRODUCTS for name in node.input}
     for tensor in embedded_tensors(proto):
-        values = _read_finite(path, tensor)
+        values = _read(path, tensor, factors, infinite)
         if values is not None and is_external(tensor):
             tensor.CopyFrom(ir.to_proto(values))
     for tensor in proto.graph.initializer:
-        values = _read_finite(path, tensor)
+        values = _read(path, tensor, factors, infinite)
         if values is not None and (is_external(tensor) or values.nbytes > _SMALL_BYTES):
             weights[tensor.name] = values
             tensor.CopyFrom(onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0]))
-    return weights
+    return weights, infinite
 
 
-def _read_finite(path: Path, tensor: onnx.TensorProto) -> Weight | None:
+def _read(path: Path, tensor: onnx.TensorProto, factors: Collection[str], infinite: list[str]) -> Weight | None:
+    """Return the values of `tensor`; note in `infinite` one with infinities that may be a mask, because it is none of the `factors`."""
     values = read_tensor(tensor, path.parent)
     if values is not None and values.dtype.is_floating_point() and not is_finite(values.numpy()):
-        raise NonFiniteWeights(str(path), tensor.name)
+        if tensor.name in factors or np.isnan(values.numpy()).any():
+            raise NonFiniteWeights(str(path), tensor.name)
+        infinite.append(tensor.name or "without a name")
     return values
 
 

@@ -23,10 +23,12 @@ import onnx_ir as ir
 
 from exporter.errors import BadModel, ExportError, RefusedModel, UnsupportedModel
 from exporter.graph.chain import Chain, make_chain
+from exporter.graph.passes.batch.free import free_batch, has_fixed_batch
 from exporter.graph.passes.canonical import canonicalise
 from exporter.graph.shapes import infer_shapes
-from exporter.sources.assumed import assumed
+from exporter.sources.assumed import assume, assumed
 from exporter.sources.onnx_file import first_line, load_onnx
+from exporter.sources.trial import compare_with_file
 
 MAX_NODES = 1_000_000  # after functions are inlined
 _MAX_TENSOR_VALUES = 2**31  # 8 GiB of float32: no tensor of one row of a network is as large
@@ -91,7 +93,10 @@ def _try_out(path: Path) -> str | tuple[str, ...] | None:
         model = load_onnx(path)
         weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
         with limited_memory(_SPARE_BYTES + _COPIES * weights):
-            model, _ = analyse(str(path), model)
+            analysed, chain = analyse(str(path), model)
+        kinds = {suspect.kind for block in chain.blocks for suspect in block.suspects}
+        if assumed(model) and "random" not in kinds:
+            assume(model, compare_with_file(path, analysed, together="batch_wide" not in kinds))
     except ExportError as error:
         return str(error)
     return assumed(model) or None
@@ -135,6 +140,10 @@ def canonical_form(name: str, model: ir.Model) -> ir.Model:
     with guarded(name):
         _check_inlined_size(name, model)
         _check_tensor_sizes(name, model)
+        if has_fixed_batch(model):
+            changed = free_batch(name, model)
+            through = f" ({', '.join(changed)})" if changed else ""
+            assume(model, [f"has a batch size of 1, which was made free{through}."])
         return canonicalise(model)
 
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from contract.repository.rows import relative_error
 from exporter.build.runtime import open_session
-from exporter.errors import BadModel, NonFiniteWeights
+from exporter.errors import BadModel, NonFiniteWeights, UnsupportedModel
 from exporter.sources.assumed import assumed
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.sandbox import analyse
@@ -338,3 +338,24 @@ def test_weights_that_are_inputs_too_are_constants(tmp_path: Path, ir_version: i
     assert tuple(sentence[: len(words[0])] for sentence in assumed(model)) == words
     assert analyse("net", model)[1].blocks == expected.blocks
     assert open_session(model).get_inputs()[0].name == "image"
+
+
+def test_names_that_say_nothing_are_made_good(tmp_path: Path) -> None:
+    proto = NET.proto()
+    expected = analyse("net", load_onnx(write(tmp_path / "net.onnx", proto)))[1]
+    proto.graph.name = ""
+    for node in proto.graph.node:
+        node.name = "" if node.op_type == "Relu" else "same"
+        node.domain = "ai.onnx"
+    model = load_onnx(write(tmp_path / "net.onnx", proto))
+    assert open_session(model).get_outputs()[0].name == "logits"
+    assert analyse("net", model)[1].blocks == expected.blocks
+
+
+def test_a_number_for_all_rows_is_no_input(tmp_path: Path) -> None:
+    proto = NET.proto()
+    proto.graph.node[-1].output[0] = "scores"
+    proto.graph.node.append(helper.make_node("Mul", ["scores", "temperature"], ["logits"]))
+    proto.graph.input.append(helper.make_tensor_value_info("temperature", TensorProto.FLOAT, []))
+    with pytest.raises(UnsupportedModel, match=r"the input 'temperature' is one number for all rows; make it a constant, or"):
+        analyse("net", load_onnx(write(tmp_path / "net.onnx", proto)))
