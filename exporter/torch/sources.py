@@ -129,7 +129,8 @@ class TorchSources:
             network = architecture.network
             if reference.file is not None:
                 network = architecture.with_weights(kept.pop() if kept else reference.file)
-            return TaskModel(exporter.export(network, architecture.preprocessing), labels, architecture.preprocessing, provenance)
+            model = exporter.export(network, architecture.preprocessing)
+            return TaskModel(model, labels, architecture.preprocessing, provenance, remark=exporter.remark)
 
         return load
 
