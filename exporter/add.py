@@ -13,7 +13,7 @@ from contract.repository.rows import largest_error
 from contract.repository.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
 from contract.repository.write import Change, Waiting, changed, silent, write_models, write_rows
 from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
-from exporter.build.analysis import Analysis, Progress
+from exporter.build.analysis import BACKBONE, Analysis, Progress
 from exporter.build.describe import describe_segment
 from exporter.build.parity import Compared, Look, Parity, ParityChecker, check_error, check_parity
 from exporter.build.recorded_answers import check_recorded_answers
@@ -238,6 +238,6 @@ def _difference_of_optimising(repository: Repository, task: str, inputs: Sequenc
 
 
 def _remarks(analysis: Analysis, coming: Parity, recut: Parity, names: Collection[str]) -> dict[str, str]:
-    """Return what to know of the tasks `names`, which come, and of those that were cut anew."""
-    found = {name: remark for name, remark in analysis.remarks(coming.remarks).items() if name in names}
+    """Return what to know of the tasks `names`, which come, of the backbone, and of tasks that were cut anew."""
+    found = {name: remark for name, remark in analysis.remarks(coming.remarks).items() if name in (*names, BACKBONE)}
     return {name: " It ".join(sentences) for name, sentences in recut.remarks.items() if sentences} | found

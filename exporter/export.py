@@ -46,7 +46,7 @@ class ExportOptions:
 class ExportReport:
     """What was exported: the repository, the plan it follows, the parity error of each task, and what the user should know.
 
-    remarks: by task. row_remarks: of segments, whether the rows of a batch affect each other.
+    remarks: by task, and of the backbone by that word. row_remarks: of segments, whether the rows of a batch affect each other.
     """
 
     repository: Repository

@@ -27,7 +27,7 @@ from exporter.sharing.segments import Place
 from exporter.sources.sandbox import canonical_form, guarded
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 
-_BACKBONE = "the backbone"
+BACKBONE = "the backbone"  # instead of a task's name
 Progress = Callable[[str, int, int], None]
 
 
@@ -52,13 +52,13 @@ class Analysis:
 
     def read(self, sources: Sources, progress: Progress) -> None:
         """Read all of `sources` and check that they belong together. Raises ExportError."""
-        loaders: dict[str, LoadTaskModel] = {_BACKBONE: sources.backbone} if sources.backbone else {}
+        loaders: dict[str, LoadTaskModel] = {BACKBONE: sources.backbone} if sources.backbone else {}
         loaders |= sources.tasks
         for index, (name, load) in enumerate(loaders.items()):
             progress("Reading models", index, len(loaders))
             self._read_one(name, load())
         chains = self._chains()
-        self.backbone = chains.pop(_BACKBONE, None)
+        self.backbone = chains.pop(BACKBONE, None)
         self.tasks = chains
         for name, chain in chains.items():
             check_labels(name, chain, self.models[name].labels)
@@ -104,18 +104,20 @@ class Analysis:
         return replace(self.whole(name), file=file, what="the whole network in canonical form")
 
     def remarks(self, more: Mapping[str, Sequence[str]]) -> dict[str, str]:
-        """Return, by task that was read, what to know of it: why it shares nothing, which outputs got other names, and what `more`
-        says of it, in sentences that go on after the task's name.
+        """Return, by task that was read, and of the backbone, what to know of it, in sentences that go on after that name.
+
+        That is why it shares nothing, which outputs got other names, and what `more` says.
         """
         known = self._existing | {name: (chain, self.models[name].preprocessing) for name, chain in self.tasks.items()}
         if self.backbone:
-            known = {_BACKBONE: (self.backbone, self.models[_BACKBONE].preprocessing)} | self._existing
-        remarks = {}
+            known = {BACKBONE: (self.backbone, self.models[BACKBONE].preprocessing)} | self._existing
+        remarks = {BACKBONE: self.models[BACKBONE].remark} if self.backbone and self.models[BACKBONE].remark else {}
         for name, chain in self.tasks.items():
             others = {key: other for key, other in known.items() if key != name}
             reasons = (
                 explain_sharing(chain, self.models[name].preprocessing, others),
                 explain_output_names(name, [tap.name for tap in chain.outputs]),
+                self.models[name].remark,
                 *more.get(name, ()),
             )
             if any(reasons):
@@ -127,7 +129,7 @@ class Analysis:
         return self._places.get((chain, block.index)) or self._networks[chain]
 
     def _read_one(self, name: str, model: TaskModel) -> None:
-        if name != _BACKBONE:
+        if name != BACKBONE:
             file = model.file or self._save_as_given(name, model.model)
             self._given[name] = file, _state_of(file)
         graph = canonical_form(name, model.model)

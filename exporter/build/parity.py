@@ -101,12 +101,17 @@ def check_error(repository: Repository, task: str, error: float, limit: float, c
     if error <= allowed:  # NaN is an error, too
         return ""
     noise = compared.noise()
-    if noise is None or not error <= min(2 * noise, compared.most):
+    if not is_rounding(error, noise, compared.most):
         raise ParityError(task, error, allowed, compared.other, noise, compared.most)
     return (
         f"differs from {compared.other} by {error:.1e} of the outputs' spread, which is taken for rounding: ONNX Runtime's optimisations "
         f"alone make a difference of {noise:.1e}."
     )
+
+
+def is_rounding(error: float, noise: float | None, most: float) -> bool:
+    """Return whether `error` is at most twice the `noise` of a network, and at most `most`. None, and NaN, are no."""
+    return noise is not None and error <= 2 * noise and error <= most
 
 
 def check_parity(

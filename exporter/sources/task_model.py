@@ -20,6 +20,7 @@ class TaskModel:
 
     labels: one per entry of the output, or empty. preprocessing: how an image becomes a row, None when nobody said; for a model that takes
     float32, also the normalisation that is left to the client. file: where `model` lies as it was given, None when it lies nowhere.
+    remark: what to know of it, in a sentence that goes on after its name, or "".
     """
 
     model: ir.Model
@@ -27,6 +28,7 @@ class TaskModel:
     preprocessing: Preprocessing | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     file: Path | None = None
+    remark: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,12 @@ import logging
 import warnings
 from collections.abc import Mapping
 
-import numpy as np
 import onnx_ir as ir
 import torch
-from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from torch import nn
 
 from contract.preprocessing import Preprocessing
 from exporter.build.row_coupling import refuse_random
-from exporter.build.runtime import open_session
 from exporter.errors import ExportError, NonFiniteWeights, StaysInTraining
 from exporter.graph.coupling import random_suspects
 from exporter.graph.passes.head import adapt_head
@@ -30,14 +26,13 @@ from exporter.graph.passes.optimise import optimise
 from exporter.sources.onnx_file import first_line
 from exporter.sources.task_model import TaskModel
 from exporter.sources.tensors import is_finite
+from exporter.torch.compare import Comparison, compare
 from exporter.torch.outputs import flatten, name_outputs, run_network
 from tuning.network.backbone import Backbone
 from tuning.network.checkpoint import TaskCheckpoint, build_network
 from tuning.network.normalise import Normalise
 
 _OPSET = 18
-# Random inputs, so activations are of ordinary size; float32 sums in another order differ by about 1e-6 of the spread.
-_TOLERANCE = 1e-3
 
 
 class _Wrapped(nn.Module):
@@ -60,10 +55,12 @@ class NetworkExporter:
     """Exports networks of one architecture and input size: the first is traced, and the weights of the others are bound into its trace.
 
     height, width: pixels of the input. preprocess: "in-graph" (input uint8, shape (batch, height, width, 3), normalised inside) or
-    "none" (float32, (batch, 3, height, width), normalised by the client).
+    "none" (float32, (batch, 3, height, width), normalised by the client). remark: what to know of the network that was exported last, to
+    be read after its name.
     """
 
     def __init__(self, height: int, width: int, preprocess: str = "in-graph") -> None:
+        self.remark = ""
         self._size = (height, width)
         self._in_graph = preprocess == "in-graph"
         self._traces: list[ir.Model] = []
@@ -82,16 +79,18 @@ class NetworkExporter:
         }
         for traced in self._traces:
             model = bind(traced, weights)
-            if _computes(model, images, expected):
+            if self._fits(compare(model, {"image": images.numpy()}, [*expected.values()])):
                 return model
         # The first of its kind, or a head whose size is written into the graph, as in the Reshape after a convolution.
         self._traces.append(trace(_with_distinct_weights(wrapped), self._example(2)))
         if len(expected) > 1:
             name_outputs(self._traces[-1], list(expected))
         model = bind(self._traces[-1], weights)
-        if not _computes(model, images, expected):
+        found = compare(model, {"image": images.numpy()}, [*expected.values()])
+        if not self._fits(found):
             _refuse_uncertain(wrapped, model)
-            raise ExportError("The exported ONNX graph does not compute what the torch network computes; nothing was written.")
+            sentence = f"The exported ONNX graph does not compute what the torch network computes{found.figures}"
+            raise ExportError(f"{sentence}; nothing was written.")
         return model
 
     def export_again(self, network: nn.Module, preprocessing: Preprocessing | None) -> ir.Model:
@@ -100,6 +99,10 @@ class NetworkExporter:
         For models that are never run.
         """
         return bind(self._traces[-1], self._wrapped(network, preprocessing).state_dict())
+
+    def _fits(self, found: Comparison) -> bool:
+        self.remark = found.remark
+        return found.fits
 
     def _wrapped(self, network: nn.Module, preprocessing: Preprocessing | None) -> _Wrapped:
         normalise = Normalise(preprocessing) if self._in_graph and preprocessing is not None else None
@@ -122,7 +125,8 @@ class BackboneExporter:
 
     def export_backbone(self) -> TaskModel:
         """Return the backbone as a whole task model, its own head included."""
-        return TaskModel(self._export(self._backbone.network), preprocessing=self._backbone.spec.preprocessing)
+        model = self._export(self._backbone.network)
+        return TaskModel(model, preprocessing=self._backbone.spec.preprocessing, remark=self._exporter.remark)
 
     def export_task(self, checkpoint: TaskCheckpoint) -> TaskModel:
         """Return the whole network of the task, with labels, preprocessing and provenance.
@@ -131,7 +135,8 @@ class BackboneExporter:
         """
         model = self._export(build_network(self._backbone, checkpoint))
         preprocessing = self._backbone.spec.preprocessing
-        return TaskModel(model, checkpoint.labels, preprocessing, _provenance(self._backbone, checkpoint))
+        provenance = _provenance(self._backbone, checkpoint)
+        return TaskModel(model, checkpoint.labels, preprocessing, provenance, remark=self._exporter.remark)
 
     def _export(self, network: nn.Module) -> ir.Model:
         return self._exporter.export(network, self._backbone.spec.preprocessing)
@@ -190,23 +195,6 @@ def bind(traced: ir.Model, weights: Mapping[str, torch.Tensor]) -> ir.Model:
         warnings.simplefilter("ignore")
         optimise(model)
     return model
-
-
-def _computes(model: ir.Model, images: torch.Tensor, expected: Mapping[str, NDArray[np.generic]]) -> bool:
-    """Return whether `model` gives `expected` for `images`. It may fail to run: when it was traced for a head of another size."""
-    try:
-        found = open_session(model).run(None, {"image": images.numpy()})
-    except (ExportError, ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.RuntimeException):
-        return False
-    return len(found) == len(expected) and all(map(_equal, found, expected.values()))
-
-
-def _equal(found: NDArray[np.generic], expected: NDArray[np.generic]) -> bool:
-    if found.shape != expected.shape:
-        return False
-    ours, theirs = found.astype(np.float64), expected.astype(np.float64)
-    # `<=` is false where NaN is on either side.
-    return bool(np.abs(ours - theirs).max() <= _TOLERANCE * max(float(np.abs(theirs).max()), 1e-6))
 
 
 def _refuse_uncertain(network: nn.Module, model: ir.Model) -> None:

@@ -131,12 +131,8 @@ class TorchSources:
             network = architecture.network
             if reference.file is not None:
                 network = architecture.with_weights(kept.pop() if kept else reference.file)
-            return TaskModel(
-                exporter.export(network, architecture.preprocessing, reference.text),
-                labels,
-                architecture.preprocessing,
-                provenance,
-            )
+            model = exporter.export(network, architecture.preprocessing, reference.text)
+            return TaskModel(model, labels, architecture.preprocessing, provenance, remark=exporter.remark)
 
         return load
 
