@@ -86,7 +86,8 @@ class Chain:
     """A network from its inputs to its outputs, as blocks, each after those whose taps it takes.
 
     Nearly always a plain chain; other outputs branch off, and a Siamese head takes two taps.
-    preprocessing: digest of what stands before the first MAC, "" if nothing does.
+    preprocessing: digest of what stands before the first MAC, "" if nothing does. crossing: names of inputs from which something is
+    computed that is used all along, so that there are fewer cuts.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Chain:
     inputs: tuple[Tap, ...]
     outputs: tuple[Tap, ...]
     preprocessing: str = ""
+    crossing: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def macs(self) -> int:
@@ -136,7 +138,8 @@ class Network:
         if len({tap.address for tap in outputs}) < len(outputs):
             names = ", ".join(tap.name for tap in outputs)
             raise UnsupportedModel(self.name, f"gives the same output twice (among {names}); leave one out.")
-        return Chain(self.name, blocks, inputs, outputs, self._preprocessing_digest())
+        crossing = tuple(name_of(value) for value in self._partitioner(known, self._join_weightless).crossing())
+        return Chain(self.name, blocks, inputs, outputs, self._preprocessing_digest(), crossing)
 
     def chain_of_one(self) -> Chain:
         """Return the network as one block."""
@@ -150,7 +153,10 @@ class Network:
         return not set(self._addresses.values()).isdisjoint(known)
 
     def _split(self, known: Collection[str], join: Callable[[list[Part]], list[Part]]) -> list[Part]:
-        return Partitioner(self.model.graph, self._has_rows, lambda value: self._addresses[value] in known, join).split()
+        return self._partitioner(known, join).split()
+
+    def _partitioner(self, known: Collection[str], join: Callable[[list[Part]], list[Part]]) -> Partitioner:
+        return Partitioner(self.model.graph, self._has_rows, lambda value: self._addresses[value] in known, join)
 
     def _has_rows(self, value: ir.Value) -> bool:
         """Whether `value` has the batch on its first axis and nothing else depends on it: only then can rows be split and stacked."""

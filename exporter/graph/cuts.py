@@ -16,7 +16,7 @@ cut there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -28,13 +28,26 @@ def find_cut_points(
 
     nodes: in topological order, all needed for `targets`. others: further tensors that the nodes may take.
     """
+    return (source, *(value for value, crossing in _lone_tensors(nodes, source, targets, others) if not crossing))
+
+
+def find_crossing(
+    nodes: Sequence[ir.Node], source: ir.Value, targets: Sequence[ir.Value], others: Collection[ir.Value]
+) -> frozenset[ir.Value]:
+    """Return what is computed from `others` alone and used on both sides of places that would be cut points without it."""
+    return frozenset[ir.Value]().union(*(crossing for _, crossing in _lone_tensors(nodes, source, targets, others)))
+
+
+def _lone_tensors(
+    nodes: Sequence[ir.Node], source: ir.Value, targets: Sequence[ir.Value], others: Collection[ir.Value]
+) -> Iterator[tuple[ir.Value, frozenset[ir.Value]]]:
+    """Yield the tensors behind `source` that are alone when they are made, each with what else would have to cross there."""
     depends = _depending(nodes, source)
     side = _side_values(nodes, depends, others)
     uses = _count_uses(nodes, depends, targets)
     side_uses = Counter(value for node in nodes if node in depends for value in side[node])
     live = {source: uses[source]}
     side_live: dict[ir.Value, int] = {}
-    cuts = [source]
     for node in nodes:
         if node not in depends:
             continue
@@ -44,9 +57,8 @@ def find_cut_points(
             if not side_live[value]:
                 del side_live[value]
         live.update({value: uses[value] for value in node.outputs if uses[value]})
-        if not side_live and len(live) == 1 and next(iter(live)).producer() is node:
-            cuts.append(next(iter(live)))
-    return tuple(cuts)
+        if len(live) == 1 and next(iter(live)).producer() is node:
+            yield next(iter(live)), frozenset(side_live)
 
 
 def _consume(node: ir.Node, live: dict[ir.Value, int]) -> None:

@@ -17,7 +17,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from exporter.graph.cuts import find_cut_points
+from exporter.graph.cuts import find_crossing, find_cut_points
 
 Test = Callable[[ir.Value], bool]
 
@@ -60,6 +60,15 @@ class Partitioner:
                 return self._way(self._outputs, self._inputs)
             parts += branch
         return parts
+
+    def crossing(self) -> list[ir.Value]:
+        """Return the inputs from which something is computed that is used on both sides of places that could be cut without it."""
+        main = max(self._outputs, key=lambda output: len(self._walk([output], self._inputs)[0]))
+        needed, taken = self._walk([main], self._inputs)
+        source = self._source(self._inputs, taken)
+        values = find_crossing(self._sorted(needed), source, [main], [value for value in taken if value is not source])
+        _, origins = self._walk(values, self._inputs)
+        return [value for value in self._inputs if value in origins]
 
     def _way(self, targets: Sequence[ir.Value], given: Sequence[ir.Value]) -> list[Part]:
         """Return the parts from the tensors `given` to `targets`."""

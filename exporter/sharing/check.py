@@ -72,6 +72,12 @@ def explain_sharing(
         reason = f"its preprocessing is not that of {name}{_describe(preprocessing, others_preprocessing)}"
     elif len(chain.blocks) == 1:
         reason = "it cannot be split: between its inputs and outputs there is no single tensor through which everything flows"
+    elif chain.crossing:
+        inputs = " and ".join(map(repr, chain.crossing))
+        reason = (
+            f"what is computed from its input {inputs} is used on both sides of every place before {chain.blocks[0].end.name!r}, so that "
+            "it cannot be cut there, and something before it is not the same"
+        )
     elif chain.blocks[0].structure == other.blocks[0].structure:
         reason = "the weights of its first block were changed"
     else:

@@ -53,3 +53,17 @@ def test_token_types_count_as_preprocessing(tmp_path: Path) -> None:
     report = export(tmp_path / "repo", a=FIRST, b=SECOND)
     assert len({chain.preprocessing for chain in report.chains.values()}) == 1
     assert report.chains["a"].preprocessing != ""
+
+
+def test_a_mask_that_all_layers_take_leaves_one_block_and_the_reason_says_so(tmp_path: Path) -> None:
+    first, second = Bert((10, 20, 30), 90, masked=True), Bert((10, 20, 40), 91, masked=True)
+    report = export(tmp_path / "repo", a=first, b=second)
+    assert [len(chain.blocks) for chain in report.chains.values()] == [2, 2]
+    assert "'attention_mask' is used on both sides of every place before 'first', so that it cannot be cut" in report.remarks["a"]
+    check_answers(tmp_path / "repo", a=first, b=second)
+
+
+def test_a_mask_that_one_layer_takes_blocks_nothing(tmp_path: Path) -> None:
+    report = export(tmp_path / "repo", a=Bert((10,), 90, masked=True), b=Bert((10,), 91, masked=True))
+    assert not report.remarks
+    assert [chain.crossing for chain in report.chains.values()] == [(), ()]
