@@ -24,6 +24,7 @@ from tuning.network.state_dicts import StateDict, read_state_dict
 
 _FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _PREFIX = "base_model.model."
+_INSIDE = ".base_layer."  # before the output of a MultiheadAttention, which is refused as a whole
 _FACTOR = re.compile(r"(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
 # Settings that say how an adapter was trained, found or begun, and nothing of what it computes; and those that are read.
 _OF_TRAINING = (
@@ -80,10 +81,10 @@ def read_adapter(folder: Path, network: nn.Module) -> StateDict:
             replaced[name] = tensor
     state = network.state_dict()
     _check_replaced(folder, settings, state, replaced)
-    merged = {f"{layer}.weight": _merged(folder, network, settings, layer, pair) for layer, pair in factors.items()}
+    merged = dict(_merged(folder, network, settings, layer, pair) for layer, pair in factors.items())
     _refuse_tied(folder, state, merged)
     return StateDict(
-        folder, {**state, **replaced, **merged}, remark=_remark(folder, network, settings, list(factors), list(replaced))
+        folder, {**state, **replaced, **merged}, remark=_remark(folder, network, settings, list(merged), list(replaced))
     )
 
 
@@ -149,25 +150,20 @@ def _check_replaced(folder: Path, settings: _Settings, state: Mapping[str, Tenso
 
 
 @torch.no_grad()
-def _merged(folder: Path, network: nn.Module, settings: _Settings, layer: str, pair: Mapping[str, Tensor]) -> Tensor:
-    """Return the weight of `layer` with its update."""
+def _merged(folder: Path, network: nn.Module, settings: _Settings, layer: str, pair: Mapping[str, Tensor]) -> tuple[str, Tensor]:
+    """Return the name of the weight of `layer`, and that weight with its update."""
     if len(pair) < 2:
         raise BadCheckpoint(folder, f"it lacks one of lora_A and lora_B of {layer!r}")
-    module, rank = _layer(folder, network, layer), settings.rank_of(layer)
+    module, rank = _layer(folder, network, layer.partition(_INSIDE)[0]), settings.rank_of(layer)
     weight = cast(Tensor, module.weight)
     down, up = pair["A"].float(), pair["B"].float()
-    if _shapes(module, rank) != (down.shape, up.shape):
+    turned = weight.T if _is_transposed(module) else weight
+    outputs, *inputs = turned.shape
+    if rank < 1 or down.shape != (rank, *inputs) or up.shape != (outputs, rank, *(1 for _ in inputs[1:])):
         shapes = f"lora_A {tuple(down.shape)} and lora_B {tuple(up.shape)} of {layer!r}"
         raise BadCheckpoint(folder, f"{shapes} do not fit its weight {tuple(weight.shape)} by rank {rank}")
-    update = settings.scale_of(layer) * (up.flatten(1) @ down.flatten(1))
-    return weight.float() + (update.T if _is_transposed(module) else update.view_as(weight))
-
-
-def _shapes(module: nn.Module, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of lora_A and lora_B for a layer; a rank below 1 fits nothing."""
-    shape = tuple(cast(Tensor, module.weight).shape)
-    outputs, *inputs = reversed(shape) if _is_transposed(module) else shape
-    return (max(rank, 1), *inputs), (outputs, max(rank, 1), *(1 for _ in shape[2:]))
+    update = settings.scale_of(layer) * (up.flatten(1) @ down.flatten(1)).view_as(turned)
+    return f"{layer}.weight", weight.float() + (update.T if _is_transposed(module) else update)
 
 
 def _layer(folder: Path, network: nn.Module, path: str) -> nn.Module:
@@ -203,11 +199,11 @@ def _matching(patterns: Iterable[str], layer: str) -> str:
     return next((pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", layer)), layer)
 
 
-def _remark(folder: Path, network: nn.Module, settings: _Settings, layers: list[str], replaced: list[str]) -> str:
+def _remark(folder: Path, network: nn.Module, settings: _Settings, merged: list[str], replaced: list[str]) -> str:
     """Return what was merged, and what of the network that leaves as it is."""
     blocks = find_blocks(network)
-    changed = [block for block in blocks if any(is_under(name, (block,)) for name in (*layers, *replaced))]
-    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in replaced))
+    changed = [block for block in blocks if any(is_under(name, (block,)) for name in (*merged, *replaced))]
+    layers, modules = (list(dict.fromkeys(name.rpartition(".")[0] for name in names)) for names in (merged, replaced))
     whole = f", and {_listed(modules)} replaced" if modules else ""
     named = f" ({_listed(changed)})" if changed else ""
     of_blocks = f" Of the network's {len(blocks)} blocks this changes {len(changed)}{named}." if blocks else ""

@@ -106,7 +106,8 @@ class _Finder:
         fitting = [key for key, state in found.items() if self._fits(state)] or list(found)
         if len(fitting) > 1 and fitting[0] not in _WRAPPINGS:
             raise BadCheckpoint(
-                self._path, f"it holds several state dicts ({', '.join(fitting)}); save the one that is meant alone"
+                self._path,
+                f"it holds several state dicts ({', '.join(fitting)}); save the one that is meant as a file of its own",
             )
         key = fitting[0]
         return replace(found[key], remark=_joined(self._chosen(content, key, list(found)), found[key].remark))

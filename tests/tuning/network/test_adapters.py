@@ -179,6 +179,14 @@ def test_modules_that_were_saved_whole_take_the_place_of_the_networks(tmp_path: 
     assert all(torch.equal(found[name], tensor) for name, tensor in more.items())
 
 
+def test_torchs_own_attention_is_refused_whichever_of_its_parts_comes_first(tmp_path: Path) -> None:
+    network = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2)})
+    pair = torch.ones(2, 8), torch.ones(8, 2)
+    for number, layer in enumerate(("attention", "attention.base_layer.out_proj")):
+        with pytest.raises(BadCheckpoint, match="it updates 'attention', a MultiheadAttention; Linear, Conv2d"):
+            read_adapter(write(tmp_path / str(number), {layer: pair}), network)
+
+
 def test_what_is_merged_and_what_stays_is_said(tmp_path: Path) -> None:
     network = tiny_resnet().network
     head = {"fc.weight": torch.ones(3, 16), "fc.bias": torch.ones(3)}
