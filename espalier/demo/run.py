@@ -17,6 +17,7 @@ from contract.repository import Repository
 from espalier.console import console, progress_bars
 from espalier.demo.query import Interrogator, Query, ask_all_ways, png_bytes
 from espalier.demo.report import accuracy_table, queries_table, winnings_table
+from espalier.demo.tasks import choose_tasks
 from espalier.demo.tune import TunedTask, get_backbone, sample_images, tune_tasks
 from espalier.tables.tree import repository_tree
 from exporter.export import ExportOptions, ExportReport, export_repository
@@ -34,7 +35,7 @@ class DemoOptions:
     backbone: str | None
     checkpoint: Path | None
     out: Path
-    epochs: int
+    epochs: int | None
     serve: bool
     http_port: int
     grpc_port: int
@@ -46,11 +47,13 @@ def run_demo(options: DemoOptions) -> None:
     for folder in ("checkpoints", "networks"):
         (options.out / folder).mkdir(parents=True, exist_ok=True)
 
-    _heading(1, "A backbone, and tasks tuned on it (scikit-learn's digits)")
+    chosen = choose_tasks(options.backbone)
+    pixels = f", {chosen.image_size} pixels" if chosen.image_size else ""
+    _heading(1, f"A backbone, and tasks tuned on it ({chosen.pictures}{pixels})")
     with progress_bars() as progress:
-        backbone = get_backbone(options.backbone, options.checkpoint, progress)
+        backbone = get_backbone(options.backbone, options.checkpoint, chosen.image_size, progress)
         save_backbone(backbone, options.out / "backbone.safetensors")
-        tuned = tune_tasks(backbone, options.out / "checkpoints", options.epochs, progress)
+        tuned = tune_tasks(backbone, chosen, options.out / "checkpoints", options.epochs or chosen.epochs, progress)
     console.print(accuracy_table(tuned))
 
     _heading(2, "Export: one frozen trunk and its branches")
@@ -61,8 +64,8 @@ def run_demo(options: DemoOptions) -> None:
     console.print(f"Composed segments equal the whole networks (largest difference {worst:.1e} of the outputs' spread).")
 
     _heading(3, "Serve it, and ask for one task, some and all")
-    images: Array = sample_images(backbone, 4)
-    sample = options.out / "digit.png"
+    images: Array = sample_images(backbone, chosen, 4)
+    sample = options.out / chosen.sample[1]
     sample.write_bytes(png_bytes(images[0]))
     console.print(queries_table(_query(report.repository, networks, images), report.repository))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from contract.dtypes import Array
 from contract.preprocessing import Preprocessing
 from espalier.console import say
+from espalier.demo.tasks import DemoTask, TaskSet
 from tuning.data.digits import digit_task
 from tuning.errors import CannotWrite, NoUserCacheFolder, TuningError
 from tuning.network.backbone import Backbone, load_backbone, save_backbone
@@ -22,44 +23,16 @@ _NETWORK = "resnet18"
 _CHANNELS = (24, 48, 96, 192)
 _IMAGE_SIZE = 64
 _PRETRAINING = FitOptions(epochs=8, lr=2e-3, batch_size=32, seed=0)
-# The same epochs and data for all; each method with a learning rate that suits it.
-_BATCH_SIZE = 32
-_LR = {"linear probe": 1e-2, "SubTuning": 5e-3, "full finetuning": 3e-3}
+_BATCH_SIZE = 32  # of every method, as are epochs and data
 
 _OnProgress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class _DemoTask:
-    """A task on the digits and where in the network it is tuned.
-
-    data: a name in `tuning.data.digits`. depth: where the tuned block lies, as a share of the blocks; None for a linear probe.
-    """
-
-    name: str
-    data: str
-    what: str
-    depth: float | None
-
-    def subset(self, blocks: Sequence[str]) -> tuple[str, ...]:
-        """Return the block to tune in a network with `blocks`."""
-        return () if self.depth is None else (blocks[min(round(self.depth * len(blocks)), len(blocks) - 1)],)
-
-
-_TASKS = (
-    _DemoTask("parity", "parity", "other labels: even or odd", None),
-    _DemoTask("size-class", "size-class", "other labels: below 5", None),
-    _DemoTask("angle", "angle", "other labels: which way up", 6 / 8),
-    _DemoTask("rotated", "rotated", "input shift: lying digits", 4 / 8),
-    _DemoTask("inverted", "inverted", "input shift: dark on light", 2 / 8),
-)
 
 
 @dataclass(frozen=True)
 class TunedTask:
     """A tuned task and the test accuracies of the three ways to get it, all trained with the same data and epochs."""
 
-    task: _DemoTask
+    task: DemoTask
     checkpoint: TaskCheckpoint
     file: Path
     probe: float
@@ -67,10 +40,13 @@ class TunedTask:
     full: float
 
 
-def get_backbone(name: str | None, checkpoint: Path | None, progress: _OnProgress) -> Backbone:
-    """Return the named backbone, or the demo's own: pretrained on upright digits once, then kept in the cache folder."""
+def get_backbone(name: str | None, checkpoint: Path | None, image_size: int | None, progress: _OnProgress) -> Backbone:
+    """Return the named backbone, or the demo's own: pretrained on upright digits once, then kept in the cache folder.
+
+    image_size: pixels of the named one's input; None: its own.
+    """
     if name is not None:
-        return load_backbone(name, checkpoint)
+        return load_backbone(name, checkpoint, image_size=image_size)
     cached = _cached()
     if cached is not None and cached.is_file():
         try:
@@ -109,17 +85,17 @@ def _keep(backbone: Backbone, file: Path) -> None:
         say(f"The backbone is not kept for the next time ({error}).")
 
 
-def tune_tasks(backbone: Backbone, folder: Path, epochs: int, progress: _OnProgress) -> list[TunedTask]:
-    """Tune every demo task on `backbone` and write the checkpoints into `folder`."""
-    return [_tune_one(task, backbone, folder / f"{task.name}.safetensors", epochs, progress) for task in _TASKS]
+def tune_tasks(backbone: Backbone, chosen: TaskSet, folder: Path, epochs: int, progress: _OnProgress) -> list[TunedTask]:
+    """Tune every task of the set on `backbone` and write the checkpoints into `folder`."""
+    return [_tune_one(task, chosen, backbone, folder / f"{task.name}.safetensors", epochs, progress) for task in chosen.tasks]
 
 
-def _tune_one(task: _DemoTask, backbone: Backbone, file: Path, epochs: int, progress: _OnProgress) -> TunedTask:
-    data = digit_task(task.data, backbone.spec.preprocessing)
+def _tune_one(task: DemoTask, chosen: TaskSet, backbone: Backbone, file: Path, epochs: int, progress: _OnProgress) -> TunedTask:
+    data = chosen.load(task.data, backbone.spec.preprocessing)
 
     def run(method: str, subset: Subset) -> TaskCheckpoint:
         bar = f"Tuning {task.name}: {method}"
-        options = FitOptions(epochs=epochs, lr=_LR[method], batch_size=_BATCH_SIZE, seed=0)
+        options = FitOptions(epochs=epochs, lr=chosen.lr[method], batch_size=_BATCH_SIZE, seed=0)
         everything = method == "full finetuning"
         return fit(
             backbone, data, subset, options, all_weights=everything, on_epoch=lambda done, total: progress(bar, done, total)
@@ -133,9 +109,9 @@ def _tune_one(task: _DemoTask, backbone: Backbone, file: Path, epochs: int, prog
     return TunedTask(task, load_task(file), file, _accuracy(probe), _accuracy(tuned), _accuracy(full))
 
 
-def sample_images(backbone: Backbone, count: int) -> Array:
-    """Return test images of the source task, uint8 of shape (count, height, width, 3)."""
-    return digit_task("digits", backbone.spec.preprocessing).test.images[:count]
+def sample_images(backbone: Backbone, chosen: TaskSet, count: int) -> Array:
+    """Return test images of the set's sample, uint8 of shape (count, height, width, 3)."""
+    return chosen.load(chosen.sample[0], backbone.spec.preprocessing).test.images[:count]
 
 
 def _settings_key() -> str:
