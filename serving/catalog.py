@@ -164,7 +164,8 @@ class Catalog:
         if model.name in self.repository.tasks:
             task = self.repository.tasks[model.name]
             return task_config(task.canary.task if task.canary and task.canary.task.version == model.version else task)
-        return all_tasks_config(self._exported.tasks.values(), copied=False)
+        exported = self._exported
+        return all_tasks_config(exported.tasks.values(), copied=False, digest_version=exported.digest_version)
 
 
 def served_by(catalog: Catalog, names: Iterable[str], version: str, draw: Callable[[], float]) -> Catalog:

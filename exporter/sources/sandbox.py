@@ -70,6 +70,7 @@ def examine(files: Sequence[Path]) -> Iterator[ExportError | Sequence[str]]:
 def main() -> None:
     """Answer for each file named on stdin (JSON, one a line) with a line: why it is refused, or a list of what was assumed, or null."""
     for line in sys.stdin.read().splitlines():
+        _limit_time()
         print(json.dumps(_try_out(Path(json.loads(line)))), flush=True)
 
 
@@ -88,7 +89,6 @@ def _describe_end(run: subprocess.CompletedProcess[str]) -> str:
 
 
 def _try_out(path: Path) -> str | tuple[str, ...] | None:
-    _limit_time()
     try:
         model = load_onnx(path)
         weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository, Segment, Step, Task, TensorSpec, read_repository
 from contract.repository.config import ALL_TASKS, LABELS_FILE, all_tasks_config, segment_config, task_config, to_text
-from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT
+from contract.repository.model import DIGEST_VERSION, SEGMENT_INPUT, SEGMENT_OUTPUT
 
 PREPROCESSING = Preprocessing(height=8, width=8)
 IMAGE = TensorSpec("image", "UINT8", (8, 8, 3))
@@ -151,7 +151,7 @@ def write_repository(path: Path) -> Repository:
     tasks = make_repository().tasks
     for name, config in {
         **{name: task_config(task) for name, task in tasks.items()},
-        ALL_TASKS: all_tasks_config(tasks.values()),
+        ALL_TASKS: all_tasks_config(tasks.values(), digest_version=DIGEST_VERSION),
     }.items():
         (path / name / "1").mkdir(parents=True)
         (path / name / "config.pbtxt").write_text(to_text(config))
