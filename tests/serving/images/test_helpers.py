@@ -51,6 +51,13 @@ def children(parent: int | str = "self") -> set[int]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def without_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of other tests keep an idle process for half a minute."""
+    found, others = children, children()
+    monkeypatch.setattr(sys.modules[__name__], "children", lambda parent="self": found(parent) - others)
+
+
 async def eventually(holds: Callable[[], bool]) -> None:
     for _ in range(2000):
         if holds():
