@@ -126,6 +126,7 @@ class CannotRun(ExportError):
 
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(f"ONNX Runtime cannot run {what} ({reason}).")
+        self.reason = reason
 
 
 class ParityError(ExportError):

@@ -5,7 +5,6 @@ from contract.lazy import public
 __all__, __getattr__ = public(
     __name__,
     {
-        "runtime": ["open_session"],
         "weight_store": ["WeightStore"],
     },
 )

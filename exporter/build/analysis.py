@@ -16,7 +16,6 @@ from exporter.build.describe import explain_output_names
 from exporter.build.repository_chains import RepositoryChains
 from exporter.build.row_coupling import refuse_random
 from exporter.build.weight_store import WeightStore, save_with_weights
-from exporter.build.whole import WholeNetwork
 from exporter.errors import BadModel, ExportError
 from exporter.graph.chain import Block, Chain, Network
 from exporter.graph.digests import combined_digest
@@ -26,6 +25,7 @@ from exporter.sharing.plan import PlannedSegment
 from exporter.sharing.segments import Place
 from exporter.sources.sandbox import canonical_form, guarded
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
+from exporter.sources.whole import WholeNetwork
 
 BACKBONE = "the backbone"  # instead of a task's name
 Progress = Callable[[str, int, int], None]
@@ -95,7 +95,7 @@ class Analysis:
             raise BadModel(file, "was changed or deleted while it was being exported; export it again.")
         graph = self.models[name].model.graph
         inputs, outputs = (tuple(str(value.name) for value in values) for values in (graph.inputs, graph.outputs))
-        return WholeNetwork(name, file, inputs, outputs)
+        return WholeNetwork(file, inputs, outputs)
 
     def whole_in_canonical_form(self, name: str) -> WholeNetwork:
         """Return the network of the task `name` in canonical form. Raises ExportError when there is no room for it on disk."""

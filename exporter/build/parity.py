@@ -15,8 +15,8 @@ from contract.repository.rows import Run, allowed_error, largest_error
 from contract.repository.sample import sample_inputs
 from exporter.build.analysis import Progress
 from exporter.build.reference_outputs import SAMPLE_ROWS, TOLERANCE, ReferenceOutputs
-from exporter.build.runtime import open_session, run_session
 from exporter.errors import ParityError
+from exporter.sources.runtime import open_session, run_session
 
 Look = Callable[[str, Run, Sequence[Array]], None]
 Noise = Callable[[], "float | None"]

@@ -16,8 +16,8 @@ from contract.repository.rows import largest_error, spread_of
 from contract.repository.sample import sample_inputs
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.scores import scores_of
-from exporter.build.whole import WholeNetwork, WholeSession
 from exporter.errors import AnotherForm, CannotRun
+from exporter.sources.whole import WholeNetwork, WholeSession
 
 SAMPLE_ROWS = 4
 # In units of an output's scale. Factors rounded to 11 bits, as TensorFloat-32 and half precision do, moved the outputs of five networks by

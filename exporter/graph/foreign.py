@@ -34,7 +34,7 @@ def is_foreign(domain: str) -> bool:
 
 def operator_name(node: ir.Node) -> str:
     """Return what `node` is called to people: its domain is left out where it is onnx's."""
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+    return f"{node.domain}.{node.op_type}" if is_foreign(node.domain) else node.op_type
 
 
 def ask_runtime(proto: onnx.ModelProto, weights: Iterable[onnx.TensorProto]) -> Foreign:

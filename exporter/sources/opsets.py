@@ -1,7 +1,8 @@
 """Brings files of later opsets down to one that everything here, and Triton 24.10, runs.
 
-Between opset 21 and 28 operators were added, took more types or got attributes; none was given another meaning. So what a later file
-says with operators, types and attributes that were there holds as it is, and what came later and is made of earlier operators (Swish,
+From opset 22 on operators were added, took more types or got attributes; that none was given another meaning is taken from onnx's list of
+operators, and held against the file itself by a run (trial.py). So what a later file says with operators, types and attributes that were
+there holds as it is, and what came later and is made of earlier operators (Swish,
 RMSNormalization, Attention, RotaryEmbedding) is spelt out by onnx's inliner. onnx's own version converter is not used: it loses
 functions and what producers note at nodes, and lets attributes pass that the earlier operator has not.
 """

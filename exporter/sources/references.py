@@ -12,13 +12,8 @@ from exporter.sources.onnx_file import check_file
 
 __all__ = ["InputOptions", "Preprocess", "Reference", "find_tasks", "parse_reference"]
 
-_IN_FOLDERS = (
-    ".onnx",
-    ".safetensors",
-    ".pth",
-    ".pt",
-    ".ckpt",
-)  # a .bin in a folder of models is more often a model's external data
+# A .bin in a folder of models is more often a model's external data.
+_IN_FOLDERS = (".onnx", ".safetensors", ".pth", ".pt", ".ckpt")
 
 Preprocess = Literal["in-graph", "none"]
 Channels = tuple[float, float, float]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 
-from contract.dtypes import NUMPY_DTYPES, RUNTIME_DTYPES, Array, dtype_of_onnx
+from contract.dtypes import Array, dtype_of_onnx
 from contract.repository import TensorSpec
 from contract.repository.rows import spread_of
 from contract.repository.sample import sample_inputs
-from exporter.errors import BadModel, NonFiniteWeights
+from exporter.errors import BadModel, CannotRun, NonFiniteWeights
 from exporter.sources.assumed import infinite
-from exporter.sources.onnx_file import first_line
+from exporter.sources.whole import WholeNetwork, WholeSession
 
 _ROWS = 2
 _LIMIT = 0.01  # of the answers' spread: roundings differ with the order of sums, and steps of quantised networks by one
@@ -32,17 +31,26 @@ def compare_with_file(path: Path, model: ir.Model, *, together: bool = True) -> 
     together: two rows at once; otherwise one by one, as a file gets them that takes one. Raises BadModel unless `model`, in canonical
     form, answers as the file at `path` does, NonFiniteWeights where constants with infinities leave no answer.
     """
-    rows = sample_inputs([_spec(value) for value in model.graph.inputs], _ROWS)
-    with TemporaryDirectory() as folder:
-        ours = _open(path, _written(model, Path(folder)))
-        answers = _run(path, ours, rows) if together else _run_alone(path, ours, rows)
-    given = _open(path, path)
-    alone = _takes_one(given) or not together
-    expected = _run_alone(path, given, rows) if alone else _run(path, given, rows)
-    for name in answers.keys() & expected.keys():
-        if not _are_equal(answers[name], expected[name]):
-            raise BadModel(path, _FREED if _takes_one(given) else _ANEW)
+    inputs = tuple(str(value.name) for value in model.graph.inputs)
+    rows = [*sample_inputs([_spec(value) for value in model.graph.inputs], _ROWS).values()]
+    try:
+        given = WholeSession(WholeNetwork(path, inputs, ()))
+        with TemporaryDirectory() as folder:
+            ours = WholeSession(WholeNetwork(_written(model, Path(folder)), inputs, ()))
+            answers = _answers(ours, rows, ours.gives, together)
+        common = [name for name in given.gives if name in answers]
+        expected = _answers(given, rows, common, together)
+    except CannotRun as error:
+        raise BadModel(path, f"cannot be run by ONNX Runtime ({error.reason}).") from error
+    if not all(_are_equal(answers[name], expected[name]) for name in common):
+        raise BadModel(path, _FREED if given.takes_one else _ANEW)
     return tuple(_infinite_answers(path, model, answers))
+
+
+def _answers(session: WholeSession, rows: Sequence[Array], names: Sequence[str], together: bool) -> dict[str, Array]:
+    parts = [rows] if together else [[values[row : row + 1] for values in rows] for row in range(_ROWS)]
+    answers = [session.run(part, names) for part in parts]
+    return {name: np.concatenate(pieces) for name, pieces in zip(names, zip(*answers, strict=True), strict=True)}
 
 
 def _written(model: ir.Model, folder: Path) -> Path:
@@ -59,45 +67,6 @@ def _infinite_answers(path: Path, model: ir.Model, answers: Mapping[str, Array])
             raise NonFiniteWeights(str(path), infinite(model)[0])
         if not finite.all():
             yield f"answers with infinite numbers in places in {name!r}, as that mask has it."
-
-
-def _open(path: Path, model: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    try:
-        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise BadModel(path, f"cannot be run by ONNX Runtime ({first_line(error)}).") from error
-
-
-def _run_alone(path: Path, session: ort.InferenceSession, rows: Mapping[str, Array]) -> dict[str, Array]:
-    alone = [_run(path, session, {name: values[row : row + 1] for name, values in rows.items()}) for row in range(_ROWS)]
-    return {name: np.stack([answer[name] for answer in alone]) for name in alone[0]}
-
-
-def _takes_one(session: ort.InferenceSession) -> bool:
-    return any(value.shape[:1] == [1] for value in session.get_inputs())
-
-
-def _run(path: Path, session: ort.InferenceSession, rows: Mapping[str, Array]) -> dict[str, Array]:
-    shapes = {value.name: value.shape for value in session.get_inputs()}
-    fed = {
-        name: values.reshape(len(values)) if len(shapes[name]) == 1 else values for name, values in rows.items() if name in shapes
-    }
-    names = [value.name for value in session.get_outputs() if value.type.startswith("tensor(") and "string" not in value.type]
-    count = max((len(values) for values in fed.values()), default=1)
-    unused = {value.name: _zeros(value, count) for value in session.get_inputs() if value.name not in fed}
-    try:
-        return dict(zip(names, session.run(names, fed | unused), strict=True))
-    except Exception as error:  # as above
-        raise BadModel(path, f"cannot be run by ONNX Runtime ({first_line(error)}).") from error
-
-
-def _zeros(value: ort.NodeArg, rows: int) -> Array:
-    """Return what an input gets that no answer depends on."""
-    sizes = [size if isinstance(size, int) else rows if axis == 0 else 1 for axis, size in enumerate(value.shape)]
-    return np.zeros(sizes, NUMPY_DTYPES[RUNTIME_DTYPES.get(value.type, "FP32")])
 
 
 def _are_equal(ours: Array, theirs: Array) -> bool:

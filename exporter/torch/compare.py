@@ -12,8 +12,8 @@ import onnx_ir as ir
 from contract.dtypes import Array
 from exporter.build.parity import is_rounding
 from exporter.build.reference_outputs import TOLERANCE
-from exporter.build.runtime import open_session, run_session
 from exporter.errors import CannotRun
+from exporter.sources.runtime import open_session, run_session
 
 # Random inputs, so activations are of ordinary size; float32 sums in another order differ by about 1e-6 of the spread.
 _LIMIT = 1e-3

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from contract.repository import Repository, read_repository
 from exporter.add import AddOptions, AddReport, add_tasks
 from exporter.build.parity import ParityChecker
-from exporter.build.runtime import open_session
 from exporter.errors import AnotherArchitecture, DifferentInput, ParityError, TaskExists
 from exporter.export import ExportOptions, export_repository
 from exporter.gc import collect_garbage
 from exporter.remove import remove_tasks
 from exporter.sharing.choose import CutOptions
+from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.graphs import SIZE, Net
 from tests.exporter.test_export import BACKBONE, FAMILY, export

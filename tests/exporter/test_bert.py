@@ -10,9 +10,9 @@ import pytest
 from contract.repository import read_repository
 from exporter.add import AddOptions, add_tasks
 from exporter.build.parity import ParityChecker
-from exporter.build.runtime import open_session
 from exporter.export import ExportOptions, ExportReport, export_repository
 from exporter.sharing.choose import CutOptions
+from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.bert import LENGTH, WORDS, Bert
 

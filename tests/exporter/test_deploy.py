@@ -17,11 +17,11 @@ from contract.repository import Repository, Task, TensorSpec, read_repository
 from contract.repository.versions import inherited
 from exporter.add import AddOptions, add_tasks
 from exporter.build.parity import ParityChecker
-from exporter.build.runtime import open_session
 from exporter.deploy import deploy, promote, rollback
 from exporter.errors import BadShare, DifferentAnswer, DifferentInput, LastTask, NothingBesideCanary, ParityError
 from exporter.gc import collect_garbage, unused_segments
 from exporter.remove import remove_tasks
+from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources, TaskModel
 from tests.contract.repository.faults import Killed, faults_at
 from tests.contract.repository.states import names_in, replace_with, state

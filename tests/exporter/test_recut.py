@@ -15,7 +15,6 @@ from contract.repository import Repository, read_repository
 from exporter.add import AddOptions, AddReport, add_tasks
 from exporter.build.parity import ParityChecker
 from exporter.build.repository_chains import contents_of, read_repository_chains
-from exporter.build.runtime import open_session
 from exporter.build.weight_store import WeightStore
 from exporter.errors import NoTasks, UnknownCutRule
 from exporter.export import ExportOptions, export_repository
@@ -24,6 +23,7 @@ from exporter.graph.chain import make_chain
 from exporter.graph.extract import rejoin
 from exporter.graph.passes.canonical import canonicalise
 from exporter.sharing.choose import CutOptions
+from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.wired import FROZEN, clipped, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head
 

@@ -14,12 +14,12 @@ from tritonclient.utils import InferenceServerException
 
 from contract.plan import make_plan
 from contract.repository import Repository
-from exporter.build.runtime import open_session
 from exporter.errors import BadTaskName, DifferentInput, UnsupportedModel
 from exporter.export import ExportOptions, ExportReport, export_repository
 from exporter.graph.chain import Chain, make_chain
 from exporter.graph.passes.canonical import canonicalise
 from exporter.sharing.choose import CutOptions
+from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources, TaskModel
 from serving.engines.embedded import EmbeddedEngine
 from serving.server import BackgroundServer

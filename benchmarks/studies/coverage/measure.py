@@ -26,11 +26,11 @@ from benchmarks.studies.coverage.truth import Array, count_equal, run_taps
 from contract.plan import make_plan
 from contract.repository import Repository, TensorSpec
 from contract.repository.sample import sample_rows
-from exporter.build.runtime import open_session
 from exporter.export import ExportOptions, export_repository
 from exporter.graph.chain import Chain, make_chain
 from exporter.graph.passes.canonical import canonicalise
 from exporter.sharing.choose import CutOptions
+from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources, TaskModel
 from exporter.torch.export import bind
 from serving.engines.embedded import EmbeddedEngine

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from exporter.build.runtime import open_session
+from exporter.sources.runtime import open_session
 
 Array = NDArray[np.generic]
 

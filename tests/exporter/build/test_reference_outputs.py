@@ -20,12 +20,12 @@ from contract.repository.record import OutputRecord
 from contract.repository.sample import sample_inputs
 from exporter.add import AddOptions, add_tasks
 from exporter.build.reference_outputs import ReferenceOutputs, reference_outputs_of
-from exporter.build.runtime import open_session
-from exporter.build.whole import WholeNetwork
 from exporter.deploy import deploy, promote, rollback
 from exporter.export import ExportOptions, export_repository
 from exporter.gc import collect_garbage
+from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources, TaskModel
+from exporter.sources.whole import WholeNetwork
 from serving.engines.embedded import EmbeddedEngine
 from serving.errors import WrongAnswer
 from serving.parity import check_answers
@@ -64,7 +64,7 @@ def answer(nodes: list[onnx.NodeProto], tmp_path: Path, dtype: int, weights: Seq
     graph = helper.make_graph(nodes, "net", [value("x", TensorProto.FLOAT, ["n", 40])], [value("y", dtype, ["n", 40])], tensors)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "whole.onnx")
     task = Task("t", (), (TensorSpec("image", "FP32", (40,)),), (TensorSpec("t", "FP32", (40,)),), 4)
-    return reference_outputs_of(task, WholeNetwork("t", tmp_path / "whole.onnx", ("x",), ("y",)))
+    return reference_outputs_of(task, WholeNetwork(tmp_path / "whole.onnx", ("x",), ("y",)))
 
 
 def test_a_record_is_the_first_row_and_how_much_the_output_varies(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from contract.preprocessing import Preprocessing
 from contract.repository import read_repository
 from espalier.commands.options.reports import describe_scores
 from exporter.add import AddOptions, add_tasks
-from exporter.build.runtime import open_session
 from exporter.build.scores import scores_of
 from exporter.deploy import deploy, promote, rollback
 from exporter.export import ExportOptions, export_repository
 from exporter.graph.passes.canonical import canonicalise
 from exporter.remove import remove_tasks
+from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources, TaskModel
 from serving.server import BackgroundServer
 from tests.exporter.graphs import SIZE, Net

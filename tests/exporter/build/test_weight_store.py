@@ -10,10 +10,10 @@ import onnx_ir as ir
 import pytest
 
 import exporter.build.weight_store
-from exporter.build.runtime import open_session
 from exporter.build.weight_store import WeightStore, save_with_weights
 from exporter.graph.chain import Network
 from exporter.graph.passes.canonical import canonicalise
+from exporter.sources.runtime import open_session
 from tests.exporter.wired import Wired
 
 

@@ -18,7 +18,6 @@ from contract.repository import Repository, TensorSpec, read_repository
 from contract.repository.rows import RowsVerdict, judge_rows
 from contract.repository.sample import sample_rows
 from exporter.build.row_coupling import judge
-from exporter.build.runtime import open_session
 from exporter.deploy import deploy, rollback
 from exporter.errors import CoupledRows, ExportError, NotDeterministic, StaysInTraining
 from exporter.export import ExportOptions, ExportReport, export_repository
@@ -27,6 +26,7 @@ from exporter.graph.chain import make_chain
 from exporter.graph.coupling import Suspect
 from exporter.graph.passes.canonical import canonicalise
 from exporter.remove import remove_tasks
+from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources, TaskModel
 from exporter.torch.export import NetworkExporter
 from tests.espalier.test_cli import espalier

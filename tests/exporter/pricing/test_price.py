@@ -14,7 +14,6 @@ from contract.costs import shared_cost
 from contract.repository import Repository, read_repository
 from exporter.add import AddOptions, add_tasks
 from exporter.build.repository_chains import read_repository_chains
-from exporter.build.runtime import open_session
 from exporter.build.weight_store import WeightStore
 from exporter.errors import DifferentInput
 from exporter.export import ExportOptions, export_repository
@@ -24,6 +23,7 @@ from exporter.graph.passes.canonical import canonicalise
 from exporter.pricing.price import AddedCost, Pricing, Served, SharesNothing
 from exporter.remove import remove_tasks
 from exporter.sharing.choose import CutOptions
+from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.graphs import CHANNELS, SIZE, Net
 from tests.exporter.test_export import BACKBONE, FAMILY, export

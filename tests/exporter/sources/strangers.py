@@ -10,8 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from contract.dtypes import Array
-from exporter.build.runtime import open_session
 from exporter.sources.onnx_file import load_onnx
+from exporter.sources.runtime import open_session
 from exporter.sources.sandbox import canonical_form
 
 FEATURES, CLASSES, SIZE = 8, 5, 6

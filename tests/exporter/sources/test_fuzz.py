@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter.build.runtime import open_session
 from exporter.errors import ExportError, RefusedModel, UnsupportedModel
 from exporter.sources.onnx_file import load_onnx
+from exporter.sources.runtime import open_session
 from exporter.sources.sandbox import MAX_NODES, _run, analyse, examine, limited_memory, try_in_sandbox
 from tests import forked
 from tests.exporter.graphs import Net

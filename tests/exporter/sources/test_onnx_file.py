@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from contract.repository.rows import relative_error
-from exporter.build.runtime import open_session
 from exporter.errors import BadModel, NonFiniteWeights, UnsupportedModel
 from exporter.sources.assumed import assumed
 from exporter.sources.onnx_file import load_onnx
+from exporter.sources.runtime import open_session
 from exporter.sources.sandbox import analyse
 from tests.exporter.graphs import SIZE, Net
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 import exporter.torch.networks
 from benchmarks.models.synthetic import random_backbone
-from exporter.build.runtime import open_session
 from exporter.export import ExportOptions, export_repository
 from exporter.open_models import open_sources
 from exporter.sharing.choose import CutOptions
 from exporter.sources.references import InputOptions, find_tasks, parse_reference
+from exporter.sources.runtime import open_session
 from exporter.torch.networks import open_architecture
 from tests.nets import tiny_resnet
 from tests.tuning.network.test_adapters import factors, write

@@ -8,12 +8,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.models.synthetic import random_backbone, random_task
-from exporter.build.runtime import open_session
 from exporter.export import ExportOptions, export_repository
 from exporter.graph.chain import make_chain
 from exporter.graph.passes.canonical import canonicalise
 from exporter.open_models import open_sources
 from exporter.sharing.choose import CutOptions
+from exporter.sources.runtime import open_session
 from exporter.torch.export import BackboneExporter
 from tuning.network.backbone import Backbone, save_backbone
 from tuning.network.checkpoint import build_network, save_task

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from contract.preprocessing import Preprocessing
-from exporter.build.runtime import open_session
 from exporter.errors import FailingForward, UnsupportedOutput
 from exporter.export import ExportOptions, export_repository
 from exporter.open_models import open_sources
 from exporter.sources.references import InputOptions
+from exporter.sources.runtime import open_session
 from exporter.torch.export import NetworkExporter
 
 pytestmark = pytest.mark.slow

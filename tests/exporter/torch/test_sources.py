@@ -19,11 +19,11 @@ import exporter.torch.sources
 from benchmarks.models.synthetic import random_backbone, random_task
 from contract.errors import InvalidRequest
 from contract.preprocessing import Preprocessing
-from exporter.build.runtime import open_session
 from exporter.errors import NonFiniteWeights
 from exporter.export import ExportOptions, export_repository
 from exporter.open_models import open_sources
 from exporter.sources.references import InputOptions
+from exporter.sources.runtime import open_session
 from exporter.torch.export import NetworkExporter
 from serving.engines.embedded import EmbeddedEngine
 from serving.router import Router

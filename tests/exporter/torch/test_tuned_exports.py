@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from contract.repository import Repository
-from exporter.build.runtime import open_session
 from exporter.export import ExportOptions, ExportReport, export_repository
 from exporter.sharing.choose import CutOptions
+from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources
 from exporter.torch.export import BackboneExporter
 from tests.exporter.test_wirings import answers

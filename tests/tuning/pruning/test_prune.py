@@ -10,10 +10,10 @@ import torch
 from safetensors import safe_open
 
 from benchmarks.models.synthetic import random_task
-from exporter.build.runtime import open_session
 from exporter.export import ExportOptions, export_repository
 from exporter.open_models import open_sources
 from exporter.sharing.choose import CutOptions
+from exporter.sources.runtime import open_session
 from exporter.torch.export import BackboneExporter
 from tests.nets import tiny_data, tiny_resnet, tiny_vit
 from tuning.errors import BadData, BadOptions, UnsupportedNetwork, WrongTensors

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from exporter.errors import UnsupportedModel
-from exporter.graph.foreign import operator_name
+from exporter.graph.foreign import is_foreign, operator_name
 from exporter.graph.node_shapes import NodeShapes
 from exporter.graph.passes.batch.building import Builder, builder_before
 from exporter.graph.passes.batch.placing import place_of_batch
@@ -77,7 +77,7 @@ class _Walk:
             self._one.visit(node)
             before = node.inputs
             rewrite = _REWRITES.get(node.op_type)
-            if rewrite is not None and node.domain in ("", "ai.onnx"):
+            if rewrite is not None and not is_foreign(node.domain):
                 rewrite(self, node)
             self._visit_three(node)
             if node.inputs != before:

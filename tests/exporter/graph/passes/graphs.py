@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from exporter.build.runtime import open_session
 from exporter.graph.cuts import find_cut_points
 from exporter.graph.passes.batch.local import LocalBatchSize
+from exporter.sources.runtime import open_session
 
 BATCHES = (1, 3, 8)
 

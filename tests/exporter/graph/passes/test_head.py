@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporter.build.runtime import open_session
 from exporter.graph.passes.head import adapt_head
+from exporter.sources.runtime import open_session
 from tests.exporter.graph.passes.graphs import parse
 
 BODY = """batch = Shape <start = 0, end = 1> (image) x = Relu(image) y = Reshape(x, square) z = Reshape(y, back)

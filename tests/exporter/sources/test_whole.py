@@ -10,10 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter.build.whole import WholeNetwork, WholeSession
 from exporter.errors import CannotRun
 from exporter.export import ExportOptions, export_repository
 from exporter.open_models import open_sources
+from exporter.sources.whole import WholeNetwork, WholeSession
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
 ROWS = np.random.default_rng(0).standard_normal((5, 2)).astype(np.float32)
@@ -51,7 +51,7 @@ UNUSED = [info("mask", ["batch", "length", 4], TensorProto.BOOL), info("text", [
 def test_rows_go_in_and_come_out_as_the_task_has_them(
     tmp_path: Path, inputs: Sequence[Info], batch: int | str, optimised: bool
 ) -> None:
-    whole = WholeNetwork("t", save(tmp_path, inputs, batch), ("x", "number"), ("y", "twice"))
+    whole = WholeNetwork(save(tmp_path, inputs, batch), ("x", "number"), ("y", "twice"))
     session = WholeSession(whole, optimised=optimised)
     for count in (5, 1):
         y, twice = session.run([ROWS[:count], NUMBERS[:count]])
@@ -70,12 +70,12 @@ def test_a_file_without_what_the_task_has_cannot_be_run(
     tmp_path: Path, inputs: tuple[str, ...], outputs: tuple[str, ...], words: str
 ) -> None:
     with pytest.raises(CannotRun, match=words):
-        WholeSession(WholeNetwork("t", save(tmp_path, []), inputs, outputs))
+        WholeSession(WholeNetwork(save(tmp_path, []), inputs, outputs))
 
 
 def test_an_unused_input_that_is_no_tensor_is_named(tmp_path: Path) -> None:
     sequence = helper.make_tensor_sequence_value_info("list", TensorProto.FLOAT, [1])
-    whole = WholeNetwork("t", save(tmp_path, [sequence]), ("x", "number"), ("y",))
+    whole = WholeNetwork(save(tmp_path, [sequence]), ("x", "number"), ("y",))
     with pytest.raises(CannotRun, match=r"its input 'list', which nothing uses, is a seq\(tensor\(float\)\)"):
         WholeSession(whole).run([ROWS, NUMBERS])
 
@@ -86,4 +86,16 @@ def test_an_export_compares_such_files_as_they_are(tmp_path: Path) -> None:
     report = export_repository(open_sources(None, {"t": file}), ExportOptions(tmp_path / "repo"))
     assert report.remarks == {}
     assert [spec.name for spec in report.repository.tasks["t"].inputs] == ["number", "x"]
+    assert report.parity_errors["t"] < 1e-6
+
+
+@pytest.mark.slow
+def test_an_export_compares_with_a_file_for_one_row_that_leaves_its_axis_out(tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["product"]), helper.make_node("Squeeze", ["product"], ["y"])]
+    graph = helper.make_graph(nodes, "net", [info("x", [1, 2])], [info("y", [3])], [numpy_helper.from_array(WEIGHT, "w")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "net.onnx")
+    sources = open_sources(None, {"t": tmp_path / "net.onnx"})
+    report = export_repository(sources, ExportOptions(tmp_path / "repo"))
+    assert report.remarks == {}
+    assert [(spec.name, spec.shape) for spec in report.repository.tasks["t"].outputs] == [("t", (3,))]
     assert report.parity_errors["t"] < 1e-6

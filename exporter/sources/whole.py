@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime as ort
 
 from contract.dtypes import BYTES, NUMPY_DTYPES, RUNTIME_DTYPES, Array
-from exporter.build.runtime import open_session, run_session
 from exporter.errors import CannotRun
+from exporter.sources.runtime import open_session, run_session
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,6 @@ class WholeNetwork:
     what: how a sentence calls it.
     """
 
-    task: str
     file: Path
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -46,27 +45,43 @@ class WholeSession:
         self._check_names("output", network.outputs, [spec.name for spec in self._session.get_outputs()])
         self._fixed_rows = next((size for spec in self._takes if isinstance(size := _first(spec, network.inputs), int)), None)
 
-    def run(self, rows: Sequence[Array]) -> tuple[Array, ...]:
+    @property
+    def takes_one(self) -> bool:
+        """Return whether the file takes one row and no more."""
+        return self._fixed_rows == 1
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """Return all that the file gives as tensors of numbers, by name."""
+        dtypes = {spec.name: RUNTIME_DTYPES.get(spec.type, BYTES) for spec in self._session.get_outputs()}
+        return tuple(name for name, dtype in dtypes.items() if dtype != BYTES)
+
+    def run(self, rows: Sequence[Array], outputs: Sequence[str] | None = None) -> tuple[Array, ...]:
         """Return the outputs, of shape (n, ...) each, for `rows`, one array of shape (n, ...) for each input of the task.
 
-        A network of a fixed batch size is run as often as the rows need, the last time with some of them twice.
+        outputs: others than the network's. A network of a fixed batch size is run as often as the rows need, the last time with some of
+        them twice.
         """
+        wanted = self._network.outputs if outputs is None else outputs
         count = len(rows[0])
         size = self._fixed_rows or count
         starts = range(0, count, size)
-        pieces = [self._run([values[np.arange(start, start + size) % count] for values in rows]) for start in starts]
+        pieces = [self._run([values[np.arange(start, start + size) % count] for values in rows], wanted) for start in starts]
         return tuple(np.concatenate(parts)[:count] for parts in zip(*pieces, strict=True))
 
-    def _run(self, rows: Sequence[Array]) -> list[Array]:
+    def _run(self, rows: Sequence[Array], wanted: Sequence[str]) -> list[Array]:
         given = dict(zip(self._network.inputs, rows, strict=True))
         fed = {
             spec.name: _as_taken(given[spec.name], spec) if spec.name in given else self._made_up(spec, len(rows[0]))
             for spec in self._takes
         }
-        outputs = run_session(self._session, fed, self._network.what, self._network.outputs)
-        return [
-            output.reshape(-1, 1) if output.ndim < 2 else output for output in outputs
-        ]  # a number a row, as the task gives it
+        outputs = run_session(self._session, fed, self._network.what, wanted)
+        return [self._with_rows(output) for output in outputs]
+
+    def _with_rows(self, output: Array) -> Array:
+        """Return `output` as the task gives it: with an axis of rows, which a file for one row may squeeze, and one of numbers."""
+        rows = output[np.newaxis] if self.takes_one and output.shape[:1] != (1,) else output
+        return rows.reshape(-1, 1) if rows.ndim < 2 else rows
 
     def _made_up(self, spec: ort.NodeArg, count: int) -> Array:
         """Return zeros for an input that nothing uses: its own sizes, `count` for an open one in front, 1 for others."""
