@@ -1,7 +1,9 @@
 """Hashes of what a network computes.
 
-They cover operator types, attributes, wiring and the contents of initializers; not names, not the order of nodes, not recorded
-shapes. They are Merkle hashes: a tensor's hash covers its producer and the hashes of the producer's inputs. Two leaves are chosen:
+They cover operators, attributes, wiring and the contents of initializers; not names, not the order of nodes, not recorded shapes.
+An operator counts by the version since which it means what it means, not by the opset of its file; an attribute that says the
+default, as one that is left out. They are Merkle hashes: a tensor's hash covers its producer and the hashes of the producer's
+inputs. Two leaves are chosen:
 
 - an address hashes a tensor from the network's inputs on: equal addresses, equal values;
 - a block's digest hashes what the block makes of its inputs, which count as fixed leaves: equal digests on equal inputs, equal results.
@@ -11,11 +13,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import dropwhile
 
 import numpy as np
 import onnx_ir as ir
 
 from exporter.errors import UnsupportedModel
+from exporter.graph.definitions import defaults_of, version_of
 
 _Hashes = dict[ir.Value | None, bytes]
 _CACHED = "espalier_digest"  # in an initializer's `meta`
@@ -34,6 +38,22 @@ def addresses(graph: ir.Graph, opsets: Mapping[str, int], sources: Sequence[str]
     return {value: known[value].hex() for value in values}
 
 
+def hashes(
+    nodes: Iterable[ir.Node],
+    inputs: Sequence[ir.Value],
+    opsets: Mapping[str, int],
+    hash_weight: Callable[[ir.Value], bytes] | None = None,
+) -> dict[ir.Value | None, bytes]:
+    """Return the hash of each tensor that `nodes` (in topological order) take or make. `inputs` count as fixed leaves.
+
+    hash_weight: of a constant; None: of all that it holds.
+    """
+    known: _Hashes = {None: _hash(b"absent input")}
+    known.update({value: _hash(b"block input", str(index).encode()) for index, value in enumerate(inputs)})
+    _hash_nodes(nodes, known, opsets, hash_weight or weight_digest)
+    return known
+
+
 def block_digest(
     nodes: Iterable[ir.Node],
     inputs: Sequence[ir.Value],
@@ -46,9 +66,7 @@ def block_digest(
 
     structure_only: floating-point weights count by dtype and shape alone, so that two trainings of one architecture give the same.
     """
-    known: _Hashes = {None: _hash(b"absent input")}
-    known.update({value: _hash(b"block input", str(index).encode()) for index, value in enumerate(inputs)})
-    _hash_nodes(nodes, known, opsets, _shape_digest if structure_only else weight_digest)
+    known = hashes(nodes, inputs, opsets, _shape_digest if structure_only else weight_digest)
     return _hash(*(known[value] for value in outputs)).hex()
 
 
@@ -125,17 +143,45 @@ def _hash_nodes(
         for value in node.inputs:
             if value is not None and value not in known:
                 known[value] = hash_weight(value)
-        base = _node_hash(node, [known[value] for value in node.inputs], opsets)
+        base = _node_hash(node, [known[value] for value in given_inputs(node)], opsets)
         known.update({value: _hash(base, str(index).encode()) for index, value in enumerate(node.outputs)})
 
 
+def given_inputs(node: ir.Node) -> list[ir.Value | None]:
+    """Return what `node` takes, without the inputs at its end that are left out."""
+    return list(dropwhile(lambda value: value is None, reversed(node.inputs)))[::-1]
+
+
+def operator_version(node: ir.Node, opsets: Mapping[str, int]) -> int:
+    """Return the version of its domain since which `node` means what it means. opsets: of its network, by domain."""
+    return version_of(node.domain, node.op_type, _opset_of(node, opsets), said_attributes(node, opsets))
+
+
+def said_attributes(node: ir.Node, opsets: Mapping[str, int]) -> dict[str, ir.Attr]:
+    """Return the attributes of `node` that say something else than their default."""
+    defaults = defaults_of(node.domain, node.op_type, _opset_of(node, opsets))
+    return {
+        name: attribute
+        for name, attribute in node.attributes.items()
+        if name not in defaults or _attribute_hash(node, attribute) != _attribute_hash(node, defaults[name])
+    }
+
+
+def _opset_of(node: ir.Node, opsets: Mapping[str, int]) -> int:
+    return opsets.get(node.domain, opsets.get("", 0))
+
+
 def _node_hash(node: ir.Node, inputs: list[bytes], opsets: Mapping[str, int]) -> bytes:
-    domain = node.domain or "ai.onnx"
-    version = opsets.get(node.domain, opsets.get("", 0))
-    attributes = sorted((name, _attribute_hash(node, attribute)) for name, attribute in node.attributes.items())
-    parts = [domain.encode(), str(version).encode(), node.op_type.encode(), str(len(inputs)).encode(), *inputs]
-    for name, value in attributes:
-        parts += [name.encode(), value]
+    version = operator_version(node, opsets)
+    parts = [
+        (node.domain or "ai.onnx").encode(),
+        str(version).encode(),
+        node.op_type.encode(),
+        str(len(inputs)).encode(),
+        *inputs,
+    ]
+    for name, attribute in sorted(said_attributes(node, opsets).items()):
+        parts += [name.encode(), _attribute_hash(node, attribute)]
     return _hash(*parts)
 
 
@@ -146,10 +192,10 @@ def _attribute_hash(node: ir.Node, attribute: ir.Attr) -> bytes:
         )
     if attribute.type == ir.AttributeType.TENSOR:
         return _tensor_digest(attribute.value)
-    return _hash(attribute.type.name.encode(), repr(_as_written(attribute)).encode())
+    return _hash(attribute.type.name.encode(), repr(attribute_value(attribute)).encode())
 
 
-def _as_written(attribute: ir.Attr) -> object:
+def attribute_value(attribute: ir.Attr) -> object:
     """Return the value as a file holds it: a float is a float32 there, while torch's exporter keeps Python's in memory."""
     if attribute.type == ir.AttributeType.FLOAT:
         return float(np.float32(attribute.value))

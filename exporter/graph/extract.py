@@ -11,7 +11,9 @@ from onnx_ir.passes import common
 from contract.dtypes import onnx_dtype
 from contract.repository import Task, TensorSpec
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
+from exporter.errors import UnsupportedModel
 from exporter.graph.chain import Tap
+from exporter.graph.digests import operator_version
 
 _MAX_IR_VERSION = 10  # what Triton 24.10 accepts
 
@@ -54,14 +56,14 @@ def _rename_inner_values(graph: ir.Graph) -> None:
 def rejoin(task: Task, segments: Mapping[str, ir.Model]) -> ir.Model:
     """Return the whole network of `task`. segments: their canonical graphs, which stay as they are.
 
-    It has the blocks and addresses of the network that was exported: both are hashed from what is computed.
+    It has the blocks and addresses of the network that was exported: both are hashed from what is computed. Raises UnsupportedModel
+    where segments come from files of different opsets, and no opset says what both say.
     """
     tensors = {spec.name: _input(spec) for spec in task.inputs}
     whole = ir.Graph(list(tensors.values()), [], nodes=[], name=task.name)
-    opsets: dict[str, int] = {}
+    opsets = _common_opsets(task, [segments[step.segment] for step in task.steps])
     for number, step in enumerate(task.steps):
         model = segments[step.segment]
-        opsets |= model.opset_imports
         outputs = _append(whole, f"{number}.", model.graph.clone(), [tensors[name] for name in step.inputs])
         tensors.update(zip(step.outputs, outputs, strict=True))
     for spec in task.outputs:
@@ -69,6 +71,23 @@ def rejoin(task: Task, segments: Mapping[str, ir.Model]) -> ir.Model:
         whole.outputs.append(tensors[spec.name])
     whole.opset_imports.update(opsets)
     return ir.Model(whole, ir_version=max(segments[step.segment].ir_version for step in task.steps))
+
+
+def _common_opsets(task: Task, models: Sequence[ir.Model]) -> dict[str, int]:
+    """Return the latest opsets of `models`, in which all of them say what they say. Raises UnsupportedModel where one does not."""
+    opsets: dict[str, int] = {}
+    for model in models:
+        opsets |= {domain: max(version, opsets.get(domain, 0)) for domain, version in model.opset_imports.items()}
+    for model in models:
+        for node in model.graph:
+            if operator_version(node, model.opset_imports) != operator_version(node, opsets):
+                was, now = (imports[node.domain] for imports in (model.opset_imports, opsets))
+                raise UnsupportedModel(
+                    task.name,
+                    f"has segments of the opsets {was} and {now}, in which {node.op_type} means different things, so that they cannot be "
+                    f"one network; export the task anew.",
+                )
+    return opsets
 
 
 def _append(whole: ir.Graph, prefix: str, part: ir.Graph, inputs: Sequence[ir.Value]) -> list[ir.Value]:

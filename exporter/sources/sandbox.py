@@ -25,6 +25,7 @@ from exporter.errors import BadModel, ExportError, RefusedModel, UnsupportedMode
 from exporter.graph.chain import Chain, make_chain
 from exporter.graph.passes.batch.free import free_batch, has_fixed_batch
 from exporter.graph.passes.canonical import canonicalise
+from exporter.graph.passes.opsets import is_early
 from exporter.graph.shapes import infer_shapes
 from exporter.sources.assumed import assume, assumed
 from exporter.sources.onnx_file import first_line, load_onnx
@@ -91,11 +92,12 @@ def _describe_end(run: subprocess.CompletedProcess[str]) -> str:
 def _try_out(path: Path) -> str | tuple[str, ...] | None:
     try:
         model = load_onnx(path)
+        early = is_early(model)
         weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
         with limited_memory(_SPARE_BYTES + _COPIES * weights):
             analysed, chain = analyse(str(path), model)
         kinds = {suspect.kind for block in chain.blocks for suspect in block.suspects}
-        if assumed(model) and "random" not in kinds:
+        if (early or assumed(model)) and "random" not in kinds:
             assume(model, compare_with_file(path, analysed, together="batch_wide" not in kinds))
     except ExportError as error:
         return str(error)

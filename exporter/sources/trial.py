@@ -1,4 +1,4 @@
-"""Runs a file as it was given beside what was made of it, where reading it took an assumption."""
+"""Runs a file as it was given beside what was made of it, where reading it took an assumption or a conversion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LIMIT = 0.01  # of the answers' spread: roundings differ with the order of sums
 _FREED = (
     "the batch size is fixed to 1, and two rows at once get other answers than alone; export it with a dynamic first dimension."
 )
-_ANEW = "answers otherwise once it is in an opset and with inputs that can be served; export it with an opset from 7 to 21."
+_ANEW = "answers otherwise once it is in an opset and with inputs that can be served; export it with an opset from 18 to 21."
 
 
 def compare_with_file(path: Path, model: ir.Model, *, together: bool = True) -> tuple[str, ...]:

@@ -9,13 +9,16 @@ from exporter.graph.passes.batch.local import LocalBatchSize
 from exporter.graph.passes.constants import FoldConstants
 from exporter.graph.passes.equal import MergeEqual
 from exporter.graph.passes.inputs import UsedInputs
+from exporter.graph.passes.left_out import LeftOutInputs
+from exporter.graph.passes.opsets import RaisedOpset
 from exporter.graph.passes.outputs import OwnOutputs
 from exporter.graph.passes.rows import RowsAsVectors
+from exporter.graph.passes.spelled_out import SpeltOut
 from exporter.graph.passes.types import ForeignTypes
 
 
 def canonicalise(model: ir.Model) -> ir.Model:
-    """Return `model` in canonical form, changed in place: functions inlined, constants as initializers, batch size free.
+    """Return `model` in canonical form, changed in place: functions inlined, constants as initializers, batch size free, opset 18 or later.
 
     After it, equal networks have equal nodes in some topological order, whatever their names.
     """
@@ -23,9 +26,13 @@ def canonicalise(model: ir.Model) -> ir.Model:
         common.InlinePass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.RemoveInitializersFromInputsPass(),
+        RaisedOpset(),
         FoldConstants(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),  # what those wrote
+        LeftOutInputs(),
         common.ShapeInferencePass(check_type=False, strict_mode=False),  # producers may leave shapes and dtypes out
         ForeignTypes(),
+        SpeltOut(),
         common.RemoveUnusedNodesPass(),
         LocalBatchSize(),
         common.IdentityEliminationPass(),

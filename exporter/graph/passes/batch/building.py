@@ -20,10 +20,12 @@ class Builder:
 
     def integers(self, numbers: Sequence[int] | NDArray[np.integer]) -> ir.Value:
         """Return a constant int64 tensor of the shape of `numbers`."""
-        tensor = ir.tensor(np.array(numbers, dtype=np.int64), name=self._name())
-        value = ir.Value(
-            name=tensor.name, const_value=tensor, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(ir.DataType.INT64)
-        )
+        return self.constant(np.array(numbers, dtype=np.int64))
+
+    def constant(self, values: NDArray[np.generic]) -> ir.Value:
+        """Return a constant of the dtype and shape of `values`."""
+        tensor = ir.tensor(values, name=self._name())
+        value = ir.Value(name=tensor.name, const_value=tensor, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype))
         self._graph.register_initializer(value)
         return value
 
@@ -31,7 +33,7 @@ class Builder:
         self,
         operator: str,
         inputs: Sequence[ir.Value | None],
-        attributes: Mapping[str, int] | None = None,
+        attributes: Mapping[str, int | float] | None = None,
         dtype: ir.DataType | None = None,
     ) -> ir.Value:
         """Return the output of a new node of the default domain."""
