@@ -53,8 +53,16 @@ def summary(diff: NetworkDiff) -> str:
     verb = "differs" if len(diff.differing) == 1 else "differ"
     return (
         f"{equal} of {total} blocks are equal; {differing} {verb}; "
-        f"the networks share {_percent(diff.shared_part)} of their computation from the input on."
+        f"the networks share {_percent(diff.shared_part)} of their computation from the input on.{_first_operator(diff)}"
     )
+
+
+def _first_operator(diff: NetworkDiff) -> str:
+    """Return by which operator the networks differ first, in a sentence that goes on after another; "" if by weights alone."""
+    first = next(
+        (block for block in diff.differing if block.difference and all(w.changed is not None for w in block.weights)), None
+    )
+    return f" By operators, {_title(first)} differs first: {first.difference}." if first is not None else ""
 
 
 def as_data(diff: NetworkDiff) -> dict[str, Any]:
@@ -84,6 +92,7 @@ def _block_data(block: BlockDiff) -> dict[str, Any]:
         "a": None if block.block is None else block.block.index,
         "b": None if block.other is None else block.other.index,
         "modules": list(block.names),
+        "difference": block.difference,
         "parameters": block.parameters,
         "relative_norm": _number_or_none(block.relative_norm),
         "largest_change": _number_or_none(block.largest_change),

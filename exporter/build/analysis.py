@@ -18,6 +18,7 @@ from exporter.build.row_coupling import refuse_random
 from exporter.build.weight_store import WeightStore, save_with_weights
 from exporter.errors import BadModel, ExportError
 from exporter.graph.chain import Block, Chain, Network
+from exporter.graph.difference import first_difference, nodes_of
 from exporter.graph.digests import combined_digest
 from exporter.graph.extract import extract_segment
 from exporter.sharing.check import check_labels, check_together, explain_sharing
@@ -115,7 +116,7 @@ class Analysis:
         for name, chain in self.tasks.items():
             others = {key: other for key, other in known.items() if key != name}
             reasons = (
-                explain_sharing(chain, self.models[name].preprocessing, others),
+                explain_sharing(chain, self.models[name].preprocessing, others, self._difference),
                 explain_output_names(name, [tap.name for tap in chain.outputs]),
                 self.models[name].remark,
                 *more.get(name, ()),
@@ -123,6 +124,10 @@ class Analysis:
             if any(reasons):
                 remarks[name] = " It ".join(reason for reason in reasons if reason)
         return remarks
+
+    def _difference(self, ours: tuple[str, Block], theirs: tuple[str, Block]) -> str:
+        """Return by which operator, or weight, two blocks of networks differ first; what the weights are, is read from disk."""
+        return first_difference(*(nodes_of(self._network_of(name, block).model, block) for name, block in (ours, theirs)))
 
     def _network_of(self, chain: str, block: Block) -> Network:
         """Return the network whose graph computes `block` of the chain named `chain`."""

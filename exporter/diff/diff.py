@@ -7,7 +7,7 @@ that a norm is that of the folded weights, and a changed statistic shows as a ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +16,10 @@ import onnx_ir as ir
 
 from exporter.diff.block_alignment import BlockPair, align_blocks
 from exporter.diff.weight_diff import WeightDiff, counts, measure, relative_norm
-from exporter.diff.weight_matching import match_weights
+from exporter.diff.weight_matching import Ends, match_weights
 from exporter.errors import ExportError
 from exporter.graph.chain import Block, Chain, Network, Tap
-from exporter.graph.shapes import name_of
+from exporter.graph.difference import first_difference, nodes_of
 from exporter.sources.sandbox import canonical_form
 from exporter.sources.task_model import TaskModel
 
@@ -33,12 +33,14 @@ class BlockDiff:
     kind: "equal"; "changed" (other weights); "altered" (the same operators with weights of other sizes, other attributes or integer
     constants); "replaced" (other operators); "removed" or "added" (only the first or the second network has it).
     weights: all floating-point weights of the block and integer ones that differ, if `kind` is "changed" or "altered".
+    difference: if it is "altered" or "replaced", the operator that differs first and how, in words: "Gelu here, Erf and Mul there".
     """
 
     kind: DiffKind
     block: Block | None
     other: Block | None
     weights: tuple[WeightDiff, ...] = ()
+    difference: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,10 +101,10 @@ class NetworkDiff:
 class NothingInCommon(ExportError):
     """Two networks that have no block of the same operators."""
 
-    def __init__(self, left: Chain, right: Chain) -> None:
+    def __init__(self, left: Chain, right: Chain, difference: str = "") -> None:
         super().__init__(
-            f"{left.name} ({len(left.blocks)} blocks) and {right.name} ({len(right.blocks)} blocks) have no block of the same operators, "
-            "so that nothing can be compared; give two networks of one architecture."
+            f"{left.name} ({len(left.blocks)} blocks) and {right.name} ({len(right.blocks)} blocks) have no block of the same operators"
+            f"{difference and f' (first {difference})'}, so that nothing can be compared; give two networks of one architecture."
         )
 
 
@@ -113,10 +115,9 @@ def diff_models(name: str, model: TaskModel, other_name: str, other: TaskModel) 
     """
     left, right = Network(name, canonical_form(name, model.model)), Network(other_name, canonical_form(other_name, other.model))
     chain, other_chain = _chains(left, right)
-    values, other_values = _values(left.model.graph), _values(right.model.graph)
-    changes = tuple(_compare(pair, values, other_values) for pair in align_blocks(chain.blocks, other_chain.blocks))
+    changes = tuple(_compare(pair, left.model, right.model) for pair in align_blocks(chain.blocks, other_chain.blocks))
     if all(change.kind in ("replaced", "removed", "added") for change in changes):
-        raise NothingInCommon(chain, other_chain)
+        raise NothingInCommon(chain, other_chain, _difference((chain.blocks[0], other_chain.blocks[0]), left.model, right.model))
     made = {tap.address for block in other_chain.blocks for tap in block.outputs}
     shared = sum(block.macs for block in chain.blocks if block.end.address in made)
     return NetworkDiff(chain, other_chain, changes, shared, tuple(_remarks(chain, other_chain, model, other)))
@@ -132,28 +133,25 @@ def _chains(left: Network, right: Network) -> tuple[Chain, Chain]:
     )
 
 
-def _compare(pair: BlockPair, values: Mapping[str, ir.Value], other_values: Mapping[str, ir.Value]) -> BlockDiff:
+def _compare(pair: BlockPair, model: ir.Model, other: ir.Model) -> BlockDiff:
     ours, theirs = pair
     if ours is None or theirs is None:
         return BlockDiff("added" if ours is None else "removed", ours, theirs)
     if ours.digest == theirs.digest:
         return BlockDiff("equal", ours, theirs)
-    weights = match_weights(
-        (_find(ours.inputs, values), _find(ours.outputs, values)),
-        (_find(theirs.inputs, other_values), _find(theirs.outputs, other_values)),
-    )
-    if weights is None:
-        return BlockDiff("replaced", ours, theirs)
-    kind: DiffKind = "changed" if ours.structure == theirs.structure else "altered"
-    return BlockDiff(kind, ours, theirs, tuple(measure(weight) for weight in weights if counts(weight)))
+    weights = match_weights(_ends(ours, model), _ends(theirs, other))
+    kind: DiffKind = "replaced" if weights is None else "changed" if ours.structure == theirs.structure else "altered"
+    difference = _difference((ours, theirs), model, other) if kind != "changed" else ""
+    return BlockDiff(kind, ours, theirs, tuple(measure(weight) for weight in weights or () if counts(weight)), difference)
 
 
-def _values(graph: ir.Graph) -> dict[str, ir.Value]:
-    return {name_of(value): value for value in (*graph.inputs, *(value for node in graph for value in node.outputs))}
+def _difference(pair: tuple[Block, Block], model: ir.Model, other: ir.Model) -> str:
+    return first_difference(nodes_of(model, pair[0]), nodes_of(other, pair[1]))
 
 
-def _find(taps: Iterable[Tap], values: Mapping[str, ir.Value]) -> list[ir.Value]:
-    return [values[tap.name] for tap in taps]
+def _ends(block: Block, model: ir.Model) -> Ends:
+    part = nodes_of(model, block)
+    return part.inputs, part.outputs
 
 
 def _remarks(chain: Chain, other: Chain, model: TaskModel, other_model: TaskModel) -> Iterator[str]:

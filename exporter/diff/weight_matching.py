@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from exporter.graph.digests import given_inputs
+
 
 @dataclass(frozen=True)
 class WeightMatch:
@@ -55,7 +57,7 @@ def _inputs_side_by_side(ours: ir.Value, theirs: ir.Value) -> list[tuple[ir.Node
     left, right = ours.producer(), theirs.producer()
     if left is None or right is None or _place(left, ours) != _place(right, theirs):
         return None
-    pairs = list(zip(left.inputs, right.inputs, strict=True))
+    pairs = list(zip(given_inputs(left), given_inputs(right), strict=True))
     if any((a is None) != (b is None) for a, b in pairs):
         return None
     return [(left, a, b) for a, b in pairs if a is not None and b is not None]
@@ -63,4 +65,4 @@ def _inputs_side_by_side(ours: ir.Value, theirs: ir.Value) -> list[tuple[ir.Node
 
 def _place(node: ir.Node, output: ir.Value) -> tuple[str, str, int, int]:
     domain = "" if node.domain == "ai.onnx" else node.domain
-    return domain, node.op_type, len(node.inputs), node.outputs.index(output)
+    return domain, node.op_type, len(given_inputs(node)), node.outputs.index(output)

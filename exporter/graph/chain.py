@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from exporter.errors import UnsupportedModel
 from exporter.graph.coupling import Suspect, find_suspects
-from exporter.graph.digests import addresses, block_digest, content_of
+from exporter.graph.digests import addresses, block_digest, content_of, weight_digest
 from exporter.graph.foreign import operator_name
 from exporter.graph.macs import PRODUCTS, count_macs
 from exporter.graph.modules import modules_of
@@ -49,7 +49,8 @@ class Block:
 
     inputs: first the tap before it, then what else it takes. outputs: the tap after it; several only at the end of a network.
     structure: the digest without the weights' values. macs: for one row. parameters, weight_bytes: number and size of the weights.
-    modules: the network's modules in it, where the producer recorded them. uncounted: operator types that `macs` leaves out.
+    modules: the network's modules in it, where the producer recorded them. matrices: hashes of its weights of two axes and more, by
+    which it is known that another block computes something else with the same weights. uncounted: operator types that `macs` leaves out.
     suspects: operators through which the rows of a batch may affect each other.
     """
 
@@ -64,6 +65,7 @@ class Block:
     modules: tuple[str, ...] = ()
     uncounted: tuple[str, ...] = ()
     suspects: tuple[Suspect, ...] = ()
+    matrices: frozenset[bytes] = field(default=frozenset(), repr=False, compare=False)
 
     @cached_property
     def content(self) -> str:
@@ -201,6 +203,7 @@ class Network:
                 weight_bytes=sum(int(tensor.nbytes) for _, tensor in weights),
                 modules=modules_of(part.nodes),
                 uncounted=counted.uncounted,
+                matrices=frozenset(weight_digest(value) for value in _weights(part) if _is_matrix(value)),
                 suspects=tuple(dict.fromkeys(self._suspects[node] for node in part.nodes if node in self._suspects)),
             )
 
@@ -283,6 +286,11 @@ def _has_products(part: Part) -> bool:
 def _weights(part: Part) -> list[ir.Value]:
     used = dict.fromkeys(value for node in part.nodes for value in node.inputs if value is not None and value.is_initializer())
     return list(used)
+
+
+def _is_matrix(value: ir.Value) -> bool:
+    tensor = value.const_value
+    return tensor is not None and tensor.dtype.is_floating_point() and sum(int(str(size)) > 1 for size in tensor.shape) > 1
 
 
 def _dtype(value: ir.Value) -> ir.DataType:

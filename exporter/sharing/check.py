@@ -10,6 +10,7 @@ from contract.repository import ALL_TASKS, Task
 from exporter.errors import AnotherArchitecture, BadTaskName, DifferentInput, ExportError, NoTasks
 from exporter.graph.chain import Chain
 from exporter.sharing.plan import common_blocks
+from exporter.sharing.reasons import Difference, explain_other_operators, unknown_difference
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SEGMENT_NAME = re.compile(r".*-\d{2,}-\d{2,}-[0-9a-f]{8}")
@@ -60,16 +61,35 @@ def check_together(tasks: Sequence[Chain], backbone: Chain | None) -> None:
 
 
 def explain_sharing(
-    chain: Chain, preprocessing: Preprocessing | None, others: Mapping[str, tuple[Chain, Preprocessing | None]]
+    chain: Chain,
+    preprocessing: Preprocessing | None,
+    others: Mapping[str, tuple[Chain, Preprocessing | None]],
+    difference: Difference = unknown_difference,
 ) -> str | None:
-    """Return why the task shares no computation with any of `others`, or None if it does."""
-    if not others or any(common_blocks(chain, other) for other, _ in others.values()):
+    """Return why the task shares no computation with any of `others`, or less than its weights would allow, or None if it does.
+
+    difference: says by what two blocks differ first.
+    """
+    if not others:
         return None
+    if any(common_blocks(chain, other) for other, _ in others.values()):
+        return explain_other_operators(chain, {name: other for name, (other, _) in others.items()}, difference)
+    return _explain_nothing_shared(chain, preprocessing, others, difference)
+
+
+def _explain_nothing_shared(
+    chain: Chain,
+    preprocessing: Preprocessing | None,
+    others: Mapping[str, tuple[Chain, Preprocessing | None]],
+    difference: Difference,
+) -> str:
     name, (other, others_preprocessing) = next(iter(others.items()))
     stored = sum(block.content in {b.content for o, _ in others.values() for b in o.blocks} for block in chain.blocks)
     weights = f"; the weights of {stored} of its {len(chain.blocks)} blocks are still stored once" if stored else ""
+    found = difference((chain.name, chain.blocks[0]), (name, other.blocks[0]))
     if chain.preprocessing != other.preprocessing:
-        reason = f"its preprocessing is not that of {name}{_describe(preprocessing, others_preprocessing)}"
+        described = _describe(preprocessing, others_preprocessing) or (found and f" ({found})")
+        reason = f"its preprocessing is not that of {name}{described}"
     elif len(chain.blocks) == 1:
         reason = "it cannot be split: between its inputs and outputs there is no single tensor through which everything flows"
     elif chain.crossing:
@@ -79,9 +99,9 @@ def explain_sharing(
             "it cannot be cut there, and something before it is not the same"
         )
     elif chain.blocks[0].structure == other.blocks[0].structure:
-        reason = "the weights of its first block were changed"
+        reason = f"the weights of its first block were changed{found and f' (first {found})'}"
     else:
-        reason = "its first block computes something else"
+        reason = f"its first block computes something else than that of {name}{found and f' ({found})'}"
     return f"shares no computation, because {reason}{weights}."
 
 
@@ -103,7 +123,12 @@ def _describe(ours: Preprocessing | None, theirs: Preprocessing | None) -> str:
 
 
 def _shares_weights(chain: Chain, other: Chain) -> bool:
-    return bool({block.digest for block in chain.blocks if block.parameters} & {block.digest for block in other.blocks})
+    digests = {block.digest for block in chain.blocks if block.parameters} & {block.digest for block in other.blocks}
+    return bool(digests) or not _matrices(chain).isdisjoint(_matrices(other))
+
+
+def _matrices(chain: Chain) -> frozenset[bytes]:
+    return frozenset[bytes]().union(*(block.matrices for block in chain.blocks))
 
 
 def _same_architecture(chain: Chain, other: Chain) -> bool:

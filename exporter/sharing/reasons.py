@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping
 
+from exporter.graph.chain import Block, Chain
 from exporter.sharing.choose import CutLeftOut, CutOptions
 from exporter.sharing.segments import BlockRun, Key, Layout, Occurrence
+
+# Says by what two blocks, each given with the name of its network, differ first: "Gelu here, Erf there".
+Difference = Callable[[tuple[str, Block], tuple[str, Block]], str]
+
+
+def unknown_difference(ours: tuple[str, Block], theirs: tuple[str, Block]) -> str:
+    """Return nothing: the difference of networks whose graphs are not at hand."""
+    return ""
 
 
 def explain_cut(occurrence: Occurrence, layout: Layout, tasks: Collection[str], options: CutOptions) -> str:
@@ -61,6 +71,37 @@ def explain_stored_again(runs: Iterable[BlockRun]) -> str:
         f"The same weights take rows of several shapes ({listed}), and a model is made for one: {_bytes(stored)} of weights, in "
         f"{len(again)} block{'s' if len(again) > 1 else ''}, are stored again."
     )
+
+
+def explain_other_operators(chain: Chain, others: Mapping[str, Chain], difference: Difference) -> str | None:
+    """Return which blocks share nothing with one of `others` because of their operators, where weights are the same; None if none does."""
+    for name, other in others.items():
+        if pairs := list(_other_operators(chain, other)):
+            ours, theirs = pairs[0]
+            blocks = "1 of its blocks computes" if len(pairs) == 1 else f"{len(pairs)} of its blocks compute"
+            place = ours.modules[0] if ours.modules else ours.end.name
+            found = difference((chain.name, ours), (name, theirs)) or "other operators"
+            what = f"{blocks} something else; the first, {place!r}, has {found}"
+            return f"shares less with {name} than their equal weights would allow: {what}."
+    return None
+
+
+def _other_operators(chain: Chain, other: Chain) -> Iterable[tuple[Block, Block]]:
+    """Yield the blocks of `chain` that have other operators than all that `other` has for itself, each with the one in its place there.
+
+    That is one with weights of the block; or, where equal blocks with weights follow, one that takes the same.
+    """
+    contents, others_contents = ({block.content for block in each.blocks} for each in (chain, other))
+    rest = [block for block in other.blocks if block.content not in contents]
+    structures = {block.structure for block in rest}
+    last = max((block.index for block in chain.blocks if block.matrices and block.content in others_contents), default=0)
+    for block in chain.blocks:
+        if block.content in others_contents or block.structure in structures:
+            continue
+        with_weights = (theirs for theirs in rest if not theirs.matrices.isdisjoint(block.matrices))
+        in_place = (theirs for theirs in rest if theirs.start.address == block.start.address and block.index < last)
+        if (theirs := next(itertools.chain(with_weights, in_place), None)) is not None:
+            yield block, theirs
 
 
 def _ways(ways: dict[Key, bool]) -> str:

@@ -6,9 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from contract.dtypes import Array
 from contract.repository import read_repository
@@ -93,3 +94,51 @@ def test_what_cannot_be_raised_stays_in_its_opset_and_shares_what_means_the_same
 def stem_digest(model: ir.Model) -> str:
     stem = next(node for node in model.graph if node.op_type == "Conv")
     return block_digest([stem], model.graph.inputs[:1], stem.outputs, model.opset_imports)
+
+
+def exported(tmp_path: Path, *protos: onnx.ModelProto, backbone: bool = False) -> dict[str, str]:
+    """The remarks of an export of the networks `protos`, as tasks a, b and c; the first as the backbone, too, if it is asked for."""
+    files = {name: tmp_path / f"{name}.onnx" for name, _ in zip("abc", protos, strict=False)}
+    for file, proto in zip(files.values(), protos, strict=True):
+        onnx.save(proto, file)
+    sources = open_sources(files["a"] if backbone else None, files)
+    return dict(export_repository(sources, ExportOptions(tmp_path / "repo", cuts=CutOptions("exact"))).remarks)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unsynced")
+def test_an_operator_that_costs_sharing_is_named(tmp_path: Path) -> None:
+    one, other = network("LayerNormalization", 18), network("LayerNormalization", 21, head=1)
+    (node,) = (node for node in other.graph.node if node.op_type == "LayerNormalization")
+    node.attribute[0].f = 1e-3
+    assert exported(tmp_path, one, other)["b"] == (
+        "shares less with a than their equal weights would allow: 1 of its blocks computes something else; the first, "
+        "'LayerNormalization1_0', has LayerNormalization 'LayerNormalization1_0' with epsilon 0.001 against 1e-06."
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unsynced")
+def test_a_first_block_of_other_operators_is_no_other_architecture(tmp_path: Path) -> None:
+    one, other = network("Clip", 18), network("Clip", 18, head=1)
+    pads = next(node for node in other.graph.node if node.op_type == "Conv").attribute[0]
+    pads.name, pads.type = "auto_pad", onnx.AttributeProto.STRING
+    pads.ClearField("ints")
+    pads.s = b"SAME_UPPER"
+    remark = exported(tmp_path, one, other, backbone=True)["b"]
+    assert (
+        "its first block computes something else than that of the backbone (Conv 'Conv0_0' with auto_pad SAME_UPPER against"
+        in remark
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unsynced")
+def test_weights_that_changed_are_named(tmp_path: Path) -> None:
+    one, other = network("Clip", 18), network("Clip", 13, head=1)
+    kernel = other.graph.initializer[0]
+    kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) + 1, kernel.name))
+    assert (
+        "first block were changed (first Conv 'Conv0_0' with other numbers in its weight 'w0')"
+        in exported(tmp_path, one, other)["b"]
+    )

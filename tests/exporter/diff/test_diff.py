@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from contract.preprocessing import Preprocessing
+from espalier.tables.diff import summary
 from exporter.diff.diff import NetworkDiff, NothingInCommon, diff_models
 from exporter.sources.task_model import TaskModel
 from tests.exporter.graphs import Net
@@ -120,14 +121,19 @@ def test_other_attributes_are_no_change_of_weights() -> None:
     other = Net().proto()
     (head,) = (node for node in other.graph.node if node.op_type == "Gemm")
     head.attribute.add(name="alpha", f=2.0, type=1)
-    (change,) = diff(Net(), ir.from_proto(other)).differing
+    found = diff(Net(), ir.from_proto(other))
+    (change,) = found.differing
     assert (change.kind, change.relative_norm, change.changed_weights) == ("altered", 0.0, 0)
+    assert change.difference == "Gemm 'node_logits' with alpha 1 against 2"
+    assert summary(found).endswith(" By operators, head differs first: Gemm 'node_logits' with alpha 1 against 2.")
 
 
 def test_another_operator_replaces_a_block() -> None:
     other = Net().model()
     other.graph.node("node_1.out").op_type = "Sigmoid"
-    assert [block.kind for block in diff(Net(), other).blocks] == ["equal", "equal", "replaced", "equal", "equal", "equal"]
+    found = diff(Net(), other)
+    assert [block.kind for block in found.blocks] == ["equal", "equal", "replaced", "equal", "equal", "equal"]
+    assert [block.difference for block in found.differing] == ["Relu here, Sigmoid there"]
 
 
 def test_two_equal_weights_may_be_kept_as_one() -> None:
