@@ -61,7 +61,7 @@ def rejoin(task: Task, segments: Mapping[str, ir.Model]) -> ir.Model:
     """
     tensors = {spec.name: _input(spec) for spec in task.inputs}
     whole = ir.Graph(list(tensors.values()), [], nodes=[], name=task.name)
-    opsets = _common_opsets(task, [segments[step.segment] for step in task.steps])
+    opsets = common_opsets(task.name, [segments[step.segment] for step in task.steps])
     for number, step in enumerate(task.steps):
         model = segments[step.segment]
         outputs = _append(whole, f"{number}.", model.graph.clone(), [tensors[name] for name in step.inputs])
@@ -73,7 +73,7 @@ def rejoin(task: Task, segments: Mapping[str, ir.Model]) -> ir.Model:
     return ir.Model(whole, ir_version=max(segments[step.segment].ir_version for step in task.steps))
 
 
-def _common_opsets(task: Task, models: Sequence[ir.Model]) -> dict[str, int]:
+def common_opsets(name: str, models: Sequence[ir.Model]) -> dict[str, int]:
     """Return the latest opsets of `models`, in which all of them say what they say. Raises UnsupportedModel where one does not."""
     opsets: dict[str, int] = {}
     for model in models:
@@ -83,7 +83,7 @@ def _common_opsets(task: Task, models: Sequence[ir.Model]) -> dict[str, int]:
             if operator_version(node, model.opset_imports) != operator_version(node, opsets):
                 was, now = (imports[node.domain] for imports in (model.opset_imports, opsets))
                 raise UnsupportedModel(
-                    task.name,
+                    name,
                     f"has segments of the opsets {was} and {now}, in which {node.op_type} means different things, so that they cannot be "
                     f"one network; export the task anew.",
                 )

@@ -14,8 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from contract.dtypes import Array
 from contract.repository import read_repository
 from exporter.add import AddOptions, add_tasks
+from exporter.errors import UnsupportedModel
 from exporter.export import ExportOptions, export_repository
 from exporter.graph.digests import block_digest
+from exporter.graph.extract import common_opsets
 from exporter.graph.passes import opsets
 from exporter.graph.passes.opsets import RaisedOpset, is_early
 from exporter.open_models import open_sources
@@ -142,3 +144,25 @@ def test_weights_that_changed_are_named(tmp_path: Path) -> None:
         "first block were changed (first Conv 'Conv0_0' with other numbers in its weight 'w0')"
         in exported(tmp_path, one, other)["b"]
     )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unsynced")
+def test_an_operator_that_costs_sharing_with_a_repository_is_named(tmp_path: Path) -> None:
+    assert exported(tmp_path, network("LayerNormalization", 18)) == {}
+    other = network("LayerNormalization", 21, head=1)
+    next(node for node in other.graph.node if node.op_type == "LayerNormalization").attribute[0].f = 1e-3
+    onnx.save(other, tmp_path / "other.onnx")
+    report = add_tasks(tmp_path / "repo", open_sources(None, {"other": tmp_path / "other.onnx"}), AddOptions())
+    assert "has LayerNormalization 'LayerNormalization1_0' with epsilon 0.001 against 1e-06." in report.remarks["other"]
+
+
+def test_segments_that_no_opset_can_join_are_refused() -> None:
+    pooled = '<ir_version: 9, opset_import: ["" : {}]> s (float[batch, 4] {}) => (float[batch, 4] {}) {{ {} = {}({}) }}'
+    pools = "AveragePool <kernel_shape = [1], ceil_mode = 1> "
+    parts = [ir.from_onnx_text(pooled.format(opset, a, b, b, pools, a)) for opset, a, b in ((18, "x", "y"), (19, "p", "q"))]
+    with pytest.raises(UnsupportedModel, match="segments of the opsets 18 and 19, in which AveragePool means different things"):
+        common_opsets("task", parts)
+    assert common_opsets("task", parts[:1]) == {"": 18}
+    relu = ir.from_onnx_text(pooled.format(13, "x", "y", "y", "Relu", "x"))
+    assert common_opsets("task", [relu, parts[1], relu]) == {"": 19}
