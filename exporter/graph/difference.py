@@ -17,6 +17,7 @@ from exporter.graph.shapes import name_of
 
 _MOST_SHOWN = 8  # numbers of a constant, and operators in a row
 _Key = tuple[object, ...]
+_Hashes = Mapping[ir.Value | None, bytes]
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,23 @@ def nodes_of(model: ir.Model, block: Block) -> BlockNodes:
 def first_difference(ours: BlockNodes, theirs: BlockNodes) -> str:
     """Return which operator of `ours` differs first from what stands in its place in `theirs`, and how, in words; "" if none does."""
     known, others = (hashes(part.nodes, part.inputs, part.opsets) for part in (ours, theirs))
-    left = [node for node in ours.nodes if known[node.outputs[0]] not in set(others.values())]
-    right = [node for node in theirs.nodes if others[node.outputs[0]] not in set(known.values())]
+    left, right = _missing(ours.nodes, known, others), _missing(theirs.nodes, others, known)
+    places = {_taken(node, others): node for node in reversed(right)}
     for node in left:
-        for other in right:
-            if _taken(node, known) == _taken(other, others):
-                return _describe(node, other, left, right, ours.opsets, theirs.opsets)
-    here, there = (_listed(nodes) for nodes in (left, right))
-    return f"{here} here, {there} there" if left or right else ""
+        if (other := places.get(_taken(node, known))) is not None:
+            return _describe(node, other, left, right, ours.opsets, theirs.opsets)
+    return f"{_listed(left)} here, {_listed(right)} there" if left or right else ""
 
 
-def _taken(node: ir.Node, known: Mapping[ir.Value | None, bytes]) -> list[bytes]:
+def _missing(nodes: Sequence[ir.Node], known: _Hashes, others: _Hashes) -> list[ir.Node]:
+    """Return those of `nodes` that compute what is not among `others`."""
+    there = set(others.values())
+    return [node for node in nodes if known[node.outputs[0]] not in there]
+
+
+def _taken(node: ir.Node, known: _Hashes) -> tuple[bytes, ...]:
     """Return the hashes of what `node` takes that is no constant."""
-    return [known[value] for value in node.inputs if value is not None and not value.is_initializer()]
+    return tuple(known[value] for value in node.inputs if value is not None and not value.is_initializer())
 
 
 def _describe(
