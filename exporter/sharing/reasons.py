@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable
 from exporter.sharing.choose import CutLeftOut, CutOptions
 from exporter.sharing.segments import BlockRun, Key, Layout, Occurrence
 
+_SHAPES_NAMED = 3
+
 
 def explain_cut(occurrence: Occurrence, layout: Layout, tasks: Collection[str], options: CutOptions) -> str:
     """Return why the network is cut in front of `occurrence`; "" at the input."""
@@ -56,11 +58,16 @@ def explain_stored_again(runs: Iterable[BlockRun]) -> str:
     if not again:
         return ""
     stored = sum(bytes_of[digest] * (len(shapes) - 1) for digest, shapes in again.items())
-    listed = " and ".join(str(list(shape)) for shape in sorted(set().union(*again.values()), reverse=True))
     return (
-        f"The same weights take rows of several shapes ({listed}), and a model is made for one: {_bytes(stored)} of weights, in "
-        f"{len(again)} block{'s' if len(again) > 1 else ''}, are stored again."
+        f"The same weights take rows of several shapes ({_shapes(set().union(*again.values()))}), and a model is made for one: "
+        f"{_bytes(stored)} of weights, in {len(again)} block{'s' if len(again) > 1 else ''}, are stored again."
     )
+
+
+def _shapes(shapes: Collection[tuple[int, ...]]) -> str:
+    named = [str(list(shape)) for shape in sorted(shapes, reverse=True)]
+    more = [f"{len(named) - _SHAPES_NAMED} more"] if len(named) > _SHAPES_NAMED else []
+    return " and ".join(named[:_SHAPES_NAMED] + more)
 
 
 def _ways(ways: dict[Key, bool]) -> str:
