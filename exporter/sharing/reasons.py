@@ -8,6 +8,7 @@ from exporter.sharing.choose import CutLeftOut, CutOptions
 from exporter.sharing.segments import BlockRun, Key, Layout, Occurrence
 
 _SHAPES_NAMED = 3
+_WORTH_SAYING = 1e-3  # of all weights: what bounds an activation is a few bytes, and is in every network
 
 
 def explain_cut(occurrence: Occurrence, layout: Layout, tasks: Collection[str], options: CutOptions) -> str:
@@ -48,7 +49,10 @@ def explain_cut_left_out(cut: CutLeftOut, options: CutOptions) -> str:
 
 
 def explain_stored_again(runs: Iterable[BlockRun]) -> str:
-    """Return which weights are in several of the segments `runs` because these take other shapes, in a sentence; "" where none are."""
+    """Return which weights are in several of the segments `runs` because these take other shapes, in a sentence.
+
+    "" where none are, or next to nothing.
+    """
     bytes_of: dict[str, int] = {}
     shapes_of: dict[str, set[tuple[int, ...]]] = {}
     for block in (block for run in runs for block in run if block.parameters):
@@ -58,6 +62,8 @@ def explain_stored_again(runs: Iterable[BlockRun]) -> str:
     if not again:
         return ""
     stored = sum(bytes_of[digest] * (len(shapes) - 1) for digest, shapes in again.items())
+    if stored < _WORTH_SAYING * sum(bytes_of.values()):
+        return ""
     return (
         f"The same weights take rows of several shapes ({_shapes(set().union(*again.values()))}), and a model is made for one: "
         f"{_bytes(stored)} of weights, in {len(again)} block{'s' if len(again) > 1 else ''}, are stored again."

@@ -6,9 +6,9 @@ from exporter.graph.chain import Block, Tap
 from exporter.sharing.reasons import explain_stored_again
 
 
-def block(digest: str, side: int) -> Block:
+def block(digest: str, side: int, size: int = 8) -> Block:
     taps = tuple(Tap(f"t{place}", f"a{place}", "FP32", (4, side, side)) for place in range(2))
-    return Block(0, digest, digest, taps[:1], taps[1:], 10, 2, 8)
+    return Block(0, digest, digest, taps[:1], taps[1:], 10, 2, size)
 
 
 def test_of_many_shapes_three_are_named() -> None:
@@ -18,3 +18,10 @@ def test_of_many_shapes_three_are_named() -> None:
         "one: 64 B of weights, in 2 blocks, are stored again."
     )
     assert explain_stored_again(runs[-1:]) == ""
+
+
+def test_next_to_nothing_is_not_worth_a_sentence() -> None:
+    """As the bounds of a Clip, which every network of that kind has at several resolutions."""
+    clips = [(block("clip", side),) for side in (4, 8, 16)]
+    assert "16 B of weights" in explain_stored_again([*clips, (block("weights", 16, 15_000),)])
+    assert explain_stored_again([*clips, (block("weights", 16, 17_000),)]) == ""
