@@ -18,6 +18,10 @@ def unknown_difference(ours: tuple[str, Block], theirs: tuple[str, Block]) -> st
     return ""
 
 
+_SHAPES_NAMED = 3
+_WORTH_SAYING = 1e-3  # of all weights: what bounds an activation is a few bytes, and is in every network
+
+
 def explain_cut(occurrence: Occurrence, layout: Layout, tasks: Collection[str], options: CutOptions) -> str:
     """Return why the network is cut in front of `occurrence`; "" at the input."""
     start = occurrence.inputs[0]
@@ -56,7 +60,10 @@ def explain_cut_left_out(cut: CutLeftOut, options: CutOptions) -> str:
 
 
 def explain_stored_again(runs: Iterable[BlockRun]) -> str:
-    """Return which weights are in several of the segments `runs` because these take other shapes, in a sentence; "" where none are."""
+    """Return which weights are in several of the segments `runs` because these take other shapes, in a sentence.
+
+    "" where none are, or next to nothing.
+    """
     bytes_of: dict[str, int] = {}
     shapes_of: dict[str, set[tuple[int, ...]]] = {}
     for block in (block for run in runs for block in run if block.parameters):
@@ -66,10 +73,11 @@ def explain_stored_again(runs: Iterable[BlockRun]) -> str:
     if not again:
         return ""
     stored = sum(bytes_of[digest] * (len(shapes) - 1) for digest, shapes in again.items())
-    listed = " and ".join(str(list(shape)) for shape in sorted(set().union(*again.values()), reverse=True))
+    if stored < _WORTH_SAYING * sum(bytes_of.values()):
+        return ""
     return (
-        f"The same weights take rows of several shapes ({listed}), and a model is made for one: {_bytes(stored)} of weights, in "
-        f"{len(again)} block{'s' if len(again) > 1 else ''}, are stored again."
+        f"The same weights take rows of several shapes ({_shapes(set().union(*again.values()))}), and a model is made for one: "
+        f"{_bytes(stored)} of weights, in {len(again)} block{'s' if len(again) > 1 else ''}, are stored again."
     )
 
 
@@ -102,6 +110,12 @@ def _other_operators(chain: Chain, other: Chain) -> Iterable[tuple[Block, Block]
         in_place = (theirs for theirs in rest if theirs.start.address == block.start.address and block.index < last)
         if (theirs := next(itertools.chain(with_weights, in_place), None)) is not None:
             yield block, theirs
+
+
+def _shapes(shapes: Collection[tuple[int, ...]]) -> str:
+    named = [str(list(shape)) for shape in sorted(shapes, reverse=True)]
+    more = [f"{len(named) - _SHAPES_NAMED} more"] if len(named) > _SHAPES_NAMED else []
+    return " and ".join(named[:_SHAPES_NAMED] + more)
 
 
 def _ways(ways: dict[Key, bool]) -> str:

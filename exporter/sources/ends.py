@@ -10,8 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from exporter.errors import BadModel
-
-_ML = "ai.onnx.ml"
+from exporter.sources.maps import is_zip_map
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def plain_ends(path: Path, proto: onnx.ModelProto) -> Ends:
     remarks, labels = list[str](), tuple[str, ...]()
     for value in list(proto.graph.output):
         maker = makers.get(value.name)
-        if maker is not None and (maker.op_type, maker.domain) == ("ZipMap", _ML):
+        if maker is not None and is_zip_map(maker):
             labels = _labels(maker) or labels
             remarks.append(_drop_map(proto.graph, value, maker))
         elif _kind(value) == "text":

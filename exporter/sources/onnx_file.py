@@ -31,6 +31,10 @@ _PRODUCTS = (
     "LayerNormalization",
     "Mul",
 )
+_OF_ONE_MACHINE = (
+    "com.microsoft.nchwc",
+    "com.ms.internal.nhwc",
+)  # domains of operators that ONNX Runtime puts in for its own machine
 _LEAST_IR = 4  # before, weights had to be inputs, too
 _MAX_FILE_BYTES = 2**31 - 1  # of a protobuf message
 _SMALL_BYTES = 1024  # tensors up to here stay in the message, larger ones are taken out of it
@@ -51,10 +55,11 @@ def load_onnx(path: Path) -> ir.Model:
     """Return the model in the ONNX file at `path`, its weights in memory: once, and twice while it is read.
 
     What had to be assumed or changed is kept with it (`exporter.sources.assumed`). Raises BadModel when the file is missing, empty,
-    truncated or invalid, keeps weights outside its own folder, lacks some of them, takes or gives other things than tensors of numbers,
-    or needs an opset outside 7 to 21 (what ONNX Runtime and Triton 24.10 run), NonFiniteWeights when one is NaN.
+    truncated or invalid, keeps weights outside its own folder, lacks some of them, takes or gives other things than tensors of numbers, was
+    optimised for one machine, or needs an opset outside 7 to 21 (what ONNX Runtime and Triton 24.10 run), NonFiniteWeights when one is NaN.
     """
     proto = _parse(path)
+    _refuse_one_machine(path, proto)
     _mend_names(proto)
     proto, lowering = _lowered(path, proto)
     try:
@@ -109,6 +114,17 @@ def _parse(path: Path) -> onnx.ModelProto:
     if not proto.graph.node or not proto.graph.output:
         raise BadModel(path, "is not an ONNX model, or is truncated.")
     return proto
+
+
+def _refuse_one_machine(path: Path, proto: onnx.ModelProto) -> None:
+    """Raise BadModel for a file whose weights lie as the vectors of one processor want them: another one would compute something else."""
+    for node in proto.graph.node:
+        if node.domain in _OF_ONE_MACHINE:
+            raise BadModel(
+                path,
+                f"was optimised by ONNX Runtime for the processor of one machine ({node.domain}.{node.op_type}), and others may answer "
+                "wrongly; give the file that it was made from, or have it optimised up to ORT_ENABLE_EXTENDED.",
+            )
 
 
 def _lowered(path: Path, proto: onnx.ModelProto) -> tuple[onnx.ModelProto, str | None]:

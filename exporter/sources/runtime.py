@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import onnxruntime as ort
@@ -32,10 +33,13 @@ def open_session(model: Path | ir.Model, *, optimised: bool = True) -> ort.Infer
 
 def run_session(
     session: ort.InferenceSession, inputs: Mapping[str, Array], what: str, outputs: Sequence[str] | None = None
-) -> Sequence[Array]:
-    """Return the `outputs` of `session`, by default all, for `inputs`. Raises CannotRun, naming `what` fails."""
+) -> Sequence[Any]:
+    """Return the `outputs` of `session`, by default all, for `inputs`: arrays, but for maps and sequences.
+
+    Raises CannotRun, naming `what` fails.
+    """
     try:
-        results: Sequence[Array] = session.run(outputs, dict(inputs))
+        results: Sequence[Any] = session.run(outputs, dict(inputs))
     except Exception as error:  # bfloat16, which numpy lacks, is a plain RuntimeError
         raise CannotRun(what, first_line(error)) from error
     return results

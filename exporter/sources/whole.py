@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from contract.dtypes import BYTES, NUMPY_DTYPES, RUNTIME_DTYPES, Array
 from exporter.errors import CannotRun
+from exporter.sources.maps import map_outputs
 from exporter.sources.runtime import open_session, run_session
 
 
@@ -21,7 +22,8 @@ from exporter.sources.runtime import open_session, run_session
 class WholeNetwork:
     """A network in an ONNX file. inputs, outputs: what the file calls those of the task, in the task's order.
 
-    The file may have other inputs, which nothing uses or which are weights with a value of their own, and a fixed batch size.
+    The file may have other inputs, which nothing uses or which are weights with a value of their own, and a fixed batch size. Of a map of
+    classes per row that it gives, the task has the vector that this is made of.
     what: how a sentence calls it.
     """
 
@@ -41,8 +43,9 @@ class WholeSession:
         self._network = network
         self._session = open_session(network.file, optimised=optimised)
         self._takes: list[ort.NodeArg] = self._session.get_inputs()
+        self._maps = map_outputs(network.file) if any("map(" in spec.type for spec in self._session.get_outputs()) else {}
         self._check_names("input", network.inputs, [spec.name for spec in self._takes])
-        self._check_names("output", network.outputs, [spec.name for spec in self._session.get_outputs()])
+        self._check_names("output", network.outputs, [*self._maps, *(spec.name for spec in self._session.get_outputs())])
         self._fixed_rows = next((size for spec in self._takes if isinstance(size := _first(spec, network.inputs), int)), None)
 
     @property
@@ -52,9 +55,9 @@ class WholeSession:
 
     @property
     def gives(self) -> tuple[str, ...]:
-        """Return all that the file gives as tensors of numbers, by name."""
+        """Return all that the file gives as tensors of numbers, or as maps of them, by name."""
         dtypes = {spec.name: RUNTIME_DTYPES.get(spec.type, BYTES) for spec in self._session.get_outputs()}
-        return tuple(name for name, dtype in dtypes.items() if dtype != BYTES)
+        return (*(name for name, dtype in dtypes.items() if dtype != BYTES), *self._maps)
 
     def run(self, rows: Sequence[Array], outputs: Sequence[str] | None = None) -> tuple[Array, ...]:
         """Return the outputs, of shape (n, ...) each, for `rows`, one array of shape (n, ...) for each input of the task.
@@ -63,6 +66,8 @@ class WholeSession:
         them twice.
         """
         wanted = self._network.outputs if outputs is None else outputs
+        if not wanted:
+            return ()  # ONNX Runtime gives all outputs to whoever asks for none
         count = len(rows[0])
         size = self._fixed_rows or count
         starts = range(0, count, size)
@@ -75,8 +80,13 @@ class WholeSession:
             spec.name: _as_taken(given[spec.name], spec) if spec.name in given else self._made_up(spec, len(rows[0]))
             for spec in self._takes
         }
-        outputs = run_session(self._session, fed, self._network.what, wanted)
-        return [self._with_rows(output) for output in outputs]
+        names = [self._maps[name].name if name in self._maps else name for name in wanted]
+        outputs = run_session(self._session, fed, self._network.what, names)
+        tensors = [
+            self._maps[name].vectors(output) if name in self._maps else output
+            for name, output in zip(wanted, outputs, strict=True)
+        ]
+        return [self._with_rows(output) for output in tensors]
 
     def _with_rows(self, output: Array) -> Array:
         """Return `output` as the task gives it: with an axis of rows, which a file for one row may squeeze, and one of numbers."""

@@ -11,9 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
-import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +23,7 @@ from PIL import Image
 
 from contract.preprocessing import Preprocessing
 from tuning.data.labelled import Draw, TaskData, folder_task
-from tuning.data.npm import NpmPackage
+from tuning.data.packages import NpmPackage, make_folder
 from tuning.errors import BadData
 
 _VERSION = "16.0.0"
@@ -142,17 +140,9 @@ def _prepare(vendor: str, folder: Path, *, download: bool = False) -> Path:
     made = folder / f"{vendor}-{package.version}.{_RECIPE}"
     if made.is_dir():
         return made
-    aside = made.with_name(f".{made.name}.{os.getpid()}.part")
     files = _read_archive(package.read(f"emoji:{vendor}", folder, download), vendor)
-    try:
-        _write(aside, list_emoji(json.loads(files["emoji.json"]), vendor), files)
-        if not made.is_dir():  # another process may have been faster
-            aside.rename(made)
-    except OSError as error:
-        raise BadData(f"The folders of emoji:{vendor} cannot be written to {folder}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return made
+    pictures = list_emoji(json.loads(files["emoji.json"]), vendor)
+    return make_folder(made, f"emoji:{vendor}", lambda aside: _write(aside, pictures, files))
 
 
 def list_emoji(entries: Sequence[Mapping[str, Any]], vendor: str) -> Iterator[Emoji]:
@@ -216,13 +206,14 @@ def _write(folder: Path, pictures: Iterable[Emoji], files: Mapping[str, bytes]) 
     for emoji in pictures:
         places = [folder / task / emoji.side / label for task, label_of in EMOJI_TASKS.items() if (label := label_of(emoji))]
         if places:
-            picture = _on_white(files[emoji.file])
+            picture = on_white(files[emoji.file])
             for place in places:
                 place.mkdir(parents=True, exist_ok=True)
                 picture.save(place / emoji.file)
 
 
-def _on_white(content: bytes) -> Image.Image:
+def on_white(content: bytes) -> Image.Image:
+    """Return the picture in a file's `content`, white where it is transparent."""
     with Image.open(io.BytesIO(content)) as image:
         drawn = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")

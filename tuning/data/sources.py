@@ -12,6 +12,7 @@ from tuning.data.corruptions import corrupt, parse_corruption
 from tuning.data.digits import digit_task
 from tuning.data.emoji import emoji_task
 from tuning.data.glyphs import glyph_task
+from tuning.data.icons import icon_task
 from tuning.data.labelled import Draw, Split, TaskData, draw_task, folder_task
 from tuning.data.torchvision_sets import torchvision_task
 from tuning.data.vtab import vtab_task
@@ -52,6 +53,7 @@ def load_data(source: str, preprocessing: Preprocessing, options: DataOptions | 
         digits:TASK        scikit-learn's digits (DIGIT_TASKS)
         glyphs:TASK        letters drawn from fonts (GLYPH_TASKS)
         emoji:VENDOR/TASK  emoji of google or twitter (EMOJI_TASKS)
+        icons:TASK         icons of cloud services (ICON_TASKS)
         torchvision:NAME   a set that torchvision knows (PUBLIC_SETS); capitals and dashes do not matter
         vtab:FOLDER        a task of VTAB-1k
 
@@ -94,6 +96,11 @@ def _emoji(name: str, preprocessing: Preprocessing, options: DataOptions) -> Tas
     return emoji_task(name, preprocessing, folder, download=options.download, draw=_draw(options))
 
 
+def _icons(name: str, preprocessing: Preprocessing, options: DataOptions) -> TaskData:
+    folder = (options.folder or data_folder()) / "icons"
+    return icon_task(name, preprocessing, folder, download=options.download, draw=_draw(options))
+
+
 def _torchvision(name: str, preprocessing: Preprocessing, options: DataOptions) -> TaskData:
     folder = options.folder or data_folder()
     return torchvision_task(name, preprocessing, folder, download=options.download, draw=_draw(options))
@@ -104,7 +111,7 @@ def _vtab(folder: str, preprocessing: Preprocessing, options: DataOptions) -> Ta
 
 
 _LOADERS: Mapping[str, Callable[[str, Preprocessing, DataOptions], TaskData]] = MappingProxyType(
-    {"digits": _digits, "emoji": _emoji, "glyphs": _glyphs, "torchvision": _torchvision, "vtab": _vtab}
+    {"digits": _digits, "emoji": _emoji, "glyphs": _glyphs, "icons": _icons, "torchvision": _torchvision, "vtab": _vtab}
 )
 
 

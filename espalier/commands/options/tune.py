@@ -42,7 +42,8 @@ DataOption = Annotated[
     typer.Option(
         metavar="FOLDER|KIND:NAME",
         help="Images in one folder per class (or in folders train, val, test of such); torchvision:NAME (cifar10, flowers102, ...); "
-        "vtab:FOLDER; emoji:VENDOR/TASK, fetched by npm (emoji:google/animals, emoji:twitter/skin, ...); or, without a download, "
+        "vtab:FOLDER; emoji:VENDOR/TASK, fetched by npm (emoji:google/animals, emoji:twitter/skin, ...); icons:TASK, fetched by pip "
+        "(icons:provider, icons:kind); or, without a download, "
         "digits:TASK and glyphs:TASK (digits:parity, glyphs:font, ...).",
     ),
 ]
@@ -80,9 +81,9 @@ class Images:
         Path | None,
         typer.Option(metavar="FOLDER", help="Where data sets that are fetched are; default: the user's cache folder."),
     ] = None
-    download: Annotated[bool, typer.Option("--download", help="Fetch a data set (torchvision:, emoji:) that is not there.")] = (
-        False
-    )
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch a data set (torchvision:, emoji:, icons:) that is not there.")
+    ] = False
     corruption: Annotated[
         str | None,
         typer.Option(

@@ -8,9 +8,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from exporter.errors import BadModel
+from exporter.export import ExportOptions, export_repository
 from exporter.open_models import open_sources
 from exporter.sources.assumed import assumed, own_labels
 from exporter.sources.onnx_file import load_onnx
+from exporter.sources.whole import WholeNetwork, WholeSession
 from tests.exporter.sources.strangers import FEATURES, answers, given, images, save, stranger, tensor
 
 ML = "ai.onnx.ml"
@@ -52,6 +54,23 @@ def test_a_map_of_numbers_becomes_the_vector_behind_it(tmp_path: Path) -> None:
     label, score = answers(path, images(3))
     assert [[row[3], row[7]] for row in given(path, images(3), ["map"])[0]] == score.tolist()
     assert label[:, 0].tolist() == given(path, images(3), ["label"])[0].tolist()
+
+
+@pytest.mark.usefixtures("forked_preflight")
+@pytest.mark.parametrize("labels", [{"classlabels_strings": ["dog", "cat"]}, {"classlabels_ints": [7, 3]}])
+def test_a_map_is_compared_with_as_the_file_gives_it(tmp_path: Path, labels: dict[str, list[str] | list[int]]) -> None:
+    """Its classes are in no order, as ONNX Runtime sorts them. Text is no output, so that with it the map is all that can be compared."""
+    path = save(tmp_path, classifier(labels, zipped=True))
+    outputs = ("score",) if "classlabels_strings" in labels else ("label", "score")
+    report = export_repository(open_sources(None, {"pets": path}), ExportOptions(tmp_path / "repo"))
+    assert not any("canonical form" in remark for remark in report.remarks.values())
+    assert report.parity_errors["pets"] < 1e-6
+    session = WholeSession(WholeNetwork(path, ("image",), outputs))
+    rows = session.run([images(3)])[-1]
+    (maps,) = given(path, images(3), ["map"])
+    keys = next(iter(labels.values()))
+    np.testing.assert_array_equal(rows, np.array([[row[key] for key in keys] for row in maps], np.float32))
+    assert session.run([images(3)], ()) == ()
 
 
 @pytest.mark.usefixtures("forked_preflight")

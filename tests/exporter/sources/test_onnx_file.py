@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from exporter.sources.onnx_file import load_onnx
 from exporter.sources.runtime import open_session
 from exporter.sources.sandbox import analyse
 from tests.exporter.graphs import SIZE, Net
+from tests.exporter.sources.strangers import save, stranger
 
 NET = Net(blocks=(1,))
 
@@ -359,3 +361,22 @@ def test_a_number_for_all_rows_is_no_input(tmp_path: Path) -> None:
     proto.graph.input.append(helper.make_tensor_value_info("temperature", TensorProto.FLOAT, []))
     with pytest.raises(UnsupportedModel, match=r"the input 'temperature' is one number for all rows; make it a constant, or"):
         analyse("net", load_onnx(write(tmp_path / "net.onnx", proto)))
+
+
+def test_a_file_that_was_optimised_for_one_processor_is_refused(tmp_path: Path) -> None:
+    """What ONNX Runtime itself writes with all optimisations, where it knows such operators; there the plainly optimised file is taken."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    path = save(tmp_path, stranger())
+    for level in ("EXTENDED", "ALL"):
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
+        options.optimized_model_filepath = str(tmp_path / f"{level}.onnx")
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    load_onnx(tmp_path / "EXTENDED.onnx")
+    proto = onnx.load(tmp_path / "ALL.onnx")
+    if not any("nchwc" in node.domain for node in proto.graph.node):  # a processor without its own layout
+        proto = stranger(domains=[("com.microsoft.nchwc", 1)])
+        proto.graph.node[0].domain = "com.microsoft.nchwc"
+    words = r"net.onnx: was optimised by ONNX Runtime for the processor of one machine \(com.microsoft.nchwc.Conv\), and others may answer"
+    with pytest.raises(BadModel, match=words):
+        load_onnx(write(tmp_path / "net.onnx", proto))

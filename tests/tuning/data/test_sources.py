@@ -104,7 +104,7 @@ def test_glyphs_and_vtab_are_loaded_by_their_prefix(tmp_path: Path) -> None:
 
 def test_unknown_prefixes_name_the_known_ones_but_a_path_may_have_a_colon(folder: Path) -> None:
     with pytest.raises(
-        BadData, match=r"Unknown data source 'imagenet:1k'; .* one of digits:, emoji:, glyphs:, torchvision:, vtab:"
+        BadData, match=r"Unknown data source 'imagenet:1k'; .* one of digits:, emoji:, glyphs:, icons:, torchvision:, vtab:"
     ):
         load_data("imagenet:1k", SIZE)
     with pytest.raises(BadData, match="nowhere is not a folder"):

