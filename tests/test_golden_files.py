@@ -11,9 +11,11 @@ tests/golden/written was made by these commands, in the version before folders b
 
 and, on the networks of `NETS`, those of `write_repository`. Version folders are empty, so that git does not keep them.
 
-Of repositories there is one of each version of the digests: `repository` is of the first, `repository_v2` of the second, made by the same
-commands. `recurrent` is of the first, too, and has the networks whose digests the second changed: `recurrent(head=3)` and `(head=4)` of
-tests/exporter/recurrent.py, exported as `early` and `late` with the rule "exact", in the version before recurrent layers were counted.
+Of repositories there is one of each version of the digests: `repository` is of the first, `repository_v2` and `repository_v3` of the
+next ones, made by the same commands. `recurrent` is of the first, too, and has the networks whose digests the second changed:
+`recurrent(head=3)` and `(head=4)` of tests/exporter/recurrent.py, exported as `early` and `late` with the rule "exact", in the version
+before recurrent layers were counted. `quantised` is of the second, and has networks that the third cuts elsewhere:
+`quantised((1, 20, 3), head=4)` and `quantised((1, 2, 30), head=5)` of tests/exporter/quantised.py, by the same names and rule.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from exporter.sources.task_model import Sources, TaskModel
 from serving.server import BackgroundServer
 from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
+from tests.exporter.quantised import quantised
 from tests.exporter.recurrent import recurrent
 from tests.exporter.test_add import add, check_answers, contents
 from tests.exporter.test_recut import check_answers as check_networks
@@ -45,6 +48,7 @@ from tuning.network.checkpoint import build_network, load_task, save_task
 from tuning.search.ledger import open_ledger, read_ledger
 
 WRITTEN = Path(__file__).parent / "golden" / "written"
+VERSIONS = ("repository", "repository_v2", "repository_v3")  # of the digests
 NETS = {"late": Net((1, 2, 30), 1), "probe": Net((1, 2, 3), 2), "tuned": Net((1, 20, 3), 3), "better": Net((1, 21, 3), 4)}
 # The answers to the recorded sample are computed, so that another processor may round them otherwise.
 DIGEST_VERSION = re.compile(rb'parameters \{\n  key: "digest_version"\n  value \{\n    string_value: "\d+"\n  \}\n\}\n')
@@ -72,7 +76,7 @@ def copied(name: str, to: Path) -> Path:
     return to
 
 
-@pytest.fixture(params=["repository", "repository_v2"])
+@pytest.fixture(params=VERSIONS)
 def old_repository(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return copied(request.param, tmp_path / "old")
 
@@ -95,7 +99,7 @@ def test_a_repository_of_before_is_read(old_repository: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["repository", "repository_v2", "recurrent"])
+@pytest.mark.parametrize("name", [*VERSIONS, "recurrent", "quantised"])
 def test_a_repository_of_before_is_served(tmp_path: Path, name: str) -> None:
     """The server compares its answers with those that are recorded, before it is ready."""
     repo = copied(name, tmp_path / "old")
@@ -108,7 +112,7 @@ def test_a_repository_of_before_is_served(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("forked_preflight", "unsynced")
 def test_a_repository_is_written_as_before_to_the_byte(tmp_path: Path) -> None:
-    written, before = _files(write_repository(tmp_path)), _files(WRITTEN / "repository_v2")
+    written, before = _files(write_repository(tmp_path)), _files(WRITTEN / VERSIONS[-1])
     assert written.keys() == before.keys()
     for name, content in written.items():
         if content != before[name]:
@@ -116,15 +120,16 @@ def test_a_repository_is_written_as_before_to_the_byte(tmp_path: Path) -> None:
             assert np.allclose(_answers(content), _answers(before[name]), atol=1e-3), name
 
 
-def test_the_digests_of_most_networks_are_those_of_the_first_version() -> None:
-    first, second = (_files(WRITTEN / name) for name in ("repository", "repository_v2"))
-    assert first == {name: DIGEST_VERSION.sub(b"", content) for name, content in second.items()}
-    assert first != second
+@pytest.mark.parametrize("name", VERSIONS[1:])
+def test_the_digests_of_most_networks_are_those_of_the_first_version(name: str) -> None:
+    first, later = (_files(WRITTEN / version) for version in (VERSIONS[0], name))
+    assert first == {file: DIGEST_VERSION.sub(b"", content) for file, content in later.items()}
+    assert first != later
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unsynced")
-@pytest.mark.parametrize("name", ["repository", "repository_v2"])
+@pytest.mark.parametrize("name", VERSIONS)
 def test_a_repository_of_before_is_added_to_and_stays_to_the_byte(tmp_path: Path, name: str) -> None:
     repo = copied(name, tmp_path / "old")
     before = contents(repo)
@@ -159,6 +164,31 @@ def test_a_repository_whose_digests_are_others_now_is_added_to_deployed_to_and_c
     cut = add_tasks(repo, Sources({}), AddOptions(recut=True)).repository
     assert len({cut.tasks[name].steps[0] for name in networks}) == 1  # both recurrent layers, once for all
     check_networks(cut, networks)
+
+
+QUANTISED = {"early": quantised((1, 20, 3), head=4), "late": quantised((1, 2, 30), head=5)}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unsynced")
+def test_a_repository_that_is_cut_elsewhere_now_shares_with_what_comes(tmp_path: Path) -> None:
+    """Its segments pass on float numbers: a task that is added is cut there, too, and --recut moves the borders."""
+    repo = copied("quantised", tmp_path / "old")
+    before = contents(repo)
+    networks = {**QUANTISED, "new": quantised((1, 2, 3), head=6)}
+    report = add_tasks(repo, Sources({"new": lambda: TaskModel(networks["new"].clone())}), AddOptions())
+    assert all(contents(repo)[file] == content for file, content in before.items() if not file.startswith("all_tasks/"))
+    assert report.missed["new"].macs == 0
+    steps = {name: [step.segment for step in task.steps] for name, task in report.repository.tasks.items()}
+    assert (steps["new"][0], steps["late"][0]) == ("trunk-00-02-69e5393d",) * 2
+    check_networks(read_repository(repo), networks)
+    assert deploy(repo, Sources({"late": lambda: TaskModel(networks["late"].clone())})).changes["late"].after.version == "1"
+    cut = add_tasks(repo, Sources({}), AddOptions(recut=True)).repository
+    check_networks(cut, networks)
+    passed = {
+        spec.dtype for task in networks for step in cut.tasks[task].steps[1:-1] for spec in cut.segments[step.segment].inputs
+    }
+    assert passed == {"UINT8"}
 
 
 def test_a_backbone_and_a_task_of_before_are_read() -> None:

@@ -68,7 +68,12 @@ def explain_sharing(
     name, (other, others_preprocessing) = next(iter(others.items()))
     stored = sum(block.content in {b.content for o, _ in others.values() for b in o.blocks} for block in chain.blocks)
     weights = f"; the weights of {stored} of its {len(chain.blocks)} blocks are still stored once" if stored else ""
-    if chain.preprocessing != other.preprocessing:
+    if preprocessing == others_preprocessing and _other_steps(chain, other):
+        reason = (
+            "it was quantised by other steps (scales and zero points), as another calibration gives them; quantise what the tasks have in "
+            "common by one"
+        )
+    elif chain.preprocessing != other.preprocessing:
         reason = f"its preprocessing is not that of {name}{_describe(preprocessing, others_preprocessing)}"
     elif len(chain.blocks) == 1:
         reason = "it cannot be split: between its inputs and outputs there is no single tensor through which everything flows"
@@ -83,6 +88,12 @@ def explain_sharing(
     else:
         reason = "its first block computes something else"
     return f"shares no computation, because {reason}{weights}."
+
+
+def _other_steps(chain: Chain, other: Chain) -> bool:
+    """Whether the first blocks are of one structure and quantise what is computed by different steps."""
+    ours, theirs = chain.blocks[0], other.blocks[0]
+    return ours.structure == theirs.structure and ours.steps != theirs.steps
 
 
 def _input_types(chain: Chain) -> list[tuple[str, str, tuple[int, ...]]]:
