@@ -141,7 +141,7 @@ def _in_any_order(variants: Mapping[str, Callable[[], None]], rounds: int, warmu
     return seconds
 
 
-def measure(name: str, block: str, size: int, rounds: int, threads: int | None) -> dict[str, tuple[float, int]]:
+def _measure(name: str, block: str, size: int, rounds: int, threads: int | None) -> dict[str, tuple[float, int]]:
     """Return for the whole and each kind of border the median milliseconds of one row, and the bytes that cross between segments."""
     with tempfile.TemporaryDirectory() as folder:
         files = _family(name, block, size, Path(folder))
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--threads", type=int, help="of ONNX Runtime; default: the cores of this process")
     options = parser.parse_args(arguments)
-    found = measure(options.network, options.block, options.size, options.rounds, options.threads)
+    found = _measure(options.network, options.block, options.size, options.rounds, options.threads)
     print(f"{options.network}, {options.block} tuned, {options.size} pixels:")
     for kind, (milliseconds, crossing) in found.items():
         print(f"{kind:28}{milliseconds:8.3f} ms{crossing:12,} bytes cross")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from exporter.graph.macs import PRODUCTS
+from exporter.graph.macs import is_product
 from exporter.graph.partition import Part, Test
 
 # Operators whose further inputs are no weights: scales and sizes.
@@ -77,7 +77,7 @@ class Joiner:
 
 def has_products(part: Part) -> bool:
     """Whether `part` has MACs."""
-    return any(node.op_type in PRODUCTS for node in part.nodes)
+    return any(is_product(node) for node in part.nodes)
 
 
 def _has_weights(part: Part) -> bool:
@@ -93,7 +93,7 @@ def _is_weight(value: ir.Value | None, node: ir.Node, position: int) -> bool:
         return False
     if node.op_type in _PARAMETERS:
         return position == 0
-    return (value.dtype is not None and value.dtype.is_floating_point()) or node.op_type in PRODUCTS
+    return (value.dtype is not None and value.dtype.is_floating_point()) or is_product(node)
 
 
 def _joined(parts: Sequence[Part], carried: int = 0) -> Part:

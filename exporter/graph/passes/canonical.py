@@ -11,6 +11,7 @@ from exporter.graph.passes.equal import MergeEqual
 from exporter.graph.passes.inputs import UsedInputs
 from exporter.graph.passes.outputs import OwnOutputs
 from exporter.graph.passes.rows import RowsAsVectors
+from exporter.graph.passes.skips import SplitSkips
 from exporter.graph.passes.types import ForeignTypes
 
 
@@ -27,6 +28,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
         common.ShapeInferencePass(check_type=False, strict_mode=False),  # producers may leave shapes and dtypes out
         ForeignTypes(),
         common.RemoveUnusedNodesPass(),
+        SplitSkips(),
         LocalBatchSize(),
         common.IdentityEliminationPass(),
         OwnOutputs(),
