@@ -56,6 +56,12 @@ def is_adapter(path: Path) -> bool:
     return (path / ADAPTER).is_file()
 
 
+def model_name(file: Path) -> str:
+    """Return the name of a model's file without what says its kind (of pets.pth.tar: pets)."""
+    kinds = [kind for kind in ONNX + WEIGHTS if file.name.endswith(kind)]
+    return file.name.removesuffix(max(kinds, key=len)) if kinds else file.stem
+
+
 def _looks_like_a_file(text: str) -> bool:
     if not text or text.startswith((".", "/", "~", "@")):
         return True

@@ -11,10 +11,12 @@ tests/golden/written was made by these commands, in the version before folders b
 
 and, on the networks of `NETS`, those of `write_repository`. Version folders are empty, so that git does not keep them.
 
-Of repositories there is one of each version of the digests: `repository` is of the first, `repository_v2` of the second, made by the same
-commands: its models are those of the first, under other names. `recurrent` is of the first, too, and has networks that the second cuts
-otherwise: `recurrent(head=3)` and `(head=4)` of tests/exporter/recurrent.py, exported as `early` and `late` with the rule "exact", in the
-version before recurrent layers were counted.
+Of repositories there is one of each version of the digests: `repository` is of the first, `repository_v2` and `repository_v3` of the
+next ones, made by the same commands: their models are the same, those of the third version under other names. `recurrent` is of the
+first, too, and has the networks whose digests the second changed: `recurrent(head=3)` and `(head=4)` of tests/exporter/recurrent.py,
+exported as `early` and `late` with the rule "exact", in the version before recurrent layers were counted. `quantised` is of the second,
+and has networks that the third cuts elsewhere: `quantised((1, 20, 3), head=4)` and `quantised((1, 2, 30), head=5)` of
+tests/exporter/quantised.py, by the same names and rule.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from exporter.sources.task_model import Sources, TaskModel
 from serving.server import BackgroundServer
 from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
+from tests.exporter.quantised import quantised
 from tests.exporter.recurrent import recurrent
 from tests.exporter.test_add import add, check_answers, contents
 from tests.exporter.test_recut import check_answers as check_networks
@@ -48,19 +51,23 @@ from tuning.network.checkpoint import build_network, load_task, save_task
 from tuning.search.ledger import open_ledger, read_ledger
 
 WRITTEN = Path(__file__).parent / "golden" / "written"
+VERSIONS = ("repository", "repository_v2", "repository_v3")  # of the digests
 NETS = {"late": Net((1, 2, 30), 1), "probe": Net((1, 2, 3), 2), "tuned": Net((1, 20, 3), 3), "better": Net((1, 21, 3), 4)}
 # The answers to the recorded sample are computed, so that another processor may round them otherwise.
 TRUNK = {
-    "repository": ("trunk-00-01-31956285", "trunk-02-02-7141c0b6", "shared-03-03-da853bbe"),
-    "repository_v2": ("trunk-00-01-f9104080", "trunk-02-02-7eacba22", "shared-03-03-5d45ece6"),
+    **dict.fromkeys(("repository", "repository_v2"), ("trunk-00-01-31956285", "trunk-02-02-7141c0b6", "shared-03-03-da853bbe")),
+    "repository_v3": ("trunk-00-01-f9104080", "trunk-02-02-7eacba22", "shared-03-03-5d45ece6"),
 }
 OTHERS = {
-    "repository": ("late-03-04-ed0444e2", "probe-04-04-22e128db", "tuned-02-02-efb0245e", "tuned-04-04-37bc9fd4"),
-    "repository_v2": ("late-03-04-5773bf44", "probe-04-04-57be518f", "tuned-02-02-1821e3f4", "tuned-04-04-0a5a4e0a"),
+    **dict.fromkeys(
+        ("repository", "repository_v2"),
+        ("late-03-04-ed0444e2", "probe-04-04-22e128db", "tuned-02-02-efb0245e", "tuned-04-04-37bc9fd4"),
+    ),
+    "repository_v3": ("late-03-04-5773bf44", "probe-04-04-57be518f", "tuned-02-02-1821e3f4", "tuned-04-04-0a5a4e0a"),
 }
 DIGESTS = {
-    "repository": "da853bbe427c9d1df54a14c2bc3086b67d56b7c6cd10b983e6a9f2f6f629f6e5",
-    "repository_v2": "5d45ece6324e24d67553d3aadede8fae992d2be694b21d4ffac884f9883ab00e",
+    **dict.fromkeys(("repository", "repository_v2"), "da853bbe427c9d1df54a14c2bc3086b67d56b7c6cd10b983e6a9f2f6f629f6e5"),
+    "repository_v3": "5d45ece6324e24d67553d3aadede8fae992d2be694b21d4ffac884f9883ab00e",
 }
 ANSWERS = re.compile(r"parity_sample.*?string_value: \"(.*?)\"\n", re.DOTALL)
 
@@ -86,7 +93,7 @@ def copied(name: str, to: Path) -> Path:
     return to
 
 
-@pytest.mark.parametrize("version", ["repository", "repository_v2"])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_repository_of_before_is_read(tmp_path: Path, version: str) -> None:
     repository = read_repository(copied(version, tmp_path / "old"))
     stem, second, third = TRUNK[version]
@@ -107,7 +114,7 @@ def test_a_repository_of_before_is_read(tmp_path: Path, version: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["repository", "repository_v2", "recurrent"])
+@pytest.mark.parametrize("name", [*VERSIONS, "recurrent", "quantised"])
 def test_a_repository_of_before_is_served(tmp_path: Path, name: str) -> None:
     """The server compares its answers with those that are recorded, before it is ready."""
     repo = copied(name, tmp_path / "old")
@@ -120,7 +127,7 @@ def test_a_repository_of_before_is_served(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("forked_preflight", "unsynced")
 def test_a_repository_is_written_as_before_to_the_byte(tmp_path: Path) -> None:
-    written, before = _files(write_repository(tmp_path)), _files(WRITTEN / "repository_v2")
+    written, before = _files(write_repository(tmp_path)), _files(WRITTEN / VERSIONS[-1])
     assert written.keys() == before.keys()
     for name, content in written.items():
         if content != before[name]:
@@ -128,14 +135,15 @@ def test_a_repository_is_written_as_before_to_the_byte(tmp_path: Path) -> None:
             assert np.allclose(_answers(content), _answers(before[name]), atol=1e-3), name
 
 
-def test_the_models_are_those_of_the_first_version_under_other_names() -> None:
-    first, second = (_models(WRITTEN / name, (*TRUNK[name], *OTHERS[name])) for name in ("repository", "repository_v2"))
+@pytest.mark.parametrize("later", VERSIONS[1:])
+def test_the_models_are_those_of_the_first_version_under_other_names(later: str) -> None:
+    first, second = (_models(WRITTEN / name, (*TRUNK[name], *OTHERS[name])) for name in (VERSIONS[0], later))
     assert first == second
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unsynced")
-@pytest.mark.parametrize("name", ["repository", "repository_v2"])
+@pytest.mark.parametrize("name", VERSIONS)
 def test_a_repository_of_before_is_added_to_and_stays_to_the_byte(tmp_path: Path, name: str) -> None:
     repo = copied(name, tmp_path / "old")
     before = contents(repo)
@@ -166,6 +174,31 @@ def test_a_repository_whose_digests_are_others_now_is_added_to_deployed_to_and_c
     cut = add_tasks(repo, Sources({}), AddOptions(recut=True)).repository
     assert len({cut.tasks[name].steps[0] for name in networks}) == 1  # both recurrent layers, once for all
     check_networks(cut, networks)
+
+
+QUANTISED = {"early": quantised((1, 20, 3), head=4), "late": quantised((1, 2, 30), head=5)}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unsynced")
+def test_a_repository_that_is_cut_elsewhere_now_shares_with_what_comes(tmp_path: Path) -> None:
+    """Its segments pass on float numbers: a task that is added is cut there, too, and --recut moves the borders."""
+    repo = copied("quantised", tmp_path / "old")
+    before = contents(repo)
+    networks = {**QUANTISED, "new": quantised((1, 2, 3), head=6)}
+    report = add_tasks(repo, Sources({"new": lambda: TaskModel(networks["new"].clone())}), AddOptions())
+    assert all(contents(repo)[file] == content for file, content in before.items() if not file.startswith("all_tasks/"))
+    assert report.missed["new"].macs == 0
+    steps = {name: [step.segment for step in task.steps] for name, task in report.repository.tasks.items()}
+    assert (steps["new"][0], steps["late"][0]) == ("trunk-00-02-69e5393d",) * 2
+    check_networks(read_repository(repo), networks)
+    assert deploy(repo, Sources({"late": lambda: TaskModel(networks["late"].clone())})).changes["late"].after.version == "1"
+    cut = add_tasks(repo, Sources({}), AddOptions(recut=True)).repository
+    check_networks(cut, networks)
+    passed = {
+        spec.dtype for task in networks for step in cut.tasks[task].steps[1:-1] for spec in cut.segments[step.segment].inputs
+    }
+    assert passed == {"UINT8"}
 
 
 def test_a_backbone_and_a_task_of_before_are_read() -> None:

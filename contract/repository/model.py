@@ -20,7 +20,7 @@ Scores = Literal["logits", "probabilities", "independent", "log_probabilities", 
 DEFAULT_CUT_RULE = "cheap"  # what a repository that does not say it was cut by
 # Of the digests that the exporter computes today; whatever changes the digest of a network that was exported raises it. 1: also of what
 # does not say it.
-DIGEST_VERSION = 2
+DIGEST_VERSION = 3
 
 
 def segment_tensor(kind: str, index: int) -> str:

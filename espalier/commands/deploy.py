@@ -81,6 +81,7 @@ def _parse_share(text: str) -> float:
 
 def _parse_task_model(text: str, name: str | None) -> tuple[str, str]:
     """Return the task's name and its model from "NAME=MODEL" or "MODEL". Raises typer.BadParameter, and BadModel for no model."""
+    from contract.references import model_name
     from exporter.sources.references import parse_reference
 
     named, separator, model = text.partition("=")
@@ -91,7 +92,7 @@ def _parse_task_model(text: str, name: str | None) -> tuple[str, str]:
     file = parse_reference(text).file
     if file is None:
         raise typer.BadParameter(f"{text!r} is no file that a task could be named like; give NAME={text}.", param_hint="MODEL")
-    return file.stem, text
+    return model_name(file), text
 
 
 def _print_sharing(deployment: Deployment, task: str, repo: Path) -> None:

@@ -10,11 +10,13 @@ from math import prod
 
 import onnx_ir as ir
 
+from contract.dtypes import NUMPY_DTYPES, dtype_of_onnx
 from exporter.errors import UnsupportedModel
 from exporter.graph.coupling import Suspect, find_suspects
-from exporter.graph.digests import addresses, block_digest, content_of, weight_digest
+from exporter.graph.digests import addresses, block_digest, content_of, steps_digest, weight_digest
 from exporter.graph.foreign import operator_name
-from exporter.graph.macs import PRODUCTS, count_macs
+from exporter.graph.joining import Joiner, has_products
+from exporter.graph.macs import count_macs
 from exporter.graph.modules import modules_of
 from exporter.graph.partition import Part, Partitioner
 from exporter.graph.shapes import infer, name_of, shape_of
@@ -51,6 +53,7 @@ class Block:
     structure: the digest without the weights' values. macs: for one row. parameters, weight_bytes: number and size of the weights.
     modules: the network's modules in it, where the producer recorded them. matrices: hashes of its weights of two axes and more, by
     which it is known that another block computes something else with the same weights. uncounted: operator types that `macs` leaves out.
+    steps: the digest of the scales and zero points by which it quantises what is computed, "" where it does not.
     suspects: operators through which the rows of a batch may affect each other.
     """
 
@@ -65,12 +68,20 @@ class Block:
     modules: tuple[str, ...] = ()
     uncounted: tuple[str, ...] = ()
     suspects: tuple[Suspect, ...] = ()
+    steps: str = ""
     matrices: frozenset[bytes] = field(default=frozenset(), repr=False, compare=False)
 
     @cached_property
     def content(self) -> str:
         """Return what tells it apart from blocks that need a model of their own."""
         return content_of(self.digest, (tap.rows for tap in self.inputs))
+
+    @property
+    def makes_less(self) -> bool:
+        """Whether it makes less of one tensor, and costs next to nothing: better in front of a border than behind it."""
+        if self.macs or not len(self.inputs) == len(self.outputs) == 1:
+            return False
+        return self.weight_bytes < self.start.row_bytes - self.end.row_bytes
 
     @property
     def start(self) -> Tap:
@@ -135,12 +146,13 @@ class Network:
 
     def chain(self, known: Collection[str] = ()) -> Chain:
         """Return the chain; `known` are addresses of taps of other networks, which become taps here if they are on a side way."""
-        blocks = tuple(self._blocks(self._split(known, self._join_weightless)))
+        join = self._join(known)
+        blocks = tuple(self._blocks(self._split(known, join)))
         inputs, outputs = map(self._taps, (self.model.graph.inputs, self.model.graph.outputs))
         if len({tap.address for tap in outputs}) < len(outputs):
             names = ", ".join(tap.name for tap in outputs)
             raise UnsupportedModel(self.name, f"gives the same output twice (among {names}); leave one out.")
-        crossing = tuple(name_of(value) for value in self._partitioner(known, self._join_weightless).crossing())
+        crossing = tuple(name_of(value) for value in self._partitioner(known, join).crossing())
         return Chain(self.name, blocks, inputs, outputs, self._preprocessing_digest(), crossing)
 
     def chain_of_one(self) -> Chain:
@@ -158,12 +170,16 @@ class Network:
         return self._partitioner(known, join).split()
 
     def _partitioner(self, known: Collection[str], join: Callable[[list[Part]], list[Part]]) -> Partitioner:
-        return Partitioner(self.model.graph, self._has_rows, lambda value: self._addresses[value] in known, join)
+        return Partitioner(self.model.graph, self._can_cross, lambda value: self._addresses[value] in known, join)
 
     def _has_rows(self, value: ir.Value) -> bool:
         """Whether `value` has the batch on its first axis and nothing else depends on it: only then can rows be split and stacked."""
         first, second = self._one.get(name_of(value), ()), self._other.get(name_of(value), ())
         return len(first) > 1 and first[0] == 1 and second[:1] == (3,) and first[1:] == second[1:]
+
+    def _can_cross(self, value: ir.Value) -> bool:
+        """Whether `value` may be a tap: it has rows, of a type that goes from one segment to the next."""
+        return self._has_rows(value) and dtype_of_onnx(_dtype(value).name) in NUMPY_DTYPES
 
     def _why_no_rows(self, value: ir.Value) -> str:
         """Return what is wrong with an input or output that has no rows."""
@@ -205,6 +221,7 @@ class Network:
                 uncounted=counted.uncounted,
                 matrices=frozenset(weight_digest(value) for value in _weights(part) if _is_matrix(value)),
                 suspects=tuple(dict.fromkeys(self._suspects[node] for node in part.nodes if node in self._suspects)),
+                steps=steps_digest(part.nodes),
             )
 
     def _taps(self, values: Sequence[ir.Value]) -> tuple[Tap, ...]:
@@ -212,27 +229,17 @@ class Network:
             Tap(name_of(value), self._addresses[value], _dtype(value).name, shape_of(value, self._one)[1:]) for value in values
         )
 
-    def _join_weightless(self, parts: list[Part]) -> list[Part]:
-        """Join what cannot be tuned to its neighbour: a cut point is always in front of something that a task may have changed.
+    def _join(self, known: Collection[str]) -> Callable[[list[Part]], list[Part]]:
+        return Joiner(self._row_bytes, lambda value: self._addresses[value] in known, self._is_image).join
 
-        A part without weights (an activation, a pooling) goes to the part before it. What stands before the first MAC (the
-        preprocessing) goes to the part after it: nobody tunes it, and a cut there would send whole images between segments.
-        """
-        joined: list[Part] = []
-        for part in parts:
-            if joined and (not _has_weights(part) or self._is_preprocessing(joined[0])):
-                before = joined[-1]
-                inputs = dict.fromkeys((*before.inputs, *part.inputs[1:]))
-                joined[-1] = Part(before.nodes + part.nodes, tuple(inputs), part.outputs)
-            else:
-                joined.append(part)
-        return joined
+    def _row_bytes(self, value: ir.Value) -> int:
+        return prod(shape_of(value, self._one)[1:]) * _dtype(value).bitwidth // 8
 
-    def _is_preprocessing(self, part: Part) -> bool:
-        return not self._inner and part.inputs[0] in self.model.graph.inputs and not _has_products(part)
+    def _is_image(self, value: ir.Value) -> bool:
+        return not self._inner and value in self.model.graph.inputs
 
     def _preprocessing_digest(self) -> str:
-        before = list(takewhile(lambda part: not _has_products(part), self._split((), lambda parts: parts)))
+        before = list(takewhile(lambda part: not has_products(part), self._split((), lambda parts: parts)))
         if not before:
             return ""
         nodes = [node for part in before for node in part.nodes]
@@ -271,16 +278,6 @@ def _check_dependence(name: str, graph: ir.Graph) -> None:
     for value in graph.outputs:
         if value not in depending or value in graph.inputs:
             raise UnsupportedModel(name, f"the output {value.name!r} is not computed from an input.")
-
-
-def _has_weights(part: Part) -> bool:
-    """Whether a task may have tuned the part: it holds fractions, or numbers of any kind that a product takes."""
-    multiplied = {value for node in part.nodes if node.op_type in PRODUCTS for value in node.inputs}
-    return any(_dtype(value).is_floating_point() or value in multiplied for value in _weights(part))
-
-
-def _has_products(part: Part) -> bool:
-    return any(node.op_type in PRODUCTS for node in part.nodes)
 
 
 def _weights(part: Part) -> list[ir.Value]:

@@ -22,6 +22,7 @@ from exporter.errors import UnsupportedModel
 from exporter.graph.definitions import defaults_of, version_of
 
 _Hashes = dict[ir.Value | None, bytes]
+_QUANTISING = frozenset(("QuantizeLinear", "DequantizeLinear"))
 _CACHED = "espalier_digest"  # in an initializer's `meta`
 
 
@@ -64,10 +65,23 @@ def block_digest(
 ) -> str:
     """Return the SHA-256 (hex) of what `nodes` (in topological order) make of `inputs`, in `outputs`.
 
-    structure_only: floating-point weights count by dtype and shape alone, so that two trainings of one architecture give the same.
+    structure_only: floating-point weights, and what quantised networks have in their place, count by dtype and shape alone, so that two
+    trainings of one architecture give the same.
     """
     known = hashes(nodes, inputs, opsets, _shape_digest if structure_only else weight_digest)
     return _hash(*(known[value] for value in outputs)).hex()
+
+
+def steps_digest(nodes: Iterable[ir.Node]) -> str:
+    """Return the SHA-256 (hex) of the scales and zero points by which `nodes` quantise what is computed; "" where they quantise nothing."""
+    steps = [
+        weight_digest(value)
+        for node in nodes
+        if node.op_type in _QUANTISING and not _is_constant(node.inputs[0])
+        for value in node.inputs[1:]
+        if value is not None and value.const_value is not None
+    ]
+    return _hash(*steps).hex() if steps else ""
 
 
 def combined_digest(digests: Sequence[str]) -> str:
@@ -131,9 +145,18 @@ def _sources(graph: ir.Graph) -> list[str]:
 
 def _shape_digest(value: ir.Value) -> bytes:
     tensor = value.const_value
-    if tensor is None or not tensor.dtype.is_floating_point():
+    if tensor is None or not (tensor.dtype.is_floating_point() or _is_quantised(value)):
         return weight_digest(value)
     return _hash(tensor.dtype.name.encode(), str(list(tensor.shape)).encode())
+
+
+def _is_quantised(value: ir.Value) -> bool:
+    """Whether `value` is a weight, a bias or a zero point of a quantised network."""
+    return all(user.op_type in _QUANTISING or user.op_type.startswith("QLinear") for user in value.consumers())
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    return value is not None and value.const_value is not None
 
 
 def _hash_nodes(

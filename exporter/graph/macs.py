@@ -14,6 +14,8 @@ from math import prod
 import onnx_ir as ir
 
 from exporter.errors import UncountableShapes
+from exporter.graph.contrib_macs import CONTRIB_COUNTERS
+from exporter.graph.foreign import operator_name
 from exporter.graph.shapes import Shapes, shape_of
 
 # Operators that only move or reinterpret data, or compute shapes: nothing to count.
@@ -50,12 +52,12 @@ def count_macs(nodes: Iterable[ir.Node], shapes: Shapes) -> Macs:
     """Count `nodes` with `shapes` inferred for one row. Raises UncountableShapes when a needed shape is missing."""
     total, uncounted = 0, set()
     for node in nodes:
-        counter = _COUNTERS.get(node.op_type)
+        counter = _COUNTERS.get(operator_name(node))
         if counter is not None:
             try:
                 total += counter(node, shapes)
             except KeyError as error:
-                raise UncountableShapes(f"{node.op_type} {node.name}", [str(error.args[0])]) from error
+                raise UncountableShapes(f"{operator_name(node)} {node.name}", [str(error.args[0])]) from error
         elif node.op_type not in _MOVES:
             uncounted.add(node.op_type)
     return Macs(total, tuple(sorted(uncounted)))
@@ -133,5 +135,11 @@ _COUNTERS: dict[str, Callable[[ir.Node, Shapes], int]] = {
     "QLinearMatMul": _matmul,
     "ConvInteger": _conv,
     "QLinearConv": _qlinear_conv,
+    **CONTRIB_COUNTERS,
 }
-PRODUCTS = frozenset(_COUNTERS)  # the operator types that count
+PRODUCTS = frozenset(_COUNTERS)  # the operators that count, by their domain and type where that is not ONNX's own
+
+
+def is_product(node: ir.Node) -> bool:
+    """Return whether `node` has MACs."""
+    return operator_name(node) in PRODUCTS

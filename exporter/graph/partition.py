@@ -24,11 +24,15 @@ Test = Callable[[ir.Value], bool]
 
 @dataclass(frozen=True)
 class Part:
-    """Nodes in topological order with what they take and give. `inputs`: first the tap before it, then what else is needed."""
+    """Nodes in topological order with what they take and give. `inputs`: first the tap before it, then what else is needed.
+
+    carried: nodes that cost next to nothing and stand behind the cut because less crosses there.
+    """
 
     nodes: tuple[ir.Node, ...]
     inputs: tuple[ir.Value, ...]
     outputs: tuple[ir.Value, ...]
+    carried: frozenset[ir.Node] = frozenset()
 
 
 Join = Callable[[list[Part]], list[Part]]
@@ -99,9 +103,10 @@ class Partitioner:
         rest = self._way(part.outputs, [*part.inputs, *found])
         return [part] if self._repeats(rest, parts) else [*parts, *rest]
 
-    def _repeats(self, left: Iterable[Part], right: Iterable[Part]) -> bool:
-        """Return whether two ways would compute the same twice; constants do not count."""
-        return bool(_nodes(left) & _nodes(right) & self._computing)
+    def _repeats(self, left: Sequence[Part], right: Sequence[Part]) -> bool:
+        """Return whether two ways would compute the same twice; constants do not count, nor what stands behind a cut for its size."""
+        carried = frozenset[ir.Node]().union(*(part.carried for part in (*left, *right)))
+        return bool(_nodes(left) & _nodes(right) & self._computing - carried)
 
     def _source(self, given: Sequence[ir.Value], taken: Collection[ir.Value]) -> ir.Value:
         """Return the tensor that the way starts from: the earliest tap, or of the network's inputs the one with the largest rows."""

@@ -87,7 +87,12 @@ def _explain_nothing_shared(
     stored = sum(block.content in {b.content for o, _ in others.values() for b in o.blocks} for block in chain.blocks)
     weights = f"; the weights of {stored} of its {len(chain.blocks)} blocks are still stored once" if stored else ""
     found = difference((chain.name, chain.blocks[0]), (name, other.blocks[0]))
-    if chain.preprocessing != other.preprocessing:
+    if preprocessing == others_preprocessing and _other_steps(chain, other):
+        reason = (
+            "it was quantised by other steps (scales and zero points), as another calibration gives them; quantise what the tasks have in "
+            "common by one"
+        )
+    elif chain.preprocessing != other.preprocessing:
         described = _describe(preprocessing, others_preprocessing) or (found and f" ({found})")
         reason = f"its preprocessing is not that of {name}{described}"
     elif len(chain.blocks) == 1:
@@ -103,6 +108,12 @@ def _explain_nothing_shared(
     else:
         reason = f"its first block computes something else than that of {name}{found and f' ({found})'}"
     return f"shares no computation, because {reason}{weights}."
+
+
+def _other_steps(chain: Chain, other: Chain) -> bool:
+    """Whether the first blocks are of one structure and quantise what is computed by different steps."""
+    ours, theirs = chain.blocks[0], other.blocks[0]
+    return ours.structure == theirs.structure and ours.steps != theirs.steps
 
 
 def _input_types(chain: Chain) -> list[tuple[str, str, tuple[int, ...]]]:

@@ -9,6 +9,8 @@ from exporter.graph.chain import Block, Chain
 from exporter.sharing.choose import CutLeftOut, CutOptions
 from exporter.sharing.segments import BlockRun, Key, Layout, Occurrence
 
+_SHAPES_NAMED = 3
+_WORTH_SAYING = 1e-3  # of all weights: what bounds an activation is a few bytes, and is in every network
 # Says by what two blocks, each given with the name of its network, differ first: "Gelu here, Erf there".
 Difference = Callable[[tuple[str, Block], tuple[str, Block]], str]
 
@@ -16,10 +18,6 @@ Difference = Callable[[tuple[str, Block], tuple[str, Block]], str]
 def unknown_difference(ours: tuple[str, Block], theirs: tuple[str, Block]) -> str:
     """Return nothing: the difference of networks whose graphs are not at hand."""
     return ""
-
-
-_SHAPES_NAMED = 3
-_WORTH_SAYING = 1e-3  # of all weights: what bounds an activation is a few bytes, and is in every network
 
 
 def explain_cut(occurrence: Occurrence, layout: Layout, tasks: Collection[str], options: CutOptions) -> str:

@@ -10,6 +10,7 @@ the maximal paths of that graph that nothing enters or leaves on the way (the co
 A block that occurs again after itself counts as another block: its first occurrences are compared with first occurrences. So does one
 that takes another shape (the same activation at another resolution): what was written for one shape does not take another.
 A block that takes several tensors begins a segment, so that only the first block of a segment takes more than the tap before it.
+Where ways meet in front of a block without MACs that makes less of what it takes (a QuantizeLinear), each way has it at its end instead.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class SegmentFinder:
     def __init__(self, chains: Sequence[Chain]) -> None:
         self._chains = chains
         self._depths = {chain.name: _depths(chain) for chain in chains}
+        self._reducing = {chain.name: [*_reducing(chain)] for chain in chains}
 
     def find(self, copies: Copies, also_cut: Collection[str] = ()) -> Layout:
         """Return the segments of each chain by its name, each after those whose outputs it takes.
@@ -75,6 +77,7 @@ class SegmentFinder:
         also_cut: addresses of taps that become cuts although no sharing needs them.
         """
         keys = {chain.name: self._keys(chain, copies) for chain in self._chains}
+        self._meet_where_less_crosses(keys, also_cut)
         starts = _starts(self._chains, keys, also_cut)
         return {chain.name: list(_occurrences(chain, keys[chain.name], starts)) for chain in self._chains}
 
@@ -84,6 +87,19 @@ class SegmentFinder:
             Key(block.content, depth, copies.get((chain.name, block.index), ""))
             for block, depth in zip(chain.blocks, depths, strict=True)
         ]
+
+    def _meet_where_less_crosses(self, keys: Mapping[str, list[Key]], also_cut: Collection[str]) -> None:
+        """Give each way a copy of a block that makes less of where ways meet."""
+        met: dict[Key, list[tuple[Chain, int, Key]]] = defaultdict(list)
+        for chain in self._chains:
+            own = keys[chain.name]
+            for before, index in self._reducing[chain.name]:
+                if own[before].copy == own[index].copy and chain.blocks[index].start.address not in also_cut:
+                    met[own[index]].append((chain, index, own[before]))
+        for key, ways in met.items():
+            if len({source for *_, source in ways}) > 1:
+                for chain, index, source in ways:
+                    keys[chain.name][index] = key._replace(copy=f"{key.copy}<{source.text}")
 
 
 def _depths(chain: Chain) -> list[int]:
@@ -118,6 +134,16 @@ def _starts(chains: Sequence[Chain], keys: Mapping[str, Sequence[Key]], also_cut
         if len(sources) > 1 or any(source is None or len(after[source]) > 1 for source in sources):
             starts.add(key)
     return starts
+
+
+def _reducing(chain: Chain) -> Iterator[tuple[int, int]]:
+    """Yield the blocks that make less of what they alone take for next to nothing, by their index, each after that of who makes it."""
+    producers = {tap.address: block.index for block in chain.blocks for tap in block.outputs}
+    taken = Counter(tap.address for block in chain.blocks for tap in block.inputs)
+    taken.update(tap.address for tap in chain.outputs)
+    for block in chain.blocks:
+        if block.makes_less and taken[block.start.address] == 1 and block.start.address in producers:
+            yield producers[block.start.address], block.index
 
 
 def _occurrences(chain: Chain, keys: Sequence[Key], starts: Collection[Key]) -> Iterator[Occurrence]:

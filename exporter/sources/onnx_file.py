@@ -14,6 +14,7 @@ from exporter.errors import BadModel, FolderGiven, NonFiniteWeights
 from exporter.sources.assumed import assume, set_infinite, set_labels
 from exporter.sources.ends import plain_ends
 from exporter.sources.opsets import lowered
+from exporter.sources.spelt_out import spell_out
 from exporter.sources.tensors import Weight, embedded_tensors, is_external, is_finite, read_tensor
 from exporter.sources.topological_sort import sort_nodes
 
@@ -61,6 +62,7 @@ def load_onnx(path: Path) -> ir.Model:
     proto = _parse(path)
     _refuse_one_machine(path, proto)
     _mend_names(proto)
+    spelling = spell_out(path, proto)
     proto, lowering = _lowered(path, proto)
     try:
         overridable = _drop_weight_inputs(proto)
@@ -77,7 +79,7 @@ def load_onnx(path: Path) -> ir.Model:
         _put_weights(model, weights)
     except _FOREIGN_ERRORS as error:
         raise BadModel(path, f"is not a valid ONNX model ({first_line(error)}).") from error
-    assume(model, [sentence for sentence in (lowering, overridable, *ends.remarks) if sentence])
+    assume(model, [sentence for sentence in (spelling, lowering, overridable, *ends.remarks) if sentence])
     assume(model, [f"has infinite numbers in the constant {name!r}, which is taken for a mask." for name in infinite])
     set_labels(model, ends.labels)
     set_infinite(model, infinite)

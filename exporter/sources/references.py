@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from contract.references import ONNX, WEIGHTS, Reference, is_adapter, read_reference
+from contract.references import ONNX, WEIGHTS, Reference, is_adapter, model_name, read_reference
 from exporter.errors import BadModel
 from exporter.sources.onnx_file import check_file
 
 __all__ = ["InputOptions", "Preprocess", "Reference", "find_tasks", "parse_reference"]
 
-# A .bin in a folder of models is more often a model's external data.
-_IN_FOLDERS = (".onnx", ".safetensors", ".pth", ".pt", ".ckpt")
+_EXTERNAL_DATA = ".bin"  # more often than weights, where there is an ONNX file beside it
 
 Preprocess = Literal["in-graph", "none"]
 Channels = tuple[float, float, float]
@@ -46,22 +45,24 @@ def parse_reference(text: str | Path) -> Reference:
 
 
 def find_tasks(folder: Path, backbone: str | None = None) -> dict[str, Path]:
-    """Return the task models in `folder` by file stem, sorted, adapters by their folder's name; others, hidden ones and `backbone` not.
+    """Return the task models in `folder` by their names without suffix, sorted, adapters by their folder's; hidden ones and `backbone` not.
 
-    Raises BadModel when there is none, or two of one name.
+    A .bin is taken for the data of a model where there is an ONNX file. Raises BadModel when there is none, or two of one name.
     """
     if not folder.is_dir():
         raise BadModel(folder, "there is no such folder of task models.")
     found: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.name.startswith(".") or not _is_model(file) or _is_same(file, backbone):
+    files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    kinds = ONNX + tuple(kind for kind in WEIGHTS if kind != _EXTERNAL_DATA or not any(file.suffix in ONNX for file in files))
+    for file in files:
+        if not _is_model(file, kinds) or _is_same(file, backbone):
             continue
-        name = file.name if file.is_dir() else file.stem
+        name = file.name if file.is_dir() else model_name(file)
         if name in found:
             raise BadModel(folder, f"holds both {found[name].name} and {file.name}; a task has one model.")
         found[name] = file
     if not found:
-        raise BadModel(folder, f"holds no task model ({', '.join(_IN_FOLDERS)}).")
+        raise BadModel(folder, f"holds no task model ({', '.join(kinds)}).")
     return found
 
 
@@ -74,8 +75,8 @@ def _check(path: Path, suffixes: tuple[str, ...]) -> None:
         raise BadModel(path, f"is neither {kinds}a checkpoint ({', '.join(WEIGHTS)}).".replace("neither a ", "not a "))
 
 
-def _is_model(file: Path) -> bool:
-    return is_adapter(file) if file.is_dir() else file.suffix in _IN_FOLDERS
+def _is_model(file: Path, kinds: tuple[str, ...]) -> bool:
+    return is_adapter(file) if file.is_dir() else file.name.endswith(kinds)
 
 
 def _is_same(file: Path, backbone: str | None) -> bool:

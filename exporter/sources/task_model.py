@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from contract.preprocessing import Preprocessing
+from contract.references import model_name
 from exporter.errors import BadModel
 
 _LABELS_SUFFIX = ".labels.txt"
@@ -60,7 +61,7 @@ def read_labels(task: str, model: Path) -> tuple[str, ...]:
 
     One label a line, UTF-8; what follows the last one may be blank. Raises BadModel for a file that is not that.
     """
-    for name in (task, model.stem):
+    for name in (task, model_name(model)):
         path = model.parent / f"{name}{_LABELS_SUFFIX}"
         if path.is_file():
             return _read_lines(path)

@@ -19,14 +19,14 @@ from torch import nn
 
 from contract.preprocessing import Preprocessing
 from exporter.build.row_coupling import refuse_random
-from exporter.errors import ExportError, NonFiniteWeights, StaysInTraining
+from exporter.errors import ExportError, StaysInTraining
 from exporter.graph.coupling import random_suspects
 from exporter.graph.passes.head import adapt_head
 from exporter.graph.passes.optimise import optimise
 from exporter.sources.onnx_file import first_line
 from exporter.sources.task_model import TaskModel
-from exporter.sources.tensors import is_finite
 from exporter.torch.compare import Comparison, compare
+from exporter.torch.finite import buffer_names, masks_of, refuse_non_finite
 from exporter.torch.outputs import flatten, name_outputs, run_network
 from tuning.network.backbone import Backbone
 from tuning.network.checkpoint import TaskCheckpoint, build_network
@@ -61,6 +61,7 @@ class NetworkExporter:
 
     def __init__(self, height: int, width: int, preprocess: str = "in-graph") -> None:
         self.remark = ""
+        self._masks: tuple[str, ...] = ()
         self._size = (height, width)
         self._in_graph = preprocess == "in-graph"
         self._traces: list[ir.Model] = []
@@ -71,12 +72,13 @@ class NetworkExporter:
         A dict that it returns gives outputs by its keys, a tuple output_0, ... Raises NonFiniteWeights, FailingForward,
         UnsupportedOutput, or ExportError when torch cannot export the network or ONNX computes something else.
         """
-        refuse_non_finite("the network", network.state_dict())
+        refuse_non_finite("the network", network.state_dict(), buffer_names(network))
         wrapped = self._wrapped(network, preprocessing)
         weights, images = wrapped.state_dict(), self._example(3)
         expected = {
             output: tensor.numpy() for output, tensor in run_network(name, wrapped.network, wrapped.given(images)).items()
         }
+        self._masks = masks_of("the network", network, map(torch.from_numpy, expected.values()))
         for traced in self._traces:
             model = bind(traced, weights)
             if self._fits(compare(model, {"image": images.numpy()}, [*expected.values()])):
@@ -101,7 +103,8 @@ class NetworkExporter:
         return bind(self._traces[-1], self._wrapped(network, preprocessing).state_dict())
 
     def _fits(self, found: Comparison) -> bool:
-        self.remark = found.remark
+        masks = [f"has infinite numbers in the buffer {name!r}, which is taken for a mask." for name in self._masks]
+        self.remark = " It ".join(said for said in (found.remark, *masks) if said)
         return found.fits
 
     def _wrapped(self, network: nn.Module, preprocessing: Preprocessing | None) -> _Wrapped:
@@ -140,13 +143,6 @@ class BackboneExporter:
 
     def _export(self, network: nn.Module) -> ir.Model:
         return self._exporter.export(network, self._backbone.spec.preprocessing)
-
-
-def refuse_non_finite(where: str, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raise NonFiniteWeights for the first of `tensors` that holds NaN, or infinity beside other values than zero."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all() and not is_finite(tensor.detach().float().numpy()):
-            raise NonFiniteWeights(where, name)
 
 
 def trace(module: nn.Module, example: torch.Tensor) -> ir.Model:

@@ -19,7 +19,7 @@ from contract.references import is_adapter
 from exporter.errors import BadCode, BadModel, UnknownInput
 from exporter.sources.onnx_file import first_line
 from exporter.sources.references import InputOptions, Reference
-from exporter.torch.export import refuse_non_finite
+from exporter.torch.finite import buffer_names, refuse_non_finite
 from tuning.errors import TuningError
 from tuning.network.adapters import read_adapter
 from tuning.network.backbone import Backbone
@@ -66,7 +66,7 @@ class Architecture:
         Raises BadModel or NonFiniteWeights if it does not fit.
         """
         state = read_adapter(file, self.network) if is_adapter(file) else read_state_dict(file, self.network)
-        refuse_non_finite(str(file), state.tensors)
+        refuse_non_finite(str(file), state.tensors, buffer_names(self.network))
         try:
             check_tensors(self._needed(state.tensors), state.tensors)
         except TuningError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +20,8 @@ from exporter.errors import (
 )
 from exporter.sources.references import InputOptions, Reference
 from exporter.sources.task_model import LoadTaskModel, TaskModel, Tuned, read_labels
-from exporter.torch.export import BackboneExporter, NetworkExporter, refuse_non_finite
+from exporter.torch.export import BackboneExporter, NetworkExporter
+from exporter.torch.finite import buffer_names, refuse_non_finite
 from exporter.torch.networks import Architecture, Fit, open_architecture, overridden
 from tuning.network.backbone import Backbone, load_backbone
 from tuning.network.checkpoint import TaskCheckpoint, check_backbone, load_task, read_kind, read_spec
@@ -54,7 +55,7 @@ class TorchSources:
         backbone = self._load_backbone(reference)
         self._backbone = backbone
         self._backbone_architecture = Architecture.of_backbone(backbone)
-        refuse_non_finite(reference.text, backbone.network.state_dict())
+        refuse_non_finite(reference.text, backbone.network.state_dict(), buffer_names(backbone.network))
         return self._on_backbone(backbone).export_backbone
 
     def open_task(self, name: str, reference: Reference) -> LoadTaskModel:
@@ -89,10 +90,11 @@ class TorchSources:
             if self._backbone_architecture is None:
                 raise NeedsBackbone(name, file)
             raise NeedsNamedBackbone(name)
-        checkpoint = _load_tuned(file)
+        buffers = buffer_names(backbone.network)
+        checkpoint = _load_tuned(file, buffers)
         check_backbone(backbone.spec, checkpoint.backbone)
         exporter, kept = self._on_backbone(backbone), self._kept(checkpoint)
-        return lambda: exporter.export_task(kept.pop() if kept else _load_tuned(file))
+        return lambda: exporter.export_task(kept.pop() if kept else _load_tuned(file, buffers))
 
     def _for_weights(self, name: str, reference: Reference) -> Architecture:
         file = Path(reference.text)
@@ -153,9 +155,9 @@ class TorchSources:
         return self._exporters[key]
 
 
-def _load_tuned(file: Path) -> TaskCheckpoint:
+def _load_tuned(file: Path, buffers: Collection[str]) -> TaskCheckpoint:
     checkpoint = load_task(file)
-    refuse_non_finite(str(file), checkpoint.tensors)
+    refuse_non_finite(str(file), checkpoint.tensors, buffers)
     return checkpoint
 
 

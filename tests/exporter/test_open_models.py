@@ -89,9 +89,19 @@ def test_a_folder_of_task_models(tmp_path: Path) -> None:
         (name, tmp_path / file)
         for name, file in [("birds", "birds.pt"), ("cars", "cars.safetensors"), ("flowers", "flowers.pth"), ("pets", "pets.onnx")]
     ]
-    (tmp_path / "pets.pth").write_bytes(b"content")
-    with pytest.raises(BadModel, match=r"holds both pets\.onnx and pets\.pth"):
+    (tmp_path / "pets.pth.tar").write_bytes(b"content")
+    with pytest.raises(BadModel, match=r"holds both pets\.onnx and pets\.pth\.tar"):
         find_tasks(tmp_path)
+
+
+def test_weights_of_every_kind_are_tasks_in_a_folder(tmp_path: Path) -> None:
+    kinds = (".pth.tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+    files = {f"task{index}": tmp_path / f"task{index}{kind}" for index, kind in enumerate(kinds)}
+    for file in files.values():
+        file.write_bytes(b"content")
+    assert find_tasks(tmp_path) == files
+    (tmp_path / "task0.labels.txt").write_text("cat\ndog\n")
+    assert read_labels("pets", files["task0"]) == ("cat", "dog")
 
 
 def test_a_folder_without_task_models(tmp_path: Path) -> None:

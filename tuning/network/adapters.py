@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,10 @@ from tuning.network.state_dicts import StateDict, read_state_dict
 
 _FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _PREFIX = "base_model.model."
-_INSIDE = ".base_layer."  # before the output of a MultiheadAttention, which is refused as a whole
+_INSIDE = ".base_layer."  # before the output of a MultiheadAttention
+_OUTPUT = "out_proj"
+# PEFT (0.15 to 0.21) adds the update of that output twice, whenever it runs and when it merges, so that it was trained so.
+_OUTPUT_FACTOR, _NEWEST = 2, (0, 21)
 _FACTOR = re.compile(r"(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
 # Settings that say how an adapter was trained, found or begun, and nothing of what it computes; and those that are read.
 _OF_TRAINING = (
@@ -39,7 +42,10 @@ _INSTEAD = "merge it where it was made (merge_and_unload), and give the whole we
 
 @dataclass(frozen=True)
 class _Settings:
-    """What adapter_config.json says of the merging; names of layers are as `r` and `lora_alpha` have them unless a pattern fits."""
+    """What adapter_config.json says of the merging; names of layers are as `r` and `lora_alpha` have them unless a pattern fits.
+
+    version: of PEFT, major and minor; () where it says none.
+    """
 
     rank: int
     alpha: float
@@ -48,6 +54,7 @@ class _Settings:
     by_root: bool
     whole: tuple[str, ...]
     base: str
+    version: tuple[int, ...] = ()
 
     def rank_of(self, layer: str) -> int:
         """Return the rank of a layer's update."""
@@ -68,8 +75,8 @@ class _Settings:
 def read_adapter(folder: Path, network: nn.Module) -> StateDict:
     """Return the whole state dict of `network`, which stays as it is, with the adapter in `folder` merged in.
 
-    Takes LoRA on Linear, ungrouped Conv2d and transformers' Conv1D layers, and modules that were saved whole. Raises BadCheckpoint for
-    everything else by its name, and for tensors that do not fit.
+    Takes LoRA on Linear, ungrouped Conv2d, MultiheadAttention and transformers' Conv1D layers, and modules that were saved whole.
+    Raises BadCheckpoint for everything else by its name, and for tensors that do not fit.
     """
     settings, tensors = _read_settings(folder), _read_tensors(folder)
     factors: dict[str, dict[str, Tensor]] = {}
@@ -105,6 +112,7 @@ def _read_settings(folder: Path) -> _Settings:
             by_root=bool(config.get("use_rslora")),
             whole=tuple(map(str, config.get("modules_to_save") or ())),
             base=str(config.get("base_model_name_or_path") or ""),
+            version=tuple(int(number) for number in re.findall(r"\d+", str(config.get("peft_version") or ""))[:2]),
         )
     except (OSError, ValueError, TypeError, AttributeError, re.error) as error:
         raise BadCheckpoint(folder, f"its {ADAPTER} cannot be read ({error})") from error
@@ -154,32 +162,62 @@ def _merged(folder: Path, network: nn.Module, settings: _Settings, layer: str, p
     """Return the name of the weight of `layer`, and that weight with its update."""
     if len(pair) < 2:
         raise BadCheckpoint(folder, f"it lacks one of lora_A and lora_B of {layer!r}")
-    module, rank = _layer(folder, network, layer.partition(_INSIDE)[0]), settings.rank_of(layer)
-    weight = cast(Tensor, module.weight)
+    whole, inside, _ = layer.partition(_INSIDE)  # ranks and factors of an attention's output are those of the attention
+    rank = settings.rank_of(whole)
+    name, transposed = _weight_name(folder, network, settings, layer)
+    weight = network.get_parameter(name)
     down, up = pair["A"].float(), pair["B"].float()
-    turned = weight.T if _is_transposed(module) else weight
+    turned = weight.T if transposed else weight
     outputs, *inputs = turned.shape
     if rank < 1 or down.shape != (rank, *inputs) or up.shape != (outputs, rank, *(1 for _ in inputs[1:])):
         shapes = f"lora_A {tuple(down.shape)} and lora_B {tuple(up.shape)} of {layer!r}"
         raise BadCheckpoint(folder, f"{shapes} do not fit its weight {tuple(weight.shape)} by rank {rank}")
-    update = settings.scale_of(layer) * (up.flatten(1) @ down.flatten(1)).view_as(turned)
-    return f"{layer}.weight", weight.float() + (update.T if _is_transposed(module) else update)
+    scale = settings.scale_of(whole) * (_OUTPUT_FACTOR if inside else 1)
+    update = scale * (up.flatten(1) @ down.flatten(1)).view_as(turned)
+    return name, weight.float() + (update.T if transposed else update)
 
 
-def _layer(folder: Path, network: nn.Module, path: str) -> nn.Module:
-    """Return the layer that an update is for. Raises BadCheckpoint if there is none, or one of another kind."""
+def _weight_name(folder: Path, network: nn.Module, settings: _Settings, layer: str) -> tuple[str, bool]:
+    """Return the name of the weight that an update is for, and whether it has the inputs first. Raises BadCheckpoint."""
+    path, inside, part = layer.partition(_INSIDE)
+    module = _module(folder, network, path)
+    if isinstance(module, nn.MultiheadAttention):
+        _check_attention(folder, settings, path, module)
+        if not inside:
+            return f"{path}.in_proj_weight", False
+        if part == _OUTPUT:
+            return f"{path}.{_OUTPUT}.weight", False
+    parent, _, last = path.rpartition(".")
+    if last == _OUTPUT and isinstance(network.get_submodule(parent), nn.MultiheadAttention):
+        raise BadCheckpoint(folder, f"it updates {path!r} alone, which PEFT leaves out when it runs the attention; {_INSTEAD}")
+    grouped = isinstance(module, nn.Conv2d) and module.groups > 1
+    if inside or grouped or not (isinstance(module, (nn.Linear, nn.Conv2d)) or _is_transposed(module)):
+        kind = f"{'grouped ' if grouped else ''}{type(module).__name__}"
+        taken = "Linear, Conv2d without groups, Conv1D and MultiheadAttention"
+        raise BadCheckpoint(folder, f"it updates {path!r}, a {kind}; {taken} are merged here; {_INSTEAD}")
+    return f"{path}.weight", _is_transposed(module)
+
+
+def _module(folder: Path, network: nn.Module, path: str) -> nn.Module:
+    """Return the module that an update is for. Raises BadCheckpoint if there is none."""
     try:
-        module = network.get_submodule(path)
+        return network.get_submodule(path)
     except AttributeError as error:
         raise BadCheckpoint(
             folder, f"it updates {path!r}, which the network does not have; give the network that it was made on"
         ) from error
-    grouped = isinstance(module, nn.Conv2d) and module.groups > 1
-    if grouped or not (isinstance(module, (nn.Linear, nn.Conv2d)) or _is_transposed(module)):
-        kind = f"{'grouped ' if grouped else ''}{type(module).__name__}"
-        reason = f"it updates {path!r}, a {kind}; Linear, Conv2d without groups and Conv1D are merged here; {_INSTEAD}"
+
+
+def _check_attention(folder: Path, settings: _Settings, path: str, module: nn.MultiheadAttention) -> None:
+    if not module._qkv_same_embed_dim:
+        reason = f"it updates {path!r}, a MultiheadAttention with keys or values of another width, which PEFT does not take"
         raise BadCheckpoint(folder, reason)
-    return module
+    if settings.version > _NEWEST:
+        version, newest = (".".join(map(str, numbers)) for numbers in (settings.version, _NEWEST))
+        reason = (
+            f"it updates {path!r}, a MultiheadAttention, by PEFT {version}; how that merges one is known up to {newest} alone"
+        )
+        raise BadCheckpoint(folder, f"{reason}; {_INSTEAD}")
 
 
 def _is_transposed(module: nn.Module) -> bool:
@@ -207,10 +245,12 @@ def _remark(folder: Path, network: nn.Module, settings: _Settings, merged: list[
     whole = f", and {_listed(modules)} replaced" if modules else ""
     named = f" ({_listed(changed)})" if changed else ""
     of_blocks = f" Of the network's {len(blocks)} blocks this changes {len(changed)}{named}." if blocks else ""
+    attention = any(isinstance(module, nn.MultiheadAttention) and path in layers for path, module in network.named_modules())
+    twice = ", its output's twice, as PEFT does" if attention else ""
     base = f"on {settings.base!r}" if settings.base else "on these weights"
     return (
-        f"{folder.name}: LoRA is merged into {len(layers)} layer{'s' * (len(layers) != 1)} ({_listed(layers)}){whole}.{of_blocks} What is "
-        f"as it was is shared where its input is the same. Nobody can check that the adapter was made {base}."
+        f"{folder.name}: LoRA is merged into {len(layers)} layer{'s' * (len(layers) != 1)} ({_listed(layers)}){twice}{whole}.{of_blocks} "
+        f"What is as it was is shared where its input is the same. Nobody can check that the adapter was made {base}."
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from contract.references import WEIGHTS, is_adapter
 from tuning.errors import BadCheckpoint
 from tuning.network.files import read_tensors
+from tuning.network.numpy_scalars import as_globals
 from tuning.network.prefixes import WantedNames, take_off_prefixes
 
 _WRAPPINGS = ("state_dict", "model", "module", "model_state_dict")  # keys under which training scripts keep the state dict
@@ -148,7 +149,7 @@ def _read(path: Path) -> object:
     if not path.name.endswith(WEIGHTS):
         raise BadCheckpoint(path, f"a checkpoint is a .safetensors file, or one by torch.save ({', '.join(WEIGHTS[1:])})")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(as_globals()):
             warnings.simplefilter("ignore")  # torch warns of foreign pickles before it refuses them
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

@@ -13,6 +13,7 @@ from exporter.graph.passes.left_out import LeftOutInputs
 from exporter.graph.passes.opsets import RaisedOpset
 from exporter.graph.passes.outputs import OwnOutputs
 from exporter.graph.passes.rows import RowsAsVectors
+from exporter.graph.passes.skips import SplitSkips
 from exporter.graph.passes.spelled_out import SpeltOut
 from exporter.graph.passes.types import ForeignTypes
 
@@ -34,6 +35,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
         ForeignTypes(),
         SpeltOut(),
         common.RemoveUnusedNodesPass(),
+        SplitSkips(),
         LocalBatchSize(),
         common.IdentityEliminationPass(),
         OwnOutputs(),

@@ -38,7 +38,7 @@ def test_a_folder_of_tasks_beside_a_single_one(networks: Path) -> None:
     ("arguments", "words"),
     [
         (["--tasks", "nowhere"], "there is no such folder of task models"),
-        (["--tasks", "empty"], "holds no task model (.onnx, .safetensors, .pth, .pt, .ckpt)"),
+        (["--tasks", "empty"], "holds no task model (.onnx, .safetensors, .pth, .pt, .bin, .ckpt, .pth.tar)"),
         (["--tasks", ".", "--task", "cars=birds.onnx"], "the name 'cars' is given with --task, too"),
         (["--task", "cars=cars.onnx", "--mean", "0.5,0.5"], "is not of the form R,G,B"),
         (["--task", "cars=cars.onnx", "--mean", "0.5,nan,0.5"], "must be three finite numbers"),

@@ -93,9 +93,11 @@ def test_operators_of_others_are_exported_as_the_file_answers(tmp_path: Path, op
     repository = report.repository
     (image,) = sample_inputs(repository.tasks["t"].inputs, 3).values()
     np.testing.assert_allclose(ParityChecker(repository).compose("t", [image])[0], given(path, image)[0], rtol=1e-4, atol=1e-6)
-    (domain,) = {node.domain for node in CASES[operator] if node.op_type == operator}
+    written, (domain,) = operator, {node.domain for node in CASES[operator] if node.op_type == operator}
+    if operator == "SkipLayerNormalization":  # taken apart
+        written, domain = "LayerNormalization", ""
     segments = [onnx.load(repository.model_file(name)) for name in repository.segments]
-    (segment,) = [model for model in segments if operator in {node.op_type for node in model.graph.node}]
+    (segment,) = [model for model in segments if written in {node.op_type for node in model.graph.node}]
     assert domain in {opset.domain for opset in segment.opset_import}
 
 

@@ -74,11 +74,61 @@ def test_products_of_integers_count_as_those_of_fractions() -> None:
     check([qlinear], row, {"w": matrix, **scales}, 3 * 7)
 
 
-def check(nodes: list, inputs: dict[str, tuple[int, ...]], weights: dict[str, np.ndarray], macs: int) -> None:
-    """Raise unless the network of `nodes`, with `inputs` of a kind and the sizes of a row, counts `macs` and nothing uncounted."""
+MS = "com.microsoft"
+FLOAT = TensorProto.FLOAT
+SEQUENCE = {"x": (FLOAT, 5, 6)}  # five steps of six numbers
+FOREIGN = {
+    "FusedMatMul": (["x", "w"], {"x": (FLOAT, 5, 6)}, {"w": (6, 4)}, {"alpha": 2.0}, 5 * 6 * 4),
+    "FusedMatMul, turned": (["x", "w"], {"x": (FLOAT, 5, 6)}, {"w": (5, 4)}, {"transA": 1}, 6 * 5 * 4),
+    "FusedMatMul, both": (["x", "w"], {"x": (FLOAT, 5, 6)}, {"w": (4, 6)}, {"transB": 1}, 5 * 6 * 4),
+    "FusedConv": (["x", "w"], {"x": (FLOAT, 3, 5, 5)}, {"w": (6, 3, 2, 2)}, {"activation": "Relu"}, 6 * 4 * 4 * 3 * 4),
+    "FusedGemm": (["x", "w"], {"x": (FLOAT, 6)}, {"w": (6, 4)}, {"activation": "Relu"}, 6 * 4),
+    "Attention": (["x", "w", "b"], SEQUENCE, {"w": (6, 18), "b": (18,)}, {"num_heads": 2}, 5 * 6 * 18 + 2 * 5 * 5 * 6),
+    "MultiHeadAttention": (["x", "x", "x"], SEQUENCE, {}, {"num_heads": 2}, 2 * 5 * 5 * 6),
+    "MultiHeadAttention, others": (
+        ["x", "k", "k"],
+        SEQUENCE | {"k": (FLOAT, 7, 6)},
+        {},
+        {"num_heads": 2},
+        2 * 5 * 7 * 6,
+    ),
+    "MultiHeadAttention, packed": (["x"], {"x": (FLOAT, 5, 2, 3, 4)}, {}, {"num_heads": 2}, 2 * 5 * 5 * 8),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_operators_of_onnx_runtime_count_as_what_they_stand_for(name: str) -> None:
+    inputs, given, weights, attributes, macs = FOREIGN[name]
+    node = helper.make_node(name.partition(",")[0], inputs, ["y"], domain=MS, **attributes)
+    check([node], given, {key: np.zeros(shape, np.float32) for key, shape in weights.items()}, macs)
+
+
+def test_products_of_few_bits_count_as_those_of_fractions() -> None:
+    attributes = {"K": 32, "N": 4, "bits": 4, "block_size": 16}
+    node = helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain=MS, **attributes)
+    weights = {"w": np.zeros((4, 2, 8), np.uint8), "s": np.ones((4, 2), np.float32)}
+    check([node], {"x": (FLOAT, 5, 32)}, weights, 5 * 32 * 4)
+    node = helper.make_node("QGemm", ["x", "s", "z", "w", "s", "z"], ["y"], domain=MS)
+    weights = {"s": np.float32(1), "z": np.uint8(0), "w": np.zeros((6, 4), np.uint8)}
+    check([node], {"x": (TensorProto.UINT8, 6)}, weights, 6 * 4)
+
+
+def test_operators_without_products_are_left_out_and_listed() -> None:
+    nodes = [
+        helper.make_node("SkipLayerNormalization", ["x", "x", "g"], ["normal"], domain=MS),
+        helper.make_node("BiasGelu", ["normal", "g"], ["y"], domain=MS),
+    ]
+    check(nodes, SEQUENCE, {"g": np.ones(6, np.float32)}, 0, ("BiasGelu", "SkipLayerNormalization"))
+
+
+def check(
+    nodes: list, inputs: dict[str, tuple[int, ...]], weights: dict[str, np.ndarray], macs: int, uncounted: tuple[str, ...] = ()
+) -> None:
+    """Raise unless the network of `nodes`, with `inputs` of a kind and the sizes of a row, counts `macs`, and leaves out `uncounted`."""
     given = [helper.make_tensor_value_info(name, kind, ["batch", *sizes]) for name, (kind, *sizes) in inputs.items()]
     constants = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     graph = helper.make_graph(nodes, "net", given, [helper.make_tensor_value_info("y", TensorProto.UNDEFINED, None)], constants)
-    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9))
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    model = ir.from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=9))
     counted = count_macs(model.graph, infer_shapes(model, 1))
-    assert (counted.total, counted.uncounted) == (macs, ())
+    assert (counted.total, counted.uncounted) == (macs, uncounted)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +20,7 @@ from tuning.errors import BadCheckpoint
 from tuning.network.adapters import read_adapter
 from tuning.network.backbone import load_backbone
 
+PEFT_ATTENTION = Path(__file__).parents[2] / "golden" / "peft_attention"
 # As PEFT 0.21.2 writes it, but for what a test is about (huggingface.co/docs/peft/developer_guides/checkpoint).
 CONFIG = {
     "alpha_pattern": {},
@@ -179,12 +180,51 @@ def test_modules_that_were_saved_whole_take_the_place_of_the_networks(tmp_path: 
     assert all(torch.equal(found[name], tensor) for name, tensor in more.items())
 
 
-def test_torchs_own_attention_is_refused_whichever_of_its_parts_comes_first(tmp_path: Path) -> None:
-    network = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2)})
+class Attention(nn.Module):
+    """As the adapter in tests/golden/peft_attention was made on, by PEFT 0.21.2: r=2, lora_alpha=6, begun at random."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn, self.fc = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.fc(self.attn(x, x, x)[0])
+        return answer
+
+
+def golden_attention() -> tuple[Attention, dict[str, Tensor]]:
+    expected = load_file(PEFT_ATTENTION / "expected.safetensors")
+    network = Attention()
+    network.load_state_dict({name.removeprefix("base."): tensor for name, tensor in expected.items() if name.startswith("base.")})
+    return network, expected
+
+
+@torch.inference_mode()
+def test_torchs_own_attention_is_merged_as_peft_merges_it() -> None:
+    network, expected = golden_attention()
+    state = read_adapter(PEFT_ATTENTION, network)
+    for name, tensor in state.tensors.items():
+        torch.testing.assert_close(tensor, expected[f"merged.{name}"])
+    network.load_state_dict(state.tensors)
+    torch.testing.assert_close(network(expected["image"]), expected["answer"])
+    assert "LoRA is merged into 2 layers (attn.out_proj, attn), its output's twice, as PEFT does." in state.remark
+
+
+def test_an_attention_that_a_later_peft_may_merge_otherwise_is_refused(tmp_path: Path) -> None:
+    network, _ = golden_attention()
+    pair = torch.ones(2, 8), torch.ones(24, 2)
+    with pytest.raises(BadCheckpoint, match=r"by PEFT 0\.22; how that merges one is known up to 0\.21 alone"):
+        read_adapter(write(tmp_path / "later", {"attn": pair}, peft_version="0.22.0"), network)
+
+
+def test_parts_of_an_attention_that_peft_does_not_run_are_refused(tmp_path: Path) -> None:
+    network, _ = golden_attention()
     pair = torch.ones(2, 8), torch.ones(8, 2)
-    for number, layer in enumerate(("attention", "attention.base_layer.out_proj")):
-        with pytest.raises(BadCheckpoint, match="it updates 'attention', a MultiheadAttention; Linear, Conv2d"):
-            read_adapter(write(tmp_path / str(number), {layer: pair}), network)
+    with pytest.raises(BadCheckpoint, match=r"it updates 'attn\.out_proj' alone, which PEFT leaves out"):
+        read_adapter(write(tmp_path / "alone", {"attn.out_proj": pair}), network)
+    other = nn.ModuleDict({"attn": nn.MultiheadAttention(8, 2, kdim=4)})
+    with pytest.raises(BadCheckpoint, match="it updates 'attn', a MultiheadAttention with keys or values of another width"):
+        read_adapter(write(tmp_path / "other", {"attn": pair}), other)
 
 
 def test_what_is_merged_and_what_stays_is_said(tmp_path: Path) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tuning.errors import BadCheckpoint
+from tuning.network import numpy_scalars
 from tuning.network.state_dicts import read_state_dict
 
 
@@ -175,3 +178,53 @@ def test_torchscript_is_named(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "net.pt")
     with pytest.raises(BadCheckpoint, match="is a TorchScript archive, which holds code; save the weights alone"):
         read_state_dict(tmp_path / "net.pt", NETWORK)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [np.float64(0.5), np.float32(1.5), np.int64(-3), np.bool_(True), np.dtype(">f8").type(2)],
+    ids=lambda number: number.dtype.name,
+)
+@pytest.mark.parametrize("module", ["numpy._core", "numpy.core"])
+def test_numbers_of_numpy_beside_the_weights_are_no_code(tmp_path: Path, number: np.generic, module: str) -> None:
+    torch.save({"state_dict": {"w": torch.ones(2)}, "best": number, "all": [number]}, tmp_path / "net.pth")
+    content = (tmp_path / "net.pth").read_bytes()
+    if module == "numpy.core":  # as numpy 1 writes it; the archive is put together again, since it has checksums
+        renamed(tmp_path / "net.pth", b"numpy._core.multiarray", b"numpy.core.multiarray")
+        assert (tmp_path / "net.pth").read_bytes() != content
+    assert list(read_state_dict(tmp_path / "net.pth").tensors) == ["w"]
+
+
+@pytest.mark.parametrize("code", ["O", "V8", "f8,f8", "no type", 3])
+def test_what_numpy_would_make_of_bytes_besides_is_refused(tmp_path: Path, code: object) -> None:
+    dtype = numpy_scalars._Dtype(code)  # type: ignore[arg-type]
+    dtype.__setstate__((3, "<"))
+    with pytest.raises(ValueError, match=r"no number|no type"):
+        numpy_scalars._scalar(dtype, b"12345678")
+    with pytest.raises(ValueError, match="no number"):
+        numpy_scalars._scalar(np.dtype("f8"), b"12345678")
+
+
+def test_numbers_of_numpy_are_what_they_were() -> None:
+    little, big = numpy_scalars._Dtype("f8"), numpy_scalars._Dtype("f8")
+    little.__setstate__((3, "<"))
+    big.__setstate__((3, ">"))
+    assert (
+        numpy_scalars._scalar(little, np.float64(0.25).tobytes())
+        == numpy_scalars._scalar(big, np.array(0.25, ">f8").tobytes())
+        == 0.25
+    )
+
+
+def test_arrays_of_numpy_are_refused_by_name(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"w": torch.ones(2)}, "all": np.ones(3)}, tmp_path / "net.pth")
+    with pytest.raises(BadCheckpoint, match=r"pickled code, which is refused \(numpy.*_reconstruct\)"):
+        read_state_dict(tmp_path / "net.pth")
+
+
+def renamed(file: Path, old: bytes, new: bytes) -> None:
+    with zipfile.ZipFile(file) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content.replace(old, new))
