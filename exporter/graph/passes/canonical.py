@@ -8,9 +8,11 @@ from onnx_ir.passes import common
 from exporter.graph.passes.batch.local import LocalBatchSize
 from exporter.graph.passes.constants import FoldConstants
 from exporter.graph.passes.equal import MergeEqual
+from exporter.graph.passes.forms.one_form import OneForm
 from exporter.graph.passes.inputs import UsedInputs
 from exporter.graph.passes.outputs import OwnOutputs
 from exporter.graph.passes.rows import RowsAsVectors
+from exporter.graph.passes.simplify import Simplify
 from exporter.graph.passes.types import ForeignTypes
 
 
@@ -28,6 +30,11 @@ def canonicalise(model: ir.Model) -> ir.Model:
         ForeignTypes(),
         common.RemoveUnusedNodesPass(),
         LocalBatchSize(),
+        FoldConstants(),  # what was computed from sizes that have become numbers
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        Simplify(),
+        OneForm(),
+        Simplify(),
         common.IdentityEliminationPass(),
         OwnOutputs(),
         RowsAsVectors(),
