@@ -12,7 +12,7 @@ tests/golden/written was made by these commands, in the version before folders b
 and, on the networks of `NETS`, those of `write_repository`. Version folders are empty, so that git does not keep them.
 
 Of repositories there is one of each version of the digests: `repository` is of the first, `repository_v2` and `repository_v3` of the
-next ones, made by the same commands: their models are the same, those of the third version under other names. `recurrent` is of the
+next ones, made by the same commands. `recurrent` is of the
 first, too, and has the networks whose digests the second changed: `recurrent(head=3)` and `(head=4)` of tests/exporter/recurrent.py,
 exported as `early` and `late` with the rule "exact", in the version before recurrent layers were counted. `quantised` is of the second,
 and has networks that the third cuts elsewhere: `quantised((1, 20, 3), head=4)` and `quantised((1, 2, 30), head=5)` of
@@ -56,18 +56,18 @@ NETS = {"late": Net((1, 2, 30), 1), "probe": Net((1, 2, 3), 2), "tuned": Net((1,
 # The answers to the recorded sample are computed, so that another processor may round them otherwise.
 TRUNK = {
     **dict.fromkeys(("repository", "repository_v2"), ("trunk-00-01-31956285", "trunk-02-02-7141c0b6", "shared-03-03-da853bbe")),
-    "repository_v3": ("trunk-00-01-f9104080", "trunk-02-02-7eacba22", "shared-03-03-5d45ece6"),
+    "repository_v3": ("trunk-00-01-f9104080", "trunk-02-02-7a906870", "shared-03-03-c083f951"),
 }
 OTHERS = {
     **dict.fromkeys(
         ("repository", "repository_v2"),
         ("late-03-04-ed0444e2", "probe-04-04-22e128db", "tuned-02-02-efb0245e", "tuned-04-04-37bc9fd4"),
     ),
-    "repository_v3": ("late-03-04-5773bf44", "probe-04-04-57be518f", "tuned-02-02-1821e3f4", "tuned-04-04-0a5a4e0a"),
+    "repository_v3": ("late-03-04-61d49345", "probe-04-04-57be518f", "tuned-02-02-1e35fc33", "tuned-04-04-0a5a4e0a"),
 }
 DIGESTS = {
     **dict.fromkeys(("repository", "repository_v2"), "da853bbe427c9d1df54a14c2bc3086b67d56b7c6cd10b983e6a9f2f6f629f6e5"),
-    "repository_v3": "5d45ece6324e24d67553d3aadede8fae992d2be694b21d4ffac884f9883ab00e",
+    "repository_v3": "c083f9511f03841938c67e1ccd8c3a726fadaa8fb4e135d8534df64d86035c80",
 }
 ANSWERS = re.compile(r"parity_sample.*?string_value: \"(.*?)\"\n", re.DOTALL)
 
@@ -110,7 +110,8 @@ def test_a_repository_of_before_is_read(tmp_path: Path, version: str) -> None:
     assert tuned.parity is not None
     assert tuned.parity.outputs[0].values == (-0.758352, -1.318843, -0.201809)
     assert shared.digest == DIGESTS[version]
-    assert (shared.blocks, shared.macs, shared.weight_bytes, shared.rows) == ((3, 3), 5760, 640, "independent")
+    weight_bytes = 656 if version == VERSIONS[-1] else 640  # a Flatten has become a Reshape, to two numbers
+    assert (shared.blocks, shared.macs, shared.weight_bytes, shared.rows) == ((3, 3), 5760, weight_bytes, "independent")
 
 
 @pytest.mark.slow
@@ -135,9 +136,8 @@ def test_a_repository_is_written_as_before_to_the_byte(tmp_path: Path) -> None:
             assert np.allclose(_answers(content), _answers(before[name]), atol=1e-3), name
 
 
-@pytest.mark.parametrize("later", VERSIONS[1:])
-def test_the_models_are_those_of_the_first_version_under_other_names(later: str) -> None:
-    first, second = (_models(WRITTEN / name, (*TRUNK[name], *OTHERS[name])) for name in (VERSIONS[0], later))
+def test_the_second_version_of_the_digests_changed_none_of_these() -> None:
+    first, second = (_models(WRITTEN / name, (*TRUNK[name], *OTHERS[name])) for name in VERSIONS[:2])
     assert first == second
 
 

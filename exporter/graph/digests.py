@@ -23,6 +23,7 @@ from exporter.graph.definitions import defaults_of, version_of
 
 _Hashes = dict[ir.Value | None, bytes]
 _QUANTISING = frozenset(("QuantizeLinear", "DequantizeLinear"))
+_COMMUTATIVE = frozenset(("Add", "Mul"))  # a + b is b + a to the bit, and producers write constants on either side
 _CACHED = "espalier_digest"  # in an initializer's `meta`
 
 
@@ -166,7 +167,8 @@ def _hash_nodes(
         for value in node.inputs:
             if value is not None and value not in known:
                 known[value] = hash_weight(value)
-        base = _node_hash(node, [known[value] for value in given_inputs(node)], opsets)
+        inputs = [known[value] for value in given_inputs(node)]
+        base = _node_hash(node, sorted(inputs) if node.op_type in _COMMUTATIVE else inputs, opsets)
         known.update({value: _hash(base, str(index).encode()) for index, value in enumerate(node.outputs)})
 
 

@@ -23,7 +23,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 SHAPE_READERS = frozenset(("Shape", "Size"))
 RANDOM = frozenset(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"))
 LARGEST_FOLLOWED = 64  # entries of a tensor whose contents are followed: enough for shapes
-_ROUNDS = 8
+_ROUNDS = 64  # a network of windows computes the sizes of each block from the one before
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _skeleton(model: ir.Model, batch: int) -> onnx.ModelProto:
         if value.const_value is not None and value.const_value.size <= LARGEST_FOLLOWED:
             graph.initializer.append(numpy_helper.from_array(value.const_value.numpy(), name_of(value)))
         else:
-            graph.input.append(_info(value, _dims(value)))
+            graph.input.append(_info(value, _dims(value if value.const_value is None else value.const_value)))
     graph.output.extend(_info(value, None) for value in model.graph.outputs)
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
     return onnx.helper.make_model(graph, ir_version=model.ir_version, opset_imports=opsets)
@@ -129,7 +129,7 @@ def _info(value: ir.Value, dims: Sequence[int | None] | None) -> onnx.ValueInfoP
     return onnx.helper.make_tensor_value_info(name_of(value), dtype.value, dims)
 
 
-def _dims(value: ir.Value) -> list[int | None]:
+def _dims(value: ir.Value | ir.TensorProtocol) -> list[int | None]:
     return [dim if isinstance(dim, int) else None for dim in value.shape or ()]
 
 

@@ -8,11 +8,13 @@ from onnx_ir.passes import common
 from exporter.graph.passes.batch.local import LocalBatchSize
 from exporter.graph.passes.constants import FoldConstants
 from exporter.graph.passes.equal import MergeEqual
+from exporter.graph.passes.forms.one_form import OneForm
 from exporter.graph.passes.inputs import UsedInputs
 from exporter.graph.passes.left_out import LeftOutInputs
 from exporter.graph.passes.opsets import RaisedOpset
 from exporter.graph.passes.outputs import OwnOutputs
 from exporter.graph.passes.rows import RowsAsVectors
+from exporter.graph.passes.simplify import Simplify
 from exporter.graph.passes.skips import SplitSkips
 from exporter.graph.passes.spelled_out import SpeltOut
 from exporter.graph.passes.types import ForeignTypes
@@ -37,6 +39,11 @@ def canonicalise(model: ir.Model) -> ir.Model:
         common.RemoveUnusedNodesPass(),
         SplitSkips(),
         LocalBatchSize(),
+        FoldConstants(),  # what was computed from sizes that have become numbers
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        Simplify(),
+        OneForm(),
+        Simplify(),
         common.IdentityEliminationPass(),
         OwnOutputs(),
         RowsAsVectors(),

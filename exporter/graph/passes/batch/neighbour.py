@@ -27,7 +27,7 @@ def use_neighbour(node: ir.Node, sizes: Sizes, graph: ir.Graph) -> bool:
     """Replace the inputs of `node` that depend on the batch size alone, if another input has it on an axis."""
     if not any(sizes.depends_on_data(value) for value in node.inputs) or node.op_type in ("Shape", "Size"):
         return False
-    wanted = [index for index, value in enumerate(node.inputs) if _is_foreign(value, node, sizes)]
+    wanted = [index for index, value in enumerate(node.inputs) if _is_to_write(value, node, sizes)]
     neighbour = _find_neighbour(node, sizes) if wanted else None
     if neighbour is None:
         return False
@@ -39,13 +39,42 @@ def use_neighbour(node: ir.Node, sizes: Sizes, graph: ir.Graph) -> bool:
     return bool(wanted)
 
 
-def _is_foreign(value: ir.Value | None, node: ir.Node, sizes: Sizes) -> bool:
-    """Return whether `value` depends on the batch size alone and takes it from elsewhere than the inputs of `node`, in a known way."""
+def _is_to_write(value: ir.Value | None, node: ir.Node, sizes: Sizes) -> bool:
+    """Return whether `value` depends on the batch size alone, in a known way, and is not yet written as `_Copier` would.
+
+    What takes it from an input of `node` already is written anew, too: equal sizes give equal nodes, however they were computed.
+    """
     if value is None or not sizes.depends_on_batch_alone(value):
         return False
     readers = _shape_readers(value, sizes)
+    if not all(sizes.content(reader.outputs[0]) for reader in readers):
+        return False
     own = {item for item in node.inputs if sizes.depends_on_data(item)}
-    return not {reader.inputs[0] for reader in readers} <= own and all(sizes.content(reader.outputs[0]) for reader in readers)
+    return not ({reader.inputs[0] for reader in readers} <= own and _is_plain(value, sizes))
+
+
+def _is_plain(value: ir.Value | None, sizes: Sizes) -> bool:
+    """Return whether all sizes that `value` is computed from are written out."""
+    node = value.producer() if value is not None else None
+    if value is None or node is None or not sizes.depends_on_batch_alone(value):
+        return True
+    content = sizes.content(value)
+    if content is None or sizes.rank(value) not in (0, 1):
+        return all(_is_plain(item, sizes) for item in node.inputs)
+    if sizes.rank(value) == 0:
+        return node.op_type == "Squeeze" and _is_plain(node.inputs[0], sizes)
+    if len(content) == 1:
+        return _is_number(node)
+    entries = [item.producer() for item in node.inputs if item is not None]
+    return node.op_type == "Concat" and len(entries) == len(content) and all(map(_is_number, entries))
+
+
+def _is_number(node: ir.Node | None) -> bool:
+    """Return whether `node` is as `_Copier._number` writes one; constants have no node."""
+    if node is not None and node.op_type in ("Add", "Mul", "Div") and node.inputs[0] is not None:
+        return _is_number(node.inputs[0].producer())
+    index = node.inputs[1] if node is not None and node.op_type == "Gather" else None
+    return node is None or (index is not None and index.shape is not None and len(index.shape) == 1)
 
 
 def _shape_readers(value: ir.Value, sizes: Sizes) -> set[ir.Node]:

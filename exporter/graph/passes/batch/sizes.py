@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from exporter.graph.shapes import RANDOM, SHAPE_READERS, Inferred, infer, name_of
+from contract.dtypes import Array
+from exporter.graph.shapes import RANDOM, SHAPE_READERS, Inferred, infer, name_of, run_node
 
 _PROBES = (5, 7)  # coprime with each other and rarely a dimension
 
@@ -40,6 +41,7 @@ class Sizes:
 
     def __init__(self, model: ir.Model) -> None:
         first, second = (infer(model, batch) for batch in _PROBES)
+        self._opsets = model.opset_imports
         self._probes: tuple[Inferred, Inferred] = (first, second)
         self._of_batch: set[ir.Value] = set()
         self._of_data: set[ir.Value] = set(model.graph.inputs)
@@ -51,10 +53,20 @@ class Sizes:
         first, second = (probe.shapes.get(name_of(value)) for probe in self._probes)
         return None if first is None or second is None else _linear(first, second)
 
+    def has_rows(self, value: ir.Value | None) -> bool:
+        """Return whether `value` has the batch on its first axis and nowhere else: a network can be cut there."""
+        first, *others = self.shape(value) or (Size(0, 0),)
+        return first == Size(1, 0) and bool(others) and all(size.is_constant for size in others)
+
     def content(self, value: ir.Value | None) -> tuple[Size, ...] | None:
         """Return the whole numbers in `value`, flattened, or None when they are not known, or not linear in the batch size."""
         first, second = (_numbers(value, probe) for probe in self._probes)
         return None if first is None or second is None else _linear(first, second)
+
+    def evaluated(self, value: ir.Value | None, other: ir.Value) -> list[tuple[Array | None, tuple[int, ...] | None]]:
+        """Return, for each of two batch sizes, what is in `value`, however large, and the shape of `other`."""
+        opsets = dict(self._opsets)
+        return [(_evaluate(value, probe, opsets), probe.shapes.get(name_of(other))) for probe in self._probes]
 
     def rank(self, value: ir.Value) -> int | None:
         """Return the number of axes of `value`, or None when its shape is not known."""
@@ -85,6 +97,26 @@ def _numbers(value: ir.Value | None, probe: Inferred) -> tuple[int, ...] | None:
     if array is None or not np.issubdtype(array.dtype, np.integer):
         return None
     return tuple(int(entry) for entry in array.flatten())
+
+
+def _evaluate(value: ir.Value | None, probe: Inferred, opsets: dict[str, int]) -> Array | None:
+    """Return what is in `value`, which depends on shapes alone; None if it cannot be computed."""
+    if value is None or value.const_value is not None:
+        return None if value is None or value.const_value is None else value.const_value.numpy()
+    node = value.producer()
+    if node is None:
+        return None
+    if node.op_type in SHAPE_READERS:
+        shape = probe.shapes.get(name_of(node.inputs[0]))
+        inputs: dict[str, Array] | None = (
+            None if shape is None else {name_of(node.inputs[0]): np.broadcast_to(np.float32(0), shape)}
+        )
+    else:
+        found = {name_of(item): _evaluate(item, probe, opsets) for item in node.inputs if item is not None}
+        inputs = {name: array for name, array in found.items() if array is not None}
+        inputs = inputs if len(inputs) == len(found) else None
+    outputs = run_node(ir.to_proto(node), inputs, opsets) if inputs is not None else None
+    return outputs[value.index() or 0] if outputs is not None else None
 
 
 def _linear(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[Size, ...] | None:

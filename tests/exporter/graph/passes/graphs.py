@@ -35,13 +35,13 @@ def local(model: ir.Model) -> ir.Model:
     return keeps_results(types_known, LocalBatchSize())
 
 
-def keeps_results(model: ir.Model, change: Callable[[ir.Model], object]) -> ir.Model:
-    """Return a changed copy of `model` that computes, bit by bit, what `model` computes."""
+def keeps_results(model: ir.Model, change: Callable[[ir.Model], object], *, optimised: bool = True) -> ir.Model:
+    """Return a changed copy of `model` that computes, bit by bit, what `model` computes. optimised: after ONNX Runtime's fusions."""
     changed = model.clone()
     change(changed)
     (image,) = model.graph.inputs
     shape = [dim if isinstance(dim, int) else 1 for dim in image.shape or ()][1:]
-    before, after = open_session(model), open_session(changed)
+    before, after = open_session(model, optimised=optimised), open_session(changed, optimised=optimised)
     for batch in BATCHES:
         rows = np.random.default_rng(batch).standard_normal((batch, *shape)).astype(np.float32)
         for left, right in zip(before.run(None, {image.name: rows}), after.run(None, {image.name: rows}), strict=True):

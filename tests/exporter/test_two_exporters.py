@@ -1,0 +1,55 @@
+"""Two teams tune one backbone, and export it by torch's two exporters: they share as with one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporter.export import ExportOptions, export_repository
+from exporter.graph.chain import Chain
+from exporter.open_models import open_sources
+from exporter.sharing.choose import CutOptions
+from exporter.sources.onnx_file import load_onnx
+from exporter.sources.sandbox import analyse
+from tests.exporter.exported import FAMILIES, NEW, OLD, PLAIN, WITHOUT_BATCHNORM, export, network
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
+
+
+def chain(path: Path) -> Chain:
+    return analyse(path.name, load_onnx(path))[1]
+
+
+def shared_macs(left: Chain, right: Chain) -> int:
+    known = {tap.address for block in left.blocks for tap in block.outputs}
+    return sum(block.macs for block in right.blocks if block.end.address in known)
+
+
+@pytest.mark.parametrize("family", WITHOUT_BATCHNORM)
+def test_the_old_exporter_shares_with_the_new_one_as_with_itself(tmp_path: Path, family: str) -> None:
+    given, tuned = network(family), network(family, tuned=True)
+    old, new = (chain(export(given, how, tmp_path / f"{how}.onnx")) for how in (OLD, NEW))
+    other = chain(export(tuned, OLD, tmp_path / "tuned.onnx"))
+    assert [block.digest for block in new.blocks] == [block.digest for block in old.blocks]
+    assert 0 < shared_macs(old, other) < other.macs
+    assert shared_macs(new, other) == shared_macs(old, other)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_the_new_exporter_optimises_shares_with_what_it_does_not(tmp_path: Path, family: str) -> None:
+    made = network(family)
+    new, plain = (chain(export(made, how, tmp_path / f"{how}.onnx")) for how in (NEW, PLAIN))
+    assert [block.digest for block in plain.blocks] == [block.digest for block in new.blocks]
+
+
+def test_a_repository_of_both_answers_as_the_files_do(tmp_path: Path) -> None:
+    """The export itself compares the composed segments with each file as it was given."""
+    files = {
+        "a": export(network("vit"), OLD, tmp_path / "a.onnx"),
+        "b": export(network("vit", tuned=True), NEW, tmp_path / "b.onnx"),
+    }
+    report = export_repository(open_sources(None, files), ExportOptions(tmp_path / "repo", cuts=CutOptions("exact")))
+    assert report.plan.tasks["a"][0].segment == report.plan.tasks["b"][0].segment
+    assert all(np.isfinite(error) and error < 1e-4 for error in report.parity_errors.values())
