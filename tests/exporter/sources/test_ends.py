@@ -9,9 +9,11 @@ from onnx import TensorProto, helper
 
 from exporter.errors import BadModel
 from exporter.export import ExportOptions, export_repository
+from exporter.graph.chain import make_chain
 from exporter.open_models import open_sources
 from exporter.sources.assumed import assumed, own_labels
 from exporter.sources.onnx_file import load_onnx
+from exporter.sources.sandbox import canonical_form
 from exporter.sources.whole import WholeNetwork, WholeSession
 from tests.exporter.sources.strangers import FEATURES, answers, given, images, save, stranger, tensor
 
@@ -81,6 +83,21 @@ def test_what_was_assumed_is_said_on_opening_and_labels_are_the_tasks(tmp_path: 
     assert sources.tasks["pets"]().labels == ("cat", "dog")
     (tmp_path / "pets.labels.txt").write_text("Katze\nHund\n")
     assert open_sources(None, {"pets": path}).tasks["pets"]().labels == ("Katze", "Hund")
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13])
+def test_a_class_per_row_has_an_axis_of_its_own_in_old_opsets_too(tmp_path: Path, opset: int) -> None:
+    """As LightGBM's converter writes it; Unsqueeze was given its axes in a way that opsets before 13 do not know."""
+    proto = classifier({"classlabels_ints": [3, 7]})
+    proto.opset_import[0].version, proto.ir_version = opset, 6
+    path = save(tmp_path, proto)
+    model = canonical_form(str(path), load_onnx(path))
+    make_chain("pets", model)
+    label, score = answers(path, images(3))
+    assert label.shape == (3, 1)
+    expected = given(path, images(3), ["label", "score"])
+    np.testing.assert_array_equal(label[:, 0], expected[0])
+    np.testing.assert_allclose(score, expected[1], rtol=1e-5)
 
 
 def test_text_alone_and_text_as_input_are_refused(tmp_path: Path) -> None:
