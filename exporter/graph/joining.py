@@ -4,7 +4,7 @@ changed.
 What stands before the first MAC (the preprocessing) goes to the part after it: nobody tunes it, and a cut there would send whole images
 between segments. Of the parts without weights behind one with weights, those go to it that come before the smallest tensor (an
 activation, a pooling), the others to the part after them (a Resize, a Pad, a DequantizeLinear). Where tensors are of one size it is the
-last of them, so that an operator and its activation stay together; where another network is cut, it is there.
+last of them, so that an operator and its activation stay together; where another network is cut behind that, it is there.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ class Joiner:
         # What has products, or takes a further tensor, stays where it is.
         fixed = [count for count, part in enumerate(run, 1) if has_products(part) or len(part.inputs) > 1]
         least = max(fixed, default=int(_has_weights(run[0])))
-        ends = {count: part.outputs[0] for count, part in enumerate(run, 1) if count >= max(least, 1)}
-        known = [count for count, value in ends.items() if self._known(value)]
-        if known or not least:
-            return max(known, default=0)
-        return min(ends, key=lambda count: (self._row_bytes(ends[count]), -count))
+        places = (run[0].inputs[0], *(part.outputs[0] for part in run))
+        ends = {count: value for count, value in enumerate(places) if count >= least}
+        kept = min(ends, key=lambda count: (self._row_bytes(ends[count]), -count))
+        # A place before that is found by whoever looks into blocks for taps of others.
+        return max((count for count, value in ends.items() if count > kept and self._known(value)), default=kept)
 
     def _makes_less(self, run: Sequence[Part]) -> bool:
         """Whether `run` quantises, so that it is to be in front of a border, while what takes several tensors stands behind one."""

@@ -95,7 +95,9 @@ def test_blocks_of_quantised_networks_end_behind_convolutions_and_where_their_nu
 def test_outputs_that_part_at_what_dequantises_are_told_apart() -> None:
     chain = make_chain("net", canonicalise(quantised_with_side_head((1, 2, 3), at=1, head=5)))
     assert all(len(block.outputs) == 1 for block in chain.blocks)
-    assert [block.start.dtype for block in chain.blocks if block.end.name == "side"] == ["UINT8"]
+    (side,) = [block for block in chain.blocks if block.end.name == "side"]
+    (pooled,) = [block for block in chain.blocks if block.end == side.start]
+    assert (pooled.start.dtype, pooled.macs) == ("UINT8", 0)
 
 
 def test_a_concatenation_of_quantised_numbers_begins_behind_what_quantises() -> None:
