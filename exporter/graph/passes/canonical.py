@@ -15,6 +15,8 @@ from exporter.graph.passes.rows import RowsAsVectors
 from exporter.graph.passes.simplify import Simplify
 from exporter.graph.passes.types import ForeignTypes
 
+_ROUNDS = 8  # a rewrite makes room for another
+
 
 def canonicalise(model: ir.Model) -> ir.Model:
     """Return `model` in canonical form, changed in place: functions inlined, constants as initializers, batch size free.
@@ -30,11 +32,8 @@ def canonicalise(model: ir.Model) -> ir.Model:
         ForeignTypes(),
         common.RemoveUnusedNodesPass(),
         LocalBatchSize(),
-        FoldConstants(),  # what was computed from sizes that have become numbers
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        Simplify(),
-        OneForm(),
-        Simplify(),
+        # Until nothing more changes: what is read again must be as it was written.
+        ir.passes.PassManager([FoldConstants(), Simplify(), OneForm()], steps=_ROUNDS, early_stop=True),
         common.IdentityEliminationPass(),
         OwnOutputs(),
         RowsAsVectors(),
