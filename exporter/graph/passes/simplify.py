@@ -46,7 +46,6 @@ _RULES = (
     _IntoGemm.rule(),  # type: ignore[no-untyped-call]
     rules.remove_optional_bias_from_conv_rule,
     rules.remove_optional_bias_from_conv_transpose_rule,
-    rules.remove_optional_bias_from_gemm_rule,
 )
 
 
