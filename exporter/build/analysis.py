@@ -14,6 +14,7 @@ from contract.repository import Repository
 from contract.repository.write import model_path
 from exporter.build.describe import explain_output_names
 from exporter.build.repository_chains import RepositoryChains
+from exporter.build.rounded_weights import take_known_weights
 from exporter.build.row_coupling import refuse_random
 from exporter.build.weight_store import WeightStore, save_with_weights
 from exporter.errors import BadModel, ExportError
@@ -45,10 +46,12 @@ class Analysis:
         self._refined: set[str] = set()  # networks in which taps of others are taps, too
         self._existing: dict[str, tuple[Chain, Preprocessing | None]] = {}
         self._places: dict[Place, Network] = {}
+        self._there: tuple[ir.Model, ...] = ()
 
     def adopt(self, repository_chains: RepositoryChains, repository: Repository) -> None:
         """Compare what will be read with the tasks of `repository`, which have been taken apart."""
         self._existing = {name: (chain, repository.tasks[name].preprocessing) for name, chain in repository_chains.chains.items()}
+        self._there = tuple(repository_chains.models.values())
         self._places = {place: run.network for place, run in repository_chains.places.items()}
 
     def read(self, sources: Sources, progress: Progress) -> None:
@@ -58,6 +61,7 @@ class Analysis:
         for index, (name, load) in enumerate(loaders.items()):
             progress("Reading models", index, len(loaders))
             self._read_one(name, load())
+        self._take_known_weights()
         chains = self._chains()
         self.backbone = chains.pop(BACKBONE, None)
         self.tasks = chains
@@ -140,9 +144,21 @@ class Analysis:
         graph = canonical_form(name, model.model)
         with self._keeping(name):
             self.store.take_over(graph)
-        with guarded(name):
-            self._networks[name] = Network(name, graph)
         self.models[name] = replace(model, model=graph)
+
+    def _take_known_weights(self) -> None:
+        """Let networks take weights of each other, and of what is there, that are their own but for rounding.
+
+        The backbone's come first, and the order of the tasks decides nothing.
+        """
+        names = sorted(self.models, key=lambda name: (name != BACKBONE, name))
+        taken = take_known_weights({name: self.models[name].model for name in names}, self._there)
+        for name, model in self.models.items():
+            if name in taken:
+                remark = " It ".join(filter(None, (model.remark, taken[name].remark)))
+                self.models[name] = replace(model, remark=remark)
+            with guarded(name):
+                self._networks[name] = Network(name, model.model)
 
     def _save_as_given(self, name: str, model: ir.Model) -> Path:
         with guarded(name), self._keeping(name):

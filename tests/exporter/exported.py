@@ -96,6 +96,8 @@ def network(family: str, *, tuned: bool = False) -> nn.Module:
                 tensor.copy_(torch.rand_like(tensor) + 0.5)
             elif name.endswith("running_mean"):
                 tensor.copy_(torch.randn_like(tensor) / 10)
+            elif name.endswith("bias"):  # nothing is zero that was trained
+                tensor.add_(torch.randn_like(tensor) / 10)
         weights = [*made.parameters()]
         for weight in weights[-len(weights) // 6 :] if tuned else ():
             weight.add_(torch.randn_like(weight) / 50)

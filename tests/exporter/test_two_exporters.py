@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from exporter.add import AddOptions, add_tasks
 from exporter.export import ExportOptions, export_repository
 from exporter.graph.chain import Chain
 from exporter.open_models import open_sources
@@ -16,6 +17,8 @@ from exporter.sources.sandbox import analyse
 from tests.exporter.exported import FAMILIES, NEW, OLD, PLAIN, WITHOUT_BATCHNORM, export, network
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
+
+EXACT = CutOptions("exact")
 
 
 def chain(path: Path) -> Chain:
@@ -44,12 +47,34 @@ def test_what_the_new_exporter_optimises_shares_with_what_it_does_not(tmp_path: 
     assert [block.digest for block in plain.blocks] == [block.digest for block in new.blocks]
 
 
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - set(WITHOUT_BATCHNORM)))
+def test_where_batchnorm_was_folded_weights_that_differ_by_rounding_are_taken_as_equal(tmp_path: Path, family: str) -> None:
+    given, tuned = network(family), network(family, tuned=True)
+    a, b, c = (
+        export(given, OLD, tmp_path / "a.onnx"),
+        export(tuned, NEW, tmp_path / "b.onnx"),
+        export(tuned, OLD, tmp_path / "c.onnx"),
+    )
+    mixed = export_repository(open_sources(None, {"a": a, "b": b}), ExportOptions(tmp_path / "mixed", cuts=EXACT))
+    alike = export_repository(open_sources(None, {"a": a, "c": c}), ExportOptions(tmp_path / "alike", cuts=EXACT))
+    assert mixed.plan.forks == {"a": alike.plan.forks["a"], "b": alike.plan.forks["c"]}
+    assert shared_macs(mixed.chains["a"], mixed.chains["b"]) == shared_macs(alike.chains["a"], alike.chains["c"]) > 0
+    assert not alike.remarks
+    assert len(mixed.remarks) <= 1  # of the one whose weights were not taken; on some processors all are equal to the bit
+    assert all("which are its own but for rounding" in remark for remark in mixed.remarks.values())
+    assert max(mixed.parity_errors.values()) < 1e-5
+    added = add_tasks(tmp_path / "mixed", open_sources(None, {"d": export(given, PLAIN, tmp_path / "d.onnx")}), AddOptions())
+    assert [step.segment for step in added.repository.tasks["d"].steps] == [
+        step.segment for step in added.repository.tasks["a"].steps
+    ]
+
+
 def test_a_repository_of_both_answers_as_the_files_do(tmp_path: Path) -> None:
     """The export itself compares the composed segments with each file as it was given."""
     files = {
         "a": export(network("vit"), OLD, tmp_path / "a.onnx"),
         "b": export(network("vit", tuned=True), NEW, tmp_path / "b.onnx"),
     }
-    report = export_repository(open_sources(None, files), ExportOptions(tmp_path / "repo", cuts=CutOptions("exact")))
+    report = export_repository(open_sources(None, files), ExportOptions(tmp_path / "repo", cuts=EXACT))
     assert report.plan.tasks["a"][0].segment == report.plan.tasks["b"][0].segment
     assert all(np.isfinite(error) and error < 1e-4 for error in report.parity_errors.values())

@@ -19,6 +19,8 @@ from exporter.graph.passes.skips import SplitSkips
 from exporter.graph.passes.spelled_out import SpeltOut
 from exporter.graph.passes.types import ForeignTypes
 
+_ROUNDS = 8  # a rewrite makes room for another
+
 
 def canonicalise(model: ir.Model) -> ir.Model:
     """Return `model` in canonical form, changed in place: functions inlined, constants as initializers, batch size free, opset 18 or later.
@@ -39,11 +41,8 @@ def canonicalise(model: ir.Model) -> ir.Model:
         common.RemoveUnusedNodesPass(),
         SplitSkips(),
         LocalBatchSize(),
-        FoldConstants(),  # what was computed from sizes that have become numbers
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        Simplify(),
-        OneForm(),
-        Simplify(),
+        # Until nothing more changes: what is read again must be as it was written.
+        ir.passes.PassManager([FoldConstants(), Simplify(), OneForm()], steps=_ROUNDS, early_stop=True),
         common.IdentityEliminationPass(),
         OwnOutputs(),
         RowsAsVectors(),

@@ -37,7 +37,6 @@ class _IntoGemm(_OfRunning, _fuse_batchnorm.FuseBatchNormIntoGemm):
 _RULES = (
     rules.dropout_zero_rule,
     rules.dropout_inference_rule,
-    rules.successive_relu_rule,
     rules.cast_cast_rule,
     rules.no_op_cast_rule,
     rules.no_op_transpose_rule,
@@ -47,7 +46,6 @@ _RULES = (
     _IntoGemm.rule(),  # type: ignore[no-untyped-call]
     rules.remove_optional_bias_from_conv_rule,
     rules.remove_optional_bias_from_conv_transpose_rule,
-    rules.remove_optional_bias_from_gemm_rule,
 )
 
 

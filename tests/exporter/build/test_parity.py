@@ -95,15 +95,14 @@ def nearly_constant(offset: float, gamma: Sequence[float] = (1, 1)) -> ir.Model:
     weights = {
         "kernel": rng.standard_normal((2, 1, 3, 3)) / 100,
         "bias": np.full(2, offset),
-        "gamma": np.array(gamma),
-        "beta": np.zeros(2),
-        "mean": np.full(2, offset),
-        "variance": np.ones(2),
+        "gamma": np.reshape(gamma, (1, 2, 1, 1)),
+        "beta": -offset * np.reshape(gamma, (1, 2, 1, 1)),
         "head": rng.standard_normal((2, 3)),
     }
     nodes = [
         helper.make_node("Conv", ["image", "kernel", "bias"], ["sums"], pads=[1, 1, 1, 1]),
-        helper.make_node("BatchNormalization", ["sums", "gamma", "beta", "mean", "variance"], ["normal"]),
+        helper.make_node("Mul", ["sums", "gamma"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "beta"], ["normal"]),
         helper.make_node("Relu", ["normal"], ["positive"]),
         helper.make_node("GlobalAveragePool", ["positive"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),

@@ -49,7 +49,8 @@ def _inner(node: ir.Node, other: ir.Value, sizes: Sizes) -> int | None:
     product = maker(other, "MatMul")
     if product is None:
         readers = [use.node for use in node.outputs[0].uses()]
-        product = readers[0] if len(readers) == 1 and readers[0].op_type == "MatMul" else None
+        alone = len(readers) == 1 and not node.outputs[0].is_graph_output()
+        product = readers[0] if alone and readers[0].op_type == "MatMul" else None
     shape = sizes.shape(product.inputs[0]) if product is not None else None
     return shape[-1].offset if shape and shape[-1].is_constant else None
 

@@ -30,8 +30,8 @@ from exporter.graph.passes.forms.scalars import cast_like_constant, plain_scalar
 from exporter.graph.passes.forms.slices import drop_slice, plain_slice, split_as_slices
 from exporter.graph.passes.forms.strided import gather_of_all
 
-Rewrite = Callable[[ir.Node, Sizes, ir.Graph], bool]
-_REWRITES: tuple[Rewrite, ...] = (
+_Rewrite = Callable[[ir.Node, Sizes, ir.Graph], bool]
+_REWRITES: tuple[_Rewrite, ...] = (
     cast_like_constant,
     reshaped_constant,
     plain_scalar,
@@ -54,7 +54,7 @@ _REWRITES: tuple[Rewrite, ...] = (
     plain_scale,
 )
 _LEAST_OPSET = 13  # before, axes and sizes were attributes
-_ROUNDS = 4  # a rewrite makes room for another; each round infers shapes anew
+_ROUNDS = 16  # a rewrite makes room for another; each round infers shapes anew
 
 
 class OneForm(ir.passes.InPlacePass):
