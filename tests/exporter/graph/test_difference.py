@@ -50,9 +50,9 @@ ERF = """
         ("x = Add(image, s)", "x = Add(image, b)", "Add 'x' with other numbers in its weight 's'"),
         ("x = Sub(image, b)", "x = Sub(b, image)", "Sub 'x' with its inputs in another order"),
         (
-            "t = Constant <value_ints = [0, 8, 1]> () f = Reshape(image, t) u = Constant <value_ints = [0, 2, 4]> () x = Reshape(f, u)",
-            "t = Constant <value_ints = [0, 4, 2]> () f = Reshape(image, t) u = Constant <value_ints = [0, 2, 4]> () x = Reshape(f, u)",
-            "Reshape 'f' with [0, 8, 1] against [0, 4, 2]",
+            "t = Constant <value_ints = [0, 1]> () x = Gather <axis = 1> (image, t)",
+            "t = Constant <value_ints = [1, 0]> () x = Gather <axis = 1> (image, t)",
+            "Gather 'x' with [0, 1] against [1, 0]",
         ),
     ],
 )

@@ -64,7 +64,6 @@ def test_what_says_nothing_is_left_out(body: str, weights: str, shorter: str, fe
     ("body", "weights", "inputs"),
     [
         ("logits = Pad(image, pads, one)", "int64[8] pads = {0, 0, 1, 1, 0, 0, 1, 1}, float one = {1}", 3),
-        ("a, b = Split <axis = 1> (image, sizes) logits = Concat <axis = 1> (b, a)", "int64[2] sizes = {3, 1}", 2),
         (
             'logits = Resize <coordinate_transformation_mode = "tf_crop_and_resize"> (image, region, scales)',
             f"float[8] region = {{0, 0, 0, 0, 1, 1, 0.5, 1}}, {SCALES}",
