@@ -40,7 +40,7 @@ def test_the_old_exporter_shares_with_the_new_one_as_with_itself(tmp_path: Path,
     assert shared_macs(new, other) == shared_macs(old, other)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["mobilenet", "swin", "bert"])
 def test_what_the_new_exporter_optimises_shares_with_what_it_does_not(tmp_path: Path, family: str) -> None:
     made = network(family)
     new, plain = (chain(export(made, how, tmp_path / f"{how}.onnx")) for how in (NEW, PLAIN))
