@@ -194,7 +194,7 @@ def _write(change: Change, tasks: Sequence[Task], addition: Addition, analysis: 
     for name in unchanged:
         change.keep(name)
     rewritten = {task.name: task for task in tasks if task.name not in unchanged}
-    described = {planned.name: describe_segment(planned, rows_of(before), analysis.digest_of(planned)) for planned in coming}
+    described = {planned.name: describe_segment(planned, rows_of(before)) for planned in coming}
     write_models(change.folder, described, rewritten)
     return change.write_all_tasks(tasks, plan.cuts_left_out, addition.cut_rule)
 
@@ -202,8 +202,8 @@ def _write(change: Change, tasks: Sequence[Task], addition: Addition, analysis: 
 def _judge(plan: SharingPlan, repository_chains: RepositoryChains, before: Repository, coupled: bool) -> SegmentJudge:
     """Return the judge of the segments that come. What is a part of a segment that was taken as coupled needs no leave again."""
     coming = {name: segment for name, segment in plan.segments.items() if name not in before.segments}
-    coupled_runs = [run for run in repository_chains.runs if before.segments[run.segment].rows == "coupled"]
-    taken = {block.digest for run in coupled_runs for block in repository_chains.chains[run.task].blocks[run.start : run.stop]}
+    patterns = repository_chains.patterns
+    taken = {block.digest for name in patterns if before.segments[name].rows == "coupled" for block in patterns[name].blocks}
     parts = [name for name, segment in coming.items() if not taken.isdisjoint(block.digest for block in segment.blocks)]
     return SegmentJudge(coming, coming if coupled else parts)
 

@@ -74,11 +74,8 @@ def export_repository(
     with scratch_folder(options.out) as scratch:
         analysis = Analysis(scratch)
         analysis.read(sources, progress)
-        plan = make_sharing_plan(list(analysis.tasks.values()), analysis.backbone, options.cuts)
-        segments = {
-            name: describe_segment(planned, options.max_batch_rows, analysis.digest_of(planned))
-            for name, planned in plan.segments.items()
-        }
+        plan = make_sharing_plan([*analysis.tasks.values()], analysis.backbone, options.cuts, digest_of=analysis.digest_of)
+        segments = {name: describe_segment(planned, options.max_batch_rows) for name, planned in plan.segments.items()}
         tasks = {
             name: describe_task(chain, plan.tasks[name], analysis.models[name], options.max_batch_rows)
             for name, chain in analysis.tasks.items()

@@ -56,14 +56,14 @@ NETS = {"late": Net((1, 2, 30), 1), "probe": Net((1, 2, 3), 2), "tuned": Net((1,
 # The answers to the recorded sample are computed, so that another processor may round them otherwise.
 TRUNK = {
     **dict.fromkeys(("repository", "repository_v2"), ("trunk-00-01-31956285", "trunk-02-02-7141c0b6", "shared-03-03-da853bbe")),
-    "repository_v3": ("trunk-00-01-f9104080", "trunk-02-02-7a906870", "shared-03-03-c083f951"),
+    "repository_v3": ("trunk-00-01-6fbf7603", "trunk-02-02-7a906870", "shared-03-03-c083f951"),
 }
 OTHERS = {
     **dict.fromkeys(
         ("repository", "repository_v2"),
         ("late-03-04-ed0444e2", "probe-04-04-22e128db", "tuned-02-02-efb0245e", "tuned-04-04-37bc9fd4"),
     ),
-    "repository_v3": ("late-03-04-61d49345", "probe-04-04-57be518f", "tuned-02-02-1e35fc33", "tuned-04-04-0a5a4e0a"),
+    "repository_v3": ("late-03-04-7ab1ee5c", "probe-04-04-57be518f", "tuned-02-02-1e35fc33", "tuned-04-04-0a5a4e0a"),
 }
 DIGESTS = {
     **dict.fromkeys(("repository", "repository_v2"), "da853bbe427c9d1df54a14c2bc3086b67d56b7c6cd10b983e6a9f2f6f629f6e5"),

@@ -14,7 +14,7 @@ from exporter.graph.chain import Chain
 from exporter.graph.extract import rejoin
 from exporter.sharing.choose import CUT_RULES, CutOptions
 from exporter.sharing.plan import SharingPlan, make_sharing_plan
-from exporter.sharing.reuse import Missed, keep_segments, missed_sharing
+from exporter.sharing.reuse import Existing, Missed, Pattern, as_block, keep_segments, missed_sharing
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 
 _TaskSteps = Mapping[str, Sequence[Step]]
@@ -45,14 +45,13 @@ def plan_beside(
     """Return what `old`, whose versions are tasks of their own and taken apart `repository_chains`, becomes when all of it stays."""
     analysis.adopt(repository_chains, old)
     analysis.read(coming, progress)
-    new, there = [*analysis.tasks.values()], repository_chains.steps
-    cuts = keep_segments(there, new)
-    plan = make_sharing_plan(
-        [*repository_chains.chains.values(), *new], analysis.backbone, cuts, _contents(old, repository_chains)
-    )
+    new, there = [*analysis.tasks.values()], [*repository_chains.chains.values()]
+    cuts = keep_segments([*there, *new])
+    plan = make_sharing_plan([*there, *new], analysis.backbone, cuts, _contents(old, repository_chains), analysis.digest_of)
     plan = replace(plan, cuts_left_out=old.cuts_left_out)
     steps = {name: task.steps for name, task in old.tasks.items()}
-    missed = {chain.name: missed_sharing(there, cuts, chain) for chain in new}
+    values = frozenset[str]().union(*(one.values for one in repository_chains.existing))
+    missed = {chain.name: missed_sharing(values, chain) for chain in new}
     described = _described(coming.tasks, plan, analysis, old, steps)
     described = {name: _as_there(task, analysis.tasks[name], repository_chains, old) for name, task in described.items()}
     return Addition(plan, steps, described, old.cut_rule, missed)
@@ -116,13 +115,38 @@ def _put_together(repository_chains: RepositoryChains, tasks: Iterable[Task]) ->
 
 def _plan(analysis: Analysis, kept: Collection[str], cuts: CutOptions, there: Mapping[str, str]) -> SharingPlan:
     deciding = [chain for name, chain in analysis.tasks.items() if name not in kept]
-    plan = make_sharing_plan(deciding, analysis.backbone, cuts, there)
+    plan = make_sharing_plan(deciding, analysis.backbone, cuts, there, analysis.digest_of)
     if not kept:
         return plan
-    others = [analysis.tasks[name] for name in kept]
+    others = analysis.beside(kept, _existing(plan, analysis), _patterns(plan))
+    fixed = [_as_segments(chain, plan) for chain in deciding]
     there = {**there, **{name: segment.content for name, segment in plan.segments.items()}}
-    wider = make_sharing_plan([*deciding, *others], analysis.backbone, keep_segments(plan.tasks, others), there)
+    chains = [*fixed, *others]
+    wider = make_sharing_plan(chains, analysis.backbone, keep_segments(chains), there, analysis.digest_of)
     return replace(plan, segments={**wider.segments, **plan.segments}, tasks={**wider.tasks, **plan.tasks})
+
+
+def _existing(plan: SharingPlan, analysis: Analysis) -> list[Existing]:
+    """Return the segments of `plan` where they are used, each after those whose outputs it takes."""
+    found: dict[tuple[str, tuple[str, ...]], Existing] = {}
+    for name, steps in plan.tasks.items():
+        for step in steps:
+            key = step.segment, tuple(tap.address for tap in step.inputs)
+            if key not in found:
+                found[key] = analysis.existing(name, step, plan.segments[step.segment])
+    return [*found.values()]
+
+
+def _patterns(plan: SharingPlan) -> dict[str, Pattern]:
+    return {
+        name: Pattern(segment.digest, segment.blocks, segment.inputs, segment.outputs) for name, segment in plan.segments.items()
+    }
+
+
+def _as_segments(chain: Chain, plan: SharingPlan) -> Chain:
+    """Return `chain` with a block for each of its steps in `plan`."""
+    blocks = [as_block(step, plan.segments[step.segment]) for step in plan.tasks[chain.name]]
+    return replace(chain, blocks=tuple(replace(block, index=index) for index, block in enumerate(blocks)))
 
 
 def _steps(

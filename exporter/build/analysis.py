@@ -18,13 +18,14 @@ from exporter.build.rounded_weights import take_known_weights
 from exporter.build.row_coupling import refuse_random
 from exporter.build.weight_store import WeightStore, save_with_weights
 from exporter.errors import BadModel, ExportError
-from exporter.graph.chain import Block, Chain, Network
+from exporter.graph.chain import Block, Chain, count_users
 from exporter.graph.difference import first_difference, nodes_of
-from exporter.graph.digests import combined_digest
 from exporter.graph.extract import extract_segment
-from exporter.sharing.check import check_labels, check_together, explain_sharing
-from exporter.sharing.plan import PlannedSegment
-from exporter.sharing.segments import Place
+from exporter.graph.network import Network
+from exporter.sharing.check import check_inputs, check_labels, check_together, explain_sharing
+from exporter.sharing.occurrence import Occurrence
+from exporter.sharing.plan import PlannedSegment, PlannedStep
+from exporter.sharing.reuse import Existing, Pattern, as_block, fit_segments, usable
 from exporter.sources.sandbox import canonical_form, guarded
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 from exporter.sources.whole import WholeNetwork
@@ -43,16 +44,14 @@ class Analysis:
         self.backbone: Chain | None = None
         self._given: dict[str, tuple[Path, tuple[int, ...]]] = {}
         self._networks: dict[str, Network] = {}
-        self._refined: set[str] = set()  # networks in which taps of others are taps, too
+        self._alone: dict[str, Chain] = {}  # as blocks, whatever others there are
+        self._there: RepositoryChains | None = None
         self._existing: dict[str, tuple[Chain, Preprocessing | None]] = {}
-        self._places: dict[Place, Network] = {}
-        self._there: tuple[ir.Model, ...] = ()
 
     def adopt(self, repository_chains: RepositoryChains, repository: Repository) -> None:
         """Compare what will be read with the tasks of `repository`, which have been taken apart."""
-        self._existing = {name: (chain, repository.tasks[name].preprocessing) for name, chain in repository_chains.chains.items()}
-        self._there = tuple(repository_chains.models.values())
-        self._places = {place: run.network for place, run in repository_chains.places.items()}
+        self._existing = {name: (chain, repository.tasks[name].preprocessing) for name, chain in repository_chains.alone.items()}
+        self._there = repository_chains
 
     def read(self, sources: Sources, progress: Progress) -> None:
         """Read all of `sources` and check that they belong together. Raises ExportError."""
@@ -62,33 +61,42 @@ class Analysis:
             progress("Reading models", index, len(loaders))
             self._read_one(name, load())
         self._take_known_weights()
-        chains = self._chains()
-        self.backbone = chains.pop(BACKBONE, None)
-        self.tasks = chains
-        for name, chain in chains.items():
+        for name, network in self._networks.items():
+            with guarded(name):
+                self._alone[name] = network.chain()
+        self.tasks = self._chains()
+        self.backbone = self.tasks.pop(BACKBONE, None)
+        for name, chain in self._alone.items():
+            if name == BACKBONE:
+                continue
             check_labels(name, chain, self.models[name].labels)
             refuse_random(name, (suspect for block in chain.blocks for suspect in block.suspects))
         progress("Reading models", len(loaders), len(loaders))
-        check_together([*(chain for chain, _ in self._existing.values()), *chains.values()], self.backbone)
+        alone = [chain for name, chain in self._alone.items() if name != BACKBONE]
+        if alone:
+            check_together(alone, self._alone.get(BACKBONE))
+        check_inputs(alone, [*(chain for chain, _ in self._existing.values()), *self._alone.values()][0])
 
     def write_segments(self, segments: Iterable[PlannedSegment], folder: Path, progress: Progress) -> None:
         """Write the models of `segments` into the repository in `folder`, each from the network that the plan names."""
         segments = list(segments)
         for index, segment in enumerate(segments):
             progress("Writing segments", index, len(segments))
-            network = self._network_of(segment.chain, segment.blocks[0])
+            network = self._networks[segment.chain]
             extracted = extract_segment(network.model, segment.name, segment.inputs, segment.outputs)
             save_with_weights(extracted, model_path(folder, segment.name))
         progress("Writing segments", len(segments), len(segments))
 
-    def digest_of(self, segment: PlannedSegment) -> str:
-        """Return the digest that the file of `segment` has by itself: there, taps of other networks that need no cut are none."""
-        if segment.chain not in self._refined:
-            return segment.digest
-        network = self._network_of(segment.chain, segment.blocks[0])
-        extracted = extract_segment(network.model, segment.name, segment.inputs, segment.outputs)
-        inner = segment.inputs[0].address not in {tap.address for tap in self.tasks[segment.chain].inputs}
-        return combined_digest([block.digest for block in Network(segment.name, extracted, inner=inner).chain().blocks])
+    def digest_of(self, part: Occurrence) -> str:
+        """Return the digest of the model that `part` is, or becomes."""
+        first, *others = part.blocks
+        if first.segment and not others:
+            return first.digest
+        return self._networks[part.chain].digest(part.taken, part.given)
+
+    def existing(self, name: str, step: PlannedStep, segment: PlannedSegment) -> Existing:
+        """Return `segment`, planned as a `step` of the task `name`, as one that is there."""
+        return Existing(as_block(step, segment), self._networks[name].values_between(step.inputs, step.outputs))
 
     def whole(self, name: str) -> WholeNetwork:
         """Return the network of the task `name` as it was given, before anything was rewritten in it.
@@ -113,11 +121,12 @@ class Analysis:
 
         That is why it shares nothing, which outputs got other names, and what `more` says.
         """
-        known = self._existing | {name: (chain, self.models[name].preprocessing) for name, chain in self.tasks.items()}
+        known = self._existing | {name: (self._alone[name], self.models[name].preprocessing) for name in self.tasks}
         if self.backbone:
-            known = {BACKBONE: (self.backbone, self.models[BACKBONE].preprocessing)} | self._existing
+            known = {BACKBONE: (self._alone[BACKBONE], self.models[BACKBONE].preprocessing)} | self._existing
         remarks = {BACKBONE: self.models[BACKBONE].remark} if self.backbone and self.models[BACKBONE].remark else {}
-        for name, chain in self.tasks.items():
+        for name in self.tasks:
+            chain = self._alone[name]
             others = {key: other for key, other in known.items() if key != name}
             reasons = (
                 explain_sharing(chain, self.models[name].preprocessing, others, self._difference),
@@ -135,7 +144,8 @@ class Analysis:
 
     def _network_of(self, chain: str, block: Block) -> Network:
         """Return the network whose graph computes `block` of the chain named `chain`."""
-        return self._places.get((chain, block.index)) or self._networks[chain]
+        there = self._there.places if self._there else {}
+        return there.get((chain, block.index)) or self._networks[chain]
 
     def _read_one(self, name: str, model: TaskModel) -> None:
         if name != BACKBONE:
@@ -152,7 +162,9 @@ class Analysis:
         The backbone's come first, and the order of the tasks decides nothing.
         """
         names = sorted(self.models, key=lambda name: (name != BACKBONE, name))
-        taken = take_known_weights({name: self.models[name].model for name in names}, self._there)
+        taken = take_known_weights(
+            {name: self.models[name].model for name in names}, self._there.models.values() if self._there else ()
+        )
         for name, model in self.models.items():
             if name in taken:
                 remark = " It ".join(filter(None, (model.remark, taken[name].remark)))
@@ -172,19 +184,29 @@ class Analysis:
             raise ExportError(f"The weights of {name} cannot be kept in {self.store.folder} ({error.strerror}).") from error
 
     def _chains(self) -> dict[str, Chain]:
-        """Return the chain of every network; taps of others that are on a side way of one are taps there, too."""
-        chains = {name: self._chain(name) for name in self._networks}
-        taps = {name: chain.taps for name, chain in chains.items()} | {name: c.taps for name, (c, _) in self._existing.items()}
-        for name, network in self._networks.items():
-            known = frozenset[str]().union(*(other for key, other in taps.items() if key != name)) - taps[name]
-            if network.has_inside(known):
-                chains[name] = self._chain(name, known)
-                self._refined.add(name)
-        return chains
+        """Return the chain of every network, made for sharing with the others and with what is there."""
+        if self._there is None:
+            users = count_users(network.values for network in self._networks.values())
+            return {name: network.chain(users) for name, network in self._networks.items()}
+        coming = {name: network for name, network in self._networks.items() if name != BACKBONE}
+        chains = beside(coming, self._there.existing, self._there.patterns)
+        return {name: chains.get(name, self._alone[name]) for name in self._networks}
 
-    def _chain(self, name: str, known: Collection[str] = ()) -> Chain:
-        with guarded(name):
-            return self._networks[name].chain(known)
+    def beside(self, names: Collection[str], existing: Sequence[Existing], patterns: Mapping[str, Pattern]) -> list[Chain]:
+        """Return the chains of the networks `names`, made for using the segments `existing`, whose blocks are `patterns`."""
+        return [*beside({name: self._networks[name] for name in names}, existing, patterns).values()]
+
+
+def beside(networks: Mapping[str, Network], existing: Sequence[Existing], patterns: Mapping[str, Pattern]) -> dict[str, Chain]:
+    """Return the chains of `networks`, made for sharing with each other and for using the segments `existing`."""
+    there = frozenset[str]().union(*(one.values for one in existing))
+    users = count_users([(there,), *(network.values for network in networks.values())])
+    chains = {}
+    for name, network in networks.items():
+        values = frozenset[str]().union(*network.values)
+        chain = network.chain(users, usable(existing, network.inputs, values))
+        chains[name] = fit_segments(chain, patterns)
+    return chains
 
 
 def _state_of(file: Path) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from contract.repository import Segment, Step, Task, TensorSpec
 from contract.repository import model as repository_model
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
 from exporter.errors import SameOutputNames
-from exporter.graph.chain import Chain, Tap
+from exporter.graph.chain import Chain, Tap, span_of
 from exporter.sharing.plan import PlannedSegment, PlannedStep
 from exporter.sources.task_model import TaskModel
 
@@ -33,15 +33,15 @@ class TensorNames:
 _NONE = TensorNames()
 
 
-def describe_segment(planned: PlannedSegment, max_batch_rows: int, digest: str) -> Segment:
-    """Return `planned` as the repository records it. digest: of its file (`Analysis.digest_of`)."""
+def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
+    """Return `planned` as the repository records it."""
     blocks = planned.blocks
     return Segment(
         name=planned.name,
         inputs=_segment_specs(SEGMENT_INPUT, planned.inputs),
         outputs=_segment_specs(SEGMENT_OUTPUT, planned.outputs),
-        blocks=(blocks[0].index, blocks[-1].index),
-        digest=digest,
+        blocks=span_of(blocks),
+        digest=planned.digest,
         max_batch_rows=max_batch_rows,
         macs=sum(block.macs for block in blocks),
         parameters=sum(block.parameters for block in blocks),

@@ -4,65 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import cached_property
 
 import onnx_ir as ir
 
 from contract.dtypes import onnx_dtype
-from contract.repository import Repository, Segment, Step, Task, TensorSpec
+from contract.repository import Repository, Segment, Task, TensorSpec
 from contract.repository import model as repository_model
 from contract.repository.write import check_digest_version
 from exporter.build.weight_store import WeightStore
 from exporter.errors import DamagedSegment
-from exporter.graph.chain import Block, Chain, Network, Tap
-from exporter.graph.digests import combined_digest, content_of, source_address
+from exporter.graph.chain import Block, Chain, Tap
+from exporter.graph.digests import content_of, source_address
+from exporter.graph.network import Network
 from exporter.graph.passes.canonical import canonicalise
-from exporter.sharing.plan import PlannedStep
-from exporter.sharing.segments import Place
+from exporter.sharing.occurrence import Place
+from exporter.sharing.reuse import Existing, Pattern
 from exporter.sources.onnx_file import load_onnx
 
 
 @dataclass(frozen=True)
-class SegmentUse:
-    """A segment where a task uses it: the blocks from `start` to before `stop` of the task's chain. network: its graph."""
-
-    segment: str
-    task: str
-    start: int
-    stop: int
-    network: Network
-
-
-@dataclass(frozen=True)
 class RepositoryChains:
-    """The tasks of a repository as chains, and where each segment is in them.
+    """The tasks of a repository as chains: each block is a segment that a task uses.
 
+    alone: the tasks as chains of blocks, whatever segments they are in. places: the graph of each of those blocks.
+    existing: the segments where they are used, each after those whose outputs it takes. networks: the graph of each segment.
     digests: of the segments that tasks use, by their names, as they are computed today, whatever the repository records.
     unproved: of these, those of an older version that recorded another digest: they may be damaged.
     """
 
     chains: Mapping[str, Chain]
-    runs: Sequence[SegmentUse]
+    alone: Mapping[str, Chain]
+    places: Mapping[Place, Network]
+    existing: Sequence[Existing]
+    networks: Mapping[str, Network]
     digests: Mapping[str, str]
     unproved: frozenset[str] = frozenset()
 
     @property
-    def places(self) -> dict[Place, SegmentUse]:
-        """Return for each block of each chain the run that it belongs to."""
-        return {(run.task, index): run for run in self.runs for index in range(run.start, run.stop)}
-
-    @property
     def models(self) -> dict[str, ir.Model]:
         """Return the graph of each segment."""
-        return {run.segment: run.network.model for run in self.runs}
+        return {name: network.model for name, network in self.networks.items()}
 
-    @property
-    def steps(self) -> dict[str, list[PlannedStep]]:
-        """Return the steps of each task."""
-        steps: dict[str, list[PlannedStep]] = {name: [] for name in self.chains}
-        for run in self.runs:
-            steps[run.task].append(PlannedStep.of(run.segment, self.chains[run.task].blocks[run.start : run.stop]))
-        return steps
+    @cached_property
+    def patterns(self) -> dict[str, Pattern]:
+        """Return the blocks of each segment."""
+        chains = {name: network.chain() for name, network in self.networks.items()}
+        return {name: Pattern(self.digests[name], chain.blocks, chain.inputs, chain.outputs) for name, chain in chains.items()}
 
 
 def read_repository_chains(repository: Repository, store: WeightStore) -> RepositoryChains:
@@ -72,14 +60,11 @@ def read_repository_chains(repository: Repository, store: WeightStore) -> Reposi
     """
     check_digest_version(repository)
     reader = _Reader(repository, store)
-    reader.read_all()
-    alone = reader.digests
-    reader.refine()
-    digests = reader.digests
-    unproved = frozenset(
-        name for name, digest in digests.items() if repository.segments[name].digest not in (digest, alone[name])
+    chains = {name: reader.chain(task) for name, task in repository.tasks.items()}
+    unproved = frozenset(name for name, digest in reader.digests.items() if repository.segments[name].digest != digest)
+    return RepositoryChains(
+        chains, reader.alone, reader.places, tuple(reader.existing.values()), reader.networks, reader.digests, unproved
     )
-    return RepositoryChains(reader.chains, tuple(reader.runs), digests, unproved)
 
 
 def contents_of(repository: Repository, digests: Mapping[str, str]) -> dict[str, str]:
@@ -100,97 +85,66 @@ def _recorded(segment: Segment) -> str:
     return f"{segment.digest_version}:{segment.digest}" if old else segment.digest
 
 
-def _digest_of(chain: Chain) -> str:
-    return combined_digest([block.digest for block in chain.blocks])
-
-
-def _is_one_line(chain: Chain) -> bool:
-    """Whether a segment can be these blocks: nothing enters it or leaves it on the way."""
-    first, last = chain.blocks[0], chain.blocks[-1]
-    ends = {tap.address for tap in first.inputs} == {tap.address for tap in chain.inputs} and last.outputs == chain.outputs
-    return ends and all(right.inputs == (left.end,) for left, right in pairwise(chain.blocks))
-
-
 _Use = tuple[str, tuple[str, ...]]  # a segment, and the addresses of what it takes
 
 
 class _Reader:
     def __init__(self, repository: Repository, store: WeightStore) -> None:
         self._repository, self._store = repository, store
-        self._models: dict[str, ir.Model] = {}
-        self._applied: dict[_Use, tuple[Network, Chain]] = {}
-        self.chains: dict[str, Chain] = {}
-        self.runs: list[SegmentUse] = []
+        self.networks: dict[str, Network] = {}
+        self.digests: dict[str, str] = {}
+        self.existing: dict[_Use, Existing] = {}
+        self.alone: dict[str, Chain] = {}
+        self.places: dict[Place, Network] = {}
+        self._applied: dict[_Use, Chain] = {}
 
-    @property
-    def digests(self) -> dict[str, str]:
-        """Return the digests of the segments that have been read."""
-        return {name: _digest_of(chain) for (name, _), (_, chain) in self._applied.items()}
-
-    def read_all(self) -> None:
-        """Put the chains of all tasks together from their segments."""
-        self.chains, self.runs = {}, []
-        for task in self._repository.tasks.values():
-            self._read(task)
-
-    def refine(self) -> None:
-        """Let taps of one task that are inside of a segment of another be taps there, too, as they were when it was planned."""
-        known = frozenset[str]().union(*(chain.taps for chain in self.chains.values()))
-        uses: dict[str, list[_Use]] = {}
-        for use in self._applied:
-            uses.setdefault(use[0], []).append(use)
-        for places in uses.values():
-            found = {use: self._refined(use, known) for use in places}
-            if all(_is_one_line(chain) for chain in found.values()) and len({_digest_of(chain) for chain in found.values()}) == 1:
-                self._applied |= {use: (self._applied[use][0], chain) for use, chain in found.items()}
-        self.read_all()
-
-    def _refined(self, use: _Use, known: frozenset[str]) -> Chain:
-        network, chain = self._applied[use]
-        inside = known - chain.taps
-        return network.chain(inside) if network.has_inside(inside) else chain
-
-    def _read(self, task: Task) -> None:
+    def chain(self, task: Task) -> Chain:
         """Put the task's chain together from its segments."""
-        sources = {spec.name: _source(spec, named=len(task.inputs) > 1) for spec in task.inputs}
-        tensors = dict(sources)
+        tensors = {spec.name: _source(spec, named=len(task.inputs) > 1) for spec in task.inputs}
+        sources = frozenset(tensors)
         blocks: list[Block] = []
+        values: set[str] = set()
         preprocessing = ""
+        inner_blocks: list[Block] = []
         for step in task.steps:
-            inner = step.inputs[0] not in sources
-            network, part = self._apply(step, tuple(tensors[name] for name in step.inputs), inner)
-            preprocessing = preprocessing or ("" if inner else part.preprocessing)
-            start = len(blocks)
-            blocks += [replace(block, index=start + block.index) for block in part.blocks]
-            self.runs.append(SegmentUse(step.segment, task.name, start, len(blocks), network))
-            tensors.update(zip(step.outputs, (tap.address for tap in part.outputs), strict=True))
+            inner = tuple(name not in sources for name in step.inputs)
+            use = step.segment, tuple(tensors[name] for name in step.inputs)
+            found = self._apply(use, inner)
+            applied = self._applied[use]
+            preprocessing = preprocessing or ("" if all(inner) else applied.preprocessing)
+            for block in applied.blocks:
+                self.places[task.name, len(inner_blocks)] = self.networks[step.segment]
+                inner_blocks.append(replace(block, index=len(inner_blocks)))
+            blocks.append(replace(found.block, index=len(blocks)))
+            values |= found.values
+            tensors.update(zip(step.outputs, (tap.address for tap in found.block.outputs), strict=True))
         inputs, outputs = _taps(task.inputs, tensors), _taps(task.outputs, tensors)
-        self.chains[task.name] = Chain(task.name, tuple(blocks), inputs, outputs, preprocessing)
+        chain = Chain(task.name, tuple(blocks), inputs, outputs, preprocessing, values=(frozenset(values),))
+        self.alone[task.name] = replace(chain, blocks=tuple(inner_blocks))
+        return chain
 
-    def _apply(self, step: Step, inputs: tuple[str, ...], inner: bool) -> tuple[Network, Chain]:
-        key: _Use = step.segment, inputs
-        if key not in self._applied:
-            network = Network(step.segment, self._model(step.segment), inputs, inner=inner)
-            chain = network.chain()
-            if self._is_old(step.segment) and not _is_one_line(chain):
-                chain = network.chain_of_one()  # what is cut otherwise today is compared as a whole
-            self._check_digest(step.segment, _digest_of(chain))
-            self._applied[key] = network, chain
-        return self._applied[key]
+    def _apply(self, use: _Use, inner: tuple[bool, ...]) -> Existing:
+        if use not in self.existing:
+            name, addresses = use
+            network = self._network(name, inner).fed(addresses)
+            recorded = self._repository.segments[name]
+            block = replace(
+                network.block(), digest=self.digests[name], segment=name, weight_bytes=recorded.weight_bytes, span=recorded.blocks
+            )
+            self.existing[use] = Existing(block, frozenset[str]().union(*network.values))
+            self._applied[use] = network.chain()
+        return self.existing[use]
 
-    def _check_digest(self, name: str, digest: str) -> None:
-        """Raise DamagedSegment unless a segment's `digest` is the one that is recorded, or that is of an older version."""
-        if not self._is_old(name) and digest != self._repository.segments[name].digest:
-            raise DamagedSegment(name)
-
-    def _is_old(self, name: str) -> bool:
-        return self._repository.segments[name].digest_version < repository_model.DIGEST_VERSION
-
-    def _model(self, segment: str) -> ir.Model:
-        if segment not in self._models:
-            self._models[segment] = canonicalise(load_onnx(self._repository.model_file(segment)))
-            self._store.take_over(self._models[segment])
-        return self._models[segment]
+    def _network(self, name: str, inner: tuple[bool, ...]) -> Network:
+        if name not in self.networks:
+            model = canonicalise(load_onnx(self._repository.model_file(name)), whole=False)
+            self._store.take_over(model)
+            self.networks[name] = Network(name, model, inner=inner)
+            self.digests[name] = self.networks[name].digest()
+            segment = self._repository.segments[name]
+            if segment.digest_version == repository_model.DIGEST_VERSION and segment.digest != self.digests[name]:
+                raise DamagedSegment(name)
+        return self.networks[name]
 
 
 def _source(spec: TensorSpec, *, named: bool) -> str:

@@ -18,8 +18,9 @@ from exporter.diff.block_alignment import BlockPair, align_blocks
 from exporter.diff.weight_diff import WeightDiff, counts, measure, relative_norm
 from exporter.diff.weight_matching import Ends, match_weights
 from exporter.errors import ExportError
-from exporter.graph.chain import Block, Chain, Network, Tap
+from exporter.graph.chain import Block, Chain, Tap
 from exporter.graph.difference import first_difference, nodes_of
+from exporter.graph.network import Network
 from exporter.sources.sandbox import canonical_form
 from exporter.sources.task_model import TaskModel
 
@@ -114,23 +115,13 @@ def diff_models(name: str, model: TaskModel, other_name: str, other: TaskModel) 
     Raises UnsupportedModel when one of them cannot be split, NothingInCommon when no block of one is like a block of the other.
     """
     left, right = Network(name, canonical_form(name, model.model)), Network(other_name, canonical_form(other_name, other.model))
-    chain, other_chain = _chains(left, right)
+    chain, other_chain = left.chain(), right.chain()
+    chain, other_chain = left.chain(kept=other_chain.taps), right.chain(kept=chain.taps)
     changes = tuple(_compare(pair, left.model, right.model) for pair in align_blocks(chain.blocks, other_chain.blocks))
     if all(change.kind in ("replaced", "removed", "added") for change in changes):
         raise NothingInCommon(chain, other_chain, _difference((chain.blocks[0], other_chain.blocks[0]), left.model, right.model))
-    made = {tap.address for block in other_chain.blocks for tap in block.outputs}
-    shared = sum(block.macs for block in chain.blocks if block.end.address in made)
+    shared = left.macs_of(frozenset[str]().union(*other_chain.values))
     return NetworkDiff(chain, other_chain, changes, shared, tuple(_remarks(chain, other_chain, model, other)))
-
-
-def _chains(left: Network, right: Network) -> tuple[Chain, Chain]:
-    """Return both chains; a tap of one that is on a side way of the other is a tap there, too."""
-    first, second = left.chain(), right.chain()
-    first_known, second_known = second.taps - first.taps, first.taps - second.taps
-    return (
-        left.chain(first_known) if left.has_inside(first_known) else first,
-        right.chain(second_known) if right.has_inside(second_known) else second,
-    )
 
 
 def _compare(pair: BlockPair, model: ir.Model, other: ir.Model) -> BlockDiff:

@@ -5,7 +5,8 @@ from contract.lazy import public
 __all__, __getattr__ = public(
     __name__,
     {
-        "chain": ["Block", "Chain", "Network", "Tap", "make_chain"],
+        "chain": ["Block", "Chain", "Tap"],
+        "network": ["Network", "make_chain"],
         "digests": ["weight_digest"],
         "macs": ["PRODUCTS"],
         "shapes": ["infer_shapes", "shape_of"],

@@ -1,161 +1,239 @@
-"""Splits a graph at its cut points into parts, each with one tap to the next.
+"""Splits a graph into parts that may become models of their own: by who needs what, and inside of that where it can be cut.
 
-Three things are more than a chain of cuts:
-- A network with several outputs: the output with the most nodes behind it gives the chain; another output is a branch of its own from the
-  last tap on its way. Where that would compute something twice, the outputs are not told apart: they end in one common last part.
-- A network with several inputs: the largest is the source; what is computed from the others belongs to the part that uses it.
-- Two ways at once, of which one is known from another network (a Siamese head takes frozen and tuned features): a tensor inside a part
-  whose address is a tap elsewhere becomes a tap here, and the other way is cut as if that tensor were given.
+- Nodes with equal users, which hang together, are a group: whoever needs one of them needs all. Along an edge the users can only become
+  fewer, so that groups need each other in one direction.
+- What crosses from group to group may be several tensors. What may not cross (it has no rows, or can be computed from less) is computed
+  again on the far side, from tensors that may.
+- Inside of a group the parts are the blocks between its exits (`exporter.graph.cuts`): where they occur in other groups, or again in
+  this one, with equal weights on other tensors, they can be stored once.
+- What is computed from the network's inputs alone, without weights or products (an image made floats, a mask made large), belongs to
+  whoever uses it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from math import prod
+from functools import cached_property
+from graphlib import TopologicalSorter
 
 import onnx_ir as ir
 
-from exporter.graph.cuts import find_crossing, find_cut_points
+from exporter.graph.cuts import find_exits
 
 Test = Callable[[ir.Value], bool]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Nodes in topological order with what they take and give. `inputs`: first the tap before it, then what else is needed.
-
-    carried: nodes that cost next to nothing and stand behind the cut because less crosses there.
-    """
+    """Nodes in topological order with what they take and give."""
 
     nodes: tuple[ir.Node, ...]
     inputs: tuple[ir.Value, ...]
     outputs: tuple[ir.Value, ...]
-    carried: frozenset[ir.Node] = frozenset()
 
 
-Join = Callable[[list[Part]], list[Part]]
+@dataclass(frozen=True)
+class Rules:
+    """What the partition of a graph follows.
+
+    crosses: whether a tensor may go from one part to another. users: a number that tells who needs a node: equal numbers, equal users.
+    beside: nodes that belong to whoever uses them. follows: whether a tensor is cheap to compute from
+    others. inputs: the network's, which all may take.
+    weighty: whether something in a part can have been tuned. light: whether it has no products and next to no constants.
+    kept: whether nothing is to be joined across a tensor.
+    """
+
+    crosses: Test
+    users: Callable[[ir.Node], int]
+    beside: Collection[ir.Node]
+    follows: Callable[[ir.Value, Collection[ir.Value]], bool]
+    inputs: Collection[ir.Value]
+    weighty: Callable[[Part], bool]
+    light: Callable[[Part], bool]
+    kept: Test
 
 
 class Partitioner:
-    """Splits `graph`, which is sorted topologically and has no node that no output needs.
+    """Splits `graph`, which is sorted topologically and has no node that no output needs, into what `targets` need beyond `given`."""
 
-    usable: whether a tensor may be a tap. known: whether a tensor is a tap in another network. join: joins neighbours that are not
-    worth a cut between them; it gets the parts of one way in order.
-    """
-
-    def __init__(self, graph: ir.Graph, usable: Test, known: Test, join: Join) -> None:
+    def __init__(self, graph: ir.Graph, rules: Rules, targets: Sequence[ir.Value], given: Collection[ir.Value] = ()) -> None:
+        self._rules, self._targets = rules, tuple(dict.fromkeys(targets))
+        self._given = frozenset(graph.inputs) | frozenset(given)
         self._order = {node: index for index, node in enumerate(graph)}
-        self._inputs = list(graph.inputs)
-        self._outputs = list(graph.outputs)
-        self._usable, self._known, self._join = usable, known, join
-        self._computing = _depending_nodes(graph)
+        self._depending = _depending_nodes(graph)
 
     def split(self) -> list[Part]:
         """Return the parts, each after those whose outputs it takes."""
-        reach = {output: self._walk([output], self._inputs)[0] for output in self._outputs}
-        main, *others = sorted(self._outputs, key=lambda output: -len(reach[output]))
-        parts = self._way([main], self._inputs)
-        for output in others:
-            taps = [value for part in parts for value in part.outputs]
-            branch = self._way([output], [*self._inputs, *taps])
-            if self._repeats(branch, parts):
-                return self._way(self._outputs, self._inputs)
-            parts += branch
+        wanted: dict[int, dict[ir.Value, None]] = {}
+        loose = [value for value in self._targets if self._group(value) is None and value not in self._given]
+        for value in self._targets:
+            if (group := self._group(value)) is not None:
+                wanted.setdefault(group, {})[value] = None
+        parts: list[Part] = []
+        for group in reversed(self._ordered_groups):
+            if group in wanted:
+                own = self._parts(group, tuple(sorted(wanted[group], key=self._place)))
+                parts = own + parts
+                for value in dict.fromkeys(value for part in own for value in part.inputs):
+                    if (source := self._group(value)) not in (None, group):
+                        wanted.setdefault(source, {})[value] = None
+        return [*(self._part((value,), self._given) for value in loose), *parts]
+
+    def _group(self, value: ir.Value) -> int | None:
+        """Return the number of the group that makes `value`; None for what is given or belongs to whoever uses it."""
+        producer = value.producer()
+        return None if value in self._given or producer is None else self._groups.get(producer)
+
+    @cached_property
+    def _members(self) -> tuple[ir.Node, ...]:
+        """Return the nodes that are needed beyond what is given, and belong to a group."""
+        needed, _ = self._walk((value for value in self._targets if value not in self._given), self._given.__contains__)
+        return self._sorted(node for node in needed & self._depending if node not in self._rules.beside)
+
+    @cached_property
+    def _groups(self) -> Mapping[ir.Node, int]:
+        """Return for each node that belongs to one the number of its group: a part of the graph that hangs together, with equal users."""
+        leaders = {node: node for node in self._members}
+
+        def leader(node: ir.Node) -> ir.Node:
+            while leaders[node] is not node:
+                leaders[node] = leaders[leaders[node]]
+                node = leaders[node]
+            return node
+
+        for node in self._members:
+            for before in self._before(node):
+                if self._rules.users(before) == self._rules.users(node):
+                    leaders[leader(node)] = leader(before)
+        return {node: self._order[leader(node)] for node in self._members}
+
+    def _before(self, node: ir.Node) -> Iterator[ir.Node]:
+        """Yield the members that make what `node` takes."""
+        for value in node.inputs:
+            producer = value.producer() if value is not None and value not in self._given else None
+            if producer is not None and producer in self._member_set:
+                yield producer
+
+    @cached_property
+    def _member_set(self) -> frozenset[ir.Node]:
+        return frozenset(self._members)
+
+    @cached_property
+    def _ordered_groups(self) -> list[int]:
+        sorter: TopologicalSorter[int] = TopologicalSorter()
+        for node in self._members:
+            group = self._groups[node]
+            sorter.add(group, *(self._groups[before] for before in self._before(node) if self._groups[before] != group))
+        return list(sorter.static_order())
+
+    def _parts(self, group: int, targets: tuple[ir.Value, ...]) -> list[Part]:
+        """Return the parts of `group` that make `targets`."""
+
+        def stops(value: ir.Value) -> bool:
+            return value in self._given or (self._group(value) not in (None, group) and self._rules.crosses(value))
+
+        needed, taken = self._walk(targets, stops)
+        # What follows from what crosses anyway need not cross.
+        kept = {value for value in taken if value in self._given or not self._rules.follows(value, taken - {value})}
+        needed, taken = self._walk(
+            targets, lambda value: value in kept or (stops(value) and not self._rules.follows(value, kept))
+        )
+        members = self._sorted(node for node in needed & self._depending if node not in self._rules.beside)
+        exits = find_exits(members, [value for value in taken if value not in self._rules.inputs], self._rules.crosses)
+        ends = {*exits, *taken}
+        parts = [self._part((value,), ends - {value}) for value in exits]
+        rest = [value for value in targets if value not in exits]
+        parts += [self._part(values, ends) for values in self._hanging_together(rest, ends)]
+        return self._joined(
+            parts, frozenset(value for part in parts for value in part.outputs if value in targets or self._rules.kept(value))
+        )
+
+    def _hanging_together(self, targets: Sequence[ir.Value], ends: Collection[ir.Value]) -> list[tuple[ir.Value, ...]]:
+        """Return `targets` so that those are together that would otherwise compute something twice."""
+        found: list[tuple[set[ir.Node], tuple[ir.Value, ...]]] = []
+        for value in targets:
+            nodes = self._walk((value,), ends.__contains__)[0] & self._depending - frozenset(self._rules.beside)
+            values: tuple[ir.Value, ...] = ()
+            for other in [other for other in found if other[0] & nodes]:
+                found.remove(other)
+                nodes, values = nodes | other[0], values + other[1]
+            found.append((nodes, (*values, value)))
+        return [values for _, values in found]
+
+    def _joined(self, parts: list[Part], kept: frozenset[ir.Value]) -> list[Part]:
+        """Join what cannot be tuned to its neighbour: a cut is always in front of something that a task may have changed.
+
+        A part without weights (an activation, a pooling) goes to the part before it; where there is none, or several, to the part after it.
+        Nothing is joined across a tensor that is to be `kept`.
+        """
+        for part in list(parts):
+            before = self._maker(part, parts)
+            if before is None or self._rules.weighty(part) or not kept.isdisjoint(before.outputs):
+                continue
+            if _users(before, parts) == [part]:
+                self._join(parts, before, part)
+        for part in reversed(list(parts)):
+            if part in parts and self._maker(part, parts) is None and self._may_wait(part):
+                after = _users(part, parts)
+                if len(after) == 1 and kept.isdisjoint(part.outputs):
+                    self._join(parts, part, after[0])
         return parts
 
-    def crossing(self) -> list[ir.Value]:
-        """Return the inputs from which something is computed that is used on both sides of places that could be cut without it."""
-        main = max(self._outputs, key=lambda output: len(self._walk([output], self._inputs)[0]))
-        needed, taken = self._walk([main], self._inputs)
-        source = self._source(self._inputs, taken)
-        values = find_crossing(self._sorted(needed), source, [main], [value for value in taken if value is not source])
-        _, origins = self._walk(values, self._inputs)
-        return [value for value in self._inputs if value in origins]
+    def _maker(self, part: Part, parts: Iterable[Part]) -> Part | None:
+        """Return the part of the same group that alone is before `part`; what the network takes may be beside it."""
+        taken = {value for value in part.inputs if value not in self._rules.inputs}
+        return next((other for other in parts if other is not part and taken and taken <= set(other.outputs)), None)
 
-    def _way(self, targets: Sequence[ir.Value], given: Sequence[ir.Value]) -> list[Part]:
-        """Return the parts from the tensors `given` to `targets`."""
-        needed, taken = self._walk(targets, given)
-        source = self._source(given, taken)
-        others = [value for value in taken if value is not source]
+    def _may_wait(self, part: Part) -> bool:
+        """Whether `part` is as well at the beginning of what follows: it has no weights, or is what an image goes through first."""
+        at_first = self._rules.light(part) and all(value in self._rules.inputs for value in part.inputs)
+        return at_first or not self._rules.weighty(part)
+
+    def _join(self, parts: list[Part], first: Part, second: Part) -> None:
+        """Replace two parts, of which only the second uses the first, by one."""
+        inputs = dict.fromkeys((*first.inputs, *(value for value in second.inputs if value not in first.outputs)))
+        parts[parts.index(second)] = Part(self._sorted({*first.nodes, *second.nodes}), tuple(inputs), second.outputs)
+        parts.remove(first)
+
+    def _part(self, outputs: Sequence[ir.Value], ends: Collection[ir.Value]) -> Part:
+        needed, taken = self._walk(outputs, lambda value: value in ends or value in self._given)
         nodes = self._sorted(needed)
-        cuts = [value for value in find_cut_points(nodes, source, targets, others) if value is source or self._usable(value)]
-        ends = [(cut,) for cut in cuts if cut not in targets] + [tuple(targets)]
-        raw = [self._part(start, end, given) for start, end in pairwise(ends)] if len(ends) > 1 else []
-        return [refined for part in self._join(raw) for refined in self._refine(part)]
+        inputs = dict.fromkeys(value for node in nodes for value in node.inputs if value in taken)
+        return Part(nodes, tuple(value for value in inputs if value is not None), tuple(outputs))
 
-    def _part(self, start: Sequence[ir.Value], end: Sequence[ir.Value], given: Sequence[ir.Value]) -> Part:
-        needed, taken = self._walk(end, [*start, *given])
-        side = [value for value in given if value in taken and value not in start]
-        return Part(self._sorted(needed), (*start, *side), tuple(end))
-
-    def _refine(self, part: Part) -> list[Part]:
-        """Return `part`, or its parts if taps of other networks are inside it."""
-        inside = {value for node in part.nodes for value in node.outputs if value not in part.outputs and self._known(value)}
-        _, taken = self._walk(part.outputs, [*part.inputs, *inside])
-        found = [value for value in self._by_order(inside & taken) if self._usable(value)]
-        if not found:
-            return [part]
-        parts: list[Part] = []
-        for tap in found:
-            parts += self._way([tap], [*part.inputs, *(value for earlier in parts for value in earlier.outputs)])
-        rest = self._way(part.outputs, [*part.inputs, *found])
-        return [part] if self._repeats(rest, parts) else [*parts, *rest]
-
-    def _repeats(self, left: Sequence[Part], right: Sequence[Part]) -> bool:
-        """Return whether two ways would compute the same twice; constants do not count, nor what stands behind a cut for its size."""
-        carried = frozenset[ir.Node]().union(*(part.carried for part in (*left, *right)))
-        return bool(_nodes(left) & _nodes(right) & self._computing - carried)
-
-    def _source(self, given: Sequence[ir.Value], taken: Collection[ir.Value]) -> ir.Value:
-        """Return the tensor that the way starts from: the earliest tap, or of the network's inputs the one with the largest rows."""
-        used = [value for value in given if value in taken]
-        taps = [value for value in used if value.producer() is not None]
-        if taps:
-            return min(taps, key=lambda value: self._order[_producer(value)])
-        return max(used, key=_row_size)
-
-    def _walk(self, targets: Iterable[ir.Value], stop: Collection[ir.Value]) -> tuple[set[ir.Node], set[ir.Value]]:
-        """Return the nodes that `targets` need when the tensors `stop` are given, and which of those they take."""
-        stops, needed, taken = set(stop), set[ir.Node](), set[ir.Value]()
-        pending = list(targets)
+    def _walk(self, targets: Iterable[ir.Value], stops: Test) -> tuple[set[ir.Node], set[ir.Value]]:
+        """Return the nodes that `targets` need, as far as what `stops`, and which of that they take. Targets do not stop."""
+        needed, taken = set[ir.Node](), set[ir.Value]()
+        pending = [node for value in targets if (node := value.producer()) is not None]
         while pending:
-            value = pending.pop()
-            if value in stops:
-                taken.add(value)
+            node = pending.pop()
+            if node in needed:
                 continue
-            node = value.producer()
-            if node is not None and node not in needed:
-                needed.add(node)
-                pending += [item for item in node.inputs if item is not None]
+            needed.add(node)
+            for value in node.inputs:
+                if value is not None and stops(value):
+                    taken.add(value)
+                elif value is not None and (producer := value.producer()) is not None:
+                    pending.append(producer)
         return needed, taken
 
     def _sorted(self, nodes: Iterable[ir.Node]) -> tuple[ir.Node, ...]:
         return tuple(sorted(nodes, key=self._order.__getitem__))
 
-    def _by_order(self, values: Iterable[ir.Value]) -> list[ir.Value]:
-        return sorted(values, key=lambda value: self._order[_producer(value)])
+    def _place(self, value: ir.Value) -> int:
+        producer = value.producer()
+        return -1 if producer is None else self._order[producer]
 
 
-def _depending_nodes(graph: ir.Graph) -> set[ir.Node]:
+def _users(part: Part, parts: Iterable[Part]) -> list[Part]:
+    return [other for other in parts if other is not part and not set(part.outputs).isdisjoint(other.inputs)]
+
+
+def _depending_nodes(graph: ir.Graph) -> frozenset[ir.Node]:
     values, nodes = set(graph.inputs), set()
     for node in graph:
         if any(value in values for value in node.inputs):
             nodes.add(node)
             values.update(node.outputs)
-    return nodes
-
-
-def _producer(value: ir.Value) -> ir.Node:
-    node = value.producer()
-    assert node is not None
-    return node
-
-
-def _row_size(value: ir.Value) -> int:
-    return prod(dim for dim in tuple(value.shape or ())[1:] if isinstance(dim, int))
-
-
-def _nodes(parts: Iterable[Part]) -> set[ir.Node]:
-    return {node for part in parts for node in part.nodes}
+    return frozenset(nodes)

@@ -23,7 +23,8 @@ def combine_chains(frozen: Chain, tuned: Sequence[Chain]) -> Chain | None:
         if len(changed) > 1:
             return None
         blocks.append(changed[0] if changed else places[0])
-    return _connected(frozen, blocks)
+    values = frozen.values and frozenset.intersection(*(values for chain in (frozen, *tuned) for values in chain.values))
+    return replace(_connected(frozen, blocks), values=(values,) if values else (), answers=())
 
 
 def _connected(frozen: Chain, blocks: Iterable[Block]) -> Chain:

@@ -15,14 +15,17 @@ from pathlib import Path
 import onnx_ir as ir
 
 from contract.repository import Repository
+from exporter.build.analysis import beside
 from exporter.build.repository_chains import RepositoryChains, contents_of
 from exporter.errors import ExportError
-from exporter.graph.chain import Chain, Network, Tap
+from exporter.graph.chain import Chain, Tap, count_users
 from exporter.graph.extract import extract_segment
+from exporter.graph.network import Network
 from exporter.pricing.combine_chains import combine_chains
-from exporter.sharing.check import check_together
+from exporter.sharing.check import check_inputs
 from exporter.sharing.choose import CutOptions
-from exporter.sharing.plan import PlannedStep, SharingPlan, make_sharing_plan
+from exporter.sharing.occurrence import Occurrence
+from exporter.sharing.plan import PlannedStep, SharingPlan, digest_of_blocks, make_sharing_plan
 from exporter.sharing.reuse import keep_segments
 from exporter.sources.sandbox import canonical_form, guarded
 
@@ -61,46 +64,66 @@ class AddedCost:
 class Served:
     """What is served already: networks as chains, with the weight bytes of their segments by name.
 
-    repository_chains: where they are in a repository, whose segments then stay as they are; without it, `cuts` says how cuts are chosen
-    for the networks and the task to come together. there: the names of the repository's segments, with their contents.
+    backbone: what is served alone, where `cuts` says how cuts are chosen for it and the task to come together. repository_chains: what is
+    in a repository, whose segments stay as they are. there: the names of the repository's segments, with their contents.
     """
 
-    chains: tuple[Chain, ...]
     stored: Mapping[str, int]
     cuts: CutOptions = field(default_factory=CutOptions)
+    backbone: Network | None = None
     repository_chains: RepositoryChains | None = None
     there: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def alone(cls, backbone: Chain, cuts: CutOptions | None = None) -> Served:
+    def alone(cls, backbone: Network, cuts: CutOptions | None = None) -> Served:
         """Return a backbone that is served as it is and waits for its first task."""
         cuts = cuts or CutOptions()
-        return cls((backbone,), _weight_bytes(make_sharing_plan([backbone], options=cuts)), cuts)
+        return cls(_weight_bytes(make_sharing_plan([backbone.chain()], options=cuts)), cuts, backbone)
 
     @classmethod
-    def in_repository(cls, repository: Repository, repository_chains: RepositoryChains, backbone: Chain) -> Served:
+    def in_repository(cls, repository: Repository, repository_chains: RepositoryChains, backbone: Network) -> Served:
         """Return the tasks of `repository`. Raises SharesNothing or DifferentInput when a task of `backbone` has no place there."""
-        chains = tuple(repository_chains.chains.values())
-        digests = {block.digest for chain in chains for block in chain.blocks if block.parameters}
-        if digests.isdisjoint(block.digest for block in backbone.blocks):
+        chain = backbone.chain()
+        digests = {
+            block.digest for pattern in repository_chains.patterns.values() for block in pattern.blocks if block.parameters
+        }
+        if digests.isdisjoint(block.digest for block in chain.blocks):
             raise SharesNothing(repository.path)
-        check_together(chains, backbone)
+        check_inputs([*repository_chains.chains.values()], chain)
         stored = {segment.name: segment.weight_bytes for segment in repository.segments.values()}
-        return cls(chains, stored, repository_chains=repository_chains, there=contents_of(repository, repository_chains.digests))
+        return cls(stored, repository_chains=repository_chains, there=contents_of(repository, repository_chains.digests))
+
+    def chain(self, network: Network) -> Chain:
+        """Return the chain of the task to come, made for sharing with what is served."""
+        if self.repository_chains is not None:
+            return beside({network.name: network}, self.repository_chains.existing, self.repository_chains.patterns)[network.name]
+        return network.chain(count_users([self._values, network.values]))
+
+    def plan(self, new: Chain, network: Network | None = None) -> SharingPlan:
+        """Return the sharing plan of what is served and `new`, the chain of `network` if there is one.
+
+        Without a network, a segment that is there, but not used, is not found to be the same as one of the plan.
+        """
+        chains = [*self._beside(new), new]
+        cuts = self.cuts if self.repository_chains is None else keep_segments(chains)
+
+        def digest_of(part: Occurrence) -> str:
+            return network.digest(part.taken, part.given) if network and part.chain == new.name else digest_of_blocks(part)
+
+        return make_sharing_plan(chains, options=cuts, there=self.there, digest_of=digest_of)
+
+    def _beside(self, new: Chain) -> tuple[Chain, ...]:
+        if self.repository_chains is not None:
+            return tuple(self.repository_chains.chains.values())
+        return () if self.backbone is None else (self.backbone.chain(count_users([self._values, new.values])),)
 
     @property
-    def taps(self) -> frozenset[str]:
-        """Return the addresses of all tensors between blocks of what is served."""
-        return frozenset[str]().union(*(chain.taps for chain in self.chains))
-
-    def plan(self, new: Chain) -> SharingPlan:
-        """Return the sharing plan of what is served and `new`."""
-        cuts = self.cuts if self.repository_chains is None else keep_segments(self.repository_chains.steps, [new])
-        return make_sharing_plan([*self.chains, new], options=cuts, there=self.there)
+    def _values(self) -> tuple[frozenset[str], ...]:
+        return () if self.backbone is None else self.backbone.values
 
     def added_steps(self, plan: SharingPlan, new: Chain) -> list[PlannedStep]:
         """Return the steps of `new` that nothing else takes, in order."""
-        taken = {_application(step) for chain in self.chains for step in plan.tasks[chain.name]}
+        taken = {_application(step) for name, steps in plan.tasks.items() if name != new.name for step in steps}
         return [step for step in plan.tasks[new.name] if _application(step) not in taken]
 
     def added_bytes(self, plan: SharingPlan) -> int:
@@ -121,6 +144,7 @@ class Pricing:
     def __init__(self, export: ExportTuned, served: Served, measure: MeasureMs | None = None) -> None:
         self._export, self._served, self._measure = export, served, measure
         self._chains: dict[frozenset[str], Chain] = {}
+        self._plans: dict[frozenset[str], SharingPlan] = {}
         self._latencies_ms: dict[str, float] = {}
 
     @property
@@ -134,7 +158,7 @@ class Pricing:
         Raises what `export` raises for a module that it does not know.
         """
         new = self._chain(frozenset(modules))
-        plan = self._served.plan(new)
+        plan = self._plans.get(frozenset(modules)) or self._served.plan(new)
         steps = self._served.added_steps(plan, new)
         fork = steps[0].inputs[0]
         macs = sum(block.macs for step in steps for block in plan.segments[step.segment].blocks)
@@ -147,7 +171,12 @@ class Pricing:
 
     def _chain(self, modules: frozenset[str]) -> Chain:
         if modules not in self._chains:
-            self._chains[modules] = self._combined(modules) or self._cut(self._network(modules))
+            combined = self._combined(modules)
+            if combined is None:
+                network = self._network(modules)
+                combined = self._cut(network)
+                self._plans[modules] = self._served.plan(combined, network)
+            self._chains[modules] = combined
         return self._chains[modules]
 
     def _combined(self, modules: frozenset[str]) -> Chain | None:
@@ -165,11 +194,8 @@ class Pricing:
         return _network(self._export(()))
 
     def _cut(self, network: Network) -> Chain:
-        """Return the chain of `network`, taps of what is served on a side way of it included."""
         with guarded(_TO_COME):
-            chain = network.chain()
-            known = self._served.taps - chain.taps
-            return network.chain(known) if network.has_inside(known) else chain
+            return self._served.chain(network)
 
     def _latency_ms(self, fork: Tap) -> float | None:
         if self._measure is None:

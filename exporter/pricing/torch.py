@@ -14,7 +14,7 @@ from contract.repository.write import recover
 from exporter.build.repository_chains import read_repository_chains
 from exporter.build.scratch import scratch_folder
 from exporter.build.weight_store import WeightStore
-from exporter.graph.chain import Chain
+from exporter.graph.network import Network
 from exporter.pricing.price import MeasureMs, Pricing, Served
 from exporter.sharing.choose import CutOptions
 from exporter.sources.sandbox import analyse
@@ -51,8 +51,9 @@ def open_pricing(
     how = backbone.spec.preprocessing
     known = {path for path, _ in (*backbone.network.named_modules(), *backbone.network.named_parameters())}
     exporter = NetworkExporter(how.height, how.width, "none" if given and _input_dtype(given) != "UINT8" else "in-graph")
-    _, chain = analyse(_BACKBONE, exporter.export(backbone.network, how))
-    served = Served.alone(chain, cuts) if given is None else _served(given, chain)
+    model, _ = analyse(_BACKBONE, exporter.export(backbone.network, how))
+    network = Network(_BACKBONE, model)
+    served = Served.alone(network, cuts) if given is None else _served(given, network)
     probe = copy.deepcopy(backbone.network)
     replace_head(probe, classes or backbone.spec.num_classes, _SEED)
     if classes not in (None, backbone.spec.num_classes):
@@ -92,7 +93,7 @@ def _input_dtype(repository: Repository) -> str:
     return next(iter(repository.tasks.values())).inputs[0].dtype
 
 
-def _served(repository: Repository, backbone: Chain) -> Served:
+def _served(repository: Repository, backbone: Network) -> Served:
     with scratch_folder(repository.path) as scratch:
         repository_chains = read_repository_chains(repository, WeightStore(scratch))
-    return Served.in_repository(repository, repository_chains, backbone)
+        return Served.in_repository(repository, repository_chains, backbone)

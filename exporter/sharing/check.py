@@ -52,12 +52,17 @@ def check_output_names(tasks: Iterable[Task]) -> None:
 
 def check_together(tasks: Sequence[Chain], backbone: Chain | None) -> None:
     """Raise DifferentInput or AnotherArchitecture unless `tasks` can live in one repository."""
-    first = backbone or tasks[0]
+    check_inputs(tasks, backbone or tasks[0])
+    for chain in tasks:
+        if backbone is not None and not _shares_weights(chain, backbone) and not _same_architecture(chain, backbone):
+            raise AnotherArchitecture(chain.name, len(chain.blocks), len(backbone.blocks))
+
+
+def check_inputs(tasks: Iterable[Chain], first: Chain) -> None:
+    """Raise DifferentInput unless `tasks` take what `first` takes."""
     for chain in tasks:
         if _input_types(chain) != _input_types(first):
             raise DifferentInput(chain.name, _describe_input(chain), first.name, _describe_input(first))
-        if backbone is not None and not _shares_weights(chain, backbone) and not _same_architecture(chain, backbone):
-            raise AnotherArchitecture(chain.name, len(chain.blocks), len(backbone.blocks))
 
 
 def explain_sharing(
@@ -95,14 +100,6 @@ def _explain_nothing_shared(
     elif chain.preprocessing != other.preprocessing:
         described = _describe(preprocessing, others_preprocessing) or (found and f" ({found})")
         reason = f"its preprocessing is not that of {name}{described}"
-    elif len(chain.blocks) == 1:
-        reason = "it cannot be split: between its inputs and outputs there is no single tensor through which everything flows"
-    elif chain.crossing:
-        inputs = " and ".join(map(repr, chain.crossing))
-        reason = (
-            f"what is computed from its input {inputs} is used on both sides of every place before {chain.blocks[0].end.name!r}, so that "
-            "it cannot be cut there, and something before it is not the same"
-        )
     elif chain.blocks[0].structure == other.blocks[0].structure:
         reason = f"the weights of its first block were changed{found and f' (first {found})'}"
     else:

@@ -14,7 +14,8 @@ from typing import Literal, get_args
 from exporter.errors import TooFewSegments
 from exporter.graph.chain import Chain, Tap
 from exporter.sharing.costs import CutCosts
-from exporter.sharing.segments import Key, Layout, Occurrence, Place, SegmentFinder
+from exporter.sharing.occurrence import Key, Layout, Occurrence, Place
+from exporter.sharing.segments import SegmentFinder
 
 CutRule = Literal["exact", "cheap", "stages"]
 CUT_RULES: tuple[CutRule, ...] = get_args(CutRule)
@@ -62,7 +63,7 @@ class _Step:
     most: float  # seconds that it can gain
 
 
-_Allowed = Callable[[_Step, float, Layout], bool]
+_Allowed = Callable[[_Step, float], bool]
 
 
 def choose_cuts(chains: Sequence[Chain], wanted: Collection[str], options: CutOptions) -> tuple[Layout, tuple[CutLeftOut, ...]]:
@@ -73,9 +74,9 @@ def choose_cuts(chains: Sequence[Chain], wanted: Collection[str], options: CutOp
     """
     chooser = _Chooser(chains, options)
     if options.rule == "stages":
-        chooser.leave_out(lambda step, gain, layout: True)
+        chooser.leave_out(lambda step, gain: True)
     elif options.rule == "cheap":
-        chooser.leave_out(lambda step, gain, layout: gain > 0, above=0.0)
+        chooser.leave_out(lambda step, gain: gain > 0, above=0.0)
     if options.max_segments is not None:
         chooser.shrink(wanted, options.max_segments)
     return chooser.layout, tuple(chooser.left_out)
@@ -86,12 +87,13 @@ class _Chooser:
         self._chains, self._costs, self._fixed = chains, options.costs, options.also_cut
         self._also_cut = options.also_cut | (_stage_ends(chains) if options.rule == "stages" else frozenset())
         self._copies: dict[Place, str] = dict(options.copies)
-        self._find = SegmentFinder(chains).find
-        self.layout = self._find(self._copies, self._also_cut)
+        self._finder = SegmentFinder(chains)
+        self._answers = {chain.name: frozenset(tap.address for tap in chain.outputs) for chain in chains}
+        self.layout = self._finder.find(self._copies, self._also_cut)
         self.left_out: list[CutLeftOut] = []
 
     def leave_out(self, allowed: _Allowed, above: float = -inf) -> None:
-        """Leave out cuts as long as a step is `allowed(step, seconds gained, layout after it)`; none that gains `above` or less is."""
+        """Leave out cuts as long as a step is `allowed(step, seconds gained)`; none that gains `above` or less is."""
         while self._leave_out_one(allowed, above):
             pass
 
@@ -99,67 +101,84 @@ class _Chooser:
         """Leave out cuts until the chains `wanted` have at most `limit` segments together."""
         if _count(self.layout, wanted) > limit:
             self._also_cut = self._fixed
-            self.layout = self._find(self._copies, self._also_cut)
+            self.layout = self._finder.find(self._copies, self._also_cut)
         while (count := _count(self.layout, wanted)) > limit:
-            if not self._leave_out_one(lambda step, gain, layout, count=count: _count(layout, wanted) < count):  # type: ignore[misc]
+            if not self._leave_out_one(lambda step, gain, count=count: _count(self._after(step), wanted) < count):  # type: ignore[misc]
                 raise TooFewSegments(limit, count)
 
+    def _after(self, step: _Step) -> Layout:
+        return self._finder.find(self._copies | step.copies, self._also_cut)
+
     def _leave_out_one(self, allowed: _Allowed, above: float = -inf) -> bool:
-        before = self._costs.total(self.layout.values())
-        best: tuple[float, _Step, Layout] | None = None
+        before = self._costs.total(self._finder.models(self._copies, self._also_cut))
+        best: tuple[float, _Step] | None = None
         for step in sorted(self._steps(), key=lambda step: -step.most):
             if step.most <= (above if best is None else best[0]):
                 break  # neither this nor a later one can gain more
-            layout = self._find(self._copies | step.copies, self._also_cut)
-            gain = before - self._costs.total(layout.values())
-            if allowed(step, gain, layout) and (best is None or gain > best[0]):
-                best = gain, step, layout
+            models = self._finder.models(self._copies | step.copies, self._also_cut)
+            gain = before - self._costs.total(models)
+            if allowed(step, gain) and (best is None or gain > best[0]):
+                best = gain, step
         if best is None:
             return False
-        gain, step, self.layout = best
+        gain, step = best
         self._copies |= step.copies
+        self.layout = self._finder.find(self._copies, self._also_cut)
         self.left_out.append(replace(step.cut, seconds=gain))
         return True
 
     def _steps(self) -> Iterator[_Step]:
-        by_key: dict[Key, list[Occurrence]] = {}
-        for occurrences in self.layout.values():
-            for occurrence in occurrences:
-                by_key.setdefault(occurrence.key, []).append(occurrence)
-        for occurrences in by_key.values():
-            first = occurrences[0].blocks
-            if first[-1].end.address not in self._also_cut:
-                yield from self._step("fork", first[-1].end, occurrences, self._way_on)
-            if len(first[0].inputs) == 1 and first[0].start.address not in self._also_cut:
-                yield from self._step("merge", first[0].start, occurrences, self._way_here)
+        found: dict[Key, list[_Placed]] = {}
+        for name, occurrences in self.layout.items():
+            for placed in _placed(occurrences, self._answers[name]):
+                found.setdefault(placed.occurrence.key, []).append(placed)
+        for places in found.values():
+            first = places[0].occurrence
+            if self._also_cut.isdisjoint(first.outputs) and not any(placed.answers for placed in places):
+                yield from self._step("fork", first.given[0], places, [placed.after for placed in places])
+            if self._also_cut.isdisjoint(first.inputs):
+                yield from self._step("merge", first.taken[0], places, [placed.before for placed in places])
 
     def _step(
-        self, kind: Literal["fork", "merge"], tap: Tap, occurrences: list[Occurrence], way: Callable[[Occurrence], str | None]
+        self, kind: Literal["fork", "merge"], tap: Tap, places: Sequence[_Placed], ways: Sequence[frozenset[Key]]
     ) -> Iterator[_Step]:
-        ways = [way(occurrence) for occurrence in occurrences]
-        if None in ways or len(set(ways)) < 2:
+        if not all(ways) or len(set(ways)) < 2:
             return
+        names = {way: " ".join(sorted(key.text for key in way)) for way in set(ways)}
         copies = {
-            (occurrence.chain, block.index): f"{occurrence.key.copy}/{kind}:{name}"
-            for occurrence, name in zip(occurrences, ways, strict=True)
-            for block in occurrence.blocks
+            (placed.occurrence.chain, block.index): f"{placed.occurrence.key.copy}/{kind}:{names[way]}"
+            for placed, way in zip(places, ways, strict=True)
+            for block in placed.occurrence.blocks
         }
-        blocks = occurrences[0].blocks
-        macs, weight_bytes = sum(block.macs for block in blocks), sum(block.weight_bytes for block in blocks)
-        modules = blocks[-1].modules[-1:] if kind == "fork" else blocks[0].modules[:1]
-        before = {occurrence.inputs for occurrence in occurrences}
-        after = {(name, occurrence.inputs) for occurrence, name in zip(occurrences, ways, strict=True)}
-        most = self._costs.most_saved(blocks, len(set(ways)), len(occurrences), len(after) - len(before))
-        yield _Step(CutLeftOut(kind, tap, modules, len(set(ways)), macs, weight_bytes), copies, most)
+        first = places[0].occurrence
+        modules = first.blocks[-1].modules[-1:] if kind == "fork" else first.blocks[0].modules[:1]
+        before = {placed.occurrence.inputs for placed in places}
+        after = {(way, placed.occurrence.inputs) for placed, way in zip(places, ways, strict=True)}
+        beside = frozenset[Key]().union(*(placed.before | placed.after for placed in places))
+        most = self._costs.most_saved(first, len(names), len(beside), (len(before), len(after)))
+        yield _Step(CutLeftOut(kind, tap, modules, len(names), first.macs, first.weight_bytes), copies, most)
 
-    def _way_on(self, occurrence: Occurrence) -> str | None:
-        """Return what follows `occurrence` in its chain; None if that is not one segment."""
-        followers = [other for other in self.layout[occurrence.chain] if occurrence.outputs[0] in other.inputs]
-        return followers[0].key.text if len(followers) == 1 and followers[0].inputs[0] == occurrence.outputs[0] else None
 
-    def _way_here(self, occurrence: Occurrence) -> str | None:
-        """Return what precedes `occurrence` in its chain; None at the input."""
-        return next((other.key.text for other in self.layout[occurrence.chain] if occurrence.inputs[0] in other.outputs), None)
+@dataclass(frozen=True)
+class _Placed:
+    """A segment in a chain: what gives it something, what takes something of it, and whether it gives an answer of the network."""
+
+    occurrence: Occurrence
+    before: frozenset[Key]
+    after: frozenset[Key]
+    answers: bool
+
+
+def _placed(occurrences: Sequence[Occurrence], answers: Collection[str]) -> Iterator[_Placed]:
+    made = {address: occurrence for occurrence in occurrences for address in occurrence.outputs}
+    taken: dict[str, set[Key]] = {}
+    for occurrence in occurrences:
+        for address in occurrence.inputs:
+            taken.setdefault(address, set()).add(occurrence.key)
+    for occurrence in occurrences:
+        before = frozenset(made[address].key for address in occurrence.inputs if address in made)
+        after = frozenset[Key]().union(*(taken.get(address, ()) for address in occurrence.outputs))
+        yield _Placed(occurrence, before, after, any(address in answers for address in occurrence.outputs))
 
 
 def _count(layout: Layout, wanted: Collection[str]) -> int:
@@ -169,5 +188,10 @@ def _count(layout: Layout, wanted: Collection[str]) -> int:
 def _stage_ends(chains: Sequence[Chain]) -> frozenset[str]:
     """Return the addresses of the taps after which the shape changes, inputs left out."""
     inputs = {tap.address for chain in chains for tap in chain.inputs}
-    ends = {block.start.address for chain in chains for block in chain.blocks if block.start.shape != block.end.shape}
+    ends = {
+        block.start.address
+        for chain in chains
+        for block in chain.blocks
+        if block.start.shape != block.end.shape and not block.segment
+    }
     return frozenset(ends - inputs)

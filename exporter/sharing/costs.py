@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporter.graph.chain import Tap
-from exporter.sharing.segments import BlockRun, Key, Occurrence
+from exporter.sharing.occurrence import Occurrence
 
 
 @dataclass(frozen=True)
@@ -23,29 +23,29 @@ class CutCosts:
     bytes_per_second: float = 8e9
     macs_per_second: float = 40e9
 
-    def total(self, networks: Iterable[Iterable[Occurrence]]) -> float:
-        """Return the seconds of one request for all `networks`, given as their segments."""
-        streams: dict[Key, dict[tuple[str, ...], BlockRun]] = {}
-        for occurrences in networks:
-            for occurrence in occurrences:
-                streams.setdefault(occurrence.key, {})[occurrence.inputs] = occurrence.blocks
-        return sum(self._segment(next(iter(inputs.values())), len(inputs)) for inputs in streams.values())
+    def total(self, models: Iterable[tuple[Occurrence, int]]) -> float:
+        """Return the seconds of one request for all networks, given as their segments, each with the number of its streams."""
+        return sum(self._segment(segment, streams) for segment, streams in models)
 
     def at_cut(self, taps: Iterable[Tap]) -> float:
         """Return the seconds that one more cut costs: another run, and what crosses is written and read."""
         return self.seconds_per_run + 2 * sum(tap.row_bytes for tap in taps) / self.bytes_per_second
 
-    def most_saved(self, run: BlockRun, copies: int, networks: int, streams: int) -> float:
-        """Return the most seconds that `copies` copies of `run` instead of one can save, if `streams` streams more are then computed.
+    def most_saved(self, segment: Occurrence, copies: int, beside: int, streams: tuple[int, int]) -> float:
+        """Return the most seconds that `copies` copies of `segment` instead of one can save.
 
-        At best every copy joins its neighbours on both sides in each of the `networks` that have it.
+        beside: how many segments give it something or take something of it. At best every copy joins those of its way, so that of all these
+        no more than the copies stay. streams: of the segment before, and of its copies.
         """
-        crossing = 2 * sum(tap.row_bytes for tap in (*run[0].inputs, *run[-1].outputs)) / self.bytes_per_second
-        saved = (2 * copies + 1) * self.seconds_per_run + networks * crossing
-        macs, weight_bytes = sum(block.macs for block in run), sum(block.weight_bytes for block in run)
-        return saved - streams * macs / self.macs_per_second - (copies - 1) * weight_bytes / self.bytes_per_second
+        crossing = 2 * _crossing(segment) / self.bytes_per_second
+        saved = max(beside + 1 - copies, 0) * self.seconds_per_run + (streams[0] + beside) * crossing
+        more = (streams[1] - streams[0]) * segment.macs / self.macs_per_second
+        return saved - more - (copies - 1) * segment.weight_bytes / self.bytes_per_second
 
-    def _segment(self, run: BlockRun, streams: int) -> float:
-        crossing = sum(tap.row_bytes for tap in (*run[0].inputs, *run[-1].outputs))
-        per_stream = sum(block.macs for block in run) / self.macs_per_second + crossing / self.bytes_per_second
-        return self.seconds_per_run + sum(block.weight_bytes for block in run) / self.bytes_per_second + streams * per_stream
+    def _segment(self, segment: Occurrence, streams: int) -> float:
+        per_stream = segment.macs / self.macs_per_second + _crossing(segment) / self.bytes_per_second
+        return self.seconds_per_run + segment.weight_bytes / self.bytes_per_second + streams * per_stream
+
+
+def _crossing(segment: Occurrence) -> int:
+    return sum(tap.row_bytes for tap in (*segment.taken, *segment.given))

@@ -4,49 +4,40 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
-from exporter.graph.chain import Chain, Tap
+from exporter.graph.chain import Chain, Tap, span_of
 from exporter.graph.digests import combined_digest, content_of
 from exporter.sharing.choose import CutLeftOut, CutOptions, choose_cuts
+from exporter.sharing.occurrence import BlockRun, Key, Layout, Occurrence
 from exporter.sharing.reasons import explain_cut, explain_cut_left_out, explain_stored_again
-from exporter.sharing.segments import BlockRun, Key, Layout, Occurrence
+
+DigestOf = Callable[[Occurrence], str]
 
 
 @dataclass(frozen=True)
 class PlannedSegment:
-    """Consecutive blocks that become one model. `chain` names a network that contains them, `blocks` as they are there.
+    """Blocks that become one model. `chain` names a network that contains them; `blocks`, `inputs` and `outputs` are as they are there.
 
-    role: "trunk" (before every fork of the tasks that use it, one input), "shared" (several different inputs), or a task's name.
-    reason: why there is a cut in front of it.
+    role: "trunk" (before every fork of the tasks that use it), "shared" (several different inputs), or a task's name.
+    digest: of what it computes. reason: why there is a cut in front of it.
     """
 
     name: str
     role: str
     chain: str
     blocks: BlockRun
+    inputs: tuple[Tap, ...]
+    outputs: tuple[Tap, ...]
+    digest: str
     reason: str = ""
-
-    @property
-    def digest(self) -> str:
-        """Return the digest of all blocks in order."""
-        return _digest(self.blocks)
 
     @property
     def content(self) -> str:
         """Return what tells it apart from segments that need a model of their own."""
-        return _content(self.blocks)
-
-    @property
-    def inputs(self) -> tuple[Tap, ...]:
-        """Return what it takes in its own chain."""
-        return self.blocks[0].inputs
-
-    @property
-    def outputs(self) -> tuple[Tap, ...]:
-        """Return what it gives in its own chain."""
-        return self.blocks[-1].outputs
+        return content_of(self.digest, (tap.rows for tap in self.inputs))
 
 
 @dataclass(frozen=True)
@@ -57,11 +48,6 @@ class PlannedStep:
     inputs: tuple[Tap, ...]
     outputs: tuple[Tap, ...]
     blocks: BlockRun = field(compare=False, repr=False)
-
-    @classmethod
-    def of(cls, segment: str, blocks: BlockRun) -> PlannedStep:
-        """Return the step in which `segment` computes `blocks`."""
-        return cls(segment, blocks[0].inputs, blocks[-1].outputs, blocks)
 
 
 @dataclass(frozen=True)
@@ -84,20 +70,25 @@ def make_sharing_plan(
     backbone: Chain | None = None,
     options: CutOptions | None = None,
     there: Mapping[str, str] | None = None,
+    digest_of: DigestOf | None = None,
 ) -> SharingPlan:
-    """Return the plan for `tasks`.
+    """Return the plan for `tasks`, whose chains, and the backbone's, were made for each other (`exporter.graph.network`).
 
     The `backbone`, if given, decides cuts and names, as one more task would; blocks that only it has are not in the plan.
-    there: the names that segments have already, with their contents. Raises TooFewSegments when `options.max_segments` cannot be reached.
+    there: the names that segments have already, with their contents. digest_of: of a segment's graph; without one, that of its blocks.
+    Raises TooFewSegments when `options.max_segments` cannot be reached.
     """
     options = options or CutOptions()
     chains = [*tasks, *([backbone] if backbone else [])]
     # The order of the tasks decides nothing.
     chains.sort(key=lambda chain: chain.name)
     layout, left_out = choose_cuts(chains, {chain.name for chain in tasks}, options)
-    segments = _Describer(tasks, backbone, layout, options).segments(there or {})
+    segments = _Describer(tasks, backbone, layout, options, digest_of or digest_of_blocks).segments(there or {})
     steps = {
-        chain.name: tuple(PlannedStep.of(segments[part.key].name, part.blocks) for part in layout[chain.name]) for chain in tasks
+        chain.name: tuple(
+            PlannedStep(segments[part.key].name, part.taken, part.given, part.blocks) for part in layout[chain.name]
+        )
+        for chain in tasks
     }
     forks = {chain.name: _fork(chain, tasks, backbone) for chain in tasks}
     sentences = tuple(explain_cut_left_out(cut, options) for cut in left_out if _concerns(cut, tasks))
@@ -106,16 +97,18 @@ def make_sharing_plan(
 
 
 def common_blocks(left: Chain, right: Chain) -> int:
-    """Return the number of blocks of `left` that compute what some block of `right` computes, on the same inputs."""
-    known = {tap.address for block in right.blocks for tap in block.outputs}
+    """Return the number of blocks of `left` that compute what `right` computes, too, on the same inputs."""
+    known = frozenset[str]().union(*right.values) or {tap.address for block in right.blocks for tap in block.outputs}
     return sum(block.end.address in known for block in left.blocks)
 
 
 class _Describer:
     """Names the segments of a layout and says what each is."""
 
-    def __init__(self, tasks: Sequence[Chain], backbone: Chain | None, layout: Layout, options: CutOptions) -> None:
-        self._layout, self._options = layout, options
+    def __init__(
+        self, tasks: Sequence[Chain], backbone: Chain | None, layout: Layout, options: CutOptions, digest_of: DigestOf
+    ) -> None:
+        self._layout, self._options, self._digest_of = layout, options, digest_of
         self._tasks = [chain.name for chain in tasks]
         self._backbone_taps = backbone.taps if backbone else frozenset[str]()
         self._backbone_digests = {block.digest for block in backbone.blocks} if backbone else set[str]()
@@ -133,14 +126,16 @@ class _Describer:
         for name in self._tasks:
             for occurrence in self._layout[name]:
                 found[occurrence.key].append(occurrence)
-        earliest = [min(places, key=lambda place: (place.blocks[0].index, place.chain)) for places in found.values()]
-        roles = {part.key: self._role(part) for part in earliest}
-        wanted = {part.key: _name(roles[part.key], part.blocks) for part in earliest}
-        names = _choose_names(wanted, {part.key: _content(part.blocks) for part in earliest}, there)
-        return {part.key: self._segment(names[part.key], roles[part.key], part) for part in earliest}
+        earliest = [min(places, key=lambda place: (span_of(place.blocks), place.chain)) for places in found.values()]
+        described = {part.key: self._segment("", part) for part in earliest}
+        wanted = {key: _name(segment) for key, segment in described.items()}
+        names = _choose_names(wanted, {key: segment.content for key, segment in described.items()}, there)
+        return {key: replace(segment, name=names[key]) for key, segment in described.items()}
 
-    def _segment(self, name: str, role: str, part: Occurrence) -> PlannedSegment:
-        return PlannedSegment(name, role, part.chain, part.blocks, explain_cut(part, self._layout, self._tasks, self._options))
+    def _segment(self, name: str, part: Occurrence) -> PlannedSegment:
+        reason = explain_cut(part, self._layout, self._tasks, self._options)
+        digest = self._digest_of(part)
+        return PlannedSegment(name, self._role(part), part.chain, part.blocks, part.taken, part.given, digest, reason)
 
     def _role(self, occurrence: Occurrence) -> str:
         users = self._users[occurrence.key]
@@ -164,17 +159,23 @@ def _fork(chain: Chain, tasks: Sequence[Chain], backbone: Chain | None) -> int:
     return max((common_blocks(chain, other) for other in others), default=0)
 
 
-def _digest(run: BlockRun) -> str:
-    return combined_digest([block.digest for block in run])
+def digest_of_blocks(part: Occurrence) -> str:
+    """Return the digest of the blocks of `part` and of how they feed each other."""
+    if all(after.inputs == before.outputs for before, after in pairwise(part.blocks)):
+        return combined_digest([block.digest for block in part.blocks])
+    places = {tap.address: f"input {index}" for index, tap in enumerate(part.taken)}
+    lines = []
+    for block in part.blocks:
+        lines.append(" ".join([block.digest, *(places[tap.address] for tap in block.inputs)]))
+        places |= {tap.address: f"{len(lines)}.{index}" for index, tap in enumerate(block.outputs)}
+    lines.append(" ".join(places[tap.address] for tap in part.given))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _content(run: BlockRun) -> str:
-    return content_of(_digest(run), (tap.rows for tap in run[0].inputs))
-
-
-def _name(role: str, run: BlockRun) -> str:
+def _name(segment: PlannedSegment) -> str:
     """Return the name of a segment by what it is for, where it is and what it computes."""
-    return f"{role}-{run[0].index:02d}-{run[-1].index:02d}-{_digest(run)[:8]}"
+    first, last = span_of(segment.blocks)
+    return f"{segment.role}-{first:02d}-{last:02d}-{segment.digest[:8]}"
 
 
 def _choose_names(wanted: Mapping[Key, str], contents: Mapping[Key, str], there: Mapping[str, str]) -> dict[Key, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from exporter.graph.chain import Block, Chain
 from exporter.sharing.choose import CutLeftOut, CutOptions
-from exporter.sharing.segments import BlockRun, Key, Layout, Occurrence
+from exporter.sharing.occurrence import BlockRun, Key, Layout, Occurrence
 
 _SHAPES_NAMED = 3
 _WORTH_SAYING = 1e-3  # of all weights: what bounds an activation is a few bytes, and is in every network
@@ -22,22 +22,27 @@ def unknown_difference(ours: tuple[str, Block], theirs: tuple[str, Block]) -> st
 
 def explain_cut(occurrence: Occurrence, layout: Layout, tasks: Collection[str], options: CutOptions) -> str:
     """Return why the network is cut in front of `occurrence`; "" at the input."""
-    start = occurrence.inputs[0]
-    before = next((other for other in layout[occurrence.chain] if start in other.outputs), None)
-    if before is None:
+    chain = layout[occurrence.chain]
+    before = [other for other in chain if not set(other.outputs).isdisjoint(occurrence.inputs)]
+    if not before:
         return ""
-    cost = f"; it costs {_milliseconds(options.costs.at_cut(occurrence.blocks[0].inputs))}"
-    if len(occurrence.inputs) > 1:
+    cost = f"; it costs {_milliseconds(options.costs.at_cut(occurrence.taken))}"
+    if len(before) > 1:
         return f"{len(occurrence.inputs)} tensors meet here{cost}"
+    (source,) = before
     ways_here = {other.inputs for others in layout.values() for other in others if other.key == occurrence.key}
-    ways_on = {other.key: chain in tasks for chain, others in layout.items() for other in others if start in other.inputs}
+    ways_on = {
+        other.key: chain in tasks
+        for chain, others in layout.items()
+        for other in others
+        if not set(source.outputs).isdisjoint(other.inputs)
+    }
     if len(ways_here) > 1:
-        stored = sum(block.weight_bytes for block in occurrence.blocks)
-        return f"{len(ways_here)} ways meet here: {_bytes(stored)} of weights are stored once and run as one batch{cost}"
+        return f"{len(ways_here)} ways meet here: {_bytes(occurrence.weight_bytes)} of weights are stored once and run as one batch{cost}"
     if len(ways_on) > 1:
-        saved = sum(block.macs for block in before.blocks) * (len(ways_on) - 1)
+        saved = source.macs * (len(ways_on) - 1)
         return f"{_ways(ways_on)} part here: what is before runs once, which saves {_macs(saved)} a request{cost}"
-    if start in options.also_cut:
+    if not options.also_cut.isdisjoint(occurrence.inputs):
         return f"there was a cut here before{cost}"
     if options.rule == "stages":
         return f"a stage ends here: tasks added later find their fork{cost}"

@@ -1,19 +1,29 @@
-"""Fits new tasks to the segments that are there: those stay as they are, and a new task uses as many of them as it can."""
+"""Fits new tasks to the segments that are there: those stay as they are, and a new task uses as many of them as it can.
+
+What a segment computes on the same tensors is taken from it (`usable`). Where it computes the same on other tensors (a frozen suffix
+behind a tuned block), its blocks are found among those of the task (`fit_segments`).
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
 
-from exporter.graph.chain import Block, Chain
+from exporter.graph.chain import Block, Chain, Tap, in_order, span_of
 from exporter.sharing.choose import CutOptions
-from exporter.sharing.plan import PlannedStep
-from exporter.sharing.segments import BlockRun, Place
+from exporter.sharing.occurrence import BlockRun, Place
+from exporter.sharing.plan import PlannedSegment, PlannedStep
 
-_PlannedSteps = Mapping[str, Sequence[PlannedStep]]  # of the networks that are there, by their names
-_OWN = "+"  # marks blocks of new tasks that no existing segment computes as a whole
+_OWN = "+"  # marks blocks of new tasks that no existing segment computes
+
+
+@dataclass(frozen=True)
+class Existing:
+    """A segment where it is used, as one block. values: the addresses of all that it computes there."""
+
+    block: Block
+    values: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -24,53 +34,135 @@ class Missed:
     macs: int
 
 
-def keep_segments(there: _PlannedSteps, new: Iterable[Chain]) -> CutOptions:
-    """Return the options under which `make_sharing_plan` leaves the segments of the networks that are `there` as they are."""
-    parts = [(name, step) for name, steps in there.items() for step in steps]
-    copies: dict[Place, str] = {(name, block.index): step.segment for name, step in parts for block in step.blocks}
-    uses: dict[str, list[PlannedStep]] = {}
-    for _, step in parts:
-        uses.setdefault(step.segment, []).append(step)
-    for chain in new:
-        copies |= _fit(chain, uses)
-    made = {tap.address for _, step in parts for tap in step.outputs}
-    return CutOptions("exact", also_cut=frozenset(step.inputs[0].address for _, step in parts) & made, copies=copies)
+def as_block(step: PlannedStep, segment: PlannedSegment) -> Block:
+    """Return `segment` as one block, where the `step` of a task applies it."""
+    blocks = step.blocks
+    return replace(_whole(blocks, segment.digest), inputs=step.inputs, outputs=step.outputs, segment=segment.name)
 
 
-def missed_sharing(there: _PlannedSteps, options: CutOptions, chain: Chain) -> Missed:
-    """Return what the new task `chain` computes itself under `options` although an existing task computes the same on its input."""
-    known = {tap.address for steps in there.values() for step in steps for block in step.blocks for tap in block.outputs}
-    missed = [block for block in chain.blocks if options.copies[chain.name, block.index] == _OWN and block.end.address in known]
+def _whole(blocks: Sequence[Block], digest: str) -> Block:
+    return replace(
+        blocks[-1],
+        digest=digest,
+        structure=digest,
+        macs=sum(block.macs for block in blocks),
+        parameters=sum(block.parameters for block in blocks),
+        weight_bytes=sum(block.weight_bytes for block in blocks),
+        span=span_of(blocks),
+    )
+
+
+def usable(existing: Iterable[Existing], inputs: Iterable[Tap], values: Collection[str]) -> list[Block]:
+    """Return the blocks of `existing` that a network may use, which computes `values` from `inputs`.
+
+    existing: each after those whose outputs it takes. A network needs all that a segment computes; of two that give the same tensor it
+    takes the larger one.
+    """
+    known = {tap.address for tap in inputs}
+    makers: dict[str, Existing] = {}
+    for one in existing:
+        if one.values <= known | set(values) and known.issuperset(tap.address for tap in one.block.inputs):
+            known.update(tap.address for tap in one.block.outputs)
+            for tap in one.block.outputs:
+                before = makers.get(tap.address)
+                if before is None or _merit(one) > _merit(before):
+                    makers[tap.address] = one
+    chosen = {id(one): one for one in makers.values()}
+    return [one.block for one in existing if id(one) in chosen]
+
+
+def _merit(one: Existing) -> tuple[int, str]:
+    return len(one.values), one.block.segment
+
+
+def keep_segments(chains: Iterable[Chain]) -> CutOptions:
+    """Return the options under which `make_sharing_plan` leaves the segments that blocks of `chains` are as they are."""
+    copies: dict[Place, str] = {(chain.name, block.index): block.segment or _OWN for chain in chains for block in chain.blocks}
+    return CutOptions("exact", copies=copies)
+
+
+def missed_sharing(values: Collection[str], chain: Chain) -> Missed:
+    """Return what the new task `chain` computes itself although an existing task computes the same: one of `values`."""
+    missed = [block for block in chain.blocks if not block.segment and block.end.address in values]
     return Missed(len(missed), sum(block.macs for block in missed))
 
 
-def _fit(chain: Chain, segments: Mapping[str, Sequence[PlannedStep]]) -> dict[Place, str]:
-    """Return for each block the existing segment that computes it there, or the mark of a block of its own."""
-    taken = Counter(tap.address for block in chain.blocks for tap in block.inputs)
-    taken.update(tap.address for tap in chain.outputs)
-    copies: dict[Place, str] = {}
-    index = 0
-    while index < len(chain.blocks):
-        fitting = [name for name, uses in segments.items() if _fits(chain.blocks[index:], uses[0].blocks, taken)]
-        best = max(fitting, key=lambda name: (*_merit(chain.blocks[index], segments[name]), name), default=None)
-        length = len(segments[best][0].blocks) if best else 1
-        copies |= {(chain.name, place): best or _OWN for place in range(index, index + length)}
-        index += length
-    return copies
+@dataclass(frozen=True)
+class Pattern:
+    """The blocks of a segment, and the taps that it takes and gives, as they are in one place."""
+
+    digest: str
+    blocks: BlockRun
+    inputs: tuple[Tap, ...]
+    outputs: tuple[Tap, ...]
 
 
-def _fits(blocks: BlockRun, segment: BlockRun, taken: Counter[str]) -> bool:
-    """Whether `blocks` begin with what a `segment` computes: in one line, and with no other way out before its end."""
-    blocks = blocks[: len(segment)]
-    if [block.content for block in blocks] != [block.content for block in segment]:
-        return False
-    return all(left.end == right.start and taken[left.end.address] == 1 for left, right in pairwise(blocks))
+def fit_segments(chain: Chain, patterns: Mapping[str, Pattern]) -> Chain:
+    """Return `chain` with those of its own blocks that a segment computes as a whole in one block, which is that segment.
 
-
-def _merit(block: Block, uses: Sequence[PlannedStep]) -> tuple[bool, int, bool]:
-    """Return how good it is to begin a segment with these `uses` at `block`: it runs there anyhow, it is long, it is in the same place.
-
-    The place decides between segments of equal content, as a network has them that applies one activation again and again.
+    patterns: of the segments that are there, by their names. The larger ones are tried first.
     """
-    runs_anyhow = any(step.inputs == block.inputs for step in uses)
-    return runs_anyhow, len(uses[0].blocks), any(step.blocks[0].index == block.index for step in uses)
+    for name, pattern in sorted(patterns.items(), key=lambda item: (-len(item[1].blocks), item[0])):
+        inner = {tap.address for block in pattern.blocks for tap in block.inputs}
+        last = [block for block in pattern.blocks if inner.isdisjoint(tap.address for tap in block.outputs)]
+        for address in [block.end.address for block in chain.blocks if len(last) == 1 and block.content == last[0].content]:
+            end = next((block for block in chain.blocks if block.end.address == address), None)
+            chain = (end and _fitted(chain, name, pattern, (last[0], end))) or chain
+    return chain
+
+
+def _fitted(chain: Chain, name: str, pattern: Pattern, ends: tuple[Block, Block]) -> Chain | None:
+    """Return `chain` with the segment `name` in place of blocks of which the last is the second of `ends`; None if it does not fit."""
+    match = _Match(pattern, chain)
+    if not match.covers(*ends) or len(match.blocks) != len(pattern.blocks):
+        return None
+    blocks = [*match.blocks.values()]
+    others = [block for block in chain.blocks if all(block is not found for found in blocks)]
+    inputs, outputs = (tuple(match.taps[tap.address] for tap in taps) for taps in (pattern.inputs, pattern.outputs))
+    inside = {tap.address for block in blocks for tap in block.outputs} - {tap.address for tap in outputs}
+    if not inside.isdisjoint(tap.address for taps in (*(block.inputs for block in others), chain.outputs) for tap in taps):
+        return None
+    whole = replace(_whole(blocks, pattern.digest), inputs=inputs, outputs=outputs, segment=name)
+    ordered = _ordered([*others, whole])
+    return replace(chain, blocks=ordered) if ordered else None
+
+
+class _Match:
+    """Lays the blocks of a segment over those of a chain. blocks: by the index in the segment. taps: by the address in the segment."""
+
+    def __init__(self, pattern: Pattern, chain: Chain) -> None:
+        self.blocks: dict[int, Block] = {}
+        self.taps: dict[str, Tap] = {}
+        self._made = {tap.address: block for block in chain.blocks for tap in block.outputs}
+        self._inner = {tap.address: (block, index) for block in pattern.blocks for index, tap in enumerate(block.outputs)}
+
+    def covers(self, ours: Block, theirs: Block) -> bool:
+        """Whether `theirs`, of the chain, and all before it, stand for `ours`, of the segment, and all before it."""
+        if ours.index in self.blocks:
+            return self.blocks[ours.index] is theirs
+        if theirs.segment or ours.content != theirs.content or any(theirs is found for found in self.blocks.values()):
+            return False
+        self.blocks[ours.index] = theirs
+        self.taps |= {our.address: their for our, their in zip(ours.outputs, theirs.outputs, strict=True)}
+        return all(self._covers_input(our, their) for our, their in zip(ours.inputs, theirs.inputs, strict=True))
+
+    def _covers_input(self, ours: Tap, theirs: Tap) -> bool:
+        if ours.address not in self._inner:
+            return self.taps.setdefault(ours.address, theirs).address == theirs.address
+        block, index = self._inner[ours.address]
+        maker = self._made.get(theirs.address)
+        return maker is not None and maker.outputs[index].address == theirs.address and self.covers(block, maker)
+
+
+def _ordered(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """Return `blocks`, each after those whose taps it takes; none if there is no such order."""
+    makers = {tap.address: place for place, block in enumerate(blocks) for tap in block.outputs}
+    before = {
+        place: sorted({makers[tap.address] for tap in block.inputs if tap.address in makers})
+        for place, block in enumerate(blocks)
+    }
+    try:
+        order = list(TopologicalSorter(before).static_order())
+    except CycleError:
+        return ()
+    return in_order([blocks[place] for place in order])

@@ -22,7 +22,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from exporter.errors import BadModel, ExportError, RefusedModel, UnsupportedModel
-from exporter.graph.chain import Chain, make_chain
+from exporter.graph.chain import Chain
+from exporter.graph.network import make_chain
 from exporter.graph.passes.batch.free import free_batch, has_fixed_batch
 from exporter.graph.passes.canonical import canonicalise
 from exporter.graph.passes.opsets import is_early

@@ -42,8 +42,7 @@ def check_answers(repo: Path, **tasks: Bert) -> None:
 
 def test_a_bert_with_token_types_shares_its_first_layers(tmp_path: Path) -> None:
     report = export(tmp_path / "repo", a=FIRST, b=SECOND)
-    assert [len(chain.blocks) for chain in report.chains.values()] == [4, 4]
-    assert report.plan.forks == {"a": 2, "b": 2}
+    assert report.plan.forks == {"a": 5, "b": 5}
     check_answers(tmp_path / "repo", a=FIRST, b=SECOND)
     add_tasks(tmp_path / "repo", sources(c=Bert((10, 20, 30), 92)), AddOptions())
     check_answers(tmp_path / "repo", a=FIRST, b=SECOND, c=Bert((10, 20, 30), 92))
@@ -55,15 +54,19 @@ def test_token_types_count_as_preprocessing(tmp_path: Path) -> None:
     assert report.chains["a"].preprocessing != ""
 
 
-def test_a_mask_that_all_layers_take_leaves_one_block_and_the_reason_says_so(tmp_path: Path) -> None:
+def test_a_mask_beside_the_tokens_hides_no_cut(tmp_path: Path) -> None:
     first, second = Bert((10, 20, 30), 90, masked=True), Bert((10, 20, 40), 91, masked=True)
     report = export(tmp_path / "repo", a=first, b=second)
-    assert [len(chain.blocks) for chain in report.chains.values()] == [2, 2]
-    assert "'attention_mask' is used on both sides of every place before 'first', so that it cannot be cut" in report.remarks["a"]
+    assert not report.remarks
+    (trunk,) = [segment for name, segment in report.plan.segments.items() if name.startswith("trunk")]
+    own = sum(segment.macs for name, segment in report.repository.segments.items() if name != trunk.name)
+    assert report.repository.segments[trunk.name].macs == 2 * (own - 2 * 18) / 2  # two layers of three, and each task has one
     check_answers(tmp_path / "repo", a=first, b=second)
 
 
-def test_a_mask_that_one_layer_takes_blocks_nothing(tmp_path: Path) -> None:
-    report = export(tmp_path / "repo", a=Bert((10,), 90, masked=True), b=Bert((10,), 91, masked=True))
-    assert not report.remarks
-    assert [chain.crossing for chain in report.chains.values()] == [(), ()]
+def test_a_tuned_middle_shares_what_is_behind_it_beside_the_mask(tmp_path: Path) -> None:
+    first, second = Bert((10, 20, 30), 90, masked=True), Bert((10, 25, 30), 91, masked=True)
+    report = export(tmp_path / "repo", a=first, b=second)
+    shared = [name for name in report.plan.segments if name.startswith("shared")]
+    assert shared
+    check_answers(tmp_path / "repo", a=first, b=second)

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.transformers import optimizer
 
 from exporter.export import ExportOptions, ExportReport, export_repository
-from exporter.graph.chain import make_chain
+from exporter.graph.network import make_chain
 from exporter.graph.passes.canonical import canonicalise
 from exporter.graph.passes.skips import SplitSkips
 from exporter.sharing.choose import CutOptions

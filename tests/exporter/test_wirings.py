@@ -16,7 +16,8 @@ from contract.plan import make_plan
 from contract.repository import Repository
 from exporter.errors import BadTaskName, DifferentInput, UnsupportedModel
 from exporter.export import ExportOptions, ExportReport, export_repository
-from exporter.graph.chain import Chain, make_chain
+from exporter.graph.chain import Chain
+from exporter.graph.network import make_chain
 from exporter.graph.passes.canonical import canonicalise
 from exporter.sharing.choose import CutOptions
 from exporter.sources.runtime import open_session
@@ -25,6 +26,7 @@ from serving.engines.embedded import EmbeddedEngine
 from serving.server import BackgroundServer
 from tests.exporter.wired import (
     FROZEN,
+    WIDTH,
     Wired,
     plain,
     siamese,
@@ -139,9 +141,9 @@ def test_a_side_head_branches_off_the_trunk(tmp_path: Path) -> None:
     assert sum(report.repository.segments[name].macs for name in ran) == 36 * 2 + 12
 
 
-def test_outputs_that_cannot_be_told_apart_end_in_one_block(tmp_path: Path) -> None:
+def test_outputs_that_take_the_same_tensor_are_told_apart(tmp_path: Path) -> None:
     blocks = chain(lambda: with_joint_end(20)).blocks
-    assert [len(block.outputs) for block in blocks] == [1, 1, 1, 1, 2]
+    assert {len(block.outputs) for block in blocks} == {1}
     tasks: dict[str, Make] = {"joint": lambda: with_joint_end(20), "probe": lambda: plain(FROZEN, head=21)}
     report = export(tmp_path / "repo", tasks)
     found, _ = answers(report.repository, ["joint", "probe"], rows(3))
@@ -152,14 +154,17 @@ def test_outputs_that_cannot_be_told_apart_end_in_one_block(tmp_path: Path) -> N
 def test_a_second_input_joins_where_it_is_used(tmp_path: Path) -> None:
     tasks: dict[str, Make] = {"one": lambda: with_metadata(20), "two": lambda: with_metadata(21)}
     report = export(tmp_path / "repo", tasks, backbone=None)
-    assert report.plan.forks == {"one": 5, "two": 5}  # four blocks, and the one that takes in the age
+    assert report.plan.forks == {
+        "one": 6,
+        "two": 6,
+    }  # four blocks, the one that takes in the age, and what puts both side by side
     (trunk,) = [segment for segment in report.repository.segments.values() if segment.name.startswith("trunk-00")]
-    assert [spec.shape for spec in trunk.inputs] == [(6,)]
+    assert sorted(spec.shape for spec in trunk.inputs) == [(2,), (6,)]
     inputs = rows(3, image=6, age=2)
     found, ran = answers(report.repository, ["one", "two"], inputs)
     for name, make in tasks.items():
         np.testing.assert_allclose(found[name], whole(make, inputs)["logits"], atol=1e-6)
-    assert len(ran) == 4
+    assert len(ran) == 3
 
 
 def test_a_server_takes_several_inputs_and_gives_several_outputs(tmp_path: Path) -> None:
@@ -235,12 +240,40 @@ def test_a_task_named_like_an_input_is_refused(tmp_path: Path) -> None:
         export(tmp_path / "repo", {"age": lambda: with_metadata(20)}, backbone=None)
 
 
-def test_a_network_that_cannot_be_split_is_one_segment_and_the_reason_is_said(tmp_path: Path) -> None:
+def test_ways_side_by_side_share_what_is_equal_in_each(tmp_path: Path) -> None:
     def two_ways(seed: int) -> ir.Model:
         net = Wired()
         net.add(net.layers("image", {"a": seed, "b": 2}), net.layers("image", {"c": 3, "d": 4}), "logits")
         return net.model("logits")
 
-    report = export(tmp_path / "repo", {"one": lambda: two_ways(1), "two": lambda: two_ways(10)}, backbone=None)
-    assert [len(chain.blocks) for chain in report.chains.values()] == [1, 1]
-    assert "no single tensor through which everything flows" in report.remarks["one"]
+    tasks: dict[str, Make] = {"one": lambda: two_ways(1), "two": lambda: two_ways(10)}
+    report = export(tmp_path / "repo", tasks, backbone=None)
+    assert not report.remarks
+    assert sum(segment.weight_bytes for segment in report.repository.segments.values()) == (2 + 3) * WIDTH * WIDTH * 4
+    found, ran = answers(report.repository, ["one", "two"], rows(3))
+    for name, make in tasks.items():
+        np.testing.assert_allclose(found[name], whole(make, rows(3))["logits"], atol=1e-6)
+    assert len(ran) == len(set(ran))
+
+
+def test_twin_towers_are_two_streams_of_one_segment(tmp_path: Path) -> None:
+    def towers(head: int) -> ir.Model:
+        net = Wired({"left": WIDTH, "right": WIDTH})
+        ends = []
+        for side in ("left", "right"):
+            source = side
+            for index in range(3):
+                source = net.layer(source, f"{side}.{index}", index + 1)
+            ends.append(source)
+        net.layer(net.concat(ends, "both"), "logits", head, 3)
+        return net.model("logits")
+
+    tasks: dict[str, Make] = {"one": lambda: towers(20), "two": lambda: towers(21)}
+    repository = export(tmp_path / "repo", tasks, backbone=None).repository
+    (tower,) = [segment for segment in repository.segments.values() if segment.weight_bytes == 3 * WIDTH * WIDTH * 4]
+    (step,) = [step for step in make_plan(repository, ["one", "two"]).steps if step.segment == tower.name]
+    assert len(step.inputs) == 2
+    inputs = rows(3, left=6, right=6)
+    found, _ = answers(repository, ["one", "two"], inputs)
+    for name, make in tasks.items():
+        np.testing.assert_allclose(found[name], whole(make, inputs)["logits"], atol=1e-6)

@@ -27,7 +27,8 @@ from contract.plan import make_plan
 from contract.repository import Repository, TensorSpec
 from contract.repository.sample import sample_rows
 from exporter.export import ExportOptions, export_repository
-from exporter.graph.chain import Chain, make_chain
+from exporter.graph.chain import Chain
+from exporter.graph.network import make_chain
 from exporter.graph.passes.canonical import canonicalise
 from exporter.sharing.choose import CutOptions
 from exporter.sources.runtime import open_session
@@ -147,7 +148,8 @@ class FamilyMeasurement:
         # Every cut, also where it does not pay: what is composed is to be checked.
         options = ExportOptions(out, parity_limit=float("inf"), cuts=CutOptions("exact"))
         report = self._timed("write", lambda: export_repository(sources, options))
-        self.record.found_fork = report.plan.forks[_TASK]
+        own = [step for step in report.plan.tasks[_TASK] if report.plan.segments[step.segment].role != "trunk"]
+        self.record.found_fork = min(block.places[0] for step in own for block in step.blocks)
         return report.repository
 
     def _compare(self, repository: Repository, files: dict[str, Path], chain: Chain, tuned: nn.Module) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from benchmarks.harness.process_memory import peak_bytes
 from benchmarks.harness.stopwatch import Seconds, Stopwatch, read_seconds, run_fresh
 from exporter.build.weight_store import WeightStore
-from exporter.graph.chain import Network
 from exporter.graph.digests import weight_digest
+from exporter.graph.network import Network
 from exporter.graph.passes.canonical import canonicalise
 from exporter.sources.onnx_file import load_onnx
 

@@ -22,9 +22,10 @@ from exporter.graph.passes.types import ForeignTypes
 _ROUNDS = 8  # a rewrite makes room for another
 
 
-def canonicalise(model: ir.Model) -> ir.Model:
+def canonicalise(model: ir.Model, *, whole: bool = True) -> ir.Model:
     """Return `model` in canonical form, changed in place: functions inlined, constants as initializers, batch size free, opset 18 or later.
 
+    whole: it is a network, and not a segment of one, whose outputs may be used inside of it, too.
     After it, equal networks have equal nodes in some topological order, whatever their names.
     """
     passes = ir.passes.Sequential(
@@ -44,7 +45,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
         # Until nothing more changes: what is read again must be as it was written.
         ir.passes.PassManager([FoldConstants(), Simplify(), OneForm()], steps=_ROUNDS, early_stop=True),
         common.IdentityEliminationPass(),
-        OwnOutputs(),
+        *([OwnOutputs()] if whole else []),
         RowsAsVectors(),
         common.AddDefaultAttributesPass(),
         common.RemoveUnusedNodesPass(),

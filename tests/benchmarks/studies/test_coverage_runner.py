@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.studies.coverage.runner import FamilyLimits, measure_apart, measure_families, read_lines
 from benchmarks.studies.coverage.truth import count_equal, run_taps
-from exporter.graph.chain import make_chain
+from exporter.graph.network import make_chain
 from exporter.graph.passes.canonical import canonicalise
 from tests.exporter.graphs import Net
 

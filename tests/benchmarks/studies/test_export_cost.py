@@ -10,7 +10,7 @@ from benchmarks.harness.stopwatch import Stopwatch
 from benchmarks.models.vit_onnx import VitSize, write_vit
 from benchmarks.studies.export.measure import main
 from benchmarks.studies.export.planning_speed import make_chain, measure
-from exporter.graph.chain import Network
+from exporter.graph.network import Network
 from exporter.graph.passes.canonical import canonicalise
 from exporter.sources.onnx_file import load_onnx
 
@@ -36,7 +36,8 @@ def test_the_transformer_is_split_at_every_residual(tmp_path: Path) -> None:
     width, tokens, depth = 16, 4, 2
     per_block = 2 * width + 2 * width + width * 3 * width + 3 * width + width * width + width + 8 * width * width + 5 * width
     weights = 3 * 64 * width + width + tokens * width + depth * per_block + 2 * width + width * 3 + 3
-    assert sum(block.parameters for block in chain.blocks) == weights + 4 * depth  # a scale of attention and three numbers of a GELU in each block
+    numbers = 4 * depth  # a scale of attention and three of a GELU in each block
+    assert sum(block.parameters for block in chain.blocks) == weights + numbers
     assert sum(block.end.shape == (tokens, width) for block in chain.blocks) >= 2 * depth
     assert ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).get_outputs()[0].shape == ["batch", 3]
 

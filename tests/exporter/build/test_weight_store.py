@@ -11,7 +11,7 @@ import pytest
 
 import exporter.build.weight_store
 from exporter.build.weight_store import WeightStore, save_with_weights
-from exporter.graph.chain import Network
+from exporter.graph.network import Network
 from exporter.graph.passes.canonical import canonicalise
 from exporter.sources.runtime import open_session
 from tests.exporter.wired import Wired

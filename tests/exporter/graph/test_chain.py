@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import UnsupportedModel
-from exporter.graph.chain import Chain, make_chain
+from exporter.graph.chain import Chain
+from exporter.graph.network import make_chain
 from exporter.graph.passes.canonical import canonicalise
 from tests.exporter.graphs import Net
 

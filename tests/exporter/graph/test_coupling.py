@@ -22,8 +22,8 @@ from exporter.deploy import deploy, rollback
 from exporter.errors import CoupledRows, ExportError, NotDeterministic, StaysInTraining
 from exporter.export import ExportOptions, ExportReport, export_repository
 from exporter.gc import collect_garbage
-from exporter.graph.chain import make_chain
 from exporter.graph.coupling import Suspect
+from exporter.graph.network import make_chain
 from exporter.graph.passes.canonical import canonicalise
 from exporter.remove import remove_tasks
 from exporter.sources.runtime import open_session

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.graph.chain import Network
 from exporter.graph.difference import first_difference, nodes_of
+from exporter.graph.network import Network
 from exporter.graph.passes.canonical import canonicalise
 from tests.exporter.graph.passes.graphs import parse
 
@@ -20,7 +20,7 @@ def difference(left: str, right: str, opsets: tuple[int, int] = (18, 18), weight
         text = f"{body} y = MatMul(x, w) logits = Relu(y)"
         listed = ", ".join(filter(None, (WEIGHTS, SHIFT, extra)))
         model = canonicalise(parse(text, "float[batch, 2, 4] image", "float[batch, 2, 4] logits", listed, opset))
-        parts.append(nodes_of(model, Network("net", model).chain_of_one().blocks[0]))
+        parts.append(nodes_of(model, Network("net", model).block()))
     return first_difference(*parts)
 
 

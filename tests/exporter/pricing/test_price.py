@@ -18,7 +18,7 @@ from exporter.build.weight_store import WeightStore
 from exporter.errors import DifferentInput
 from exporter.export import ExportOptions, export_repository
 from exporter.gc import collect_garbage
-from exporter.graph.chain import make_chain
+from exporter.graph.network import Network
 from exporter.graph.passes.canonical import canonicalise
 from exporter.pricing.price import AddedCost, Pricing, Served, SharesNothing
 from exporter.remove import remove_tasks
@@ -50,14 +50,14 @@ def load_tuned(modules: tuple[str, ...]) -> ir.Model:
 
 
 def beside_the_backbone(measure: Callable[[ir.Model], float] | None = None) -> Pricing:
-    backbone = make_chain("the backbone", canonicalise(BACKBONE.model()))
+    backbone = Network("the backbone", canonicalise(BACKBONE.model()))
     return Pricing(load_tuned, Served.alone(backbone, CutOptions("exact")), measure)
 
 
 def served_in(repo: Path, scratch: Path, backbone: ir.Model) -> Served:
     repository = read_repository(repo)
     repository_chains = read_repository_chains(repository, WeightStore(scratch))
-    return Served.in_repository(repository, repository_chains, make_chain("the backbone", canonicalise(backbone)))
+    return Served.in_repository(repository, repository_chains, Network("the backbone", canonicalise(backbone)))
 
 
 def totals(repository: Repository) -> tuple[int, int]:
@@ -199,7 +199,7 @@ subsets = st.frozensets(st.sampled_from(MODULES))
 
 @pytest.fixture(scope="module", params=["exact", "cheap", "stages"])
 def pricing(request: pytest.FixtureRequest) -> Pricing:
-    backbone = make_chain("the backbone", canonicalise(BACKBONE.model()))
+    backbone = Network("the backbone", canonicalise(BACKBONE.model()))
     return Pricing(load_tuned, Served.alone(backbone, CutOptions(request.param)))
 
 

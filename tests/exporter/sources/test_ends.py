@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from exporter.errors import BadModel
 from exporter.export import ExportOptions, export_repository
-from exporter.graph.chain import make_chain
+from exporter.graph.network import make_chain
 from exporter.open_models import open_sources
 from exporter.sources.assumed import assumed, own_labels
 from exporter.sources.onnx_file import load_onnx

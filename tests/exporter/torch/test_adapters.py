@@ -41,7 +41,7 @@ def test_an_adapter_shares_with_the_backbone_what_it_leaves_as_it_is(tmp_path: P
     assert len(sources.remarks) == 1
     assert "merged into 1 layer (layer4.1.conv2), and fc replaced. Of the network's 8 blocks this changes 1" in sources.remarks[0]
     report = export_repository(sources, ExportOptions(tmp_path / "repo"))
-    assert report.plan.forks == {"pets": 8}
+    assert report.plan.forks == {"pets": 9}
     assert report.repository.tasks["pets"].labels == ("cat", "dog", "fish")
     assert dict(report.repository.tasks["pets"].provenance) == {"file": "pets", "network": "timm/resnet18"}
 

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.models.synthetic import random_backbone, random_task
 from exporter.export import ExportOptions, export_repository
-from exporter.graph.chain import make_chain
+from exporter.graph.network import make_chain
 from exporter.graph.passes.canonical import canonicalise
 from exporter.open_models import open_sources
 from exporter.sharing.choose import CutOptions

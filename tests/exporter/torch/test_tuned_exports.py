@@ -55,7 +55,7 @@ def _logits(backbone: Backbone, checkpoint: TaskCheckpoint, images: np.ndarray) 
 
 NETS = {
     # Forks by hand, in blocks of the chain. ResNet: the stem, then layer1.0 ... layer4.1: layer3.0 is block 5, the head 9.
-    "resnet": (tiny_resnet, "layer3.0", ("layer2.0.conv2", "layer4.1.conv1"), {"norms": 5, "lora": 3}),
+    "resnet": (tiny_resnet, "layer3.0", ("layer2.0.conv2", "layer4.1.conv1"), {"norms": 7, "lora": 5}),
     # ViT: the patches, then each block in its halves: blocks.1 begins with block 5, blocks.2 with block 7.
     "vit": (tiny_vit, "blocks.1", ("blocks.2.attn.qkv", "blocks.2.attn.proj"), {"norms": 5, "lora": 7}),
 }

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from exporter.graph.cuts import find_cut_points
+from exporter.graph.cuts import find_exits
 from exporter.graph.passes.batch.local import LocalBatchSize
 from exporter.sources.runtime import open_session
 
@@ -56,4 +56,5 @@ def operators(model: ir.Model) -> list[str]:
 
 def cuts(model: ir.Model) -> list[str]:
     """Return the names of the cut points."""
-    return [str(value.name) for value in find_cut_points(list(model.graph), model.graph.inputs[0], list(model.graph.outputs))]
+    exits = find_exits(list(model.graph), model.graph.inputs, lambda value: True)
+    return [str(value.name) for value in (model.graph.inputs[0], *exits)]

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from exporter.graph.chain import make_chain
+from exporter.graph.network import make_chain
 from exporter.graph.passes.canonical import canonicalise
 from tests.exporter.graph.passes.graphs import parse
 
@@ -20,7 +20,7 @@ SHARED = f"{MATRIX.format(name='w')}, {TOKEN}, int64[2] tail = {{1, 4}}"
 
 EXPORT = """
 from benchmarks.models.synthetic import random_backbone
-from exporter.graph.chain import make_chain
+from exporter.graph.network import make_chain
 from exporter.graph.passes import canonicalise
 from exporter.torch.export import BackboneExporter
 backbone = random_backbone("vit_tiny_patch16_224", 32, embed_dim=24, depth=2, img_size=32)

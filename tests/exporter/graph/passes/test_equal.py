@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporter.graph.chain import make_chain
+from exporter.graph.network import make_chain
 from exporter.graph.passes.canonical import canonicalise
 from tests.exporter.graph.passes.graphs import keeps_results
 from tests.exporter.wired import FROZEN, Wired, siamese

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from exporter.graph.chain import make_chain
+from exporter.graph.network import make_chain
 from exporter.graph.passes.canonical import canonicalise
 from exporter.graph.passes.forms.one_form import OneForm
 from exporter.sources.runtime import open_session

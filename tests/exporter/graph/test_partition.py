@@ -9,7 +9,8 @@ import onnx_ir as ir
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from exporter.graph.chain import Chain, Network, make_chain
+from exporter.graph.chain import Chain, count_users
+from exporter.graph.network import Network, make_chain
 from exporter.graph.passes.canonical import canonicalise
 from tests.exporter.quantised import quantised, quantised_siamese, quantised_with_side_head
 
@@ -71,17 +72,6 @@ def test_what_stands_at_the_end_has_no_block_of_its_own() -> None:
     assert [block.end.name for block in chain_of(1, "relu", 2, "relu", "resize").blocks] == ["1 relu", "4 resize"]
 
 
-def test_a_place_where_another_network_is_cut_is_preferred() -> None:
-    model = canonicalise(quantised((1, 2), head=3))
-    network = Network("net", model)
-    (first,) = [block.end for block in network.chain().blocks if block.index == 1]
-    (dequantise,) = [node for node in model.graph if node.op_type == "DequantizeLinear" and node.inputs[0].name == first.name]
-    address = network._addresses[dequantise.outputs[0]]
-    assert address not in network.chain().taps
-    assert address in network.chain({address}).taps
-    assert first.address not in network.chain({address}).taps
-
-
 def types(model: ir.Model) -> list[str]:
     return [block.end.dtype for block in make_chain("net", canonicalise(model)).blocks]
 
@@ -96,14 +86,13 @@ def test_outputs_that_part_at_what_dequantises_are_told_apart() -> None:
     chain = make_chain("net", canonicalise(quantised_with_side_head((1, 2, 3), at=1, head=5)))
     assert all(len(block.outputs) == 1 for block in chain.blocks)
     (side,) = [block for block in chain.blocks if block.end.name == "side"]
-    (pooled,) = [block for block in chain.blocks if block.end == side.start]
-    assert (pooled.start.dtype, pooled.macs) == ("UINT8", 0)
+    assert side.start.dtype == "UINT8"
 
 
 def test_a_concatenation_of_quantised_numbers_begins_behind_what_quantises() -> None:
     network = Network("net", canonicalise(quantised_siamese((1, 2), 1, (30,), head=4)))
-    frozen = make_chain("frozen", canonicalise(quantised((1, 2, 3), head=4)))
-    chain = network.chain(frozen.taps)
+    frozen = Network("frozen", canonicalise(quantised((1, 2, 3), head=4)))
+    chain = network.chain(count_users([network.values, frozen.values]))
     (joined,) = [block for block in chain.blocks if len(block.inputs) > 1]
     assert [tap.dtype for tap in joined.inputs] == ["UINT8", "UINT8"]
 
@@ -113,4 +102,4 @@ def test_what_crosses_has_a_type_that_messages_have() -> None:
     model.graph.opset_imports[""] = 21
     model.graph.initializers["zero"].const_value = ir.from_proto(helper.make_tensor("zero", TensorProto.UINT4, [], [7]))
     model.graph.initializers["zero"].dtype = ir.DataType.UINT4
-    assert types(model) == ["FLOAT"] * 5
+    assert set(types(model)) == {"FLOAT"}

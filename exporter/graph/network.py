@@ -1,0 +1,339 @@
+"""A network that is being split: its graph, its tensors' shapes and addresses, and its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from math import prod
+
+import onnx_ir as ir
+
+from contract.dtypes import NUMPY_DTYPES, dtype_of_onnx
+from exporter.errors import UnsupportedModel
+from exporter.graph.beside import find_cheap, is_light
+from exporter.graph.chain import Block, Chain, Tap, count_users, in_order
+from exporter.graph.coupling import find_suspects
+from exporter.graph.digests import addresses, block_digest, combined_digest, steps_digest, weight_digest
+from exporter.graph.foreign import operator_name
+from exporter.graph.macs import count_macs, is_product
+from exporter.graph.modules import modules_of
+from exporter.graph.partition import Part, Partitioner, Rules
+from exporter.graph.shapes import infer, name_of, shape_of
+
+_PARAMETERS = frozenset(
+    ("DequantizeLinear", "Resize", "Upsample", "Pad", "Expand")
+)  # further inputs are no weights: scales and sizes
+_SAVED_BY_ONE_ANSWER = 0.1  # of a network's MACs: outputs whose asking for alone saves less are always asked for together
+
+
+def make_chain(name: str, model: ir.Model) -> Chain:
+    """Return the chain of the canonical `model`. Raises UnsupportedModel when it cannot be split into rows."""
+    return Network(name, model).chain()
+
+
+class Network:
+    """A canonical model that is being split. Its graph stays; its weights may lie in files.
+
+    inner: of a model that is a part of a network, which of its inputs are taps, and no inputs of the network; empty: none is.
+    Raises UnsupportedModel when it cannot be split into rows.
+    """
+
+    def __init__(self, name: str, model: ir.Model, inner: Sequence[bool] = ()) -> None:
+        _check_splittable(name, model)
+        self.name, self.model = name, model
+        self._inner = [value for value, is_tap in zip(model.graph.inputs, inner, strict=False) if is_tap]
+        one, other = infer(model, 1), infer(model, 3)
+        self._one, self._other = one.shapes, other.shapes
+        self._suspects = find_suspects(model, one, other)
+        for value in (*model.graph.inputs, *model.graph.outputs):
+            if not self._has_rows(value):
+                raise UnsupportedModel(name, self._why_no_rows(value))
+        self._addresses = addresses(model.graph, model.opset_imports)
+        self._check_outputs()
+
+    def fed(self, sources: Sequence[str]) -> Network:
+        """Return the network with the addresses `sources` for its inputs."""
+        other = Network.__new__(Network)
+        kept = {name: value for name, value in vars(self).items() if name not in ("values", "_by_address", "preprocessing")}
+        vars(other).update(kept, _addresses=addresses(self.model.graph, self.model.opset_imports, sources))
+        return other
+
+    @cached_property
+    def answers(self) -> tuple[tuple[ir.Value, ...], ...]:
+        """Return the outputs, those together that are asked for together: all, unless asking for one alone saves much."""
+        outputs = tuple(self.model.graph.outputs)
+        most = count_macs(self.model.graph, self._one).total * (1 - _SAVED_BY_ONE_ANSWER)
+        if len(outputs) > 1 and any(count_macs(_needed([value]), self._one).total <= most for value in outputs):
+            return tuple((value,) for value in outputs)
+        return (outputs,)
+
+    @cached_property
+    def values(self) -> tuple[frozenset[str], ...]:
+        """Return for each answer the addresses of all that is computed for it."""
+        return tuple(
+            frozenset(self._addresses[value] for node in _needed(outputs) for value in node.outputs) for outputs in self.answers
+        )
+
+    def chain(self, users: Mapping[str, int] | None = None, there: Sequence[Block] = (), kept: Collection[str] = ()) -> Chain:
+        """Return the network as blocks.
+
+        users: who needs what (`count_users`), of this network and those with which it is to share. there: blocks that are in a repository
+        and compute nothing that this network does not; what one of them gives is taken from it, each after those whose taps it takes.
+        kept: addresses of tensors that are taps wherever they can be.
+        """
+        graph = self.model.graph
+        given = {tap.address: self._by_address[tap.address] for block in there for tap in block.outputs}
+        parts = self._partition(users or count_users([self.values]), given.values(), kept)
+        taken = {self._addresses[value] for values in (*(part.inputs for part in parts), graph.outputs) for value in values}
+        blocks = _closure(there, taken)
+        inputs, outputs = map(self._taps, (graph.inputs, graph.outputs))
+        return Chain(
+            name=self.name,
+            blocks=in_order([*blocks, *map(self._spanning, self._blocks(parts), parts)]),
+            inputs=inputs,
+            outputs=outputs,
+            preprocessing=self.preprocessing,
+            answers=tuple(tuple(self._addresses[value] for value in values) for values in self.answers),
+            values=self.values,
+            own_macs=count_macs(graph, self._one).total,
+        )
+
+    def _spanning(self, block: Block, part: Part) -> Block:
+        """Return `block` with its place in the network by itself."""
+        places = [self._places[node] for node in part.nodes if node in self._places]
+        return replace(block, span=(min(places), max(places))) if places else block
+
+    @cached_property
+    def _places(self) -> dict[ir.Node, int]:
+        """Return for each node the block in which it is where the network is by itself; the last one, where it is in several."""
+        parts = self._partition(count_users([self.values]), (), ())
+        blocks = list(self._blocks(parts))
+        places = {block.outputs: block.index for block in in_order(blocks)}
+        return {node: places[block.outputs] for block, part in zip(blocks, parts, strict=True) for node in part.nodes}
+
+    def digest(self, inputs: Sequence[Tap] = (), outputs: Sequence[Tap] = ()) -> str:
+        """Return the digest of what lies between taps of the network, as one model; without taps, of all of it."""
+        graph, opsets = self.model.graph, self.model.opset_imports
+        if not outputs:
+            return block_digest(graph, graph.inputs, graph.outputs, opsets)
+        before, after = ([self._values[tap.name] for tap in taps] for taps in (inputs, outputs))
+        needed = set(_needed(after, before))
+        return block_digest([node for node in graph if node in needed], before, after, opsets)
+
+    def values_between(self, inputs: Sequence[Tap], outputs: Sequence[Tap]) -> frozenset[str]:
+        """Return the addresses of all that is computed between taps."""
+        before, after = ([self._values[tap.name] for tap in taps] for taps in (inputs, outputs))
+        return frozenset(self._addresses[value] for node in _needed(after, before) for value in node.outputs)
+
+    def macs_of(self, addresses: Collection[str]) -> int:
+        """Return the MACs of what is computed under `addresses`, for one row."""
+        nodes = [node for node in self.model.graph if self._addresses[node.outputs[0]] in addresses]
+        return count_macs(nodes, self._one).total
+
+    @property
+    def inputs(self) -> tuple[Tap, ...]:
+        """Return what the network takes."""
+        return self._taps(self.model.graph.inputs)
+
+    @cached_property
+    def _values(self) -> dict[str, ir.Value]:
+        graph = self.model.graph
+        return {name_of(value): value for value in (*graph.inputs, *(value for node in graph for value in node.outputs))}
+
+    def block(self) -> Block:
+        """Return the network as one block."""
+        graph = self.model.graph
+        (block,) = self._blocks([Part(tuple(graph), tuple(graph.inputs), tuple(graph.outputs))])
+        return block
+
+    @cached_property
+    def _by_address(self) -> dict[str, ir.Value]:
+        return {address: value for value, address in self._addresses.items()}
+
+    def _partition(self, users: Mapping[str, int], given: Collection[ir.Value], kept: Collection[str]) -> list[Part]:
+        graph = self.model.graph
+        inputs = frozenset(graph.inputs) - frozenset(self._inner)
+        cheap = find_cheap(graph, inputs, self._has_rows, self._row_bytes)
+        rules = Rules(
+            crosses=lambda value: value not in cheap.again and self._can_cross(value),
+            users=lambda node: users.get(self._addresses[node.outputs[0]], 0),
+            beside=cheap.beside,
+            follows=cheap.follows,
+            inputs=inputs,
+            weighty=_has_weights,
+            light=lambda part: is_light(part.nodes),
+            kept=lambda value: self._addresses[value] in kept,
+        )
+        return Partitioner(graph, rules, graph.outputs, given).split()
+
+    def _row_bytes(self, value: ir.Value) -> int:
+        return prod(shape_of(value, self._one)[1:]) * _dtype(value).bitwidth // 8
+
+    def _check_outputs(self) -> None:
+        outputs = self.model.graph.outputs
+        if len({self._addresses[value] for value in outputs}) < len(outputs):
+            names = ", ".join(name_of(value) for value in outputs)
+            raise UnsupportedModel(self.name, f"gives the same output twice (among {names}); leave one out.")
+
+    def _has_rows(self, value: ir.Value) -> bool:
+        """Whether `value` has the batch on its first axis and nothing else depends on it: only then can rows be split and stacked."""
+        first, second = self._one.get(name_of(value), ()), self._other.get(name_of(value), ())
+        return len(first) > 1 and first[0] == 1 and second[:1] == (3,) and first[1:] == second[1:]
+
+    def _can_cross(self, value: ir.Value) -> bool:
+        """Whether `value` may be a tap: it has rows, of a type that goes from one segment to the next."""
+        return self._has_rows(value) and dtype_of_onnx(_dtype(value).name) in NUMPY_DTYPES
+
+    def _why_no_rows(self, value: ir.Value) -> str:
+        """Return what is wrong with an input or output that has no rows."""
+        shapes = [shapes.get(name_of(value)) for shapes in (self._one, self._other)]
+        unknown = next((node for node in self.model.graph if self._loses_shape(node)), None)
+        if None in shapes and unknown is not None:
+            label = unknown.name or name_of(unknown.outputs[0])
+            return (
+                f"no shape can be found behind {operator_name(unknown)} (node {label!r}), nor by ONNX Runtime; export it without."
+            )
+        found = " and ".join(str(list(shape)) if shape is not None else "unknown" for shape in shapes)
+        wanted = "inputs and outputs must have the batch size as their first dimension and fixed others"
+        return f"{wanted}; the shape of {name_of(value)!r} is {found} for 1 and 3 rows."
+
+    def _loses_shape(self, node: ir.Node) -> bool:
+        """Whether the shapes of all that `node` takes are known, and of what it makes are not."""
+        taken = [value for value in node.inputs if value is not None and value.const_value is None]
+        known, made = (
+            [name_of(value) in self._one and name_of(value) in self._other for value in values]
+            for values in (taken, node.outputs)
+        )
+        return all(known) and not all(made)
+
+    def _blocks(self, parts: Sequence[Part]) -> Iterator[Block]:
+        opsets = self.model.opset_imports
+        for index, part in enumerate(parts):
+            weights = [(_dtype(value), value.const_value) for value in _weights(part) if value.const_value is not None]
+            counted = count_macs(part.nodes, self._one)
+            yield Block(
+                index=index,
+                digest=block_digest(part.nodes, part.inputs, part.outputs, opsets),
+                structure=block_digest(part.nodes, part.inputs, part.outputs, opsets, structure_only=True),
+                inputs=self._taps(part.inputs),
+                outputs=self._taps(part.outputs),
+                macs=counted.total,
+                parameters=sum(int(tensor.size) for dtype, tensor in weights if dtype.is_floating_point()),
+                weight_bytes=sum(int(tensor.nbytes) for _, tensor in weights),
+                modules=modules_of(part.nodes),
+                uncounted=counted.uncounted,
+                matrices=frozenset(weight_digest(value) for value in _weights(part) if _is_matrix(value)),
+                steps=steps_digest(part.nodes),
+                suspects=tuple(dict.fromkeys(self._suspects[node] for node in part.nodes if node in self._suspects)),
+            )
+
+    def _taps(self, values: Sequence[ir.Value]) -> tuple[Tap, ...]:
+        return tuple(
+            Tap(name_of(value), self._addresses[value], _dtype(value).name, shape_of(value, self._one)[1:]) for value in values
+        )
+
+    @cached_property
+    def preprocessing(self) -> str:
+        """Return the digest of what is computed before the first product, "" if nothing is."""
+        before: set[ir.Value] = set(self.model.graph.inputs)
+        behind: set[ir.Value] = set()
+        for node in self.model.graph:
+            if is_product(node) or not behind.isdisjoint(node.inputs):
+                behind.update(node.outputs)
+            elif not before.isdisjoint(node.inputs):
+                before.update(node.outputs)
+        ends = (
+            value for node in self.model.graph if not behind.isdisjoint(node.outputs) for value in node.inputs if value in before
+        )
+        found = sorted({self._addresses[value] for value in ends if value is not None and value.producer() is not None})
+        return combined_digest(found) if found else ""
+
+
+def _check_splittable(name: str, model: ir.Model) -> None:
+    graph = model.graph
+    if not graph.inputs or not graph.outputs:
+        raise UnsupportedModel(name, "has no input or no output; a task model takes and gives tensors.")
+    for kind, values in (("input", graph.inputs), ("output", graph.outputs)):
+        for value in values:
+            if value.dtype is None:
+                raise UnsupportedModel(name, f"the {kind} {value.name!r} has no known dtype.")
+    for value in graph.inputs:
+        if value.shape is not None and not len(value.shape):
+            why = (
+                f"the input {value.name!r} is one number for all rows; make it a constant, or give it a first dimension for rows."
+            )
+            raise UnsupportedModel(name, why)
+        batch, *others = value.shape or (None,)
+        if isinstance(batch, int):
+            raise UnsupportedModel(name, f"the batch size is fixed to {batch}; export it with a dynamic first dimension.")
+        if not all(isinstance(dim, int) for dim in others):
+            raise UnsupportedModel(name, f"the input's shape {value.shape} must be fixed but for the batch size.")
+    _check_dependence(name, graph)
+
+
+def _check_dependence(name: str, graph: ir.Graph) -> None:
+    depending = set(graph.inputs)
+    for node in graph:
+        if any(value in depending for value in node.inputs):
+            depending.update(node.outputs)
+    for value in graph.outputs:
+        if value not in depending or value in graph.inputs:
+            raise UnsupportedModel(name, f"the output {value.name!r} is not computed from an input.")
+
+
+def _has_weights(part: Part) -> bool:
+    """Whether a task may have tuned the part: it holds fractions, or numbers of any kind that a product takes.
+
+    What says how large a result is, or by which scale a DequantizeLinear takes a tensor, is none; what that makes a weight of is.
+    Classical models keep theirs in attributes.
+    """
+    return any(
+        any(_is_weight(value, node, position) for position, value in enumerate(node.inputs))
+        or (node.domain == "ai.onnx.ml" and any(item.type == ir.AttributeType.FLOATS for item in node.attributes.values()))
+        for node in part.nodes
+    )
+
+
+def _is_weight(value: ir.Value | None, node: ir.Node, position: int) -> bool:
+    if value is None or not value.is_initializer():
+        return False
+    if node.op_type in _PARAMETERS:
+        return position == 0
+    return (value.dtype is not None and value.dtype.is_floating_point()) or is_product(node)
+
+
+def _closure(blocks: Sequence[Block], addresses: Iterable[str]) -> list[Block]:
+    """Return those of `blocks`, each after those whose taps it takes, that are needed for the tensors `addresses`."""
+    wanted, needed = set(addresses), []
+    for block in reversed(blocks):
+        if not wanted.isdisjoint(tap.address for tap in block.outputs):
+            needed.append(block)
+            wanted.update(tap.address for tap in block.inputs)
+    return needed[::-1]
+
+
+def _needed(targets: Iterable[ir.Value], given: Collection[ir.Value] = ()) -> list[ir.Node]:
+    """Return the nodes that `targets` need beyond what is `given`."""
+    needed: dict[ir.Node, None] = {}
+    pending = [value.producer() for value in targets]
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in needed:
+            needed[node] = None
+            pending += [value.producer() for value in node.inputs if value is not None and value not in given]
+    return list(needed)
+
+
+def _weights(part: Part) -> list[ir.Value]:
+    used = dict.fromkeys(value for node in part.nodes for value in node.inputs if value is not None and value.is_initializer())
+    return list(used)
+
+
+def _dtype(value: ir.Value) -> ir.DataType:
+    return value.dtype if value.dtype is not None else ir.DataType.UNDEFINED
+
+
+def _is_matrix(value: ir.Value) -> bool:
+    tensor = value.const_value
+    return tensor is not None and tensor.dtype.is_floating_point() and sum(int(str(size)) > 1 for size in tensor.shape) > 1

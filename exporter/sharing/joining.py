@@ -1,0 +1,265 @@
+"""Joins blocks that always occur together (`exporter.sharing.segments` says which)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from heapq import heapify, heappop, heappush
+from typing import Any, Generic, TypeVar
+
+from exporter.graph.chain import Block, Chain
+from exporter.sharing.occurrence import Key, Layout, Occurrence
+
+_T = TypeVar("_T", bound=Hashable)
+
+
+class Blocks:
+    """All blocks of `chains`, each once for the tensors that it is applied to, by numbers.
+
+    keys: of each chain's blocks. users: of each chain's blocks, as bits. at: the number of each chain's blocks.
+    """
+
+    def __init__(self, chains: Sequence[Chain], keys: Mapping[str, Sequence[Key]], users: Mapping[str, Sequence[int]]) -> None:
+        self.chains, self.keys = chains, list[Key]()
+        self.blocks: list[Block] = []
+        self.users: list[int] = []
+        self.makers: list[set[int]] = []
+        self.takers: list[dict[int, set[str]]] = []  # by who takes: the addresses
+        self.answers: list[set[str]] = []  # what of it is an answer
+        self.at: dict[str, list[int]] = {}
+        self._numbers: dict[tuple[Key, tuple[str, ...]], int] = {}
+        for chain in chains:
+            self._add(chain, keys[chain.name], users[chain.name])
+        self.by_key: dict[Key, list[int]] = defaultdict(list)
+        for number, key in enumerate(self.keys):
+            self.by_key[key].append(number)
+
+    def _add(self, chain: Chain, keys: Sequence[Key], users: Sequence[int]) -> None:
+        made: dict[str, int] = {}
+        self.at[chain.name] = places = []
+        for block, key, needed in zip(chain.blocks, keys, users, strict=True):
+            number = self._number(block, key)
+            self.users[number] |= needed
+            for tap in block.inputs:
+                if (maker := made.get(tap.address)) is not None:
+                    self.makers[number].add(maker)
+                    self.takers[maker].setdefault(number, set()).add(tap.address)
+            made.update({tap.address: number for tap in block.outputs})
+            places.append(number)
+        for tap in chain.outputs:
+            if tap.address in made:
+                self.answers[made[tap.address]].add(tap.address)
+
+    def _number(self, block: Block, key: Key) -> int:
+        identity = key, tuple(tap.address for tap in block.inputs)
+        if identity not in self._numbers:
+            self._numbers[identity] = len(self.blocks)
+            self.blocks.append(block)
+            self.keys.append(key)
+            self.users.append(0)
+            self.makers.append(set())
+            self.takers.append({})
+            self.answers.append(set())
+        return self._numbers[identity]
+
+
+class Joined:
+    """The segments that come of joining `blocks`.
+
+    also_cut: addresses of taps at which nothing is joined. apart: keys with different entries are not joined.
+    """
+
+    def __init__(self, blocks: Blocks, also_cut: Collection[str], apart: Mapping[Key, tuple[int, ...]]) -> None:
+        self._blocks, self._also_cut, self._apart = blocks, also_cut, apart
+        self._segments, self._streams = _Union[Key](), _Union[int]()
+        pairs = {(blocks.keys[maker], blocks.keys[taker]) for maker, takers in enumerate(blocks.takers) for taker in takers}
+        for first, second in pairs:
+            if self._always_together(first, second):
+                self._segments.join(first, second)
+                for number in blocks.by_key[second]:
+                    (maker,) = (maker for maker in blocks.makers[number] if blocks.keys[maker] == first)
+                    self._streams.join(maker, number)
+
+    def _always_together(self, first: Key, second: Key) -> bool:
+        blocks = self._blocks
+        if first == second or self._apart.get(first) != self._apart.get(second):
+            return False
+        for number in blocks.by_key[second]:
+            makers = [maker for maker in blocks.makers[number] if blocks.keys[maker] == first]
+            if len(makers) != 1 or blocks.users[makers[0]] != blocks.users[number] or blocks.blocks[number].segment:
+                return False
+            if not blocks.takers[makers[0]][number].isdisjoint(self._also_cut):
+                return False
+        for number in blocks.by_key[first]:
+            if sum(blocks.keys[taker] == second for taker in blocks.takers[number]) != 1 or blocks.blocks[number].segment:
+                return False
+        return True
+
+    @cached_property
+    def broken(self) -> Mapping[Key, int]:
+        """Return how to tell keys apart that must not be joined after all; empty where all is well.
+
+        Streams of a segment must have the same blocks, and no way may leave a stream and come back to it.
+        """
+        segments: dict[Key, set[Key]] = defaultdict(set)
+        for key in self._blocks.by_key:
+            segments[self._segments.leader(key)].add(key)
+        for stream in self._members.values():
+            keys = [self._blocks.keys[number] for number in stream]
+            segment = segments[self._segments.leader(keys[0])]
+            if len(keys) != len(segment) or set(keys) != segment:
+                return {key: place for place, key in enumerate(sorted(segment))}
+        try:
+            TopologicalSorter(self._before).prepare()
+        except CycleError as error:
+            return self._ranks(set(error.args[1]))
+        return {}
+
+    @cached_property
+    def _members(self) -> dict[int, list[int]]:
+        """Return the blocks of each stream, by its number."""
+        members: dict[int, list[int]] = defaultdict(list)
+        for number in range(len(self._blocks.blocks)):
+            members[self._streams.leader(number)].append(number)
+        return members
+
+    @cached_property
+    def _before(self) -> dict[int, set[int]]:
+        """Return for each stream those whose tensors it takes."""
+        leader = self._streams.leader
+        return {
+            stream: {leader(maker) for number in members for maker in self._blocks.makers[number]} - {stream}
+            for stream, members in self._members.items()
+        }
+
+    def _ranks(self, streams: Collection[int]) -> dict[Key, int]:
+        """Return for the blocks of `streams`, which are in a circle, how often a way to them left their stream and came back."""
+        ranks: dict[Key, int] = {}
+        for stream in streams:
+            inside = set(self._members[stream])
+            found: dict[int, int] = {}
+            for number in self._in_order:
+                before = [found[m] + (number in inside and m not in inside) for m in self._blocks.makers[number] if m in found]
+                if before or number in inside:
+                    found[number] = max(before, default=0)
+            for number in inside:
+                key = self._blocks.keys[number]
+                ranks[key] = max(ranks.get(key, 0), found[number])
+        return ranks
+
+    @cached_property
+    def _in_order(self) -> list[int]:
+        return list(TopologicalSorter(dict(enumerate(self._blocks.makers))).static_order())
+
+    def layout(self) -> Layout:
+        """Return the segments of each chain by its name, each after those whose outputs it takes."""
+        return {chain.name: list(self._occurrences(chain)) for chain in self._blocks.chains}
+
+    def _occurrences(self, chain: Chain) -> Iterator[Occurrence]:
+        numbers = self._blocks.at[chain.name]
+        places: dict[int, dict[Key, Block]] = defaultdict(dict)
+        for block, number in zip(chain.blocks, numbers, strict=True):
+            places[self._streams.leader(number)][self._blocks.keys[number]] = block
+        firsts = {stream: min(block.index for block in found.values()) for stream, found in places.items()}
+        for stream in _in_order(places, {stream: self._before[stream] & places.keys() for stream in places}, firsts.__getitem__):
+            found = places[stream]
+            order, taken, given = self._ports[self._segments.leader(next(iter(found)))]
+            yield Occurrence(
+                key=order[0],
+                chain=chain.name,
+                blocks=tuple(found[key] for key in order),
+                taken=tuple(found[key].inputs[index] for key, index in taken),
+                given=tuple(found[key].outputs[index] for key, index in given),
+            )
+
+    def models(self) -> Iterator[tuple[Occurrence, int]]:
+        """Yield each segment where it is in one of its streams, and how many streams it has."""
+        for segment, streams in self._streams_of.items():
+            order, taken, given = self._ports[segment]
+            found = {self._blocks.keys[number]: self._blocks.blocks[number] for number in streams[0]}
+            inputs = tuple(found[key].inputs[index] for key, index in taken)
+            outputs = tuple(found[key].outputs[index] for key, index in given)
+            yield Occurrence(order[0], "", tuple(found[key] for key in order), inputs, outputs), len(streams)
+
+    @cached_property
+    def _streams_of(self) -> dict[Key, list[list[int]]]:
+        streams: dict[Key, list[list[int]]] = defaultdict(list)
+        for members in self._members.values():
+            streams[self._segments.leader(self._blocks.keys[members[0]])].append(members)
+        return streams
+
+    @cached_property
+    def _ports(self) -> dict[Key, tuple[list[Key], list[_Port], list[_Port]]]:
+        """Return for each segment its blocks in order, and which of their inputs and outputs are its own."""
+        return {segment: self._ports_of(found) for segment, found in self._streams_of.items()}
+
+    def _ports_of(self, streams: list[list[int]]) -> tuple[list[Key], list[_Port], list[_Port]]:
+        blocks = self._blocks
+        by_key = [{blocks.keys[number]: number for number in members} for members in streams]
+        first = by_key[0]
+        before = {
+            key: {blocks.keys[m] for m in blocks.makers[number] if m in set(first.values())} for key, number in first.items()
+        }
+        order = list(_in_order(first, before, lambda key: key))
+        taken: dict[tuple[str, ...], _Port] = {}
+        given: list[_Port] = []
+        for key in order:
+            block = blocks.blocks[first[key]]
+            inner = {tap.address for m in blocks.makers[first[key]] if m in first.values() for tap in blocks.blocks[m].outputs}
+            for index, tap in enumerate(block.inputs):
+                if tap.address not in inner:
+                    addresses = tuple(blocks.blocks[stream[key]].inputs[index].address for stream in by_key)
+                    taken.setdefault((*addresses, str(index) if block.segment else ""), (key, index))
+            given += [(key, i) for i in range(len(block.outputs)) if block.segment or self._leaves(key, i, by_key)]
+        return order, list(taken.values()), given
+
+    def _leaves(self, key: Key, index: int, streams: Iterable[Mapping[Key, int]]) -> bool:
+        """Whether output `index` of the block `key` is used outside of one of `streams`."""
+        for stream in streams:
+            number = stream[key]
+            address = self._blocks.blocks[number].outputs[index].address
+            inside = set(stream.values())
+            if address in self._blocks.answers[number]:
+                return True
+            if any(address in taps and taker not in inside for taker, taps in self._blocks.takers[number].items()):
+                return True
+        return False
+
+
+_Port = tuple[Key, int]  # a block of a segment, and which of its inputs or outputs
+
+
+class _Union(Generic[_T]):
+    """Sets that grow together."""
+
+    def __init__(self) -> None:
+        self._leaders: dict[_T, _T] = {}
+
+    def leader(self, item: _T) -> _T:
+        while (leader := self._leaders.get(item, item)) != item:
+            self._leaders[item] = self._leaders.get(leader, leader)
+            item = leader
+        return item
+
+    def join(self, left: _T, right: _T) -> None:
+        self._leaders[self.leader(right)] = self.leader(left)
+
+
+def _in_order(items: Iterable[_T], before: Mapping[_T, Collection[_T]], rank: Callable[[_T], Any]) -> Iterator[_T]:
+    """Yield `items`, each after those `before` it, otherwise by `rank`."""
+    waiting = {item: set(before[item]) for item in items}
+    ready = [(rank(item), item) for item, needed in waiting.items() if not needed]
+    after: dict[_T, list[_T]] = defaultdict(list)
+    for item, needed in waiting.items():
+        for other in needed:
+            after[other].append(item)
+    heapify(ready)
+    while ready:
+        _, item = heappop(ready)
+        yield item
+        for other in after[item]:
+            waiting[other].discard(item)
+            if not waiting[other]:
+                heappush(ready, (rank(other), other))
