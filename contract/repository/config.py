@@ -38,6 +38,7 @@ KIND = "espalier_kind"
 _PARITY = "parity_sample"
 _CUT_RULE = "cut_rule"
 _DIGEST_VERSION = "digest_version"
+_UNTAKEN = "untaken"  # of each step of an ensemble: what its other outputs are called, by their numbers
 
 # A protobuf class without type information: `Any` at this one boundary.
 ModelConfig: Any = model_config_pb2.ModelConfig
@@ -220,7 +221,7 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
         described = parameters.get("preprocessing")
         return Task(
             name=config.name,
-            steps=tuple(_step(step) for step in config.ensemble_scheduling.step),
+            steps=_steps(config),
             inputs=_inputs(config.input),
             outputs=tensor_specs(config.output),
             max_batch_rows=config.max_batch_size,
@@ -279,14 +280,17 @@ def _ensemble(name: str, tasks: Iterable[Task], steps: Iterable[Step], parameter
         if task.labels:
             # Triton looks for the file in the ensemble's own folder.
             config.output[-1].label_filename = LABELS_FILE if name != ALL_TASKS else f"{task.name}.{LABELS_FILE}"
+    steps = list(steps)
+    taken = {output.name for task in tasks for output in task.outputs}.union(*(step.inputs for step in steps))
     for step in steps:
         message = config.ensemble_scheduling.step.add(model_name=step.segment, model_version=-1)
-        for kind, names, mapped in (
-            (SEGMENT_INPUT, step.inputs, message.input_map),
-            (SEGMENT_OUTPUT, step.outputs, message.output_map),
-        ):
-            mapped.update({segment_tensor(kind, index): tensor for index, tensor in enumerate(names)})
-    _set_parameters(config, parameters)
+        message.input_map.update({segment_tensor(SEGMENT_INPUT, index): tensor for index, tensor in enumerate(step.inputs)})
+        outputs = {segment_tensor(SEGMENT_OUTPUT, index): tensor for index, tensor in enumerate(step.outputs)}
+        message.output_map.update({name: tensor for name, tensor in outputs.items() if tensor in taken})
+    # Triton refuses an ensemble with a tensor that nothing takes; ours are named all the same.
+    untaken = [[index for index, tensor in enumerate(step.outputs) if tensor not in taken] for step in steps]
+    names = [{str(index): step.outputs[index] for index in found} for step, found in zip(steps, untaken, strict=True)]
+    _set_parameters(config, {**parameters, _UNTAKEN: json.dumps(names) if any(names) else ""})
     return config
 
 
@@ -326,8 +330,18 @@ def tensor_specs(messages: Any) -> tuple[TensorSpec, ...]:
     return tuple(specs)
 
 
-def _step(message: Any) -> Step:
-    return Step(message.model_name, _mapped(message.input_map, SEGMENT_INPUT), _mapped(message.output_map, SEGMENT_OUTPUT))
+def _steps(config: Any) -> tuple[Step, ...]:
+    messages = config.ensemble_scheduling.step
+    untaken = json.loads(_parameters(config).get(_UNTAKEN) or "[]") or [{}] * len(messages)
+    try:
+        return tuple(_step(message, names) for message, names in zip(messages, untaken, strict=True))
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{_UNTAKEN} is {untaken!r}") from error
+
+
+def _step(message: Any, untaken: Mapping[str, str]) -> Step:
+    outputs = {**message.output_map, **{segment_tensor(SEGMENT_OUTPUT, int(index)): name for index, name in untaken.items()}}
+    return Step(message.model_name, _mapped(message.input_map, SEGMENT_INPUT), _mapped(outputs, SEGMENT_OUTPUT))
 
 
 def _add_warmup(config: Any, segment: Segment) -> None:

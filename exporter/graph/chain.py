@@ -83,6 +83,11 @@ class Block:
         """Return what tells it apart from blocks that need a model of their own."""
         return content_of(self.digest, (tap.rows for tap in self.inputs))
 
+    @cached_property
+    def addresses(self) -> tuple[str, ...]:
+        """Return the addresses of what it takes."""
+        return tuple(tap.address for tap in self.inputs)
+
     @property
     def start(self) -> Tap:
         """Return the first tap before the block."""

@@ -155,7 +155,8 @@ class _Chooser:
         before = {placed.occurrence.inputs for placed in places}
         after = {(way, placed.occurrence.inputs) for placed, way in zip(places, ways, strict=True)}
         beside = frozenset[Key]().union(*(placed.before | placed.after for placed in places))
-        most = self._costs.most_saved(first, len(names), len(beside), (len(before), len(after)))
+        readers = {(placed.occurrence.inputs, key) for placed in places for key in placed.after}
+        most = self._costs.most_saved(first, len(names), len(beside), (len(before), len(after)), len(readers))
         yield _Step(CutLeftOut(kind, tap, modules, len(names), first.macs, first.weight_bytes), copies, most)
 
 

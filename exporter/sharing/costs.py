@@ -31,14 +31,16 @@ class CutCosts:
         """Return the seconds that one more cut costs: another run, and what crosses is written and read."""
         return self.seconds_per_run + 2 * sum(tap.row_bytes for tap in taps) / self.bytes_per_second
 
-    def most_saved(self, segment: Occurrence, copies: int, beside: int, streams: tuple[int, int]) -> float:
+    def most_saved(self, segment: Occurrence, copies: int, beside: int, streams: tuple[int, int], readers: int) -> float:
         """Return the most seconds that `copies` copies of `segment` instead of one can save.
 
         beside: how many segments give it something or take something of it. At best every copy joins those of its way, so that of all these
-        no more than the copies stay. streams: of the segment before, and of its copies.
+        no more than the copies stay, and nothing crosses. streams: of the segment before, and of its copies. readers: how often its
+        results are taken.
         """
-        crossing = 2 * _crossing(segment) / self.bytes_per_second
-        saved = max(beside + 1 - copies, 0) * self.seconds_per_run + (streams[0] + beside) * crossing
+        entering, leaving = (sum(tap.row_bytes for tap in taps) for taps in (segment.taken, segment.given))
+        crossing = streams[0] * (2 * entering + leaving) + readers * leaving
+        saved = max(beside + 1 - copies, 0) * self.seconds_per_run + crossing / self.bytes_per_second
         more = (streams[1] - streams[0]) * segment.macs / self.macs_per_second
         return saved - more - (copies - 1) * segment.weight_bytes / self.bytes_per_second
 

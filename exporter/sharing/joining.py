@@ -42,10 +42,10 @@ class Blocks:
         for block, key, needed in zip(chain.blocks, keys, users, strict=True):
             number = self._number(block, key)
             self.users[number] |= needed
-            for tap in block.inputs:
-                if (maker := made.get(tap.address)) is not None:
+            for address in block.addresses:
+                if (maker := made.get(address)) is not None:
                     self.makers[number].add(maker)
-                    self.takers[maker].setdefault(number, set()).add(tap.address)
+                    self.takers[maker].setdefault(number, set()).add(address)
             made.update({tap.address: number for tap in block.outputs})
             places.append(number)
         for tap in chain.outputs:
@@ -53,7 +53,7 @@ class Blocks:
                 self.answers[made[tap.address]].add(tap.address)
 
     def _number(self, block: Block, key: Key) -> int:
-        identity = key, tuple(tap.address for tap in block.inputs)
+        identity = key, block.addresses
         if identity not in self._numbers:
             self._numbers[identity] = len(self.blocks)
             self.blocks.append(block)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from exporter.graph.chain import Chain
 from exporter.sharing.joining import Blocks, Joined
@@ -32,6 +32,9 @@ class SegmentFinder:
         self._chains = chains
         self._depths = {chain.name: _depths(chain) for chain in chains}
         self._users = _users(chains)
+        self._known_keys: dict[
+            str, tuple[Mapping[int, str], list[Key]]
+        ] = {}  # the last copies of a chain, and its keys with them
 
     def find(self, copies: Copies, also_cut: Collection[str] = ()) -> Layout:
         """Return the segments of each chain by its name, each after those whose outputs it takes.
@@ -46,7 +49,11 @@ class SegmentFinder:
         return [*self._joined(copies, also_cut).models()]
 
     def _joined(self, copies: Copies, also_cut: Collection[str]) -> Joined:
-        keys = {chain.name: self._keys(chain, copies) for chain in self._chains}
+        of_chain: dict[str, dict[int, str]] = {chain.name: {} for chain in self._chains}
+        for (name, index), copy in copies.items():
+            if name in of_chain:
+                of_chain[name][index] = copy
+        keys = {chain.name: self._keys(chain, of_chain[chain.name]) for chain in self._chains}
         blocks = Blocks(self._chains, keys, self._users)
         apart: dict[Key, tuple[int, ...]] = {}
         while (joined := Joined(blocks, also_cut, apart)).broken:
@@ -54,7 +61,13 @@ class SegmentFinder:
                 apart[key] = (*apart.get(key, ()), rank)
         return joined
 
-    def _keys(self, chain: Chain, copies: Copies) -> list[Key]:
+    def _keys(self, chain: Chain, copies: Mapping[int, str]) -> list[Key]:
+        known = self._known_keys.get(chain.name)
+        if known is None or known[0] != copies:
+            known = self._known_keys[chain.name] = copies, self._new_keys(chain, copies)
+        return known[1]
+
+    def _new_keys(self, chain: Chain, copies: Mapping[int, str]) -> list[Key]:
         depths = self._depths[chain.name]
         found: dict[str, Key] = {}  # by the addresses of taps: what makes them
         keys = []
@@ -63,7 +76,7 @@ class SegmentFinder:
             if not block.segment and (block.makes_less or not block.weight_bytes):
                 before = [found[tap.address].text if tap.address in found else tap.address for tap in block.inputs]
                 content = hashlib.sha256("\n".join([content, *before]).encode()).hexdigest()
-            keys.append(Key(content, depth, copies.get((chain.name, block.index), "")))
+            keys.append(Key(content, depth, copies.get(block.index, "")))
             found.update({tap.address: keys[-1] for tap in block.outputs})
         return keys
 

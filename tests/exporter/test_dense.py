@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from contract.plan import make_plan
 from contract.repository import Repository, read_repository
+from contract.repository.config import parse_text
 from exporter.add import AddOptions, add_tasks
 from exporter.build.parity import ParityChecker
 from exporter.export import ExportOptions, ExportReport, export_repository
@@ -128,6 +129,17 @@ def test_a_server_answers_each_head_and_all_of_them(tmp_path: Path) -> None:
                 np.testing.assert_allclose(alone.as_numpy(output), wanted, atol=1e-5)
                 np.testing.assert_allclose(together.as_numpy(output), wanted, atol=1e-5)
         client.close()
+
+
+def test_tensors_that_a_task_does_not_take_are_not_in_its_ensemble_and_are_named_all_the_same(tmp_path: Path) -> None:
+    repository = export(tmp_path / "repo", ALL).repository
+    config = parse_text((repository.path / "one" / "config.pbtxt").read_text(), "one")
+    taken = {name for step in config.ensemble_scheduling.step for name in step.input_map.values()} | {"one"}
+    assert taken.issuperset(name for step in config.ensemble_scheduling.step for name in step.output_map.values())
+    steps = read_repository(repository.path).tasks["one"].steps
+    assert steps == repository.tasks["one"].steps
+    assert all(len(step.outputs) == len(repository.segments[step.segment].outputs) for step in steps)
+    assert not taken.issuperset(name for step in steps for name in step.outputs)
 
 
 def test_a_frozen_decoder_behind_a_tuned_backbone_is_stored_once(tmp_path: Path) -> None:

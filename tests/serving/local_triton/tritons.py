@@ -25,6 +25,7 @@ from exporter.sharing.choose import CutOptions
 from exporter.sources.task_model import Sources, TaskModel
 from serving.engines.embedded import EmbeddedEngine
 from serving.local_triton.local import TritonAddresses
+from tests.exporter.dense import Dense
 from tests.exporter.graphs import Net
 from tests.exporter.wired import FROZEN, Wired, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head
 
@@ -64,6 +65,14 @@ FAMILIES: dict[str, tuple[Callable[[], ir.Model] | None, dict[str, Callable[[], 
         },
     ),
     "inputs": (None, {"one": lambda: with_metadata(20), "two": lambda: with_metadata(21)}),
+    "levels": (
+        None,
+        {
+            "mask": lambda: Dense("pyramid").model(),
+            "boxes": lambda: Dense("detector", 91, (10, 20, 30, 41)).model(),
+            "kind": lambda: Dense("classes", 92).model(),
+        },
+    ),
 }
 LABELS = {"probe": ("cat", "dog", "emu"), "early": ("even", "odd")}
 
