@@ -159,7 +159,7 @@ def _coloured(segment: Segment) -> str:
 
 def _describe(segment: Segment, branch: _Branch) -> str:
     together = f", batch of {branch.streams}" if branch.streams > 1 else ""
-    also = f", also takes {escape(' and '.join(branch.also_from))}" if branch.also_from else ""
+    also = f", also takes {escape(' and '.join(dict.fromkeys(branch.also_from)))}" if branch.also_from else ""
     return f"[dim]{human_macs(segment.macs)}, {human_bytes(segment.weight_bytes)}{together}{also}[/]"
 
 

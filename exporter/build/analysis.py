@@ -121,22 +121,28 @@ class Analysis:
 
         That is why it shares nothing, which outputs got other names, and what `more` says.
         """
-        known = self._existing | {name: (self._alone[name], self.models[name].preprocessing) for name in self.tasks}
+        chains = {**self.tasks, **({BACKBONE: self.backbone} if self.backbone else {})} if self._there is None else self._alone
+        known = self._existing | {name: (chains[name], self.models[name].preprocessing) for name in self.tasks}
         if self.backbone:
-            known = {BACKBONE: (self._alone[BACKBONE], self.models[BACKBONE].preprocessing)} | self._existing
+            known = {BACKBONE: (chains[BACKBONE], self.models[BACKBONE].preprocessing)} | self._existing
         remarks = {BACKBONE: self.models[BACKBONE].remark} if self.backbone and self.models[BACKBONE].remark else {}
         for name in self.tasks:
-            chain = self._alone[name]
             others = {key: other for key, other in known.items() if key != name}
+            apart = {key for key, (other, _) in others.items() if self._has_weights_apart(name, other)}
             reasons = (
-                explain_sharing(chain, self.models[name].preprocessing, others, self._difference),
-                explain_output_names(name, [tap.name for tap in chain.outputs]),
+                explain_sharing(chains[name], self.models[name].preprocessing, others, self._difference, apart),
+                explain_output_names(name, [tap.name for tap in chains[name].outputs]),
                 self.models[name].remark,
                 *more.get(name, ()),
             )
             if any(reasons):
                 remarks[name] = " It ".join(reason for reason in reasons if reason)
         return remarks
+
+    def _has_weights_apart(self, name: str, other: Chain) -> bool:
+        """Whether the network `name` uses a weight of `other` for something that it computes and `other` does not."""
+        own = self._networks[name].matrices_beyond(frozenset[str]().union(*other.values))
+        return not own.isdisjoint(matrix for block in other.blocks for matrix in block.matrices)
 
     def _difference(self, ours: tuple[str, Block], theirs: tuple[str, Block]) -> str:
         """Return by which operator, or weight, two blocks of networks differ first; what the weights are, is read from disk."""

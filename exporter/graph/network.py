@@ -131,6 +131,13 @@ class Network:
         nodes = [node for node in self.model.graph if self._addresses[node.outputs[0]] in addresses]
         return count_macs(nodes, self._one).total
 
+    def matrices_beyond(self, addresses: Collection[str]) -> frozenset[bytes]:
+        """Return the hashes of the weights of two axes and more that are used for what is not computed under `addresses`."""
+        nodes = [node for node in self.model.graph if self._addresses[node.outputs[0]] not in addresses]
+        return frozenset(
+            weight_digest(value) for node in nodes for value in node.inputs if value is not None and _is_matrix(value)
+        )
+
     @property
     def inputs(self) -> tuple[Tap, ...]:
         """Return what the network takes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from contract.preprocessing import Preprocessing
 from contract.repository import ALL_TASKS, Task
@@ -70,15 +70,18 @@ def explain_sharing(
     preprocessing: Preprocessing | None,
     others: Mapping[str, tuple[Chain, Preprocessing | None]],
     difference: Difference = unknown_difference,
+    apart: Collection[str] | None = None,
 ) -> str | None:
     """Return why the task shares no computation with any of `others`, or less than its weights would allow, or None if it does.
 
-    difference: says by what two blocks differ first.
+    difference: says by what two blocks differ first. apart: those of `others` of which it has weights in what it computes alone; None: all
+    may be.
     """
     if not others:
         return None
     if any(common_blocks(chain, other) for other, _ in others.values()):
-        return explain_other_operators(chain, {name: other for name, (other, _) in others.items()}, difference)
+        alike = {name: other for name, (other, _) in others.items() if apart is None or name in apart}
+        return explain_other_operators(chain, alike, difference)
     return _explain_nothing_shared(chain, preprocessing, others, difference)
 
 
