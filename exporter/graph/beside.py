@@ -31,8 +31,14 @@ class Cheap:
 
     def follows(self, value: ir.Value, given: Collection[ir.Value]) -> bool:
         """Whether `value` follows from what is `given` without weights and products."""
-        found = self.origins.get(value)
-        return bool(found) and all(origin in given or self.follows(origin, given) for origin in found or ())
+        seen, pending = set[ir.Value](), [value]
+        while pending:
+            origins = self.origins.get(pending.pop())
+            if not origins:
+                return False
+            pending += [origin for origin in origins if origin not in given and origin not in seen]
+            seen |= origins
+        return True
 
 
 def find_cheap(
@@ -49,9 +55,8 @@ def find_cheap(
         found = _origins(node, origins, again, has_rows) or frozenset()
         origins.update(dict.fromkeys(node.outputs, found))
         if found:
-            cost = sum(
-                row_bytes(value) * (1 if value in inputs else 2) for value in found
-            )  # the network's are there, and only read
+            # Those of the network are there, and only read.
+            cost = sum(row_bytes(value) * (1 if value in inputs else 2) for value in found)
             again.update(
                 value for value in node.outputs if not has_rows(value) or cost < 2 * row_bytes(value) + (found <= inputs)
             )

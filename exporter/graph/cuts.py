@@ -36,11 +36,16 @@ def _exits(
     nodes: Sequence[ir.Node], first: int, taken: Sequence[Sequence[int]], uses: Sequence[int], usable: Callable[[ir.Value], bool]
 ) -> list[ir.Value]:
     before, behind = [0] * len(uses), [0] * len(uses)
+    waiting = [mask.bit_count() for mask in uses]
     found = []
     for index, (node, makers) in enumerate(zip(nodes, taken, strict=True), first):
         for maker in makers:
             before[index] |= before[maker] | 1 << maker
             behind[index] |= behind[maker] | uses[maker]
+        for maker in makers:
+            waiting[maker] -= 1
+            if not waiting[maker]:
+                before[maker] = behind[maker] = 0  # of a large network, all of them would take gigabytes
         used = [value for value in node.outputs if value.uses() or value.is_graph_output()]
         if not behind[index] & ~(before[index] | 1 << index) and len(used) == 1 and usable(used[0]):
             found.append(used[0])

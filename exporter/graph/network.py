@@ -21,9 +21,8 @@ from exporter.graph.modules import modules_of
 from exporter.graph.partition import Part, Partitioner, Rules
 from exporter.graph.shapes import infer, name_of, shape_of
 
-_PARAMETERS = frozenset(
-    ("DequantizeLinear", "Resize", "Upsample", "Pad", "Expand")
-)  # further inputs are no weights: scales and sizes
+# Operators whose further inputs are no weights: scales and sizes.
+_PARAMETERS = frozenset(("DequantizeLinear", "Resize", "Upsample", "Pad", "Expand"))
 _SAVED_BY_ONE_ANSWER = 0.1  # of a network's MACs: outputs whose asking for alone saves less are always asked for together
 
 

@@ -167,34 +167,21 @@ class Partitioner:
         A part without weights (an activation, a pooling) goes to the part before it; where there is none, or several, to the part after it.
         Nothing is joined across a tensor that is to be `kept`.
         """
-        for part in list(parts):
-            before = self._maker(part, parts)
-            if before is None or self._rules.weighty(part) or not kept.isdisjoint(before.outputs):
-                continue
-            if _users(before, parts) == [part]:
-                self._join(parts, before, part)
-        for part in reversed(list(parts)):
-            if part in parts and self._maker(part, parts) is None and self._may_wait(part):
-                after = _users(part, parts)
-                if len(after) == 1 and kept.isdisjoint(part.outputs):
-                    self._join(parts, part, after[0])
-        return parts
-
-    def _maker(self, part: Part, parts: Iterable[Part]) -> Part | None:
-        """Return the part of the same group that alone is before `part`; what the network takes may be beside it."""
-        taken = {value for value in part.inputs if value not in self._rules.inputs}
-        return next((other for other in parts if other is not part and taken and taken <= set(other.outputs)), None)
+        row = _Row(parts, self._rules.inputs, kept, self._order)
+        for place, part in enumerate(parts):
+            before = row.maker(place)
+            if before is not None and not self._rules.weighty(part):
+                row.join(before, place)
+        for place, part in reversed(row.found()):
+            after = row.reader(place)
+            if after is not None and row.maker(place) is None and self._may_wait(part):
+                row.join(place, after)
+        return [part for _, part in row.found()]
 
     def _may_wait(self, part: Part) -> bool:
         """Whether `part` is as well at the beginning of what follows: it has no weights, or is what an image goes through first."""
         at_first = self._rules.light(part) and all(value in self._rules.inputs for value in part.inputs)
         return at_first or not self._rules.weighty(part)
-
-    def _join(self, parts: list[Part], first: Part, second: Part) -> None:
-        """Replace two parts, of which only the second uses the first, by one."""
-        inputs = dict.fromkeys((*first.inputs, *(value for value in second.inputs if value not in first.outputs)))
-        parts[parts.index(second)] = Part(self._sorted({*first.nodes, *second.nodes}), tuple(inputs), second.outputs)
-        parts.remove(first)
 
     def _part(self, outputs: Sequence[ir.Value], ends: Collection[ir.Value]) -> Part:
         needed, taken = self._walk(outputs, lambda value: value in ends or value in self._given)
@@ -226,8 +213,46 @@ class Partitioner:
         return -1 if producer is None else self._order[producer]
 
 
-def _users(part: Part, parts: Iterable[Part]) -> list[Part]:
-    return [other for other in parts if other is not part and not set(part.outputs).isdisjoint(other.inputs)]
+class _Row:
+    """Parts of a group by their places, some of which become one. inputs: of the network. kept: across which nothing is joined."""
+
+    def __init__(
+        self, parts: Sequence[Part], inputs: Collection[ir.Value], kept: Collection[ir.Value], order: Mapping[ir.Node, int]
+    ) -> None:
+        self._parts = dict(enumerate(parts))
+        self._inputs, self._kept, self._order = inputs, kept, order
+        self._makers = {value: place for place, part in enumerate(parts) for value in part.outputs}
+        self._readers: dict[ir.Value, set[int]] = {}
+        for place, part in enumerate(parts):
+            for value in part.inputs:
+                self._readers.setdefault(value, set()).add(place)
+
+    def found(self) -> list[tuple[int, Part]]:
+        """Return the parts that there are now, each after those whose outputs it takes."""
+        return sorted(self._parts.items())
+
+    def maker(self, place: int) -> int | None:
+        """Return the part that alone is before the one at `place`; what the network takes may be beside it."""
+        places = {self._makers.get(value) for value in self._parts[place].inputs if value not in self._inputs}
+        return places.pop() if len(places) == 1 else None
+
+    def reader(self, place: int) -> int | None:
+        """Return the part that alone takes what the one at `place` gives."""
+        places = set[int]().union(*(self._readers.get(value, ()) for value in self._parts[place].outputs))
+        return places.pop() if len(places) == 1 else None
+
+    def join(self, first: int, second: int) -> None:
+        """Make one of two parts of which the second takes what the first gives, unless others take it, too."""
+        before, after = self._parts[first], self._parts[second]
+        if self.reader(first) != second or not set(before.outputs).isdisjoint(self._kept):
+            return
+        inputs = dict.fromkeys((*before.inputs, *(value for value in after.inputs if value not in before.outputs)))
+        nodes = sorted({*before.nodes, *after.nodes}, key=self._order.__getitem__)
+        del self._parts[first]
+        self._parts[second] = Part(tuple(nodes), tuple(inputs), after.outputs)
+        for value in before.inputs:
+            self._readers[value].discard(first)
+            self._readers[value].add(second)
 
 
 def _depending_nodes(graph: ir.Graph) -> frozenset[ir.Node]:
