@@ -25,6 +25,7 @@ from exporter.graph.network import Network
 from exporter.sharing.check import check_inputs, check_labels, check_together, explain_sharing
 from exporter.sharing.occurrence import Occurrence
 from exporter.sharing.plan import PlannedSegment, PlannedStep
+from exporter.sharing.reasons import explain_computed_again
 from exporter.sharing.reuse import Existing, Pattern, as_block, fit_segments, usable
 from exporter.sources.sandbox import canonical_form, guarded
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
@@ -75,7 +76,8 @@ class Analysis:
         alone = [chain for name, chain in self._alone.items() if name != BACKBONE]
         if alone:
             check_together(alone, self._alone.get(BACKBONE))
-        check_inputs(alone, [*(chain for chain, _ in self._existing.values()), *self._alone.values()][0])
+        for there, _ in self._existing.values():
+            check_inputs(alone, there)
 
     def write_segments(self, segments: Iterable[PlannedSegment], folder: Path, progress: Progress) -> None:
         """Write the models of `segments` into the repository in `folder`, each from the network that the plan names."""
@@ -126,11 +128,15 @@ class Analysis:
         if self.backbone:
             known = {BACKBONE: (chains[BACKBONE], self.models[BACKBONE].preprocessing)} | self._existing
         remarks = {BACKBONE: self.models[BACKBONE].remark} if self.backbone and self.models[BACKBONE].remark else {}
+        weights = {
+            key: frozenset[bytes]().union(*(block.matrices for block in other.blocks)) for key, (other, _) in known.items()
+        }
         for name in self.tasks:
             others = {key: other for key, other in known.items() if key != name}
-            apart = {key for key, (other, _) in others.items() if self._has_weights_apart(name, other)}
+            apart = {key for key, (other, _) in others.items() if self._has_weights_apart(name, other, weights[key])}
             reasons = (
                 explain_sharing(chains[name], self.models[name].preprocessing, others, self._difference, apart),
+                explain_computed_again(self.tasks[name]),
                 explain_output_names(name, [tap.name for tap in chains[name].outputs]),
                 self.models[name].remark,
                 *more.get(name, ()),
@@ -139,10 +145,12 @@ class Analysis:
                 remarks[name] = " It ".join(reason for reason in reasons if reason)
         return remarks
 
-    def _has_weights_apart(self, name: str, other: Chain) -> bool:
-        """Whether the network `name` uses a weight of `other` for something that it computes and `other` does not."""
-        own = self._networks[name].matrices_beyond(frozenset[str]().union(*other.values))
-        return not own.isdisjoint(matrix for block in other.blocks for matrix in block.matrices)
+    def _has_weights_apart(self, name: str, other: Chain, weights: Collection[bytes]) -> bool:
+        """Whether the network `name` uses one of the `weights` of `other` for something that it computes and `other` does not."""
+        return any(
+            not matrices.isdisjoint(weights) and not any(address in values for values in other.values)
+            for address, matrices in self._networks[name].matrices
+        )
 
     def _difference(self, ours: tuple[str, Block], theirs: tuple[str, Block]) -> str:
         """Return by which operator, or weight, two blocks of networks differ first; what the weights are, is read from disk."""
@@ -192,8 +200,7 @@ class Analysis:
     def _chains(self) -> dict[str, Chain]:
         """Return the chain of every network, made for sharing with the others and with what is there."""
         if self._there is None:
-            users = count_users(network.values for network in self._networks.values())
-            return {name: network.chain(users) for name, network in self._networks.items()}
+            return _together(self._networks)
         coming = {name: network for name, network in self._networks.items() if name != BACKBONE}
         chains = beside(coming, self._there.existing, self._there.patterns)
         return {name: chains.get(name, self._alone[name]) for name in self._networks}
@@ -203,14 +210,25 @@ class Analysis:
         return [*beside({name: self._networks[name] for name in names}, existing, patterns).values()]
 
 
+def _together(networks: Mapping[str, Network]) -> dict[str, Chain]:
+    """Return the chains of `networks`, made for sharing with each other."""
+    users = count_users(network.values for network in networks.values())
+    chains = {}
+    for name, network in networks.items():
+        with guarded(name):
+            chains[name] = network.chain(users)
+    return chains
+
+
 def beside(networks: Mapping[str, Network], existing: Sequence[Existing], patterns: Mapping[str, Pattern]) -> dict[str, Chain]:
     """Return the chains of `networks`, made for sharing with each other and for using the segments `existing`."""
     there = frozenset[str]().union(*(one.values for one in existing))
     users = count_users([(there,), *(network.values for network in networks.values())])
     chains = {}
     for name, network in networks.items():
-        values = frozenset[str]().union(*network.values)
-        chain = network.chain(users, usable(existing, network.inputs, values))
+        with guarded(name):
+            values = frozenset[str]().union(*network.values)
+            chain = network.chain(users, usable(existing, network.inputs, values))
         chains[name] = fit_segments(chain, patterns)
     return chains
 

@@ -48,7 +48,7 @@ class RepositoryChains:
 
     @cached_property
     def patterns(self) -> dict[str, Pattern]:
-        """Return the blocks of each segment."""
+        """Return the blocks of each segment, on inputs of its own: where it is used, two of them may be one tensor."""
         chains = {name: network.chain() for name, network in self.networks.items()}
         return {name: Pattern(self.digests[name], chain.blocks, chain.inputs, chain.outputs) for name, chain in chains.items()}
 

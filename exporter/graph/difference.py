@@ -14,6 +14,7 @@ from exporter.graph.definitions import defaults_of
 from exporter.graph.digests import attribute_value, given_inputs, hashes, operator_version, said_attributes, weight_digest
 from exporter.graph.foreign import operator_name
 from exporter.graph.shapes import name_of
+from exporter.graph.walk import walk_back
 
 _MOST_SHOWN = 8  # numbers of a constant, and operators in a row
 _Key = tuple[object, ...]
@@ -36,13 +37,7 @@ def nodes_of(model: ir.Model, block: Block) -> BlockNodes:
         name_of(value): value for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs))
     }
     inputs, outputs = (tuple(values[tap.name] for tap in taps) for taps in (block.inputs, block.outputs))
-    wanted, pending = set[ir.Node](), list(outputs)
-    while pending:
-        value = pending.pop()
-        node = value.producer()
-        if value not in inputs and node is not None and node not in wanted:
-            wanted.add(node)
-            pending += [taken for taken in node.inputs if taken is not None]
+    wanted, _ = walk_back(outputs, inputs.__contains__)
     return BlockNodes(tuple(node for node in model.graph if node in wanted), inputs, outputs, model.opset_imports)
 
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from contract.dtypes import NUMPY_DTYPES, dtype_of_onnx
 from exporter.errors import UnsupportedModel
-from exporter.graph.beside import find_cheap, is_light
+from exporter.graph.beside import Cheap, find_cheap, is_light
 from exporter.graph.chain import Block, Chain, Tap, count_users, in_order
 from exporter.graph.coupling import find_suspects
 from exporter.graph.digests import addresses, block_digest, combined_digest, steps_digest, weight_digest
@@ -20,9 +20,12 @@ from exporter.graph.macs import count_macs, is_product
 from exporter.graph.modules import modules_of
 from exporter.graph.partition import Part, Partitioner, Rules
 from exporter.graph.shapes import infer, name_of, shape_of
+from exporter.graph.walk import walk_back
 
 # Operators whose further inputs are no weights: scales and sizes.
 _PARAMETERS = frozenset(("DequantizeLinear", "Resize", "Upsample", "Pad", "Expand"))
+# What is kept, and other inputs change.
+_BY_ADDRESS = frozenset(("values", "matrices", "preprocessing", "_by_address", "_by_itself", "_places"))
 _SAVED_BY_ONE_ANSWER = 0.1  # of a network's MACs: outputs whose asking for alone saves less are always asked for together
 
 
@@ -54,15 +57,19 @@ class Network:
     def fed(self, sources: Sequence[str]) -> Network:
         """Return the network with the addresses `sources` for its inputs."""
         other = Network.__new__(Network)
-        kept = {name: value for name, value in vars(self).items() if name not in ("values", "_by_address", "preprocessing")}
+        kept = {name: value for name, value in vars(self).items() if name not in _BY_ADDRESS}
         vars(other).update(kept, _addresses=addresses(self.model.graph, self.model.opset_imports, sources))
         return other
+
+    @cached_property
+    def _macs(self) -> int:
+        return count_macs(self.model.graph, self._one).total
 
     @cached_property
     def answers(self) -> tuple[tuple[ir.Value, ...], ...]:
         """Return the outputs, those together that are asked for together: all, unless asking for one alone saves much."""
         outputs = tuple(self.model.graph.outputs)
-        most = count_macs(self.model.graph, self._one).total * (1 - _SAVED_BY_ONE_ANSWER)
+        most = self._macs * (1 - _SAVED_BY_ONE_ANSWER)
         if len(outputs) > 1 and any(count_macs(_needed([value]), self._one).total <= most for value in outputs):
             return tuple((value,) for value in outputs)
         return (outputs,)
@@ -83,19 +90,19 @@ class Network:
         """
         graph = self.model.graph
         given = {tap.address: self._by_address[tap.address] for block in there for tap in block.outputs}
-        parts = self._partition(users or count_users([self.values]), given.values(), kept)
-        taken = {self._addresses[value] for values in (*(part.inputs for part in parts), graph.outputs) for value in values}
-        blocks = _closure(there, taken)
+        by_itself = users is None and not there and not kept
+        own = self._by_itself if by_itself else self._divided(users or count_users([self.values]), given.values(), kept)
+        taken = {self._addresses[value] for values in (*(part.inputs for part, _ in own), graph.outputs) for value in values}
         inputs, outputs = map(self._taps, (graph.inputs, graph.outputs))
         return Chain(
             name=self.name,
-            blocks=in_order([*blocks, *map(self._spanning, self._blocks(parts), parts)]),
+            blocks=in_order([*_closure(there, taken), *(self._spanning(block, part) for part, block in own)]),
             inputs=inputs,
             outputs=outputs,
             preprocessing=self.preprocessing,
             answers=tuple(tuple(self._addresses[value] for value in values) for values in self.answers),
             values=self.values,
-            own_macs=count_macs(graph, self._one).total,
+            own_macs=self._macs,
         )
 
     def _spanning(self, block: Block, part: Part) -> Block:
@@ -104,12 +111,19 @@ class Network:
         return replace(block, span=(min(places), max(places))) if places else block
 
     @cached_property
+    def _by_itself(self) -> list[tuple[Part, Block]]:
+        """Return the parts of the network, whatever others there are."""
+        return self._divided(count_users([self.values]), (), ())
+
+    def _divided(self, users: Mapping[str, int], given: Collection[ir.Value], kept: Collection[str]) -> list[tuple[Part, Block]]:
+        parts = self._partition(users, given, kept)
+        return list(zip(parts, self._blocks(parts), strict=True))
+
+    @cached_property
     def _places(self) -> dict[ir.Node, int]:
         """Return for each node the block in which it is where the network is by itself; the last one, where it is in several."""
-        parts = self._partition(count_users([self.values]), (), ())
-        blocks = list(self._blocks(parts))
-        places = {block.outputs: block.index for block in in_order(blocks)}
-        return {node: places[block.outputs] for block, part in zip(blocks, parts, strict=True) for node in part.nodes}
+        places = {block.outputs: block.index for block in in_order([block for _, block in self._by_itself])}
+        return {node: places[block.outputs] for part, block in self._by_itself for node in part.nodes}
 
     def digest(self, inputs: Sequence[Tap] = (), outputs: Sequence[Tap] = ()) -> str:
         """Return the digest of what lies between taps of the network, as one model; without taps, of all of it."""
@@ -117,7 +131,7 @@ class Network:
         if not outputs:
             return block_digest(graph, graph.inputs, graph.outputs, opsets)
         before, after = ([self._values[tap.name] for tap in taps] for taps in (inputs, outputs))
-        needed = set(_needed(after, before))
+        needed = _needed(after, before)
         return block_digest([node for node in graph if node in needed], before, after, opsets)
 
     def values_between(self, inputs: Sequence[Tap], outputs: Sequence[Tap]) -> frozenset[str]:
@@ -130,11 +144,12 @@ class Network:
         nodes = [node for node in self.model.graph if self._addresses[node.outputs[0]] in addresses]
         return count_macs(nodes, self._one).total
 
-    def matrices_beyond(self, addresses: Collection[str]) -> frozenset[bytes]:
-        """Return the hashes of the weights of two axes and more that are used for what is not computed under `addresses`."""
-        nodes = [node for node in self.model.graph if self._addresses[node.outputs[0]] not in addresses]
-        return frozenset(
-            weight_digest(value) for node in nodes for value in node.inputs if value is not None and _is_matrix(value)
+    @cached_property
+    def matrices(self) -> tuple[tuple[str, frozenset[bytes]], ...]:
+        """Return, for each value that is computed with weights of two axes and more, its address and the hashes of these."""
+        found = ((node, [value for value in node.inputs if value is not None and _is_matrix(value)]) for node in self.model.graph)
+        return tuple(
+            (self._addresses[node.outputs[0]], frozenset(map(weight_digest, values))) for node, values in found if values
         )
 
     @property
@@ -157,16 +172,23 @@ class Network:
     def _by_address(self) -> dict[str, ir.Value]:
         return {address: value for value, address in self._addresses.items()}
 
+    @cached_property
+    def _sources(self) -> frozenset[ir.Value]:
+        """Return what it takes that is an input of the whole network."""
+        return frozenset(self.model.graph.inputs) - frozenset(self._inner)
+
+    @cached_property
+    def _cheap(self) -> Cheap:
+        return find_cheap(self.model.graph, self._sources, self._has_rows, self._row_bytes)
+
     def _partition(self, users: Mapping[str, int], given: Collection[ir.Value], kept: Collection[str]) -> list[Part]:
-        graph = self.model.graph
-        inputs = frozenset(graph.inputs) - frozenset(self._inner)
-        cheap = find_cheap(graph, inputs, self._has_rows, self._row_bytes)
+        graph, cheap = self.model.graph, self._cheap
         rules = Rules(
             crosses=lambda value: value not in cheap.again and self._can_cross(value),
             users=lambda node: users.get(self._addresses[node.outputs[0]], 0),
             beside=cheap.beside,
             follows=cheap.follows,
-            inputs=inputs,
+            inputs=self._sources,
             weighty=_has_weights,
             light=lambda part: is_light(part.nodes),
             kept=lambda value: self._addresses[value] in kept,
@@ -319,16 +341,8 @@ def _closure(blocks: Sequence[Block], addresses: Iterable[str]) -> list[Block]:
     return needed[::-1]
 
 
-def _needed(targets: Iterable[ir.Value], given: Collection[ir.Value] = ()) -> list[ir.Node]:
-    """Return the nodes that `targets` need beyond what is `given`."""
-    needed: dict[ir.Node, None] = {}
-    pending = [value.producer() for value in targets]
-    while pending:
-        node = pending.pop()
-        if node is not None and node not in needed:
-            needed[node] = None
-            pending += [value.producer() for value in node.inputs if value is not None and value not in given]
-    return list(needed)
+def _needed(targets: Iterable[ir.Value], given: Collection[ir.Value] = ()) -> set[ir.Node]:
+    return walk_back(targets, given.__contains__)[0]
 
 
 def _weights(part: Part) -> list[ir.Value]:

@@ -20,6 +20,7 @@ from graphlib import TopologicalSorter
 import onnx_ir as ir
 
 from exporter.graph.cuts import find_exits
+from exporter.graph.walk import walk_back
 
 Test = Callable[[ir.Value], bool]
 
@@ -88,7 +89,7 @@ class Partitioner:
     @cached_property
     def _members(self) -> tuple[ir.Node, ...]:
         """Return the nodes that are needed beyond what is given, and belong to a group."""
-        needed, _ = self._walk((value for value in self._targets if value not in self._given), self._given.__contains__)
+        needed, _ = walk_back((value for value in self._targets if value not in self._given), self._given.__contains__)
         return self._sorted(node for node in needed & self._depending if node not in self._rules.beside)
 
     @cached_property
@@ -133,12 +134,10 @@ class Partitioner:
         def stops(value: ir.Value) -> bool:
             return value in self._given or (self._group(value) not in (None, group) and self._rules.crosses(value))
 
-        needed, taken = self._walk(targets, stops)
+        needed, taken = walk_back(targets, stops)
         # What follows from what crosses anyway need not cross.
         kept = {value for value in taken if value in self._given or not self._rules.follows(value, taken - {value})}
-        needed, taken = self._walk(
-            targets, lambda value: value in kept or (stops(value) and not self._rules.follows(value, kept))
-        )
+        needed, taken = walk_back(targets, lambda value: value in kept or (stops(value) and not self._rules.follows(value, kept)))
         members = self._sorted(node for node in needed & self._depending if node not in self._rules.beside)
         exits = find_exits(members, [value for value in taken if value not in self._rules.inputs], self._rules.crosses)
         ends = {*exits, *taken}
@@ -153,7 +152,7 @@ class Partitioner:
         """Return `targets` so that those are together that would otherwise compute something twice."""
         found: list[tuple[set[ir.Node], tuple[ir.Value, ...]]] = []
         for value in targets:
-            nodes = self._walk((value,), ends.__contains__)[0] & self._depending - frozenset(self._rules.beside)
+            nodes = walk_back((value,), ends.__contains__)[0] & self._depending - frozenset(self._rules.beside)
             values: tuple[ir.Value, ...] = ()
             for other in [other for other in found if other[0] & nodes]:
                 found.remove(other)
@@ -184,26 +183,10 @@ class Partitioner:
         return at_first or not self._rules.weighty(part)
 
     def _part(self, outputs: Sequence[ir.Value], ends: Collection[ir.Value]) -> Part:
-        needed, taken = self._walk(outputs, lambda value: value in ends or value in self._given)
+        needed, taken = walk_back(outputs, lambda value: value in ends or value in self._given)
         nodes = self._sorted(needed)
         inputs = dict.fromkeys(value for node in nodes for value in node.inputs if value in taken)
         return Part(nodes, tuple(value for value in inputs if value is not None), tuple(outputs))
-
-    def _walk(self, targets: Iterable[ir.Value], stops: Test) -> tuple[set[ir.Node], set[ir.Value]]:
-        """Return the nodes that `targets` need, as far as what `stops`, and which of that they take. Targets do not stop."""
-        needed, taken = set[ir.Node](), set[ir.Value]()
-        pending = [node for value in targets if (node := value.producer()) is not None]
-        while pending:
-            node = pending.pop()
-            if node in needed:
-                continue
-            needed.add(node)
-            for value in node.inputs:
-                if value is not None and stops(value):
-                    taken.add(value)
-                elif value is not None and (producer := value.producer()) is not None:
-                    pending.append(producer)
-        return needed, taken
 
     def _sorted(self, nodes: Iterable[ir.Node]) -> tuple[ir.Node, ...]:
         return tuple(sorted(nodes, key=self._order.__getitem__))

@@ -84,6 +84,17 @@ def explain_stored_again(runs: Iterable[BlockRun]) -> str:
     )
 
 
+def explain_computed_again(chain: Chain) -> str | None:
+    """Return how much of a network is computed again in several of its blocks, in a sentence that goes on after its name; None: nothing."""
+    again = sum(block.macs for block in chain.blocks) - chain.macs
+    if again <= 0:
+        return None
+    return (
+        f"computes {_macs(again)} again in several segments, since what they have in common has no rows that could go from one to the "
+        "other."
+    )
+
+
 def explain_other_operators(chain: Chain, others: Mapping[str, Chain], difference: Difference) -> str | None:
     """Return which blocks share nothing with one of `others` because of their operators, where weights are the same; None if none does."""
     for name, other in others.items():

@@ -7,7 +7,7 @@ gives are joined if that is so wherever one of them occurs, and the same outputs
 - what several networks compute on the same inputs is one segment with as many outputs as others take of it: the trunk, run once;
 - what they compute with the same weights on different inputs (a frozen suffix, twin towers) is one segment: stored once, run on
   stacked streams;
-- every block is in exactly one segment, so no weight is stored twice, and there is no cut that sharing does not need.
+- every block is in exactly one segment, so no weight of a block is stored twice, and there is no cut that sharing does not need.
 
 A block that occurs again after itself counts as another block: its first occurrences are compared with first occurrences. So does one
 that takes another shape (the same activation at another resolution): what was written for one shape does not take another. And one
@@ -32,9 +32,8 @@ class SegmentFinder:
         self._chains = chains
         self._depths = {chain.name: _depths(chain) for chain in chains}
         self._users = _users(chains)
-        self._known_keys: dict[
-            str, tuple[Mapping[int, str], list[Key]]
-        ] = {}  # the last copies of a chain, and its keys with them
+        # The last copies of a chain, and its keys with them.
+        self._known_keys: dict[str, tuple[Mapping[int, str], list[Key]]] = {}
 
     def find(self, copies: Copies, also_cut: Collection[str] = ()) -> Layout:
         """Return the segments of each chain by its name, each after those whose outputs it takes.

@@ -14,7 +14,7 @@ from exporter.errors import BadModel, FolderGiven, NonFiniteWeights
 from exporter.sources.assumed import assume, set_infinite, set_labels
 from exporter.sources.ends import plain_ends
 from exporter.sources.opsets import lowered
-from exporter.sources.spelt_out import spell_out
+from exporter.sources.runtime_operators import spell_out
 from exporter.sources.tensors import Weight, embedded_tensors, is_external, is_finite, read_tensor
 from exporter.sources.topological_sort import sort_nodes
 

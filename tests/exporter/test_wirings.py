@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 import tritonclient.http as http_client
+from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
 from contract.plan import make_plan
@@ -277,3 +278,38 @@ def test_twin_towers_are_two_streams_of_one_segment(tmp_path: Path) -> None:
     found, _ = answers(repository, ["one", "two"], inputs)
     for name, make in tasks.items():
         np.testing.assert_allclose(found[name], whole(make, inputs)["logits"], atol=1e-6)
+
+
+def turned(ends: Sequence[tuple[str, int]]) -> ir.Model:
+    """A product whose rows come second, and heads that take it: what they share cannot cross."""
+    random = np.random.default_rng
+    weights = {"first": random(1), "inner": random(2), **{name: random(seed) for name, seed in ends}}
+    tensors = [
+        numpy_helper.from_array(made.standard_normal((WIDTH, WIDTH)).astype(np.float32), name) for name, made in weights.items()
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["image", "first"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["b"], perm=[1, 0, 2]),
+        helper.make_node("MatMul", ["b", "inner"], ["c"]),
+    ]
+    for name, _ in ends:
+        nodes += [
+            helper.make_node("MatMul", ["c", name], [f"{name}.turned"]),
+            helper.make_node("Transpose", [f"{name}.turned"], [f"{name}.out"], perm=[1, 0, 2]),
+        ]
+    info = helper.make_tensor_value_info
+    outputs = [info(f"{name}.out", TensorProto.FLOAT, ["batch", 4, WIDTH]) for name, _ in ends]
+    graph = helper.make_graph(nodes, "turned", [info("image", TensorProto.FLOAT, ["batch", 4, WIDTH])], outputs, tensors)
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9))
+
+
+def test_what_is_computed_again_because_it_cannot_cross_is_said(tmp_path: Path) -> None:
+    tasks: dict[str, Make] = {"one": lambda: turned([("left", 10)]), "two": lambda: turned([("left", 11), ("right", 12)])}
+    report = export(tmp_path / "repo", tasks, backbone=None)
+    assert "one" not in report.remarks  # each of its segments has it once
+    assert "computes 144 MACs again in several segments" in report.remarks["two"]
+    inputs = {"image": np.random.default_rng(0).standard_normal((3, 4, WIDTH)).astype(np.float32)}
+    found, _ = answers(report.repository, ["one", "two"], inputs)
+    expected = whole(tasks["two"], inputs)
+    for name in ("left", "right"):
+        np.testing.assert_allclose(found[f"two.{name}.out"], expected[f"{name}.out"], atol=1e-5)

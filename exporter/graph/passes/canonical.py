@@ -10,13 +10,13 @@ from exporter.graph.passes.constants import FoldConstants
 from exporter.graph.passes.equal import MergeEqual
 from exporter.graph.passes.forms.one_form import OneForm
 from exporter.graph.passes.inputs import UsedInputs
+from exporter.graph.passes.late_operators import SpeltOut
 from exporter.graph.passes.left_out import LeftOutInputs
 from exporter.graph.passes.opsets import RaisedOpset
 from exporter.graph.passes.outputs import OwnOutputs
 from exporter.graph.passes.rows import RowsAsVectors
 from exporter.graph.passes.simplify import Simplify
 from exporter.graph.passes.skips import SplitSkips
-from exporter.graph.passes.spelled_out import SpeltOut
 from exporter.graph.passes.types import ForeignTypes
 
 _ROUNDS = 8  # a rewrite makes room for another

@@ -53,6 +53,8 @@ _REWRITES: tuple[_Rewrite, ...] = (
     half_first,
     plain_scale,
 )
+# Those that may change the last bit of a result. Where results are quantised that is a whole step, so that quantised networks keep theirs.
+_ROUNDING = frozenset((global_pooling, plain_scale))
 _LEAST_OPSET = 13  # before, axes and sizes were attributes
 _ROUNDS = 16  # a rewrite makes room for another; each round infers shapes anew
 
@@ -76,7 +78,10 @@ class OneForm(ir.passes.InPlacePass):
 def _round(model: ir.Model) -> bool:
     sizes = Sizes(model)
     changed = False
+    quantised = any(node.op_type == "QuantizeLinear" for node in model.graph)
     for rewrite in _REWRITES:
+        if quantised and rewrite in _ROUNDING:
+            continue
         for node in list(model.graph):
             if node.graph is model.graph and node.domain in ("", "ai.onnx"):
                 changed |= rewrite(node, sizes, model.graph)

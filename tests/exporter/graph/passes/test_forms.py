@@ -90,6 +90,14 @@ def test_a_mean_over_an_image_is_a_pooling() -> None:
     np.testing.assert_allclose(*results, atol=1e-6)
 
 
+def test_a_quantised_network_keeps_its_arithmetic() -> None:
+    body = "q = QuantizeLinear(image, step, zero) d = DequantizeLinear(q, step, zero) logits = ReduceMean(d, axes)"
+    weights = "int64[2] axes = {2, 3}, float step = {0.1}, uint8 zero = {128}"
+    model = parse(body, IMAGE, "float[batch, 2, N, M] logits", weights)
+    OneForm()(model)
+    assert operators(model) == ["QuantizeLinear", "DequantizeLinear", "ReduceMean"]
+
+
 def test_reshapes_are_said_by_sizes_and_joined() -> None:
     weights = "int64[3] first = {0, -1, 2}, int64[2] second = {0, -1}"
     model = one_form("a = Reshape(image, first) logits = Reshape(a, second)", logits="float[batch, N] logits", weights=weights)
