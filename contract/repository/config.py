@@ -15,6 +15,14 @@ from tritonclient.grpc import model_config_pb2
 
 from contract.errors import RepositoryError
 from contract.preprocessing import Layout, Preprocessing
+from contract.repository.free_sizes import (
+    axes_from_json,
+    axes_to_json,
+    ranges_from_json,
+    ranges_to_json,
+    sizes_from_json,
+    sizes_to_json,
+)
 from contract.repository.model import (
     DEFAULT_CUT_RULE,
     SEGMENT_INPUT,
@@ -38,6 +46,9 @@ KIND = "espalier_kind"
 _PARITY = "parity_sample"
 _CUT_RULE = "cut_rule"
 _DIGEST_VERSION = "digest_version"
+_AXES = "axes"  # names of the free axes of tensors, by the tensors' names
+_SIZES = "free_sizes"
+_VALUES = "value_ranges"
 _UNTAKEN = "untaken"  # of each step of an ensemble: what its other outputs are called, by their numbers
 
 # A protobuf class without type information: `Any` at this one boundary.
@@ -70,6 +81,8 @@ def segment_config(segment: Segment) -> Any:
             "uncounted": json.dumps(segment.uncounted),
             "reason": segment.reason,
             "rows": segment.rows,
+            _SIZES: sizes_to_json(segment.sizes),
+            _AXES: _axes([*segment.inputs, *segment.outputs]),
         },
     )
     return config
@@ -84,6 +97,7 @@ def task_config(task: Task) -> Any:
         parameters["last_version"] = str(task.last_version)
     if task.parity is not None:
         parameters[_PARITY] = task.parity.to_json()
+    parameters |= {_SIZES: sizes_to_json(task.sizes), _VALUES: ranges_to_json(task.values)}
     return _ensemble(task.name, [task], task.steps, parameters)
 
 
@@ -194,8 +208,8 @@ def parse_segment(config: Any, version: str) -> Segment:
         first, last = parameters["blocks"].split("-")
         return Segment(
             name=config.name,
-            inputs=_inputs(config.input),
-            outputs=tensor_specs(config.output),
+            inputs=_with_axes(_inputs(config.input), parameters),
+            outputs=_with_axes(tensor_specs(config.output), parameters),
             blocks=(int(first), int(last)),
             digest=parameters["digest"],
             max_batch_rows=config.max_batch_size,
@@ -209,6 +223,7 @@ def parse_segment(config: Any, version: str) -> Segment:
             rows=_rows(parameters.get("rows", "")),
             version=version,
             digest_version=_digest_version(parameters),
+            sizes=sizes_from_json(parameters.get(_SIZES, "")),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise _incomplete(config.name, "segment", error) from error
@@ -222,8 +237,8 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
         return Task(
             name=config.name,
             steps=_steps(config),
-            inputs=_inputs(config.input),
-            outputs=tensor_specs(config.output),
+            inputs=_with_axes(_inputs(config.input), parameters),
+            outputs=_with_axes(tensor_specs(config.output), parameters),
             max_batch_rows=config.max_batch_size,
             labels=labels,
             preprocessing=None if described is None else Preprocessing.from_json(described),
@@ -232,6 +247,8 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
             last_version=int(parameters.get("last_version", "0")),
             parity=ParityRecord.from_json(parameters[_PARITY]) if _PARITY in parameters else None,
             scores=_scores(parameters.get("scores", "")),
+            sizes=sizes_from_json(parameters.get(_SIZES, "")),
+            values=ranges_from_json(parameters.get(_VALUES, "")),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise _incomplete(config.name, "task", error) from error
@@ -290,7 +307,8 @@ def _ensemble(name: str, tasks: Iterable[Task], steps: Iterable[Step], parameter
     # Triton refuses an ensemble with a tensor that nothing takes; ours are named all the same.
     untaken = [[index for index, tensor in enumerate(step.outputs) if tensor not in taken] for step in steps]
     names = [{str(index): step.outputs[index] for index in found} for step, found in zip(steps, untaken, strict=True)]
-    _set_parameters(config, {**parameters, _UNTAKEN: json.dumps(names) if any(names) else ""})
+    axes = _axes([*tasks[0].inputs, *(output for task in tasks for output in task.outputs)])
+    _set_parameters(config, {**parameters, _UNTAKEN: json.dumps(names) if any(names) else "", _AXES: axes})
     return config
 
 
@@ -304,6 +322,20 @@ def _add_inputs(messages: Any, specs: Sequence[TensorSpec], layouts: Sequence[st
     for message, layout in zip(messages, layouts, strict=True):
         if layout:
             message.format = _FORMAT.Value(f"FORMAT_{layout}")
+
+
+def _axes(specs: Iterable[TensorSpec]) -> str:
+    return axes_to_json((spec.name, spec.axes) for spec in specs)
+
+
+def _with_axes(specs: Iterable[TensorSpec], parameters: Mapping[str, str]) -> tuple[TensorSpec, ...]:
+    """Return `specs` with the names of their free axes. Raises ValueError where these do not fit."""
+    names = axes_from_json(parameters.get(_AXES, ""))
+    named = tuple(replace(spec, axes=names.get(spec.name, ())) for spec in specs)
+    for spec in named:
+        if spec.axes and [bool(name) for name in spec.axes] != [size < 0 for size in spec.shape]:
+            raise ValueError(f"the axes of {spec.name!r} are {list(spec.axes)} and its sizes {list(spec.shape)}")
+    return named
 
 
 def _inputs(messages: Any) -> tuple[TensorSpec, ...]:
@@ -349,7 +381,7 @@ def _add_warmup(config: Any, segment: Segment) -> None:
     warmup = config.model_warmup.add(name="one row", batch_size=1)
     for spec, tensor in zip(segment.inputs, config.input, strict=True):
         warmup.inputs[spec.name].data_type = tensor.data_type
-        warmup.inputs[spec.name].dims.extend(spec.shape)
+        warmup.inputs[spec.name].dims.extend(spec.shape_at({name: size.reference for name, size in segment.sizes.items()}))
         warmup.inputs[spec.name].zero_data = True
 
 

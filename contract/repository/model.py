@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from contract.preprocessing import Layout, Preprocessing
+from contract.repository.free_sizes import FreeSize
 from contract.repository.record import ParityRecord
 
 SEGMENT_INPUT = "input"
@@ -32,14 +33,22 @@ def segment_tensor(kind: str, index: int) -> str:
 class TensorSpec:
     """One tensor of a model: `dtype` in the v2 protocol's words ("UINT8", "FP32"), `shape` without the batch axis.
 
-    Of a model that espalier did not export a size may be -1: any.
-    layout: of an input that is an image, for clients who ask; nothing computes with it, so that specs are equal whatever it is.
+    A size may be -1: it is free. axes: what the free sizes are called, an entry for each axis of `shape`, "" where it is fixed; or empty,
+    where none is free, and of a model that espalier did not export. Equal names in one model are equal sizes.
+    layout: of an input that is an image, for clients who ask. Nothing computes with it, nor with the names of axes: specs are equal
+    whatever they are.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     layout: Layout = field(default="", compare=False)
+    axes: tuple[str, ...] = field(default=(), compare=False)
+
+    def shape_at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Return the shape with `sizes`, by name, in place of those that are free. Raises KeyError where one is missing."""
+        names = self.axes or ("",) * len(self.shape)
+        return tuple(sizes[name] if size < 0 else size for size, name in zip(self.shape, names, strict=True))
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,7 @@ class Segment:
     rows: "independent"; "coupled", where one request must be one run, none of its rows apart and no stranger's row beside them; or "",
         where nobody has checked.
     plain: of a model that espalier did not export; None: it did.
+    sizes: of each free axis of its tensors, by the name that it has in this segment. Costs for one row are those at the reference sizes.
     """
 
     name: str
@@ -94,6 +104,7 @@ class Segment:
     version: str = "1"
     plain: Plain | None = None
     digest_version: int = 1
+    sizes: Mapping[str, FreeSize] = field(default_factory=dict)
 
     @property
     def is_coupled(self) -> bool:
@@ -127,6 +138,8 @@ class Task:
     scores: what its only output, a vector, is: "logits"; "probabilities", which sum to one; "independent", each between 0 and 1 by itself;
         "log_probabilities"; "value", a single number of which nobody knows more; or "", where nobody has looked.
     plain: of a model that espalier did not export; None: it did.
+    sizes: of each free axis of its tensors, by name. values: the least and the largest value that an integer input may have, by its name,
+    where that is known (the rows of a table of embeddings).
     """
 
     name: str
@@ -144,6 +157,8 @@ class Task:
     parity: ParityRecord | None = None
     scores: Scores = ""
     plain: Plain | None = None
+    sizes: Mapping[str, FreeSize] = field(default_factory=dict)
+    values: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def input_layouts(self) -> tuple[Layout, ...]:
         """Return the layout of each input: as its configuration says, or else as the preprocessing makes images."""

@@ -1,0 +1,67 @@
+"""Free sizes: axes other than the batch that a client chooses, such as the length of a text; and the values that inputs may have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FreeSize:
+    """What is known of one free size. Raises ValueError unless 1 <= least <= reference <= most.
+
+    reference: at which costs are stated, and with which a model is warmed. least, most: what the network can take; most None: nobody
+    knows of a limit.
+    """
+
+    reference: int
+    least: int = 1
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.reference <= (self.reference if self.most is None else self.most):
+            raise ValueError(f"a free size has reference {self.reference}, least {self.least} and most {self.most}")
+
+
+def sizes_to_json(sizes: Mapping[str, FreeSize]) -> str:
+    """Return free sizes by name as JSON, "" for none."""
+    facts = {name: {"reference": size.reference, "least": size.least, "most": size.most} for name, size in sizes.items()}
+    return json.dumps(facts, sort_keys=True) if facts else ""
+
+
+def sizes_from_json(text: str) -> dict[str, FreeSize]:
+    """Return what `sizes_to_json` wrote. Raises ValueError."""
+    try:
+        return {
+            str(name): FreeSize(fact["reference"], fact["least"], fact["most"]) for name, fact in json.loads(text or "{}").items()
+        }
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"free sizes are {text!r}") from error
+
+
+def axes_to_json(axes: Iterable[tuple[str, tuple[str, ...]]]) -> str:
+    """Return the names of the axes of tensors, each with its name, as JSON; "" where no axis has one."""
+    named = {name: list(names) for name, names in axes if any(names)}
+    return json.dumps(named, sort_keys=True) if named else ""
+
+
+def axes_from_json(text: str) -> dict[str, tuple[str, ...]]:
+    """Return what `axes_to_json` wrote. Raises ValueError."""
+    try:
+        return {str(name): tuple(map(str, names)) for name, names in json.loads(text or "{}").items()}
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"axes are {text!r}") from error
+
+
+def ranges_to_json(ranges: Mapping[str, tuple[int, int]]) -> str:
+    """Return the least and the largest value that integer tensors may have, by their names, as JSON; "" for none."""
+    return json.dumps({name: list(ends) for name, ends in ranges.items()}, sort_keys=True) if ranges else ""
+
+
+def ranges_from_json(text: str) -> dict[str, tuple[int, int]]:
+    """Return what `ranges_to_json` wrote. Raises ValueError."""
+    try:
+        return {str(name): (int(least), int(most)) for name, (least, most) in json.loads(text or "{}").items()}
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"value ranges are {text!r}") from error
