@@ -200,7 +200,7 @@ def _write(
         change.keep(name)
     rewritten = {task.name: task for task in tasks if task.name not in unchanged}
     write_models(change.folder, segments.described, rewritten)
-    return change.write_all_tasks(tasks, plan.cuts_left_out, addition.cut_rule), segments
+    return change.write_all_tasks(tasks, plan.cuts_left_out, addition.cut_rule, addition.not_shared), segments
 
 
 def _judge(plan: SharingPlan, repository_chains: RepositoryChains, before: Repository, coupled: bool) -> SegmentJudge:

@@ -36,6 +36,7 @@ from contract.repository.model import (
     TensorSpec,
     segment_tensor,
 )
+from contract.repository.not_shared import NotShared, from_json, to_json
 from contract.repository.record import ParityRecord
 from contract.repository.unite import Copy, ensemble_of
 
@@ -50,6 +51,7 @@ _AXES = "axes"  # names of the free axes of tensors, by the tensors' names
 _SIZES = "free_sizes"
 _VALUES = "value_ranges"
 _WEIGHT_FILES = "weight_files"
+_NOT_SHARED = "not_shared"
 _UNTAKEN = "untaken"  # of each step of an ensemble: what its other outputs are called, by their numbers
 
 # A protobuf class without type information: `Any` at this one boundary.
@@ -118,12 +120,13 @@ def all_tasks_config(
     *,
     digest_version: int = 1,
     copied: bool = True,
+    not_shared: Sequence[NotShared] = (),
 ) -> Any:
     """Return the ensemble of all `tasks`: the outputs of each; a client picks tasks by the outputs that it requests.
 
     All tasks must take the same inputs (the exporter sees to that). A step that several tasks have in common appears once; where
     tasks have equal outputs, there are also steps that copy them, whose models `copy_configs` describes. copied: False leaves that
-    out, for engines that have no such models. digest_version: as of `Repository`.
+    out, for engines that have no such models. digest_version, not_shared: as of `Repository`.
     """
     tasks = _in_order(tasks)
     steps = list(dict.fromkeys(step for task in tasks for step in task.steps))
@@ -135,6 +138,7 @@ def all_tasks_config(
         "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else "",
         _CUT_RULE: cut_rule if cut_rule != DEFAULT_CUT_RULE else "",
         _DIGEST_VERSION: _version_text(digest_version),
+        _NOT_SHARED: to_json(not_shared),
     }
     return _ensemble(ALL_TASKS, tasks, steps, parameters)
 
@@ -181,6 +185,14 @@ def parse_digest_version(config: Any) -> int:
     """Return of which version `all_tasks_config` was told that the digests are. Raises RepositoryError."""
     try:
         return _digest_version(_parameters(config))
+    except ValueError as error:
+        raise _incomplete(config.name, "model", error) from error
+
+
+def parse_not_shared(config: Any) -> tuple[NotShared, ...]:
+    """Return what `all_tasks_config` was told that is not shared. Raises RepositoryError."""
+    try:
+        return from_json(_parameters(config).get(_NOT_SHARED, ""))
     except ValueError as error:
         raise _incomplete(config.name, "model", error) from error
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from contract.preprocessing import Layout, Preprocessing
 from contract.repository.free_sizes import FreeSize
+from contract.repository.not_shared import NotShared
 from contract.repository.record import ParityRecord
 
 SEGMENT_INPUT = "input"
@@ -195,6 +196,7 @@ class Repository:
     copies: models that only copy a tensor, which `all_tasks` needs on Triton where tasks have equal outputs.
     unserved: why models that are there, and that espalier did not export, cannot be served: a sentence each for people.
     digest_version: of the digests of who wrote it last; segments that stayed may be of an older one.
+    not_shared: equal, and nearly equal, weights that tasks compute with by themselves, as far as exports have looked.
     """
 
     path: Path
@@ -205,6 +207,7 @@ class Repository:
     cut_rule: str = DEFAULT_CUT_RULE
     unserved: Mapping[str, str] = field(default_factory=dict)
     digest_version: int = 1
+    not_shared: tuple[NotShared, ...] = ()
 
     @property
     def newest_digest_version(self) -> int:

@@ -13,6 +13,7 @@ from espalier.console import console
 
 if TYPE_CHECKING:
     from contract.repository import Repository, Task
+    from contract.repository.not_shared import NotShared
     from exporter.build.shared_weights import StoredWeights
     from exporter.deploy import VersionChange
     from exporter.sharing.reuse import Missed
@@ -43,6 +44,12 @@ def describe_rows(repository: Repository) -> list[str]:
     if unchecked:
         lines.append(f"Never checked whether rows affect each other: {', '.join(unchecked)}; an export anew checks it")
     return lines
+
+
+def print_not_shared(found: Iterable[NotShared]) -> None:
+    """Print what tasks compute apart with equal, or nearly equal, weights, a line each."""
+    for one in found:
+        console.print(f"[yellow]Not shared:[/] {escape(str(one))}", soft_wrap=True)
 
 
 def print_stored(repository: Repository, stored: StoredWeights) -> None:
