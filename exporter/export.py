@@ -18,6 +18,7 @@ from exporter.build.parity import check_parity
 from exporter.build.reference_outputs import compute_reference_outputs, with_records
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
+from exporter.build.shared_weights import StoredWeights
 from exporter.graph.chain import Chain
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
@@ -47,6 +48,7 @@ class ExportReport:
     """What was exported: the repository, the plan it follows, the parity error of each task, and what the user should know.
 
     remarks: by task, and of the backbone by that word. row_remarks: of segments, whether the rows of a batch affect each other.
+    stored: what equal weights in several segments take.
     """
 
     repository: Repository
@@ -55,6 +57,7 @@ class ExportReport:
     parity_errors: Mapping[str, float]
     remarks: Mapping[str, str]
     row_remarks: tuple[str, ...] = ()
+    stored: StoredWeights = field(default_factory=StoredWeights)
 
 
 def export_repository(
@@ -75,7 +78,11 @@ def export_repository(
         analysis = Analysis(scratch)
         analysis.read(sources, progress)
         plan = make_sharing_plan([*analysis.tasks.values()], analysis.backbone, options.cuts, digest_of=analysis.digest_of)
-        segments = {name: describe_segment(planned, options.max_batch_rows) for name, planned in plan.segments.items()}
+        weights = analysis.shared_weights(plan.segments.values())
+        segments = {
+            name: describe_segment(planned, options.max_batch_rows, weights.of.get(name))
+            for name, planned in plan.segments.items()
+        }
         tasks = {
             name: describe_task(chain, plan.tasks[name], analysis.models[name], options.max_batch_rows)
             for name, chain in analysis.tasks.items()
@@ -83,10 +90,12 @@ def export_repository(
         check_output_names(tasks.values())
         references = compute_reference_outputs(tasks, analysis, progress)
         with written(options.out, options.force, waiting) as folder:
-            analysis.write_segments(plan.segments.values(), folder, progress)
+            analysis.write_segments(plan.segments.values(), folder, weights, progress)
             repository = write_configs(folder, segments, with_records(tasks, references), plan.cuts_left_out, options.cuts.rule)
             judge = SegmentJudge(plan.segments, plan.segments if options.coupled else ())
             parity = check_parity(repository, references, options.parity_limit, progress, judge.look)
             repository = write_rows(folder, repository, judge.rows)
     remarks = analysis.remarks(parity.remarks)
-    return ExportReport(replace(repository, path=options.out), plan, analysis.tasks, parity.errors, remarks, judge.remarks)
+    return ExportReport(
+        replace(repository, path=options.out), plan, analysis.tasks, parity.errors, remarks, judge.remarks, weights.stored
+    )

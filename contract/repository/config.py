@@ -49,6 +49,7 @@ _DIGEST_VERSION = "digest_version"
 _AXES = "axes"  # names of the free axes of tensors, by the tensors' names
 _SIZES = "free_sizes"
 _VALUES = "value_ranges"
+_WEIGHT_FILES = "weight_files"
 _UNTAKEN = "untaken"  # of each step of an ensemble: what its other outputs are called, by their numbers
 
 # A protobuf class without type information: `Any` at this one boundary.
@@ -83,6 +84,7 @@ def segment_config(segment: Segment) -> Any:
             "rows": segment.rows,
             _SIZES: sizes_to_json(segment.sizes),
             _AXES: _axes([*segment.inputs, *segment.outputs]),
+            _WEIGHT_FILES: json.dumps(dict(segment.weight_files)) if segment.weight_files else "",
         },
     )
     return config
@@ -224,6 +226,7 @@ def parse_segment(config: Any, version: str) -> Segment:
             version=version,
             digest_version=_digest_version(parameters),
             sizes=sizes_from_json(parameters.get(_SIZES, "")),
+            weight_files=_weight_files(parameters.get(_WEIGHT_FILES, "{}")),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise _incomplete(config.name, "segment", error) from error
@@ -281,6 +284,13 @@ def _digest_version(parameters: Mapping[str, str]) -> int:
     if version < 1:
         raise ValueError(f"the digests are of version {version}")
     return version
+
+
+def _weight_files(text: str) -> dict[str, int]:
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(type(count) is int and count >= 0 for count in found.values()):
+        raise ValueError(f"{_WEIGHT_FILES} is {text!r}")
+    return found
 
 
 def _incomplete(name: str, kind: str, error: Exception) -> RepositoryError:

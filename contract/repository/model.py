@@ -85,6 +85,8 @@ class Segment:
         where nobody has checked.
     plain: of a model that espalier did not export; None: it did.
     sizes: of each free axis of its tensors, by the name that it has in this segment. Costs for one row are those at the reference sizes.
+    weight_files: the files beside its model with weights that other segments hold, too, and how many bytes of each it uses. Such a file
+        is named by its content, and a hard link of the others of its name.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Segment:
     version: str = "1"
     plain: Plain | None = None
     digest_version: int = 1
+    weight_files: Mapping[str, int] = field(default_factory=dict, hash=False)
     sizes: Mapping[str, FreeSize] = field(default_factory=dict)
 
     @property

@@ -23,6 +23,7 @@ from contract.repository.config import (
 )
 from contract.repository.model import DEFAULT_CUT_RULE, Rows
 from contract.repository.read import CANARY, CONFIG_FILE, PREVIOUS, RepositoryReader
+from contract.repository.transaction.file_system import link_file as link_file
 from contract.repository.transaction.file_system import link_tree
 from contract.repository.transaction.folder import Transaction, only_writer, reason
 from contract.repository.transaction.folder import Waiting as Waiting

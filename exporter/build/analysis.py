@@ -16,7 +16,8 @@ from exporter.build.describe import explain_output_names
 from exporter.build.repository_chains import RepositoryChains
 from exporter.build.rounded_weights import take_known_weights
 from exporter.build.row_coupling import refuse_random
-from exporter.build.weight_store import WeightStore, save_with_weights
+from exporter.build.shared_weights import Held, SharedWeights, plan_shared_weights
+from exporter.build.weight_store import WeightStore
 from exporter.errors import BadModel, ExportError
 from exporter.graph.chain import Block, Chain, count_users
 from exporter.graph.difference import first_difference, nodes_of
@@ -79,14 +80,22 @@ class Analysis:
         for there, _ in self._existing.values():
             check_inputs(alone, there)
 
-    def write_segments(self, segments: Iterable[PlannedSegment], folder: Path, progress: Progress) -> None:
+    def shared_weights(self, segments: Iterable[PlannedSegment], held: Held | None = None) -> SharedWeights:
+        """Return which weights of `segments`, which are to be written, are stored once for several. held: by segments that stay."""
+        return plan_shared_weights(
+            {one.name: self._networks[one.chain].weights_between(one.inputs, one.outputs) for one in segments}, held
+        )
+
+    def write_segments(
+        self, segments: Iterable[PlannedSegment], folder: Path, weights: SharedWeights, progress: Progress
+    ) -> None:
         """Write the models of `segments` into the repository in `folder`, each from the network that the plan names."""
         segments = list(segments)
         for index, segment in enumerate(segments):
             progress("Writing segments", index, len(segments))
             network = self._networks[segment.chain]
             extracted = extract_segment(network.model, segment.name, segment.inputs, segment.outputs)
-            save_with_weights(extracted, model_path(folder, segment.name))
+            weights.save(extracted, segment.name, model_path(folder, segment.name))
         progress("Writing segments", len(segments), len(segments))
 
     def digest_of(self, part: Occurrence) -> str:

@@ -33,8 +33,8 @@ class TensorNames:
 _NONE = TensorNames()
 
 
-def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
-    """Return `planned` as the repository records it."""
+def describe_segment(planned: PlannedSegment, max_batch_rows: int, weight_files: Mapping[str, int] | None = None) -> Segment:
+    """Return `planned` as the repository records it. weight_files: as of `Segment`."""
     blocks = planned.blocks
     return Segment(
         name=planned.name,
@@ -51,6 +51,7 @@ def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
         uncounted=tuple(sorted({operator for block in blocks for operator in block.uncounted})),
         reason=planned.reason,
         digest_version=repository_model.DIGEST_VERSION,
+        weight_files=weight_files or {},
     )
 
 

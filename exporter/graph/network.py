@@ -139,6 +139,12 @@ class Network:
         before, after = ([self._values[tap.name] for tap in taps] for taps in (inputs, outputs))
         return frozenset(self._addresses[value] for node in _needed(after, before) for value in node.outputs)
 
+    def weights_between(self, inputs: Sequence[Tap], outputs: Sequence[Tap]) -> list[ir.Value]:
+        """Return the constants of what is computed between taps, in the order in which its nodes take them."""
+        before, after = ([self._values[tap.name] for tap in taps] for taps in (inputs, outputs))
+        needed = _needed(after, before)
+        return _weights(Part(tuple(node for node in self.model.graph if node in needed), (), ()))
+
     def macs_of(self, addresses: Collection[str]) -> int:
         """Return the MACs of what is computed under `addresses`, for one row."""
         nodes = [node for node in self.model.graph if self._addresses[node.outputs[0]] in addresses]
