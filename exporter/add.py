@@ -10,6 +10,7 @@ from pathlib import Path
 from contract.dtypes import Array
 from contract.repository import Repository, Task
 from contract.repository.rows import largest_error
+from contract.repository.tokenizers import tokenizer_files
 from contract.repository.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
 from contract.repository.write import Change, Waiting, changed, silent, write_models, write_rows
 from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
@@ -21,6 +22,8 @@ from exporter.build.reference_outputs import compute_reference_outputs, with_rec
 from exporter.build.repository_chains import RepositoryChains, read_repository_chains
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
+from exporter.build.text_trial import check_texts
+from exporter.build.texts import tokenizers_of
 from exporter.errors import BadShare, CannotRun, DifferentAnswer, NothingBesideCanary, TaskExists, UnlikeRepository
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
@@ -112,6 +115,7 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
     judge = _judge(addition.plan, repository_chains, before, options.coupled)
     alone = replace(repository, tasks={**repository.tasks, **coming})
     parity = check_parity(alone, references, options.parity_limit, progress, judge.look)
+    check_texts(alone, coming, analysis.models)
     again = _check_recut(old, replace(repository, tasks=recut), options.parity_limit, judge.look)
     segments = addition.plan.segments
     return AddReport(
@@ -195,7 +199,8 @@ def _write(change: Change, tasks: Sequence[Task], addition: Addition, analysis: 
         change.keep(name)
     rewritten = {task.name: task for task in tasks if task.name not in unchanged}
     described = {planned.name: describe_segment(planned, rows_of(before)) for planned in coming}
-    write_models(change.folder, described, rewritten)
+    tokenizers = tokenizers_of(analysis.models.values()) | tokenizer_files(before)
+    write_models(change.folder, described, rewritten, tokenizers)
     return change.write_all_tasks(tasks, plan.cuts_left_out, addition.cut_rule)
 
 

@@ -18,6 +18,8 @@ from exporter.build.parity import check_parity
 from exporter.build.reference_outputs import compute_reference_outputs, with_records
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
+from exporter.build.text_trial import check_texts
+from exporter.build.texts import tokenizers_of
 from exporter.graph.chain import Chain
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
@@ -84,9 +86,17 @@ def export_repository(
         references = compute_reference_outputs(tasks, analysis, progress)
         with written(options.out, options.force, waiting) as folder:
             analysis.write_segments(plan.segments.values(), folder, progress)
-            repository = write_configs(folder, segments, with_records(tasks, references), plan.cuts_left_out, options.cuts.rule)
+            repository = write_configs(
+                folder,
+                segments,
+                with_records(tasks, references),
+                plan.cuts_left_out,
+                options.cuts.rule,
+                tokenizers_of(analysis.models.values()),
+            )
             judge = SegmentJudge(plan.segments, plan.segments if options.coupled else ())
             parity = check_parity(repository, references, options.parity_limit, progress, judge.look)
+            check_texts(repository, tasks, analysis.models)
             repository = write_rows(folder, repository, judge.rows)
     remarks = analysis.remarks(parity.remarks)
     return ExportReport(replace(repository, path=options.out), plan, analysis.tasks, parity.errors, remarks, judge.remarks)

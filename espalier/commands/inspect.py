@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from espalier.commands.options.reports import describe_rows
+from espalier.commands.options.reports import describe_rows, describe_texts
 from espalier.console import console, print_data
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def inspect(
     if cuts.row_count:
         console.print(cuts)
     console.print(savings_table(repository))
-    for line in describe_rows(repository):
+    for line in (*describe_rows(repository), *describe_texts(repository.tasks.values())):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     for plot in plots or ():
         console.print(f"Wrote {plot}.", soft_wrap=True, markup=False, highlight=False)
