@@ -10,7 +10,14 @@ from rich.markup import escape
 
 from espalier.commands.options.cuts import RecutRule, recut_options
 from espalier.commands.options.groups import ungroup
-from espalier.commands.options.reports import describe_inherited, describe_scores, print_missed, print_remarks, print_stored
+from espalier.commands.options.reports import (
+    describe_inherited,
+    describe_scores,
+    print_missed,
+    print_remarks,
+    print_stored,
+    print_texts,
+)
 from espalier.commands.options.task_models import Coupled, Inputs, TaskModels
 from espalier.console import console, progress_bars, say
 
@@ -54,6 +61,7 @@ def add(
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")
     print_remarks(result.row_remarks)
+    print_texts(result.repository.tasks[name] for name in sources.tasks)
     for name, taken in result.inherited.items():
         console.print(f"[yellow]{escape(describe_inherited(result.before[name], taken))}[/]", soft_wrap=True)
     scores = describe_scores(result.repository.tasks[name] for name in sources.tasks)
