@@ -20,6 +20,8 @@ from exporter.build.reference_outputs import compute_reference_outputs, with_rec
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
 from exporter.build.shared_weights import StoredWeights
+from exporter.build.text_trial import check_texts
+from exporter.build.texts import tokenizers_of
 from exporter.graph.chain import Chain
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
@@ -93,10 +95,18 @@ def export_repository(
         references = compute_reference_outputs(tasks, analysis, progress)
         with written(options.out, options.force, waiting) as folder:
             analysis.write_segments(plan.segments.values(), folder, weights, progress)
-            recorded = with_records(tasks, references)
-            repository = write_configs(folder, segments, recorded, plan.cuts_left_out, options.cuts.rule, not_shared)
+            repository = write_configs(
+                folder,
+                segments,
+                with_records(tasks, references),
+                plan.cuts_left_out,
+                options.cuts.rule,
+                tokenizers_of(analysis.models.values()),
+                not_shared=not_shared,
+            )
             judge = SegmentJudge(plan.segments, plan.segments if options.coupled else ())
             parity = check_parity(repository, references, options.parity_limit, progress, judge.look)
+            check_texts(repository, tasks, analysis.models)
             repository = write_rows(folder, repository, judge.rows)
     remarks = analysis.remarks(parity.remarks)
     return ExportReport(

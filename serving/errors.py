@@ -321,13 +321,6 @@ class SegmentClosed(EngineError):
         super().__init__(f"Segment {name!r} is closed; open it first.")
 
 
-class ExtraNeeded(EspalierError):
-    """Something was asked for that needs a package which is not installed."""
-
-    def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} need the package {package!r}, which is not installed; run: pip install 'espalier[{extra}]'.")
-
-
 class AddressInUse(EspalierError):
     """Another process listens on the port."""
 

@@ -39,10 +39,12 @@ from contract.repository.model import (
 from contract.repository.not_shared import NotShared, from_json, to_json
 from contract.repository.record import ParityRecord
 from contract.repository.unite import Copy, ensemble_of
+from contract.text import TextInput
 
 ALL_TASKS = "all_tasks"
 COPY = "copy"
 LABELS_FILE = "labels.txt"
+TOKENIZER_FILE = "tokenizer.json"
 KIND = "espalier_kind"
 _PARITY = "parity_sample"
 _CUT_RULE = "cut_rule"
@@ -52,6 +54,7 @@ _SIZES = "free_sizes"
 _VALUES = "value_ranges"
 _WEIGHT_FILES = "weight_files"
 _NOT_SHARED = "not_shared"
+_TEXT = "text_input"
 _UNTAKEN = "untaken"  # of each step of an ensemble: what its other outputs are called, by their numbers
 
 # A protobuf class without type information: `Any` at this one boundary.
@@ -99,6 +102,8 @@ def task_config(task: Task) -> Any:
         parameters["preprocessing"] = task.preprocessing.to_json()
     if task.last_version:
         parameters["last_version"] = str(task.last_version)
+    if task.text is not None:
+        parameters[_TEXT] = task.text.to_json()
     if task.parity is not None:
         parameters[_PARITY] = task.parity.to_json()
     parameters |= {_SIZES: sizes_to_json(task.sizes), _VALUES: ranges_to_json(task.values)}
@@ -264,6 +269,7 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
             scores=_scores(parameters.get("scores", "")),
             sizes=sizes_from_json(parameters.get(_SIZES, "")),
             values=ranges_from_json(parameters.get(_VALUES, "")),
+            text=TextInput.from_json(parameters[_TEXT]) if _TEXT in parameters else None,
         )
     except (KeyError, ValueError, IndexError) as error:
         raise _incomplete(config.name, "task", error) from error

@@ -11,6 +11,7 @@ from contract.preprocessing import Layout, Preprocessing
 from contract.repository.free_sizes import FreeSize
 from contract.repository.not_shared import NotShared
 from contract.repository.record import ParityRecord
+from contract.text import TextInput
 
 SEGMENT_INPUT = "input"
 SEGMENT_OUTPUT = "output"
@@ -144,6 +145,7 @@ class Task:
     plain: of a model that espalier did not export; None: it did.
     sizes: of each free axis of its tensors, by name. values: the least and the largest value that an integer input may have, by its name,
     where that is known (the rows of a table of embeddings).
+    text: how a text becomes a row; None: there is no tokenizer beside the task.
     """
 
     name: str
@@ -163,6 +165,7 @@ class Task:
     plain: Plain | None = None
     sizes: Mapping[str, FreeSize] = field(default_factory=dict)
     values: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    text: TextInput | None = None
 
     def input_layouts(self) -> tuple[Layout, ...]:
         """Return the layout of each input: as its configuration says, or else as the preprocessing makes images."""

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from contract.errors import ForeignFiles, NameTaken, NewerDigests, NotARepository, NotWritten, OutputExists, RepositoryError
 from contract.repository import ALL_TASKS, Repository, Segment, Task, read_repository
@@ -24,6 +25,7 @@ from contract.repository.config import (
 from contract.repository.model import DEFAULT_CUT_RULE, Rows
 from contract.repository.not_shared import NotShared, of_tasks
 from contract.repository.read import CANARY, CONFIG_FILE, PREVIOUS, RepositoryReader
+from contract.repository.tokenizers import TokenizerFiles, write_tokenizers
 from contract.repository.transaction.file_system import link_file as link_file
 from contract.repository.transaction.file_system import link_tree
 from contract.repository.transaction.folder import Transaction, only_writer, reason
@@ -166,21 +168,29 @@ def write_configs(
     tasks: Mapping[str, Task],
     cuts_left_out: Sequence[str] = (),
     cut_rule: str = DEFAULT_CUT_RULE,
+    tokenizers: TokenizerFiles = MappingProxyType({}),
     not_shared: Sequence[NotShared] = (),
 ) -> Repository:
     """Write the configurations of `segments` (whose models are there already), `tasks` and all_tasks; return what is there now.
 
-    Raises NameTaken when the folder of a task is there already.
+    tokenizers: those of `tasks`. Raises NameTaken when the folder of a task is there already.
     """
-    write_models(folder, segments, tasks)
+    write_models(folder, segments, tasks, tokenizers)
     return write_all_tasks(folder, tasks.values(), cuts_left_out, cut_rule, not_shared)
 
 
-def write_models(folder: Path, segments: Mapping[str, Segment], tasks: Mapping[str, Task]) -> None:
+def write_models(
+    folder: Path,
+    segments: Mapping[str, Segment],
+    tasks: Mapping[str, Task],
+    tokenizers: TokenizerFiles = MappingProxyType({}),
+) -> None:
     """Write the configurations of `segments` (whose models are there already) and the ensembles of `tasks` into `folder`.
 
-    The versions that a task keeps are written into its folder. Raises NameTaken when the folder of a task is there already.
+    The versions that a task keeps are written into its folder. tokenizers: those of all versions of `tasks`. Raises NameTaken when the
+    folder of a task is there already.
     """
+    tokenizers = dict(tokenizers)
     for segment in segments.values():
         _write_new(folder / segment.name / CONFIG_FILE, to_text(segment_config(segment)))
     for task in tasks.values():
@@ -190,6 +200,7 @@ def write_models(folder: Path, segments: Mapping[str, Segment], tasks: Mapping[s
             _write_kept(folder / task.name / PREVIOUS, task.previous, to_text(kept_config(task.previous)))
         if task.canary is not None:
             _write_kept(folder / task.name / CANARY, task.canary.task, to_text(kept_config(task.canary)))
+        tokenizers |= write_tokenizers(folder, task, tokenizers)
 
 
 def write_all_tasks(

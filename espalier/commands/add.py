@@ -17,6 +17,7 @@ from espalier.commands.options.reports import (
     print_not_shared,
     print_remarks,
     print_stored,
+    print_texts,
 )
 from espalier.commands.options.task_models import Coupled, Inputs, TaskModels
 from espalier.console import console, progress_bars, say
@@ -61,6 +62,7 @@ def add(
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")
     print_remarks(result.row_remarks)
+    print_texts(result.repository.tasks[name] for name in sources.tasks)
     for name, taken in result.inherited.items():
         console.print(f"[yellow]{escape(describe_inherited(result.before[name], taken))}[/]", soft_wrap=True)
     scores = describe_scores(result.repository.tasks[name] for name in sources.tasks)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from espalier.commands.options.reports import describe_copied, describe_rows, describe_stored, print_not_shared
+from espalier.commands.options.reports import describe_copied, describe_rows, describe_stored, describe_texts, print_not_shared
 from espalier.console import console, print_data
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def inspect(
     console.print(savings_table(repository))
     print_not_shared(repository.not_shared)
     stored = [f"Stored once: {line}" for line in describe_stored(repository)] + describe_copied(repository)
-    for line in [*stored, *describe_rows(repository)]:
+    for line in [*stored, *describe_rows(repository), *describe_texts(repository.tasks.values())]:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     for plot in plots or ():
         console.print(f"Wrote {plot}.", soft_wrap=True, markup=False, highlight=False)

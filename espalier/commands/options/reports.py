@@ -14,6 +14,7 @@ from espalier.console import console
 if TYPE_CHECKING:
     from contract.repository import Repository, Task
     from contract.repository.not_shared import NotShared
+    from contract.text import TextInput
     from exporter.build.shared_weights import StoredWeights
     from exporter.deploy import VersionChange
     from exporter.sharing.reuse import Missed
@@ -106,6 +107,30 @@ def describe_scores(tasks: Iterable[Task]) -> str | None:
     alone = len(names) == 1
     parts = [words if alone else f"{words} ({', '.join(members)})" for words, members in names.items()]
     return f"Scores: {'; '.join(parts)}."
+
+
+def describe_texts(tasks: Iterable[Task]) -> list[str]:
+    """Return a line for each way in which `tasks` take texts."""
+    names: dict[TextInput, list[str]] = {}
+    for task in tasks:
+        if task.text is not None:
+            names.setdefault(task.text, []).append(task.name)
+    return [
+        f"Texts: {', '.join(members)} {'take' if len(members) > 1 else 'takes'} {_tokens(text)}"
+        for text, members in names.items()
+    ]
+
+
+def print_texts(tasks: Iterable[Task]) -> None:
+    """Print how `tasks` take texts."""
+    for line in describe_texts(tasks):
+        console.print(escape(line), soft_wrap=True)
+
+
+def _tokens(text: TextInput) -> str:
+    most = "any number of tokens" if text.most is None else f"at most {text.most} tokens"
+    fixed = ", and every row has so many" if text.least == text.most else ""
+    return f"{most}{fixed}, by the tokenizer {text.sha256[:8]}, as {', '.join(text.names)}"
 
 
 def print_missed(repo: Path, missed: Mapping[str, Missed]) -> None:
