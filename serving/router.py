@@ -21,6 +21,7 @@ from serving.answers.classes import as_classes, assumed_scores, best_classes
 from serving.catalog import Catalog, Model, involved, served_by
 from serving.engines.base import Answer, Call, Engine, SegmentRun, SegmentStatistics
 from serving.errors import ModelNotReady, NotReady, TaskFailed
+from serving.free_sizes import check_limits
 from serving.images.tasks import AnyImage, Prepare, given, group_tasks, names_of_image_tasks, rows_in_time
 from serving.lifecycle import Lifecycle
 from serving.observe.deployments import observed
@@ -141,7 +142,10 @@ class Router:
             known, errors = known_outputs(model, request.outputs, options.partial)
             outputs = checked_outputs(model, known)
             inputs = checked_inputs(model, request)
-            answer = await self._compute(catalog, model, [output.name for output in outputs], inputs, options)
+            names = [output.name for output in outputs]
+            if model.limits:
+                check_limits(model.limits, inputs, names)
+            answer = await self._compute(catalog, model, names, inputs, options)
             _raise_failure(model, answer.errors, allowed=bool(answer.outputs))
             tally.ran(answer.runs)
         errors |= {name: str(error) for name, error in answer.errors.items()}

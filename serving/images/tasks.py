@@ -105,11 +105,17 @@ def check_resized(width: int, height: int, ways: Sequence[Preprocessing], max_pi
 def refusal_of_images(task: Task) -> InvalidRequest | None:
     """Return why `task` cannot be asked about images: it takes something else, or gives no classes. None if it can."""
     how = task.preprocessing
-    if how is None or [(spec.dtype, spec.shape) for spec in task.inputs] != [("UINT8", (how.height, how.width, 3))]:
+    if how is None or [spec.dtype for spec in task.inputs] != ["UINT8"] or not _fits(task.inputs[0].shape, how):
         return InvalidRequest(f"Task {task.name!r} takes no images; send it tensors through v2/models/{task.name}/infer.")
     if len(task.outputs) != 1 or len(task.outputs[0].shape) != 1:
         return InvalidRequest(f"Task {task.name!r} gives no classes; ask for its values through v2/models/{task.name}/infer.")
     return None
+
+
+def _fits(shape: tuple[int, ...], how: Preprocessing) -> bool:
+    """Whether what `how` makes of an image is a row of this shape, -1 being any size."""
+    made = (how.height, how.width, 3)
+    return len(shape) == len(made) and all(size in (-1, given) for size, given in zip(shape, made, strict=True))
 
 
 def _as_image(image: Any) -> Image.Image:

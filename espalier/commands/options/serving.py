@@ -82,6 +82,14 @@ class Scheduling:
     max_batch_rows: Annotated[
         int | None, typer.Option(min=1, help="The most rows of a run; by default as many as are best on this machine.")
     ] = None
+    max_batch_elements: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Where sizes are free (the length of a text), the most elements of a run, in what a segment takes and gives together; by "
+            "default as many as the best number of rows has at the sizes of the export.",
+        ),
+    ] = None
     max_queue_rows: Annotated[
         int, typer.Option(min=1, help="Rows that may wait, of which each model has its share; more are refused (429).")
     ] = 1024
@@ -192,6 +200,7 @@ class Segments:
             scheduling.max_batch_rows,
             self.learn_rows,
             None if cache is None else cache.with_name("rows.json"),
+            scheduling.max_batch_elements,
         )
 
     def cache_folder(self) -> Path | None:
