@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from contract.plan import ExecutionPlan, PlanStep, make_plan
@@ -18,6 +19,7 @@ from contract.repository.reference import at_reference, has_reference
 from contract.volume import volume_of
 from serving.errors import UnknownModel
 from serving.free_sizes import InputLimits, limits_of_segment, limits_of_tasks
+from serving.padding import PaddedOutput
 
 _MOST_VARIANTS = 64  # several canaries at once are rare; each subset of them has a catalogue
 
@@ -97,10 +99,21 @@ class SavedSteps:
 
 
 class Catalog:
-    """The models of one repository. most_plans: how many execution plans are remembered."""
+    """The models of one repository. most_plans: how many execution plans are remembered.
 
-    def __init__(self, repository: Repository, most_plans: int = 4096) -> None:
+    padded: of each version of a task whose texts are padded, by its name and number: its outputs.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        most_plans: int = 4096,
+        padded: Mapping[tuple[str, str], Mapping[str, PaddedOutput]] = MappingProxyType({}),
+    ) -> None:
         self._most_plans = most_plans
+        self._padded = padded
+        of_tasks = (padded.get((task.name, task.version), {}) for task in repository.tasks.values())
+        self._padded_outputs = {name: output for outputs in of_tasks for name, output in outputs.items()}
         self.repository = repository
         self._exported = repository.exported
         self._saved_steps = SavedSteps(self._exported)
@@ -118,7 +131,7 @@ class Catalog:
                 self._variants.clear()
             tasks = self.repository.tasks
             chosen = {name: task.canary.task for name, task in tasks.items() if name in names and task.canary is not None}
-            self._variants[names] = Catalog(replace(self.repository, tasks={**tasks, **chosen}), self._most_plans)
+            self._variants[names] = Catalog(replace(self.repository, tasks={**tasks, **chosen}), self._most_plans, self._padded)
         return self._variants[names]
 
     def find(self, name: str, version: str = "") -> Model:
@@ -158,6 +171,15 @@ class Catalog:
             step = PlanStep(model.segment, (inputs,), (tuple(model.outputs),), segment.is_coupled, volume is not None)
             return ExecutionPlan(inputs, (step,), {name: name for name in outputs}, volume)
         return make_plan(self._exported, outputs)
+
+    def padded_outputs(self, model: Model, outputs: Collection[str]) -> Mapping[str, PaddedOutput]:
+        """Return how `outputs` of `model` are cut back that a padded request gives; none where one of them is not to be padded."""
+        if not self._padded_outputs or model.segment:
+            return {}
+        found = {name: self._padded_outputs[name] for name in outputs if name in self._padded_outputs}
+        first = next(iter(found.values()), None)
+        alike = first is not None and all(output.padding == first.padding for output in found.values())
+        return found if alike and len(found) == len(outputs) else {}
 
     def rows_per_run(self, plan: ExecutionPlan, model: Model) -> int:
         """Return the most rows that may go through `plan` at once: a segment that stacks k streams sees k times as many.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from espalier.commands.options.sizes import parse_limit, parse_size
+from espalier.commands.options.sizes import parse_lengths, parse_limit, parse_size
 
 if TYPE_CHECKING:
     from serving.engines.embedded import EngineOptions
@@ -90,9 +90,22 @@ class Scheduling:
             "default as many as the best number of rows has at the sizes of the export.",
         ),
     ] = None
+    pad_lengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Pad texts to the next of these lengths, as 16,32,64, so that requests of different lengths run together; where a task "
+            "has an attention mask that hides what is added.",
+        ),
+    ] = None
     max_queue_rows: Annotated[
         int, typer.Option(min=1, help="Rows that may wait, of which each model has its share; more are refused (429).")
     ] = 1024
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Return to which lengths texts are padded. Raises BadParameter."""
+        return () if self.pad_lengths is None else parse_lengths(self.pad_lengths, "--pad-lengths")
 
 
 @dataclass(frozen=True)
