@@ -15,7 +15,7 @@ import numpy as np
 from contract.dtypes import Array
 from contract.repository.model import Repository, Task, TensorSpec
 
-MASK, IDS = "attention_mask", "input_ids"
+_MASK, _IDS = "attention_mask", "input_ids"
 _INTEGERS = ("INT64", "INT32")
 
 
@@ -80,15 +80,15 @@ class PaddedOutput:
 
 def padding_of(task: Task, lengths: Sequence[int], pad_token: int = 0) -> Padding:
     """Return how `task` is padded to `lengths`, as far as it takes them. pad_token: what ids are filled up with. Raises Unpaddable."""
-    mask = next((spec for spec in task.inputs if spec.name == MASK and spec.dtype in _INTEGERS), None)
+    mask = next((spec for spec in task.inputs if spec.name == _MASK and spec.dtype in _INTEGERS), None)
     if mask is None or len(mask.axes) != 1 or not mask.axes[0]:
-        raise Unpaddable(f"it takes no {MASK!r} of integers with a length that is free")
+        raise Unpaddable(f"it takes no {_MASK!r} of integers with a length that is free")
     (axis,) = mask.axes
     places = {spec.name: _place(spec, axis) for spec in task.inputs if axis in spec.axes}
     for output in task.outputs:
         if any(name not in ("", axis) for name in output.axes) or (-1 in output.shape and not output.axes):
             raise Unpaddable(f"its output {output.name!r} has another free size than {axis!r}")
-    fill = {name: pad_token if name == IDS else 0 for name in places}
+    fill = {name: pad_token if name == _IDS else 0 for name in places}
     for name, value in fill.items():
         least, most = task.values.get(name, (value, value))
         if not least <= value <= most:
@@ -97,7 +97,7 @@ def padding_of(task: Task, lengths: Sequence[int], pad_token: int = 0) -> Paddin
     known = sorted({length for length in lengths if size is None or (size.least <= length <= (size.most or length))})
     if not known:
         raise Unpaddable(f"it takes none of the lengths {', '.join(map(str, lengths))}")
-    return Padding(axis, MASK, tuple(known), fill, places)
+    return Padding(axis, _MASK, tuple(known), fill, places)
 
 
 def padded_outputs(task: Task, padding: Padding) -> dict[str, PaddedOutput]:
