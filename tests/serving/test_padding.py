@@ -40,6 +40,7 @@ from tests.serving.free_nets import (
     image,
     make_segment,
     make_task,
+    renamed,
     text,
     whole,
     write_free,
@@ -144,10 +145,7 @@ def test_a_task_whose_padded_answer_is_not_the_recorded_one_is_not_padded(
     records = {"tag": 0.0, "other": 0.1}
     tasks = {
         name: replace(
-            task,
-            name=name,
-            steps=(task.steps[0], replace(task.steps[1], outputs=(name,))),
-            outputs=(replace(task.outputs[0], name=name),),
+            renamed(task, name),
             parity=ParityRecord((OutputRecord(tuple(float(value) + change for value in flat), 1.0),), 1e-4),
         )
         for name, change in records.items()
