@@ -27,6 +27,7 @@ from serving.errors import EngineError, LastModel, LoadFailed, NotATask, Unknown
 from serving.padding_check import PaddingCheck
 from serving.parity import check_answers
 from serving.process.threads import to_thread
+from serving.text.tokenizers import Tokenizers
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Lifecycle:
         self._reader = reader or RepositoryReader(repository.path)
         self._rows = RowsCheck(engine, rows_record)
         self._padding = PaddingCheck(engine, pad_lengths)
+        self.tokenizers = Tokenizers()
         self._current = _Generation(Catalog(repository))
         _say_what_is_new(repository, {}, {})
         _say_if_newer(repository, DIGEST_VERSION)
@@ -81,6 +83,7 @@ class Lifecycle:
 
     async def begin(self) -> None:
         """Find out what is to be known of the first catalogue's segments, which are loaded, before anybody asks for them."""
+        await self.tokenizers.open(self.catalog.repository)
         judged = await self._rows.judged(self.catalog.repository)
         self._current = _Generation(Catalog(judged, padded=await self._padding.tried(judged)))
 
@@ -160,6 +163,7 @@ class Lifecycle:
         before = self.catalog.repository
         changed = [task for task in repository.tasks.values() if task.name == name or task != before.tasks.get(task.name)]
         try:
+            await self.tokenizers.open(repository)
             await self._engine.load(repository)
             catalog = await self._tried(repository, changed)
         except (RepositoryError, EngineError) as error:
@@ -201,6 +205,7 @@ class Lifecycle:
             finished = [generation for generation in self._old if not generation.users]
             self._old = [generation for generation in self._old if generation.users]
             gone = {name for generation in finished for name in generation.catalog.repository.segments} - self._kept()
+            self.tokenizers.keep_only(*(generation.catalog.repository for generation in (self._current, *self._old)))
             if gone:
                 await self._engine.release(gone)
 

@@ -53,7 +53,7 @@ class Server:
         self._repository = repository
         self._engine = engine
         self._budget = MemoryBudget(default_budget_bytes() if chosen.max_pending_bytes is None else chosen.max_pending_bytes)
-        self._http = HttpFrontEnd(chosen.host, chosen.http_port, chosen.limits.http, chosen.limits.images)
+        self._http = HttpFrontEnd(chosen.host, chosen.http_port, chosen.limits.http, chosen.limits.images, chosen.limits.texts)
         self._grpc = GrpcFrontEnd(chosen.host, chosen.grpc_port, chosen.max_message_bytes)
         self._front_ends: Sequence[FrontEnd] = (self._http, self._grpc)
         self._closing = contextlib.AsyncExitStack()

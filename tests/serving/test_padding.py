@@ -22,6 +22,7 @@ from contract.repository.free_sizes import FreeSize
 from contract.repository.record import OutputRecord, ParityRecord, recorded_places
 from contract.repository.reference import at_reference
 from contract.repository.sample import sample_inputs
+from contract.text import TextInput
 from espalier.commands.options.sizes import parse_lengths
 from serving.engines.embedded import EmbeddedEngine
 from serving.padding import Unpaddable, padded_outputs, padding_of
@@ -171,11 +172,18 @@ def test_a_text_without_a_token_that_counts_and_one_beyond_all_lengths_stay_as_t
         assert padding.padded(same) is same
 
 
-def test_ids_are_filled_up_with_the_pad_token() -> None:
-    inputs = text(2, 3)
-    padded = padding_of(make_task("tag"), (8,), pad_token=7).padded(inputs)
-    assert (padded[IDS.name][:, 3:] == 7).all()
-    np.testing.assert_array_equal(padded[IDS.name][:, :3], inputs[IDS.name])
+def test_what_the_tokenizer_says_of_the_inputs_is_followed() -> None:
+    task = replace(make_task("tag"), text=TextInput("", "words", "seen", pad=7))
+    task = replace(task, inputs=(replace(IDS, name="words"), replace(MASK, name="seen")), values={"words": (0, 9)})
+    words, seen = text(2, 3).values()
+    padded = padding_of(task, (8,)).padded({"words": words, "seen": seen})
+    assert (padded["words"][:, 3:] == 7).all()
+    assert not padded["seen"][:, 3:].any()
+    np.testing.assert_array_equal(padded["words"][:, :3], words)
+    with pytest.raises(Unpaddable, match="it does not take 10, which its 'words' would be filled up with"):
+        padding_of(replace(task, text=TextInput("", "words", "seen", pad=10)), (8,))
+    with pytest.raises(Unpaddable, match="it takes no 'attention_mask' of integers"):
+        padding_of(replace(task, text=TextInput("", "words")), (8,))
 
 
 def test_answers_are_cut_where_they_have_the_length() -> None:

@@ -134,8 +134,8 @@ class RequestLimits:
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Another value for a limit on connections, messages or images, such as headers=64 or image_bytes=8MiB; may be given "
-            "several times. docs/limits.md has the names.",
+            help="Another value for a limit on connections, messages, images or texts, such as headers=64 or image_bytes=8MiB; may be "
+            "given several times. docs/limits.md has the names.",
         ),
     ] = None
 
