@@ -16,6 +16,8 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.dtypes import Array
+from contract.plan import ExecutionPlan
 from contract.repository import ALL_TASKS, Repository, TensorSpec
 from contract.repository.config import task_config, to_text
 from contract.repository.free_sizes import FreeSize
@@ -24,12 +26,14 @@ from contract.repository.reference import at_reference
 from contract.repository.sample import sample_inputs
 from contract.text import TextInput
 from espalier.commands.options.sizes import parse_lengths
+from serving.engines.base import Answer, Call
 from serving.engines.embedded import EmbeddedEngine
 from serving.padding import Unpaddable, padded_outputs, padding_of
 from serving.padding_check import PaddingCheck
 from serving.requests import InferRequest, RequestedOutput
 from serving.router import Router
 from serving.server import BackgroundServer
+from tests.serving import text_nets
 from tests.serving.free_nets import (
     IDS,
     IMAGES,
@@ -46,6 +50,7 @@ from tests.serving.free_nets import (
     whole,
     write_free,
 )
+from tests.serving.text.test_texts import expected
 
 LENGTHS = (4, 8, 24)
 HEEDS = ("topic", "tag")
@@ -57,9 +62,14 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return write_free(tmp_path_factory.mktemp("texts") / "repo")
 
 
-def run(repository: Repository, action: Callable[[Router], Awaitable[Result]], lengths: Sequence[int] = LENGTHS) -> Result:
+def run(
+    repository: Repository,
+    action: Callable[[Router], Awaitable[Result]],
+    lengths: Sequence[int] = LENGTHS,
+    make_engine: Callable[..., EmbeddedEngine] = EmbeddedEngine,
+) -> Result:
     async def answer() -> Result:
-        router = Router(repository, EmbeddedEngine(repository, threads=1), pad_lengths=lengths)
+        router = Router(repository, make_engine(repository, threads=1), pad_lengths=lengths)
         await router.start()
         try:
             return await action(router)
@@ -273,6 +283,33 @@ def test_a_server_pads_what_comes_over_grpc(texts: Repository) -> None:
             tensor.set_data_from_numpy(values)
         np.testing.assert_allclose(client.infer("tag", tensors).as_numpy("tag"), whole("tag", inputs), atol=1e-5)
         client.close()
+
+
+def test_texts_in_words_are_padded_as_their_ids_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    repository = text_nets.write_repository(tmp_path / "repo", free=True)
+    asked = ["cat", "the cat sat", "the dog ran far"]
+
+    async def answered(router: Router) -> list[Any]:
+        answers = await asyncio.gather(*(router.predict_texts([one], ["mood"], 1) for one in asked))
+        return [answer.tasks["mood"][0][0] for answer in answers]
+
+    seen: list[int] = []
+
+    class Watched(EmbeddedEngine):
+        async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008
+            seen.append(inputs[IDS.name].shape[1])
+            return await super().infer(plan, inputs, call)
+
+    with caplog.at_level(logging.INFO, "serving.padding_check"):
+        padded = run(repository, answered, (8,), Watched)
+    assert "Texts are padded to 8 for 'mood', 'shout', 'topic', 'words'." in caplog.text
+    assert seen[-3:] == [8, 8, 8]
+    plain = run(repository, answered, (), Watched)
+    assert sorted(seen[-3:]) == [3, 5, 6]
+    for ours, theirs, one in zip(padded, plain, asked, strict=True):
+        label, score = expected("mood", one)
+        assert (ours.label, theirs.label) == (label, label)
+        assert [ours.score, theirs.score] == pytest.approx([score, score], abs=1e-5)
 
 
 def test_lengths_below_one_are_refused(texts: Repository) -> None:
