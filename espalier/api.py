@@ -34,6 +34,7 @@ def export(
     *,
     backbone: str | Path | None = None,
     inputs: InputOptions | None = None,
+    input_names: Mapping[str, Mapping[str, str]] | None = None,
     cuts: CutOptions | None = None,
     max_batch_rows: int = 64,
     coupled: bool = False,
@@ -42,6 +43,8 @@ def export(
     """Find what `tasks` (models by name) share, and write trunk and branches as a model repository at `out`.
 
     backbone: the network that they were tuned from; None: what they have in common becomes the trunk. inputs: of torch networks.
+    input_names: per task, what inputs of its network are called in the repository; by default those of networks with several inputs are
+    matched by name, and the only one of a network by what it takes.
     cuts: how to choose where to fork. max_batch_rows: of one run of a model. coupled: take networks whose answer to a row depends on the
     other rows, too. force: replace a repository that is there. Raises ExportError, TuningError, NotWritten.
     """
@@ -49,7 +52,7 @@ def export(
     from exporter.sharing.choose import CutOptions
 
     options = ExportOptions(Path(out), max_batch_rows, force, cuts=cuts or CutOptions(), coupled=coupled)
-    return export_repository(_sources(backbone, tasks, inputs), options)
+    return export_repository(_sources(backbone, tasks, inputs, input_names), options)
 
 
 def add(
@@ -58,6 +61,7 @@ def add(
     *,
     backbone: str | Path | None = None,
     inputs: InputOptions | None = None,
+    input_names: Mapping[str, Mapping[str, str]] | None = None,
     replace: bool = False,
     recut: bool = False,
     cuts: CutOptions | None = None,
@@ -66,11 +70,12 @@ def add(
     """Add `tasks` (models by name) to the repository at that path. What is there stays as it is, to the byte, unless `recut`.
 
     replace: tasks of the same names, which are kept for a rollback. recut: cut all tasks anew, by the rule of `cuts` (None: as it was
-    exported). backbone, inputs, coupled: as for `export`. Raises ExportError, TuningError, RepositoryError, NotWritten.
+    exported). backbone, inputs, input_names, coupled: as for `export`. Raises ExportError, TuningError, RepositoryError, NotWritten.
     """
     from exporter.add import AddOptions, add_tasks
 
-    return add_tasks(Path(repository), _sources(backbone, tasks, inputs), AddOptions(recut, replace, cuts=cuts, coupled=coupled))
+    sources = _sources(backbone, tasks, inputs, input_names)
+    return add_tasks(Path(repository), sources, AddOptions(recut, replace, cuts=cuts, coupled=coupled))
 
 
 def remove(repository: str | Path, tasks: Iterable[str], *, gc: bool = False) -> Removal:
@@ -89,6 +94,7 @@ def deploy(
     *,
     backbone: str | Path | None = None,
     inputs: InputOptions | None = None,
+    input_names: Mapping[str, Mapping[str, str]] | None = None,
     canary: float | None = None,
     coupled: bool = False,
     servers: Sequence[Client] = (),
@@ -96,12 +102,13 @@ def deploy(
     """Add or replace `tasks` (models by name) in the repository at that path, and have running `servers` switch to them.
 
     The old versions are kept for a rollback. canary: they stay current, and the new ones answer that share of the requests, in (0, 1).
-    backbone, inputs, coupled: as for `export`. Raises what `add` does, then nothing was changed; and for the first server that refuses or
-    does not answer RequestRefused or ServerUnreachable, then the repository is changed, and the servers before it serve that.
+    backbone, inputs, input_names, coupled: as for `export`. Raises what `add` does, then nothing was changed; and for the first server
+    that refuses or does not answer RequestRefused or ServerUnreachable, then the repository is changed, and the servers before it serve
+    that.
     """
     from exporter.deploy import deploy
 
-    deployment = deploy(Path(repository), _sources(backbone, tasks, inputs), canary=canary, coupled=coupled)
+    deployment = deploy(Path(repository), _sources(backbone, tasks, inputs, input_names), canary=canary, coupled=coupled)
     for server in servers:
         for task in tasks:
             server.load(task)
@@ -141,11 +148,13 @@ def serve(
     run(repository, on_ready=on_ready, host=host, http_port=http_port, grpc_port=grpc_port, **options)
 
 
-def _sources(backbone: str | Path | None, tasks: _Models, inputs: InputOptions | None) -> Sources:
+def _sources(
+    backbone: str | Path | None, tasks: _Models, inputs: InputOptions | None, input_names: Mapping[str, Mapping[str, str]] | None
+) -> Sources:
     from exporter.open_models import open_sources
     from exporter.sources.references import InputOptions
 
-    sources = open_sources(backbone, tasks, inputs or InputOptions())
+    sources = open_sources(backbone, tasks, inputs or InputOptions(), input_names)
     for remark in sources.remarks:
         log.info("%s", remark)
     return sources

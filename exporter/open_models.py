@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 
 def open_sources(
-    backbone: str | Path | None, tasks: Mapping[str, str | Path], options: InputOptions | Preprocess = "in-graph"
+    backbone: str | Path | None,
+    tasks: Mapping[str, str | Path],
+    options: InputOptions | Preprocess = "in-graph",
+    input_names: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Sources:
     """Return how to load `tasks` and `backbone`, each named as `exporter.sources.references.parse_reference` reads it.
 
     A file of weights alone belongs to the backbone: a task checkpoint of ours, or a whole state dict of the backbone's architecture,
-    whose head may have a size of its own. Every file is checked now, before anything is traced: ONNX files are tried out in a process
-    of their own, state dicts must fit their network. Raises ExportError or, for networks and checkpoints, TuningError.
+    whose head may have a size of its own. input_names: as `Sources.inputs`. Every file is checked now, before anything is traced: ONNX
+    files are tried out in a process of their own, state dicts must fit their network. Raises ExportError or, for networks and
+    checkpoints, TuningError.
     """
     options = InputOptions(options) if isinstance(options, str) else options
     base = parse_reference(backbone) if backbone is not None else None
@@ -33,7 +37,7 @@ def open_sources(
     opener = _Opener(options, named)
     load_base = opener.open_backbone(base) if base is not None else None
     loads = {name: opener.open_task(name, reference) for name, reference in named.items()}
-    return Sources(loads, load_base, opener.tuned, (*remarks, *opener.remarks))
+    return Sources(loads, load_base, opener.tuned, (*remarks, *opener.remarks), input_names or {})
 
 
 def _onnx_task(file: Path, labels: tuple[str, ...]) -> TaskModel:

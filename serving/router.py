@@ -29,7 +29,7 @@ from serving.observe.logs import Seldom
 from serving.parity import check_answers
 from serving.requests import InferRequest, InferResponse, Prediction, RequestOptions, ScoredLabel, read_options
 from serving.statistics import ModelStatistics, ModelVersion, RequestCounter
-from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs
+from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs, without_inputs
 
 log = logging.getLogger(__name__)
 _NO_OPTIONS = RequestOptions()
@@ -140,7 +140,9 @@ class Router:
             options = read_options(request.parameters, request.deadline)
             known, errors = known_outputs(model, request.outputs, options.partial)
             outputs = checked_outputs(model, known)
-            inputs = checked_inputs(model, request)
+            if options.partial and (lacking := without_inputs(model, request, outputs)):
+                outputs, errors = tuple(output for output in outputs if output.name not in lacking), errors | lacking
+            inputs = checked_inputs(model, request, [output.name for output in outputs])
             answer = await self._compute(catalog, model, [output.name for output in outputs], inputs, options)
             _raise_failure(model, answer.errors, allowed=bool(answer.outputs))
             tally.ran(answer.runs)

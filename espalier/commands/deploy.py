@@ -19,7 +19,7 @@ from espalier.commands.options.reports import (
     print_remarks,
 )
 from espalier.commands.options.servers import Servers, notify
-from espalier.commands.options.task_models import Backbone, Coupled, Inputs, open_named
+from espalier.commands.options.task_models import Backbone, Coupled, InputNames, Inputs, open_named
 from espalier.console import console, progress_bars, say
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def deploy(
     name: Annotated[str | None, typer.Option(help="The task's name, if MODEL is given alone.")] = None,
     backbone: Backbone = None,
     inputs: Inputs,
+    input_names: InputNames = None,
     canary: Annotated[
         str | None,
         typer.Option(metavar="SHARE", help="Keep the current version and give this one a share of the requests, such as 5%."),
@@ -58,7 +59,7 @@ def deploy(
     from exporter.deploy import deploy
 
     with progress_bars() as report:
-        sources = open_named(backbone, {task: model}, images)
+        sources = open_named(backbone, {task: model}, images, input_names)
         deployment = deploy(repo, sources, canary=share, coupled=coupled, progress=report, waiting=say)
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
