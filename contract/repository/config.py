@@ -22,6 +22,7 @@ from contract.repository.free_sizes import (
     axes_to_json,
     ranges_from_json,
     ranges_to_json,
+    references_of,
     sizes_from_json,
     sizes_to_json,
 )
@@ -38,12 +39,15 @@ from contract.repository.model import (
     TensorSpec,
     segment_tensor,
 )
+from contract.repository.not_shared import NotShared, from_json, to_json
 from contract.repository.record import ParityRecord
 from contract.repository.unite import Copy, ensemble_of, united_inputs
+from contract.text import TextInput
 
 ALL_TASKS = "all_tasks"
 COPY = "copy"
 LABELS_FILE = "labels.txt"
+TOKENIZER_FILE = "tokenizer.json"
 KIND = "espalier_kind"
 _PARITY = "parity_sample"
 _CUT_RULE = "cut_rule"
@@ -51,6 +55,9 @@ _DIGEST_VERSION = "digest_version"
 _AXES = "axes"  # names of the free axes of tensors, by the tensors' names
 _SIZES = "free_sizes"
 _VALUES = "value_ranges"
+_WEIGHT_FILES = "weight_files"
+_NOT_SHARED = "not_shared"
+_TEXT = "text_input"
 _UNTAKEN = "untaken"  # of each step of an ensemble: what its other outputs are called, by their numbers
 
 # A protobuf class without type information: `Any` at this one boundary.
@@ -85,6 +92,7 @@ def segment_config(segment: Segment) -> Any:
             "rows": segment.rows,
             _SIZES: sizes_to_json(segment.sizes),
             _AXES: _axes([*segment.inputs, *segment.outputs]),
+            _WEIGHT_FILES: json.dumps(dict(segment.weight_files)) if segment.weight_files else "",
         },
     )
     return config
@@ -97,6 +105,8 @@ def task_config(task: Task) -> Any:
         parameters["preprocessing"] = task.preprocessing.to_json()
     if task.last_version:
         parameters["last_version"] = str(task.last_version)
+    if task.text is not None:
+        parameters[_TEXT] = task.text.to_json()
     if task.parity is not None:
         parameters[_PARITY] = task.parity.to_json()
     parameters |= {_SIZES: sizes_to_json(task.sizes), _VALUES: ranges_to_json(task.values)}
@@ -118,12 +128,14 @@ def all_tasks_config(
     *,
     digest_version: int = 1,
     copied: bool = True,
+    not_shared: Sequence[NotShared] = (),
 ) -> Any:
     """Return the ensemble of all `tasks`: the outputs of each; a client picks tasks by the outputs that it requests.
 
     An input that not all tasks take is optional: a request brings what its outputs need. A step that several tasks have in common
     appears once; where tasks have equal outputs, or no output needs all inputs, there are also steps that copy tensors, whose models
-    `copy_configs` describes. copied: False leaves that out, for engines that have no such models. digest_version: as of `Repository`.
+    `copy_configs` describes. copied: False leaves that out, for engines that have no such models. digest_version, not_shared: as of
+    `Repository`.
     """
     tasks = _in_order(tasks)
     steps = list(dict.fromkeys(step for task in tasks for step in task.steps))
@@ -134,6 +146,7 @@ def all_tasks_config(
         "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else "",
         _CUT_RULE: cut_rule if cut_rule != DEFAULT_CUT_RULE else "",
         _DIGEST_VERSION: _version_text(digest_version),
+        _NOT_SHARED: to_json(not_shared),
     }
     return _ensemble(ALL_TASKS, tasks, steps, parameters)
 
@@ -192,6 +205,14 @@ def parse_digest_version(config: Any) -> int:
         raise _incomplete(config.name, "model", error) from error
 
 
+def parse_not_shared(config: Any) -> tuple[NotShared, ...]:
+    """Return what `all_tasks_config` was told that is not shared. Raises RepositoryError."""
+    try:
+        return from_json(_parameters(config).get(_NOT_SHARED, ""))
+    except ValueError as error:
+        raise _incomplete(config.name, "model", error) from error
+
+
 def to_text(config: Any) -> str:
     """Return `config` as the text of a config.pbtxt."""
     return cast(str, text_format.MessageToString(config))
@@ -233,6 +254,7 @@ def parse_segment(config: Any, version: str) -> Segment:
             version=version,
             digest_version=_digest_version(parameters),
             sizes=sizes_from_json(parameters.get(_SIZES, "")),
+            weight_files=_weight_files(parameters.get(_WEIGHT_FILES, "{}")),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise _incomplete(config.name, "segment", error) from error
@@ -258,6 +280,7 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
             scores=_scores(parameters.get("scores", "")),
             sizes=sizes_from_json(parameters.get(_SIZES, "")),
             values=ranges_from_json(parameters.get(_VALUES, "")),
+            text=TextInput.from_json(parameters[_TEXT]) if _TEXT in parameters else None,
         )
     except (KeyError, ValueError, IndexError) as error:
         raise _incomplete(config.name, "task", error) from error
@@ -290,6 +313,13 @@ def _digest_version(parameters: Mapping[str, str]) -> int:
     if version < 1:
         raise ValueError(f"the digests are of version {version}")
     return version
+
+
+def _weight_files(text: str) -> dict[str, int]:
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(type(count) is int and count >= 0 for count in found.values()):
+        raise ValueError(f"{_WEIGHT_FILES} is {text!r}")
+    return found
 
 
 def _incomplete(name: str, kind: str, error: Exception) -> RepositoryError:
@@ -403,7 +433,7 @@ def _add_warmup(config: Any, segment: Segment) -> None:
     warmup = config.model_warmup.add(name="one row", batch_size=1)
     for spec, tensor in zip(segment.inputs, config.input, strict=True):
         warmup.inputs[spec.name].data_type = tensor.data_type
-        warmup.inputs[spec.name].dims.extend(spec.shape_at({name: size.reference for name, size in segment.sizes.items()}))
+        warmup.inputs[spec.name].dims.extend(spec.shape_at(references_of(segment.sizes)))
         warmup.inputs[spec.name].zero_data = True
 
 

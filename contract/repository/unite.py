@@ -103,9 +103,9 @@ def copy_model(copy: Copy) -> onnx.ModelProto:
     from onnx import TensorProto, helper  # few repositories need it, and no server
 
     element = TensorProto.DataType.Value(onnx_dtype(copy.spec.dtype))
+    shape = ["batch", *(f"size_{axis}" if size < 0 else size for axis, size in enumerate(copy.spec.shape))]
     given, copied = (
-        [helper.make_tensor_value_info(spec.name, element, ["batch", *spec.shape]) for spec in specs]
-        for specs in (copy.inputs, copy.outputs)
+        [helper.make_tensor_value_info(spec.name, element, shape) for spec in specs] for specs in (copy.inputs, copy.outputs)
     )
     nodes = [helper.make_node("Identity", [given[0].name], [info.name]) for info in copied]
     graph = helper.make_graph(nodes, copy.model, given, copied)

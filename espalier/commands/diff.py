@@ -39,7 +39,7 @@ def diff(
     from espalier.tables.diff import as_data, diff_table, summary
     from exporter.diff.diff import diff_models
 
-    sources = open_named(backbone, {str(a): str(a), str(b): str(b)}, inputs, input_names)
+    sources = open_named(backbone, {str(a): str(a), str(b): str(b)}, inputs, (), input_names or ())
     left, right = (sources.tasks[str(path)]() for path in (a, b))
     found = diff_models(str(a), left, str(b), right, sources.inputs)
     if as_json:

@@ -12,6 +12,7 @@ from contract.dtypes import dtype_of_onnx
 from contract.repository import Segment, Step, Task, TensorSpec
 from contract.repository import model as repository_model
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
+from exporter.build.texts import with_text
 from exporter.errors import SameOutputNames
 from exporter.graph.chain import Chain, Tap, span_of
 from exporter.sharing.plan import PlannedSegment, PlannedStep
@@ -32,8 +33,8 @@ class TensorNames:
 _NONE = TensorNames()
 
 
-def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
-    """Return `planned` as the repository records it."""
+def describe_segment(planned: PlannedSegment, max_batch_rows: int, weight_files: Mapping[str, int] | None = None) -> Segment:
+    """Return `planned` as the repository records it. weight_files: as of `Segment`."""
     blocks = planned.blocks
     return Segment(
         name=planned.name,
@@ -50,6 +51,7 @@ def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
         uncounted=tuple(sorted({operator for block in blocks for operator in block.uncounted})),
         reason=planned.reason,
         digest_version=repository_model.DIGEST_VERSION,
+        weight_files=weight_files or {},
     )
 
 
@@ -58,7 +60,7 @@ def describe_task(
 ) -> Task:
     """Return the task of `chain` with what a person wants to know of it from `model`. there: as in `describe_steps`."""
     inputs, outputs = _input_names(chain), _output_names(chain)
-    return Task(
+    task = Task(
         name=chain.name,
         steps=describe_steps(chain, steps, there),
         inputs=tuple(_spec(inputs[tap.address], tap) for tap in chain.inputs),
@@ -68,6 +70,7 @@ def describe_task(
         preprocessing=model.preprocessing,
         provenance=model.provenance,
     )
+    return with_text(task, [tap.name for tap in chain.inputs], model.tokenizer)
 
 
 def describe_steps(chain: Chain, steps: Sequence[PlannedStep], there: TensorNames = _NONE) -> tuple[Step, ...]:

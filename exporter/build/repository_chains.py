@@ -140,7 +140,7 @@ class _Reader:
 
     def _network(self, name: str, inner: tuple[bool, ...]) -> Network:
         if name not in self.networks:
-            model = canonicalise(load_onnx(self._repository.model_file(name)), whole=False)
+            model = canonicalise(load_onnx(self._repository.model_file(name), linked=True), whole=False)
             self._store.take_over(model)
             self.networks[name] = Network(name, model, inner=inner)
             self.digests[name] = self.networks[name].digest()

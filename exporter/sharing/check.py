@@ -45,8 +45,9 @@ def check_output_names(tasks: Iterable[Task]) -> None:
     seen: dict[str, str] = {}
     inputs = {spec.name for task in tasks for spec in task.inputs}
     for task in tasks:
-        for name in inputs.intersection([task.name, *(output.name for output in task.outputs)]):
-            raise BadTaskName(task.name, f"a network has an input {name!r}, and tensors are told apart by name")
+        if not inputs.isdisjoint([task.name, *(output.name for output in task.outputs)]):
+            whose = "the" if task.name in {spec.name for spec in task.inputs} else "another"
+            raise BadTaskName(task.name, f"{whose} network has an input of that name")
         for name in {task.name, *(output.name for output in task.outputs)}:
             other = seen.setdefault(name, task.name)
             if other != task.name:

@@ -180,7 +180,7 @@ REFUSED: dict[str, tuple[Mapping[str, Make], Names, type[ExportError], str]] = {
     "no network": ({"kind": IMAGE}, {"risk": {"image": "age"}}, UnknownInputName, "'risk' is not among"),
     "other type": ({"kind": IMAGE, "risk": BOTH}, {"kind": {"image": "age"}}, OtherInputType, r"\[6\], but 'age' takes .*\[2\]"),
     "twice": ({"pair": TWINS}, {"pair": {"left": "right"}}, InputTwice, "Two inputs of 'pair' would both be 'right'"),
-    "a task's name": ({"age": IMAGE, "risk": BOTH}, {}, BadTaskName, "a network has an input 'age'"),
+    "a task's name": ({"age": IMAGE, "risk": BOTH}, {}, BadTaskName, "'age' cannot name a task: another network has"),
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from espalier.commands.options.tokenizers import TokenizerFiles, parse_tokenizers
 from espalier.console import say
 
 if TYPE_CHECKING:
@@ -95,27 +96,33 @@ class TaskModels:
     ] = None
     backbone: Backbone = None
     input_names: InputNames = None
+    tokenizer: TokenizerFiles = None
 
     def open(self, inputs: InputOptions) -> Sources:
         """Return how to load the models, and say what was assumed. Raises typer.BadParameter, ExportError, TuningError."""
         named = _parse_tasks(self.task or [])
         if self.tasks is not None:
             named = _with_folder(named, self.tasks, self.backbone)
-        return open_named(self.backbone, named, inputs, self.input_names)
+        return open_named(self.backbone, named, inputs, self.tokenizer or (), self.input_names or ())
 
 
 def open_named(
-    backbone: str | None, named: Mapping[str, str], options: InputOptions, input_names: Sequence[str] | None = None
+    backbone: str | None,
+    named: Mapping[str, str],
+    options: InputOptions,
+    tokenizers: Sequence[str] = (),
+    input_names: Sequence[str] = (),
 ) -> Sources:
-    """Return how to load the models `named`, and say what was assumed of them. input_names: as `InputNames` has them.
+    """Return how to load the models `named`, and say what was assumed of them.
 
-    Raises typer.BadParameter, ExportError, TuningError.
+    tokenizers: as `parse_tokenizers` reads them. input_names: as `InputNames` has them. Raises typer.BadParameter, ExportError,
+    TuningError.
     """
     from exporter.build.analysis import BACKBONE
     from exporter.open_models import open_sources
 
-    chosen = _parse_inputs(input_names or [], [*named, *([BACKBONE] if backbone else [])])
-    sources = open_sources(backbone, named, options, chosen)
+    chosen = _parse_inputs(input_names, [*named, *([BACKBONE] if backbone else [])])
+    sources = open_sources(backbone, named, options, parse_tokenizers(tokenizers), chosen)
     for sentence in sources.remarks:
         say(sentence)
     return sources

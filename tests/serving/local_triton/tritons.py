@@ -26,6 +26,7 @@ from exporter.sharing.choose import CutOptions
 from exporter.sources.task_model import Sources, TaskModel
 from serving.engines.embedded import EmbeddedEngine
 from serving.local_triton.local import TritonAddresses
+from tests.exporter.biased import biased
 from tests.exporter.dense import Dense
 from tests.exporter.graphs import Net
 from tests.exporter.wired import FROZEN, Wired, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head
@@ -46,7 +47,8 @@ def site_alone(seed: int) -> ir.Model:
     return net.model(net.layer("site", "logits", seed, 3))
 
 
-# What sharing can come to: forks and merges; heads on two taps, several outputs, equal outputs, outputs that others go on from; inputs.
+# What sharing can come to: forks and merges; heads on two taps, several outputs, equal outputs, outputs that others go on from; inputs;
+# weights alone.
 FAMILIES: dict[str, tuple[Callable[[], ir.Model] | None, dict[str, Callable[[], ir.Model]]]] = {
     "images": (
         lambda: Net().model(),
@@ -88,6 +90,7 @@ FAMILIES: dict[str, tuple[Callable[[], ir.Model] | None, dict[str, Callable[[], 
             "kind": lambda: Dense("classes", 92).model(),
         },
     ),
+    "links": (None, {"one": lambda: biased(1, 1), "two": lambda: biased(2, 2)}),
 }
 LABELS = {"probe": ("cat", "dog", "emu"), "early": ("even", "odd")}
 
