@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from contract.errors import DifferentInputs, NoTask, UnknownTask
-from contract.repository.model import Repository, Step
+from contract.repository.model import Repository, Step, Task, TensorSpec
 from contract.repository.unite import Tensors, unite
 from contract.volume import Volume, is_free, volume_of
 
@@ -76,16 +76,13 @@ def make_plan(repository: Repository, names: Sequence[str]) -> ExecutionPlan:
     """Return how to answer a request for `names` (tasks, or single outputs of tasks) with each segment run as few times as possible.
 
     Only steps that a requested output needs are in the plan. Raises NoTask for an empty request, UnknownTask for an unknown name,
-    DifferentInputs for tasks that cannot be computed from the same inputs.
+    DifferentInputs for tasks that call different inputs by one name.
     """
     if not names:
         raise NoTask(repository.tasks)
     wanted = _wanted(repository, names)
     tasks = list(dict.fromkeys(wanted.values()))
-    for name in tasks[1:]:
-        if repository.tasks[name].inputs != repository.tasks[tasks[0]].inputs:
-            raise DifferentInputs(tasks[0], name)
-    sources = tuple(spec.name for spec in repository.tasks[tasks[0]].inputs)
+    sources = _sources([repository.tasks[name] for name in tasks])
     steps, tensors = unite(repository.tasks[task] for task in tasks)
     outputs = {output: tensors[task, output] for output, task in wanted.items()}
     coupled = {name for name, segment in repository.segments.items() if segment.is_coupled}
@@ -98,6 +95,17 @@ def make_plan(repository: Repository, names: Sequence[str]) -> ExecutionPlan:
         outputs,
         volume_of(first.inputs, first.sizes),
     )
+
+
+def _sources(tasks: Sequence[Task]) -> Tensors:
+    """Return the names of what `tasks` take, each once."""
+    found: dict[str, tuple[Task, TensorSpec]] = {}
+    for task in tasks:
+        for spec in task.inputs:
+            other, known = found.setdefault(spec.name, (task, spec))
+            if known != spec:
+                raise DifferentInputs(other.name, task.name, spec.name)
+    return tuple(found)
 
 
 def _wanted(repository: Repository, names: Iterable[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,7 @@ from contract.repository.config import ALL_TASKS, all_tasks_config, parse_text, 
 from contract.repository.model import Plain, Repository, Segment, Task, TensorSpec
 from contract.repository.plain_config import PLATFORM
 from contract.repository.reference import at_reference, has_reference
+from contract.repository.unite import united_inputs
 from contract.volume import volume_of
 from serving.errors import UnknownModel
 from serving.free_sizes import InputLimits, limits_of_segment, limits_of_tasks
@@ -26,10 +28,12 @@ _MOST_VARIANTS = 64  # several canaries at once are rare; each subset of them ha
 
 @dataclass(frozen=True)
 class Output:
-    """One output of a model, with a label per class or none."""
+    """One output of a model, with a label per class or none. task: whose it is. needs: the inputs that its task takes; None: all."""
 
     spec: TensorSpec
     labels: tuple[str, ...] = ()
+    task: str = ""
+    needs: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class Model:
     def has_rows(self) -> bool:
         """Whether the first axis of its tensors is that of the rows; otherwise a request is one row."""
         return self.plain is None or self.plain.has_rows
+
+    @cached_property
+    def is_mixed(self) -> bool:
+        """Whether its outputs need different inputs, so that a request brings those of the outputs that it asks for."""
+        return any(output.needs is not None for output in self.outputs.values())
 
     def whole_shape(self, spec: TensorSpec) -> list[int]:
         """Return the shape of an input or output with all axes, -1: any size."""
@@ -243,7 +252,7 @@ def _models(repository: Repository) -> Iterable[Model]:
     yield from (_segment(segment) for segment in exported.segments.values())
     yield from (_plain(task, task.plain) if task.plain else _version(task, task) for task in repository.tasks.values())
     tasks = sorted(exported.tasks.values(), key=lambda task: task.name)
-    if len({task.inputs for task in tasks}) == 1:  # tasks with inputs of their own cannot be asked together
+    if united_inputs(tasks):  # tasks that call different inputs by one name cannot be asked together
         yield _ensemble(ALL_TASKS, tasks, "1", ("1",))
 
 
@@ -267,12 +276,18 @@ def _version(task: Task, version: Task) -> Model:
 
 
 def _ensemble(name: str, tasks: Sequence[Task], version: str, versions: tuple[str, ...]) -> Model:
+    inputs = united_inputs(tasks) or tasks[0].inputs
+    needs = {
+        task.name: frozenset(spec.name for spec in task.inputs) if len(task.inputs) < len(inputs) else None for task in tasks
+    }
     return Model(
         name=name,
         version=version,
         platform="ensemble",
-        inputs=tasks[0].inputs,
-        outputs={output.name: Output(output, task.labels) for task in tasks for output in task.outputs},
+        inputs=inputs,
+        outputs={
+            output.name: Output(output, task.labels, task.name, needs[task.name]) for task in tasks for output in task.outputs
+        },
         max_batch_rows=min(task.max_batch_rows for task in tasks),
         versions=versions,
         limits=limits_of_tasks(tasks),

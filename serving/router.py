@@ -35,7 +35,7 @@ from serving.questions import Question
 from serving.requests import InferRequest, InferResponse, Prediction, RequestOptions, ScoredLabel, read_options
 from serving.statistics import ModelStatistics, ModelVersion, RequestCounter
 from serving.text.tasks import Texts
-from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs
+from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs, without_inputs
 
 log = logging.getLogger(__name__)
 _NO_OPTIONS = RequestOptions()
@@ -149,8 +149,10 @@ class Router:
             options = read_options(request.parameters, request.deadline)
             known, errors = known_outputs(model, request.outputs, options.partial)
             outputs = checked_outputs(model, known)
-            inputs = checked_inputs(model, request)
+            if options.partial and (lacking := without_inputs(model, request, outputs)):
+                outputs, errors = tuple(output for output in outputs if output.name not in lacking), errors | lacking
             names = [output.name for output in outputs]
+            inputs = checked_inputs(model, request, names)
             if model.limits:
                 check_limits(model.limits, inputs, names)
             answer = await self._compute(catalog, model, names, inputs, options)
