@@ -10,6 +10,7 @@ import numpy as np
 
 from contract.dtypes import Array
 from contract.plan import ExecutionPlan, make_plan
+from contract.repository.free_sizes import references_of
 from contract.repository.model import Repository, Task
 from contract.repository.record import SAMPLE, recorded_places
 from contract.repository.sample import sample_inputs
@@ -31,7 +32,7 @@ async def check_answers(engine: Engine, repository: Repository, tasks: Iterable[
         if task.parity is None or task.parity.sample != SAMPLE:
             continue
         plan = make_plan(replace(repository, tasks={task.name: task}), [task.name])
-        inputs = await to_thread(sample_inputs, task.inputs)
+        inputs = await to_thread(sample_inputs, task.inputs, sizes=references_of(task.sizes))
         answer = await _patient_answer(engine, plan, inputs, Call(task.name, rows_per_run=1))
         for error in answer.errors.values():
             raise error

@@ -20,6 +20,7 @@ from contract.repository.free_sizes import (
     axes_to_json,
     ranges_from_json,
     ranges_to_json,
+    references_of,
     sizes_from_json,
     sizes_to_json,
 )
@@ -381,7 +382,7 @@ def _add_warmup(config: Any, segment: Segment) -> None:
     warmup = config.model_warmup.add(name="one row", batch_size=1)
     for spec, tensor in zip(segment.inputs, config.input, strict=True):
         warmup.inputs[spec.name].data_type = tensor.data_type
-        warmup.inputs[spec.name].dims.extend(spec.shape_at({name: size.reference for name, size in segment.sizes.items()}))
+        warmup.inputs[spec.name].dims.extend(spec.shape_at(references_of(segment.sizes)))
         warmup.inputs[spec.name].zero_data = True
 
 
