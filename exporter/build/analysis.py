@@ -17,6 +17,7 @@ from exporter.build.repository_chains import RepositoryChains
 from exporter.build.rounded_weights import take_known_weights
 from exporter.build.row_coupling import refuse_random
 from exporter.build.shared_weights import Held, SharedWeights, plan_shared_weights
+from exporter.build.side_by_side import make_chains
 from exporter.build.weight_store import WeightStore
 from exporter.errors import BadModel, ExportError
 from exporter.graph.chain import Block, Chain, count_users
@@ -222,24 +223,18 @@ class Analysis:
 def _together(networks: Mapping[str, Network]) -> dict[str, Chain]:
     """Return the chains of `networks`, made for sharing with each other."""
     users = count_users(network.values for network in networks.values())
-    chains = {}
-    for name, network in networks.items():
-        with guarded(name):
-            chains[name] = network.chain(users)
-    return chains
+    return make_chains(networks, users, lambda name, network, kept: network.chain(users, kept=kept))
 
 
 def beside(networks: Mapping[str, Network], existing: Sequence[Existing], patterns: Mapping[str, Pattern]) -> dict[str, Chain]:
     """Return the chains of `networks`, made for sharing with each other and for using the segments `existing`."""
     there = frozenset[str]().union(*(one.values for one in existing))
     users = count_users([(there,), *(network.values for network in networks.values())])
-    chains = {}
-    for name, network in networks.items():
-        with guarded(name):
-            values = frozenset[str]().union(*network.values)
-            chain = network.chain(users, usable(existing, network.inputs, values))
-        chains[name] = fit_segments(chain, patterns)
-    return chains
+    usables = {
+        name: usable(existing, network.inputs, frozenset[str]().union(*network.values)) for name, network in networks.items()
+    }
+    chains = make_chains(networks, users, lambda name, network, kept: network.chain(users, usables[name], kept))
+    return {name: fit_segments(chain, patterns) for name, chain in chains.items()}
 
 
 def _state_of(file: Path) -> tuple[int, ...]:
