@@ -15,6 +15,7 @@ from contract.repository.free_sizes import FreeSize
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
 from exporter.errors import SameOutputNames
 from exporter.graph.chain import Chain, Tap, span_of
+from exporter.graph.free.values import value_ranges
 from exporter.sharing.plan import PlannedSegment, PlannedStep
 from exporter.sources.task_model import TaskModel
 
@@ -61,6 +62,7 @@ def describe_task(
 ) -> Task:
     """Return the task of `chain` with what a person wants to know of it from `model`. there: as in `describe_steps`."""
     inputs, outputs = _input_names(chain), _output_names(chain)
+    ranges = value_ranges(model.model.graph)
     return Task(
         name=chain.name,
         steps=describe_steps(chain, steps, there),
@@ -71,6 +73,7 @@ def describe_task(
         preprocessing=model.preprocessing,
         provenance=model.provenance,
         sizes=_sizes([*chain.inputs, *chain.outputs]),
+        values={inputs[tap.address]: ranges[tap.name] for tap in chain.inputs if tap.name in ranges},
     )
 
 

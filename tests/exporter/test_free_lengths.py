@@ -77,6 +77,7 @@ def test_free_axes_are_written_as_such_everywhere(tmp_path: Path) -> None:
         assert model.sizes == {"length": FreeSize(LENGTH, 1, LENGTH)}
     assert [spec.shape for spec in repository.tasks["a"].inputs] == [(-1,)] * 3
     assert repository.tasks["b"].outputs[0].axes == ("length", "")
+    assert repository.tasks["b"].values == {"input_ids": (0, WORDS - 1), "token_type_ids": (0, 1)}
     for name in report.plan.segments:
         session = open_session(repository.model_file(name))
         assert all(value.shape[:2] == ["batch", "length"] for value in session.get_inputs())
