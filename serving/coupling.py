@@ -17,8 +17,8 @@ from pathlib import Path
 from contract.dtypes import BYTES, Array
 from contract.errors import EspalierError
 from contract.plan import make_plan
-from contract.repository.free_sizes import references_of
-from contract.repository.model import Repository, Rows, Segment, Task
+from contract.repository.model import Repository, Rows, Segment
+from contract.repository.reference import at_reference, has_reference
 from contract.repository.rows import LIMIT, RowsVerdict, judge_rows
 from contract.repository.sample import sample_inputs
 from serving.engines.base import Call, Engine, SegmentRun
@@ -108,7 +108,8 @@ class RowsCheck:
             if name not in found and not _has_sample(segment):
                 found[name] = _NO_SAMPLE
             elif name not in found and time.perf_counter() < end:
-                found[name] = self._judge(segment, list(_sample(segment).values()))
+                specs = at_reference(segment.inputs, segment.sizes)
+                found[name] = self._judge(segment, list(sample_inputs(specs, _SAMPLE_ROWS).values()))
         return {name: found.get(name, _NO_TIME) for name in unknown}
 
     def _judge(self, segment: Segment, inputs: list[Array]) -> _Finding:
@@ -165,12 +166,7 @@ def _has_rows(segment: Segment) -> bool:
 
 
 def _has_sample(segment: Segment) -> bool:
-    return all(spec.dtype != BYTES and (spec.axes or min(spec.shape, default=0) >= 0) for spec in segment.inputs)
-
-
-def _sample(described: Segment | Task) -> dict[str, Array]:
-    """Return sample rows, at the reference sizes."""
-    return sample_inputs(described.inputs, _SAMPLE_ROWS, references_of(described.sizes))
+    return all(spec.dtype != BYTES for spec in segment.inputs) and has_reference(segment.inputs, segment.sizes)
 
 
 def _flows(repository: Repository, unknown: Mapping[str, Segment]) -> Iterator[PlanExecution]:
@@ -181,7 +177,8 @@ def _flows(repository: Repository, unknown: Mapping[str, Segment]) -> Iterator[P
         for inputs in dict.fromkeys(task.inputs for task in wanted.values()):
             alike = {name: task for name, task in wanted.items() if task.inputs == inputs}
             plan = make_plan(replace(repository, tasks=alike), list(alike))
-            yield PlanExecution(plan, _sample(next(iter(alike.values()))), Call(), 0)
+            first = next(iter(alike.values()))
+            yield PlanExecution(plan, sample_inputs(at_reference(first.inputs, first.sizes), _SAMPLE_ROWS), Call(), 0)
 
 
 def _read(record: Path | None) -> set[str]:

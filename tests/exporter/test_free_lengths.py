@@ -11,14 +11,13 @@ from contract.repository import Repository, read_repository
 from contract.repository.free_sizes import FreeSize
 from exporter.add import AddOptions, add_tasks
 from exporter.build.parity import ParityChecker
-from exporter.errors import ExportError
 from exporter.export import ExportOptions, ExportReport, export_repository
 from exporter.open_models import open_sources
 from exporter.sharing.choose import CutOptions
 from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.bert import LENGTH, WORDS, Bert
-from tests.exporter.exported import NEW, OLD, PLAIN, network
+from tests.exporter.exported import NEW, OLD, network
 from tests.exporter.exported import export as write
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
@@ -58,14 +57,14 @@ def free_axes(repository: Repository) -> set[str]:
 
 def test_a_bert_of_any_length_shares_its_first_layers_however_it_was_written(tmp_path: Path) -> None:
     length = "sequence_length"
-    files = {how: write(network("bert", tuned=how == OLD), how, tmp_path / f"{how}.onnx", length) for how in (OLD, NEW, PLAIN)}
+    files = {how: write(network("bert", tuned=how == OLD), how, tmp_path / f"{how}.onnx", length) for how in (OLD, NEW)}
     opened = open_sources(None, files)
     assert (
-        len([line for line in opened.remarks if "leaves 'sequence_length' free (1 to 6); costs are stated for 6." in line]) == 3
+        len([line for line in opened.remarks if "leaves 'sequence_length' free (1 to 6); costs are stated for 6." in line]) == 2
     )
     report = export_repository(opened, ExportOptions(tmp_path / "repo", cuts=EXACT))
-    assert report.plan.forks == {OLD: 20, NEW: 24, PLAIN: 24}
-    assert len(report.plan.segments) == 3  # a trunk, and behind it that of one and that of two
+    assert report.plan.forks == {OLD: 20, NEW: 20}
+    assert len(report.plan.segments) == 3  # a trunk, and behind it one each
     check_answers(tmp_path / "repo", dict(files))
 
 
@@ -104,7 +103,8 @@ def test_a_task_that_is_added_uses_what_is_there(tmp_path: Path) -> None:
     check_answers(tmp_path / "repo", {name: bert.model() for name, bert in wholes.items()})
 
 
-def test_a_fixed_length_beside_a_free_one_is_refused_with_both(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"INT64 rows of shape \[5\].*INT64 rows of shape \[-1\]"):
-        export(tmp_path / "repo", a=free(), b=Bert(masked=True))
-    assert not (tmp_path / "repo").exists()
+def test_of_a_fixed_length_beside_a_free_one_it_is_said_that_they_take_other_inputs(tmp_path: Path) -> None:
+    report = export(tmp_path / "repo", a=free(), b=Bert(masked=True))
+    assert "takes its input 'input_ids' as 'input_ids_int64_5'" in report.remarks["b"]
+    assert not report.plan.forks["b"]
+    check_answers(tmp_path / "repo", {"a": free().model()})
