@@ -75,7 +75,7 @@ def describe_task(
         sizes=_sizes([*chain.inputs, *chain.outputs]),
         values=_values(model, [inputs[tap.address] for tap in chain.inputs]),
     )
-    return with_text(task, [tap.name for tap in chain.inputs], model.tokenizer)
+    return with_text(task, [str(value.name) for value in model.model.graph.inputs], model.tokenizer)
 
 
 def describe_steps(chain: Chain, steps: Sequence[PlannedStep], there: TensorNames = _NONE) -> tuple[Step, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from keyword import iskeyword
 
 import onnx_ir as ir
 
@@ -90,7 +91,7 @@ def _free_name(wanted: str, taken: set[str]) -> str:
 
 def _plain(name: str) -> str:
     plain = _OTHER.sub("_", name)
-    return plain if plain.isidentifier() else f"size_{plain}"
+    return plain if plain.isidentifier() and not iskeyword(plain) else f"size_{plain}"
 
 
 def points(sizes: Mapping[str, FreeSize]) -> tuple[dict[str, int], list[list[dict[str, int]]]]:
