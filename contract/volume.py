@@ -46,5 +46,15 @@ def volume_of(specs: Iterable[TensorSpec], sizes: Mapping[str, FreeSize]) -> Vol
     return Volume({spec.name: tuple(axis + 1 for axis in axes) for spec, axes in free}, max(volumes))
 
 
+def joint_volume(volumes: Iterable[Volume | None]) -> Volume | None:
+    """Return the volume of rows of the inputs of several tasks; its reference is the largest, 0 where one is not known."""
+    found = [volume for volume in volumes if volume is not None]
+    if not found:
+        return None
+    references = [volume.reference for volume in found]
+    places = {name: axes for volume in found for name, axes in volume.places.items()}
+    return Volume(places, max(references) if all(references) else 0)
+
+
 def _free_axes(spec: TensorSpec) -> list[int]:
     return [axis for axis, size in enumerate(spec.shape) if size < 0]

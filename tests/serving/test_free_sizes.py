@@ -186,6 +186,26 @@ def test_of_all_tasks_the_limits_of_those_that_are_asked_for_count(tmp_path: Pat
         assert set(opened.infer(ALL_TASKS, text(1, 10))) == {"tag", "topic"}
 
 
+def test_tasks_that_take_different_inputs_are_asked_together_at_any_sizes(tmp_path: Path) -> None:
+    tasks = {name: make_task(name) for name in ("tag", "label")}
+    repository = write_free(tmp_path / "repo", tasks=tasks)
+    model = Catalog(repository).models[ALL_TASKS]
+    shapes = {spec.name: spec.shape for spec in model.example_inputs()}
+    assert shapes == {"input_ids": (REFERENCE,), "attention_mask": (REFERENCE,), "image": (3, 8, 8)}
+    assert {spec.name: spec.shape for spec in model.largest_inputs()} == {
+        **{"input_ids": (LONGEST,), "attention_mask": (LONGEST,)},
+        "image": (3, -1, -1),
+    }
+    with LocalRepository(repository.path) as opened:
+        inputs = {**text(2, 9), **image(2, 5, 6)}
+        for task, values in opened.infer(ALL_TASKS, inputs).items():
+            np.testing.assert_allclose(values, whole(task, inputs), atol=1e-5)
+        assert opened.infer(ALL_TASKS, image(3, 4, 4), ["label"])["label"].shape == (3, 3)
+        with pytest.raises(InvalidRequest, match="Input 'image' has height 2; model 'label' takes at least 3"):
+            opened.infer(ALL_TASKS, {**text(1, 9), **image(1, 2, 6)})
+        assert set(opened.infer(ALL_TASKS, {**text(1, 9), **image(1, 2, 6)}, ["tag"])) == {"tag"}
+
+
 @pytest.mark.parametrize("kind", CLIENTS)
 def test_the_metadata_says_what_is_free(served: BackgroundServer, kind: str) -> None:
     client: Any = CLIENTS[kind].InferenceServerClient(served.http_address if kind == "http" else served.grpc_address)

@@ -17,7 +17,7 @@ from contract.dtypes import Array
 from contract.plan import ExecutionPlan, make_plan
 from contract.repository import Repository, TensorSpec
 from contract.repository.free_sizes import FreeSize
-from contract.volume import volume_of
+from contract.volume import joint_volume, volume_of
 from serving.engines.base import Answer, Call, SegmentRun
 from serving.engines.free_rows import FreeRows, elements_of_row
 from serving.engines.scheduling.batches import SegmentTimes
@@ -104,6 +104,11 @@ def test_the_volume_of_a_row_is_that_of_its_largest_input() -> None:
     assert (volume.of(pair), volume.reference) == (30, 12)
     assert volume.in_reference_rows(pair, 2) == 5
     assert volume.in_reference_rows({name: values[:, :1] for name, values in pair.items()}, 2) == 1
+    texts = volume_of(make_task("tag").inputs, LENGTH)
+    joint = joint_volume([volume, None, texts])
+    assert joint is not None
+    assert (joint.reference, joint.of({**pair, **text(2, 40)})) == (16, 40)
+    assert joint_volume([None]) is None
     unknown = volume_of((TensorSpec("x", "FP32", (-1, 3)),), {})
     assert unknown is not None
     assert (unknown.of({"x": np.zeros((2, 9, 3))}), unknown.in_reference_rows({"x": np.zeros((2, 9, 3))}, 2)) == (9, 2)
