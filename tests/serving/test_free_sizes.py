@@ -29,8 +29,10 @@ from contract.repository.sample import sample_inputs
 from espalier.local import LocalRepository
 from serving.catalog import Catalog
 from serving.coupling import RowsCheck
+from serving.engines.device_tensors import Device
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.session import check_outputs
+from serving.engines.sessions.runtime import SessionStoreOptions
 from serving.errors import WrongAnswer
 from serving.parity import check_answers
 from serving.protocol.grpc.server import needed_bytes
@@ -133,6 +135,16 @@ def test_images_of_any_size_and_texts_of_two_lengths_of_their_own(images: Reposi
             np.testing.assert_allclose(opened.infer("pair", pair)["pair"], whole("pair", pair), atol=1e-5)
 
 
+def test_features_that_stay_on_a_device_have_any_length(texts: Repository) -> None:
+    sessions = SessionStoreOptions(threads=1, device=Device("cpu"))
+    asked = [text(2, 3 + number % 3, number, hidden=1) for number in range(12)]
+    with LocalRepository(texts.path, EngineOptions(sessions)) as opened, ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda inputs: opened.infer(ALL_TASKS, inputs), asked))
+    for inputs, answer in zip(asked, answers, strict=True):
+        for task in TEXT:
+            np.testing.assert_allclose(answer[task], whole(task, inputs), atol=1e-5)
+
+
 def test_a_segment_by_name_takes_any_length_too(local: LocalRepository) -> None:
     state = local.infer("trunk", {"input": text(2, 7)[IDS.name], "input_1": text(2, 7)[MASK.name]})["output"]
     assert state.shape == (2, 7, 8)
@@ -216,6 +228,22 @@ def test_the_metadata_says_what_is_free(served: BackgroundServer, kind: str) -> 
     assert [int(size) for size in metadata["outputs"][0]["shape"]] == [-1, -1, 4]
     assert [[int(size) for size in tensor["dims"]] for tensor in config["input"]] == [[-1], [-1]]
     client.close()
+
+
+def test_the_list_of_tasks_and_the_statistics_know_of_free_sizes(served: BackgroundServer) -> None:
+    ask(served, "http", "tag", text(2, 11))
+
+    def get(path: str) -> Any:
+        return msgspec.json.decode(urllib.request.urlopen(f"http://{served.http_address}/{path}").read())
+
+    tag = next(task for task in get("tasks")["tasks"] if task["name"] == "tag")
+    assert [[tensor["name"], tensor["shape"]] for tensor in (*tag["inputs"], *tag["outputs"])] == [
+        [IDS.name, [-1]],
+        [MASK.name, [-1]],
+        ["tag", [-1, 4]],
+    ]
+    (stats,) = get("v2/models/trunk/stats")["model_stats"]
+    assert {batch["batch_size"] for batch in stats["batch_stats"]} >= {2}
 
 
 def test_the_example_of_the_api_is_at_the_reference_sizes_and_works(served: BackgroundServer) -> None:

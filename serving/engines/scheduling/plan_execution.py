@@ -40,10 +40,10 @@ class ReadyStep:
         self.plan_step: PlanStep = execution.plan.steps[index]
         self.segment = self.plan_step.segment
         self.group: Group = self.segment
+        self.rows = self.work = len(streams) * execution.rows
         if self.plan_step.free:
             self.group = (self.segment, execution.shapes(self.plan_step, streams[0]))
-        self.rows = len(streams) * execution.rows
-        self.work = self.rows * execution.volume
+            self.work = self.rows * execution.volume
         self.room = sys.maxsize if self.plan_step.coupled else self.rows
         self.ready_s = 0.0
 

@@ -147,6 +147,16 @@ def test_a_request_goes_in_chunks_that_its_elements_allow() -> None:
     assert rows_at_once(pair, texts, 6, limit) == 2  # two streams
 
 
+def test_what_takes_a_vector_of_a_text_takes_as_long_for_any_length() -> None:
+    plan = make_plan(PAIRS, ["pair"])
+    assert [step.free for step in plan.steps] == [True, False]
+    times = SegmentTimes()
+    times.note("tower", 10, 0.01)
+    times.note("head-pair", 1, 0.5)
+    pair = {"query": text(2, 30)[IDS.name], "document": text(2, 10)[IDS.name]}
+    assert times.of(flow(plan, pair, 0)) == pytest.approx(2 * (2 * 30 * 0.001 + 0.5))
+
+
 def test_what_is_learnt_of_one_length_holds_for_others() -> None:
     plan = make_plan(TEXTS, ["tag"])
     times = SegmentTimes()
