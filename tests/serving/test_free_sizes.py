@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from contract.errors import InvalidRequest, RepositoryError
+from contract.plan import make_plan
 from contract.repository import ALL_TASKS, Repository
 from contract.repository.free_sizes import FreeSize
 from contract.repository.record import OutputRecord, ParityRecord, recorded_places
@@ -29,6 +30,7 @@ from contract.repository.sample import sample_inputs
 from espalier.local import LocalRepository
 from serving.catalog import Catalog
 from serving.coupling import RowsCheck
+from serving.engines.base import Answer, Call
 from serving.engines.device_tensors import Device
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.session import check_outputs
@@ -326,3 +328,29 @@ def test_the_rows_of_a_request_are_answered_whatever_a_run_takes(texts: Reposito
             answers = opened.infer(ALL_TASKS, inputs)
         for task in TEXT:
             np.testing.assert_allclose(answers[task], whole(task, inputs), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("length", "elements", "parts"),
+    [
+        (REFERENCE, None, 1),  # what a run may have does not divide the request
+        (2 * REFERENCE, None, 2),
+        (4 * REFERENCE, None, 6),
+        (REFERENCE, 4 * (2 + 8) * REFERENCE, 2),
+        (1, 4 * (2 + 8) * REFERENCE, 1),
+    ],
+)
+def test_a_request_of_long_rows_goes_in_parts(texts: Repository, length: int, elements: int | None, parts: int) -> None:
+    async def asked() -> Answer:
+        options = EngineOptions(SessionStoreOptions(threads=1), max_batch_rows=1, max_batch_elements=elements)
+        engine = EmbeddedEngine(texts, options=options)
+        await engine.start()
+        try:
+            plan = make_plan(texts, ["tag"])
+            return await engine.infer(plan, text(MAX_ROWS, length), Call(rows_per_run=MAX_ROWS))
+        finally:
+            await engine.aclose()
+
+    answer = asyncio.run(asked())
+    assert answer.parts == parts
+    np.testing.assert_allclose(answer.outputs["tag"], whole("tag", text(MAX_ROWS, length)), atol=1e-5)

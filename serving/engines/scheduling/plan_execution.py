@@ -172,7 +172,7 @@ class PlanExecution:
 def rows_at_once(plan: ExecutionPlan, inputs: Mapping[str, Array], rows_per_run: int, limit: Callable[[Group], int]) -> int:
     """Return the most rows of a request that go through `plan` at once, 0: any number. rows_per_run: whatever their sizes are.
 
-    Where sizes are free, as many as the segments that take the inputs would run at once. limit: the most rows of a run, by groups.
+    Where sizes are free, as many as all segments that take the inputs are to be given. limit: the most rows of those, by groups.
     """
     if plan.volume is None or plan.coupled:
         return rows_per_run
