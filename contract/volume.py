@@ -30,6 +30,12 @@ class Volume:
         """Return how many rows at the reference sizes are as much as `rows` of `inputs`, 1 at least; `rows` where nobody knows."""
         return max(1, -(-rows * self.of(inputs) // self.reference)) if self.reference else rows
 
+    def as_many_as(self, reference_rows: int, inputs: Mapping[str, Array]) -> int:
+        """Return how many rows of `inputs` are as much as these rows at the reference sizes: 1 at least, and no more than those are."""
+        return (
+            min(reference_rows, max(1, reference_rows * self.reference // self.of(inputs))) if self.reference else reference_rows
+        )
+
 
 def is_free(specs: Iterable[TensorSpec]) -> bool:
     """Return whether a size of one of `specs` is for clients to choose."""

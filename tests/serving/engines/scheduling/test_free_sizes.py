@@ -104,6 +104,7 @@ def test_the_volume_of_a_row_is_that_of_its_largest_input() -> None:
     assert (volume.of(pair), volume.reference) == (30, 12)
     assert volume.in_reference_rows(pair, 2) == 5
     assert volume.in_reference_rows({name: values[:, :1] for name, values in pair.items()}, 2) == 1
+    assert [volume.as_many_as(rows, pair) for rows in (0, 1, 5, 10)] == [0, 1, 2, 4]
     texts = volume_of(make_task("tag").inputs, LENGTH)
     joint = joint_volume([volume, None, texts])
     assert joint is not None
