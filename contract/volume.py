@@ -46,5 +46,14 @@ def volume_of(specs: Iterable[TensorSpec], sizes: Mapping[str, FreeSize]) -> Vol
     return Volume({spec.name: tuple(axis + 1 for axis in axes) for spec, axes in free}, max(volumes))
 
 
+def volume_of_all(volumes: Iterable[Volume | None]) -> Volume | None:
+    """Return the volume of rows of which each of `volumes` is a part; None where all are."""
+    found = [volume for volume in volumes if volume is not None]
+    if not found:
+        return None
+    places = {name: axes for volume in found for name, axes in volume.places.items()}
+    return Volume(places, max(volume.reference for volume in found))
+
+
 def _free_axes(spec: TensorSpec) -> list[int]:
     return [axis for axis, size in enumerate(spec.shape) if size < 0]
