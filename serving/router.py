@@ -326,8 +326,7 @@ class Router:
         answer = await (
             _padded_answer(self._engine, plan, padded, inputs, call) if padded else self._engine.infer(plan, inputs, call)
         )
-        parts = -(-len(next(iter(inputs.values()))) // call.rows_per_run)
-        self.observer.plan_done(answer.runs, catalog.saved_steps(model, plan) * parts)
+        self.observer.plan_done(answer.runs, catalog.saved_steps(model, plan) * answer.parts)
         for failure in set(answer.errors.values()):  # here, where the log knows whose request it was
             if not isinstance(failure, InvalidRequest):
                 log.error("%s", failure, exc_info=failure if self._is_worth_a_trace(failure) else None)

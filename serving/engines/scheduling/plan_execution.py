@@ -207,4 +207,4 @@ def join_chunks(plan: ExecutionPlan, answers: Sequence[Answer]) -> Answer:
     errors = {name: error for answer in reversed(answers) for name, error in answer.errors.items()}
     outputs = {name: np.concatenate([answer.outputs[name] for answer in answers]) for name in plan.outputs if name not in errors}
     runs = tuple(run for answer in answers for run in answer.runs)
-    return Answer(outputs, runs, errors, max(answer.queue_seconds for answer in answers))
+    return Answer(outputs, runs, errors, max(answer.queue_seconds for answer in answers), len(answers))

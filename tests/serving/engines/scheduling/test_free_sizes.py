@@ -186,6 +186,7 @@ def test_any_mix_of_lengths_gives_each_its_own_answer_in_runs_within_the_limit(
     assert all(rows <= max_rows for _, rows in runs)
     for number, ((task, rows, length), answer) in enumerate(zip(requests, answers, strict=True)):
         assert not answer.errors
+        assert answer.parts == -(-rows // min(max_rows, MAX_ROWS))
         state = text(rows, length, number)[IDS.name][..., None] * np.ones(WIDTH)
         (wanted,) = run_segment(f"head-{task}", [state, text(rows, length)[MASK.name]])
         np.testing.assert_array_equal(answer.outputs[task], wanted)
