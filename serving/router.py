@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,17 +23,19 @@ from serving.answers.classes import as_classes, assumed_scores, best_classes
 from serving.catalog import Catalog, Model, involved, served_by
 from serving.engines.base import Answer, Call, Engine, SegmentRun, SegmentStatistics
 from serving.errors import ModelNotReady, NotReady, TaskFailed
+from serving.free_sizes import check_limits
 from serving.images.tasks import AnyImage, Images, Prepare, given
 from serving.lifecycle import Lifecycle
 from serving.observe.deployments import observed
 from serving.observe.events import NullObserver, Observer, note_work
 from serving.observe.logs import Seldom
+from serving.padding import PaddedOutput
 from serving.parity import check_answers
 from serving.questions import Question
 from serving.requests import InferRequest, InferResponse, Prediction, RequestOptions, ScoredLabel, read_options
 from serving.statistics import ModelStatistics, ModelVersion, RequestCounter
 from serving.text.tasks import Texts
-from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs
+from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs, without_inputs
 
 log = logging.getLogger(__name__)
 _NO_OPTIONS = RequestOptions()
@@ -42,7 +45,8 @@ _Way = TypeVar("_Way", bound=Hashable)
 class Router:
     """Answers requests for the models of `repository` with `engine`, which it starts and closes. `observer` is told what happens.
 
-    draw: returns numbers in [0, 1), which share out requests between a task and its canary. reader, rows_record: see `Lifecycle`.
+    draw: returns numbers in [0, 1), which share out requests between a task and its canary. reader, rows_record, pad_lengths: see
+    `Lifecycle`.
     """
 
     def __init__(
@@ -53,11 +57,12 @@ class Router:
         draw: Callable[[], float] = random.random,
         reader: RepositoryReader | None = None,
         rows_record: Path | None = None,
+        pad_lengths: Sequence[int] = (),
     ) -> None:
         self._draw = draw
         self._engine = engine
         self.observer = observer or NullObserver()
-        self.lifecycle = Lifecycle(repository, engine, reader, rows_record)
+        self.lifecycle = Lifecycle(repository, engine, reader, rows_record, pad_lengths)
         self._requests = RequestCounter()
         self._traces = Seldom()
         self._ready = False
@@ -144,8 +149,13 @@ class Router:
             options = read_options(request.parameters, request.deadline)
             known, errors = known_outputs(model, request.outputs, options.partial)
             outputs = checked_outputs(model, known)
-            inputs = checked_inputs(model, request)
-            answer = await self._compute(catalog, model, [output.name for output in outputs], inputs, options)
+            if options.partial and (lacking := without_inputs(model, request, outputs)):
+                outputs, errors = tuple(output for output in outputs if output.name not in lacking), errors | lacking
+            names = [output.name for output in outputs]
+            inputs = checked_inputs(model, request, names)
+            if model.limits:
+                check_limits(model.limits, inputs, names)
+            answer = await self._compute(catalog, model, names, inputs, options)
             _raise_failure(model, answer.errors, allowed=bool(answer.outputs))
             tally.ran(answer.runs)
         errors |= {name: str(error) for name, error in answer.errors.items()}
@@ -308,9 +318,11 @@ class Router:
     ) -> Answer:
         """Run the plan for `outputs`. Raises TaskFailed for the first that failed, unless the options allow it."""
         plan, call = self._call(catalog, model, outputs, options)
-        answer = await self._engine.infer(plan, inputs, call)
-        parts = -(-len(next(iter(inputs.values()))) // call.rows_per_run)
-        self.observer.plan_done(answer.runs, catalog.saved_steps(model, plan) * parts)
+        padded = catalog.padded_outputs(model, plan.outputs)
+        answer = await (
+            _padded_answer(self._engine, plan, padded, inputs, call) if padded else self._engine.infer(plan, inputs, call)
+        )
+        self.observer.plan_done(answer.runs, catalog.saved_steps(model, plan) * answer.parts)
         for failure in set(answer.errors.values()):  # here, where the log knows whose request it was
             if not isinstance(failure, InvalidRequest):
                 log.error("%s", failure, exc_info=failure if self._is_worth_a_trace(failure) else None)
@@ -333,6 +345,19 @@ class Router:
     def _check_room(self, calls: Iterable[Call], rows: int) -> None:
         for call in calls:
             self._engine.check_room(rows, call)
+
+
+async def _padded_answer(
+    engine: Engine, plan: ExecutionPlan, padded: Mapping[str, PaddedOutput], inputs: Mapping[str, Array], call: Call
+) -> Answer:
+    """Return the answer of `engine` to `inputs`, which are padded where that lets them run with others, without what was added."""
+    padding = next(iter(padded.values())).padding
+    given = padding.padded(inputs)
+    answer = await engine.infer(plan, given, call)
+    if given is inputs:
+        return answer
+    length = padding.length_of(inputs)
+    return replace(answer, outputs={name: padded[name].cut(values, length) for name, values in answer.outputs.items()})
 
 
 def _say_assumed(tasks: Iterable[Task]) -> None:

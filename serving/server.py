@@ -101,7 +101,14 @@ class Server:
             observation = make_observation(access_log=self._options.access_log, others=self._options.observers)
             stack.push_async_callback(self._flush, observation)
             engine = self._engine or self._options.engine_for(repository)
-            router = Router(repository, engine, observation.observer, reader=reader, rows_record=self._options.rows_record)
+            router = Router(
+                repository,
+                engine,
+                observation.observer,
+                reader=reader,
+                rows_record=self._options.rows_record,
+                pad_lengths=self._options.pad_lengths,
+            )
             observation.metrics.watch(router, lambda: self._budget.bytes)
             service = self._service(router, observation.metrics)
             stack.callback(service.pool.close)

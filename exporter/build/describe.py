@@ -20,7 +20,6 @@ from exporter.sources.task_model import TaskModel
 
 _OTHER = re.compile(r"[^A-Za-z0-9_.-]")  # what no name may have
 _INNER = re.compile(r"tap-[0-9a-f]{16}")  # a tensor that no client asks for
-_INPUT = "image"  # what clients call the input, where there is one
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class TensorNames:
 _NONE = TensorNames()
 
 
-def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
-    """Return `planned` as the repository records it."""
+def describe_segment(planned: PlannedSegment, max_batch_rows: int, weight_files: Mapping[str, int] | None = None) -> Segment:
+    """Return `planned` as the repository records it. weight_files: as of `Segment`."""
     blocks = planned.blocks
     return Segment(
         name=planned.name,
@@ -52,6 +51,7 @@ def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
         uncounted=tuple(sorted({operator for block in blocks for operator in block.uncounted})),
         reason=planned.reason,
         digest_version=repository_model.DIGEST_VERSION,
+        weight_files=weight_files or {},
     )
 
 
@@ -104,8 +104,6 @@ def names_of_tensors(tasks: Mapping[str, Sequence[Step]]) -> TensorNames:
 
 def _input_names(chain: Chain) -> dict[str, str]:
     """Return what clients call the inputs, by address."""
-    if len(chain.inputs) == 1:
-        return {chain.inputs[0].address: _INPUT}
     return {tap.address: tap.name for tap in chain.inputs}
 
 

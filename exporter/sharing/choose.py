@@ -14,6 +14,7 @@ from typing import Literal, get_args
 from exporter.errors import TooFewSegments
 from exporter.graph.chain import Chain, Tap
 from exporter.sharing.costs import CutCosts
+from exporter.sharing.locally import LocalCosts
 from exporter.sharing.occurrence import Key, Layout, Occurrence, Place
 from exporter.sharing.segments import SegmentFinder
 
@@ -89,7 +90,7 @@ class _Chooser:
         self._copies: dict[Place, str] = dict(options.copies)
         self._finder = SegmentFinder(chains)
         self._answers = {chain.name: frozenset(tap.address for tap in chain.outputs) for chain in chains}
-        self.layout = self._finder.find(self._copies, self._also_cut)
+        self._find()
         self.left_out: list[CutLeftOut] = []
 
     def leave_out(self, allowed: _Allowed, above: float = -inf) -> None:
@@ -101,29 +102,39 @@ class _Chooser:
         """Leave out cuts until the chains `wanted` have at most `limit` segments together."""
         if _count(self.layout, wanted) > limit:
             self._also_cut = self._fixed
-            self.layout = self._finder.find(self._copies, self._also_cut)
+            self._find()
         while (count := _count(self.layout, wanted)) > limit:
             if not self._leave_out_one(lambda step, gain, count=count: _count(self._after(step), wanted) < count):  # type: ignore[misc]
                 raise TooFewSegments(limit, count)
+
+    def _find(self) -> None:
+        self._joined = self._finder.joined(self._copies, self._also_cut)
+        self.layout = self._joined.layout()
+
+    def _cost_after(self, step: _Step, local: LocalCosts) -> float:
+        """Return the seconds of all segments after `step`, found from those around it, or, where that is not possible, from all."""
+        found = local.after(self._finder.changed_keys(self._joined, step.copies))
+        if found is not None:
+            return found
+        return self._costs.total(self._finder.joined(self._copies | step.copies, self._also_cut).models().values())
 
     def _after(self, step: _Step) -> Layout:
         return self._finder.find(self._copies | step.copies, self._also_cut)
 
     def _leave_out_one(self, allowed: _Allowed, above: float = -inf) -> bool:
-        before = self._costs.total(self._finder.models(self._copies, self._also_cut))
+        local = LocalCosts(self._joined, self._finder.users, self._also_cut, self._costs.of_segment)
         best: tuple[float, _Step] | None = None
         for step in sorted(self._steps(), key=lambda step: -step.most):
             if step.most <= (above if best is None else best[0]):
                 break  # neither this nor a later one can gain more
-            models = self._finder.models(self._copies | step.copies, self._also_cut)
-            gain = before - self._costs.total(models)
+            gain = local.total - self._cost_after(step, local)
             if allowed(step, gain) and (best is None or gain > best[0]):
                 best = gain, step
         if best is None:
             return False
         gain, step = best
         self._copies |= step.copies
-        self.layout = self._finder.find(self._copies, self._also_cut)
+        self._find()
         self.left_out.append(replace(step.cut, seconds=gain))
         return True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import fsum
 
 from exporter.graph.chain import Tap
 from exporter.sharing.occurrence import Occurrence
@@ -24,8 +25,8 @@ class CutCosts:
     macs_per_second: float = 40e9
 
     def total(self, models: Iterable[tuple[Occurrence, int]]) -> float:
-        """Return the seconds of one request for all networks, given as their segments, each with the number of its streams."""
-        return sum(self._segment(segment, streams) for segment, streams in models)
+        """Return the seconds of one request for all networks, given as their segments in any order, each with the number of its streams."""
+        return fsum(self.of_segment(segment, streams) for segment, streams in models)
 
     def at_cut(self, taps: Iterable[Tap]) -> float:
         """Return the seconds that one more cut costs: another run, and what crosses is written and read."""
@@ -44,7 +45,8 @@ class CutCosts:
         more = (streams[1] - streams[0]) * segment.macs / self.macs_per_second
         return saved - more - (copies - 1) * segment.weight_bytes / self.bytes_per_second
 
-    def _segment(self, segment: Occurrence, streams: int) -> float:
+    def of_segment(self, segment: Occurrence, streams: int) -> float:
+        """Return the seconds of one run of `segment` on its `streams`."""
         per_stream = segment.macs / self.macs_per_second + _crossing(segment) / self.bytes_per_second
         return self.seconds_per_run + segment.weight_bytes / self.bytes_per_second + streams * per_stream
 

@@ -10,7 +10,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any, Generic, TypeVar
 
 from exporter.graph.chain import Block, Chain
-from exporter.sharing.occurrence import Key, Layout, Occurrence
+from exporter.sharing.occurrence import Key, Layout, Occurrence, Place
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -18,7 +18,7 @@ _T = TypeVar("_T", bound=Hashable)
 class Blocks:
     """All blocks of `chains`, each once for the tensors that it is applied to, by numbers.
 
-    keys: of each chain's blocks. users: of each chain's blocks, as bits. at: the number of each chain's blocks.
+    keys: of each chain's blocks. users: of each chain's blocks, as bits. at: the number of each chain's blocks. places: where each is.
     """
 
     def __init__(self, chains: Sequence[Chain], keys: Mapping[str, Sequence[Key]], users: Mapping[str, Sequence[int]]) -> None:
@@ -29,6 +29,7 @@ class Blocks:
         self.takers: list[dict[int, set[str]]] = []  # by who takes: the addresses
         self.answers: list[set[str]] = []  # what of it is an answer
         self.at: dict[str, list[int]] = {}
+        self.places: list[list[Place]] = []
         self._numbers: dict[tuple[Key, tuple[str, ...]], int] = {}
         for chain in chains:
             self._add(chain, keys[chain.name], users[chain.name])
@@ -41,6 +42,7 @@ class Blocks:
         self.at[chain.name] = places = []
         for block, key, needed in zip(chain.blocks, keys, users, strict=True):
             number = self._number(block, key)
+            self.places[number].append((chain.name, block.index))
             self.users[number] |= needed
             for address in block.addresses:
                 if (maker := made.get(address)) is not None:
@@ -59,6 +61,7 @@ class Blocks:
             self.blocks.append(block)
             self.keys.append(key)
             self.users.append(0)
+            self.places.append([])
             self.makers.append(set())
             self.takers.append({})
             self.answers.append(set())
@@ -72,8 +75,9 @@ class Joined:
     """
 
     def __init__(self, blocks: Blocks, also_cut: Collection[str], apart: Mapping[Key, tuple[int, ...]]) -> None:
-        self._blocks, self._also_cut, self._apart = blocks, also_cut, apart
+        self.blocks, self._also_cut, self.apart = blocks, also_cut, apart
         self._segments, self._streams = _Union[Key](), _Union[int]()
+        self._known_ports: dict[Key, tuple[list[Key], list[_Port], list[_Port]]] = {}
         pairs = {(blocks.keys[maker], blocks.keys[taker]) for maker, takers in enumerate(blocks.takers) for taker in takers}
         for first, second in pairs:
             if self._always_together(first, second):
@@ -83,8 +87,8 @@ class Joined:
                     self._streams.join(maker, number)
 
     def _always_together(self, first: Key, second: Key) -> bool:
-        blocks = self._blocks
-        if first == second or self._apart.get(first) != self._apart.get(second):
+        blocks = self.blocks
+        if first == second or self.apart.get(first) != self.apart.get(second):
             return False
         for number in blocks.by_key[second]:
             makers = [maker for maker in blocks.makers[number] if blocks.keys[maker] == first]
@@ -104,68 +108,69 @@ class Joined:
         Streams of a segment must have the same blocks, and no way may leave a stream and come back to it.
         """
         segments: dict[Key, set[Key]] = defaultdict(set)
-        for key in self._blocks.by_key:
+        for key in self.blocks.by_key:
             segments[self._segments.leader(key)].add(key)
-        for stream in self._members.values():
-            keys = [self._blocks.keys[number] for number in stream]
+        for stream in self.members.values():
+            keys = [self.blocks.keys[number] for number in stream]
             segment = segments[self._segments.leader(keys[0])]
             if len(keys) != len(segment) or set(keys) != segment:
                 return {key: place for place, key in enumerate(sorted(segment))}
         try:
-            TopologicalSorter(self._before).prepare()
+            TopologicalSorter(self.before).prepare()
         except CycleError as error:
             return self._ranks(set(error.args[1]))
         return {}
 
     @cached_property
-    def _members(self) -> dict[int, list[int]]:
+    def members(self) -> dict[int, list[int]]:
         """Return the blocks of each stream, by its number."""
         members: dict[int, list[int]] = defaultdict(list)
-        for number in range(len(self._blocks.blocks)):
+        for number in range(len(self.blocks.blocks)):
             members[self._streams.leader(number)].append(number)
         return members
 
     @cached_property
-    def _before(self) -> dict[int, set[int]]:
+    def before(self) -> dict[int, set[int]]:
         """Return for each stream those whose tensors it takes."""
         leader = self._streams.leader
         return {
-            stream: {leader(maker) for number in members for maker in self._blocks.makers[number]} - {stream}
-            for stream, members in self._members.items()
+            stream: {leader(maker) for number in members for maker in self.blocks.makers[number]} - {stream}
+            for stream, members in self.members.items()
         }
 
     def _ranks(self, streams: Collection[int]) -> dict[Key, int]:
         """Return for the blocks of `streams`, which are in a circle, how often a way to them left their stream and came back."""
         ranks: dict[Key, int] = {}
         for stream in streams:
-            inside = set(self._members[stream])
+            inside = set(self.members[stream])
             found: dict[int, int] = {}
-            for number in self._in_order:
-                before = [found[m] + (number in inside and m not in inside) for m in self._blocks.makers[number] if m in found]
+            for number in self.in_order:
+                before = [found[m] + (number in inside and m not in inside) for m in self.blocks.makers[number] if m in found]
                 if before or number in inside:
                     found[number] = max(before, default=0)
             for number in inside:
-                key = self._blocks.keys[number]
+                key = self.blocks.keys[number]
                 ranks[key] = max(ranks.get(key, 0), found[number])
         return ranks
 
     @cached_property
-    def _in_order(self) -> list[int]:
-        return list(TopologicalSorter(dict(enumerate(self._blocks.makers))).static_order())
+    def in_order(self) -> list[int]:
+        """Return the blocks, each after those that give it something."""
+        return list(TopologicalSorter(dict(enumerate(self.blocks.makers))).static_order())
 
     def layout(self) -> Layout:
         """Return the segments of each chain by its name, each after those whose outputs it takes."""
-        return {chain.name: list(self._occurrences(chain)) for chain in self._blocks.chains}
+        return {chain.name: list(self._occurrences(chain)) for chain in self.blocks.chains}
 
     def _occurrences(self, chain: Chain) -> Iterator[Occurrence]:
-        numbers = self._blocks.at[chain.name]
+        numbers = self.blocks.at[chain.name]
         places: dict[int, dict[Key, Block]] = defaultdict(dict)
         for block, number in zip(chain.blocks, numbers, strict=True):
-            places[self._streams.leader(number)][self._blocks.keys[number]] = block
+            places[self._streams.leader(number)][self.blocks.keys[number]] = block
         firsts = {stream: min(block.index for block in found.values()) for stream, found in places.items()}
-        for stream in _in_order(places, {stream: self._before[stream] & places.keys() for stream in places}, firsts.__getitem__):
+        for stream in _in_order(places, {stream: self.before[stream] & places.keys() for stream in places}, firsts.__getitem__):
             found = places[stream]
-            order, taken, given = self._ports[self._segments.leader(next(iter(found)))]
+            order, taken, given = self._ports(self.segment_of(next(iter(found))))
             yield Occurrence(
                 key=order[0],
                 chain=chain.name,
@@ -174,29 +179,43 @@ class Joined:
                 given=tuple(found[key].outputs[index] for key, index in given),
             )
 
-    def models(self) -> Iterator[tuple[Occurrence, int]]:
-        """Yield each segment where it is in one of its streams, and how many streams it has."""
-        for segment, streams in self._streams_of.items():
-            order, taken, given = self._ports[segment]
-            found = {self._blocks.keys[number]: self._blocks.blocks[number] for number in streams[0]}
-            inputs = tuple(found[key].inputs[index] for key, index in taken)
-            outputs = tuple(found[key].outputs[index] for key, index in given)
-            yield Occurrence(order[0], "", tuple(found[key] for key in order), inputs, outputs), len(streams)
+    def models(self, segments: Collection[Key] | None = None) -> dict[Key, tuple[Occurrence, int]]:
+        """Return `segments`, or all, as each is in one of its streams, and how many streams it has."""
+        wanted = self.streams_of if segments is None else segments
+        return {segment: (self._model(segment), len(self.streams_of[segment])) for segment in wanted}
+
+    def _model(self, segment: Key) -> Occurrence:
+        streams = self.streams_of[segment]
+        order, taken, given = self._ports(segment)
+        found = {self.blocks.keys[number]: self.blocks.blocks[number] for number in streams[0]}
+        inputs = tuple(found[key].inputs[index] for key, index in taken)
+        outputs = tuple(found[key].outputs[index] for key, index in given)
+        return Occurrence(order[0], "", tuple(found[key] for key in order), inputs, outputs)
+
+    def segment_of(self, key: Key) -> Key:
+        """Return the segment that the blocks of `key` are in: the key of one of its blocks."""
+        return self._segments.leader(key)
+
+    def stream_of(self, number: int) -> int:
+        """Return the stream that the block `number` is in."""
+        return self._streams.leader(number)
 
     @cached_property
-    def _streams_of(self) -> dict[Key, list[list[int]]]:
+    def streams_of(self) -> dict[Key, list[list[int]]]:
+        """Return the blocks of each stream of each segment."""
         streams: dict[Key, list[list[int]]] = defaultdict(list)
-        for members in self._members.values():
-            streams[self._segments.leader(self._blocks.keys[members[0]])].append(members)
+        for members in self.members.values():
+            streams[self._segments.leader(self.blocks.keys[members[0]])].append(members)
         return streams
 
-    @cached_property
-    def _ports(self) -> dict[Key, tuple[list[Key], list[_Port], list[_Port]]]:
-        """Return for each segment its blocks in order, and which of their inputs and outputs are its own."""
-        return {segment: self._ports_of(found) for segment, found in self._streams_of.items()}
+    def _ports(self, segment: Key) -> tuple[list[Key], list[_Port], list[_Port]]:
+        """Return the blocks of `segment` in order, and which of their inputs and outputs are its own."""
+        if segment not in self._known_ports:
+            self._known_ports[segment] = self._ports_of(self.streams_of[segment])
+        return self._known_ports[segment]
 
     def _ports_of(self, streams: list[list[int]]) -> tuple[list[Key], list[_Port], list[_Port]]:
-        blocks = self._blocks
+        blocks = self.blocks
         by_key = [{blocks.keys[number]: number for number in members} for members in streams]
         first = by_key[0]
         before = {
@@ -219,11 +238,11 @@ class Joined:
         """Whether output `index` of the block `key` is used outside of one of `streams`."""
         for stream in streams:
             number = stream[key]
-            address = self._blocks.blocks[number].outputs[index].address
+            address = self.blocks.blocks[number].outputs[index].address
             inside = set(stream.values())
-            if address in self._blocks.answers[number]:
+            if address in self.blocks.answers[number]:
                 return True
-            if any(address in taps and taker not in inside for taker, taps in self._blocks.takers[number].items()):
+            if any(address in taps and taker not in inside for taker, taps in self.blocks.takers[number].items()):
                 return True
         return False
 

@@ -12,7 +12,7 @@ from exporter.graph.chain import Chain, Tap, span_of
 from exporter.graph.digests import combined_digest, content_of
 from exporter.sharing.choose import CutLeftOut, CutOptions, choose_cuts
 from exporter.sharing.occurrence import BlockRun, Key, Layout, Occurrence
-from exporter.sharing.reasons import explain_cut, explain_cut_left_out, explain_stored_again
+from exporter.sharing.reasons import explain_cut, explain_cut_left_out, explain_several_shapes
 
 DigestOf = Callable[[Occurrence], str]
 
@@ -54,7 +54,7 @@ class PlannedStep:
 class SharingPlan:
     """Segments by name, and for each task its steps. `forks`: per task the number of blocks that it shares with the backbone's trunk.
 
-    cuts_left_out: where tasks part or meet without a cut, a sentence each. stored_again: which weights are in several segments because
+    cuts_left_out: where tasks part or meet without a cut, a sentence each. several_shapes: which weights are in several segments because
     these take other shapes, a sentence or "".
     """
 
@@ -62,7 +62,7 @@ class SharingPlan:
     tasks: dict[str, tuple[PlannedStep, ...]]
     forks: dict[str, int]
     cuts_left_out: tuple[str, ...] = ()
-    stored_again: str = ""
+    several_shapes: str = ""
 
 
 def make_sharing_plan(
@@ -92,7 +92,7 @@ def make_sharing_plan(
     }
     forks = {chain.name: _fork(chain, tasks, backbone) for chain in tasks}
     sentences = tuple(explain_cut_left_out(cut, options) for cut in left_out if _concerns(cut, tasks))
-    again = explain_stored_again(segment.blocks for segment in segments.values())
+    again = explain_several_shapes(segment.blocks for segment in segments.values())
     return SharingPlan({segment.name: segment for segment in segments.values()}, steps, forks, sentences, again)
 
 

@@ -17,12 +17,13 @@ without weights, or that makes less of what it takes (a QuantizeLinear), is the 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 
-from exporter.graph.chain import Chain
+from exporter.graph.chain import Block, Chain
 from exporter.sharing.joining import Blocks, Joined
-from exporter.sharing.occurrence import Copies, Key, Layout, Occurrence
+from exporter.sharing.occurrence import Copies, Key, Layout
 
 
 class SegmentFinder:
@@ -31,7 +32,7 @@ class SegmentFinder:
     def __init__(self, chains: Sequence[Chain]) -> None:
         self._chains = chains
         self._depths = {chain.name: _depths(chain) for chain in chains}
-        self._users = _users(chains)
+        self.users = _users(chains)
         # The last copies of a chain, and its keys with them.
         self._known_keys: dict[str, tuple[Mapping[int, str], list[Key]]] = {}
 
@@ -41,24 +42,43 @@ class SegmentFinder:
         copies: blocks that count as copies of their own, although an equal block occurs elsewhere (weights are then stored again).
         also_cut: addresses of taps that become cuts although no sharing needs them.
         """
-        return self._joined(copies, also_cut).layout()
+        return self.joined(copies, also_cut).layout()
 
-    def models(self, copies: Copies, also_cut: Collection[str] = ()) -> list[tuple[Occurrence, int]]:
-        """Return each segment that `find` finds, as it is in one place, and on how many different tensors it runs."""
-        return [*self._joined(copies, also_cut).models()]
-
-    def _joined(self, copies: Copies, also_cut: Collection[str]) -> Joined:
+    def joined(self, copies: Copies, also_cut: Collection[str]) -> Joined:
+        """Return the segments as `find` finds them."""
         of_chain: dict[str, dict[int, str]] = {chain.name: {} for chain in self._chains}
         for (name, index), copy in copies.items():
             if name in of_chain:
                 of_chain[name][index] = copy
         keys = {chain.name: self._keys(chain, of_chain[chain.name]) for chain in self._chains}
-        blocks = Blocks(self._chains, keys, self._users)
+        blocks = Blocks(self._chains, keys, self.users)
         apart: dict[Key, tuple[int, ...]] = {}
         while (joined := Joined(blocks, also_cut, apart)).broken:
             for key, rank in joined.broken.items():
                 apart[key] = (*apart.get(key, ()), rank)
         return joined
+
+    def changed_keys(self, joined: Joined, copies: Copies) -> dict[str, dict[int, Key]]:
+        """Return the keys that blocks get by further `copies`, by chain and index: these, and those without weights behind them."""
+        of_chain: dict[str, dict[int, str]] = defaultdict(dict)
+        for (name, index), copy in copies.items():
+            of_chain[name][index] = copy
+        return {name: self._changed(name, joined, found) for name, found in of_chain.items()}
+
+    def _changed(self, name: str, joined: Joined, copies: Mapping[int, str]) -> dict[int, Key]:
+        keys, at = joined.blocks.keys, joined.blocks.at[name]
+        changed = {index: keys[at[index]]._replace(copy=copy) for index, copy in copies.items()}
+        for index, block, before in self._followers[name]:
+            if index in changed or any(maker in changed for maker in before.values()):
+                found = {address: changed.get(maker) or keys[at[maker]] for address, maker in before.items()}
+                old = changed.get(index) or keys[at[index]]
+                changed[index] = old._replace(content=_content_behind(block, found))
+        return changed
+
+    @cached_property
+    def _followers(self) -> dict[str, list[tuple[int, Block, dict[str, int]]]]:
+        """Return for each chain its blocks that are the same behind the same blocks only, each with what makes what it takes."""
+        return {chain.name: list(_followers(chain)) for chain in self._chains}
 
     def _keys(self, chain: Chain, copies: Mapping[int, str]) -> list[Key]:
         known = self._known_keys.get(chain.name)
@@ -71,13 +91,29 @@ class SegmentFinder:
         found: dict[str, Key] = {}  # by the addresses of taps: what makes them
         keys = []
         for block, depth in zip(chain.blocks, depths, strict=True):
-            content = block.content
-            if not block.segment and (block.makes_less or not block.weight_bytes):
-                before = [found[tap.address].text if tap.address in found else tap.address for tap in block.inputs]
-                content = hashlib.sha256("\n".join([content, *before]).encode()).hexdigest()
+            content = _content_behind(block, found) if _is_follower(block) else block.content
             keys.append(Key(content, depth, copies.get(block.index, "")))
             found.update({tap.address: keys[-1] for tap in block.outputs})
         return keys
+
+
+def _is_follower(block: Block) -> bool:
+    """Whether `block` is the same block only behind the same blocks."""
+    return not block.segment and (block.makes_less or not block.weight_bytes)
+
+
+def _content_behind(block: Block, makers: Mapping[str, Key]) -> str:
+    """Return what tells `block` apart behind others. makers: of taps by their addresses."""
+    before = [makers[address].text if address in makers else address for address in block.addresses]
+    return hashlib.sha256("\n".join([block.content, *before]).encode()).hexdigest()
+
+
+def _followers(chain: Chain) -> Iterator[tuple[int, Block, dict[str, int]]]:
+    made: dict[str, int] = {}
+    for block in chain.blocks:
+        if _is_follower(block):
+            yield block.index, block, {address: made[address] for address in block.addresses if address in made}
+        made.update({tap.address: block.index for tap in block.outputs})
 
 
 def _depths(chain: Chain) -> list[int]:

@@ -97,7 +97,7 @@ def refusal_of_images(task: Task) -> InvalidRequest | None:
     how = task.preprocessing
     if task.text is not None:
         return InvalidRequest(f'Task {task.name!r} takes text, not images; send {{"text": ["..."]}} as JSON.')
-    if how is None or [(spec.dtype, spec.shape) for spec in task.inputs] != [("UINT8", (how.height, how.width, 3))]:
+    if how is None or [spec.dtype for spec in task.inputs] != ["UINT8"] or not _fits(task.inputs[0].shape, how):
         return InvalidRequest(f"Task {task.name!r} takes no images; send it tensors through v2/models/{task.name}/infer.")
     return refusal_of_classes(task)
 
@@ -106,6 +106,12 @@ def _way(task: Task) -> _Way:
     if task.preprocessing is None:
         raise ValueError(f"task {task.name!r} takes no images")
     return task.inputs, task.preprocessing
+
+
+def _fits(shape: tuple[int, ...], how: Preprocessing) -> bool:
+    """Whether what `how` makes of an image is a row of this shape, -1 being any size."""
+    made = (how.height, how.width, 3)
+    return len(shape) == len(made) and all(size in (-1, given) for size, given in zip(shape, made, strict=True))
 
 
 def _as_image(image: Any) -> Image.Image:

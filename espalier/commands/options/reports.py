@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from contract.units import human_macs
+from contract.units import human_bytes, human_macs
 from espalier.console import console
 
 if TYPE_CHECKING:
     from contract.repository import Repository, Task
+    from contract.repository.not_shared import NotShared
     from contract.text import TextInput
+    from exporter.build.shared_weights import StoredWeights
     from exporter.deploy import VersionChange
     from exporter.sharing.reuse import Missed
 
@@ -43,6 +45,55 @@ def describe_rows(repository: Repository) -> list[str]:
     if unchecked:
         lines.append(f"Never checked whether rows affect each other: {', '.join(unchecked)}; an export anew checks it")
     return lines
+
+
+def print_not_shared(found: Iterable[NotShared]) -> None:
+    """Print what tasks compute apart with equal, or nearly equal, weights, a line each."""
+    for one in found:
+        console.print(f"[yellow]Not shared:[/] {escape(str(one))}", soft_wrap=True)
+
+
+def print_stored(repository: Repository, stored: StoredWeights) -> None:
+    """Print what a command that wrote `repository` says of weights that several segments hold, a line each."""
+    for line in describe_stored(repository):
+        console.print(f"[yellow]Stored once:[/] {escape(line)}", soft_wrap=True)
+    if stored.copied:
+        console.print(
+            f"[yellow]Stored again:[/] {human_bytes(stored.copied)} of weights that other segments hold, too, because the file system "
+            "made no hard links.",
+            soft_wrap=True,
+        )
+    if stored.again:
+        console.print(
+            f"[yellow]Stored again:[/] {human_bytes(stored.again)} of weights that segments which stay as they are have inside of their "
+            f"models; `espalier add {escape(str(repository.path))} --recut` stores them once.",
+            soft_wrap=True,
+        )
+
+
+def describe_stored(repository: Repository) -> list[str]:
+    """Return a line for weights that are stored once though what is computed with them is not shared, where there are any."""
+    from contract.weight_files import bytes_stored_once
+
+    once = bytes_stored_once(repository)
+    if not once:
+        return []
+    return [
+        f"{human_bytes(once)} of weights less than the segments hold together, by hard links of what is equal in several of them."
+    ]
+
+
+def describe_copied(repository: Repository) -> list[str]:
+    """Return a line for weights that were stored once, and are not in this copy of the repository, where there are any."""
+    from contract.weight_files import bytes_copied
+
+    copied = bytes_copied(repository)
+    if not copied:
+        return []
+    return [
+        f"{human_bytes(copied)} of weights are stored several times, in files of equal names that are no hard links of each other: where "
+        "links cannot be made, or when the repository was copied without them (cp -a, rsync -H and tar keep links)."
+    ]
 
 
 def describe_scores(tasks: Iterable[Task]) -> str | None:

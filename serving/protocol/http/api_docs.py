@@ -169,9 +169,9 @@ def _infer_example(model: Model) -> dict[str, Any]:
             "name": spec.name,
             "datatype": spec.dtype,
             "shape": [abs(size) for size in model.whole_shape(spec)],
-            "data": [_ZEROS.get(spec.dtype, 0)] * math.prod(map(abs, spec.shape)),
+            "data": [_ZEROS.get(spec.dtype, 0)] * math.prod(spec.shape),
         }
-        for spec in model.inputs
+        for spec in model.example_inputs()
     ]
     return {"id": "42", "inputs": inputs, "outputs": [{"name": name} for name in model.outputs]}
 
@@ -185,4 +185,4 @@ def _cost_of_example(model: Model) -> tuple[bool, int]:
 
 
 def _input_values(model: Model) -> int:
-    return sum(math.prod(map(abs, spec.shape)) for spec in model.inputs)
+    return sum(math.prod(spec.shape) for spec in model.example_inputs())
