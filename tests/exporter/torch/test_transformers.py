@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from exporter.sharing.choose import CutOptions
 from exporter.torch import text_export
 from serving.server import BackgroundServer
 from tests import folders, words
+from tests.documents import commands
 from tests.espalier.test_cli import espalier
 from tuning.errors import BackboneOptions
 from tuning.network.backbone import load_backbone
@@ -162,28 +164,51 @@ def test_other_families_share_a_trunk_and_a_trace(tmp_path: Path, traces: list[s
             assert found["tasks"][task]["labels"][0]["score"] == pytest.approx(float(scores.max()), abs=1e-4)
 
 
-def test_by_the_command_line_and_what_it_says(tmp_path: Path) -> None:
-    networks = family(tmp_path, "DistilBert")
-    many = folders.network("DistilBertForSequenceClassification", 5, problem_type="multi_label_classification")
-    folders.save(tmp_path / "many", many)
-    mine = words.save(tmp_path, words.tokenizer(words.WORDS[:4]), "mine.json")
-    run = espalier(
-        *("export", "--backbone", f"hf:{tmp_path / 'base'}", "--out", tmp_path / "repo"),
-        *("--task", f"mood=hf:{tmp_path / 'mood'}", "--task", f"many=hf:{tmp_path / 'many'}", "--tokenizer", f"many={mine}"),
-    )
+def test_the_commands_of_the_document(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    networks = family(models, "DistilBert")
+    (models / "base").rename(models / "encoder")
+    export_it, inspect, serve, infer, curl = commands("text.md", "From folders of transformers")
+    run = espalier(*export_it[1:], cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     said = " ".join((run.stdout + run.stderr).split())
-    assert f"{tmp_path}/mood is a DistilBertForSequenceClassification, read by transformers" in said
-    assert "base is a DistilBertForMaskedLM, of which the encoder is taken" in said.replace("It is", f"{tmp_path}/base is")
+    assert "models/mood is a DistilBertForSequenceClassification, read by transformers" in said
     assert "no code of the folder is run. It takes text by its tokenizer.json." in said
-    assert "It has classes of which several may be true, so that its answers are put through a sigmoid." in said
-    assert "Texts: mood takes at most" in said
-    run = espalier("deploy", f"hf:{tmp_path / 'topic'}", "--to", tmp_path / "repo", "--backbone", f"hf:{tmp_path / 'base'}")
+    assert "It is a DistilBertForMaskedLM, of which the encoder is taken." in said
+    assert "Texts: mood, topic take at most 20 tokens" in said
+    assert "Texts: mood, topic take" in espalier(*inspect[1:], cwd=tmp_path).stdout
+    assert serve == ["espalier", "serve", "repo"]
+    with BackgroundServer(tmp_path / "repo", http_port=0, grpc_port=0, threads=1) as server:
+        run = espalier(*infer[1:], "--url", f"http://{server.http_address}")
+        assert run.returncode == 0, run.stderr
+        header, body, url = curl[2], curl[4], curl[5].replace("127.0.0.1:8000", server.http_address)
+        request = Request(url, body.encode(), dict([header.split(": ")]))
+        with urlopen(request) as response:
+            answer = json.loads(response.read())
+    scores = torch.softmax(torch.tensor(theirs(networks["mood"], "What a day.")), 0)
+    best = answer["texts"][0]["tasks"]["mood"]["labels"][0]
+    assert (best["label"], best["score"]) == (MOODS[int(scores.argmax())], pytest.approx(float(scores.max()), abs=1e-4))
+    assert MOODS[int(scores.argmax())] in run.stdout
+
+
+def test_several_classes_at_a_time_and_a_deploy(tmp_path: Path) -> None:
+    kind = "DistilBertForSequenceClassification"
+    network = folders.network(kind, 5, problem_type="multi_label_classification")
+    many = folders.save(tmp_path / "many", network)
+    folders.save(tmp_path / "other", folders.network(kind, 6))
+    mine = words.save(tmp_path, words.tokenizer(words.WORDS[:4]), "mine.json")
+    run = espalier("export", "--task", f"many=hf:{many}", "--tokenizer", f"many={mine}", "--out", tmp_path / "repo")
+    assert run.returncode == 0, run.stderr
+    assert "It has classes of which several may be true, so that its answers are put through a sigmoid." in " ".join(
+        (run.stdout + run.stderr).split()
+    )
+    run = espalier("deploy", f"hf:{tmp_path / 'other'}", "--to", tmp_path / "repo")
     assert run.returncode == 0, run.stderr
     with BackgroundServer(tmp_path / "repo", http_port=0, grpc_port=0, threads=1) as server:
-        answer = Client(f"http://{server.http_address}").predict(text="the cat", tasks=["topic", "many"], top_k=2)
-    assert answer["tasks"]["topic"]["labels"][0]["label"] == f"LABEL_{theirs(networks['topic'], 'the cat').argmax()}"
-    assert sum(entry["score"] for entry in answer["tasks"]["many"]["labels"]) != pytest.approx(1)
+        answer = Client(f"http://{server.http_address}").predict(text="the cat", top_k=2)
+    assert answer["tasks"].keys() == {"many", "other"}
+    expected = sorted(torch.sigmoid(torch.tensor(theirs(network, "the cat"))).tolist(), reverse=True)
+    assert [entry["score"] for entry in answer["tasks"]["many"]["labels"]] == pytest.approx(expected, abs=1e-4)
 
 
 def edited(folder: Path, file: str = "config.json", **changes: Any) -> None:
