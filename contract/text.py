@@ -7,7 +7,8 @@ of padding and of cutting long texts is not followed, but for the side on which 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,9 @@ class Tokenizer:
 
     def __init__(self, content: bytes) -> None:
         """Raise ValueError, with the reason, for a file that holds no tokenizer, and ExtraNeeded without the library."""
+        os.environ.setdefault(
+            "TOKENIZERS_PARALLELISM", "false"
+        )  # threads of its own for one request would take the others' cores
         try:
             from tokenizers import Tokenizer as Library
         except ImportError as error:
@@ -111,28 +115,37 @@ class Tokenizer:
         self.words = max(vocabulary.values(), default=-1) + 1
         self.pad: int | None = padding.get("pad_id", next((vocabulary[name] for name in _PADS if name in vocabulary), None))
 
-    def encode(self, texts: Sequence[str], how: TextInput, *, cut: bool = False) -> EncodedTexts:
+    def encode(
+        self, texts: Sequence[str], how: TextInput, *, cut: bool = False, check: Callable[[], None] = lambda: None
+    ) -> EncodedTexts:
         """Return `texts` as rows for a network that takes them like `how`.
 
         cut: whether of a text with too many tokens only the beginning is taken; otherwise it is refused. Where the network has a mask, or
-        rows of one length, all texts are in one array; without, those of each length. Raises EmptyText, TextTooManyTokens, LoneSurrogate.
+        rows of one length, all texts are in one array; without, those of each length. check: called before each text; what it raises ends
+        the work. Raises EmptyText, TextTooManyTokens, LoneSurrogate.
         """
-        try:
-            encodings = self._tokenizer.encode_batch([*texts])
-        except TypeError as error:
-            raise LoneSurrogate from error
-        shortened = set()
-        for place, encoding in enumerate(encodings):
-            if len(encoding) <= self.added:
+        encodings: list[tokenizers.Encoding] = []
+        shortened: set[int] = set()
+        for place, text in enumerate(texts):
+            check()
+            encodings.append(self._encode(text))
+            tokens = len(encodings[place])
+            if tokens <= self.added:
                 raise EmptyText(place + 1)
-            if how.most is not None and len(encoding) > how.most:
+            if how.most is not None and tokens > how.most:
                 if not cut:
-                    raise TextTooManyTokens(place + 1, len(encoding), how.most)
-                encodings[place] = self._cut(texts[place], how.most)
+                    raise TextTooManyTokens(place + 1, tokens, how.most)
+                encodings[place] = self._cut(text, how.most)
                 shortened.add(place)
         groups = self._groups([len(encoding) for encoding in encodings], how)
         rows = (self._rows([encodings[place] for place in places], places, how, length) for length, places in groups.items())
         return EncodedTexts(tuple(rows), frozenset(shortened))
+
+    def _encode(self, text: str) -> tokenizers.Encoding:
+        try:
+            return self._tokenizer.encode_batch_fast([text])[0]
+        except TypeError as error:
+            raise LoneSurrogate from error
 
     def _cut(self, text: str, most: int) -> tokenizers.Encoding:
         encoding = self._tokenizer.encode(text, add_special_tokens=False)

@@ -24,12 +24,13 @@ def open_sources(
     tasks: Mapping[str, str | Path],
     options: InputOptions | Preprocess = "in-graph",
     tokenizers: Tokenizers = MappingProxyType({}),
+    input_names: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> Sources:
     """Return how to load `tasks` and `backbone`, each named as `exporter.sources.references.parse_reference` reads it.
 
     A file of weights alone belongs to the backbone: a task checkpoint of ours, or a whole state dict of the backbone's architecture,
     whose head may have a size of its own. Every file is checked now, before anything is traced: ONNX files are tried out in a process
-    of their own, state dicts must fit their network. tokenizers: of tasks that take texts.
+    of their own, state dicts must fit their network. tokenizers: of tasks that take texts. input_names: as `Sources.inputs`.
     Raises ExportError or, for networks and checkpoints, TuningError.
     """
     options = InputOptions(options) if isinstance(options, str) else options
@@ -42,7 +43,7 @@ def open_sources(
     load_base = opener.open_backbone(base) if base is not None else None
     loads = {name: opener.open_task(name, reference) for name, reference in named.items()}
     loads = {name: _with(load, texts[name]) if name in texts else load for name, load in loads.items()}
-    return Sources(loads, load_base, opener.tuned, (*remarks, *opener.remarks))
+    return Sources(loads, load_base, opener.tuned, (*remarks, *opener.remarks), inputs=input_names)
 
 
 def _onnx_task(file: Path, labels: tuple[str, ...]) -> TaskModel:

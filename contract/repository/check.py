@@ -7,6 +7,7 @@ from math import prod
 
 from contract.errors import RepositoryError
 from contract.repository.config import ALL_TASKS
+from contract.repository.free_sizes import references_of
 from contract.repository.model import Repository, Segment, Step, Task, TensorSpec
 from contract.repository.record import SAMPLE, recorded_places
 from contract.repository.tokenizers import files_of
@@ -124,7 +125,7 @@ def _check_labels(task: Task) -> None:
 def _check_record(task: Task) -> None:
     if task.parity is None or task.parity.sample != SAMPLE:
         return
-    expected = [len(recorded_places(prod(spec.shape))) for spec in task.outputs]
+    expected = [len(recorded_places(prod(spec.shape_at(references_of(task.sizes))))) for spec in task.outputs]
     records = task.parity.outputs
     fits = [record is None or len(record.values) == count for record, count in zip(records, expected, strict=False)]
     if len(records) != len(expected) or not all(fits):

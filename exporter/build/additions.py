@@ -86,7 +86,9 @@ def plan_anew(
     """
     cuts = cuts or _cuts_of(old)
     tasks = _put_together(repository_chains, [old.tasks[name] for name in answers])
-    analysis.read(Sources({**tasks, **coming.tasks}, coming.backbone), progress)
+    kept_names = {name: {spec.name: spec.name for spec in old.tasks[name].inputs} for name in tasks}
+    both = Sources({**tasks, **coming.tasks}, coming.backbone, inputs={**kept_names, **coming.inputs})
+    analysis.read(both, progress, repository_chains.inputs)
     kept = [name for name, answering in answers.items() if not answering]
     plan = _plan(analysis, kept, cuts, _contents(old, repository_chains))
     # A name is first given to what answers requests, in which every tensor is made by one segment.

@@ -25,11 +25,12 @@ from exporter.graph.chain import Block, Chain
 from exporter.graph.difference import first_difference, nodes_of
 from exporter.graph.extract import extract_segment
 from exporter.graph.network import Network
-from exporter.sharing.check import check_inputs, check_labels, check_together, explain_sharing
+from exporter.sharing.check import check_labels, check_together, explain_sharing
 from exporter.sharing.occurrence import Occurrence
 from exporter.sharing.plan import PlannedSegment, PlannedStep, SharingPlan
 from exporter.sharing.reasons import explain_computed_again
 from exporter.sharing.reuse import Existing, Pattern, as_block
+from exporter.sources.inputs import Chosen, RepositoryInput, explain_inputs, match_inputs, with_names
 from exporter.sources.sandbox import canonical_form, guarded
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 from exporter.sources.whole import WholeNetwork
@@ -51,20 +52,26 @@ class Analysis:
         self._alone: dict[str, Chain] = {}  # as blocks, whatever others there are
         self._there: RepositoryChains | None = None
         self._existing: dict[str, tuple[Chain, Preprocessing | None]] = {}
+        self._inputs: dict[str, tuple[RepositoryInput, ...]] = {}
+        self._chosen: Chosen = {}
 
     def adopt(self, repository_chains: RepositoryChains, repository: Repository) -> None:
         """Compare what will be read with the tasks of `repository`, which have been taken apart."""
         self._existing = {name: (chain, repository.tasks[name].preprocessing) for name, chain in repository_chains.alone.items()}
         self._there = repository_chains
 
-    def read(self, sources: Sources, progress: Progress) -> None:
-        """Read all of `sources` and check that they belong together. Raises ExportError."""
+    def read(self, sources: Sources, progress: Progress, inputs: Mapping[str, RepositoryInput] | None = None) -> None:
+        """Read all of `sources` and check that they belong together. Raises ExportError.
+
+        inputs: of the repository to which they come; None: those of what was adopted, if something was.
+        """
         loaders: dict[str, LoadTaskModel] = {BACKBONE: sources.backbone} if sources.backbone else {}
         loaders |= sources.tasks
         for index, (name, load) in enumerate(loaders.items()):
             progress("Reading models", index, len(loaders))
             self._read_one(name, load())
         self._take_known_weights()
+        self._match_inputs(sources.inputs, inputs if inputs is not None else self._there.inputs if self._there else {})
         for name, network in self._networks.items():
             with guarded(name):
                 self._alone[name] = network.chain()
@@ -79,8 +86,6 @@ class Analysis:
         alone = [chain for name, chain in self._alone.items() if name != BACKBONE]
         if alone:
             check_together(alone, self._alone.get(BACKBONE))
-        for there, _ in self._existing.values():
-            check_inputs(alone, there)
 
     def shared_weights(self, segments: Iterable[PlannedSegment], held: Held | None = None) -> SharedWeights:
         """Return which weights of `segments`, which are to be written, are stored once for several. held: by segments that stay."""
@@ -163,6 +168,7 @@ class Analysis:
             reasons = (
                 explain_sharing(chains[name], self.models[name].preprocessing, others, self._difference, apart),
                 explain_computed_again(self.tasks[name]),
+                explain_inputs(self._networks[name].inputs, self._inputs[name], self._chosen.get(name, {})),
                 explain_output_names(name, [tap.name for tap in chains[name].outputs]),
                 self.models[name].remark,
                 *more.get(name, ()),
@@ -212,6 +218,14 @@ class Analysis:
             with guarded(name):
                 self._networks[name] = Network(name, model.model)
 
+    def _match_inputs(self, chosen: Chosen, there: Mapping[str, RepositoryInput]) -> None:
+        """Find out which inputs of the networks are one; the order of the tasks decides nothing."""
+        names = sorted(self._networks, key=lambda name: (name != BACKBONE, name))
+        self._chosen = chosen
+        self._inputs = match_inputs({name: self._networks[name].inputs for name in names}, there, chosen)
+        for name, found in self._inputs.items():
+            self._networks[name] = self._networks[name].fed([one.address for one in found])
+
     def _save_as_given(self, name: str, model: ir.Model) -> Path:
         with guarded(name), self._keeping(name):
             return self.store.save_copy(model, f"given-{len(self._given)}")
@@ -225,6 +239,9 @@ class Analysis:
 
     def _chains(self) -> dict[str, Chain]:
         """Return the chain of every network, made for sharing with the others and with what is there."""
+        return {name: with_names(chain, self._inputs[name]) for name, chain in self._split().items()}
+
+    def _split(self) -> dict[str, Chain]:
         if self._there is None:
             return together(self._networks)
         coming = {name: network for name, network in self._networks.items() if name != BACKBONE}

@@ -20,7 +20,6 @@ from exporter.sources.task_model import TaskModel
 
 _OTHER = re.compile(r"[^A-Za-z0-9_.-]")  # what no name may have
 _INNER = re.compile(r"tap-[0-9a-f]{16}")  # a tensor that no client asks for
-_INPUT = "image"  # what clients call the input, where there is one
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,6 @@ def names_of_tensors(tasks: Mapping[str, Sequence[Step]]) -> TensorNames:
 
 def _input_names(chain: Chain) -> dict[str, str]:
     """Return what clients call the inputs, by address."""
-    if len(chain.inputs) == 1:
-        return {chain.inputs[0].address: _INPUT}
     return {tap.address: tap.name for tap in chain.inputs}
 
 

@@ -57,6 +57,8 @@ class Network:
 
     def fed(self, sources: Sequence[str]) -> Network:
         """Return the network with the addresses `sources` for its inputs."""
+        if list(sources) == [self._addresses[value] for value in self.model.graph.inputs]:
+            return self
         other = Network.__new__(Network)
         kept = {name: value for name, value in vars(self).items() if name not in _BY_ADDRESS}
         vars(other).update(kept, _addresses=addresses(self.model.graph, self.model.opset_imports, sources))
