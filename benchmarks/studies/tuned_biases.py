@@ -34,7 +34,7 @@ from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 _WIDTH, _TOKENS, _LAYERS = 384, 64, 12
 
 
-def encoder(task: int) -> ir.Model:
+def _encoder(task: int) -> ir.Model:
     """Return the network of a task: matrices of everybody's, biases, norms and a head of its own."""
     nodes: list[Any] = []
     weights: list[Any] = []
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def _loader(index: int) -> Callable[[], TaskModel]:
-    return lambda: TaskModel(encoder(index))
+    return lambda: TaskModel(_encoder(index))
 
 
 def _open(repository: Path, cache: Path) -> dict[str, float]:
