@@ -206,10 +206,11 @@ class Analysis:
         return there.get((chain, block.index)) or self._networks[chain]
 
     def _read_one(self, name: str, model: TaskModel) -> None:
+        file = model.file
         if name != BACKBONE:
-            file = model.file or self._save_as_given(name, model.model)
+            file = file or self._save_as_given(name, model.model)
             self._given[name] = file, _state_of(file)
-        graph = canonical_form(name, model.model)
+        graph = canonical_form(name, model.model, file)
         with self._keeping(name):
             self.store.take_over(graph)
         self.models[name] = replace(model, model=graph)

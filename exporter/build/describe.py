@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from contract.dtypes import dtype_of_onnx
 from contract.repository import Segment, Step, Task, TensorSpec
 from contract.repository import model as repository_model
+from contract.repository.free_sizes import FreeSize
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
 from exporter.build.texts import with_text
 from exporter.errors import SameOutputNames
@@ -52,6 +53,7 @@ def describe_segment(planned: PlannedSegment, max_batch_rows: int, weight_files:
         reason=planned.reason,
         digest_version=repository_model.DIGEST_VERSION,
         weight_files=weight_files or {},
+        sizes=_sizes([*planned.inputs, *planned.outputs]),
     )
 
 
@@ -69,6 +71,7 @@ def describe_task(
         labels=model.labels,
         preprocessing=model.preprocessing,
         provenance=model.provenance,
+        sizes=_sizes([*chain.inputs, *chain.outputs]),
     )
     return with_text(task, [tap.name for tap in chain.inputs], model.tokenizer)
 
@@ -125,7 +128,11 @@ def _segment_specs(kind: str, taps: Sequence[Tap]) -> tuple[TensorSpec, ...]:
 
 
 def _spec(name: str, tap: Tap) -> TensorSpec:
-    return TensorSpec(name, dtype_of_onnx(tap.dtype), tap.shape)
+    return TensorSpec(name, dtype_of_onnx(tap.dtype), tap.shape, axes=tap.axes)
+
+
+def _sizes(taps: Sequence[Tap]) -> dict[str, FreeSize]:
+    return {name: size for tap in taps for name, size in tap.sizes.items()}
 
 
 def output_names(task: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -11,11 +11,13 @@ import onnx_ir as ir
 from contract.dtypes import onnx_dtype
 from contract.repository import Repository, Segment, Task, TensorSpec
 from contract.repository import model as repository_model
+from contract.repository.free_sizes import FreeSize
 from contract.repository.write import check_digest_version
 from exporter.build.weight_store import WeightStore
 from exporter.errors import DamagedSegment
 from exporter.graph.chain import Block, Chain, Tap
 from exporter.graph.digests import content_of
+from exporter.graph.free.sizes import set_free_sizes
 from exporter.graph.network import Network
 from exporter.graph.passes.canonical import canonicalise
 from exporter.sharing.occurrence import Place
@@ -121,7 +123,7 @@ class _Reader:
             blocks.append(replace(found.block, index=len(blocks)))
             values |= found.values
             tensors.update(zip(step.outputs, (tap.address for tap in found.block.outputs), strict=True))
-        inputs, outputs = _taps(task.inputs, tensors), _taps(task.outputs, tensors)
+        inputs, outputs = _taps(task.inputs, tensors, task.sizes), _taps(task.outputs, tensors, task.sizes)
         chain = Chain(task.name, tuple(blocks), inputs, outputs, preprocessing, values=(frozenset(values),))
         self.alone[task.name] = replace(chain, blocks=tuple(inner_blocks))
         return chain
@@ -140,7 +142,9 @@ class _Reader:
 
     def _network(self, name: str, inner: tuple[bool, ...]) -> Network:
         if name not in self.networks:
-            model = canonicalise(load_onnx(self._repository.model_file(name), linked=True), whole=False)
+            model = load_onnx(self._repository.model_file(name), linked=True)
+            set_free_sizes(model, self._repository.segments[name].sizes)
+            model = canonicalise(model, whole=False)
             self._store.take_over(model)
             self.networks[name] = Network(name, model, inner=inner)
             self.digests[name] = self.networks[name].digest()
@@ -150,5 +154,11 @@ class _Reader:
         return self.networks[name]
 
 
-def _taps(specs: Sequence[TensorSpec], addresses: Mapping[str, str]) -> tuple[Tap, ...]:
-    return tuple(Tap(spec.name, addresses[spec.name], onnx_dtype(spec.dtype), spec.shape) for spec in specs)
+def _taps(specs: Sequence[TensorSpec], addresses: Mapping[str, str], sizes: Mapping[str, FreeSize]) -> tuple[Tap, ...]:
+    return tuple(
+        Tap(spec.name, addresses[spec.name], onnx_dtype(spec.dtype), spec.shape, spec.axes, _known(spec, sizes)) for spec in specs
+    )
+
+
+def _known(spec: TensorSpec, sizes: Mapping[str, FreeSize]) -> dict[str, FreeSize]:
+    return {name: sizes[name] for name in spec.axes if name}
