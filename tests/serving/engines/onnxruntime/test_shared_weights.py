@@ -12,10 +12,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from contract.repository import Repository
+from contract.repository import Repository, read_repository
 from exporter.export import ExportOptions, export_repository
+from exporter.remove import remove_tasks
+from serving.engines.onnxruntime.runtime import session_store
 from serving.engines.onnxruntime.segment_cache import SegmentCache
 from serving.engines.onnxruntime.session import open_session, session_options
+from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from tests.exporter.biased import WIDTH, biased
 from tests.exporter.test_recut import sources
 
@@ -110,6 +113,29 @@ def test_what_no_entry_uses_any_more_goes_and_what_one_uses_stays(repository: Re
     cache.open(more.model_file(next(iter(more.segments))), options)
     assert list(pooled(tmp_path / "cache").values()) == [2, 2]
     assert session.run(None, ROWS)[0].shape == (3, 3)
+
+
+@pytest.mark.parametrize("width", [128, 512])  # of the second, segments are large enough for the cache
+def test_a_server_that_knows_both_tasks_answers_when_one_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """Before any session is open: then the files are needed once more, from where they were or from what is kept of them."""
+    monkeypatch.setattr("tests.exporter.biased.WIDTH", width)
+    repo, rows = tmp_path / "repo", np.random.default_rng(0).standard_normal((3, width)).astype(np.float32)
+    repository = export_repository(sources({"one": biased(1, 1), "two": biased(2, 2)}), ExportOptions(repo)).repository
+    files = {name: repository.model_file(name) for name in repository.segments}
+    expected = {name: open_session(file, options(), CPU).run(None, {"input": rows})[0] for name, file in files.items()}
+    store = session_store(SessionStoreOptions(threads=1, cache_folder=tmp_path / "cache"))
+    store.declare(SegmentFile(segment, files[name]) for name, segment in repository.segments.items())
+    remove_tasks(repo, ["one"], gc=True)
+    for name, answer in expected.items():
+        np.testing.assert_array_equal(store.run(name, [rows])[0], answer)
+    assert (tmp_path / "cache" / "weights").exists() == (width == 512)
+    store.close_all()
+    left = read_repository(repo)
+    store.declare(SegmentFile(segment, left.model_file(name)) for name, segment in left.segments.items())
+    for name in left.segments:
+        np.testing.assert_array_equal(store.run(name, [rows])[0], expected[name])
 
 
 MEMORY = """
