@@ -16,7 +16,6 @@ from contract.plan import ExecutionPlan, PlanStep, make_plan
 from contract.repository.config import ALL_TASKS, all_tasks_config, parse_text, segment_config, task_config
 from contract.repository.model import Plain, Repository, Segment, Task, TensorSpec
 from contract.repository.plain_config import PLATFORM
-from contract.repository.reference import at_reference, has_reference
 from contract.repository.unite import united_inputs
 from contract.tensor_names import Names
 from contract.volume import volume_of
@@ -90,23 +89,17 @@ class Model:
 
     def example_inputs(self) -> tuple[TensorSpec, ...]:
         """Return the inputs as one request may have them: at the reference sizes, where these are known, else 1 for what is free."""
-        known: dict[str, TensorSpec] = {}
-        for limit in self.limits:
-            if has_reference(limit.inputs, limit.sizes):
-                known = {spec.name: spec for spec in at_reference(limit.inputs, limit.sizes)} | known
+        known = {spec.name: spec for limit in self.limits for spec in limit.at_reference()}
         return tuple(known.get(spec.name) or replace(spec, shape=tuple(map(abs, spec.shape))) for spec in self.inputs)
 
-    def largest_inputs(self) -> Sequence[TensorSpec]:
+    def largest_inputs(self) -> tuple[TensorSpec, ...]:
         """Return the inputs with the largest sizes that some of its outputs allow; -1 where nobody knows."""
         shapes: dict[str, list[tuple[int, ...]]] = {}
-        for limit in self.limits:
-            for spec, shape in zip(limit.inputs, limit.largest_shapes(), strict=True):
-                shapes.setdefault(spec.name, []).append(shape)
-        return [replace(spec, shape=_largest(shapes.get(spec.name, [spec.shape]))) for spec in self.inputs]
-
-
-def _largest(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    return tuple(-1 if -1 in sizes else max(sizes) for sizes in zip(*shapes, strict=True))
+        for spec in (spec for limit in self.limits for spec in limit.at_most()):
+            shapes.setdefault(spec.name, []).append(spec.shape)
+        return tuple(
+            replace(spec, shape=tuple(map(_most, zip(*shapes.get(spec.name, [spec.shape]), strict=True)))) for spec in self.inputs
+        )
 
 
 class SavedSteps:
@@ -244,6 +237,10 @@ class Catalog:
             return _renamed(config, model)
         exported = self._exported
         return all_tasks_config(exported.tasks.values(), copied=False, digest_version=exported.digest_version)
+
+
+def _most(sizes: Sequence[int]) -> int:
+    return -1 if -1 in sizes else max(sizes)
 
 
 def _renamed(config: Any, model: Model) -> Any:
