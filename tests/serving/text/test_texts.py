@@ -33,9 +33,9 @@ TEXTS = ["the cat sat", "not far", "the dog ran far"]
 JSON = "application/json"
 
 
-@pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    return write_repository(tmp_path_factory.mktemp("texts"))
+@pytest.fixture(scope="module", params=[False, True], ids=["of eight tokens", "of any length"])
+def repo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return write_repository(tmp_path_factory.mktemp("texts"), free=request.param)
 
 
 @pytest.fixture(scope="module")
