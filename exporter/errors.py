@@ -431,6 +431,15 @@ class BadShare(ExportError):
         super().__init__(f"A canary's share is more than 0 % and less than 100 % of the requests, not {100 * share:g} %.")
 
 
+class BadSnap(ExportError):
+    """A difference between weights for which none may be taken for another."""
+
+    def __init__(self, snap: float, most: float) -> None:
+        super().__init__(
+            f"Weights that differ by {snap:g} of the largest one cannot be taken for each other; give more than 0 and at most {most:g}."
+        )
+
+
 class DifferentAnswer(ExportError):
     """A canary whose answers have another form than those that clients were told of."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,15 +12,18 @@ import onnx_ir as ir
 
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
+from contract.repository.not_shared import BACKBONE as BACKBONE  # instead of a task's name
 from contract.repository.write import model_path
 from exporter.build.chains import beside, together
 from exporter.build.describe import explain_output_names
+from exporter.build.near_weights import Near, Reference, check_snap, find_near, within
 from exporter.build.not_shared import SegmentGraph
 from exporter.build.repository_chains import RepositoryChains
 from exporter.build.rounded_weights import take_known_weights
 from exporter.build.row_coupling import refuse_random
 from exporter.build.shared_weights import Held, SharedWeights, plan_shared_weights, weights_of
 from exporter.build.weight_store import WeightStore
+from exporter.diff.diff import NEAR
 from exporter.errors import BadModel, ExportError
 from exporter.graph.chain import Block, Chain
 from exporter.graph.difference import first_difference, nodes_of
@@ -35,14 +39,21 @@ from exporter.sources.sandbox import canonical_form, guarded
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 from exporter.sources.whole import WholeNetwork
 
-BACKBONE = "the backbone"  # instead of a task's name
 Progress = Callable[[str, int, int], None]
 
 
 class Analysis:
-    """Task models, taken apart. `scratch`: a folder for the weights, large enough for all different ones."""
+    """Task models, taken apart. `scratch`: a folder for the weights, large enough for all different ones.
 
-    def __init__(self, scratch: Path) -> None:
+    snap: networks take the weights of the backbone, or of the first task, where theirs differ by that at most. Raises BadSnap.
+    """
+
+    def __init__(self, scratch: Path, snap: float | None = None) -> None:
+        check_snap(snap)
+        self._snap = snap
+        self.fixed: Collection[str] = ()  # networks that keep their weights in any case
+        self.near: dict[str, Near] = {}  # that keep their own weights
+        self.snapped: dict[str, Near] = {}  # that have taken others
         self.store = WeightStore(scratch)
         self.models: dict[str, TaskModel] = {}
         self.tasks: dict[str, Chain] = {}
@@ -75,6 +86,7 @@ class Analysis:
         for name, network in self._networks.items():
             with guarded(name):
                 self._alone[name] = network.chain()
+        self._compare_nearly()
         self.tasks = self._chains()
         self.backbone = self.tasks.pop(BACKBONE, None)
         for name, chain in self._alone.items():
@@ -218,6 +230,40 @@ class Analysis:
                 self.models[name] = replace(model, remark=remark)
             with guarded(name):
                 self._networks[name] = Network(name, model.model)
+
+    def _compare_nearly(self) -> None:
+        """Find networks that are nearly the backbone, or the first task, and let them take its weights as far as they are to."""
+        reference = self._reference()
+        chains = [*self._alone.values(), *(chain for chain, _ in self._existing.values())]
+        counts = Counter(digest for chain in chains for digest in {block.digest for block in chain.blocks})
+        shared = {digest for digest, count in counts.items() if count > 1}
+        for name, network in self._networks.items():
+            if reference is None or name == reference.name:
+                continue
+            near = find_near(name, self._alone[name].blocks, network.model, reference, shared, max(NEAR, self._snap or 0))
+            if near is None:
+                continue
+            taken = within(near, self._snap) if self._snap and name not in self.fixed else None
+            if taken is None:
+                self.near[name] = near
+                continue
+            taken.take()
+            self.snapped[name] = taken
+            with guarded(name):
+                self._networks[name] = Network(name, network.model).fed([tap.address for tap in network.inputs])
+                self._alone[name] = self._networks[name].chain()
+
+    def _reference(self) -> Reference | None:
+        there = self._there
+        if there is not None and BACKBONE not in self._networks:
+            name = next(iter(there.alone))
+            return Reference(
+                name.partition("@")[0], there.alone[name].blocks, lambda block: there.places[name, block.index].model
+            )
+        first = BACKBONE if BACKBONE in self._networks else next(iter(self._networks), None)
+        if first is None:
+            return None
+        return Reference(first, self._alone[first].blocks, lambda block: self._networks[first].model)
 
     def _match_inputs(self, chosen: Chosen, there: Mapping[str, RepositoryInput]) -> None:
         """Find out which inputs of the networks are one; the order of the tasks decides nothing."""

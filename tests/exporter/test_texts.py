@@ -134,7 +134,12 @@ LONG.post_processor = words.processors.TemplateProcessing(
         (partial(renamed, BERT, "token_type_ids", "position_ids"), None, NotForTexts, "'position_ids' .INT64 .5.., which no"),
         (of_floats, None, NotForTexts, "takes '.*' .FP32 .4.., which no tokenizer gives"),
         (Bert((10,)).model, NO_PAD, NoPadding, "no mask, and tokenizer.json names no token that fills up"),
-        (BERT.model, MANY_WORDS, TokenizerDoesNotFit, "not that of its network: .* ids? "),
+        (
+            BERT.model,
+            MANY_WORDS,
+            TokenizerDoesNotFit,
+            "not that of its network: tokenizer.json gives ids up to 11, and the network knows ids up to 10",
+        ),
         (BERT.model, LONG, TokenizerDoesNotFit, "takes 5 tokens, of which tokenizer.json adds 5 itself"),
     ],
 )
