@@ -15,6 +15,7 @@ from exporter.export import ExportOptions, export_repository
 from exporter.sharing.choose import CutOptions
 from tests.espalier.test_cli import espalier
 from tests.exporter.biased import WIDTH, biased
+from tests.exporter.convolved import convolved
 from tests.exporter.test_recut import check_answers, recut, sources
 
 pytestmark = [pytest.mark.usefixtures("unsynced")]
@@ -114,6 +115,21 @@ def test_weights_rounded_to_half_precision_are_within_half_a_thousandth(tmp_path
     report = export_repository(sources({"one": TASKS["one"], "half": rounded}), ExportOptions(tmp_path / "repo", cuts=EXACT))
     (found,) = report.repository.not_shared
     assert max(found.differences.values()) <= 2.0**-11
+
+
+def test_convolutions_behind_another_batch_norm_are_told_from_others(tmp_path: Path) -> None:
+    """Folded in, it scales each channel: no weight is equal, nor near."""
+    one, tuned, other = (convolved([seed, seed, 0, seed], 90).clone() for seed in (1, 1, 2))
+    for value in tuned.graph.initializers.values():
+        kernel = value.const_value
+        if kernel is not None and len(kernel.shape) == 4:
+            factors = np.random.default_rng(5).uniform(0.5, 2, (kernel.numpy().shape[0], 1, 1, 1)).astype(np.float32)
+            value.const_value = ir.Tensor(kernel.numpy() * factors, name=value.name)
+    tasks = {"one": one, "tuned": tuned, "trained": other}
+    (found,) = export_repository(sources(tasks), ExportOptions(tmp_path / "repo", cuts=EXACT)).repository.not_shared
+    assert found.tasks == ("one", "tuned")
+    assert "equal but for a factor for each channel" in str(found)
+    assert not found.differences
 
 
 @pytest.mark.slow
