@@ -125,15 +125,16 @@ def deploy(
     return deployment
 
 
-def open(path: str | Path, options: EngineOptions | None = None) -> LocalRepository:
+def open(path: str | Path, options: EngineOptions | None = None, *, pad_lengths: Sequence[int] = ()) -> LocalRepository:
     """Open the repository at `path` for predictions in this process; to be closed, or used in a `with` block.
 
-    options: how it is computed; None: on a GPU if CUDA works here, else with all cores of this process.
+    options: how it is computed; None: on a GPU if CUDA works here, else with all cores of this process. pad_lengths: to the next of which
+    texts are padded, so that those of several threads run together, where a mask hides what is added.
     Raises RepositoryError, EngineError.
     """
     from espalier.local import LocalRepository
 
-    return LocalRepository(path, options)
+    return LocalRepository(path, options, pad_lengths)
 
 
 def serve(

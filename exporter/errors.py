@@ -20,6 +20,16 @@ class BadModel(ExportError):
         super().__init__(f"{path}: {reason}")
 
 
+class GeneratesText(BadModel):
+    """A model that writes text, a token after the other."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        super().__init__(
+            path,
+            f"is a {kind}, which generates text token by token; give a network for sequence or token classification, or an encoder.",
+        )
+
+
 class BadTokenizer(BadModel):
     """A file is no tokenizer that the library of that name reads."""
 

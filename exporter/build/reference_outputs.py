@@ -19,7 +19,7 @@ from exporter.build.analysis import Analysis, Progress
 from exporter.build.near_weights import explain_taken
 from exporter.build.scores import scores_of
 from exporter.errors import AnotherForm, CannotRun
-from exporter.graph.free.sizes import trials
+from exporter.graph.free.sizes import size_at, trials
 from exporter.sources.whole import WholeNetwork, WholeSession
 
 SAMPLE_ROWS = 4
@@ -89,7 +89,7 @@ def reference_outputs_of(task: Task, whole: WholeNetwork, tolerance: float = TOL
 
 def _elsewhere(task: Task, session: WholeSession, whole: WholeNetwork) -> Iterator[tuple[Mapping[str, int], tuple[Array, ...]]]:
     """Yield other free sizes that the network can have, and its outputs there."""
-    for sizes in trials(task.sizes):
+    for sizes in trials({name: task.sizes[name] for spec in task.inputs for name in spec.axes if name}):
         try:
             outputs = session.run([*sample_inputs(task.inputs, SAMPLE_ROWS, sizes).values()])
         except CannotRun:  # it takes sizes in steps
@@ -100,8 +100,10 @@ def _elsewhere(task: Task, session: WholeSession, whole: WholeNetwork) -> Iterat
 
 def _check_form(task: Task, whole: WholeNetwork, outputs: Sequence[Array], sizes: Mapping[str, int]) -> None:
     for name, output, spec in zip(whole.outputs, outputs, task.outputs, strict=True):
-        if output.shape != (SAMPLE_ROWS, *spec.shape_at(sizes)):
-            raise AnotherForm(task.name, name, output.shape, (SAMPLE_ROWS, *spec.shape_at(sizes)))
+        axes = zip(spec.shape, spec.axes or ("",) * len(spec.shape), output.shape[1:], strict=False)
+        expected = tuple((size_at(axis, sizes) or given) if axis else size for size, axis, given in axes)
+        if output.shape != (SAMPLE_ROWS, *expected) or len(output.shape) != len(spec.shape) + 1:
+            raise AnotherForm(task.name, name, output.shape, (SAMPLE_ROWS, *expected))
 
 
 def _answer(task: Task, analysis: Analysis, tolerance: float) -> ReferenceOutputs:

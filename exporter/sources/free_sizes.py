@@ -1,7 +1,8 @@
 """Finds out, by running a network, which free sizes it takes: the least and the largest, and a reference at which costs are stated.
 
 A network may look up positions in a table, add one, or halve a height five times: no rule finds all limits, and a run finds each. Sizes
-grow twofold until a run fails, or takes too long; the limit lies between the last two.
+grow twofold until a run fails, or takes too long; the limit lies between the last two. Where runs get long, the sizes of weights are tried:
+most often it is a table that has an end.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from exporter.graph.free.sizes import axes_of, free_sizes, is_settled, name_axes
 from exporter.sources.assumed import assume
 from exporter.sources.whole import WholeNetwork, WholeSession
 
-_LARGEST = 8192  # that is tried
-_MOST_S = 2.0  # a run that takes longer is not followed by one of twice the size
+_LARGEST, _LARGEST_SIDE = 8192, 2048  # that are tried: of any size, of an image's side
+_MOST_S = 0.2  # a run that takes longer is not followed by one of twice the size
 _NO_MEMORY = ("memory", "bad_alloc", "bad allocation")
 
 _STEPS = (1, 2, 4, 8, 16, 32, 64)  # between sizes that run
@@ -66,11 +67,17 @@ def _in_file(model: ir.Model, file: Path | None) -> Iterator[Path]:
 
 
 class _Trial:
-    """Runs the network in `path` at sizes of its free axes, which are named as those of `model`. seconds: what the last run took."""
+    """Runs the network in `path` at sizes of its free axes, which are named as those of `model`.
+
+    tables: the sizes of its weights. sides: sizes of images. seconds: what the last run took. reason: why it failed, if it did.
+    """
 
     def __init__(self, model: ir.Model, path: Path) -> None:
         self._inputs = [*model.graph.inputs]
         self._session = WholeSession(WholeNetwork(path, tuple(str(value.name) for value in self._inputs), ()))
+        weights = (value.const_value for value in model.graph.initializers.values() if value.const_value is not None)
+        self.tables = sorted({size for tensor in weights for size in tensor.shape.numpy() if size <= _LARGEST})
+        self.sides = {name for value in self._inputs if len(axes := axes_of(value)) == 3 for name in axes}
         self.seconds, self.reason = 0.0, ""
 
     @property
@@ -160,7 +167,7 @@ def _limits(trial: _Trial, start: Sizes, name: str, wanted: int) -> _Limits:
 
     one = start[name]
     step = next((step for step in _STEPS if one > step and runs(one - step)), 1)
-    good, bad = _grown(trial, runs, one)
+    good, bad = _grown(trial, runs, one, _LARGEST_SIDE if name in trial.sides else _LARGEST)
     most = _border(runs, good, bad, step) if bad else None
     reference = min(wanted, most or wanted)
     reference = reference if reference == one or runs(reference) else one
@@ -169,13 +176,28 @@ def _limits(trial: _Trial, start: Sizes, name: str, wanted: int) -> _Limits:
     return _Limits(FreeSize(reference, min(least, reference), most), good, step)
 
 
-def _grown(trial: _Trial, runs: _Runs, size: int) -> tuple[int, int]:
-    """Return the largest size that ran, grown twofold from `size`, and the next one if that did not; else 0."""
+def _grown(trial: _Trial, runs: _Runs, size: int, largest: int) -> tuple[int, int]:
+    """Return the largest size that ran, grown twofold from `size`, and one beyond it that did not; 0 where there is none."""
     runs(size)
-    while size < _LARGEST and trial.seconds < _MOST_S:
+    while 2 * size <= largest and trial.seconds < _MOST_S:
         if not runs(2 * size):
             return (size, 0) if trial.ran_out else (size, 2 * size)
         size *= 2
+    return _tabled(trial, runs, size) if trial.seconds >= _MOST_S else (size, 0)
+
+
+def _tabled(trial: _Trial, runs: _Runs, size: int) -> tuple[int, int]:
+    """Return the same where a run takes long already, by trying what the tables of the network allow."""
+    for table in (table for table in trial.tables if table > size):
+        if runs(table + 1):
+            size = table + 1
+            if trial.seconds > 4 * _MOST_S:
+                break
+        elif trial.ran_out:
+            break
+        else:  # a table of positions may begin with one or two that no token has
+            last = next((last for last in (table, table - 1, table - 2) if last > size and runs(last)), 0)
+            return (last, last + 1) if last else (size, table - 1)
     return size, 0
 
 

@@ -23,6 +23,7 @@ import onnx_ir as ir
 
 from exporter.errors import BadModel, ExportError, RefusedModel, UnsupportedModel
 from exporter.graph.chain import Chain
+from exporter.graph.free.sizes import free_sizes
 from exporter.graph.network import make_chain
 from exporter.graph.passes.batch.free import free_batch, has_fixed_batch
 from exporter.graph.passes.canonical import canonicalise
@@ -151,10 +152,20 @@ def canonical_form(name: str, model: ir.Model, file: Path | None = None) -> ir.M
         _check_inlined_size(name, model)
         _check_tensor_sizes(name, model)
         if has_fixed_batch(model):
+            _refuse_free_sizes(name, model)
             changed = free_batch(name, model)
             through = f" ({', '.join(changed)})" if changed else ""
             assume(model, [f"has a batch size of 1, which was made free{through}."])
         return canonicalise(model)
+
+
+def _refuse_free_sizes(name: str, model: ir.Model) -> None:
+    """Raise UnsupportedModel for a network whose batch size has to be made free while other sizes are free already."""
+    if sizes := free_sizes(model):
+        named = " and ".join(map(repr, sizes))
+        raise UnsupportedModel(
+            name, f"leaves {named} free and fixes the batch size to 1; export it with a dynamic first dimension."
+        )
 
 
 @contextmanager

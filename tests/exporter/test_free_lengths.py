@@ -17,7 +17,7 @@ from exporter.sharing.choose import CutOptions
 from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.bert import LENGTH, WORDS, Bert
-from tests.exporter.exported import NEW, OLD, PLAIN, network
+from tests.exporter.exported import NEW, OLD, network
 from tests.exporter.exported import export as write
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
@@ -57,14 +57,14 @@ def free_axes(repository: Repository) -> set[str]:
 
 def test_a_bert_of_any_length_shares_its_first_layers_however_it_was_written(tmp_path: Path) -> None:
     length = "sequence_length"
-    files = {how: write(network("bert", tuned=how == OLD), how, tmp_path / f"{how}.onnx", length) for how in (OLD, NEW, PLAIN)}
+    files = {how: write(network("bert", tuned=how == OLD), how, tmp_path / f"{how}.onnx", length) for how in (OLD, NEW)}
     opened = open_sources(None, files)
     assert (
-        len([line for line in opened.remarks if "leaves 'sequence_length' free (1 to 6); costs are stated for 6." in line]) == 3
+        len([line for line in opened.remarks if "leaves 'sequence_length' free (1 to 6); costs are stated for 6." in line]) == 2
     )
     report = export_repository(opened, ExportOptions(tmp_path / "repo", cuts=EXACT))
-    assert report.plan.forks == {OLD: 20, NEW: 24, PLAIN: 24}
-    assert len(report.plan.segments) == 3  # a trunk, and behind it that of one and that of two
+    assert report.plan.forks == {OLD: 20, NEW: 20}
+    assert len(report.plan.segments) == 3  # a trunk, and behind it one each
     check_answers(tmp_path / "repo", dict(files))
 
 
@@ -76,6 +76,7 @@ def test_free_axes_are_written_as_such_everywhere(tmp_path: Path) -> None:
         assert model.sizes == {"length": FreeSize(LENGTH, 1, LENGTH)}
     assert [spec.shape for spec in repository.tasks["a"].inputs] == [(-1,)] * 3
     assert repository.tasks["b"].outputs[0].axes == ("length", "")
+    assert repository.tasks["b"].values == {"input_ids": (0, WORDS - 1), "token_type_ids": (0, 1)}
     for name in report.plan.segments:
         session = open_session(repository.model_file(name))
         assert all(value.shape[:2] == ["batch", "length"] for value in session.get_inputs())
@@ -102,9 +103,8 @@ def test_a_task_that_is_added_uses_what_is_there(tmp_path: Path) -> None:
     check_answers(tmp_path / "repo", {name: bert.model() for name, bert in wholes.items()})
 
 
-def test_a_fixed_length_beside_a_free_one_is_another_input_and_that_is_said(tmp_path: Path) -> None:
+def test_of_a_fixed_length_beside_a_free_one_it_is_said_that_they_take_other_inputs(tmp_path: Path) -> None:
     report = export(tmp_path / "repo", a=free(), b=Bert(masked=True))
-    assert report.plan.forks == {"a": 0, "b": 0}
-    for remark in (report.remarks["a"], report.remarks["b"]):
-        assert "shares no computation, because it takes INT64 rows of shape [" in remark
-    assert "It takes its input 'input_ids' as 'input_ids_int64_5'" in report.remarks["b"]
+    assert "takes its input 'input_ids' as 'input_ids_int64_5'" in report.remarks["b"]
+    assert not report.plan.forks["b"]
+    check_answers(tmp_path / "repo", {"a": free().model()})

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import operator
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from math import prod
 
 _OPERATORS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
@@ -18,7 +19,7 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
     ast.FloorDiv: operator.floordiv,
 }
 _LARGEST = 64  # divisor that is looked for
-_MOST = 1 << 16  # the largest size that is looked for
+_MOST = 1 << 14  # the largest size that is looked for
 
 Vector = tuple[int, ...]  # a size at each of several choices of the free sizes
 
@@ -49,7 +50,7 @@ def describe(vector: Vector, bases: Mapping[str, Vector], others: Collection[Vec
 
     bases: the free sizes. others: sizes that occur, of which it may be the product of two.
     """
-    found = _of_one(vector, bases)
+    found = _of_one(vector, bases) or _enlarged(vector, bases)
     if found:
         return found
     alone = sorted((other for other in others if _of_one(other, bases)), key=lambda other: (len(_of_one(other, bases)), other))
@@ -58,6 +59,14 @@ def describe(vector: Vector, bases: Mapping[str, Vector], others: Collection[Vec
             if tuple(map(prod, zip(first, second, strict=True))) == vector:
                 return "*".join(sorted(_bracketed(_of_one(part, bases)) for part in (first, second)))
     return f"size_{hashlib.sha256(repr(vector).encode()).hexdigest()[:8]}"
+
+
+def _enlarged(vector: Vector, bases: Mapping[str, Vector]) -> str:
+    """Return the name of a multiple of what follows from one of `bases`, as what is halved, rounded and doubled is; "" if it is none."""
+    for factor in (factor for factor in range(2, _LARGEST + 1) if all(size % factor == 0 for size in vector)):
+        if inner := _of_one(tuple(size // factor for size in vector), bases):
+            return f"{factor}*{_bracketed(inner)}"
+    return ""
 
 
 def _of_one(vector: Vector, bases: Mapping[str, Vector]) -> str:
@@ -94,6 +103,7 @@ def _bracketed(name: str) -> str:
     return name if name.isidentifier() else f"({name})"
 
 
+@lru_cache(maxsize=256)
 def _parsed(name: str) -> ast.expr:
     try:
         return ast.parse(name.replace("/", "//"), mode="eval").body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from keyword import iskeyword
 
 import onnx_ir as ir
 
@@ -90,7 +91,7 @@ def _free_name(wanted: str, taken: set[str]) -> str:
 
 def _plain(name: str) -> str:
     plain = _OTHER.sub("_", name)
-    return plain if plain.isidentifier() else f"size_{plain}"
+    return plain if plain.isidentifier() and not iskeyword(plain) else f"size_{plain}"
 
 
 def points(sizes: Mapping[str, FreeSize]) -> tuple[dict[str, int], list[list[dict[str, int]]]]:
@@ -106,8 +107,11 @@ def points(sizes: Mapping[str, FreeSize]) -> tuple[dict[str, int], list[list[dic
 
 
 def trials(sizes: Mapping[str, FreeSize]) -> list[dict[str, int]]:
-    """Return sizes to compare a network at, beside the references: the least ones, and odd ones that differ from each other."""
-    bases = {name: size for name, size in sizes.items() if names_in(name) == {name}}
+    """Return sizes to compare a network at, beside the references: the least ones, and odd ones that differ from each other.
+
+    sizes: those of its inputs.
+    """
+    bases = _bases(sizes)
     odd = {
         name: max(size.least, size.reference // 2 - 2 * place - 1 + size.reference // 2 % 2)
         for place, (name, size) in enumerate(bases.items())
@@ -116,6 +120,14 @@ def trials(sizes: Mapping[str, FreeSize]) -> list[dict[str, int]]:
     start = references_of(bases)
     different = [point for index, point in enumerate(chosen) if point != start and point not in chosen[:index]]
     return [point for base in different if (point := _at(base, sizes)) is not None]
+
+
+def size_at(name: str, sizes: Mapping[str, int]) -> int | None:
+    """Return the size called `name` at `sizes`, None if it does not follow from these."""
+    try:
+        return sizes[name] if name in sizes else evaluate(name, sizes)
+    except (KeyError, ValueError):
+        return None
 
 
 def _at(base: Mapping[str, int], sizes: Mapping[str, FreeSize]) -> dict[str, int] | None:
@@ -137,11 +149,11 @@ def _bases(sizes: Mapping[str, FreeSize]) -> dict[str, FreeSize]:
 
 
 def _others(size: FreeSize) -> list[int]:
-    """Return two sizes beside the reference, one of them odd, as far as there are such."""
+    """Return sizes beside the reference, as far as there are such: one that is even, one that is odd, and the least."""
     one = size.reference
     even = [2 * one, one // 2 // 2 * 2, one + 2]
     odd = [one - 1 - one % 2, one + 1 + one % 2, one // 2 - 1 + one // 2 % 2]
-    return [*_first_allowed(even, size), *_first_allowed(odd, size)]
+    return [*dict.fromkeys([*_first_allowed(even, size), *_first_allowed(odd, size), *_first_allowed([size.least], size)])]
 
 
 def _first_allowed(candidates: list[int], size: FreeSize) -> Iterator[int]:
