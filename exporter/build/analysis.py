@@ -257,6 +257,14 @@ class Analysis:
                 self._networks[name] = Network(name, network.model).fed([tap.address for tap in network.inputs])
                 self._alone[name] = self._networks[name].chain()
 
+        if self._snap and reference is not None:
+            self._remark_what_took_nothing(reference.name, self._snap)
+
+    def _remark_what_took_nothing(self, reference: str, snap: float) -> None:
+        for name in self._networks.keys() - {BACKBONE, reference, *self.fixed, *self.snapped}:
+            remark = f"takes no weights of {reference}: none of its blocks that no other network has differs by {snap:g} of the largest at most."
+            self.models[name] = replace(self.models[name], remark=" It ".join(filter(None, (self.models[name].remark, remark))))
+
     def _reference(self) -> Reference | None:
         there = self._there
         if there is not None and BACKBONE not in self._networks:
