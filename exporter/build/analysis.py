@@ -13,11 +13,11 @@ import onnx_ir as ir
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
 from contract.repository.not_shared import BACKBONE as BACKBONE  # instead of a task's name
+from contract.repository.not_shared import NotShared
 from contract.repository.write import model_path
 from exporter.build.chains import beside, together
 from exporter.build.describe import explain_output_names
-from exporter.build.near_weights import Near, Reference, check_snap, find_near, within
-from exporter.build.not_shared import SegmentGraph
+from exporter.build.near_weights import Near, Reference, check_snap, find_near, find_scaled, within
 from exporter.build.repository_chains import RepositoryChains
 from exporter.build.rounded_weights import take_known_weights
 from exporter.build.row_coupling import refuse_random
@@ -30,6 +30,7 @@ from exporter.graph.difference import first_difference, nodes_of
 from exporter.graph.extract import extract_segment
 from exporter.graph.network import Network
 from exporter.sharing.check import check_labels, check_together, explain_sharing
+from exporter.sharing.not_shared import SegmentGraph
 from exporter.sharing.occurrence import Occurrence
 from exporter.sharing.plan import PlannedSegment, PlannedStep, SharingPlan
 from exporter.sharing.reasons import explain_computed_again
@@ -54,6 +55,7 @@ class Analysis:
         self.fixed: Collection[str] = ()  # networks that keep their weights in any case
         self.near: dict[str, Near] = {}  # that keep their own weights
         self.snapped: dict[str, Near] = {}  # that have taken others
+        self.scaled: list[NotShared] = []
         self.store = WeightStore(scratch)
         self.models: dict[str, TaskModel] = {}
         self.tasks: dict[str, Chain] = {}
@@ -241,6 +243,8 @@ class Analysis:
             if reference is None or name == reference.name:
                 continue
             near = find_near(name, self._alone[name].blocks, network.model, reference, shared, max(NEAR, self._snap or 0))
+            scaled = find_scaled(name, self._alone[name].blocks, network.model, reference, shared)
+            self.scaled += [scaled] if scaled is not None else []
             if near is None:
                 continue
             taken = within(near, self._snap) if self._snap and name not in self.fixed else None
@@ -252,6 +256,14 @@ class Analysis:
             with guarded(name):
                 self._networks[name] = Network(name, network.model).fed([tap.address for tap in network.inputs])
                 self._alone[name] = self._networks[name].chain()
+
+        if self._snap and reference is not None:
+            self._remark_what_took_nothing(reference.name, self._snap)
+
+    def _remark_what_took_nothing(self, reference: str, snap: float) -> None:
+        for name in self._networks.keys() - {BACKBONE, reference, *self.fixed, *self.snapped}:
+            remark = f"takes no weights of {reference}: none of its blocks that no other network has differs by {snap:g} of the largest at most."
+            self.models[name] = replace(self.models[name], remark=" It ".join(filter(None, (self.models[name].remark, remark))))
 
     def _reference(self) -> Reference | None:
         there = self._there
