@@ -10,6 +10,7 @@ from pathlib import Path
 from contract.dtypes import Array
 from contract.repository import Repository, Task
 from contract.repository.rows import largest_error
+from contract.repository.tokenizers import TokenizerFiles, tokenizer_files
 from contract.repository.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
 from contract.repository.write import Change, Waiting, changed, silent, write_models, write_rows
 from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
@@ -21,6 +22,8 @@ from exporter.build.repository_chains import RepositoryChains, read_repository_c
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
 from exporter.build.shared_weights import StoredWeights
+from exporter.build.text_trial import check_texts
+from exporter.build.texts import tokenizers_of
 from exporter.build.written_segments import WrittenSegments, write_segments
 from exporter.errors import BadShare, CannotRun, DifferentAnswer, NothingBesideCanary, TaskExists, UnlikeRepository
 from exporter.sharing.check import check_names, check_output_names
@@ -111,10 +114,12 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
     tasks = _together(before.tasks, recut, coming, options.canary)
     check_output_names(version for task in tasks.values() for version in task.versions)
     write = partial(write_segments, change, addition.plan, analysis, repository_chains, rows_of(before), progress)
-    repository, written = _write(change, [*tasks.values()], addition, partial(write, anew=options.recut))
+    tokenizers = tokenizers_of(analysis.models.values()) | tokenizer_files(before)
+    repository, written = _write(change, [*tasks.values()], addition, partial(write, anew=options.recut), tokenizers)
     judge = _judge(addition.plan, repository_chains, before, options.coupled)
     alone = replace(repository, tasks={**repository.tasks, **coming})
     parity = check_parity(alone, references, options.parity_limit, progress, judge.look)
+    check_texts(alone, coming, analysis.models)
     again = _check_recut(old, replace(repository, tasks=recut), written.again, options.parity_limit, judge.look)
     segments = addition.plan.segments
     return AddReport(
@@ -189,7 +194,7 @@ def _answer(task: Task) -> str:
 
 
 def _write(
-    change: Change, tasks: Sequence[Task], addition: Addition, write: Callable[[], WrittenSegments]
+    change: Change, tasks: Sequence[Task], addition: Addition, write: Callable[[], WrittenSegments], tokenizers: TokenizerFiles
 ) -> tuple[Repository, WrittenSegments]:
     before, plan = change.repository, addition.plan
     for name in before.segments:
@@ -199,8 +204,8 @@ def _write(
     for name in unchanged:
         change.keep(name)
     rewritten = {task.name: task for task in tasks if task.name not in unchanged}
-    write_models(change.folder, segments.described, rewritten)
-    return change.write_all_tasks(tasks, plan.cuts_left_out, addition.cut_rule), segments
+    write_models(change.folder, segments.described, rewritten, tokenizers)
+    return change.write_all_tasks(tasks, plan.cuts_left_out, addition.cut_rule, addition.not_shared), segments
 
 
 def _judge(plan: SharingPlan, repository_chains: RepositoryChains, before: Repository, coupled: bool) -> SegmentJudge:

@@ -20,6 +20,13 @@ class BadModel(ExportError):
         super().__init__(f"{path}: {reason}")
 
 
+class BadTokenizer(BadModel):
+    """A file is no tokenizer that the library of that name reads."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, f"{reason}; give the tokenizer.json of the network.")
+
+
 class FolderGiven(BadModel):
     """A folder stands where a model's file is wanted."""
 
@@ -119,6 +126,42 @@ class LastTask(ExportError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} would hold no task any more; delete the folder if you want none of its tasks.")
+
+
+class TokenizerOfNobody(ExportError):
+    """A tokenizer is given for a task that does not come."""
+
+    def __init__(self, name: str, tasks: Sequence[str]) -> None:
+        super().__init__(f"A tokenizer is given for {name!r}, which is none of the tasks that come ({listed(tasks)}).")
+
+
+class NotForTexts(ExportError):
+    """A task that gets a tokenizer and has an input that no tokenizer fills. what: its type and shape."""
+
+    def __init__(self, task: str, name: str, what: str) -> None:
+        super().__init__(
+            f"Task {task!r} takes {name!r} ({what}), which no tokenizer gives: it gives rows of integers for input_ids, attention_mask and "
+            "token_type_ids; export the network with these inputs alone, or without a tokenizer."
+        )
+
+
+class NoPadding(ExportError):
+    """A task that takes rows of one length and no mask, and a tokenizer that cannot fill them up."""
+
+    def __init__(self, task: str, tokenizer: str) -> None:
+        super().__init__(
+            f"Task {task!r} takes texts of one length and no mask, and {tokenizer} names no token that fills up; save the tokenizer with "
+            "padding enabled, or export the network with a mask."
+        )
+
+
+class TokenizerDoesNotFit(ExportError):
+    """A tokenizer that gives what the network of a task does not take."""
+
+    def __init__(self, task: str, reason: str) -> None:
+        super().__init__(
+            f"The tokenizer of task {task!r} is not that of its network: {reason}; give the one that it was trained with."
+        )
 
 
 class CannotRun(ExportError):

@@ -14,11 +14,14 @@ from contract.repository import Repository
 from contract.repository.write import Waiting, check_output, recover, silent, write_configs, write_rows, written
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment, describe_task
+from exporter.build.not_shared import find_not_shared
 from exporter.build.parity import check_parity
 from exporter.build.reference_outputs import compute_reference_outputs, with_records
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
 from exporter.build.shared_weights import StoredWeights
+from exporter.build.text_trial import check_texts
+from exporter.build.texts import tokenizers_of
 from exporter.graph.chain import Chain
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
@@ -88,12 +91,22 @@ def export_repository(
             for name, chain in analysis.tasks.items()
         }
         check_output_names(tasks.values())
+        not_shared = find_not_shared(analysis.segment_graphs(plan))
         references = compute_reference_outputs(tasks, analysis, progress)
         with written(options.out, options.force, waiting) as folder:
             analysis.write_segments(plan.segments.values(), folder, weights, progress)
-            repository = write_configs(folder, segments, with_records(tasks, references), plan.cuts_left_out, options.cuts.rule)
+            repository = write_configs(
+                folder,
+                segments,
+                with_records(tasks, references),
+                plan.cuts_left_out,
+                options.cuts.rule,
+                tokenizers_of(analysis.models.values()),
+                not_shared=not_shared,
+            )
             judge = SegmentJudge(plan.segments, plan.segments if options.coupled else ())
             parity = check_parity(repository, references, options.parity_limit, progress, judge.look)
+            check_texts(repository, tasks, analysis.models)
             repository = write_rows(folder, repository, judge.rows)
     remarks = analysis.remarks(parity.remarks)
     return ExportReport(

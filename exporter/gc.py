@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from contract.repository import Repository, Task, read_repository
+from contract.repository.tokenizers import tokenizer_files
 from contract.repository.versions import without_previous
 from contract.repository.write import Waiting, changed, recover, silent, tidy, write_models
 
@@ -47,7 +48,7 @@ def collect_garbage(
         unused = unused_segments(change.repository, tasks.values())
         rewritten = {name: task for name, task in tasks.items() if task != change.repository.tasks[name]}
         change.keep_all_but({*unused, *rewritten})
-        write_models(change.folder, {}, rewritten)
+        write_models(change.folder, {}, rewritten, tokenizer_files(change.repository))
     return unused
 
 

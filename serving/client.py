@@ -1,4 +1,4 @@
-"""Asks a running server about an image, or has it load a task, with nothing but the standard library.
+"""Asks a running server about an image or texts, or has it load a task, with nothing but the standard library.
 
 It goes to the server straight, whatever proxy the environment names.
 """
@@ -27,6 +27,26 @@ def predict(
     """
     query = urlencode({"top_k": top_k, **({"tasks": ",".join(tasks)} if tasks else {})})
     request = Request(f"{checked_url(url)}/predict?{query}", image_bytes, {"Content-Type": "application/octet-stream"})
+    return _answer(url, _send(url, request, timeout_s))
+
+
+def predict_texts(
+    url: str,
+    texts: str | Sequence[str],
+    tasks: Sequence[str] = (),
+    top_k: int = 5,
+    *,
+    truncate: bool = False,
+    timeout_s: float = 60.0,
+) -> dict[str, Any]:
+    """Return the answer of POST /predict at the server `url` for one text or several; no `tasks` means all that take text.
+
+    The answer to one is as of `predict`, with the "truncated" tasks, which have read its beginning alone; to several {"texts": [one for
+    each], "segments": ...}. truncate: whether a text that is too long may be cut; otherwise it is refused. Raises what `predict` does.
+    """
+    asked: dict[str, Any] = {"text": texts if isinstance(texts, str) else list(texts), "top_k": top_k, "truncate": truncate}
+    body = json.dumps(asked | ({"tasks": list(tasks)} if tasks else {})).encode()
+    request = Request(f"{checked_url(url)}/predict", body, {"Content-Type": "application/json"})
     return _answer(url, _send(url, request, timeout_s))
 
 
@@ -74,7 +94,7 @@ def checked_url(url: str) -> str:
 def _answer(url: str, body: bytes) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = json.loads(body)
-        if "tasks" in answer:
+        if "tasks" in answer or "texts" in answer:
             return answer
     except (ValueError, TypeError):
         pass

@@ -20,6 +20,7 @@ from contract.repository.free_sizes import (
     axes_to_json,
     ranges_from_json,
     ranges_to_json,
+    references_of,
     sizes_from_json,
     sizes_to_json,
 )
@@ -36,12 +37,15 @@ from contract.repository.model import (
     TensorSpec,
     segment_tensor,
 )
+from contract.repository.not_shared import NotShared, from_json, to_json
 from contract.repository.record import ParityRecord
 from contract.repository.unite import Copy, ensemble_of
+from contract.text import TextInput
 
 ALL_TASKS = "all_tasks"
 COPY = "copy"
 LABELS_FILE = "labels.txt"
+TOKENIZER_FILE = "tokenizer.json"
 KIND = "espalier_kind"
 _PARITY = "parity_sample"
 _CUT_RULE = "cut_rule"
@@ -50,6 +54,8 @@ _AXES = "axes"  # names of the free axes of tensors, by the tensors' names
 _SIZES = "free_sizes"
 _VALUES = "value_ranges"
 _WEIGHT_FILES = "weight_files"
+_NOT_SHARED = "not_shared"
+_TEXT = "text_input"
 _UNTAKEN = "untaken"  # of each step of an ensemble: what its other outputs are called, by their numbers
 
 # A protobuf class without type information: `Any` at this one boundary.
@@ -97,6 +103,8 @@ def task_config(task: Task) -> Any:
         parameters["preprocessing"] = task.preprocessing.to_json()
     if task.last_version:
         parameters["last_version"] = str(task.last_version)
+    if task.text is not None:
+        parameters[_TEXT] = task.text.to_json()
     if task.parity is not None:
         parameters[_PARITY] = task.parity.to_json()
     parameters |= {_SIZES: sizes_to_json(task.sizes), _VALUES: ranges_to_json(task.values)}
@@ -118,12 +126,13 @@ def all_tasks_config(
     *,
     digest_version: int = 1,
     copied: bool = True,
+    not_shared: Sequence[NotShared] = (),
 ) -> Any:
     """Return the ensemble of all `tasks`: the outputs of each; a client picks tasks by the outputs that it requests.
 
     All tasks must take the same inputs (the exporter sees to that). A step that several tasks have in common appears once; where
     tasks have equal outputs, there are also steps that copy them, whose models `copy_configs` describes. copied: False leaves that
-    out, for engines that have no such models. digest_version: as of `Repository`.
+    out, for engines that have no such models. digest_version, not_shared: as of `Repository`.
     """
     tasks = _in_order(tasks)
     steps = list(dict.fromkeys(step for task in tasks for step in task.steps))
@@ -135,6 +144,7 @@ def all_tasks_config(
         "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else "",
         _CUT_RULE: cut_rule if cut_rule != DEFAULT_CUT_RULE else "",
         _DIGEST_VERSION: _version_text(digest_version),
+        _NOT_SHARED: to_json(not_shared),
     }
     return _ensemble(ALL_TASKS, tasks, steps, parameters)
 
@@ -181,6 +191,14 @@ def parse_digest_version(config: Any) -> int:
     """Return of which version `all_tasks_config` was told that the digests are. Raises RepositoryError."""
     try:
         return _digest_version(_parameters(config))
+    except ValueError as error:
+        raise _incomplete(config.name, "model", error) from error
+
+
+def parse_not_shared(config: Any) -> tuple[NotShared, ...]:
+    """Return what `all_tasks_config` was told that is not shared. Raises RepositoryError."""
+    try:
+        return from_json(_parameters(config).get(_NOT_SHARED, ""))
     except ValueError as error:
         raise _incomplete(config.name, "model", error) from error
 
@@ -252,6 +270,7 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
             scores=_scores(parameters.get("scores", "")),
             sizes=sizes_from_json(parameters.get(_SIZES, "")),
             values=ranges_from_json(parameters.get(_VALUES, "")),
+            text=TextInput.from_json(parameters[_TEXT]) if _TEXT in parameters else None,
         )
     except (KeyError, ValueError, IndexError) as error:
         raise _incomplete(config.name, "task", error) from error
@@ -391,7 +410,7 @@ def _add_warmup(config: Any, segment: Segment) -> None:
     warmup = config.model_warmup.add(name="one row", batch_size=1)
     for spec, tensor in zip(segment.inputs, config.input, strict=True):
         warmup.inputs[spec.name].data_type = tensor.data_type
-        warmup.inputs[spec.name].dims.extend(spec.shape_at({name: size.reference for name, size in segment.sizes.items()}))
+        warmup.inputs[spec.name].dims.extend(spec.shape_at(references_of(segment.sizes)))
         warmup.inputs[spec.name].zero_data = True
 
 

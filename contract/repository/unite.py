@@ -84,6 +84,7 @@ def copy_model(copy: Copy) -> onnx.ModelProto:
     element = TensorProto.DataType.Value(onnx_dtype(copy.spec.dtype))
     (given,) = copy.inputs
     (copied,) = copy.outputs
-    infos = [helper.make_tensor_value_info(spec.name, element, ["batch", *spec.shape]) for spec in (given, copied)]
+    shape = ["batch", *(f"size_{axis}" if size < 0 else size for axis, size in enumerate(copy.spec.shape))]
+    infos = [helper.make_tensor_value_info(spec.name, element, shape) for spec in (given, copied)]
     graph = helper.make_graph([helper.make_node("Identity", [given.name], [copied.name])], copy.model, infos[:1], infos[1:])
     return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])

@@ -12,23 +12,24 @@ import onnx_ir as ir
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
 from contract.repository.write import model_path
+from exporter.build.chains import beside, together
 from exporter.build.describe import explain_output_names
+from exporter.build.not_shared import SegmentGraph
 from exporter.build.repository_chains import RepositoryChains
 from exporter.build.rounded_weights import take_known_weights
 from exporter.build.row_coupling import refuse_random
-from exporter.build.shared_weights import Held, SharedWeights, plan_shared_weights
-from exporter.build.side_by_side import make_chains
+from exporter.build.shared_weights import Held, SharedWeights, plan_shared_weights, weights_of
 from exporter.build.weight_store import WeightStore
 from exporter.errors import BadModel, ExportError
-from exporter.graph.chain import Block, Chain, count_users
+from exporter.graph.chain import Block, Chain
 from exporter.graph.difference import first_difference, nodes_of
 from exporter.graph.extract import extract_segment
 from exporter.graph.network import Network
 from exporter.sharing.check import check_inputs, check_labels, check_together, explain_sharing
 from exporter.sharing.occurrence import Occurrence
-from exporter.sharing.plan import PlannedSegment, PlannedStep
+from exporter.sharing.plan import PlannedSegment, PlannedStep, SharingPlan
 from exporter.sharing.reasons import explain_computed_again
-from exporter.sharing.reuse import Existing, Pattern, as_block, fit_segments, usable
+from exporter.sharing.reuse import Existing, Pattern, as_block
 from exporter.sources.sandbox import canonical_form, guarded
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 from exporter.sources.whole import WholeNetwork
@@ -83,9 +84,24 @@ class Analysis:
 
     def shared_weights(self, segments: Iterable[PlannedSegment], held: Held | None = None) -> SharedWeights:
         """Return which weights of `segments`, which are to be written, are stored once for several. held: by segments that stay."""
-        return plan_shared_weights(
-            {one.name: self._networks[one.chain].weights_between(one.inputs, one.outputs) for one in segments}, held
-        )
+        parts = {one.name: self._networks[one.chain].part(one.inputs, one.outputs) for one in segments}
+        return plan_shared_weights({name: weights_of(part.nodes) for name, part in parts.items()}, held)
+
+    def segment_graphs(self, plan: SharingPlan, *, anew: bool = False) -> Iterator[SegmentGraph]:
+        """Yield the segments of `plan`, those that come and those that stay. anew: all come, as far as cuts are concerned."""
+        tasks: dict[str, dict[str, None]] = {}
+        for version, steps in plan.tasks.items():
+            for step in steps:
+                tasks.setdefault(step.segment, {})[version.partition("@")[0]] = None
+        for name, segment in plan.segments.items():
+            stays = not anew and self._there is not None and name in self._there.networks
+            if self._there is not None and stays:
+                network, blocks = self._there.networks[name], self._there.patterns[name].blocks
+                part = network.part()
+            else:
+                network, blocks = self._networks[segment.chain], segment.blocks
+                part = network.part(segment.inputs, segment.outputs)
+            yield SegmentGraph(name, tuple(tasks.get(name, ())), part, blocks, network.macs, None if stays else network.address)
 
     def write_segments(
         self, segments: Iterable[PlannedSegment], folder: Path, weights: SharedWeights, progress: Progress
@@ -210,7 +226,7 @@ class Analysis:
     def _chains(self) -> dict[str, Chain]:
         """Return the chain of every network, made for sharing with the others and with what is there."""
         if self._there is None:
-            return _together(self._networks)
+            return together(self._networks)
         coming = {name: network for name, network in self._networks.items() if name != BACKBONE}
         chains = beside(coming, self._there.existing, self._there.patterns)
         return {name: chains.get(name, self._alone[name]) for name in self._networks}
@@ -218,23 +234,6 @@ class Analysis:
     def beside(self, names: Collection[str], existing: Sequence[Existing], patterns: Mapping[str, Pattern]) -> list[Chain]:
         """Return the chains of the networks `names`, made for using the segments `existing`, whose blocks are `patterns`."""
         return [*beside({name: self._networks[name] for name in names}, existing, patterns).values()]
-
-
-def _together(networks: Mapping[str, Network]) -> dict[str, Chain]:
-    """Return the chains of `networks`, made for sharing with each other."""
-    users = count_users(network.values for network in networks.values())
-    return make_chains(networks, users, lambda name, network, kept: network.chain(users, kept=kept))
-
-
-def beside(networks: Mapping[str, Network], existing: Sequence[Existing], patterns: Mapping[str, Pattern]) -> dict[str, Chain]:
-    """Return the chains of `networks`, made for sharing with each other and for using the segments `existing`."""
-    there = frozenset[str]().union(*(one.values for one in existing))
-    users = count_users([(there,), *(network.values for network in networks.values())])
-    usables = {
-        name: usable(existing, network.inputs, frozenset[str]().union(*network.values)) for name, network in networks.items()
-    }
-    chains = make_chains(networks, users, lambda name, network, kept: network.chain(users, usables[name], kept))
-    return {name: fit_segments(chain, patterns) for name, chain in chains.items()}
 
 
 def _state_of(file: Path) -> tuple[int, ...]:

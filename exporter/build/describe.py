@@ -12,6 +12,7 @@ from contract.dtypes import dtype_of_onnx
 from contract.repository import Segment, Step, Task, TensorSpec
 from contract.repository import model as repository_model
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
+from exporter.build.texts import with_text
 from exporter.errors import SameOutputNames
 from exporter.graph.chain import Chain, Tap, span_of
 from exporter.sharing.plan import PlannedSegment, PlannedStep
@@ -60,7 +61,7 @@ def describe_task(
 ) -> Task:
     """Return the task of `chain` with what a person wants to know of it from `model`. there: as in `describe_steps`."""
     inputs, outputs = _input_names(chain), _output_names(chain)
-    return Task(
+    task = Task(
         name=chain.name,
         steps=describe_steps(chain, steps, there),
         inputs=tuple(_spec(inputs[tap.address], tap) for tap in chain.inputs),
@@ -70,6 +71,7 @@ def describe_task(
         preprocessing=model.preprocessing,
         provenance=model.provenance,
     )
+    return with_text(task, [tap.name for tap in chain.inputs], model.tokenizer)
 
 
 def describe_steps(chain: Chain, steps: Sequence[PlannedStep], there: TensorNames = _NONE) -> tuple[Step, ...]:

@@ -98,6 +98,11 @@ class SharedWeights:
             self.copied += path.stat().st_size
 
 
+def weights_of(nodes: Iterable[ir.Node]) -> list[ir.Value]:
+    """Return the constants that `nodes` take, each once, in their order."""
+    return list(dict.fromkeys(value for node in nodes for value in node.inputs if value is not None and value.is_initializer()))
+
+
 def plan_shared_weights(weights: Mapping[str, Iterable[ir.Value]], held: Held | None = None) -> SharedWeights:
     """Return where the large ones of the `weights` of segments, which are to be written, belong. held: by segments that stay."""
     held = held or Held()

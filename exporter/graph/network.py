@@ -14,6 +14,7 @@ from exporter.errors import UnsupportedModel
 from exporter.graph.beside import Cheap, find_cheap, is_light
 from exporter.graph.chain import Block, Chain, Tap, count_users, in_order
 from exporter.graph.coupling import find_suspects
+from exporter.graph.difference import BlockNodes
 from exporter.graph.digests import addresses, block_digest, combined_digest, steps_digest, weight_digest
 from exporter.graph.foreign import operator_name
 from exporter.graph.macs import count_macs, is_product
@@ -139,11 +140,22 @@ class Network:
         before, after = ([self._values[tap.name] for tap in taps] for taps in (inputs, outputs))
         return frozenset(self._addresses[value] for node in _needed(after, before) for value in node.outputs)
 
-    def weights_between(self, inputs: Sequence[Tap], outputs: Sequence[Tap]) -> list[ir.Value]:
-        """Return the constants of what is computed between taps, in the order in which its nodes take them."""
-        before, after = ([self._values[tap.name] for tap in taps] for taps in (inputs, outputs))
+    def part(self, inputs: Sequence[Tap] = (), outputs: Sequence[Tap] = ()) -> BlockNodes:
+        """Return what is computed between taps, as a part of the graph; without taps, all of it."""
+        graph = self.model.graph
+        if not outputs:
+            return BlockNodes(tuple(graph), tuple(graph.inputs), tuple(graph.outputs), self.model.opset_imports)
+        before, after = (tuple(self._values[tap.name] for tap in taps) for taps in (inputs, outputs))
         needed = _needed(after, before)
-        return _weights(Part(tuple(node for node in self.model.graph if node in needed), (), ()))
+        return BlockNodes(tuple(node for node in graph if node in needed), before, after, self.model.opset_imports)
+
+    def address(self, value: ir.Value) -> str:
+        """Return the address of a tensor of the graph."""
+        return self._addresses[value]
+
+    def macs(self, nodes: Iterable[ir.Node]) -> int:
+        """Return the MACs of `nodes`, for one row."""
+        return count_macs(nodes, self._one).total
 
     def macs_of(self, addresses: Collection[str]) -> int:
         """Return the MACs of what is computed under `addresses`, for one row."""

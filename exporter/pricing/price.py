@@ -15,7 +15,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from contract.repository import Repository
-from exporter.build.analysis import beside
+from exporter.build.chains import beside
 from exporter.build.repository_chains import RepositoryChains, contents_of
 from exporter.errors import ExportError
 from exporter.graph.chain import Chain, Tap, count_users

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from contract.preprocessing import Preprocessing
 from contract.references import model_name
 from exporter.errors import BadModel
+from exporter.sources.tokenizer import TokenizerSource
 
 _LABELS_SUFFIX = ".labels.txt"
 
@@ -21,7 +22,8 @@ class TaskModel:
 
     labels: one per entry of the output, or empty. preprocessing: how an image becomes a row, None when nobody said; for a model that takes
     float32, also the normalisation that is left to the client. file: where `model` lies as it was given, None when it lies nowhere.
-    remark: what to know of it, in a sentence that goes on after its name, or "".
+    remark: what to know of it, in a sentence that goes on after its name, or "". tokenizer: of a task that
+    takes texts; None: the client has it.
     """
 
     model: ir.Model
@@ -30,6 +32,7 @@ class TaskModel:
     provenance: Mapping[str, str] = field(default_factory=dict)
     file: Path | None = None
     remark: str = ""
+    tokenizer: TokenizerSource | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from espalier.console import console
 
 if TYPE_CHECKING:
     from contract.repository import Repository, Task
+    from contract.repository.not_shared import NotShared
+    from contract.text import TextInput
     from exporter.build.shared_weights import StoredWeights
     from exporter.deploy import VersionChange
     from exporter.sharing.reuse import Missed
@@ -43,6 +45,12 @@ def describe_rows(repository: Repository) -> list[str]:
     if unchecked:
         lines.append(f"Never checked whether rows affect each other: {', '.join(unchecked)}; an export anew checks it")
     return lines
+
+
+def print_not_shared(found: Iterable[NotShared]) -> None:
+    """Print what tasks compute apart with equal, or nearly equal, weights, a line each."""
+    for one in found:
+        console.print(f"[yellow]Not shared:[/] {escape(str(one))}", soft_wrap=True)
 
 
 def print_stored(repository: Repository, stored: StoredWeights) -> None:
@@ -99,6 +107,30 @@ def describe_scores(tasks: Iterable[Task]) -> str | None:
     alone = len(names) == 1
     parts = [words if alone else f"{words} ({', '.join(members)})" for words, members in names.items()]
     return f"Scores: {'; '.join(parts)}."
+
+
+def describe_texts(tasks: Iterable[Task]) -> list[str]:
+    """Return a line for each way in which `tasks` take texts."""
+    names: dict[TextInput, list[str]] = {}
+    for task in tasks:
+        if task.text is not None:
+            names.setdefault(task.text, []).append(task.name)
+    return [
+        f"Texts: {', '.join(members)} {'take' if len(members) > 1 else 'takes'} {_tokens(text)}"
+        for text, members in names.items()
+    ]
+
+
+def print_texts(tasks: Iterable[Task]) -> None:
+    """Print how `tasks` take texts."""
+    for line in describe_texts(tasks):
+        console.print(escape(line), soft_wrap=True)
+
+
+def _tokens(text: TextInput) -> str:
+    most = "any number of tokens" if text.most is None else f"at most {text.most} tokens"
+    fixed = ", and every row has so many" if text.least == text.most else ""
+    return f"{most}{fixed}, by the tokenizer {text.sha256[:8]}, as {', '.join(text.names)}"
 
 
 def print_missed(repo: Path, missed: Mapping[str, Missed]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from espalier.commands.options.tokenizers import TokenizerFiles, parse_tokenizers
 from espalier.console import say
 
 if TYPE_CHECKING:
@@ -85,20 +86,24 @@ class TaskModels:
         typer.Option(metavar="DIR", help="Every model in a folder (.onnx, .safetensors, .pth, .pt, .ckpt), named like its file."),
     ] = None
     backbone: Backbone = None
+    tokenizer: TokenizerFiles = None
 
     def open(self, inputs: InputOptions) -> Sources:
         """Return how to load the models, and say what was assumed. Raises typer.BadParameter, ExportError, TuningError."""
         named = _parse_tasks(self.task or [])
         if self.tasks is not None:
             named = _with_folder(named, self.tasks, self.backbone)
-        return open_named(self.backbone, named, inputs)
+        return open_named(self.backbone, named, inputs, self.tokenizer or ())
 
 
-def open_named(backbone: str | None, named: Mapping[str, str], options: InputOptions) -> Sources:
-    """Return how to load the models `named`, and say what was assumed of them. Raises ExportError, TuningError."""
+def open_named(backbone: str | None, named: Mapping[str, str], options: InputOptions, tokenizers: Sequence[str] = ()) -> Sources:
+    """Return how to load the models `named`, and say what was assumed of them.
+
+    tokenizers: as `parse_tokenizers` reads them. Raises typer.BadParameter, ExportError, TuningError.
+    """
     from exporter.open_models import open_sources
 
-    sources = open_sources(backbone, named, options)
+    sources = open_sources(backbone, named, options, parse_tokenizers(tokenizers))
     for sentence in sources.remarks:
         say(sentence)
     return sources
