@@ -48,10 +48,12 @@ class TooMuch(InvalidRequest):
 
 
 class DifferentInputs(InvalidRequest):
-    """Tasks that take different inputs were asked for with one."""
+    """Tasks that call different inputs by one name were asked for together."""
 
-    def __init__(self, first: str, second: str) -> None:
-        super().__init__(f"Tasks {first!r} and {second!r} take different inputs; ask for them in separate requests.")
+    def __init__(self, first: str, second: str, name: str) -> None:
+        super().__init__(
+            f"Tasks {first!r} and {second!r} take different inputs, which both call {name!r}; ask for them in separate requests."
+        )
 
 
 class EmptyText(InvalidRequest):

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from contract.errors import DifferentInputs, NoTask, UnknownTask
-from contract.repository.model import Repository, Step
+from contract.repository.model import Repository, Step, Task, TensorSpec
 from contract.repository.unite import Tensors, unite
-from contract.volume import Volume, is_free, volume_of
+from contract.volume import Volume, is_free, joint_volume, volume_of
 
 
 @dataclass(frozen=True)
@@ -76,28 +76,36 @@ def make_plan(repository: Repository, names: Sequence[str]) -> ExecutionPlan:
     """Return how to answer a request for `names` (tasks, or single outputs of tasks) with each segment run as few times as possible.
 
     Only steps that a requested output needs are in the plan. Raises NoTask for an empty request, UnknownTask for an unknown name,
-    DifferentInputs for tasks that cannot be computed from the same inputs.
+    DifferentInputs for tasks that call different inputs by one name.
     """
     if not names:
         raise NoTask(repository.tasks)
     wanted = _wanted(repository, names)
     tasks = list(dict.fromkeys(wanted.values()))
-    for name in tasks[1:]:
-        if repository.tasks[name].inputs != repository.tasks[tasks[0]].inputs:
-            raise DifferentInputs(tasks[0], name)
-    sources = tuple(spec.name for spec in repository.tasks[tasks[0]].inputs)
+    sources = _sources([repository.tasks[name] for name in tasks])
     steps, tensors = unite(repository.tasks[task] for task in tasks)
     outputs = {output: tensors[task, output] for output, task in wanted.items()}
     coupled = {name for name, segment in repository.segments.items() if segment.is_coupled}
     free = {name for name, segment in repository.segments.items() if is_free(segment.inputs)}
     scheduled = [*_schedule(_needed(steps, outputs.values()), set(sources), coupled)]
-    first = repository.tasks[tasks[0]]
+    volumes = (volume_of(repository.tasks[task].inputs, repository.tasks[task].sizes) for task in tasks)
     return ExecutionPlan(
         sources,
         tuple(replace(step, free=True) if step.segment in free else step for step in scheduled),
         outputs,
-        volume_of(first.inputs, first.sizes),
+        joint_volume(volumes),
     )
+
+
+def _sources(tasks: Sequence[Task]) -> Tensors:
+    """Return the names of what `tasks` take, each once."""
+    found: dict[str, tuple[Task, TensorSpec]] = {}
+    for task in tasks:
+        for spec in task.inputs:
+            other, known = found.setdefault(spec.name, (task, spec))
+            if known != spec:
+                raise DifferentInputs(other.name, task.name, spec.name)
+    return tuple(found)
 
 
 def _wanted(repository: Repository, names: Iterable[str]) -> dict[str, str]:

@@ -1,13 +1,16 @@
-"""Clients of a running server: questions about images and texts, and telling it what to load."""
+"""Clients of a running server: questions about images, texts and arrays, and telling it what to load."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contract.dtypes import Array
 
 _Image = bytes | str | Path
 
@@ -53,6 +56,15 @@ class Client:
             raise InvalidRequest("A question is about an image or about text; give one of them.")
         return predict(self.url, _content(image), tasks, top_k, timeout_s=self.timeout_s)
 
+    def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> dict[str, Array]:
+        """Return what a model (a task, "all_tasks") answers to arrays, by name, each of shape (rows, ...), of any size that it takes.
+
+        outputs: no name means all of them. Raises InvalidRequest for an array of a type that the server cannot know.
+        """
+        from serving.client import infer
+
+        return infer(self.url, model, inputs, outputs, timeout_s=self.timeout_s)
+
     def load(self, task: str) -> None:
         """Have the server serve `task` as its repository says now; return when it does."""
         from serving.client import control_model
@@ -92,6 +104,10 @@ class AsyncClient:
     ) -> dict[str, Any]:
         """Do as `Client.predict`."""
         return await asyncio.to_thread(self._client.predict, image, tasks, top_k, text=text, truncate=truncate)
+
+    async def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> dict[str, Array]:
+        """Do as `Client.infer`."""
+        return await asyncio.to_thread(self._client.infer, model, inputs, outputs)
 
     async def load(self, task: str) -> None:
         """Do as `Client.load`."""

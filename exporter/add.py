@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from contract.dtypes import Array
-from contract.repository import Repository, Task
+from contract.repository import Repository, Task, TensorSpec
 from contract.repository.rows import largest_error
 from contract.repository.tokenizers import TokenizerFiles, tokenizer_files
 from contract.repository.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
@@ -25,7 +25,7 @@ from exporter.build.shared_weights import StoredWeights
 from exporter.build.text_trial import check_texts
 from exporter.build.texts import tokenizers_of
 from exporter.build.written_segments import WrittenSegments, write_segments
-from exporter.errors import BadShare, CannotRun, DifferentAnswer, NothingBesideCanary, TaskExists, UnlikeRepository
+from exporter.errors import BadShare, CannotRun, DifferentAnswer, NothingBesideCanary, OtherInputs, TaskExists, UnlikeRepository
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.plan import SharingPlan
@@ -38,8 +38,8 @@ class AddOptions:
     """recut: all tasks are cut anew, as an export of them would cut them; otherwise every segment that is there stays.
 
     replace: tasks of the same names are replaced, and kept as their previous versions. canary: instead, the new ones become canaries
-    of those, with that share of the requests. parity_limit, coupled: as in ExportOptions. cuts: how to cut anew; None: by the rule that
-    the repository was cut by.
+    of those, with that share of the requests. parity_limit, coupled, snap: as in ExportOptions. cuts: how to cut anew; None: by the
+    rule that the repository was cut by.
     """
 
     recut: bool = False
@@ -48,6 +48,7 @@ class AddOptions:
     canary: float | None = None
     cuts: CutOptions | None = None
     coupled: bool = False
+    snap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def add_tasks(
     with changed(path, waiting) as change, scratch_folder(path) as scratch:
         _check_places(change.repository, sources.tasks, options)
         _check_images(change.repository, sources.tuned)
-        report = _add(change, sources, options, Analysis(scratch), progress)
+        report = _add(change, sources, options, Analysis(scratch, options.snap), progress)
     return replace(report, repository=replace(report.repository, path=path))
 
 
@@ -179,18 +180,20 @@ def _inherited(before: Mapping[str, Task], coming: Mapping[str, Task]) -> tuple[
 
 
 def _placed(task: Task | None, new: Task, canary: float | None) -> Task:
-    """Return what becomes of `task` when `new` comes. Raises DifferentAnswer."""
+    """Return what becomes of `task` when `new` comes. Raises OtherInputs, DifferentAnswer."""
     if task is None:
         return new
     if canary is None:
         return replaced(task, new)
+    if new.inputs != task.inputs:
+        raise OtherInputs(task.name, _tensors(new.inputs), _tensors(task.inputs))
     if new.outputs != task.outputs:
-        raise DifferentAnswer(task.name, _answer(new), _answer(task))
+        raise DifferentAnswer(task.name, _tensors(new.outputs), _tensors(task.outputs))
     return with_canary(task, new, canary)
 
 
-def _answer(task: Task) -> str:
-    return " and ".join(f"{spec.dtype} rows of shape {list(spec.shape)} in {spec.name!r}" for spec in task.outputs)
+def _tensors(specs: Iterable[TensorSpec]) -> str:
+    return " and ".join(f"{spec.dtype} rows of shape {list(spec.shape)} in {spec.name!r}" for spec in specs)
 
 
 def _write(

@@ -20,6 +20,16 @@ class BadModel(ExportError):
         super().__init__(f"{path}: {reason}")
 
 
+class GeneratesText(BadModel):
+    """A model that writes text, a token after the other."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        super().__init__(
+            path,
+            f"is a {kind}, which generates text token by token; give a network for sequence or token classification, or an encoder.",
+        )
+
+
 class BadTokenizer(BadModel):
     """A file is no tokenizer that the library of that name reads."""
 
@@ -49,12 +59,53 @@ class UnsupportedModel(ExportError):
 
 
 class DifferentInput(ExportError):
-    """Two task models that take different input tensors cannot live in one repository."""
+    """A backbone that takes what no task of a repository takes, so that a task of it would share nothing."""
 
-    def __init__(self, name: str, found: str, first: str, expected: str) -> None:
+    def __init__(self, found: str, expected: Sequence[str]) -> None:
         super().__init__(
-            f"Task {name!r} takes {found}, but {first!r} takes {expected}; "
-            "all tasks of one repository take the same input, so export them with the same image size and preprocessing."
+            f"The backbone takes {found}, but the tasks of the repository take {' or '.join(expected)}; a task of it would share nothing, "
+            "so give it the same image size and preprocessing."
+        )
+
+
+class AmbiguousInput(ExportError):
+    """Inputs of a network that may be one of several of the repository's, or of which several may be one. may_be: the repository's."""
+
+    def __init__(self, task: str, names: Sequence[str], described: str, may_be: Sequence[str]) -> None:
+        which = f"input {names[0]!r}" if len(names) == 1 else f"inputs {' and '.join(map(repr, names))}"
+        super().__init__(
+            f"The {which} of {task!r} ({described}) may be {' or '.join(map(repr, may_be))} of the others; say which input that is, or "
+            "give it a name of its own."
+        )
+        self.task, self.name = task, names[0]
+
+
+class UnknownInputName(ExportError):
+    """A name is given to an input that a network does not have. there: those that it has; none: there is no such network."""
+
+    def __init__(self, task: str, name: str, there: Sequence[str]) -> None:
+        if there:
+            has = f"has no input {name!r}; it takes {' and '.join(map(repr, there))}"
+        else:
+            has = f"is not among the networks that come, so that its input {name!r} cannot be named"
+        super().__init__(f"{task!r} {has}.")
+
+
+class OtherInputType(ExportError):
+    """An input is to be one of the repository's that takes something else."""
+
+    def __init__(self, task: str, name: str, found: str, other: str, expected: str) -> None:
+        super().__init__(
+            f"The input {name!r} of {task!r} takes {found}, but {other!r} takes {expected}; they cannot be one input."
+        )
+
+
+class InputTwice(ExportError):
+    """Two inputs of one network would be one of the repository."""
+
+    def __init__(self, task: str, name: str) -> None:
+        super().__init__(
+            f"Two inputs of {task!r} would both be {name!r}; a request brings one tensor of a name, so give one another name."
         )
 
 
@@ -380,6 +431,15 @@ class BadShare(ExportError):
         super().__init__(f"A canary's share is more than 0 % and less than 100 % of the requests, not {100 * share:g} %.")
 
 
+class BadSnap(ExportError):
+    """A difference between weights for which none may be taken for another."""
+
+    def __init__(self, snap: float, most: float) -> None:
+        super().__init__(
+            f"Weights that differ by {snap:g} of the largest one cannot be taken for each other; give more than 0 and at most {most:g}."
+        )
+
+
 class DifferentAnswer(ExportError):
     """A canary whose answers have another form than those that clients were told of."""
 
@@ -387,6 +447,16 @@ class DifferentAnswer(ExportError):
         super().__init__(
             f"The canary of task {task!r} answers {found}, but the current version {expected}; clients expect one form of answer, so "
             "deploy it as the current version, or under another name."
+        )
+
+
+class OtherInputs(ExportError):
+    """A canary that takes other tensors than the requests that it is to answer bring."""
+
+    def __init__(self, task: str, found: str, expected: str) -> None:
+        super().__init__(
+            f"The canary of task {task!r} takes {found}, but the current version {expected}; a request brings what that takes, so deploy "
+            "it as the current version, or under another name."
         )
 
 

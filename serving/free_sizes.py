@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from contract.dtypes import Array
 from contract.errors import InvalidRequest
 from contract.repository.free_sizes import FreeSize
 from contract.repository.model import Segment, Task, TensorSpec
+from contract.repository.reference import at_reference, has_reference
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,19 @@ class InputLimits:
         for tensor, ends in self.values.items():
             self._check_values(tensor, inputs[tensor], ends)
 
-    def largest_shapes(self) -> list[tuple[int, ...]]:
-        """Return the shapes of the inputs, without the rows, with the largest size in place of each free one; -1: there is none."""
+    def at_reference(self) -> Sequence[TensorSpec]:
+        """Return the inputs at the reference sizes; none where one of these is not known."""
+        return at_reference(self.inputs, self.sizes) if has_reference(self.inputs, self.sizes) else ()
+
+    def at_most(self) -> Sequence[TensorSpec]:
+        """Return the inputs with the largest size in place of each free one; -1: there is none."""
         most = {name: size.most for name, size in self.sizes.items()}
         axes = [spec.axes or ("",) * len(spec.shape) for spec in self.inputs]
-        return [
+        shapes = (
             tuple(size if size >= 0 else most.get(name) or -1 for size, name in zip(spec.shape, names, strict=True))
             for spec, names in zip(self.inputs, axes, strict=True)
-        ]
+        )
+        return [replace(spec, shape=shape) for spec, shape in zip(self.inputs, shapes, strict=True)]
 
     def _check_values(self, name: str, values: Array, ends: tuple[int, int]) -> None:
         least, most = (int(values.min()), int(values.max())) if values.size else ends
@@ -91,7 +97,7 @@ def check_limits(limits: Sequence[InputLimits], inputs: Mapping[str, Array], out
 
 def _have_same(task: Task, other: Task) -> bool:
     axes = [[spec.axes for spec in one.inputs] for one in (task, other)]
-    return axes[0] == axes[1] and task.sizes == other.sizes and task.values == other.values
+    return task.inputs == other.inputs and axes[0] == axes[1] and task.sizes == other.sizes and task.values == other.values
 
 
 def _is_within(size: int, known: FreeSize) -> bool:

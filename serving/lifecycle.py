@@ -66,8 +66,8 @@ class Lifecycle:
         self._path = repository.path
         self._reader = reader or RepositoryReader(repository.path)
         self._rows = RowsCheck(engine, rows_record)
-        self.tokenizers = Tokenizers()
         self._padding = PaddingCheck(engine, pad_lengths)
+        self.tokenizers = Tokenizers()
         self._current = _Generation(Catalog(repository))
         _say_what_is_new(repository, {}, {})
         _say_if_newer(repository, DIGEST_VERSION)

@@ -1,7 +1,7 @@
 """Texts that are padded to one of a few lengths, so that requests of different lengths run together. Pure functions of arrays.
 
-Only where the network has a mask that hides what is added: an input `attention_mask` of integers, 1 for each token that counts. Whether the
-network heeds it everywhere is found out by runs (`serving.padding_check`).
+Only where the network has a mask that hides what is added: an input of integers, 1 for each token that counts, that the task's tokenizer
+gives, or where it has none an input `attention_mask`. Whether the network heeds it everywhere is found out by runs (`padding_check`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from contract.dtypes import Array
 from contract.repository.model import Repository, Task, TensorSpec
+from contract.text import TextInput
 
 _MASK, _IDS = "attention_mask", "input_ids"
 _INTEGERS = ("INT64", "INT32")
@@ -78,17 +79,18 @@ class PaddedOutput:
         return np.ascontiguousarray(values[kept])
 
 
-def padding_of(task: Task, lengths: Sequence[int], pad_token: int = 0) -> Padding:
-    """Return how `task` is padded to `lengths`, as far as it takes them. pad_token: what ids are filled up with. Raises Unpaddable."""
-    mask = next((spec for spec in task.inputs if spec.name == _MASK and spec.dtype in _INTEGERS), None)
+def padding_of(task: Task, lengths: Sequence[int]) -> Padding:
+    """Return how `task` is padded to `lengths`, as far as it takes them; ids are filled up as its tokenizer does. Raises Unpaddable."""
+    text = task.text or TextInput("", _IDS, _MASK)
+    mask = next((spec for spec in task.inputs if spec.name == text.mask and spec.dtype in _INTEGERS), None)
     if mask is None or len(mask.axes) != 1 or not mask.axes[0]:
-        raise Unpaddable(f"it takes no {_MASK!r} of integers with a length that is free")
+        raise Unpaddable(f"it takes no {text.mask or _MASK!r} of integers with a length that is free")
     (axis,) = mask.axes
     places = {spec.name: _place(spec, axis) for spec in task.inputs if axis in spec.axes}
     for output in task.outputs:
         if any(name not in ("", axis) for name in output.axes) or (-1 in output.shape and not output.axes):
             raise Unpaddable(f"its output {output.name!r} has another free size than {axis!r}")
-    fill = {name: pad_token if name == _IDS else 0 for name in places}
+    fill = {name: text.pad if name == text.ids else 0 for name in places}
     for name, value in fill.items():
         least, most = task.values.get(name, (value, value))
         if not least <= value <= most:
@@ -97,7 +99,7 @@ def padding_of(task: Task, lengths: Sequence[int], pad_token: int = 0) -> Paddin
     known = sorted({length for length in lengths if size is None or (size.least <= length <= (size.most or length))})
     if not known:
         raise Unpaddable(f"it takes none of the lengths {', '.join(map(str, lengths))}")
-    return Padding(axis, _MASK, tuple(known), fill, places)
+    return Padding(axis, mask.name, tuple(known), fill, places)
 
 
 def padded_outputs(task: Task, padding: Padding) -> dict[str, PaddedOutput]:

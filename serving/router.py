@@ -26,6 +26,7 @@ from serving.errors import ModelNotReady, NotReady, TaskFailed
 from serving.free_sizes import check_limits
 from serving.images.tasks import AnyImage, Images, Prepare, given
 from serving.lifecycle import Lifecycle
+from serving.names import in_own_words
 from serving.observe.deployments import observed
 from serving.observe.events import NullObserver, Observer, note_work
 from serving.observe.logs import Seldom
@@ -35,7 +36,7 @@ from serving.questions import Question
 from serving.requests import InferRequest, InferResponse, Prediction, RequestOptions, ScoredLabel, read_options
 from serving.statistics import ModelStatistics, ModelVersion, RequestCounter
 from serving.text.tasks import Texts
-from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs
+from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs, without_inputs
 
 log = logging.getLogger(__name__)
 _NO_OPTIONS = RequestOptions()
@@ -138,7 +139,9 @@ class Router:
             return await self._infer(catalog, request)
 
     async def _infer(self, catalog: Catalog, request: InferRequest) -> InferResponse:
-        check_count(catalog.find(request.model), request.outputs, catalog.outputs_of_canaries)
+        current = catalog.find(request.model)
+        check_count(current, request.outputs, catalog.outputs_of_canaries)
+        request, called = in_own_words(current, request)
         if catalog.has_canaries:
             names = involved(catalog, request.model, [output.name for output in request.outputs])
             catalog = served_by(catalog, names, request.version, self._draw)
@@ -149,8 +152,10 @@ class Router:
             options = read_options(request.parameters, request.deadline)
             known, errors = known_outputs(model, request.outputs, options.partial)
             outputs = checked_outputs(model, known)
-            inputs = checked_inputs(model, request)
+            if options.partial and (lacking := without_inputs(model, request, outputs)):
+                outputs, errors = tuple(output for output in outputs if output.name not in lacking), errors | lacking
             names = [output.name for output in outputs]
+            inputs = checked_inputs(model, request, names)
             if model.limits:
                 check_limits(model.limits, inputs, names)
             answer = await self._compute(catalog, model, names, inputs, options)
@@ -164,7 +169,8 @@ class Router:
             found = answer.outputs[output.name]
             if output.classes:
                 found = await as_classes(found, model.outputs[output.name].labels, output.classes)
-            values[output.name] = found if model.has_rows else found[0]
+            values[called.get(output.name, output.name)] = found if model.has_rows else found[0]
+        errors = {called.get(name, name): sentence for name, sentence in errors.items()}
         return InferResponse(model.name, model.version, request.id, values, answer.runs, errors, answer.queue_seconds)
 
     async def predict(
@@ -320,8 +326,7 @@ class Router:
         answer = await (
             _padded_answer(self._engine, plan, padded, inputs, call) if padded else self._engine.infer(plan, inputs, call)
         )
-        parts = -(-len(next(iter(inputs.values()))) // call.rows_per_run)
-        self.observer.plan_done(answer.runs, catalog.saved_steps(model, plan) * parts)
+        self.observer.plan_done(answer.runs, catalog.saved_steps(model, plan) * answer.parts)
         for failure in set(answer.errors.values()):  # here, where the log knows whose request it was
             if not isinstance(failure, InvalidRequest):
                 log.error("%s", failure, exc_info=failure if self._is_worth_a_trace(failure) else None)

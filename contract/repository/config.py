@@ -6,6 +6,7 @@ Everything that serving needs beyond what Triton knows is in `parameters`, which
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast, get_args
@@ -15,6 +16,7 @@ from tritonclient.grpc import model_config_pb2
 
 from contract.errors import RepositoryError
 from contract.preprocessing import Layout, Preprocessing
+from contract.repository.anchor import anchored
 from contract.repository.free_sizes import (
     axes_from_json,
     axes_to_json,
@@ -39,7 +41,8 @@ from contract.repository.model import (
 )
 from contract.repository.not_shared import NotShared, from_json, to_json
 from contract.repository.record import ParityRecord
-from contract.repository.unite import Copy, ensemble_of
+from contract.repository.unite import Copy, ensemble_of, united_inputs
+from contract.tensor_names import names_from_json, names_to_json
 from contract.text import TextInput
 
 ALL_TASKS = "all_tasks"
@@ -56,6 +59,7 @@ _VALUES = "value_ranges"
 _WEIGHT_FILES = "weight_files"
 _NOT_SHARED = "not_shared"
 _TEXT = "text_input"
+_NAMES = "tensor_names"
 _UNTAKEN = "untaken"  # of each step of an ensemble: what its other outputs are called, by their numbers
 
 # A protobuf class without type information: `Any` at this one boundary.
@@ -107,7 +111,7 @@ def task_config(task: Task) -> Any:
         parameters[_TEXT] = task.text.to_json()
     if task.parity is not None:
         parameters[_PARITY] = task.parity.to_json()
-    parameters |= {_SIZES: sizes_to_json(task.sizes), _VALUES: ranges_to_json(task.values)}
+    parameters |= {_SIZES: sizes_to_json(task.sizes), _VALUES: ranges_to_json(task.values), _NAMES: names_to_json(task.names)}
     return _ensemble(task.name, [task], task.steps, parameters)
 
 
@@ -130,15 +134,15 @@ def all_tasks_config(
 ) -> Any:
     """Return the ensemble of all `tasks`: the outputs of each; a client picks tasks by the outputs that it requests.
 
-    All tasks must take the same inputs (the exporter sees to that). A step that several tasks have in common appears once; where
-    tasks have equal outputs, there are also steps that copy them, whose models `copy_configs` describes. copied: False leaves that
-    out, for engines that have no such models. digest_version, not_shared: as of `Repository`.
+    An input that not all tasks take is optional: a request brings what its outputs need. A step that several tasks have in common
+    appears once; where tasks have equal outputs, or no output needs all inputs, there are also steps that copy tensors, whose models
+    `copy_configs` describes. copied: False leaves that out, for engines that have no such models. digest_version, not_shared: as of
+    `Repository`.
     """
     tasks = _in_order(tasks)
     steps = list(dict.fromkeys(step for task in tasks for step in task.steps))
     if copied:
-        steps, copies = ensemble_of(tasks)
-        steps += [Step(copy.model, (copy.source,), (copy.spec.name,)) for copy in copies]
+        steps, _ = _for_triton(tasks)
     parameters = {
         KIND: ALL_TASKS,
         "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else "",
@@ -155,8 +159,16 @@ def copy_configs(tasks: Iterable[Task]) -> dict[Copy, Any]:
     One per kind of tensor, under one of the copies that it makes.
     """
     tasks = _in_order(tasks)
-    kinds = {copy.model: copy for copy in ensemble_of(tasks)[1]}
+    kinds = {copy.model: copy for copy in _for_triton(tasks)[1]}
     return {copy: _copy_config(copy, min(task.max_batch_rows for task in tasks)) for copy in kinds.values()}
+
+
+def _for_triton(tasks: Sequence[Task]) -> tuple[list[Step], list[Copy]]:
+    """Return the steps of the ensemble of all `tasks`, and the models among them that only copy."""
+    steps, copies = ensemble_of(tasks)
+    steps += [Step(copy.model, (copy.source,), (copy.spec.name,)) for copy in copies]
+    steps, more = anchored(steps, united_inputs(tasks) or (), [spec.name for task in tasks for spec in task.outputs])
+    return steps, [*copies, *more]
 
 
 def _copy_config(copy: Copy, max_batch_rows: int) -> Any:
@@ -271,6 +283,7 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
             sizes=sizes_from_json(parameters.get(_SIZES, "")),
             values=ranges_from_json(parameters.get(_VALUES, "")),
             text=TextInput.from_json(parameters[_TEXT]) if _TEXT in parameters else None,
+            names=names_from_json(parameters.get(_NAMES, "")),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise _incomplete(config.name, "task", error) from error
@@ -319,8 +332,7 @@ def _incomplete(name: str, kind: str, error: Exception) -> RepositoryError:
 def _ensemble(name: str, tasks: Iterable[Task], steps: Iterable[Step], parameters: Mapping[str, str]) -> Any:
     tasks = list(tasks)
     config = ModelConfig(name=name, platform="ensemble", max_batch_size=min(task.max_batch_rows for task in tasks))
-    said = zip(*(task.input_layouts() for task in tasks), strict=True)
-    _add_inputs(config.input, tasks[0].inputs, [next(filter(None, layouts), "") for layouts in said])
+    _add_inputs_of_tasks(config.input, tasks)
     for task in tasks:
         _add_tensors(config.output, task.outputs)
         if task.labels:
@@ -339,6 +351,20 @@ def _ensemble(name: str, tasks: Iterable[Task], steps: Iterable[Step], parameter
     axes = _axes([*tasks[0].inputs, *(output for task in tasks for output in task.outputs)])
     _set_parameters(config, {**parameters, _UNTAKEN: json.dumps(names) if any(names) else "", _AXES: axes})
     return config
+
+
+def _add_inputs_of_tasks(messages: Any, tasks: Sequence[Task]) -> None:
+    """Add what `tasks` take; what not all of them take is optional."""
+    inputs = tasks[0].inputs
+    if all(task.inputs == inputs for task in tasks):
+        said = zip(*(task.input_layouts() for task in tasks), strict=True)
+        _add_inputs(messages, inputs, [next(filter(None, layouts), "") for layouts in said])
+        return
+    inputs = united_inputs(tasks) or inputs
+    _add_inputs(messages, inputs, [spec.layout for spec in inputs])
+    counts = Counter(spec.name for task in tasks for spec in task.inputs)
+    for message in messages:
+        message.optional = counts[message.name] < len(tasks)
 
 
 def _add_tensors(messages: Any, specs: Iterable[TensorSpec]) -> None:

@@ -20,7 +20,7 @@ from espalier.commands.options.reports import (
     print_texts,
 )
 from espalier.commands.options.servers import Servers, notify
-from espalier.commands.options.task_models import Backbone, Coupled, Inputs, open_named
+from espalier.commands.options.task_models import Backbone, Coupled, InputNames, Inputs, open_named
 from espalier.commands.options.tokenizers import TokenizerFiles
 from espalier.console import console, progress_bars, say
 
@@ -39,6 +39,7 @@ def deploy(
     backbone: Backbone = None,
     tokenizer: TokenizerFiles = None,
     inputs: Inputs,
+    input_names: InputNames = None,
     canary: Annotated[
         str | None,
         typer.Option(metavar="SHARE", help="Keep the current version and give this one a share of the requests, such as 5%."),
@@ -61,7 +62,7 @@ def deploy(
     from exporter.deploy import deploy
 
     with progress_bars() as report:
-        sources = open_named(backbone, {task: model}, images, tokenizer or ())
+        sources = open_named(backbone, {task: model}, images, tokenizer or (), input_names or ())
         deployment = deploy(repo, sources, canary=share, coupled=coupled, progress=report, waiting=say)
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
@@ -92,7 +93,8 @@ def _parse_task_model(text: str, name: str | None) -> tuple[str, str]:
         return name, text
     if separator and named and model and not Path(text).exists():
         return named, model
-    file = parse_reference(text).file
+    reference = parse_reference(text)
+    file = reference.folder or reference.file
     if file is None:
         raise typer.BadParameter(f"{text!r} is no file that a task could be named like; give NAME={text}.", param_hint="MODEL")
     return model_name(file), text

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from espalier.client import Client
+from espalier.commands.options.arrays import infer_arrays, read_arrays
 from espalier.console import console, print_data
 
 
@@ -19,6 +20,14 @@ def infer(
     text: Annotated[list[str] | None, typer.Option("--text", help="A text to ask about; repeat it for several.")] = None,
     text_file: Annotated[
         Path | None, typer.Option("--text-file", metavar="FILE", help="Texts to ask about, one a line; - for standard input.")
+    ] = None,
+    array: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--array",
+            metavar="NAME=FILE",
+            help="An input as an array of numpy (.npy), the rows first, of any size that the task takes.",
+        ),
     ] = None,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Of a text that is too long, have the beginning answered; else it is refused.")
@@ -30,16 +39,25 @@ def infer(
     top_k: Annotated[int, typer.Option(min=1, help="How many labels to show per task.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the server's whole answer.")] = False,
 ) -> None:
-    """Ask a running server about an image or texts, for one task, several, or all.
+    """Ask a running server about an image, texts or arrays, for one task, several, or all.
 
     [dim]espalier infer photo.jpg --task flowers[/]
 
     [dim]espalier infer --text "What a day." --task mood[/]
+
+    [dim]espalier infer --array input_ids=ids.npy --array attention_mask=mask.npy --task mood[/]
     """
+    if array:
+        if image is not None or text is not None or text_file is not None:
+            raise typer.BadParameter("ask about arrays, an image or texts, and not about several of them.", param_hint="--array")
+        infer_arrays(Client(url), read_arrays(array), task or [], as_json=as_json)
+        return
     texts = [*(text or ()), *(_lines(text_file) if text_file is not None else ())]
     asks_texts = text is not None or text_file is not None
     if asks_texts == (image is not None):
-        raise typer.BadParameter("ask about an image or about texts: give IMAGE, or --text or --text-file.", param_hint="IMAGE")
+        raise typer.BadParameter(
+            "ask about an image or about texts: give IMAGE, --text or --text-file; or arrays with --array.", param_hint="IMAGE"
+        )
     answer = Client(url).predict(image, task or [], top_k, text=texts if asks_texts else None, truncate=truncate)
     if as_json:
         print_data(answer)

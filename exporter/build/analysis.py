@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,37 +12,48 @@ import onnx_ir as ir
 
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
+from contract.repository.not_shared import BACKBONE as BACKBONE  # instead of a task's name
 from contract.repository.write import model_path
 from exporter.build.chains import beside, together
 from exporter.build.describe import explain_output_names
+from exporter.build.near_weights import Near, Reference, check_snap, find_near, within
 from exporter.build.not_shared import SegmentGraph
 from exporter.build.repository_chains import RepositoryChains
 from exporter.build.rounded_weights import take_known_weights
 from exporter.build.row_coupling import refuse_random
 from exporter.build.shared_weights import Held, SharedWeights, plan_shared_weights, weights_of
 from exporter.build.weight_store import WeightStore
+from exporter.diff.diff import NEAR
 from exporter.errors import BadModel, ExportError
 from exporter.graph.chain import Block, Chain
 from exporter.graph.difference import first_difference, nodes_of
 from exporter.graph.extract import extract_segment
 from exporter.graph.network import Network
-from exporter.sharing.check import check_inputs, check_labels, check_together, explain_sharing
+from exporter.sharing.check import check_labels, check_together, explain_sharing
 from exporter.sharing.occurrence import Occurrence
 from exporter.sharing.plan import PlannedSegment, PlannedStep, SharingPlan
 from exporter.sharing.reasons import explain_computed_again
 from exporter.sharing.reuse import Existing, Pattern, as_block
+from exporter.sources.inputs import Chosen, RepositoryInput, explain_inputs, match_inputs, with_names
 from exporter.sources.sandbox import canonical_form, guarded
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 from exporter.sources.whole import WholeNetwork
 
-BACKBONE = "the backbone"  # instead of a task's name
 Progress = Callable[[str, int, int], None]
 
 
 class Analysis:
-    """Task models, taken apart. `scratch`: a folder for the weights, large enough for all different ones."""
+    """Task models, taken apart. `scratch`: a folder for the weights, large enough for all different ones.
 
-    def __init__(self, scratch: Path) -> None:
+    snap: networks take the weights of the backbone, or of the first task, where theirs differ by that at most. Raises BadSnap.
+    """
+
+    def __init__(self, scratch: Path, snap: float | None = None) -> None:
+        check_snap(snap)
+        self._snap = snap
+        self.fixed: Collection[str] = ()  # networks that keep their weights in any case
+        self.near: dict[str, Near] = {}  # that keep their own weights
+        self.snapped: dict[str, Near] = {}  # that have taken others
         self.store = WeightStore(scratch)
         self.models: dict[str, TaskModel] = {}
         self.tasks: dict[str, Chain] = {}
@@ -51,23 +63,30 @@ class Analysis:
         self._alone: dict[str, Chain] = {}  # as blocks, whatever others there are
         self._there: RepositoryChains | None = None
         self._existing: dict[str, tuple[Chain, Preprocessing | None]] = {}
+        self._inputs: dict[str, tuple[RepositoryInput, ...]] = {}
+        self._chosen: Chosen = {}
 
     def adopt(self, repository_chains: RepositoryChains, repository: Repository) -> None:
         """Compare what will be read with the tasks of `repository`, which have been taken apart."""
         self._existing = {name: (chain, repository.tasks[name].preprocessing) for name, chain in repository_chains.alone.items()}
         self._there = repository_chains
 
-    def read(self, sources: Sources, progress: Progress) -> None:
-        """Read all of `sources` and check that they belong together. Raises ExportError."""
+    def read(self, sources: Sources, progress: Progress, inputs: Mapping[str, RepositoryInput] | None = None) -> None:
+        """Read all of `sources` and check that they belong together. Raises ExportError.
+
+        inputs: of the repository to which they come; None: those of what was adopted, if something was.
+        """
         loaders: dict[str, LoadTaskModel] = {BACKBONE: sources.backbone} if sources.backbone else {}
         loaders |= sources.tasks
         for index, (name, load) in enumerate(loaders.items()):
             progress("Reading models", index, len(loaders))
             self._read_one(name, load())
         self._take_known_weights()
+        self._match_inputs(sources.inputs, inputs if inputs is not None else self._there.inputs if self._there else {})
         for name, network in self._networks.items():
             with guarded(name):
                 self._alone[name] = network.chain()
+        self._compare_nearly()
         self.tasks = self._chains()
         self.backbone = self.tasks.pop(BACKBONE, None)
         for name, chain in self._alone.items():
@@ -79,8 +98,6 @@ class Analysis:
         alone = [chain for name, chain in self._alone.items() if name != BACKBONE]
         if alone:
             check_together(alone, self._alone.get(BACKBONE))
-        for there, _ in self._existing.values():
-            check_inputs(alone, there)
 
     def shared_weights(self, segments: Iterable[PlannedSegment], held: Held | None = None) -> SharedWeights:
         """Return which weights of `segments`, which are to be written, are stored once for several. held: by segments that stay."""
@@ -163,6 +180,7 @@ class Analysis:
             reasons = (
                 explain_sharing(chains[name], self.models[name].preprocessing, others, self._difference, apart),
                 explain_computed_again(self.tasks[name]),
+                explain_inputs(self._networks[name].inputs, self._inputs[name], self._chosen.get(name, {})),
                 explain_output_names(name, [tap.name for tap in chains[name].outputs]),
                 self.models[name].remark,
                 *more.get(name, ()),
@@ -188,10 +206,11 @@ class Analysis:
         return there.get((chain, block.index)) or self._networks[chain]
 
     def _read_one(self, name: str, model: TaskModel) -> None:
+        file = model.file
         if name != BACKBONE:
-            file = model.file or self._save_as_given(name, model.model)
+            file = file or self._save_as_given(name, model.model)
             self._given[name] = file, _state_of(file)
-        graph = canonical_form(name, model.model)
+        graph = canonical_form(name, model.model, file)
         with self._keeping(name):
             self.store.take_over(graph)
         self.models[name] = replace(model, model=graph)
@@ -212,6 +231,48 @@ class Analysis:
             with guarded(name):
                 self._networks[name] = Network(name, model.model)
 
+    def _compare_nearly(self) -> None:
+        """Find networks that are nearly the backbone, or the first task, and let them take its weights as far as they are to."""
+        reference = self._reference()
+        chains = [*self._alone.values(), *(chain for chain, _ in self._existing.values())]
+        counts = Counter(digest for chain in chains for digest in {block.digest for block in chain.blocks})
+        shared = {digest for digest, count in counts.items() if count > 1}
+        for name, network in self._networks.items():
+            if reference is None or name == reference.name:
+                continue
+            near = find_near(name, self._alone[name].blocks, network.model, reference, shared, max(NEAR, self._snap or 0))
+            if near is None:
+                continue
+            taken = within(near, self._snap) if self._snap and name not in self.fixed else None
+            if taken is None:
+                self.near[name] = near
+                continue
+            taken.take()
+            self.snapped[name] = taken
+            with guarded(name):
+                self._networks[name] = Network(name, network.model).fed([tap.address for tap in network.inputs])
+                self._alone[name] = self._networks[name].chain()
+
+    def _reference(self) -> Reference | None:
+        there = self._there
+        if there is not None and BACKBONE not in self._networks:
+            name = next(iter(there.alone))
+            return Reference(
+                name.partition("@")[0], there.alone[name].blocks, lambda block: there.places[name, block.index].model
+            )
+        first = BACKBONE if BACKBONE in self._networks else next(iter(self._networks), None)
+        if first is None:
+            return None
+        return Reference(first, self._alone[first].blocks, lambda block: self._networks[first].model)
+
+    def _match_inputs(self, chosen: Chosen, there: Mapping[str, RepositoryInput]) -> None:
+        """Find out which inputs of the networks are one; the order of the tasks decides nothing."""
+        names = sorted(self._networks, key=lambda name: (name != BACKBONE, name))
+        self._chosen = chosen
+        self._inputs = match_inputs({name: self._networks[name].inputs for name in names}, there, chosen)
+        for name, found in self._inputs.items():
+            self._networks[name] = self._networks[name].fed([one.address for one in found])
+
     def _save_as_given(self, name: str, model: ir.Model) -> Path:
         with guarded(name), self._keeping(name):
             return self.store.save_copy(model, f"given-{len(self._given)}")
@@ -225,6 +286,9 @@ class Analysis:
 
     def _chains(self) -> dict[str, Chain]:
         """Return the chain of every network, made for sharing with the others and with what is there."""
+        return {name: with_names(chain, self._inputs[name]) for name, chain in self._split().items()}
+
+    def _split(self) -> dict[str, Chain]:
         if self._there is None:
             return together(self._networks)
         coming = {name: network for name, network in self._networks.items() if name != BACKBONE}

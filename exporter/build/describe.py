@@ -6,21 +6,23 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from contract.dtypes import dtype_of_onnx
 from contract.repository import Segment, Step, Task, TensorSpec
 from contract.repository import model as repository_model
+from contract.repository.free_sizes import FreeSize
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
+from contract.tensor_names import original_names
 from exporter.build.texts import with_text
 from exporter.errors import SameOutputNames
 from exporter.graph.chain import Chain, Tap, span_of
+from exporter.graph.free.values import value_ranges
 from exporter.sharing.plan import PlannedSegment, PlannedStep
 from exporter.sources.task_model import TaskModel
 
 _OTHER = re.compile(r"[^A-Za-z0-9_.-]")  # what no name may have
 _INNER = re.compile(r"tap-[0-9a-f]{16}")  # a tensor that no client asks for
-_INPUT = "image"  # what clients call the input, where there is one
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def describe_segment(planned: PlannedSegment, max_batch_rows: int, weight_files:
         uncounted=tuple(sorted({operator for block in blocks for operator in block.uncounted})),
         reason=planned.reason,
         digest_version=repository_model.DIGEST_VERSION,
+        sizes=_sizes([*planned.inputs, *planned.outputs]),
         weight_files=weight_files or {},
     )
 
@@ -70,8 +73,16 @@ def describe_task(
         labels=model.labels,
         preprocessing=model.preprocessing,
         provenance=model.provenance,
+        sizes=_sizes([*chain.inputs, *chain.outputs]),
+        values=_values(model, [inputs[tap.address] for tap in chain.inputs]),
     )
-    return with_text(task, [tap.name for tap in chain.inputs], model.tokenizer)
+    graph = model.model.graph
+    own_inputs, own_outputs = ([str(value.name) for value in values] for values in (graph.inputs, graph.outputs))
+    if model.file is not None:
+        called = [(task.inputs, own_inputs), (task.outputs, own_outputs)]
+        names = [original_names([spec.name for spec in specs], own) for specs, own in called]
+        task = replace(task, names=names[0] | names[1])
+    return with_text(task, own_inputs, model.tokenizer)
 
 
 def describe_steps(chain: Chain, steps: Sequence[PlannedStep], there: TensorNames = _NONE) -> tuple[Step, ...]:
@@ -105,8 +116,6 @@ def names_of_tensors(tasks: Mapping[str, Sequence[Step]]) -> TensorNames:
 
 def _input_names(chain: Chain) -> dict[str, str]:
     """Return what clients call the inputs, by address."""
-    if len(chain.inputs) == 1:
-        return {chain.inputs[0].address: _INPUT}
     return {tap.address: tap.name for tap in chain.inputs}
 
 
@@ -128,7 +137,18 @@ def _segment_specs(kind: str, taps: Sequence[Tap]) -> tuple[TensorSpec, ...]:
 
 
 def _spec(name: str, tap: Tap) -> TensorSpec:
-    return TensorSpec(name, dtype_of_onnx(tap.dtype), tap.shape)
+    return TensorSpec(name, dtype_of_onnx(tap.dtype), tap.shape, axes=tap.axes)
+
+
+def _values(model: TaskModel, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the numbers that inputs may have; they are called `names` in the repository."""
+    ranges, graph = value_ranges(model.model.graph), model.model.graph
+    called = zip(names, graph.inputs, strict=True)
+    return {name: ranges[str(value.name)] for name, value in called if str(value.name) in ranges}
+
+
+def _sizes(taps: Sequence[Tap]) -> dict[str, FreeSize]:
+    return {name: size for tap in taps for name, size in tap.sizes.items()}
 
 
 def output_names(task: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -129,8 +129,8 @@ def _why_equal_blocks_are_apart(block: Block, same: Block, *, stays: bool) -> st
     if stays:
         return "they are inside of segments that stay as they are"
     if block.addresses == same.addresses:
-        return "they compute the same from the same there, and a cut behind it costs more than it saves"
-    return "they compute the same from other values there, and cuts that would run it as one batch cost more than they save"
+        return "they compute the same from the same there, and the cut behind it was left out"
+    return "they compute the same from other values there, and the cuts that would run it as one batch were left out"
 
 
 def _takers_of(segment: SegmentGraph, digests: Sequence[bytes]) -> list[ir.Node]:

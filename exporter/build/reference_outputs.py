@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,16 +10,20 @@ import onnx_ir as ir
 
 from contract.dtypes import Array
 from contract.repository import Task
+from contract.repository.free_sizes import references_of
 from contract.repository.model import Scores
 from contract.repository.record import OutputRecord, ParityRecord, recorded_places
 from contract.repository.rows import largest_error, spread_of
 from contract.repository.sample import sample_inputs
 from exporter.build.analysis import Analysis, Progress
+from exporter.build.near_weights import explain_taken
 from exporter.build.scores import scores_of
 from exporter.errors import AnotherForm, CannotRun
+from exporter.graph.free.sizes import size_at, trials
 from exporter.sources.whole import WholeNetwork, WholeSession
 
 SAMPLE_ROWS = 4
+_SNAP_ROWS = 16
 # In units of an output's scale. Factors rounded to 11 bits, as TensorFloat-32 and half precision do, moved the outputs of five networks by
 # 0.5 % at most, factors rounded to 8 bits, as bfloat16 does, by 5 %; float32 in another order, by two millionths.
 TOLERANCE, _COARSE_TOLERANCE = 0.02, 0.1
@@ -31,7 +35,7 @@ class ReferenceOutputs:
     """The outputs of a whole network for SAMPLE_ROWS rows of sample input, each of shape (n, ...), and the record of the first row.
 
     whole: the network. tolerance: that of the record. scores: what the only output is, if it is a vector. remark: what was run instead of
-    the network as it was given, if something was.
+    the network as it was given, if something was. elsewhere: the same outputs at other free sizes than the references, with these.
     """
 
     outputs: tuple[Array, ...]
@@ -40,6 +44,7 @@ class ReferenceOutputs:
     tolerance: float
     scores: Scores = ""
     remark: str = ""
+    elsewhere: tuple[tuple[Mapping[str, int], tuple[Array, ...]], ...] = ()
 
     def noise(self, rows: Sequence[Array]) -> float | None:
         """Return how far the network lies from itself for `rows`, which `outputs` are for, when ONNX Runtime does not optimise it.
@@ -71,24 +76,62 @@ def compute_reference_outputs(tasks: Mapping[str, Task], analysis: Analysis, pro
 def reference_outputs_of(task: Task, whole: WholeNetwork, tolerance: float = TOLERANCE) -> ReferenceOutputs:
     """Return what `whole`, the network of `task`, answers. Raises CannotRun, AnotherForm."""
     session = WholeSession(whole)
-    rows = [*sample_inputs(task.inputs, SAMPLE_ROWS).values()]
+    sizes = references_of(task.sizes)
+    rows = [*sample_inputs(task.inputs, SAMPLE_ROWS, sizes).values()]
     outputs = session.run(rows)
-    for name, output, spec in zip(whole.outputs, outputs, task.outputs, strict=True):
-        if output.shape != (SAMPLE_ROWS, *spec.shape):
-            raise AnotherForm(task.name, name, output.shape, (SAMPLE_ROWS, *spec.shape))
+    _check_form(task, whole, outputs, sizes)
     # One row by itself, as a server runs it: a network that is quantised as it runs rounds by what is in the batch.
     one = session.run([values[:1] for values in rows])
     records = tuple(_record(row[0], several) for row, several in zip(one, outputs, strict=True))
-    return ReferenceOutputs(outputs, ParityRecord(records, tolerance) if any(records) else None, whole, tolerance)
+    record = ParityRecord(records, tolerance) if any(records) else None
+    return ReferenceOutputs(outputs, record, whole, tolerance, elsewhere=tuple(_elsewhere(task, session, whole)))
+
+
+def _elsewhere(task: Task, session: WholeSession, whole: WholeNetwork) -> Iterator[tuple[Mapping[str, int], tuple[Array, ...]]]:
+    """Yield other free sizes that the network can have, and its outputs there."""
+    for sizes in trials({name: task.sizes[name] for spec in task.inputs for name in spec.axes if name}):
+        try:
+            outputs = session.run([*sample_inputs(task.inputs, SAMPLE_ROWS, sizes).values()])
+        except CannotRun:  # it takes sizes in steps
+            continue
+        _check_form(task, whole, outputs, sizes)
+        yield sizes, outputs
+
+
+def _check_form(task: Task, whole: WholeNetwork, outputs: Sequence[Array], sizes: Mapping[str, int]) -> None:
+    for name, output, spec in zip(whole.outputs, outputs, task.outputs, strict=True):
+        axes = zip(spec.shape, spec.axes or ("",) * len(spec.shape), output.shape[1:], strict=False)
+        expected = tuple((size_at(axis, sizes) or given) if axis else size for size, axis, given in axes)
+        if output.shape != (SAMPLE_ROWS, *expected) or len(output.shape) != len(spec.shape) + 1:
+            raise AnotherForm(task.name, name, output.shape, (SAMPLE_ROWS, *expected))
 
 
 def _answer(task: Task, analysis: Analysis, tolerance: float) -> ReferenceOutputs:
+    if (near := analysis.snapped.get(task.name)) is not None:
+        snapped = replace(analysis.whole_in_canonical_form(task.name), what="the network with the weights that it took")
+        remark = explain_taken(near, _change(task, analysis, snapped))
+        return replace(reference_outputs_of(task, snapped, tolerance), remark=remark)
     try:
         return reference_outputs_of(task, analysis.whole(task.name), tolerance)
     except CannotRun as error:
         canonical = analysis.whole_in_canonical_form(task.name)
         remark = f"was compared with its canonical form, and not as it was given: {error}"
         return replace(reference_outputs_of(task, canonical, tolerance), remark=remark)
+
+
+def _change(task: Task, analysis: Analysis, snapped: WholeNetwork) -> str:
+    """Return how the answers of `snapped` differ from those of the network as it was given, in a clause."""
+    rows = [*sample_inputs(task.inputs, _SNAP_ROWS).values()]
+    what = f"{_SNAP_ROWS} rows of the sample that every export takes, which are no images of the task's"
+    try:
+        before, after = (WholeSession(whole).run(rows) for whole in (analysis.whole(task.name), snapped))
+    except CannotRun as error:
+        return f"by how much its answers change is not known: {error}"
+    found = f"by that its answers change by {largest_error(after, before):.1e} of their spread at most, on {what}"
+    if len(before) == 1 and before[0].ndim == 2 and before[0].shape[1] > 1:
+        same = int((before[0].argmax(axis=1) == after[0].argmax(axis=1)).sum())
+        found += f", and the largest stays the largest in {same} of {_SNAP_ROWS}"
+    return found
 
 
 def with_records(tasks: Mapping[str, Task], answers: Mapping[str, ReferenceOutputs]) -> dict[str, Task]:

@@ -23,12 +23,14 @@ import onnx_ir as ir
 
 from exporter.errors import BadModel, ExportError, RefusedModel, UnsupportedModel
 from exporter.graph.chain import Chain
+from exporter.graph.free.sizes import free_sizes
 from exporter.graph.network import make_chain
 from exporter.graph.passes.batch.free import free_batch, has_fixed_batch
 from exporter.graph.passes.canonical import canonicalise
 from exporter.graph.passes.opsets import is_early
 from exporter.graph.shapes import infer_shapes
 from exporter.sources.assumed import assume, assumed
+from exporter.sources.free_sizes import settle_free_sizes
 from exporter.sources.onnx_file import first_line, load_onnx
 from exporter.sources.trial import compare_with_file
 
@@ -94,6 +96,8 @@ def _try_out(path: Path) -> str | tuple[str, ...] | None:
     try:
         model = load_onnx(path)
         early = is_early(model)
+        with guarded(str(path)):
+            settle_free_sizes(str(path), model, path)
         weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
         with limited_memory(_SPARE_BYTES + _COPIES * weights):
             analysed, chain = analyse(str(path), model)
@@ -138,16 +142,30 @@ def analyse(name: str, model: ir.Model) -> tuple[ir.Model, Chain]:
         return canonical, make_chain(name, canonical)
 
 
-def canonical_form(name: str, model: ir.Model) -> ir.Model:
-    """Return the canonical form of `model`, which is changed in place. Raises UnsupportedModel, as below."""
+def canonical_form(name: str, model: ir.Model, file: Path | None = None) -> ir.Model:
+    """Return the canonical form of `model`, which is changed in place. file: where it lies as it was given, if it does.
+
+    Raises UnsupportedModel, as below.
+    """
     with guarded(name):
+        settle_free_sizes(name, model, file)
         _check_inlined_size(name, model)
         _check_tensor_sizes(name, model)
         if has_fixed_batch(model):
+            _refuse_free_sizes(name, model)
             changed = free_batch(name, model)
             through = f" ({', '.join(changed)})" if changed else ""
             assume(model, [f"has a batch size of 1, which was made free{through}."])
         return canonicalise(model)
+
+
+def _refuse_free_sizes(name: str, model: ir.Model) -> None:
+    """Raise UnsupportedModel for a network whose batch size has to be made free while other sizes are free already."""
+    if sizes := free_sizes(model):
+        named = " and ".join(map(repr, sizes))
+        raise UnsupportedModel(
+            name, f"leaves {named} free and fixes the batch size to 1; export it with a dynamic first dimension."
+        )
 
 
 @contextmanager

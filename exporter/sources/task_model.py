@@ -51,12 +51,14 @@ class Sources:
     """Functions that load the task models, one at a time, so that memory holds one of them and not all.
 
     tuned: of those that are task checkpoints, what they were tuned on. remarks: what was assumed on opening them, in sentences.
+    inputs: per task, what some of its network's inputs are to be called; the others are matched (`exporter.sources.inputs`).
     """
 
     tasks: Mapping[str, LoadTaskModel]
     backbone: LoadTaskModel | None = None
     tuned: Mapping[str, Tuned] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def read_labels(task: str, model: Path) -> tuple[str, ...]:

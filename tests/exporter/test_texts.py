@@ -25,6 +25,8 @@ from exporter.remove import remove_tasks
 from exporter.sources.task_model import Sources, TaskModel
 from exporter.sources.tokenizer import TokenizerSource, read_tokenizer
 from tests import words
+from tests.documents import commands
+from tests.espalier.test_cli import espalier
 from tests.exporter.bert import LENGTH, Bert
 from tests.exporter.graphs import Net
 
@@ -127,9 +129,14 @@ LONG.post_processor = words.processors.TemplateProcessing(
     ("make", "made", "error", "sentence"),
     [
         (partial(renamed, BERT, "token_type_ids", "position_ids"), None, NotForTexts, "'position_ids' .INT64 .5.., which no"),
-        (of_floats, None, NotForTexts, "takes 'values' .FP32 .4.., which no tokenizer gives"),
+        (of_floats, None, NotForTexts, "takes '.*' .FP32 .4.., which no tokenizer gives"),
         (Bert((10,)).model, NO_PAD, NoPadding, "no mask, and tokenizer.json names no token that fills up"),
-        (BERT.model, MANY_WORDS, TokenizerDoesNotFit, "not that of its network: its largest id does not run through the network"),
+        (
+            BERT.model,
+            MANY_WORDS,
+            TokenizerDoesNotFit,
+            "not that of its network: tokenizer.json gives ids up to 11, and the network knows ids up to 10",
+        ),
         (BERT.model, LONG, TokenizerDoesNotFit, "takes 5 tokens, of which tokenizer.json adds 5 itself"),
     ],
 )
@@ -159,3 +166,30 @@ def test_one_tokenizer_for_all_and_one_for_a_task(tmp_path: Path) -> None:
     opened = open_sources(None, dict.fromkeys("abc", tmp_path / "net.onnx"), tokenizers=files)
     found = {name: load().tokenizer for name, load in opened.tasks.items()}
     assert {name: source.file.name for name, source in found.items() if source} == {"a": FILE, "b": "other.json", "c": FILE}
+
+
+def test_the_commands_of_the_document(tmp_path: Path) -> None:
+    for seed, name in enumerate(("mood", "topic", "tone", "better")):
+        ir.save(replace(BERT, head=90 + seed).model(), tmp_path / f"{name}.onnx")
+    words.save(tmp_path)
+    for command in commands("text.md", "From ONNX files and a tokenizer.json"):
+        run = espalier(*command[1:], cwd=tmp_path)
+        assert run.returncode == 0, run.stderr
+        assert "Texts: " in run.stdout
+    tasks = read_repository(tmp_path / "repo").tasks
+    assert (tasks.keys(), tasks["mood"].version) == ({"mood", "topic", "tone"}, "2")
+    assert all(task.text is not None for task in tasks.values())
+
+
+def test_a_tokenizer_on_the_command_line_that_does_not_do(tmp_path: Path) -> None:
+    ir.save(BERT.model(), tmp_path / "net.onnx")
+    file = words.save(tmp_path)
+    for given, sentence in (
+        ([f"b={file}"], "is given for 'b', which is none of the tasks that come"),
+        ([file, file], "one for all is given twice"),
+        ([tmp_path / "net.onnx"], "is no tokenizer"),
+    ):
+        options = [word for one in given for word in ("--tokenizer", one)]
+        run = espalier("export", "--task", "a=net.onnx", "--out", "repo", *options, cwd=tmp_path)
+        assert (run.returncode, sentence in " ".join(run.stderr.replace("│", " ").split())) == (2, True), run.stderr
+    assert not (tmp_path / "repo").exists()

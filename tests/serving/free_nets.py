@@ -22,10 +22,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
-from contract.repository import ALL_TASKS, Repository, Segment, Step, Task, TensorSpec, read_repository
-from contract.repository.config import all_tasks_config, segment_config, task_config, to_text
+from contract.repository import Repository, Segment, Step, Task, TensorSpec
 from contract.repository.free_sizes import FreeSize
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
+from contract.repository.write import model_path, write_all_tasks, write_models
 
 VOCABULARY, WIDTH, LONGEST, REFERENCE, MAX_ROWS = 50, 8, 64, 16, 6
 LENGTH = {"length": FreeSize(REFERENCE, 1, LONGEST)}
@@ -157,6 +157,12 @@ def make_model(name: str) -> onnx.ModelProto:
     return model
 
 
+def renamed(task: Task, name: str) -> Task:
+    """Return the same task with another name."""
+    last = replace(task.steps[-1], outputs=(name,))
+    return replace(task, name=name, steps=(*task.steps[:-1], last), outputs=(replace(task.outputs[0], name=name),))
+
+
 def make_task(name: str) -> Task:
     if name in TEXT:
         taken = ("state", MASK.name) if name == "topic" else ("state",)
@@ -181,15 +187,11 @@ def make_task(name: str) -> Task:
 def write_free(path: Path, names: Sequence[str] = TEXT, tasks: Mapping[str, Task] | None = None) -> Repository:
     """Write these tasks, of one kind, as a model repository. tasks: in place of those of `make_task`."""
     made = {name: make_task(name) for name in names} if tasks is None else tasks
-    configs = {name: task_config(task) for name, task in made.items()} | {ALL_TASKS: all_tasks_config(made.values())}
-    for segment in {step.segment for task in made.values() for step in task.steps}:
-        configs[segment] = segment_config(make_segment(segment))
-        (path / segment / "1").mkdir(parents=True)
-        onnx.save(make_model(segment), path / segment / "1" / "model.onnx")
-    for name, config in configs.items():
-        (path / name / "1").mkdir(parents=True, exist_ok=True)
-        (path / name / "config.pbtxt").write_text(to_text(config))
-    return read_repository(path)
+    segments = {step.segment: make_segment(step.segment) for task in made.values() for step in task.steps}
+    for name in segments:
+        onnx.save(make_model(name), model_path(path, name))
+    write_models(path, segments, made)
+    return write_all_tasks(path, made.values())
 
 
 def text(rows: int, length: int, seed: int = 0, hidden: int = 0) -> dict[str, NDArray[np.int64]]:

@@ -16,19 +16,25 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import espalier
+from contract.dtypes import Array
+from contract.plan import ExecutionPlan
 from contract.repository import ALL_TASKS, Repository, TensorSpec
 from contract.repository.config import task_config, to_text
 from contract.repository.free_sizes import FreeSize
 from contract.repository.record import OutputRecord, ParityRecord, recorded_places
 from contract.repository.reference import at_reference
 from contract.repository.sample import sample_inputs
+from contract.text import TextInput
 from espalier.commands.options.sizes import parse_lengths
+from serving.engines.base import Answer, Call
 from serving.engines.embedded import EmbeddedEngine
 from serving.padding import Unpaddable, padded_outputs, padding_of
 from serving.padding_check import PaddingCheck
 from serving.requests import InferRequest, RequestedOutput
 from serving.router import Router
 from serving.server import BackgroundServer
+from tests.serving import text_nets
 from tests.serving.free_nets import (
     IDS,
     IMAGES,
@@ -40,10 +46,12 @@ from tests.serving.free_nets import (
     image,
     make_segment,
     make_task,
+    renamed,
     text,
     whole,
     write_free,
 )
+from tests.serving.text.test_texts import expected
 
 LENGTHS = (4, 8, 24)
 HEEDS = ("topic", "tag")
@@ -55,9 +63,14 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return write_free(tmp_path_factory.mktemp("texts") / "repo")
 
 
-def run(repository: Repository, action: Callable[[Router], Awaitable[Result]], lengths: Sequence[int] = LENGTHS) -> Result:
+def run(
+    repository: Repository,
+    action: Callable[[Router], Awaitable[Result]],
+    lengths: Sequence[int] = LENGTHS,
+    make_engine: Callable[..., EmbeddedEngine] = EmbeddedEngine,
+) -> Result:
     async def answer() -> Result:
-        router = Router(repository, EmbeddedEngine(repository, threads=1), pad_lengths=lengths)
+        router = Router(repository, make_engine(repository, threads=1), pad_lengths=lengths)
         await router.start()
         try:
             return await action(router)
@@ -144,10 +157,7 @@ def test_a_task_whose_padded_answer_is_not_the_recorded_one_is_not_padded(
     records = {"tag": 0.0, "other": 0.1}
     tasks = {
         name: replace(
-            task,
-            name=name,
-            steps=(task.steps[0], replace(task.steps[1], outputs=(name,))),
-            outputs=(replace(task.outputs[0], name=name),),
+            renamed(task, name),
             parity=ParityRecord((OutputRecord(tuple(float(value) + change for value in flat), 1.0),), 1e-4),
         )
         for name, change in records.items()
@@ -173,11 +183,18 @@ def test_a_text_without_a_token_that_counts_and_one_beyond_all_lengths_stay_as_t
         assert padding.padded(same) is same
 
 
-def test_ids_are_filled_up_with_the_pad_token() -> None:
-    inputs = text(2, 3)
-    padded = padding_of(make_task("tag"), (8,), pad_token=7).padded(inputs)
-    assert (padded[IDS.name][:, 3:] == 7).all()
-    np.testing.assert_array_equal(padded[IDS.name][:, :3], inputs[IDS.name])
+def test_what_the_tokenizer_says_of_the_inputs_is_followed() -> None:
+    task = replace(make_task("tag"), text=TextInput("", "words", "seen", pad=7))
+    task = replace(task, inputs=(replace(IDS, name="words"), replace(MASK, name="seen")), values={"words": (0, 9)})
+    words, seen = text(2, 3).values()
+    padded = padding_of(task, (8,)).padded({"words": words, "seen": seen})
+    assert (padded["words"][:, 3:] == 7).all()
+    assert not padded["seen"][:, 3:].any()
+    np.testing.assert_array_equal(padded["words"][:, :3], words)
+    with pytest.raises(Unpaddable, match="it does not take 10, which its 'words' would be filled up with"):
+        padding_of(replace(task, text=TextInput("", "words", "seen", pad=10)), (8,))
+    with pytest.raises(Unpaddable, match="it takes no 'attention_mask' of integers"):
+        padding_of(replace(task, text=TextInput("", "words")), (8,))
 
 
 def test_answers_are_cut_where_they_have_the_length() -> None:
@@ -267,6 +284,40 @@ def test_a_server_pads_what_comes_over_grpc(texts: Repository) -> None:
             tensor.set_data_from_numpy(values)
         np.testing.assert_allclose(client.infer("tag", tensors).as_numpy("tag"), whole("tag", inputs), atol=1e-5)
         client.close()
+
+
+def test_texts_in_words_are_padded_as_their_ids_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    repository = text_nets.write_repository(tmp_path / "repo", free=True)
+    asked = ["cat", "the cat sat", "the dog ran far"]
+
+    async def answered(router: Router) -> list[Any]:
+        answers = await asyncio.gather(*(router.predict_texts([one], ["mood"], 1) for one in asked))
+        return [answer.tasks["mood"][0][0] for answer in answers]
+
+    seen: list[int] = []
+
+    class Watched(EmbeddedEngine):
+        async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008
+            seen.append(inputs[IDS.name].shape[1])
+            return await super().infer(plan, inputs, call)
+
+    with caplog.at_level(logging.INFO, "serving.padding_check"):
+        padded = run(repository, answered, (8,), Watched)
+    assert "Texts are padded to 8 for 'mood', 'shout', 'topic', 'words'." in caplog.text
+    assert seen[-3:] == [8, 8, 8]
+    plain = run(repository, answered, (), Watched)
+    assert sorted(seen[-3:]) == [3, 5, 6]
+    for ours, theirs, one in zip(padded, plain, asked, strict=True):
+        label, score = expected("mood", one)
+        assert (ours.label, theirs.label) == (label, label)
+        assert [ours.score, theirs.score] == pytest.approx([score, score], abs=1e-5)
+
+
+def test_a_repository_in_this_process_pads_too(texts: Repository, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "serving.padding_check"), espalier.open(texts.path, pad_lengths=LENGTHS) as opened:
+        inputs = text(3, 5, hidden=2)
+        np.testing.assert_allclose(opened.infer("tag", inputs)["tag"], whole("tag", inputs), atol=1e-5)
+    assert "Texts are padded to 4, 8, 24 for 'tag', 'topic'." in caplog.text
 
 
 def test_lengths_below_one_are_refused(texts: Repository) -> None:

@@ -25,12 +25,31 @@ Backbone = Annotated[
         "common becomes the trunk.",
     ),
 ]
+InputNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="TASK:OLD=NEW",
+        help="The input OLD of the task's network is the input NEW of the others, or gets that name. Repeat it. By default inputs of "
+        "networks with several are matched by name, the only one of a network by what it takes.",
+    ),
+]
 Coupled = Annotated[
     bool,
     typer.Option(
         "--coupled",
         help="Take networks in which the answer to a row depends on the other rows of its batch, too. Each request is then a run of its "
         "own where that is so, without batching.",
+    ),
+]
+Snap = Annotated[
+    float | None,
+    typer.Option(
+        "--snap",
+        metavar="DIFFERENCE",
+        help="Where a task's weights differ from the backbone's (without one, the first task's) by so much at most, as a part of the "
+        "largest in a tensor, take those, block by block: 1e-3 for weights that were rounded to half precision. By how much that changes "
+        "its answers is said.",
     ),
 ]
 
@@ -86,6 +105,7 @@ class TaskModels:
         typer.Option(metavar="DIR", help="Every model in a folder (.onnx, .safetensors, .pth, .pt, .ckpt), named like its file."),
     ] = None
     backbone: Backbone = None
+    input_names: InputNames = None
     tokenizer: TokenizerFiles = None
 
     def open(self, inputs: InputOptions) -> Sources:
@@ -93,20 +113,47 @@ class TaskModels:
         named = _parse_tasks(self.task or [])
         if self.tasks is not None:
             named = _with_folder(named, self.tasks, self.backbone)
-        return open_named(self.backbone, named, inputs, self.tokenizer or ())
+        return open_named(self.backbone, named, inputs, self.tokenizer or (), self.input_names or ())
 
 
-def open_named(backbone: str | None, named: Mapping[str, str], options: InputOptions, tokenizers: Sequence[str] = ()) -> Sources:
+def open_named(
+    backbone: str | None,
+    named: Mapping[str, str],
+    options: InputOptions,
+    tokenizers: Sequence[str] = (),
+    input_names: Sequence[str] = (),
+) -> Sources:
     """Return how to load the models `named`, and say what was assumed of them.
 
-    tokenizers: as `parse_tokenizers` reads them. Raises typer.BadParameter, ExportError, TuningError.
+    tokenizers: as `parse_tokenizers` reads them. input_names: as `InputNames` has them. Raises typer.BadParameter, ExportError,
+    TuningError.
     """
+    from exporter.build.analysis import BACKBONE
     from exporter.open_models import open_sources
 
-    sources = open_sources(backbone, named, options, parse_tokenizers(tokenizers))
+    chosen = _parse_inputs(input_names, [*named, *([BACKBONE] if backbone else [])])
+    sources = open_sources(backbone, named, options, parse_tokenizers(tokenizers), chosen)
     for sentence in sources.remarks:
         say(sentence)
     return sources
+
+
+def _parse_inputs(texts: Sequence[str], tasks: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return TASK:OLD=NEW as NEW by OLD by TASK. Raises typer.BadParameter for another form, an unknown task, an input named twice."""
+    found: dict[str, dict[str, str]] = {}
+    for text in texts:
+        task = next((name for name in sorted(tasks, key=len, reverse=True) if text.startswith(f"{name}:")), None)
+        old, _, new = text[len(task or "") + 1 :].rpartition("=")
+        if not old or not new or ":" not in text:
+            raise typer.BadParameter(f"{text!r} is not of the form TASK:OLD=NEW.", param_hint="--input")
+        if task is None:
+            raise typer.BadParameter(
+                f"{text!r} begins with none of the tasks that come: {', '.join(tasks)}.", param_hint="--input"
+            )
+        if old in found.setdefault(task, {}):
+            raise typer.BadParameter(f"gives the input {old!r} of {task!r} two names.", param_hint="--input")
+        found[task][old] = new
+    return found
 
 
 def _parse_tasks(pairs: list[str]) -> dict[str, str]:

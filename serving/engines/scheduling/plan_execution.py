@@ -40,10 +40,10 @@ class ReadyStep:
         self.plan_step: PlanStep = execution.plan.steps[index]
         self.segment = self.plan_step.segment
         self.group: Group = self.segment
+        self.rows = self.work = len(streams) * execution.rows
         if self.plan_step.free:
             self.group = (self.segment, execution.shapes(self.plan_step, streams[0]))
-        self.rows = len(streams) * execution.rows
-        self.work = self.rows * execution.volume
+            self.work = self.rows * execution.volume
         self.room = sys.maxsize if self.plan_step.coupled else self.rows
         self.ready_s = 0.0
 
@@ -172,7 +172,7 @@ class PlanExecution:
 def rows_at_once(plan: ExecutionPlan, inputs: Mapping[str, Array], rows_per_run: int, limit: Callable[[Group], int]) -> int:
     """Return the most rows of a request that go through `plan` at once, 0: any number. rows_per_run: whatever their sizes are.
 
-    Where sizes are free, as many as the segments that take the inputs would run at once. limit: the most rows of a run, by groups.
+    Where sizes are free, as many as all segments that take the inputs are to be given. limit: the most rows of those, by groups.
     """
     if plan.volume is None or plan.coupled:
         return rows_per_run
@@ -207,4 +207,4 @@ def join_chunks(plan: ExecutionPlan, answers: Sequence[Answer]) -> Answer:
     errors = {name: error for answer in reversed(answers) for name, error in answer.errors.items()}
     outputs = {name: np.concatenate([answer.outputs[name] for answer in answers]) for name in plan.outputs if name not in errors}
     runs = tuple(run for answer in answers for run in answer.runs)
-    return Answer(outputs, runs, errors, max(answer.queue_seconds for answer in answers))
+    return Answer(outputs, runs, errors, max(answer.queue_seconds for answer in answers), len(answers))

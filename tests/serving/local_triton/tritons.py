@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 from contract.dtypes import NUMPY_DTYPES, dtype_name
 from contract.plan import make_plan
 from contract.repository import Repository
+from contract.repository.unite import united_inputs
 from exporter.export import ExportOptions, export_repository
 from exporter.sharing.choose import CutOptions
 from exporter.sources.task_model import Sources, TaskModel
@@ -39,6 +40,11 @@ FAILS = "takes-row-2"
 def features(seeds: dict[str, int]) -> ir.Model:
     net = Wired()
     return net.model(net.layers("image", seeds))
+
+
+def site_alone(seed: int) -> ir.Model:
+    net = Wired({"site": 3})
+    return net.model(net.layer("site", "logits", seed, 3))
 
 
 # What sharing can come to: forks and merges; heads on two taps, several outputs, equal outputs, outputs that others go on from; inputs;
@@ -66,7 +72,16 @@ FAMILIES: dict[str, tuple[Callable[[], ir.Model] | None, dict[str, Callable[[], 
             "twin": lambda: siamese({"b3": 33, "b4": 44}, head=24, prefix="x."),
         },
     ),
-    "inputs": (None, {"one": lambda: with_metadata(20), "two": lambda: with_metadata(21)}),
+    # No output needs every input, so that `all_tasks` begins with copies.
+    "inputs": (
+        None,
+        {
+            "one": lambda: with_metadata(20),
+            "two": lambda: with_metadata(21),
+            "still": lambda: plain(FROZEN, head=22),
+            "place": lambda: site_alone(23),
+        },
+    ),
     "levels": (
         None,
         {
@@ -89,16 +104,18 @@ def export_family(name: str, out: Path) -> Repository:
     return export_repository(Sources(loaders, source), options).repository
 
 
-def rows_for(repository: Repository, rows: int, seed: int = 0) -> Arrays:
-    """Return random inputs of the repository's tasks."""
+def rows_for(repository: Repository, rows: int, seed: int = 0, outputs: Sequence[str] | None = None) -> Arrays:
+    """Return random inputs of the repository's tasks. outputs: whose tasks' inputs alone are to be there."""
     random = np.random.default_rng(seed)
-    specs = next(iter(repository.tasks.values())).inputs
-    return {
+    specs = united_inputs(repository.tasks.values()) or ()
+    made = {
         spec.name: random.integers(0, 256, (rows, *spec.shape), dtype=np.uint8)
         if spec.dtype == "UINT8"
         else random.standard_normal((rows, *spec.shape)).astype(np.float32)
         for spec in specs
     }
+    wanted = made if outputs is None else make_plan(repository, outputs).inputs
+    return {name: made[name] for name in made if name in wanted}
 
 
 def embedded_answers(repository: Repository, inputs: Arrays) -> Arrays:

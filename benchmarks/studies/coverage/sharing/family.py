@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tuning.network.blocks import is_under
 
-NOISE = 0.1  # of each weight that is tuned
+_NOISE = 0.1  # of each weight that is tuned
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ def add_noise(network: nn.Module, paths: Sequence[str], seed: int) -> None:
     if paths and not found:
         raise ValueError(f"{type(network).__name__} has no weights under {', '.join(paths)}.")
     for value in found:
-        value.mul_(1 + NOISE * torch.rand(value.shape, generator=generator))
+        value.mul_(1 + _NOISE * torch.rand(value.shape, generator=generator))
 
 
 @torch.no_grad()

@@ -102,7 +102,7 @@ def _compare(family: TaskFamily, files: Mapping[str, Path], report: ExportReport
     cost = shared_cost(repository, [*repository.tasks])
     record.found_macs, record.stored_bytes = possible.macs - cost.macs, cost.weight_bytes
     cheap = make_sharing_plan([*chains.values()], options=CutOptions("cheap"))
-    record.cheap_macs, record.cheap_segments = possible.macs - planned_macs(cheap), len(cheap.segments)
+    record.cheap_macs, record.cheap_segments = possible.macs - _planned_macs(cheap), len(cheap.segments)
     stored = [load_onnx(repository.model_file(name), linked=True) for name in repository.segments]
     record.found_bytes = possible.shared_bytes - stored_too_often(executed, stored)
     record.segments = len(repository.segments)
@@ -110,7 +110,7 @@ def _compare(family: TaskFamily, files: Mapping[str, Path], report: ExportReport
     record.remarks = dict(report.remarks)
 
 
-def planned_macs(plan: SharingPlan) -> int:
+def _planned_macs(plan: SharingPlan) -> int:
     """Return the MACs of one request for all tasks of `plan`."""
     macs = {name: sum(block.macs for block in segment.blocks) for name, segment in plan.segments.items()}
     steps = {(step.segment, tuple(tap.address for tap in step.inputs)) for steps in plan.tasks.values() for step in steps}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _Line = dict[str, Any]
-GOAL_MACS, GOAL_BYTES = 0.99, 1.0
+_GOAL_MACS, _GOAL_BYTES = 0.99, 1.0
 _TORCH_TOLERANCE = 0.01  # of all MACs: the two ways of finding out what is possible may differ by that
 _BEGIN, _END = "<!-- dense and text: written by benchmarks.studies.coverage.sharing -->", "<!-- dense and text: end -->"
 
@@ -36,16 +36,16 @@ def why_less(line: _Line) -> str:
     """Return in one line why a family is not as it should be; "" where everything is shared that can be."""
     if line.get("reason"):
         return str(line["reason"])
-    if found_share(line, "macs") < GOAL_MACS:
-        return f"{found_share(line, 'macs'):.2%} of the MACs that could be shared are"
-    if found_share(line, "bytes") < GOAL_BYTES:
-        return f"{found_share(line, 'bytes'):.3%} of the bytes whose inputs are equal are stored once"
+    if _found_share(line, "macs") < _GOAL_MACS:
+        return f"{_found_share(line, 'macs'):.2%} of the MACs that could be shared are"
+    if _found_share(line, "bytes") < _GOAL_BYTES:
+        return f"{_found_share(line, 'bytes'):.3%} of the bytes whose inputs are equal are stored once"
     if abs(line["possible_macs"] / line["macs"] - line["torch_possible"]) > _TORCH_TOLERANCE:
         return f"in torch {line['torch_possible']:.1%} of the MACs could be shared, in ONNX {line['possible_macs'] / line['macs']:.1%}"
     return ""
 
 
-def found_share(line: _Line, what: str) -> float:
+def _found_share(line: _Line, what: str) -> float:
     """Return the share that was found of the possible `what` ("macs", "bytes"); 1 where nothing is possible."""
     possible = line[f"possible_{what}"]
     return float(line[f"found_{what}"] / possible) if possible else 1.0
@@ -74,7 +74,7 @@ def _sum(lines: Sequence[_Line]) -> str:
     macs = sum(line["found_macs"] for line in whole) / max(sum(line["possible_macs"] for line in whole), 1)
     stored = sum(line["found_bytes"] for line in whole) / max(sum(line["possible_bytes"] for line in whole), 1)
     return (
-        f"**{len(lines)} families; {right} share at least {GOAL_MACS:.0%} of the MACs and {GOAL_BYTES:.0%} of the bytes whose inputs are "
+        f"**{len(lines)} families; {right} share at least {_GOAL_MACS:.0%} of the MACs and {_GOAL_BYTES:.0%} of the bytes whose inputs are "
         f"equal. Of all of them together: {macs:.2%} of the MACs, {stored:.2%} of the bytes.**"
     )
 
@@ -96,9 +96,9 @@ def _row(line: _Line) -> str:
         f"{line['macs'] / 1e6:.1f}",
         f"{line['possible_macs'] / line['macs']:.1%}",
         f"{line['torch_possible']:.1%}",
-        f"{found_share(line, 'macs'):.2%}",
+        f"{_found_share(line, 'macs'):.2%}",
         f"{line['cheap_macs'] / max(line['possible_macs'], 1):.1%}",
-        f"{found_share(line, 'bytes'):.2%}",
+        f"{_found_share(line, 'bytes'):.2%}",
         f"{line['stored_bytes'] / line['distinct_bytes']:.2f}",
         f"{line['segments']}, {line['cheap_segments']}",
         f"{line['parity']:.0e}",

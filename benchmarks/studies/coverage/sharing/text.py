@@ -39,7 +39,7 @@ class _Encoder:
             "max_position_embeddings": 4 * _LENGTH,
         }
         config = getattr(transformers, self.config)(**sizes, **dict(self.options))
-        encoder: nn.Module = transformers.AutoModel.from_config(config, attn_implementation="eager")  # type: ignore[no-untyped-call]
+        encoder: nn.Module = transformers.AutoModel.from_config(config, attn_implementation="eager")
         own_weights(encoder, seed=0)
         return encoder.eval().requires_grad_(False)
 

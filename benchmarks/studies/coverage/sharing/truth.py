@@ -71,7 +71,7 @@ def run_graph(model: ir.Model, inputs: Mapping[str, Array]) -> Executed:
         if macs := count_macs([node], shapes).total:
             found.macs[key] += macs
         for value, content in zip(node.inputs, taken, strict=True):
-            if value is not None and is_weight(value):
+            if value is not None and _is_weight(value):
                 found.uses.add(Weight(content, key))
                 if content not in seen:
                     seen.add(content)
@@ -124,7 +124,7 @@ def stored_too_often(networks: Sequence[Executed], stored: Iterable[ir.Model]) -
     return sum(sizes[content] * max(count - uses[content], 0) for content, count in there.items())
 
 
-def is_weight(value: ir.Value) -> bool:
+def _is_weight(value: ir.Value) -> bool:
     """Whether `value` is a constant of fractions with more than one entry: no number that an operator is told."""
     tensor = value.const_value
     return value.is_initializer() and tensor is not None and tensor.dtype.is_floating_point() and int(tensor.size) > 1

@@ -1,0 +1,89 @@
+"""Networks of convolutions alone take images of any height and width, and so do the segments that they share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx.parser
+import pytest
+from onnx import ModelProto, numpy_helper
+
+from contract.repository import read_repository
+from exporter.add import AddOptions, add_tasks
+from exporter.build.parity import ParityChecker
+from exporter.export import ExportOptions, export_repository
+from exporter.open_models import open_sources
+from exporter.sharing.choose import CutOptions
+from exporter.sources.runtime import open_session
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
+
+_BACKBONE = """
+    a = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (image, w0) a1 = Relu(a)
+    b = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (a1, w1) b1 = Relu(b)
+    c = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (b1, w2) c1 = Relu(c)
+    """
+_HEADS = {
+    "classes": "p = GlobalAveragePool(c1) h = Conv(p, head) out = Flatten(h)",
+    "pyramid": """s = Shape(b1) hw = Slice(s, two, four) bc = Shape <start = 0, end = 2> (c1) all = Concat <axis = 0> (bc, hw)
+        u = Resize <mode = "linear"> (c1, , , all) m = Add(u, b1) out = Conv(m, head)""",
+    "dense": """s = Shape(image) hw = Slice(s, two, four) h = Conv(c1, head) bc = Shape <start = 0, end = 2> (h)
+        all = Concat <axis = 0> (bc, hw) out = Resize <mode = "nearest"> (h, , , all)""",
+    "tokens": """s = Shape(c1) bc = Slice(s, zero, two) minus = Neg(one) all = Concat <axis = 0> (bc, minus) t = Reshape(c1, all)
+        r = Transpose <perm = [0, 2, 1]> (t) q = MatMul(r, r2) k = Transpose <perm = [0, 2, 1]> (q) g = MatMul(q, k)
+        f = Softmax(g) m = MatMul(f, q) out = ReduceMean <keepdims = 0> (m, one)""",
+}
+_OUT = {"classes": "batch, 2", "tokens": "batch, 4", **dict.fromkeys(("pyramid", "dense"), "batch, 2, oh, ow")}
+
+
+def network(head: str, seed: int) -> ModelProto:
+    """float (batch, 3, height, width) -> three convolutions that halve, equal in all -> a head of its own."""
+    text = f"""<ir_version: 9, opset_import: ["": 18]> net (float[batch, 3, height, width] image) => (float[{_OUT[head]}] out)
+        <int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[1] two = {{2}}, int64[1] four = {{4}}> {{ {_BACKBONE} {_HEADS[head]} }}"""
+    model = onnx.parser.parse_model(text)
+    random = np.random.default_rng(1)
+    shapes = {"w0": (4, 3, 3, 3), "w1": (4, 4, 3, 3), "w2": (4, 4, 3, 3)}
+    weights = {name: random.standard_normal(shape) / 4 for name, shape in shapes.items()}
+    random = np.random.default_rng(seed)
+    weights |= {"head": random.standard_normal((2, 4, 1, 1)), "r2": random.standard_normal((4, 4)) / 4}
+    used = {name for node in model.graph.node for name in node.input}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items() if name in used
+    )
+    return model
+
+
+def save(folder: Path, **heads: str) -> dict[str, Path]:
+    files = {}
+    for seed, (name, head) in enumerate(heads.items(), 10):
+        files[name] = folder / f"{name}.onnx"
+        onnx.save(network(head, seed), files[name])
+    return files
+
+
+def check_answers(repo: Path, files: dict[str, Path]) -> None:
+    checker, random = ParityChecker(read_repository(repo)), np.random.default_rng(3)
+    for name, file in files.items():
+        session = open_session(file)
+        for height, width in ((32, 32), (47, 33), (9, 70), (1, 2)):
+            image = random.standard_normal((3, 3, height, width)).astype(np.float32)
+            np.testing.assert_allclose(checker.compose(name, [image])[0], session.run(None, {"image": image})[0], atol=1e-5)
+
+
+def test_heads_of_all_kinds_share_a_backbone_at_any_size(tmp_path: Path) -> None:
+    files = save(tmp_path, **{head: head for head in _HEADS})
+    opened = open_sources(None, files)
+    assert any("leaves 'height' free (1 upward, no limit was found up to" in remark for remark in opened.remarks)
+    report = export_repository(opened, ExportOptions(tmp_path / "repo", cuts=CutOptions("exact")))
+    trunks = {name: segment for name, segment in report.repository.segments.items() if name.startswith("trunk")}
+    assert sum(segment.macs for segment in trunks.values()) == 4 * 9 * (3 * 112**2 + 4 * 56**2 + 4 * 28**2)  # once, at 224 x 224
+    (axes,) = {spec.axes for segment in trunks.values() for spec in segment.inputs if "height" in spec.axes}
+    assert axes == ("", "height", "width")
+    assert report.repository.tasks["dense"].outputs[0].axes == ("", "height", "width")
+    assert report.repository.tasks["pyramid"].outputs[0].axes == ("", "(height+3)/4", "(width+3)/4")
+    check_answers(tmp_path / "repo", files)
+    more = save(tmp_path, later="pyramid")
+    added = add_tasks(tmp_path / "repo", open_sources(None, more), AddOptions())
+    assert all(not missed.macs for missed in added.missed.values())
+    check_answers(tmp_path / "repo", more)
