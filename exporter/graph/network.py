@@ -19,7 +19,7 @@ from exporter.graph.foreign import operator_name
 from exporter.graph.macs import count_macs, is_product
 from exporter.graph.modules import modules_of
 from exporter.graph.partition import Part, Partitioner, Rules
-from exporter.graph.shapes import infer, name_of, shape_of
+from exporter.graph.shapes import infer_each, name_of, shape_of
 from exporter.graph.walk import walk_back
 
 # Operators whose further inputs are no weights: scales and sizes.
@@ -45,7 +45,7 @@ class Network:
         _check_splittable(name, model)
         self.name, self.model = name, model
         self._inner = [value for value, is_tap in zip(model.graph.inputs, inner, strict=False) if is_tap]
-        one, other = infer(model, 1), infer(model, 3)
+        one, other = infer_each(model, (1, 3))
         self._one, self._other = one.shapes, other.shapes
         self._suspects = find_suspects(model, one, other)
         for value in (*model.graph.inputs, *model.graph.outputs):

@@ -7,7 +7,7 @@ from shapes alone is run, and inference repeated with the results in place, unti
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,7 +45,21 @@ def infer_shapes(model: ir.Model, batch: int) -> dict[str, tuple[int, ...]]:
 
 def infer(model: ir.Model, batch: int) -> Inferred:
     """Return what is known of the tensors of `model` when its input has `batch` rows. `model` is left as it is."""
-    proto = _skeleton(model, batch)
+    return next(infer_each(model, [batch]))
+
+
+def infer_each(model: ir.Model, batches: Iterable[int]) -> Iterator[Inferred]:
+    """Yield what `infer` returns for each of several numbers of rows; the graph is written out once for all."""
+    skeleton = _skeleton(model)
+    for batch in batches:
+        proto = onnx.ModelProto()
+        proto.CopyFrom(skeleton)
+        for given in proto.graph.input[: len(model.graph.inputs)]:
+            given.type.tensor_type.shape.dim[0].dim_value = batch
+        yield _infer(model, proto)
+
+
+def _infer(model: ir.Model, proto: onnx.ModelProto) -> Inferred:
     contents: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     shapes = {name: array.shape for name, array in contents.items()}
     computed: dict[str, Array] = {}
@@ -108,12 +122,12 @@ def _record(graph: onnx.GraphProto, foreign: Foreign) -> None:
             graph.value_info.append(onnx.helper.make_tensor_value_info(name, foreign.dtypes[name].value, shape))
 
 
-def _skeleton(model: ir.Model, batch: int) -> onnx.ModelProto:
-    """Return `model` at a batch size, without what shapes do not depend on: large weights become inputs, recorded shapes go."""
+def _skeleton(model: ir.Model) -> onnx.ModelProto:
+    """Return `model` without what shapes do not depend on: large weights become inputs, recorded shapes go. Its own inputs come first."""
     graph = onnx.GraphProto(name="shapes")
-    graph.node.extend(ir.to_proto(node) for node in model.graph)
+    graph.node.extend(map(ir.serde.serialize_node, model.graph))
     for value in model.graph.inputs:
-        graph.input.append(_info(value, [batch, *_dims(value)[1:]]))
+        graph.input.append(_info(value, [0, *_dims(value)[1:]]))
     for value in model.graph.initializers.values():
         if value.const_value is not None and value.const_value.size <= LARGEST_FOLLOWED:
             graph.initializer.append(numpy_helper.from_array(value.const_value.numpy(), name_of(value)))

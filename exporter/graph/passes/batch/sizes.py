@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from contract.dtypes import Array
-from exporter.graph.shapes import RANDOM, SHAPE_READERS, Inferred, infer, name_of, run_node
+from exporter.graph.shapes import RANDOM, SHAPE_READERS, Inferred, infer_each, name_of, run_node
 
 _PROBES = (5, 7)  # coprime with each other and rarely a dimension
 
@@ -40,7 +40,7 @@ class Sizes:
     """Shapes and contents as functions of the batch size, and which values depend on nothing else. Does not follow later changes."""
 
     def __init__(self, model: ir.Model) -> None:
-        first, second = (infer(model, batch) for batch in _PROBES)
+        first, second = infer_each(model, _PROBES)
         self._opsets = model.opset_imports
         self._probes: tuple[Inferred, Inferred] = (first, second)
         self._of_batch: set[ir.Value] = set()
