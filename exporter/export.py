@@ -74,7 +74,8 @@ def export_repository(
     with scratch_folder(options.out) as scratch:
         analysis = Analysis(scratch)
         analysis.read(sources, progress)
-        plan = make_sharing_plan([*analysis.tasks.values()], analysis.backbone, options.cuts, digest_of=analysis.digest_of)
+        cuts = replace(options.cuts, levels=analysis.levels)
+        plan = make_sharing_plan([*analysis.tasks.values()], analysis.backbone, cuts, digest_of=analysis.digest_of)
         segments = {name: describe_segment(planned, options.max_batch_rows) for name, planned in plan.segments.items()}
         tasks = {
             name: describe_task(chain, plan.tasks[name], analysis.models[name], options.max_batch_rows)

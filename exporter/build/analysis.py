@@ -43,6 +43,7 @@ class Analysis:
         self.models: dict[str, TaskModel] = {}
         self.tasks: dict[str, Chain] = {}
         self.backbone: Chain | None = None
+        self.levels = frozenset[str]()  # of the backbone, and those that are to stay
         self._given: dict[str, tuple[Path, tuple[int, ...]]] = {}
         self._networks: dict[str, Network] = {}
         self._alone: dict[str, Chain] = {}  # as blocks, whatever others there are
@@ -65,6 +66,8 @@ class Analysis:
         for name, network in self._networks.items():
             with guarded(name):
                 self._alone[name] = network.chain()
+        if BACKBONE in self._networks:
+            self.levels |= self._networks[BACKBONE].levels
         self.tasks = self._chains()
         self.backbone = self.tasks.pop(BACKBONE, None)
         for name, chain in self._alone.items():
@@ -98,7 +101,8 @@ class Analysis:
 
     def existing(self, name: str, step: PlannedStep, segment: PlannedSegment) -> Existing:
         """Return `segment`, planned as a `step` of the task `name`, as one that is there."""
-        return Existing(as_block(step, segment), self._networks[name].values_between(step.inputs, step.outputs))
+        network = self._networks[name]
+        return Existing(as_block(step, segment), network.values_between(step.inputs, step.outputs), network.is_cheap)
 
     def whole(self, name: str) -> WholeNetwork:
         """Return the network of the task `name` as it was given, before anything was rewritten in it.
@@ -200,7 +204,9 @@ class Analysis:
     def _chains(self) -> dict[str, Chain]:
         """Return the chain of every network, made for sharing with the others and with what is there."""
         if self._there is None:
-            return _together(self._networks)
+            # Where one network is cut, all are, so that they share what they have in common on other tensors.
+            levels = (network.levels for network in self._networks.values())
+            return _together(self._networks, frozenset[str]().union(*levels) if self.levels else ())
         coming = {name: network for name, network in self._networks.items() if name != BACKBONE}
         chains = beside(coming, self._there.existing, self._there.patterns)
         return {name: chains.get(name, self._alone[name]) for name in self._networks}
@@ -210,13 +216,13 @@ class Analysis:
         return [*beside({name: self._networks[name] for name in names}, existing, patterns).values()]
 
 
-def _together(networks: Mapping[str, Network]) -> dict[str, Chain]:
-    """Return the chains of `networks`, made for sharing with each other."""
+def _together(networks: Mapping[str, Network], kept: Collection[str]) -> dict[str, Chain]:
+    """Return the chains of `networks`, made for sharing with each other. kept: addresses of tensors that are taps wherever they can be."""
     users = count_users(network.values for network in networks.values())
     chains = {}
     for name, network in networks.items():
         with guarded(name):
-            chains[name] = network.chain(users)
+            chains[name] = network.chain(users, kept=kept)
     return chains
 
 

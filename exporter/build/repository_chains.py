@@ -131,7 +131,7 @@ class _Reader:
             block = replace(
                 network.block(), digest=self.digests[name], segment=name, weight_bytes=recorded.weight_bytes, span=recorded.blocks
             )
-            self.existing[use] = Existing(block, frozenset[str]().union(*network.values))
+            self.existing[use] = Existing(block, frozenset[str]().union(*network.values), network.is_cheap)
             self._applied[use] = network.chain()
         return self.existing[use]
 
