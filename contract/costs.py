@@ -5,7 +5,7 @@ Convention: one multiply-add is one MAC and GFLOPs = 2 x GMACs; convolutions and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from contract.plan import make_plan
@@ -25,7 +25,21 @@ def shared_cost(repository: Repository, tasks: Sequence[str]) -> Cost:
     plan = make_plan(repository, tasks)
     macs = sum(repository.segments[step.segment].macs * len(step.inputs) for step in plan.steps)
     used = {step.segment for step in plan.steps}
-    return Cost(macs, sum(repository.segments[name].weight_bytes for name in used))
+    return Cost(macs, sum(repository.segments[name].weight_bytes for name in used) - bytes_in_common(repository, used))
+
+
+def bytes_in_common(repository: Repository, segments: Collection[str]) -> int:
+    """Return how many bytes of weights `segments` would hold beyond what they do, if each had its own alone."""
+    return sum(sum(used) - max(used) for used in bytes_in_files(repository, segments).values())
+
+
+def bytes_in_files(repository: Repository, segments: Collection[str]) -> dict[str, list[int]]:
+    """Return, by the names of data files that are linked, how many bytes of it each of `segments` uses that uses it."""
+    found: dict[str, list[int]] = {}
+    for name in segments:
+        for file, count in repository.segments[name].weight_files.items():
+            found.setdefault(file, []).append(count)
+    return found
 
 
 def separate_cost(repository: Repository, tasks: Sequence[str]) -> Cost:

@@ -48,10 +48,43 @@ class TooMuch(InvalidRequest):
 
 
 class DifferentInputs(InvalidRequest):
-    """Tasks that take different inputs were asked for with one."""
+    """Tasks that call different inputs by one name were asked for together."""
 
-    def __init__(self, first: str, second: str) -> None:
-        super().__init__(f"Tasks {first!r} and {second!r} take different inputs; ask for them in separate requests.")
+    def __init__(self, first: str, second: str, name: str) -> None:
+        super().__init__(
+            f"Tasks {first!r} and {second!r} take different inputs, which both call {name!r}; ask for them in separate requests."
+        )
+
+
+class EmptyText(InvalidRequest):
+    """A text of which no token is left. number: which one, from 1."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"Text {number} is empty; send at least a word.")
+
+
+class TextTooManyTokens(InvalidRequest):
+    """A text that is longer than its network can take. number: which one, from 1."""
+
+    def __init__(self, number: int, tokens: int, most: int) -> None:
+        super().__init__(
+            f"Text {number} has {tokens} tokens, and the network takes {most}; send a shorter one, or truncate: true to have its beginning "
+            "answered."
+        )
+
+
+class LoneSurrogate(InvalidRequest):
+    """A text that is none: it has half of a character."""
+
+    def __init__(self) -> None:
+        super().__init__("A text has half of a UTF-16 surrogate pair, which is no character; send whole ones.")
+
+
+class ExtraNeeded(EspalierError):
+    """Something was asked for that needs a package which is not installed."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} need the package {package!r}, which is not installed; run: pip install 'espalier[{extra}]'.")
 
 
 class NotWritten(EspalierError):

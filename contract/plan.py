@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from contract.errors import DifferentInputs, NoTask, UnknownTask
-from contract.repository.model import Repository, Step
+from contract.repository.model import Repository, Step, Task, TensorSpec
 from contract.repository.unite import Tensors, unite
+from contract.volume import Volume, is_free, volume_of
 
 
 @dataclass(frozen=True)
@@ -24,25 +25,29 @@ class PlanStep:
     """One run of a segment on one or several streams, stacked on the batch axis in this order; the results are split again.
 
     inputs, outputs: per stream the tensors that the segment takes and gives there. coupled: whether the rows of a run may affect each
-    other: then there is one stream, and a run has all rows of a request and nobody else's.
+    other: then there is one stream, and a run has all rows of a request and nobody else's. free: whether what it takes has sizes that
+    requests choose: then streams, and requests, are stacked only where these are equal.
     """
 
     segment: str
     inputs: tuple[Tensors, ...]
     outputs: tuple[Tensors, ...]
     coupled: bool = False
+    free: bool = False
 
 
 @dataclass(frozen=True)
 class ExecutionPlan:
     """The steps in an order in which every input is there when it is needed.
 
-    inputs: the tensors that the request brings. outputs: the tensor of each output that was asked for.
+    inputs: the tensors that the request brings. outputs: the tensor of each output that was asked for. volume: of a row; None: no size of
+    the inputs is free.
     """
 
     inputs: Tensors
     steps: tuple[PlanStep, ...]
     outputs: Mapping[str, str]
+    volume: Volume | None = None
 
     @cached_property
     def coupled(self) -> str:
@@ -71,20 +76,36 @@ def make_plan(repository: Repository, names: Sequence[str]) -> ExecutionPlan:
     """Return how to answer a request for `names` (tasks, or single outputs of tasks) with each segment run as few times as possible.
 
     Only steps that a requested output needs are in the plan. Raises NoTask for an empty request, UnknownTask for an unknown name,
-    DifferentInputs for tasks that cannot be computed from the same inputs.
+    DifferentInputs for tasks that call different inputs by one name.
     """
     if not names:
         raise NoTask(repository.tasks)
     wanted = _wanted(repository, names)
     tasks = list(dict.fromkeys(wanted.values()))
-    for name in tasks[1:]:
-        if repository.tasks[name].inputs != repository.tasks[tasks[0]].inputs:
-            raise DifferentInputs(tasks[0], name)
-    sources = tuple(spec.name for spec in repository.tasks[tasks[0]].inputs)
+    sources = _sources([repository.tasks[name] for name in tasks])
     steps, tensors = unite(repository.tasks[task] for task in tasks)
     outputs = {output: tensors[task, output] for output, task in wanted.items()}
     coupled = {name for name, segment in repository.segments.items() if segment.is_coupled}
-    return ExecutionPlan(sources, tuple(_schedule(_needed(steps, outputs.values()), set(sources), coupled)), outputs)
+    free = {name for name, segment in repository.segments.items() if is_free(segment.inputs)}
+    scheduled = [*_schedule(_needed(steps, outputs.values()), set(sources), coupled)]
+    first = repository.tasks[tasks[0]]
+    return ExecutionPlan(
+        sources,
+        tuple(replace(step, free=True) if step.segment in free else step for step in scheduled),
+        outputs,
+        volume_of(first.inputs, first.sizes),
+    )
+
+
+def _sources(tasks: Sequence[Task]) -> Tensors:
+    """Return the names of what `tasks` take, each once."""
+    found: dict[str, tuple[Task, TensorSpec]] = {}
+    for task in tasks:
+        for spec in task.inputs:
+            other, known = found.setdefault(spec.name, (task, spec))
+            if known != spec:
+                raise DifferentInputs(other.name, task.name, spec.name)
+    return tuple(found)
 
 
 def _wanted(repository: Repository, names: Iterable[str]) -> dict[str, str]:

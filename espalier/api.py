@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _Models = Mapping[str, str | Path]
+_Tokenizer = str | Path | Mapping[str, str | Path] | None
 
 
 def export(
@@ -34,6 +35,8 @@ def export(
     *,
     backbone: str | Path | None = None,
     inputs: InputOptions | None = None,
+    input_names: Mapping[str, Mapping[str, str]] | None = None,
+    tokenizer: _Tokenizer = None,
     cuts: CutOptions | None = None,
     max_batch_rows: int = 64,
     coupled: bool = False,
@@ -42,14 +45,16 @@ def export(
     """Find what `tasks` (models by name) share, and write trunk and branches as a model repository at `out`.
 
     backbone: the network that they were tuned from; None: what they have in common becomes the trunk. inputs: of torch networks.
-    cuts: how to choose where to fork. max_batch_rows: of one run of a model. coupled: take networks whose answer to a row depends on the
-    other rows, too. force: replace a repository that is there. Raises ExportError, TuningError, NotWritten.
+    input_names: per task, what inputs of its network are called in the repository; by default those of networks with several inputs are
+    matched by name, and the only one of a network by what it takes. tokenizer: a tokenizer.json, for all tasks or by their names: they
+    take texts. cuts: how to choose where to fork. max_batch_rows: of one run of a model. coupled: take networks whose answer to a row
+    depends on the other rows, too. force: replace a repository that is there. Raises ExportError, TuningError, NotWritten.
     """
     from exporter.export import ExportOptions, export_repository
     from exporter.sharing.choose import CutOptions
 
     options = ExportOptions(Path(out), max_batch_rows, force, cuts=cuts or CutOptions(), coupled=coupled)
-    return export_repository(_sources(backbone, tasks, inputs), options)
+    return export_repository(_sources(backbone, tasks, inputs, tokenizer, input_names), options)
 
 
 def add(
@@ -58,6 +63,8 @@ def add(
     *,
     backbone: str | Path | None = None,
     inputs: InputOptions | None = None,
+    input_names: Mapping[str, Mapping[str, str]] | None = None,
+    tokenizer: _Tokenizer = None,
     replace: bool = False,
     recut: bool = False,
     cuts: CutOptions | None = None,
@@ -66,11 +73,13 @@ def add(
     """Add `tasks` (models by name) to the repository at that path. What is there stays as it is, to the byte, unless `recut`.
 
     replace: tasks of the same names, which are kept for a rollback. recut: cut all tasks anew, by the rule of `cuts` (None: as it was
-    exported). backbone, inputs, coupled: as for `export`. Raises ExportError, TuningError, RepositoryError, NotWritten.
+    exported). backbone, inputs, input_names, tokenizer, coupled: as for `export`. Raises ExportError, TuningError, RepositoryError,
+    NotWritten.
     """
     from exporter.add import AddOptions, add_tasks
 
-    return add_tasks(Path(repository), _sources(backbone, tasks, inputs), AddOptions(recut, replace, cuts=cuts, coupled=coupled))
+    sources = _sources(backbone, tasks, inputs, tokenizer, input_names)
+    return add_tasks(Path(repository), sources, AddOptions(recut, replace, cuts=cuts, coupled=coupled))
 
 
 def remove(repository: str | Path, tasks: Iterable[str], *, gc: bool = False) -> Removal:
@@ -89,6 +98,8 @@ def deploy(
     *,
     backbone: str | Path | None = None,
     inputs: InputOptions | None = None,
+    input_names: Mapping[str, Mapping[str, str]] | None = None,
+    tokenizer: _Tokenizer = None,
     canary: float | None = None,
     coupled: bool = False,
     servers: Sequence[Client] = (),
@@ -96,12 +107,14 @@ def deploy(
     """Add or replace `tasks` (models by name) in the repository at that path, and have running `servers` switch to them.
 
     The old versions are kept for a rollback. canary: they stay current, and the new ones answer that share of the requests, in (0, 1).
-    backbone, inputs, coupled: as for `export`. Raises what `add` does, then nothing was changed; and for the first server that refuses or
-    does not answer RequestRefused or ServerUnreachable, then the repository is changed, and the servers before it serve that.
+    backbone, inputs, input_names, tokenizer, coupled: as for `export`. Raises what `add` does, then nothing was changed; and for the first
+    server that refuses or does not answer RequestRefused or ServerUnreachable, then the repository is changed, and the servers before it
+    serve that.
     """
     from exporter.deploy import deploy
 
-    deployment = deploy(Path(repository), _sources(backbone, tasks, inputs), canary=canary, coupled=coupled)
+    sources = _sources(backbone, tasks, inputs, tokenizer, input_names)
+    deployment = deploy(Path(repository), sources, canary=canary, coupled=coupled)
     for server in servers:
         for task in tasks:
             server.load(task)
@@ -141,11 +154,18 @@ def serve(
     run(repository, on_ready=on_ready, host=host, http_port=http_port, grpc_port=grpc_port, **options)
 
 
-def _sources(backbone: str | Path | None, tasks: _Models, inputs: InputOptions | None) -> Sources:
+def _sources(
+    backbone: str | Path | None,
+    tasks: _Models,
+    inputs: InputOptions | None,
+    tokenizer: _Tokenizer,
+    input_names: Mapping[str, Mapping[str, str]] | None,
+) -> Sources:
     from exporter.open_models import open_sources
     from exporter.sources.references import InputOptions
 
-    sources = open_sources(backbone, tasks, inputs or InputOptions())
+    tokenizers = tokenizer if isinstance(tokenizer, Mapping) else {"": tokenizer} if tokenizer is not None else {}
+    sources = open_sources(backbone, tasks, inputs or InputOptions(), tokenizers, input_names or {})
     for remark in sources.remarks:
         log.info("%s", remark)
     return sources

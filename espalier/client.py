@@ -1,13 +1,16 @@
-"""Clients of a running server: questions about images, and telling it what to load."""
+"""Clients of a running server: questions about images, texts and arrays, and telling it what to load."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contract.dtypes import Array
 
 _Image = bytes | str | Path
 
@@ -29,15 +32,38 @@ class Client:
 
         object.__setattr__(self, "url", checked_url(self.url))
 
-    def predict(self, image: _Image, tasks: Sequence[str] = (), top_k: int = 5) -> dict[str, Any]:
-        """Return the `top_k` best classes of an image for each of `tasks`; none: all that take images.
+    def predict(
+        self,
+        image: _Image | None = None,
+        tasks: Sequence[str] = (),
+        top_k: int = 5,
+        *,
+        text: str | Sequence[str] | None = None,
+        truncate: bool = False,
+    ) -> dict[str, Any]:
+        """Return the `top_k` best classes of an image or of texts for each of `tasks`; none: all that take such.
 
-        image: the bytes of a PNG, JPEG, ... file, or its path. The answer is the server's, as `serving.client.predict` describes it.
-        Raises NotAnImage for a file that cannot be read.
+        image: the bytes of a PNG, JPEG, ... file, or its path. text: in its place, one or several; truncate: whether of one that is too
+        long the beginning is answered. The answer is the server's, as `serving.client` describes it.
+        Raises NotAnImage for a file that cannot be read, and InvalidRequest unless there is either an image or text.
         """
-        from serving.client import predict
+        from contract.errors import InvalidRequest
+        from serving.client import predict, predict_texts
 
+        if text is not None and image is None:
+            return predict_texts(self.url, text, tasks, top_k, truncate=truncate, timeout_s=self.timeout_s)
+        if image is None or text is not None:
+            raise InvalidRequest("A question is about an image or about text; give one of them.")
         return predict(self.url, _content(image), tasks, top_k, timeout_s=self.timeout_s)
+
+    def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> dict[str, Array]:
+        """Return what a model (a task, "all_tasks") answers to arrays, by name, each of shape (rows, ...), of any size that it takes.
+
+        outputs: no name means all of them. Raises InvalidRequest for an array of a type that the server cannot know.
+        """
+        from serving.client import infer
+
+        return infer(self.url, model, inputs, outputs, timeout_s=self.timeout_s)
 
     def load(self, task: str) -> None:
         """Have the server serve `task` as its repository says now; return when it does."""
@@ -67,9 +93,21 @@ class AsyncClient:
     def _client(self) -> Client:
         return Client(self.url, self.token, self.timeout_s)
 
-    async def predict(self, image: _Image, tasks: Sequence[str] = (), top_k: int = 5) -> dict[str, Any]:
+    async def predict(
+        self,
+        image: _Image | None = None,
+        tasks: Sequence[str] = (),
+        top_k: int = 5,
+        *,
+        text: str | Sequence[str] | None = None,
+        truncate: bool = False,
+    ) -> dict[str, Any]:
         """Do as `Client.predict`."""
-        return await asyncio.to_thread(self._client.predict, image, tasks, top_k)
+        return await asyncio.to_thread(self._client.predict, image, tasks, top_k, text=text, truncate=truncate)
+
+    async def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> dict[str, Array]:
+        """Do as `Client.infer`."""
+        return await asyncio.to_thread(self._client.infer, model, inputs, outputs)
 
     async def load(self, task: str) -> None:
         """Do as `Client.load`."""

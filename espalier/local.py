@@ -59,6 +59,16 @@ class LocalRepository:
         """
         return self._wait_for(self._router.predict(images, tasks, top_k))
 
+    def predict_texts(
+        self, texts: Sequence[str], tasks: Sequence[str] | None = None, top_k: int = 5, *, truncate: bool = False
+    ) -> Prediction:
+        """Return the `top_k` best classes of each text for each of `tasks`, None: all that take text.
+
+        truncate: whether of a text that is too long the beginning is answered; its place is then in `cut` of the answer. Otherwise it is
+        refused. Raises NoTask, UnknownTask, InvalidRequest, ExtraNeeded, QueueFull, TaskFailed.
+        """
+        return self._wait_for(self._router.predict_texts(texts, tasks, top_k, truncate=truncate))
+
     def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> Mapping[str, Array]:
         """Return the outputs of a model (a task, or "all_tasks") for tensors, by name. outputs: no name means all of them.
 

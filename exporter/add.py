@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from contract.dtypes import Array
-from contract.repository import Repository, Task
+from contract.repository import Repository, Task, TensorSpec
 from contract.repository.rows import largest_error
+from contract.repository.tokenizers import TokenizerFiles, tokenizer_files
 from contract.repository.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
 from contract.repository.write import Change, Waiting, changed, silent, write_models, write_rows
 from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
 from exporter.build.analysis import BACKBONE, Analysis, Progress
-from exporter.build.describe import describe_segment
 from exporter.build.parity import Compared, Look, Parity, ParityChecker, check_error, check_parity
 from exporter.build.recorded_answers import check_recorded_answers
 from exporter.build.reference_outputs import compute_reference_outputs, with_records
 from exporter.build.repository_chains import RepositoryChains, read_repository_chains
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
-from exporter.errors import BadShare, CannotRun, DifferentAnswer, NothingBesideCanary, TaskExists, UnlikeRepository
+from exporter.build.shared_weights import StoredWeights
+from exporter.build.text_trial import check_texts
+from exporter.build.texts import tokenizers_of
+from exporter.build.written_segments import WrittenSegments, write_segments
+from exporter.errors import BadShare, CannotRun, DifferentAnswer, NothingBesideCanary, OtherInputs, TaskExists, UnlikeRepository
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.plan import SharingPlan
@@ -54,7 +58,7 @@ class AddReport:
     missed: per new task, what it shares but computes itself for want of a cut.
     parity_errors: of the new tasks against their whole models, and of recut tasks against what they were before.
     inherited: per task that was there, what the new model lacks and has from the current version: preprocessing, labels.
-    row_remarks: of new segments, whether the rows of a batch affect each other.
+    row_remarks: of new segments, whether the rows of a batch affect each other. stored: as of ExportReport.
     """
 
     before: Mapping[str, Task]
@@ -67,6 +71,7 @@ class AddReport:
     remarks: Mapping[str, str]
     inherited: Mapping[str, tuple[str, ...]]
     row_remarks: tuple[str, ...] = ()
+    stored: StoredWeights = field(default_factory=StoredWeights)
 
 
 def add_tasks(
@@ -108,11 +113,14 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
     coming = with_records(coming, references)
     tasks = _together(before.tasks, recut, coming, options.canary)
     check_output_names(version for task in tasks.values() for version in task.versions)
-    repository = _write(change, [*tasks.values()], addition, analysis, progress)
+    write = partial(write_segments, change, addition.plan, analysis, repository_chains, rows_of(before), progress)
+    tokenizers = tokenizers_of(analysis.models.values()) | tokenizer_files(before)
+    repository, written = _write(change, [*tasks.values()], addition, partial(write, anew=options.recut), tokenizers)
     judge = _judge(addition.plan, repository_chains, before, options.coupled)
     alone = replace(repository, tasks={**repository.tasks, **coming})
     parity = check_parity(alone, references, options.parity_limit, progress, judge.look)
-    again = _check_recut(old, replace(repository, tasks=recut), options.parity_limit, judge.look)
+    check_texts(alone, coming, analysis.models)
+    again = _check_recut(old, replace(repository, tasks=recut), written.again, options.parity_limit, judge.look)
     segments = addition.plan.segments
     return AddReport(
         before=before.tasks,
@@ -125,6 +133,7 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
         remarks=_remarks(analysis, parity, again, sources.tasks),
         inherited=taken,
         row_remarks=judge.remarks,
+        stored=written.stored,
     )
 
 
@@ -170,33 +179,35 @@ def _inherited(before: Mapping[str, Task], coming: Mapping[str, Task]) -> tuple[
 
 
 def _placed(task: Task | None, new: Task, canary: float | None) -> Task:
-    """Return what becomes of `task` when `new` comes. Raises DifferentAnswer."""
+    """Return what becomes of `task` when `new` comes. Raises OtherInputs, DifferentAnswer."""
     if task is None:
         return new
     if canary is None:
         return replaced(task, new)
+    if new.inputs != task.inputs:
+        raise OtherInputs(task.name, _tensors(new.inputs), _tensors(task.inputs))
     if new.outputs != task.outputs:
-        raise DifferentAnswer(task.name, _answer(new), _answer(task))
+        raise DifferentAnswer(task.name, _tensors(new.outputs), _tensors(task.outputs))
     return with_canary(task, new, canary)
 
 
-def _answer(task: Task) -> str:
-    return " and ".join(f"{spec.dtype} rows of shape {list(spec.shape)} in {spec.name!r}" for spec in task.outputs)
+def _tensors(specs: Iterable[TensorSpec]) -> str:
+    return " and ".join(f"{spec.dtype} rows of shape {list(spec.shape)} in {spec.name!r}" for spec in specs)
 
 
-def _write(change: Change, tasks: Sequence[Task], addition: Addition, analysis: Analysis, progress: Progress) -> Repository:
+def _write(
+    change: Change, tasks: Sequence[Task], addition: Addition, write: Callable[[], WrittenSegments], tokenizers: TokenizerFiles
+) -> tuple[Repository, WrittenSegments]:
     before, plan = change.repository, addition.plan
     for name in before.segments:
         change.keep(name)
-    coming = [planned for name, planned in plan.segments.items() if name not in before.segments]
-    analysis.write_segments(coming, change.folder, progress)
+    segments = write()
     unchanged = [task.name for task in tasks if task == before.tasks.get(task.name)]
     for name in unchanged:
         change.keep(name)
     rewritten = {task.name: task for task in tasks if task.name not in unchanged}
-    described = {planned.name: describe_segment(planned, rows_of(before)) for planned in coming}
-    write_models(change.folder, described, rewritten)
-    return change.write_all_tasks(tasks, plan.cuts_left_out, addition.cut_rule)
+    write_models(change.folder, segments.described, rewritten, tokenizers)
+    return change.write_all_tasks(tasks, plan.cuts_left_out, addition.cut_rule, addition.not_shared), segments
 
 
 def _judge(plan: SharingPlan, repository_chains: RepositoryChains, before: Repository, coupled: bool) -> SegmentJudge:
@@ -208,13 +219,13 @@ def _judge(plan: SharingPlan, repository_chains: RepositoryChains, before: Repos
     return SegmentJudge(coming, coming if coupled else parts)
 
 
-def _check_recut(old: Repository, new: Repository, limit: float, look: Look) -> Parity:
-    """Return how tasks whose steps changed compare with their old steps. Raises ParityError."""
+def _check_recut(old: Repository, new: Repository, written: frozenset[str], limit: float, look: Look) -> Parity:
+    """Return how tasks whose steps changed, or use one of the segments `written` again, compare with what they were. Raises ParityError."""
     before, after = ParityChecker(old), ParityChecker(new, look)
     errors: dict[str, float] = {}
     remarks: dict[str, list[str]] = {}
     for name, task in old.tasks.items():
-        if task.steps == new.tasks[name].steps:
+        if task.steps == new.tasks[name].steps and written.isdisjoint(step.segment for step in task.steps):
             continue
         inputs = before.sample(name)
         errors[name] = largest_error(after.compose(name, inputs), before.compose(name, inputs))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from contract.errors import UnknownTask
 from contract.repository import ALL_TASKS, Repository, Task
+from contract.repository.tokenizers import tokenizer_files
 from contract.repository.versions import promoted, rolled_back
 from contract.repository.write import Waiting, changed, silent, write_models
 from exporter.add import AddOptions, AddReport, add_tasks
@@ -84,6 +85,6 @@ def _change(repo: Path, name: str, become: Callable[[Task], Task], waiting: Wait
             raise UnknownTask(name, sorted(tasks))
         after = become(tasks[name])
         change.keep_all_but({name, ALL_TASKS})
-        write_models(change.folder, {}, {name: after})
+        write_models(change.folder, {}, {name: after}, tokenizer_files(change.repository))
         repository = change.write_all_tasks({**tasks, name: after}.values())
     return Deployment(replace(repository, path=repo), {name: VersionChange(tasks[name], after)})

@@ -20,6 +20,13 @@ class BadModel(ExportError):
         super().__init__(f"{path}: {reason}")
 
 
+class BadTokenizer(BadModel):
+    """A file is no tokenizer that the library of that name reads."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, f"{reason}; give the tokenizer.json of the network.")
+
+
 class FolderGiven(BadModel):
     """A folder stands where a model's file is wanted."""
 
@@ -42,12 +49,53 @@ class UnsupportedModel(ExportError):
 
 
 class DifferentInput(ExportError):
-    """Two task models that take different input tensors cannot live in one repository."""
+    """A backbone that takes what no task of a repository takes, so that a task of it would share nothing."""
 
-    def __init__(self, name: str, found: str, first: str, expected: str) -> None:
+    def __init__(self, found: str, expected: Sequence[str]) -> None:
         super().__init__(
-            f"Task {name!r} takes {found}, but {first!r} takes {expected}; "
-            "all tasks of one repository take the same input, so export them with the same image size and preprocessing."
+            f"The backbone takes {found}, but the tasks of the repository take {' or '.join(expected)}; a task of it would share nothing, "
+            "so give it the same image size and preprocessing."
+        )
+
+
+class AmbiguousInput(ExportError):
+    """Inputs of a network that may be one of several of the repository's, or of which several may be one. may_be: the repository's."""
+
+    def __init__(self, task: str, names: Sequence[str], described: str, may_be: Sequence[str]) -> None:
+        which = f"input {names[0]!r}" if len(names) == 1 else f"inputs {' and '.join(map(repr, names))}"
+        super().__init__(
+            f"The {which} of {task!r} ({described}) may be {' or '.join(map(repr, may_be))} of the others; say which input that is, or "
+            "give it a name of its own."
+        )
+        self.task, self.name = task, names[0]
+
+
+class UnknownInputName(ExportError):
+    """A name is given to an input that a network does not have. there: those that it has; none: there is no such network."""
+
+    def __init__(self, task: str, name: str, there: Sequence[str]) -> None:
+        if there:
+            has = f"has no input {name!r}; it takes {' and '.join(map(repr, there))}"
+        else:
+            has = f"is not among the networks that come, so that its input {name!r} cannot be named"
+        super().__init__(f"{task!r} {has}.")
+
+
+class OtherInputType(ExportError):
+    """An input is to be one of the repository's that takes something else."""
+
+    def __init__(self, task: str, name: str, found: str, other: str, expected: str) -> None:
+        super().__init__(
+            f"The input {name!r} of {task!r} takes {found}, but {other!r} takes {expected}; they cannot be one input."
+        )
+
+
+class InputTwice(ExportError):
+    """Two inputs of one network would be one of the repository."""
+
+    def __init__(self, task: str, name: str) -> None:
+        super().__init__(
+            f"Two inputs of {task!r} would both be {name!r}; a request brings one tensor of a name, so give one another name."
         )
 
 
@@ -119,6 +167,42 @@ class LastTask(ExportError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} would hold no task any more; delete the folder if you want none of its tasks.")
+
+
+class TokenizerOfNobody(ExportError):
+    """A tokenizer is given for a task that does not come."""
+
+    def __init__(self, name: str, tasks: Sequence[str]) -> None:
+        super().__init__(f"A tokenizer is given for {name!r}, which is none of the tasks that come ({listed(tasks)}).")
+
+
+class NotForTexts(ExportError):
+    """A task that gets a tokenizer and has an input that no tokenizer fills. what: its type and shape."""
+
+    def __init__(self, task: str, name: str, what: str) -> None:
+        super().__init__(
+            f"Task {task!r} takes {name!r} ({what}), which no tokenizer gives: it gives rows of integers for input_ids, attention_mask and "
+            "token_type_ids; export the network with these inputs alone, or without a tokenizer."
+        )
+
+
+class NoPadding(ExportError):
+    """A task that takes rows of one length and no mask, and a tokenizer that cannot fill them up."""
+
+    def __init__(self, task: str, tokenizer: str) -> None:
+        super().__init__(
+            f"Task {task!r} takes texts of one length and no mask, and {tokenizer} names no token that fills up; save the tokenizer with "
+            "padding enabled, or export the network with a mask."
+        )
+
+
+class TokenizerDoesNotFit(ExportError):
+    """A tokenizer that gives what the network of a task does not take."""
+
+    def __init__(self, task: str, reason: str) -> None:
+        super().__init__(
+            f"The tokenizer of task {task!r} is not that of its network: {reason}; give the one that it was trained with."
+        )
 
 
 class CannotRun(ExportError):
@@ -344,6 +428,16 @@ class DifferentAnswer(ExportError):
         super().__init__(
             f"The canary of task {task!r} answers {found}, but the current version {expected}; clients expect one form of answer, so "
             "deploy it as the current version, or under another name."
+        )
+
+
+class OtherInputs(ExportError):
+    """A canary that takes other tensors than the requests that it is to answer bring."""
+
+    def __init__(self, task: str, found: str, expected: str) -> None:
+        super().__init__(
+            f"The canary of task {task!r} takes {found}, but the current version {expected}; a request brings what that takes, so deploy "
+            "it as the current version, or under another name."
         )
 
 

@@ -14,10 +14,14 @@ from contract.repository import Repository
 from contract.repository.write import Waiting, check_output, recover, silent, write_configs, write_rows, written
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment, describe_task
+from exporter.build.not_shared import find_not_shared
 from exporter.build.parity import check_parity
 from exporter.build.reference_outputs import compute_reference_outputs, with_records
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
+from exporter.build.shared_weights import StoredWeights
+from exporter.build.text_trial import check_texts
+from exporter.build.texts import tokenizers_of
 from exporter.graph.chain import Chain
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
@@ -47,6 +51,7 @@ class ExportReport:
     """What was exported: the repository, the plan it follows, the parity error of each task, and what the user should know.
 
     remarks: by task, and of the backbone by that word. row_remarks: of segments, whether the rows of a batch affect each other.
+    stored: what equal weights in several segments take.
     """
 
     repository: Repository
@@ -55,6 +60,7 @@ class ExportReport:
     parity_errors: Mapping[str, float]
     remarks: Mapping[str, str]
     row_remarks: tuple[str, ...] = ()
+    stored: StoredWeights = field(default_factory=StoredWeights)
 
 
 def export_repository(
@@ -76,18 +82,34 @@ def export_repository(
         analysis.read(sources, progress)
         cuts = replace(options.cuts, levels=analysis.levels)
         plan = make_sharing_plan([*analysis.tasks.values()], analysis.backbone, cuts, digest_of=analysis.digest_of)
-        segments = {name: describe_segment(planned, options.max_batch_rows) for name, planned in plan.segments.items()}
+        weights = analysis.shared_weights(plan.segments.values())
+        segments = {
+            name: describe_segment(planned, options.max_batch_rows, weights.of.get(name))
+            for name, planned in plan.segments.items()
+        }
         tasks = {
             name: describe_task(chain, plan.tasks[name], analysis.models[name], options.max_batch_rows)
             for name, chain in analysis.tasks.items()
         }
         check_output_names(tasks.values())
+        not_shared = find_not_shared(analysis.segment_graphs(plan))
         references = compute_reference_outputs(tasks, analysis, progress)
         with written(options.out, options.force, waiting) as folder:
-            analysis.write_segments(plan.segments.values(), folder, progress)
-            repository = write_configs(folder, segments, with_records(tasks, references), plan.cuts_left_out, options.cuts.rule)
+            analysis.write_segments(plan.segments.values(), folder, weights, progress)
+            repository = write_configs(
+                folder,
+                segments,
+                with_records(tasks, references),
+                plan.cuts_left_out,
+                options.cuts.rule,
+                tokenizers_of(analysis.models.values()),
+                not_shared=not_shared,
+            )
             judge = SegmentJudge(plan.segments, plan.segments if options.coupled else ())
             parity = check_parity(repository, references, options.parity_limit, progress, judge.look)
+            check_texts(repository, tasks, analysis.models)
             repository = write_rows(folder, repository, judge.rows)
     remarks = analysis.remarks(parity.remarks)
-    return ExportReport(replace(repository, path=options.out), plan, analysis.tasks, parity.errors, remarks, judge.remarks)
+    return ExportReport(
+        replace(repository, path=options.out), plan, analysis.tasks, parity.errors, remarks, judge.remarks, weights.stored
+    )

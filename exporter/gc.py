@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from contract.repository import Repository, Task, read_repository
+from contract.repository.tokenizers import tokenizer_files
 from contract.repository.versions import without_previous
 from contract.repository.write import Waiting, changed, recover, silent, tidy, write_models
 
 
 def unused_segments(repository: Repository, tasks: Iterable[Task] | None = None) -> dict[str, int]:
-    """Return the segments that none of `tasks` (by default: the repository's) runs, by name, with the bytes of their files.
+    """Return the segments that none of `tasks` (by default: the repository's) runs, by name, with the bytes that go with their files.
 
     A version that a task keeps counts like the current one.
     """
     tasks = repository.tasks.values() if tasks is None else tasks
     used = {step.segment for task in tasks for version in task.versions for step in version.steps}
-    return {name: _bytes_in(repository.path / name) for name in sorted(repository.segments) if name not in used}
+    kept = {status.st_ino for name in used & repository.segments.keys() for status in _linked_files(repository, name)}
+    return {name: _bytes_in(repository.path / name, kept) for name in sorted(repository.segments) if name not in used}
 
 
 def collect_garbage(
@@ -44,7 +48,7 @@ def collect_garbage(
         unused = unused_segments(change.repository, tasks.values())
         rewritten = {name: task for name, task in tasks.items() if task != change.repository.tasks[name]}
         change.keep_all_but({*unused, *rewritten})
-        write_models(change.folder, {}, rewritten)
+        write_models(change.folder, {}, rewritten, tokenizer_files(change.repository))
     return unused
 
 
@@ -54,5 +58,15 @@ def _staying(repository: Repository, drop_previous: bool) -> Mapping[str, Task]:
     return {name: without_previous(task) for name, task in repository.tasks.items()}
 
 
-def _bytes_in(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+def _linked_files(repository: Repository, segment: str) -> Iterator[os.stat_result]:
+    """Yield what the system says of the data files of `segment`, which others may have, too."""
+    for name in repository.segments[segment].weight_files:
+        with suppress(FileNotFoundError):
+            yield repository.model_file(segment).with_name(name).stat()
+
+
+def _bytes_in(folder: Path, counted: set[int]) -> int:
+    """Return the bytes of the files in `folder` whose inodes are not `counted` yet, and count them."""
+    found = [status for file in folder.rglob("*") if file.is_file() and (status := file.stat()).st_ino not in counted]
+    counted.update(status.st_ino for status in found)
+    return sum(status.st_size for status in found)

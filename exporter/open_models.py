@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from exporter.sources.assumed import own_labels
@@ -11,34 +13,46 @@ from exporter.sources.onnx_file import load_onnx
 from exporter.sources.references import InputOptions, Preprocess, Reference, parse_reference
 from exporter.sources.sandbox import try_in_sandbox
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel, Tuned, read_labels
+from exporter.sources.tokenizer import Tokenizers, TokenizerSource, read_tokenizers
 
 if TYPE_CHECKING:
     from exporter.torch.sources import TorchSources
 
 
 def open_sources(
-    backbone: str | Path | None, tasks: Mapping[str, str | Path], options: InputOptions | Preprocess = "in-graph"
+    backbone: str | Path | None,
+    tasks: Mapping[str, str | Path],
+    options: InputOptions | Preprocess = "in-graph",
+    tokenizers: Tokenizers = MappingProxyType({}),
+    input_names: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> Sources:
     """Return how to load `tasks` and `backbone`, each named as `exporter.sources.references.parse_reference` reads it.
 
     A file of weights alone belongs to the backbone: a task checkpoint of ours, or a whole state dict of the backbone's architecture,
     whose head may have a size of its own. Every file is checked now, before anything is traced: ONNX files are tried out in a process
-    of their own, state dicts must fit their network. Raises ExportError or, for networks and checkpoints, TuningError.
+    of their own, state dicts must fit their network. tokenizers: of tasks that take texts. input_names: as `Sources.inputs`.
+    Raises ExportError or, for networks and checkpoints, TuningError.
     """
     options = InputOptions(options) if isinstance(options, str) else options
     base = parse_reference(backbone) if backbone is not None else None
     named = {name: parse_reference(text) for name, text in tasks.items()}
     references = [reference for reference in (base, *named.values()) if reference is not None]
+    texts = read_tokenizers(tokenizers, tasks)
     remarks = try_in_sandbox([file for reference in references if (file := reference.onnx_file) is not None])
     opener = _Opener(options, named)
     load_base = opener.open_backbone(base) if base is not None else None
     loads = {name: opener.open_task(name, reference) for name, reference in named.items()}
-    return Sources(loads, load_base, opener.tuned, (*remarks, *opener.remarks))
+    loads = {name: _with(load, texts[name]) if name in texts else load for name, load in loads.items()}
+    return Sources(loads, load_base, opener.tuned, (*remarks, *opener.remarks), inputs=input_names)
 
 
 def _onnx_task(file: Path, labels: tuple[str, ...]) -> TaskModel:
     model = load_onnx(file)
     return TaskModel(model, labels or own_labels(model), provenance={"file": file.name}, file=file)
+
+
+def _with(load: LoadTaskModel, tokenizer: TokenizerSource) -> LoadTaskModel:
+    return lambda: replace(load(), tokenizer=tokenizer)
 
 
 class _Opener:

@@ -8,7 +8,7 @@ __all__, __getattr__ = public(
         "server": ["BackgroundServer", "Server", "run"],
         "limits": ["Limits"],
         "options": ["ServerOptions"],
-        "client": ["control_model", "predict"],
+        "client": ["control_model", "predict", "predict_texts"],
         "router": ["Router"],
     },
 )

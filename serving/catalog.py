@@ -8,23 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from contract.plan import ExecutionPlan, PlanStep, make_plan
 from contract.repository.config import ALL_TASKS, all_tasks_config, parse_text, segment_config, task_config
 from contract.repository.model import Plain, Repository, Segment, Task, TensorSpec
 from contract.repository.plain_config import PLATFORM
+from contract.repository.reference import at_reference, has_reference
+from contract.repository.unite import united_inputs
+from contract.volume import volume_of
 from serving.errors import UnknownModel
+from serving.free_sizes import InputLimits, limits_of_segment, limits_of_tasks
+from serving.padding import PaddedOutput
 
 _MOST_VARIANTS = 64  # several canaries at once are rare; each subset of them has a catalogue
 
 
 @dataclass(frozen=True)
 class Output:
-    """One output of a model, with a label per class or none."""
+    """One output of a model, with a label per class or none. task: whose it is. needs: the inputs that its task takes; None: all."""
 
     spec: TensorSpec
     labels: tuple[str, ...] = ()
+    task: str = ""
+    needs: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class Model:
     """What a client may know about a version of a model. `platform` is Triton's word for its kind; `versions`: all that answer.
 
     segment: the one that is all of it; "": it is made of several. plain: of a model that espalier did not export.
+    limits: of the sizes and values of its inputs, where there are any.
     """
 
     name: str
@@ -43,15 +53,37 @@ class Model:
     versions: tuple[str, ...]
     segment: str = ""
     plain: Plain | None = None
+    limits: tuple[InputLimits, ...] = ()
 
     @property
     def has_rows(self) -> bool:
         """Whether the first axis of its tensors is that of the rows; otherwise a request is one row."""
         return self.plain is None or self.plain.has_rows
 
+    @cached_property
+    def is_mixed(self) -> bool:
+        """Whether its outputs need different inputs, so that a request brings those of the outputs that it asks for."""
+        return any(output.needs is not None for output in self.outputs.values())
+
     def whole_shape(self, spec: TensorSpec) -> list[int]:
         """Return the shape of an input or output with all axes, -1: any size."""
         return [-1, *spec.shape] if self.has_rows else [*spec.shape]
+
+    def example_inputs(self) -> tuple[TensorSpec, ...]:
+        """Return the inputs as one request may have them: at the reference sizes, where these are known, else 1 for what is free."""
+        for limit in self.limits:
+            if has_reference(limit.inputs, limit.sizes):
+                return at_reference(limit.inputs, limit.sizes)
+        return tuple(replace(spec, shape=tuple(map(abs, spec.shape))) for spec in self.inputs)
+
+    def largest_inputs(self) -> Sequence[TensorSpec]:
+        """Return the inputs with the largest sizes that some of its outputs allow; -1 where nobody knows."""
+        shapes = [limit.largest_shapes() for limit in self.limits] or [[spec.shape for spec in self.inputs]]
+        most = [
+            tuple(-1 if -1 in sizes else max(sizes) for sizes in zip(*of_input, strict=True))
+            for of_input in zip(*shapes, strict=True)
+        ]
+        return [replace(spec, shape=shape) for spec, shape in zip(self.inputs, most, strict=True)]
 
 
 class SavedSteps:
@@ -76,10 +108,21 @@ class SavedSteps:
 
 
 class Catalog:
-    """The models of one repository. most_plans: how many execution plans are remembered."""
+    """The models of one repository. most_plans: how many execution plans are remembered.
 
-    def __init__(self, repository: Repository, most_plans: int = 4096) -> None:
+    padded: of each version of a task whose texts are padded, by its name and number: its outputs.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        most_plans: int = 4096,
+        padded: Mapping[tuple[str, str], Mapping[str, PaddedOutput]] = MappingProxyType({}),
+    ) -> None:
         self._most_plans = most_plans
+        self._padded = padded
+        of_tasks = (padded.get((task.name, task.version), {}) for task in repository.tasks.values())
+        self._padded_outputs = {name: output for outputs in of_tasks for name, output in outputs.items()}
         self.repository = repository
         self._exported = repository.exported
         self._saved_steps = SavedSteps(self._exported)
@@ -97,7 +140,7 @@ class Catalog:
                 self._variants.clear()
             tasks = self.repository.tasks
             chosen = {name: task.canary.task for name, task in tasks.items() if name in names and task.canary is not None}
-            self._variants[names] = Catalog(replace(self.repository, tasks={**tasks, **chosen}), self._most_plans)
+            self._variants[names] = Catalog(replace(self.repository, tasks={**tasks, **chosen}), self._most_plans, self._padded)
         return self._variants[names]
 
     def find(self, name: str, version: str = "") -> Model:
@@ -132,10 +175,20 @@ class Catalog:
     def _make_plan(self, model: Model, outputs: Sequence[str]) -> ExecutionPlan:
         if model.segment:
             inputs = tuple(spec.name for spec in model.inputs)
-            coupled = self.repository.segments[model.segment].is_coupled
-            step = PlanStep(model.segment, (inputs,), (tuple(model.outputs),), coupled)
-            return ExecutionPlan(inputs, (step,), {name: name for name in outputs})
+            segment = self.repository.segments[model.segment]
+            volume = volume_of(model.inputs, segment.sizes)
+            step = PlanStep(model.segment, (inputs,), (tuple(model.outputs),), segment.is_coupled, volume is not None)
+            return ExecutionPlan(inputs, (step,), {name: name for name in outputs}, volume)
         return make_plan(self._exported, outputs)
+
+    def padded_outputs(self, model: Model, outputs: Collection[str]) -> Mapping[str, PaddedOutput]:
+        """Return how `outputs` of `model` are cut back that a padded request gives; none where one of them is not to be padded."""
+        if not self._padded_outputs or model.segment:
+            return {}
+        found = {name: self._padded_outputs[name] for name in outputs if name in self._padded_outputs}
+        first = next(iter(found.values()), None)
+        alike = first is not None and all(output.padding == first.padding for output in found.values())
+        return found if alike and len(found) == len(outputs) else {}
 
     def rows_per_run(self, plan: ExecutionPlan, model: Model) -> int:
         """Return the most rows that may go through `plan` at once: a segment that stacks k streams sees k times as many.
@@ -199,14 +252,15 @@ def _models(repository: Repository) -> Iterable[Model]:
     yield from (_segment(segment) for segment in exported.segments.values())
     yield from (_plain(task, task.plain) if task.plain else _version(task, task) for task in repository.tasks.values())
     tasks = sorted(exported.tasks.values(), key=lambda task: task.name)
-    if len({task.inputs for task in tasks}) == 1:  # tasks with inputs of their own cannot be asked together
+    if united_inputs(tasks):  # tasks that call different inputs by one name cannot be asked together
         yield _ensemble(ALL_TASKS, tasks, "1", ("1",))
 
 
 def _segment(segment: Segment) -> Model:
     outputs = {spec.name: Output(spec) for spec in segment.outputs}
     version, rows = segment.version, segment.max_batch_rows
-    return Model(segment.name, version, PLATFORM, segment.inputs, outputs, rows, (version,), segment.name)
+    limits = limits_of_segment(segment)
+    return Model(segment.name, version, PLATFORM, segment.inputs, outputs, rows, (version,), segment.name, limits=limits)
 
 
 def _plain(task: Task, plain: Plain) -> Model:
@@ -222,14 +276,21 @@ def _version(task: Task, version: Task) -> Model:
 
 
 def _ensemble(name: str, tasks: Sequence[Task], version: str, versions: tuple[str, ...]) -> Model:
+    inputs = united_inputs(tasks) or tasks[0].inputs
+    needs = {
+        task.name: frozenset(spec.name for spec in task.inputs) if len(task.inputs) < len(inputs) else None for task in tasks
+    }
     return Model(
         name=name,
         version=version,
         platform="ensemble",
-        inputs=tasks[0].inputs,
-        outputs={output.name: Output(output, task.labels) for task in tasks for output in task.outputs},
+        inputs=inputs,
+        outputs={
+            output.name: Output(output, task.labels, task.name, needs[task.name]) for task in tasks for output in task.outputs
+        },
         max_batch_rows=min(task.max_batch_rows for task in tasks),
         versions=versions,
+        limits=limits_of_tasks(tasks),
     )
 
 

@@ -1,4 +1,4 @@
-"""Asks a running server about an image, or has it load a task, with nothing but the standard library.
+"""Asks a running server about an image, texts or arrays, or has it load a task, with nothing but the standard library and numpy.
 
 It goes to the server straight, whatever proxy the environment names.
 """
@@ -6,15 +6,21 @@ It goes to the server straight, whatever proxy the environment names.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from typing import Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
+import numpy as np
+
+from contract.dtypes import Array, dtype_name
 from contract.errors import InvalidRequest
+from contract.tensors import from_bytes, to_bytes
 from serving.errors import RequestRefused, ServerUnreachable
+
+_HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 def predict(
@@ -30,6 +36,67 @@ def predict(
     return _answer(url, _send(url, request, timeout_s))
 
 
+def predict_texts(
+    url: str,
+    texts: str | Sequence[str],
+    tasks: Sequence[str] = (),
+    top_k: int = 5,
+    *,
+    truncate: bool = False,
+    timeout_s: float = 60.0,
+) -> dict[str, Any]:
+    """Return the answer of POST /predict at the server `url` for one text or several; no `tasks` means all that take text.
+
+    The answer to one is as of `predict`, with the "truncated" tasks, which have read its beginning alone; to several {"texts": [one for
+    each], "segments": ...}. truncate: whether a text that is too long may be cut; otherwise it is refused. Raises what `predict` does.
+    """
+    asked: dict[str, Any] = {"text": texts if isinstance(texts, str) else list(texts), "top_k": top_k, "truncate": truncate}
+    body = json.dumps(asked | ({"tasks": list(tasks)} if tasks else {})).encode()
+    request = Request(f"{checked_url(url)}/predict", body, {"Content-Type": "application/json"})
+    return _answer(url, _send(url, request, timeout_s))
+
+
+def infer(
+    url: str, model: str, inputs: Mapping[str, Array], outputs: Sequence[str] = (), *, timeout_s: float = 60.0
+) -> dict[str, Array]:
+    """Return what `model` (a task, "all_tasks") at the server `url` answers to arrays, by name, each of shape (rows, ...) of any size.
+
+    outputs: no name means all. Raises what `predict` does, and InvalidRequest for an array of a type that the v2 protocol has not.
+    """
+    data = [to_bytes(np.asarray(values)) for values in inputs.values()]
+    tensors = [
+        {
+            "name": name,
+            "datatype": dtype_name(np.asarray(values)),
+            "shape": np.shape(values),
+            "parameters": {"binary_data_size": len(part)},
+        }
+        for (name, values), part in zip(inputs.items(), data, strict=True)
+    ]
+    asked: dict[str, Any] = {"inputs": tensors, "parameters": {"binary_data_output": True}}
+    if outputs:
+        asked["outputs"] = [{"name": name, "parameters": {"binary_data": True}} for name in outputs]
+    header = json.dumps(asked).encode()
+    headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(header))}
+    request = Request(f"{checked_url(url)}/v2/models/{quote(model, safe='')}/infer", b"".join([header, *data]), headers)
+    body, answered = _exchange(url, request, timeout_s)
+    try:
+        return _tensors(body, int(answered.get(_HEADER_LENGTH, "")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ServerUnreachable(url, "what answers there is not an espalier server") from error
+
+
+def _tensors(body: bytes, header_length: int) -> dict[str, Array]:
+    """Return the tensors of an answer in binary, by name. Raises ValueError, KeyError, TypeError, AttributeError, InvalidRequest."""
+    found: dict[str, Array] = {}
+    start = header_length
+    for tensor in json.loads(body[:header_length])["outputs"]:
+        end = start + tensor["parameters"]["binary_data_size"]
+        found[tensor["name"]] = from_bytes(tensor["name"], tensor["datatype"], tensor["shape"], memoryview(body)[start:end])
+        start = end
+    return found
+
+
 def control_model(url: str, model: str, action: Literal["load", "unload"], token: str, *, timeout_s: float = 600.0) -> None:
     """Have the server `url` load `model` as its repository says now, or unload it; return when it has done so.
 
@@ -42,11 +109,16 @@ def control_model(url: str, model: str, action: Literal["load", "unload"], token
 
 
 def _send(url: str, request: Request, timeout_s: float) -> bytes:
+    return _exchange(url, request, timeout_s)[0]
+
+
+def _exchange(url: str, request: Request, timeout_s: float) -> tuple[bytes, Mapping[str, str]]:
+    """Return the body and the headers of the answer."""
     try:
         # Not through a proxy of the environment's: it would see the token, and this machine's own addresses are not its.
         with build_opener(ProxyHandler({}), _NoRedirects).open(request, timeout=timeout_s) as response:
             body: bytes = response.read()
-            return body
+            return body, response.headers
     except HTTPError as error:
         with error:
             raise RequestRefused(error.code, _sentence(error)) from error
@@ -74,7 +146,7 @@ def checked_url(url: str) -> str:
 def _answer(url: str, body: bytes) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = json.loads(body)
-        if "tasks" in answer:
+        if "tasks" in answer or "texts" in answer:
             return answer
     except (ValueError, TypeError):
         pass

@@ -18,6 +18,7 @@ from contract.dtypes import BYTES, Array
 from contract.errors import EspalierError
 from contract.plan import make_plan
 from contract.repository.model import Repository, Rows, Segment
+from contract.repository.reference import at_reference, has_reference
 from contract.repository.rows import LIMIT, RowsVerdict, judge_rows
 from contract.repository.sample import sample_inputs
 from serving.engines.base import Call, Engine, SegmentRun
@@ -107,7 +108,8 @@ class RowsCheck:
             if name not in found and not _has_sample(segment):
                 found[name] = _NO_SAMPLE
             elif name not in found and time.perf_counter() < end:
-                found[name] = self._judge(segment, list(sample_inputs(segment.inputs, _SAMPLE_ROWS).values()))
+                specs = at_reference(segment.inputs, segment.sizes)
+                found[name] = self._judge(segment, list(sample_inputs(specs, _SAMPLE_ROWS).values()))
         return {name: found.get(name, _NO_TIME) for name in unknown}
 
     def _judge(self, segment: Segment, inputs: list[Array]) -> _Finding:
@@ -164,7 +166,7 @@ def _has_rows(segment: Segment) -> bool:
 
 
 def _has_sample(segment: Segment) -> bool:
-    return all(spec.dtype != BYTES and min(spec.shape, default=0) >= 0 for spec in segment.inputs)
+    return all(spec.dtype != BYTES for spec in segment.inputs) and has_reference(segment.inputs, segment.sizes)
 
 
 def _flows(repository: Repository, unknown: Mapping[str, Segment]) -> Iterator[PlanExecution]:
@@ -175,7 +177,8 @@ def _flows(repository: Repository, unknown: Mapping[str, Segment]) -> Iterator[P
         for inputs in dict.fromkeys(task.inputs for task in wanted.values()):
             alike = {name: task for name, task in wanted.items() if task.inputs == inputs}
             plan = make_plan(replace(repository, tasks=alike), list(alike))
-            yield PlanExecution(plan, sample_inputs(inputs, _SAMPLE_ROWS), Call(), 0)
+            first = next(iter(alike.values()))
+            yield PlanExecution(plan, sample_inputs(at_reference(first.inputs, first.sizes), _SAMPLE_ROWS), Call(), 0)
 
 
 def _read(record: Path | None) -> set[str]:

@@ -51,6 +51,29 @@ class NoImageTask(InvalidRequest):
         super().__init__("No task takes images and gives classes; send tensors through v2/models/TASK/infer.")
 
 
+class NoTextTask(InvalidRequest):
+    """A text came for all tasks that take one, and none does."""
+
+    def __init__(self) -> None:
+        super().__init__("No task takes text and gives classes; send tensors through v2/models/TASK/infer.")
+
+
+class NoText(InvalidRequest):
+    """A request about texts without one."""
+
+    def __init__(self) -> None:
+        super().__init__("No text was given; give at least one.")
+
+
+class TooManyTexts(InvalidRequest):
+    """A request has more texts than may be."""
+
+    limit = "texts"
+
+    def __init__(self, texts: int, limit: int) -> None:
+        super().__init__(f"The request has {texts} texts, more than the limit of {limit}; send fewer at once.")
+
+
 class NotAnImage(InvalidRequest):
     """The bytes do not decode to an image."""
 
@@ -113,6 +136,12 @@ class ImageFileTooLarge(BodyTooLarge):
     """An image's file is over the limit for one."""
 
     limit = "image_bytes"
+
+
+class TextBodyTooLarge(BodyTooLarge):
+    """The body of a request about texts is over the limit for one."""
+
+    limit = "texts_bytes"
 
 
 class SmallMessageTooLarge(BodyTooLarge):
@@ -319,13 +348,6 @@ class SegmentClosed(EngineError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"Segment {name!r} is closed; open it first.")
-
-
-class ExtraNeeded(EspalierError):
-    """Something was asked for that needs a package which is not installed."""
-
-    def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} need the package {package!r}, which is not installed; run: pip install 'espalier[{extra}]'.")
 
 
 class AddressInUse(EspalierError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +24,10 @@ from serving.catalog import Catalog
 from serving.coupling import RowsCheck
 from serving.engines.base import Engine
 from serving.errors import EngineError, LastModel, LoadFailed, NotATask, UnknownModel
+from serving.padding_check import PaddingCheck
 from serving.parity import check_answers
 from serving.process.threads import to_thread
+from serving.text.tokenizers import Tokenizers
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +51,23 @@ class Lifecycle:
     """The catalogue of `repository` on `engine`, and its changes from the repository's folder. Used from one event loop.
 
     reader: who has read `repository` and remembers; None: nobody, so that the first change takes as long as reading all anew.
-    rows_record: as of `RowsCheck`.
+    rows_record: as of `RowsCheck`. pad_lengths: as of `PaddingCheck`.
     """
 
     def __init__(
-        self, repository: Repository, engine: Engine, reader: RepositoryReader | None = None, rows_record: Path | None = None
+        self,
+        repository: Repository,
+        engine: Engine,
+        reader: RepositoryReader | None = None,
+        rows_record: Path | None = None,
+        pad_lengths: Sequence[int] = (),
     ) -> None:
         self._engine = engine
         self._path = repository.path
         self._reader = reader or RepositoryReader(repository.path)
         self._rows = RowsCheck(engine, rows_record)
+        self._padding = PaddingCheck(engine, pad_lengths)
+        self.tokenizers = Tokenizers()
         self._current = _Generation(Catalog(repository))
         _say_what_is_new(repository, {}, {})
         _say_if_newer(repository, DIGEST_VERSION)
@@ -74,7 +83,9 @@ class Lifecycle:
 
     async def begin(self) -> None:
         """Find out what is to be known of the first catalogue's segments, which are loaded, before anybody asks for them."""
-        self._current = _Generation(Catalog(await self._rows.judged(self.catalog.repository)))
+        await self.tokenizers.open(self.catalog.repository)
+        judged = await self._rows.judged(self.catalog.repository)
+        self._current = _Generation(Catalog(judged, padded=await self._padding.tried(judged)))
 
     @contextmanager
     def use(self) -> Iterator[Catalog]:
@@ -152,30 +163,31 @@ class Lifecycle:
         before = self.catalog.repository
         changed = [task for task in repository.tasks.values() if task.name == name or task != before.tasks.get(task.name)]
         try:
+            await self.tokenizers.open(repository)
             await self._engine.load(repository)
-            tried = await self._tried(repository, changed)
+            catalog = await self._tried(repository, changed)
         except (RepositoryError, EngineError) as error:
             raise LoadFailed(name, error) from error
         self._old.append(self._current)
-        self._current = _Generation(Catalog(tried))
+        self._current = _Generation(catalog)
         _say_what_is_new(repository, before.tasks, before.unserved)
         _say_if_newer(repository, max(before.newest_digest_version, DIGEST_VERSION))
         self._release_soon()
 
-    async def _tried(self, repository: Repository, tasks: Iterable[Task]) -> Repository:
-        """Return `repository` with what is to be known of its segments, after `tasks` have answered as their records say.
+    async def _tried(self, repository: Repository, tasks: Iterable[Task]) -> Catalog:
+        """Return `repository` with what is to be known of its segments and tasks, after `tasks` have answered as their records say.
 
         What was opened for a task that fails is closed.
         """
         try:
             judged = await self._rows.judged(repository)
             await check_answers(self._engine, judged, tasks)
+            return Catalog(judged, padded=await self._padding.tried(judged))
         except EspalierError:
             with suppress(EspalierError):  # of an engine that is told what tasks are, these too are as they were
                 await self._engine.load(self.catalog.repository)
             await self._engine.release(repository.segments.keys() - self._kept())
             raise
-        return judged
 
     def _kept(self) -> set[str]:
         """Return the segments that requests can ask for."""
@@ -193,6 +205,7 @@ class Lifecycle:
             finished = [generation for generation in self._old if not generation.users]
             self._old = [generation for generation in self._old if generation.users]
             gone = {name for generation in finished for name in generation.catalog.repository.segments} - self._kept()
+            self.tokenizers.keep_only(*(generation.catalog.repository for generation in (self._current, *self._old)))
             if gone:
                 await self._engine.release(gone)
 

@@ -10,6 +10,7 @@ from serving.errors import InvalidLimit
 from serving.images.decode import ImageLimits
 from serving.protocol.http.connection.limits import HttpLimits
 from serving.protocol.message_limits import MessageLimits
+from serving.text.limits import TextLimits
 
 # Of images: what a limit is called, and the fields of ImageLimits that it sets, with how many times its value; a form may have twice as
 # much as an image.
@@ -28,33 +29,37 @@ _MOST = {"image_pixels": 89_000_000}  # Pillow takes no more
 
 @dataclass(frozen=True)
 class Limits:
-    """http: of connections over HTTP. messages: of what a request holds, and of gRPC. images: of those sent to be classified."""
+    """http: of connections over HTTP. messages: of what a request holds, and of gRPC. images, texts: of those sent to be classified."""
 
     http: HttpLimits = field(default_factory=HttpLimits)
     messages: MessageLimits = field(default_factory=MessageLimits)
     images: ImageLimits = field(default_factory=ImageLimits)
+    texts: TextLimits = field(default_factory=TextLimits)
 
 
 def names() -> list[str]:
     """Return what limits are called."""
-    return [*_kinds(HttpLimits()), *_kinds(MessageLimits()), *_IMAGES]
+    return [*_kinds(HttpLimits()), *_kinds(MessageLimits()), *_IMAGES, *_kinds(TextLimits())]
 
 
 def changed_limits(settings: Iterable[str]) -> Limits:
     """Return the limits with those that NAME=VALUE gives another value. Raises InvalidLimit."""
-    http, messages, images = Limits().http, Limits().messages, Limits().images
+    usual = Limits()
+    http, messages, images, texts = usual.http, usual.messages, usual.images, usual.texts
     for setting in settings:
         name, _, text = setting.partition("=")
         if name in _kinds(http):
             http = replace(http, **{name: _number(setting, name, text, _kinds(http)[name])})
         elif name in _kinds(messages):
             messages = replace(messages, **{name: _number(setting, name, text, _kinds(messages)[name])})
+        elif name in _kinds(texts):
+            texts = replace(texts, **{name: _number(setting, name, text, _kinds(texts)[name])})
         elif name in _IMAGES:
             number = _number(setting, name, text, int)
             images = replace(images, **{key: times * number for key, times in _IMAGES[name].items()})
         else:
             raise InvalidLimit(setting, f"NAME=VALUE, with one of the names {', '.join(names())}")
-    return Limits(http, messages, images)
+    return Limits(http, messages, images, texts)
 
 
 def _kinds(limits: Any) -> dict[str, type]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from contract.dtypes import Array
 from contract.plan import ExecutionPlan, make_plan
+from contract.repository.free_sizes import references_of
 from contract.repository.model import Repository, Task
 from contract.repository.record import SAMPLE, recorded_places
 from contract.repository.sample import sample_inputs
@@ -28,14 +29,19 @@ async def check_answers(engine: Engine, repository: Repository, tasks: Iterable[
     this version makes nothing is compared. Raises EngineError when a segment fails, QueueFull when the queue is full for half a minute.
     """
     for task in _served_versions(tasks):
-        if task.parity is None or task.parity.sample != SAMPLE:
+        if not has_record(task):
             continue
         plan = make_plan(replace(repository, tasks={task.name: task}), [task.name])
-        inputs = await to_thread(sample_inputs, task.inputs)
-        answer = await _patient_answer(engine, plan, inputs, Call(task.name, rows_per_run=1))
+        inputs = await to_thread(sample_inputs, task.inputs, sizes=references_of(task.sizes))
+        answer = await patient_answer(engine, plan, inputs, Call(task.name, rows_per_run=1))
         for error in answer.errors.values():
             raise error
-        _compare(task, answer.outputs)
+        compare(task, answer.outputs)
+
+
+def has_record(task: Task) -> bool:
+    """Whether it is known what the whole network answers to the sample that this version makes."""
+    return task.parity is not None and task.parity.sample == SAMPLE
 
 
 def _served_versions(tasks: Iterable[Task]) -> Iterator[Task]:
@@ -45,7 +51,7 @@ def _served_versions(tasks: Iterable[Task]) -> Iterator[Task]:
             yield task.canary.task
 
 
-async def _patient_answer(engine: Engine, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call) -> Answer:
+async def patient_answer(engine: Engine, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call) -> Answer:
     """Return the answer of `engine`, also when its queue is full at times: a model can be loaded under load."""
     for _ in range(_MOST_WAITS):
         try:
@@ -55,7 +61,8 @@ async def _patient_answer(engine: Engine, plan: ExecutionPlan, inputs: Mapping[s
     return await engine.infer(plan, inputs, call)
 
 
-def _compare(task: Task, outputs: Mapping[str, Array]) -> None:
+def compare(task: Task, outputs: Mapping[str, Array]) -> None:
+    """Raise WrongAnswer unless `outputs`, to one row of sample input, are what `task` has recorded."""
     assert task.parity is not None
     for spec, record in zip(task.outputs, task.parity.outputs, strict=True):
         if record is None:

@@ -75,7 +75,7 @@ class Prediction:
     """For each task, for each image, the best classes, best first; the segment runs that it took, and the seconds that it waited.
 
     errors: of tasks that failed, a sentence each; only when the request allowed it. versions: of the tasks' models that answered.
-    prepare_seconds: that the images took to become rows.
+    prepare_seconds: that the images, or texts, took to become rows. cut: by task, the places of texts of which only the beginning was read.
     """
 
     tasks: Mapping[str, tuple[tuple[ScoredLabel, ...], ...]]
@@ -84,6 +84,7 @@ class Prediction:
     queue_seconds: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
     prepare_seconds: float = 0.0
+    cut: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

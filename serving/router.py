@@ -6,10 +6,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from contract.dtypes import Array
 from contract.errors import EspalierError, InvalidRequest, RepositoryError
@@ -21,24 +23,30 @@ from serving.answers.classes import as_classes, assumed_scores, best_classes
 from serving.catalog import Catalog, Model, involved, served_by
 from serving.engines.base import Answer, Call, Engine, SegmentRun, SegmentStatistics
 from serving.errors import ModelNotReady, NotReady, TaskFailed
-from serving.images.tasks import AnyImage, Prepare, given, group_tasks, names_of_image_tasks, rows_in_time
+from serving.free_sizes import check_limits
+from serving.images.tasks import AnyImage, Images, Prepare, given
 from serving.lifecycle import Lifecycle
 from serving.observe.deployments import observed
 from serving.observe.events import NullObserver, Observer, note_work
 from serving.observe.logs import Seldom
+from serving.padding import PaddedOutput
 from serving.parity import check_answers
+from serving.questions import Question
 from serving.requests import InferRequest, InferResponse, Prediction, RequestOptions, ScoredLabel, read_options
 from serving.statistics import ModelStatistics, ModelVersion, RequestCounter
-from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs
+from serving.text.tasks import Texts
+from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs, without_inputs
 
 log = logging.getLogger(__name__)
 _NO_OPTIONS = RequestOptions()
+_Way = TypeVar("_Way", bound=Hashable)
 
 
 class Router:
     """Answers requests for the models of `repository` with `engine`, which it starts and closes. `observer` is told what happens.
 
-    draw: returns numbers in [0, 1), which share out requests between a task and its canary. reader, rows_record: see `Lifecycle`.
+    draw: returns numbers in [0, 1), which share out requests between a task and its canary. reader, rows_record, pad_lengths: see
+    `Lifecycle`.
     """
 
     def __init__(
@@ -49,11 +57,12 @@ class Router:
         draw: Callable[[], float] = random.random,
         reader: RepositoryReader | None = None,
         rows_record: Path | None = None,
+        pad_lengths: Sequence[int] = (),
     ) -> None:
         self._draw = draw
         self._engine = engine
         self.observer = observer or NullObserver()
-        self.lifecycle = Lifecycle(repository, engine, reader, rows_record)
+        self.lifecycle = Lifecycle(repository, engine, reader, rows_record, pad_lengths)
         self._requests = RequestCounter()
         self._traces = Seldom()
         self._ready = False
@@ -140,8 +149,13 @@ class Router:
             options = read_options(request.parameters, request.deadline)
             known, errors = known_outputs(model, request.outputs, options.partial)
             outputs = checked_outputs(model, known)
-            inputs = checked_inputs(model, request)
-            answer = await self._compute(catalog, model, [output.name for output in outputs], inputs, options)
+            if options.partial and (lacking := without_inputs(model, request, outputs)):
+                outputs, errors = tuple(output for output in outputs if output.name not in lacking), errors | lacking
+            names = [output.name for output in outputs]
+            inputs = checked_inputs(model, request, names)
+            if model.limits:
+                check_limits(model.limits, inputs, names)
+            answer = await self._compute(catalog, model, names, inputs, options)
             _raise_failure(model, answer.errors, allowed=bool(answer.outputs))
             tally.ran(answer.runs)
         errors |= {name: str(error) for name, error in answer.errors.items()}
@@ -170,20 +184,42 @@ class Router:
         self, prepare: Prepare, tasks: Sequence[str] | None, top_k: int, options: RequestOptions
     ) -> Prediction:
         """Do what `predict` does. prepare: gives the rows of the images, and is called when the tasks are known to take some."""
+        return await self._answer(Images(prepare), tasks, top_k, options)
+
+    async def predict_texts(
+        self,
+        texts: Sequence[str],
+        tasks: Sequence[str] | None,
+        top_k: int = 5,
+        options: RequestOptions = _NO_OPTIONS,
+        *,
+        truncate: bool = False,
+    ) -> Prediction:
+        """Return the `top_k` best classes of each of `texts` for each of `tasks`, None: all that take text.
+
+        Each task's own tokenizer makes ids of them; tasks with equal tokenizers share the trunk. truncate: whether of a text that is too
+        long the beginning is answered; otherwise it is refused. Raises NoTask, UnknownTask, InvalidRequest, ExtraNeeded, QueueFull,
+        DeadlineExceeded, TaskFailed.
+        """
+        return await self._answer(Texts(texts, self.lifecycle.tokenizers.of, truncate), tasks, top_k, options)
+
+    async def _answer(
+        self, question: Question[_Way], tasks: Sequence[str] | None, top_k: int, options: RequestOptions
+    ) -> Prediction:
         self.check_ready()
         with self.lifecycle.use() as catalog:
-            return await self._predict(catalog, prepare, tasks, top_k, options)
+            return await self._predict(catalog, question, tasks, top_k, options)
 
     async def _predict(
-        self, catalog: Catalog, prepare: Prepare, tasks: Sequence[str] | None, top_k: int, options: RequestOptions
+        self, catalog: Catalog, question: Question[_Way], tasks: Sequence[str] | None, top_k: int, options: RequestOptions
     ) -> Prediction:
         if catalog.has_canaries:
             catalog = served_by(catalog, catalog.repository.tasks if tasks is None else tasks, "", self._draw)
         known = catalog.repository.tasks
-        names = names_of_image_tasks(known) if tasks is None else tasks
-        groups, errors = group_tasks(known, names, top_k, options.partial)
+        names = question.names(known) if tasks is None else tasks
+        groups, errors = question.group(known, names, top_k, options.partial)
         failures: dict[str, EspalierError] = {}
-        tables: dict[str, tuple[tuple[ScoredLabel, ...], ...]] = {}
+        tables: dict[str, dict[int, tuple[ScoredLabel, ...]]] = {}
         runs: list[SegmentRun] = []
         queue_seconds = 0.0
         asked = ",".join(dict.fromkeys(names))
@@ -196,25 +232,31 @@ class Router:
             }
             calls = [self._call(catalog, catalog.find(members[0]), members, options)[1] for members in groups.values()]
             started = time.perf_counter()
-            made = await rows_in_time(prepare, groups, partial(self._check_room, calls), options.deadline)
+            made = await question.prepare(groups, partial(self._check_room, calls), options.deadline)
             prepare_seconds = time.perf_counter() - started
-            count = len(next(iter(made.values())))
-            note_work(asked, count)
-            for (_, preprocessing), members in groups.items():
+            note_work(asked, made.count)
+            for way, members in groups.items():
                 model = catalog.find(members[0])
-                answer = await self._compute(catalog, model, members, {model.inputs[0].name: made[preprocessing]}, options)
-                for name in members:
-                    tallies[name].took(count)
-                    tallies[name].ran(_runs_of(known[name], answer.runs))
-                tables.update({name: best_classes(known[name], values, top_k) for name, values in answer.outputs.items()})
-                failures |= answer.errors
-                runs.extend(answer.runs)
-                queue_seconds += answer.queue_seconds
-            _raise_failure(None, failures, allowed=bool(tables))
+                for rows in made.rows[way]:
+                    answer = await self._compute(catalog, model, members, rows.inputs, options)
+                    for name in members:
+                        tallies[name].took(len(rows.places))
+                        tallies[name].ran(_runs_of(known[name], answer.runs))
+                    for name, values in answer.outputs.items():
+                        best = best_classes(known[name], values, top_k)
+                        tables.setdefault(name, {}).update(zip(rows.places, best, strict=True))
+                    failures |= answer.errors
+                    runs.extend(answer.runs)
+                    queue_seconds += answer.queue_seconds
+            complete = {name: table for name, table in tables.items() if name not in failures}
+            _raise_failure(None, failures, allowed=bool(complete))
         errors |= {name: str(error) for name, error in failures.items()}
-        answered = {name: tables[name] for name in dict.fromkeys(names) if name in tables}
+        answered = {
+            name: tuple(complete[name][place] for place in range(made.count)) for name in dict.fromkeys(names) if name in complete
+        }
         versions = {name: known[name].version for name in answered}
-        return Prediction(answered, tuple(runs), errors, queue_seconds, versions, prepare_seconds)
+        cut = {name: made.cut.get(way, frozenset()) for way, members in groups.items() for name in members}
+        return Prediction(answered, tuple(runs), errors, queue_seconds, versions, prepare_seconds, cut)
 
     def all_statistics(self) -> Mapping[ModelVersion, ModelStatistics]:
         """Return `statistics` of every version of a model that was asked for."""
@@ -276,9 +318,11 @@ class Router:
     ) -> Answer:
         """Run the plan for `outputs`. Raises TaskFailed for the first that failed, unless the options allow it."""
         plan, call = self._call(catalog, model, outputs, options)
-        answer = await self._engine.infer(plan, inputs, call)
-        parts = -(-len(next(iter(inputs.values()))) // call.rows_per_run)
-        self.observer.plan_done(answer.runs, catalog.saved_steps(model, plan) * parts)
+        padded = catalog.padded_outputs(model, plan.outputs)
+        answer = await (
+            _padded_answer(self._engine, plan, padded, inputs, call) if padded else self._engine.infer(plan, inputs, call)
+        )
+        self.observer.plan_done(answer.runs, catalog.saved_steps(model, plan) * answer.parts)
         for failure in set(answer.errors.values()):  # here, where the log knows whose request it was
             if not isinstance(failure, InvalidRequest):
                 log.error("%s", failure, exc_info=failure if self._is_worth_a_trace(failure) else None)
@@ -301,6 +345,19 @@ class Router:
     def _check_room(self, calls: Iterable[Call], rows: int) -> None:
         for call in calls:
             self._engine.check_room(rows, call)
+
+
+async def _padded_answer(
+    engine: Engine, plan: ExecutionPlan, padded: Mapping[str, PaddedOutput], inputs: Mapping[str, Array], call: Call
+) -> Answer:
+    """Return the answer of `engine` to `inputs`, which are padded where that lets them run with others, without what was added."""
+    padding = next(iter(padded.values())).padding
+    given = padding.padded(inputs)
+    answer = await engine.infer(plan, given, call)
+    if given is inputs:
+        return answer
+    length = padding.length_of(inputs)
+    return replace(answer, outputs={name: padded[name].cut(values, length) for name, values in answer.outputs.items()})
 
 
 def _say_assumed(tasks: Iterable[Task]) -> None:

@@ -53,7 +53,7 @@ class Server:
         self._repository = repository
         self._engine = engine
         self._budget = MemoryBudget(default_budget_bytes() if chosen.max_pending_bytes is None else chosen.max_pending_bytes)
-        self._http = HttpFrontEnd(chosen.host, chosen.http_port, chosen.limits.http, chosen.limits.images)
+        self._http = HttpFrontEnd(chosen.host, chosen.http_port, chosen.limits.http, chosen.limits.images, chosen.limits.texts)
         self._grpc = GrpcFrontEnd(chosen.host, chosen.grpc_port, chosen.max_message_bytes)
         self._front_ends: Sequence[FrontEnd] = (self._http, self._grpc)
         self._closing = contextlib.AsyncExitStack()
@@ -101,7 +101,14 @@ class Server:
             observation = make_observation(access_log=self._options.access_log, others=self._options.observers)
             stack.push_async_callback(self._flush, observation)
             engine = self._engine or self._options.engine_for(repository)
-            router = Router(repository, engine, observation.observer, reader=reader, rows_record=self._options.rows_record)
+            router = Router(
+                repository,
+                engine,
+                observation.observer,
+                reader=reader,
+                rows_record=self._options.rows_record,
+                pad_lengths=self._options.pad_lengths,
+            )
             observation.metrics.watch(router, lambda: self._budget.bytes)
             service = self._service(router, observation.metrics)
             stack.callback(service.pool.close)

@@ -18,20 +18,23 @@ CLASS_DTYPES = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32",
 SPARE_NAMES = 16  # that a request may have beside those of the model: tasks may have gone since its client looked
 
 
-def checked_inputs(model: Model, request: InferRequest) -> Mapping[str, Array]:
+def checked_inputs(model: Model, request: InferRequest, outputs: Iterable[str] | None = None) -> Mapping[str, Array]:
     """Return the input tensors of `request` by name, each of shape (n, ...) with one n >= 1: 1 where `model` has no rows.
 
-    Raises InvalidRequest.
+    outputs: that are asked for; None: all. An input that only the tasks of others take may be missing; where it is there, it must be
+    right, and is left out. Raises InvalidRequest.
     """
     known = {spec.name for spec in model.inputs}
     for name in request.inputs:
         if name not in known:
             raise InvalidRequest(f"Model {model.name!r} has no input {quoted(name)}; it takes {_describe_inputs(model)}.")
+    takers = _takers(model, model.outputs if outputs is None else outputs)
     for spec in model.inputs:
-        _check_input(model, spec, request.inputs.get(spec.name))
+        if spec.name in request.inputs or takers is None or takers.get(spec.name):
+            _check_input(model, spec, request.inputs.get(spec.name), () if takers is None else takers[spec.name])
     if not model.has_rows:
         return {spec.name: request.inputs[spec.name][None] for spec in model.inputs}
-    rows = {spec.name: len(request.inputs[spec.name]) for spec in model.inputs}
+    rows = {spec.name: len(request.inputs[spec.name]) for spec in model.inputs if spec.name in request.inputs}
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"{count} in {name!r}" for name, count in rows.items())
         raise InvalidRequest(f"The inputs of model {model.name!r} have different numbers of rows ({counts}); send equally many.")
@@ -40,12 +43,36 @@ def checked_inputs(model: Model, request: InferRequest) -> Mapping[str, Array]:
             f"The request has {max(rows.values())} rows, but the max_batch_size of model {model.name!r} is {model.max_batch_rows}; "
             "send it in parts."
         )
-    return {spec.name: request.inputs[spec.name] for spec in model.inputs}
+    return {spec.name: request.inputs[spec.name] for spec in model.inputs if takers is None or takers.get(spec.name)}
 
 
-def _check_input(model: Model, spec: TensorSpec, rows: Array | None) -> None:
+def without_inputs(model: Model, request: InferRequest, outputs: Sequence[RequestedOutput]) -> dict[str, str]:
+    """Return a sentence for each of `outputs` whose task takes an input that `request` does not bring; none, if all do."""
+    if not model.is_mixed:
+        return {}
+    errors = {}
+    for output in outputs:
+        needs = model.outputs[output.name].needs
+        for spec in model.inputs:
+            if spec.name not in request.inputs and (needs is None or spec.name in needs):
+                errors[output.name] = f"{_missing(model, spec, [model.outputs[output.name].task])}"
+    return errors if len(errors) < len(outputs) else {}
+
+
+def _takers(model: Model, outputs: Iterable[str]) -> Mapping[str, Sequence[str]] | None:
+    """Return for each input the tasks with one of `outputs` that take it; None where all tasks of `model` take all inputs."""
+    if not model.is_mixed:
+        return None
+    found: dict[str, dict[str, None]] = {spec.name: {} for spec in model.inputs}
+    for output in (model.outputs[name] for name in outputs):
+        for name in found if output.needs is None else output.needs:
+            found[name][output.task] = None
+    return {name: [*tasks] for name, tasks in found.items()}
+
+
+def _check_input(model: Model, spec: TensorSpec, rows: Array | None, takers: Sequence[str] = ()) -> None:
     if rows is None:
-        raise InvalidRequest(f"Model {model.name!r} needs {_describe_input(model, spec)}, which is missing.")
+        raise InvalidRequest(_missing(model, spec, takers))
     which = "The input" if len(model.inputs) == 1 else f"The input {spec.name!r}"
     takes = f"model {model.name!r} takes {_describe_input(model, spec)}"
     if dtype_name(rows) != spec.dtype:
@@ -54,6 +81,11 @@ def _check_input(model: Model, spec: TensorSpec, rows: Array | None) -> None:
         raise InvalidRequest(f"{which} has shape {list(rows.shape)}, but {takes}.")
     if model.has_rows and len(rows) == 0:
         raise InvalidRequest(f"{which} has no rows; {takes} with at least one.")
+
+
+def _missing(model: Model, spec: TensorSpec, takers: Sequence[str]) -> str:
+    who = f" for {listed([repr(task) for task in takers])}" if takers else ""
+    return f"Model {model.name!r} needs {_describe_input(model, spec)}{who}, which is missing."
 
 
 def check_count(model: Model, requested: tuple[RequestedOutput, ...], of_canaries: int = 0) -> None:

@@ -7,8 +7,10 @@ from math import prod
 
 from contract.errors import RepositoryError
 from contract.repository.config import ALL_TASKS
+from contract.repository.free_sizes import references_of
 from contract.repository.model import Repository, Segment, Step, Task, TensorSpec
 from contract.repository.record import SAMPLE, recorded_places
+from contract.repository.tokenizers import files_of
 
 _Type = tuple[str, tuple[int, ...]]  # dtype and shape of a tensor
 
@@ -24,6 +26,7 @@ def check_repository(repository: Repository) -> None:
         _check_names(task, producers)
     for task in repository.tasks.values():
         _check_versions(task)
+        _check_tokenizers(repository, task)
         for kept in task.versions[1:]:
             _check_task(repository, kept, computable)
             _check_names(kept, producers, {output.name for output in task.outputs})
@@ -36,6 +39,7 @@ def _check_task(repository: Repository, task: Task, computable: Collection[str])
     _check_wiring(repository, task)
     _check_labels(task)
     _check_record(task)
+    _check_text(task)
 
 
 def _check_versions(task: Task) -> None:
@@ -121,11 +125,23 @@ def _check_labels(task: Task) -> None:
 def _check_record(task: Task) -> None:
     if task.parity is None or task.parity.sample != SAMPLE:
         return
-    expected = [len(recorded_places(prod(spec.shape))) for spec in task.outputs]
+    expected = [len(recorded_places(prod(spec.shape_at(references_of(task.sizes))))) for spec in task.outputs]
     records = task.parity.outputs
     fits = [record is None or len(record.values) == count for record, count in zip(records, expected, strict=False)]
     if len(records) != len(expected) or not all(fits):
         raise RepositoryError(f"The recorded sample of task {task.name!r} does not fit its outputs; export the task again.")
+
+
+def _check_text(task: Task) -> None:
+    if task.text is not None and {*task.text.names} != {spec.name for spec in task.inputs}:
+        names = " and ".join(spec.name for spec in task.inputs)
+        raise RepositoryError(f"Task {task.name!r} takes {names}, and its tokenizer gives {' and '.join(task.text.names)}.")
+
+
+def _check_tokenizers(repository: Repository, task: Task) -> None:
+    for _, file in files_of(repository.path, task):
+        if not file.is_file():
+            raise RepositoryError(f"Task {task.name!r} has no {file.name}; export it again.")
 
 
 def _type(spec: TensorSpec) -> _Type:

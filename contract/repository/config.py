@@ -6,6 +6,7 @@ Everything that serving needs beyond what Triton knows is in `parameters`, which
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast, get_args
@@ -15,11 +16,13 @@ from tritonclient.grpc import model_config_pb2
 
 from contract.errors import RepositoryError
 from contract.preprocessing import Layout, Preprocessing
+from contract.repository.anchor import anchored
 from contract.repository.free_sizes import (
     axes_from_json,
     axes_to_json,
     ranges_from_json,
     ranges_to_json,
+    references_of,
     sizes_from_json,
     sizes_to_json,
 )
@@ -36,12 +39,15 @@ from contract.repository.model import (
     TensorSpec,
     segment_tensor,
 )
+from contract.repository.not_shared import NotShared, from_json, to_json
 from contract.repository.record import ParityRecord
-from contract.repository.unite import Copy, ensemble_of
+from contract.repository.unite import Copy, ensemble_of, united_inputs
+from contract.text import TextInput
 
 ALL_TASKS = "all_tasks"
 COPY = "copy"
 LABELS_FILE = "labels.txt"
+TOKENIZER_FILE = "tokenizer.json"
 KIND = "espalier_kind"
 _PARITY = "parity_sample"
 _CUT_RULE = "cut_rule"
@@ -49,6 +55,9 @@ _DIGEST_VERSION = "digest_version"
 _AXES = "axes"  # names of the free axes of tensors, by the tensors' names
 _SIZES = "free_sizes"
 _VALUES = "value_ranges"
+_WEIGHT_FILES = "weight_files"
+_NOT_SHARED = "not_shared"
+_TEXT = "text_input"
 _UNTAKEN = "untaken"  # of each step of an ensemble: what its other outputs are called, by their numbers
 
 # A protobuf class without type information: `Any` at this one boundary.
@@ -83,6 +92,7 @@ def segment_config(segment: Segment) -> Any:
             "rows": segment.rows,
             _SIZES: sizes_to_json(segment.sizes),
             _AXES: _axes([*segment.inputs, *segment.outputs]),
+            _WEIGHT_FILES: json.dumps(dict(segment.weight_files)) if segment.weight_files else "",
         },
     )
     return config
@@ -95,6 +105,8 @@ def task_config(task: Task) -> Any:
         parameters["preprocessing"] = task.preprocessing.to_json()
     if task.last_version:
         parameters["last_version"] = str(task.last_version)
+    if task.text is not None:
+        parameters[_TEXT] = task.text.to_json()
     if task.parity is not None:
         parameters[_PARITY] = task.parity.to_json()
     parameters |= {_SIZES: sizes_to_json(task.sizes), _VALUES: ranges_to_json(task.values)}
@@ -116,23 +128,25 @@ def all_tasks_config(
     *,
     digest_version: int = 1,
     copied: bool = True,
+    not_shared: Sequence[NotShared] = (),
 ) -> Any:
     """Return the ensemble of all `tasks`: the outputs of each; a client picks tasks by the outputs that it requests.
 
-    All tasks must take the same inputs (the exporter sees to that). A step that several tasks have in common appears once; where
-    tasks have equal outputs, there are also steps that copy them, whose models `copy_configs` describes. copied: False leaves that
-    out, for engines that have no such models. digest_version: as of `Repository`.
+    An input that not all tasks take is optional: a request brings what its outputs need. A step that several tasks have in common
+    appears once; where tasks have equal outputs, or no output needs all inputs, there are also steps that copy tensors, whose models
+    `copy_configs` describes. copied: False leaves that out, for engines that have no such models. digest_version, not_shared: as of
+    `Repository`.
     """
     tasks = _in_order(tasks)
     steps = list(dict.fromkeys(step for task in tasks for step in task.steps))
     if copied:
-        steps, copies = ensemble_of(tasks)
-        steps += [Step(copy.model, (copy.source,), (copy.spec.name,)) for copy in copies]
+        steps, _ = _for_triton(tasks)
     parameters = {
         KIND: ALL_TASKS,
         "cuts_left_out": json.dumps(list(cuts_left_out)) if cuts_left_out else "",
         _CUT_RULE: cut_rule if cut_rule != DEFAULT_CUT_RULE else "",
         _DIGEST_VERSION: _version_text(digest_version),
+        _NOT_SHARED: to_json(not_shared),
     }
     return _ensemble(ALL_TASKS, tasks, steps, parameters)
 
@@ -143,8 +157,16 @@ def copy_configs(tasks: Iterable[Task]) -> dict[Copy, Any]:
     One per kind of tensor, under one of the copies that it makes.
     """
     tasks = _in_order(tasks)
-    kinds = {copy.model: copy for copy in ensemble_of(tasks)[1]}
+    kinds = {copy.model: copy for copy in _for_triton(tasks)[1]}
     return {copy: _copy_config(copy, min(task.max_batch_rows for task in tasks)) for copy in kinds.values()}
+
+
+def _for_triton(tasks: Sequence[Task]) -> tuple[list[Step], list[Copy]]:
+    """Return the steps of the ensemble of all `tasks`, and the models among them that only copy."""
+    steps, copies = ensemble_of(tasks)
+    steps += [Step(copy.model, (copy.source,), (copy.spec.name,)) for copy in copies]
+    steps, more = anchored(steps, united_inputs(tasks) or (), [spec.name for task in tasks for spec in task.outputs])
+    return steps, [*copies, *more]
 
 
 def _copy_config(copy: Copy, max_batch_rows: int) -> Any:
@@ -179,6 +201,14 @@ def parse_digest_version(config: Any) -> int:
     """Return of which version `all_tasks_config` was told that the digests are. Raises RepositoryError."""
     try:
         return _digest_version(_parameters(config))
+    except ValueError as error:
+        raise _incomplete(config.name, "model", error) from error
+
+
+def parse_not_shared(config: Any) -> tuple[NotShared, ...]:
+    """Return what `all_tasks_config` was told that is not shared. Raises RepositoryError."""
+    try:
+        return from_json(_parameters(config).get(_NOT_SHARED, ""))
     except ValueError as error:
         raise _incomplete(config.name, "model", error) from error
 
@@ -224,6 +254,7 @@ def parse_segment(config: Any, version: str) -> Segment:
             version=version,
             digest_version=_digest_version(parameters),
             sizes=sizes_from_json(parameters.get(_SIZES, "")),
+            weight_files=_weight_files(parameters.get(_WEIGHT_FILES, "{}")),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise _incomplete(config.name, "segment", error) from error
@@ -249,6 +280,7 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
             scores=_scores(parameters.get("scores", "")),
             sizes=sizes_from_json(parameters.get(_SIZES, "")),
             values=ranges_from_json(parameters.get(_VALUES, "")),
+            text=TextInput.from_json(parameters[_TEXT]) if _TEXT in parameters else None,
         )
     except (KeyError, ValueError, IndexError) as error:
         raise _incomplete(config.name, "task", error) from error
@@ -283,6 +315,13 @@ def _digest_version(parameters: Mapping[str, str]) -> int:
     return version
 
 
+def _weight_files(text: str) -> dict[str, int]:
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(type(count) is int and count >= 0 for count in found.values()):
+        raise ValueError(f"{_WEIGHT_FILES} is {text!r}")
+    return found
+
+
 def _incomplete(name: str, kind: str, error: Exception) -> RepositoryError:
     return RepositoryError(f"The configuration of {kind} {name!r} is incomplete or damaged ({error}); export it again.")
 
@@ -290,8 +329,7 @@ def _incomplete(name: str, kind: str, error: Exception) -> RepositoryError:
 def _ensemble(name: str, tasks: Iterable[Task], steps: Iterable[Step], parameters: Mapping[str, str]) -> Any:
     tasks = list(tasks)
     config = ModelConfig(name=name, platform="ensemble", max_batch_size=min(task.max_batch_rows for task in tasks))
-    said = zip(*(task.input_layouts() for task in tasks), strict=True)
-    _add_inputs(config.input, tasks[0].inputs, [next(filter(None, layouts), "") for layouts in said])
+    _add_inputs_of_tasks(config.input, tasks)
     for task in tasks:
         _add_tensors(config.output, task.outputs)
         if task.labels:
@@ -310,6 +348,20 @@ def _ensemble(name: str, tasks: Iterable[Task], steps: Iterable[Step], parameter
     axes = _axes([*tasks[0].inputs, *(output for task in tasks for output in task.outputs)])
     _set_parameters(config, {**parameters, _UNTAKEN: json.dumps(names) if any(names) else "", _AXES: axes})
     return config
+
+
+def _add_inputs_of_tasks(messages: Any, tasks: Sequence[Task]) -> None:
+    """Add what `tasks` take; what not all of them take is optional."""
+    inputs = tasks[0].inputs
+    if all(task.inputs == inputs for task in tasks):
+        said = zip(*(task.input_layouts() for task in tasks), strict=True)
+        _add_inputs(messages, inputs, [next(filter(None, layouts), "") for layouts in said])
+        return
+    inputs = united_inputs(tasks) or inputs
+    _add_inputs(messages, inputs, [spec.layout for spec in inputs])
+    counts = Counter(spec.name for task in tasks for spec in task.inputs)
+    for message in messages:
+        message.optional = counts[message.name] < len(tasks)
 
 
 def _add_tensors(messages: Any, specs: Iterable[TensorSpec]) -> None:
@@ -381,7 +433,7 @@ def _add_warmup(config: Any, segment: Segment) -> None:
     warmup = config.model_warmup.add(name="one row", batch_size=1)
     for spec, tensor in zip(segment.inputs, config.input, strict=True):
         warmup.inputs[spec.name].data_type = tensor.data_type
-        warmup.inputs[spec.name].dims.extend(spec.shape_at({name: size.reference for name, size in segment.sizes.items()}))
+        warmup.inputs[spec.name].dims.extend(spec.shape_at(references_of(segment.sizes)))
         warmup.inputs[spec.name].zero_data = True
 
 

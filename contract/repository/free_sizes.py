@@ -24,6 +24,11 @@ class FreeSize:
             raise ValueError(f"a free size has reference {self.reference}, least {self.least} and most {self.most}")
 
 
+def references_of(sizes: Mapping[str, FreeSize]) -> dict[str, int]:
+    """Return the reference of each free size by name."""
+    return {name: size.reference for name, size in sizes.items()}
+
+
 def sizes_to_json(sizes: Mapping[str, FreeSize]) -> str:
     """Return free sizes by name as JSON, "" for none."""
     facts = {name: {"reference": size.reference, "least": size.least, "most": size.most} for name, size in sizes.items()}

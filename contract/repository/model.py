@@ -9,7 +9,9 @@ from typing import Literal
 
 from contract.preprocessing import Layout, Preprocessing
 from contract.repository.free_sizes import FreeSize
+from contract.repository.not_shared import NotShared
 from contract.repository.record import ParityRecord
+from contract.text import TextInput
 
 SEGMENT_INPUT = "input"
 SEGMENT_OUTPUT = "output"
@@ -85,6 +87,8 @@ class Segment:
         where nobody has checked.
     plain: of a model that espalier did not export; None: it did.
     sizes: of each free axis of its tensors, by the name that it has in this segment. Costs for one row are those at the reference sizes.
+    weight_files: the files beside its model with weights that other segments hold, too, and how many bytes of each it uses. Such a file
+        is named by its content, and a hard link of the others of its name.
     """
 
     name: str
@@ -104,6 +108,7 @@ class Segment:
     version: str = "1"
     plain: Plain | None = None
     digest_version: int = 1
+    weight_files: Mapping[str, int] = field(default_factory=dict, hash=False)
     sizes: Mapping[str, FreeSize] = field(default_factory=dict)
 
     @property
@@ -140,6 +145,7 @@ class Task:
     plain: of a model that espalier did not export; None: it did.
     sizes: of each free axis of its tensors, by name. values: the least and the largest value that an integer input may have, by its name,
     where that is known (the rows of a table of embeddings).
+    text: how a text becomes a row; None: there is no tokenizer beside the task.
     """
 
     name: str
@@ -159,6 +165,7 @@ class Task:
     plain: Plain | None = None
     sizes: Mapping[str, FreeSize] = field(default_factory=dict)
     values: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    text: TextInput | None = None
 
     def input_layouts(self) -> tuple[Layout, ...]:
         """Return the layout of each input: as its configuration says, or else as the preprocessing makes images."""
@@ -192,6 +199,7 @@ class Repository:
     copies: models that only copy a tensor, which `all_tasks` needs on Triton where tasks have equal outputs.
     unserved: why models that are there, and that espalier did not export, cannot be served: a sentence each for people.
     digest_version: of the digests of who wrote it last; segments that stayed may be of an older one.
+    not_shared: equal, and nearly equal, weights that tasks compute with by themselves, as far as exports have looked.
     """
 
     path: Path
@@ -202,6 +210,7 @@ class Repository:
     cut_rule: str = DEFAULT_CUT_RULE
     unserved: Mapping[str, str] = field(default_factory=dict)
     digest_version: int = 1
+    not_shared: tuple[NotShared, ...] = ()
 
     @property
     def newest_digest_version(self) -> int:

@@ -22,6 +22,7 @@ from contract.repository.config import (
     parse_cuts_left_out,
     parse_digest_version,
     parse_kept,
+    parse_not_shared,
     parse_segment,
     parse_task,
     parse_text,
@@ -31,6 +32,7 @@ from contract.repository.files import CONFIG_FILE as CONFIG_FILE
 from contract.repository.files import PREVIOUS as PREVIOUS
 from contract.repository.files import ModelFiles, PlainFiles, Texts, decode, read_files, read_plain_files
 from contract.repository.model import DEFAULT_CUT_RULE, Repository, Segment, Task
+from contract.repository.not_shared import NotShared, of_tasks
 
 # Each attempt but the last met a writer that replaced the repository in these very milliseconds.
 _ATTEMPTS = 100
@@ -43,6 +45,7 @@ class _AllTasks:
     cuts_left_out: tuple[str, ...] = ()
     cut_rule: str = DEFAULT_CUT_RULE
     digest_version: int = 1
+    not_shared: tuple[NotShared, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,14 @@ class RepositoryReader:
         told = self._all_tasks or _AllTasks()
         copies = tuple(name for name, model in models.items() if isinstance(model, _Copy))
         repository = Repository(
-            self._path, segments, tasks, told.cuts_left_out, copies, told.cut_rule, digest_version=told.digest_version
+            self._path,
+            segments,
+            tasks,
+            told.cuts_left_out,
+            copies,
+            told.cut_rule,
+            digest_version=told.digest_version,
+            not_shared=of_tasks(told.not_shared, tasks),
         )
         check_repository(repository)
         if self._read_plain is not None:
@@ -206,7 +216,9 @@ def _parse(files: ModelFiles) -> _Model:
             task = replace(task, canary=parse_canary(_config(files.canary, task.name), _labels(files.canary)))
         return task
     if kind == ALL_TASKS:
-        return _AllTasks(parse_cuts_left_out(config), parse_cut_rule(config), parse_digest_version(config))
+        return _AllTasks(
+            parse_cuts_left_out(config), parse_cut_rule(config), parse_digest_version(config), parse_not_shared(config)
+        )
     return _Copy() if kind == COPY else None
 
 

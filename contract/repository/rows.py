@@ -86,8 +86,10 @@ def spread_of(values: Array) -> float:
     return float(np.std(rows[:, np.isfinite(rows).all(axis=0)], axis=0).max(initial=0.0))
 
 
-def relative_error(found: Array, expected: Array) -> float:
+def relative_error(found: Array, expected: Array, usual: Array | None = None) -> float:
     """Return max|found - expected| over the spread of `expected`: its largest standard deviation over rows, of any output entry.
+
+    usual: whose spread it is instead.
 
     An absolute limit would let a constant pass for the output of a network whose answers hardly differ. Infinities must be in the same
     places: a network may mask what it answers. NaN where no number is expected anywhere; infinite for other shapes.
@@ -100,12 +102,12 @@ def relative_error(found: Array, expected: Array) -> float:
         return np.nan
     if not np.array_equal(ours[~known], theirs[~known]):
         return np.inf
-    return _in_units(float(np.abs(ours[known] - theirs[known]).max(initial=0.0)), spread_of(expected))
+    return _in_units(float(np.abs(ours[known] - theirs[known]).max(initial=0.0)), spread_of(expected if usual is None else usual))
 
 
-def largest_error(found: Sequence[Array], expected: Sequence[Array]) -> float:
-    """Return the largest `relative_error` of all outputs; NaN if one is."""
-    errors = [relative_error(ours, theirs) for ours, theirs in zip(found, expected, strict=True)]
+def largest_error(found: Sequence[Array], expected: Sequence[Array], usual: Sequence[Array] | None = None) -> float:
+    """Return the largest `relative_error` of all outputs; NaN if one is. usual: as there."""
+    errors = [relative_error(*arrays) for arrays in zip(found, expected, usual or expected, strict=True)]
     return float(np.max(errors))
 
 

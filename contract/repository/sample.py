@@ -6,7 +6,8 @@ changes these bytes needs another number in `contract.repository.record.SAMPLE`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -21,14 +22,17 @@ _PATCHES = 8  # along each axis
 _ONE = 1 << 14  # 1.0 as a fixed-point number
 
 
-def sample_inputs(specs: Sequence[TensorSpec], rows: int = 1) -> dict[str, NDArray[np.generic]]:
-    """Return the sample for the inputs of a task, by name."""
-    return {spec.name: sample_rows(spec, rows, seed) for seed, spec in enumerate(specs)}
+def sample_inputs(
+    specs: Sequence[TensorSpec], rows: int = 1, sizes: Mapping[str, int] | None = None
+) -> dict[str, NDArray[np.generic]]:
+    """Return the sample for the inputs of a task, by name. sizes: of its free axes, by their names."""
+    shaped = [replace(spec, shape=spec.shape_at(sizes or {}), axes=()) for spec in specs]
+    return {spec.name: sample_rows(spec, rows, seed) for seed, spec in enumerate(shaped)}
 
 
 def sample_rows(spec: TensorSpec, rows: int = 1, seed: int = 0) -> NDArray[np.generic]:
-    """Return input of shape (rows, *spec.shape): coarse patches and noise, each row of its own brightness and contrast, so that
-    outputs differ.
+    """Return input of shape (rows, *spec.shape), which has no free size: coarse patches and noise, each row of its own brightness and
+    contrast, so that outputs differ.
 
     Numbers are within -3.5 and 3.5, UINT8 within all of its range; other integers are 0 or 1, which every table that they may index has.
     Row number r is the same however many rows are asked for. seed: number of the input, for networks with several.

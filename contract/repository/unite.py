@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from contract.dtypes import onnx_dtype
@@ -33,28 +33,49 @@ def unite(tasks: Iterable[Task]) -> tuple[list[Step], dict[tuple[str, str], str]
     return list(united.values()), tensors
 
 
+def united_inputs(tasks: Iterable[Task]) -> tuple[TensorSpec, ...] | None:
+    """Return what a request for all of `tasks` brings, each input once; None where two of them call different tensors by one name."""
+    found: dict[str, TensorSpec] = {}
+    for task in tasks:
+        for spec, layout in zip(task.inputs, task.input_layouts(), strict=True):
+            known = found.setdefault(spec.name, spec)
+            if known != spec:
+                return None
+            found[spec.name] = replace(known, layout=known.layout or layout)
+    return tuple(found.values())
+
+
 @dataclass(frozen=True)
 class Copy:
-    """The tensor `source` under one more name, that of the output `spec`; made by a model of its own that copies what it is given."""
+    """The tensor `source` under one more name, that of the output `spec`; made by a model of its own that copies what it is given.
+
+    inlets, outlets: how often the model takes and gives it; of what it takes it looks at the first.
+    """
 
     source: str
     spec: TensorSpec
+    inlets: int = 1
+    outlets: int = 1
 
     @property
     def model(self) -> str:
         """Return the name of the model, one for all tensors of a kind; it is of the form that no task may have."""
-        kind = f"{self.spec.dtype} {self.spec.shape}"
+        ways = f" {self.inlets} {self.outlets}" if self.inlets + self.outlets > 2 else ""
+        kind = f"{self.spec.dtype} {self.spec.shape}{ways}"
         return f"copy-00-00-{hashlib.sha256(kind.encode()).hexdigest()[:8]}"
 
     @property
-    def inputs(self) -> tuple[TensorSpec]:
+    def inputs(self) -> tuple[TensorSpec, ...]:
         """Return what the model takes."""
-        return (TensorSpec(segment_tensor(SEGMENT_INPUT, 0), self.spec.dtype, self.spec.shape),)
+        return self._tensors(SEGMENT_INPUT, self.inlets)
 
     @property
-    def outputs(self) -> tuple[TensorSpec]:
+    def outputs(self) -> tuple[TensorSpec, ...]:
         """Return what the model gives."""
-        return (TensorSpec(segment_tensor(SEGMENT_OUTPUT, 0), self.spec.dtype, self.spec.shape),)
+        return self._tensors(SEGMENT_OUTPUT, self.outlets)
+
+    def _tensors(self, kind: str, count: int) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(segment_tensor(kind, index), self.spec.dtype, self.spec.shape) for index in range(count))
 
 
 def ensemble_of(tasks: Iterable[Task]) -> tuple[list[Step], list[Copy]]:
@@ -82,8 +103,10 @@ def copy_model(copy: Copy) -> onnx.ModelProto:
     from onnx import TensorProto, helper  # few repositories need it, and no server
 
     element = TensorProto.DataType.Value(onnx_dtype(copy.spec.dtype))
-    (given,) = copy.inputs
-    (copied,) = copy.outputs
-    infos = [helper.make_tensor_value_info(spec.name, element, ["batch", *spec.shape]) for spec in (given, copied)]
-    graph = helper.make_graph([helper.make_node("Identity", [given.name], [copied.name])], copy.model, infos[:1], infos[1:])
+    shape = ["batch", *(f"size_{axis}" if size < 0 else size for axis, size in enumerate(copy.spec.shape))]
+    given, copied = (
+        [helper.make_tensor_value_info(spec.name, element, shape) for spec in specs] for specs in (copy.inputs, copy.outputs)
+    )
+    nodes = [helper.make_node("Identity", [given[0].name], [info.name]) for info in copied]
+    graph = helper.make_graph(nodes, copy.model, given, copied)
     return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])

@@ -16,8 +16,8 @@ def inherited(task: Task, new: Task) -> tuple[Task, tuple[str, ...]]:
     """Return `new` with what it lacks to take the place of `task`, or part of its requests, and what that is, in words.
 
     An ONNX file does not say how an image becomes its input; where inputs are equal, that is as before, and so is what somebody wrote
-    into the configuration of how images lie in them. So are the labels of as many classes. Without them, clients that sent images or
-    read labels would be refused, or get numbers.
+    into the configuration of how images lie in them, and the tokenizer. So are the labels of as many classes. Without them, clients that
+    sent images or text, or read labels, would be refused, or get numbers.
     """
     taken = []
     if new.preprocessing is None and task.preprocessing is not None and new.inputs == task.inputs:
@@ -26,6 +26,9 @@ def inherited(task: Task, new: Task) -> tuple[Task, tuple[str, ...]]:
     if not any(new.input_layouts()) and any(task.input_layouts()) and new.inputs == task.inputs:
         new = replace(new, inputs=task.inputs)
         taken.append("layout of images")
+    if new.text is None and task.text is not None and new.inputs == task.inputs:
+        new = replace(new, text=task.text)
+        taken.append("tokenizer")
     if not new.labels and task.labels and [spec.shape for spec in new.outputs] == [spec.shape for spec in task.outputs]:
         new = replace(new, labels=task.labels)
         taken.append("labels")

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from contract.errors import ForeignFiles, NameTaken, NewerDigests, NotARepository, NotWritten, OutputExists, RepositoryError
 from contract.repository import ALL_TASKS, Repository, Segment, Task, read_repository
@@ -22,7 +23,10 @@ from contract.repository.config import (
     to_text,
 )
 from contract.repository.model import DEFAULT_CUT_RULE, Rows
+from contract.repository.not_shared import NotShared, of_tasks
 from contract.repository.read import CANARY, CONFIG_FILE, PREVIOUS, RepositoryReader
+from contract.repository.tokenizers import TokenizerFiles, write_tokenizers
+from contract.repository.transaction.file_system import link_file as link_file
 from contract.repository.transaction.file_system import link_tree
 from contract.repository.transaction.folder import Transaction, only_writer, reason
 from contract.repository.transaction.folder import Waiting as Waiting
@@ -61,12 +65,17 @@ class Change:
                 self.keep(name)
 
     def write_all_tasks(
-        self, tasks: Iterable[Task], cuts_left_out: Sequence[str] | None = None, cut_rule: str | None = None
+        self,
+        tasks: Iterable[Task],
+        cuts_left_out: Sequence[str] | None = None,
+        cut_rule: str | None = None,
+        not_shared: Sequence[NotShared] | None = None,
     ) -> Repository:
-        """Write the ensemble of all `tasks`, as below; None: cut as the repository was until now. Return what is there now."""
-        before = self.repository
+        """Write the ensemble of all `tasks`, as below; None: as it was in the repository until now. Return what is there now."""
+        before, tasks = self.repository, list(tasks)
         left_out = before.cuts_left_out if cuts_left_out is None else cuts_left_out
-        _write_all_tasks(self.folder, list(tasks), left_out, before.cut_rule if cut_rule is None else cut_rule)
+        apart = of_tasks(before.not_shared if not_shared is None else not_shared, [task.name for task in tasks])
+        _write_all_tasks(self.folder, tasks, left_out, before.cut_rule if cut_rule is None else cut_rule, apart)
         reader = self._reader or RepositoryReader(self.folder)
         return reader.at(self.folder).read()  # checked as a server will, and what is kept has been parsed
 
@@ -159,20 +168,29 @@ def write_configs(
     tasks: Mapping[str, Task],
     cuts_left_out: Sequence[str] = (),
     cut_rule: str = DEFAULT_CUT_RULE,
+    tokenizers: TokenizerFiles = MappingProxyType({}),
+    not_shared: Sequence[NotShared] = (),
 ) -> Repository:
     """Write the configurations of `segments` (whose models are there already), `tasks` and all_tasks; return what is there now.
 
-    Raises NameTaken when the folder of a task is there already.
+    tokenizers: those of `tasks`. Raises NameTaken when the folder of a task is there already.
     """
-    write_models(folder, segments, tasks)
-    return write_all_tasks(folder, tasks.values(), cuts_left_out, cut_rule)
+    write_models(folder, segments, tasks, tokenizers)
+    return write_all_tasks(folder, tasks.values(), cuts_left_out, cut_rule, not_shared)
 
 
-def write_models(folder: Path, segments: Mapping[str, Segment], tasks: Mapping[str, Task]) -> None:
+def write_models(
+    folder: Path,
+    segments: Mapping[str, Segment],
+    tasks: Mapping[str, Task],
+    tokenizers: TokenizerFiles = MappingProxyType({}),
+) -> None:
     """Write the configurations of `segments` (whose models are there already) and the ensembles of `tasks` into `folder`.
 
-    The versions that a task keeps are written into its folder. Raises NameTaken when the folder of a task is there already.
+    The versions that a task keeps are written into its folder. tokenizers: those of all versions of `tasks`. Raises NameTaken when the
+    folder of a task is there already.
     """
+    tokenizers = dict(tokenizers)
     for segment in segments.values():
         _write_new(folder / segment.name / CONFIG_FILE, to_text(segment_config(segment)))
     for task in tasks.values():
@@ -182,23 +200,32 @@ def write_models(folder: Path, segments: Mapping[str, Segment], tasks: Mapping[s
             _write_kept(folder / task.name / PREVIOUS, task.previous, to_text(kept_config(task.previous)))
         if task.canary is not None:
             _write_kept(folder / task.name / CANARY, task.canary.task, to_text(kept_config(task.canary)))
+        tokenizers |= write_tokenizers(folder, task, tokenizers)
 
 
 def write_all_tasks(
-    folder: Path, tasks: Iterable[Task], cuts_left_out: Sequence[str] = (), cut_rule: str = DEFAULT_CUT_RULE
+    folder: Path,
+    tasks: Iterable[Task],
+    cuts_left_out: Sequence[str] = (),
+    cut_rule: str = DEFAULT_CUT_RULE,
+    not_shared: Sequence[NotShared] = (),
 ) -> Repository:
     """Write the ensemble of all `tasks`, whose own folders and segments are in `folder` already; return what is there now.
 
     An ensemble of that name that is there is replaced.
     """
-    _write_all_tasks(folder, list(tasks), cuts_left_out, cut_rule)
+    _write_all_tasks(folder, list(tasks), cuts_left_out, cut_rule, not_shared)
     return read_repository(folder)
 
 
-def _write_all_tasks(folder: Path, tasks: Sequence[Task], cuts_left_out: Sequence[str], cut_rule: str) -> None:
+def _write_all_tasks(
+    folder: Path, tasks: Sequence[Task], cuts_left_out: Sequence[str], cut_rule: str, not_shared: Sequence[NotShared]
+) -> None:
     if (folder / ALL_TASKS).exists():
         shutil.rmtree(folder / ALL_TASKS)
-    config = all_tasks_config(tasks, cuts_left_out, cut_rule, digest_version=repository_model.DIGEST_VERSION)
+    config = all_tasks_config(
+        tasks, cuts_left_out, cut_rule, digest_version=repository_model.DIGEST_VERSION, not_shared=not_shared
+    )
     _ensemble_folder(folder, ALL_TASKS, to_text(config))
     for task in tasks:
         _write_labels(folder / ALL_TASKS / f"{task.name}.{LABELS_FILE}", task)

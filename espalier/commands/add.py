@@ -10,7 +10,15 @@ from rich.markup import escape
 
 from espalier.commands.options.cuts import RecutRule, recut_options
 from espalier.commands.options.groups import ungroup
-from espalier.commands.options.reports import describe_inherited, describe_scores, print_missed, print_remarks
+from espalier.commands.options.reports import (
+    describe_inherited,
+    describe_scores,
+    print_missed,
+    print_not_shared,
+    print_remarks,
+    print_stored,
+    print_texts,
+)
 from espalier.commands.options.task_models import Coupled, Inputs, TaskModels
 from espalier.console import console, progress_bars, say
 
@@ -54,14 +62,17 @@ def add(
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")
     print_remarks(result.row_remarks)
+    print_texts(result.repository.tasks[name] for name in sources.tasks)
     for name, taken in result.inherited.items():
         console.print(f"[yellow]{escape(describe_inherited(result.before[name], taken))}[/]", soft_wrap=True)
     scores = describe_scores(result.repository.tasks[name] for name in sources.tasks)
     if scores:
         console.print(escape(scores), soft_wrap=True)
     print_missed(repo, result.missed)
-    if result.plan.stored_again:
-        console.print(f"[yellow]Stored again:[/] {escape(result.plan.stored_again)}", soft_wrap=True)
+    if result.plan.several_shapes:
+        console.print(f"[yellow]Several shapes:[/] {escape(result.plan.several_shapes)}", soft_wrap=True)
+    print_not_shared(one for one in result.repository.not_shared if recut or not sources.tasks.keys().isdisjoint(one.tasks))
+    print_stored(result.repository, result.stored)
     if sources.tasks:
         console.print(f"Added {escape(', '.join(sources.tasks))}: {_segments(result)}.", soft_wrap=True)
     if recut:

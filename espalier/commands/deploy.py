@@ -17,9 +17,11 @@ from espalier.commands.options.reports import (
     describe_versions,
     print_missed,
     print_remarks,
+    print_texts,
 )
 from espalier.commands.options.servers import Servers, notify
-from espalier.commands.options.task_models import Backbone, Coupled, Inputs, open_named
+from espalier.commands.options.task_models import Backbone, Coupled, InputNames, Inputs, open_named
+from espalier.commands.options.tokenizers import TokenizerFiles
 from espalier.console import console, progress_bars, say
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ def deploy(
     repo: Annotated[Path, typer.Option("--to", metavar="REPO", help="A model repository that `espalier export` wrote.")],
     name: Annotated[str | None, typer.Option(help="The task's name, if MODEL is given alone.")] = None,
     backbone: Backbone = None,
+    tokenizer: TokenizerFiles = None,
     inputs: Inputs,
+    input_names: InputNames = None,
     canary: Annotated[
         str | None,
         typer.Option(metavar="SHARE", help="Keep the current version and give this one a share of the requests, such as 5%."),
@@ -58,7 +62,7 @@ def deploy(
     from exporter.deploy import deploy
 
     with progress_bars() as report:
-        sources = open_named(backbone, {task: model}, images)
+        sources = open_named(backbone, {task: model}, images, tokenizer or (), input_names or ())
         deployment = deploy(repo, sources, canary=share, coupled=coupled, progress=report, waiting=say)
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
@@ -105,6 +109,7 @@ def _print_sharing(deployment: Deployment, task: str, repo: Path) -> None:
     if task in added.inherited:
         console.print(f"[yellow]{escape(describe_inherited(added.before[task], added.inherited[task]))}[/]", soft_wrap=True)
     now = deployment.changes[task].after
+    print_texts([now.canary.task if now.canary else now])
     scores = describe_scores([now.canary.task if now.canary else now])
     if scores:
         console.print(escape(scores), soft_wrap=True)

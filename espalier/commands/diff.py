@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from espalier.commands.options.task_models import Inputs, open_named
+from espalier.commands.options.task_models import InputNames, Inputs, open_named
 from espalier.console import console, print_data
 
 
@@ -22,6 +22,7 @@ def diff(
     preprocess: Annotated[
         str, typer.Option(metavar="in-graph|none", help="As for `espalier export`, for checkpoints.")
     ] = "in-graph",
+    input_names: InputNames = None,
     show_all: Annotated[bool, typer.Option("--all", help="List the equal blocks, too.")] = False,
     weights: Annotated[bool, typer.Option("--weights", help="List every weight of the blocks that differ.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
@@ -38,9 +39,9 @@ def diff(
     from espalier.tables.diff import as_data, diff_table, summary
     from exporter.diff.diff import diff_models
 
-    sources = open_named(backbone, {str(a): str(a), str(b): str(b)}, inputs)
+    sources = open_named(backbone, {str(a): str(a), str(b): str(b)}, inputs, (), input_names or ())
     left, right = (sources.tasks[str(path)]() for path in (a, b))
-    found = diff_models(str(a), left, str(b), right)
+    found = diff_models(str(a), left, str(b), right, sources.inputs)
     if as_json:
         print_data(as_data(found))
         return

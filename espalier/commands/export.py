@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from espalier.commands.options.cuts import Cuts, MaxSegments, cut_options
 from espalier.commands.options.groups import ungroup
-from espalier.commands.options.reports import describe_scores, print_remarks
+from espalier.commands.options.reports import describe_scores, print_not_shared, print_remarks, print_stored, print_texts
 from espalier.commands.options.task_models import Coupled, Inputs, TaskModels
 from espalier.console import console, progress_bars, say
 
@@ -61,14 +61,17 @@ def export(
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")
     print_remarks(result.row_remarks)
+    print_texts(result.repository.tasks.values())
 
     scores = describe_scores(result.repository.tasks.values())
     if scores:
         console.print(escape(scores), soft_wrap=True)
     for sentence in result.plan.cuts_left_out:
         console.print(f"[yellow]No cut:[/] {escape(sentence)}")
-    if result.plan.stored_again:
-        console.print(f"[yellow]Stored again:[/] {escape(result.plan.stored_again)}", soft_wrap=True)
+    if result.plan.several_shapes:
+        console.print(f"[yellow]Several shapes:[/] {escape(result.plan.several_shapes)}", soft_wrap=True)
+    print_not_shared(result.repository.not_shared)
+    print_stored(result.repository, result.stored)
     worst = max(result.parity_errors.values())
     console.print(f"Composed segments equal the whole networks (largest difference {worst:.1e} of the outputs' spread).")
     console.print(f"Wrote {escape(str(out))}. Serve it with: espalier serve {escape(str(out))}", soft_wrap=True)

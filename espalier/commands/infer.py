@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +11,27 @@ from rich.markup import escape
 from rich.table import Table
 
 from espalier.client import Client
+from espalier.commands.options.arrays import infer_arrays, read_arrays
 from espalier.console import console, print_data
 
 
 def infer(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file (PNG, JPEG, ...).")],
+    image: Annotated[Path | None, typer.Argument(metavar="[IMAGE]", help="An image file (PNG, JPEG, ...).")] = None,
+    text: Annotated[list[str] | None, typer.Option("--text", help="A text to ask about; repeat it for several.")] = None,
+    text_file: Annotated[
+        Path | None, typer.Option("--text-file", metavar="FILE", help="Texts to ask about, one a line; - for standard input.")
+    ] = None,
+    array: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--array",
+            metavar="NAME=FILE",
+            help="An input as an array of numpy (.npy), the rows first, of any size that the task takes.",
+        ),
+    ] = None,
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="Of a text that is too long, have the beginning answered; else it is refused.")
+    ] = False,
     task: Annotated[
         list[str] | None, typer.Option("--task", help="A task to ask for; repeat it for several. Default: all.")
     ] = None,
@@ -22,21 +39,69 @@ def infer(
     top_k: Annotated[int, typer.Option(min=1, help="How many labels to show per task.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the server's whole answer.")] = False,
 ) -> None:
-    """Ask a running server about an image, for one task, several, or all."""
-    answer = Client(url).predict(image, task or [], top_k)
+    """Ask a running server about an image, texts or arrays, for one task, several, or all.
+
+    [dim]espalier infer photo.jpg --task flowers[/]
+
+    [dim]espalier infer --text "What a day." --task mood[/]
+
+    [dim]espalier infer --array input_ids=ids.npy --array attention_mask=mask.npy --task mood[/]
+    """
+    if array:
+        if image is not None or text is not None or text_file is not None:
+            raise typer.BadParameter("ask about arrays, an image or texts, and not about several of them.", param_hint="--array")
+        infer_arrays(Client(url), read_arrays(array), task or [], as_json=as_json)
+        return
+    texts = [*(text or ()), *(_lines(text_file) if text_file is not None else ())]
+    asks_texts = text is not None or text_file is not None
+    if asks_texts == (image is not None):
+        raise typer.BadParameter(
+            "ask about an image or about texts: give IMAGE, --text or --text-file; or arrays with --array.", param_hint="IMAGE"
+        )
+    answer = Client(url).predict(image, task or [], top_k, text=texts if asks_texts else None, truncate=truncate)
     if as_json:
         print_data(answer)
         return
-    console.print(_table(answer))
+    console.print(_texts_table(texts, answer) if asks_texts else _table(answer))
+    for number, found in enumerate(answer.get("texts", ()), 1):
+        if found["truncated"]:
+            console.print(
+                f"Of text {number} only the beginning was read, by {escape(', '.join(found['truncated']))}.", soft_wrap=True
+            )
+
+
+def _lines(file: Path) -> list[str]:
+    """Return the lines of `file`, without blank ones. Raises typer.BadParameter."""
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read ({error.strerror}).", param_hint="--text-file") from error
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"{file} is not text in UTF-8.", param_hint="--text-file") from error
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def _table(answer: dict[str, Any]) -> Table:
     table = Table("task", "label", "score")
+    _add_answer(table, answer)
+    return table
+
+
+def _texts_table(texts: list[str], answer: dict[str, Any]) -> Table:
+    table = Table("text", "task", "label", "score")
+    for text, found in zip(texts, answer["texts"], strict=True):
+        _add_answer(table, found, text)
+    return table
+
+
+def _add_answer(table: Table, answer: dict[str, Any], text: str | None = None) -> None:
+    """Add the rows of one image, or of one `text`, which stands in front of the first."""
+    first = [] if text is None else [escape(text)]
     for name, result in answer["tasks"].items():
         for index, entry in enumerate(result["labels"]):
-            table.add_row(escape(name) if index == 0 else "", escape(str(entry["label"])), _score(entry["score"]))
+            table.add_row(*first, escape(name) if index == 0 else "", escape(str(entry["label"])), _score(entry["score"]))
+            first = [] if text is None else [""]
         table.add_section()
-    return table
 
 
 def _score(score: float | None) -> str:

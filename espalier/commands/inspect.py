@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from espalier.commands.options.reports import describe_rows
+from espalier.commands.options.reports import describe_copied, describe_rows, describe_stored, describe_texts, print_not_shared
 from espalier.console import console, print_data
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ def inspect(
     if cuts.row_count:
         console.print(cuts)
     console.print(savings_table(repository))
-    for line in describe_rows(repository):
+    print_not_shared(repository.not_shared)
+    stored = [f"Stored once: {line}" for line in describe_stored(repository)] + describe_copied(repository)
+    for line in [*stored, *describe_rows(repository), *describe_texts(repository.tasks.values())]:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     for plot in plots or ():
         console.print(f"Wrote {plot}.", soft_wrap=True, markup=False, highlight=False)
@@ -79,6 +81,7 @@ def _as_data(everything: Repository) -> dict[str, Any]:
 
 def _exported(repository: Repository) -> dict[str, Any]:
     from contract.costs import separate_cost, shared_cost
+    from contract.weight_files import bytes_stored_once
     from espalier.figures.repository.flow import compare_costs
 
     names = list(repository.tasks)
@@ -86,6 +89,8 @@ def _exported(repository: Repository) -> dict[str, Any]:
         "segments": {name: dataclasses.asdict(segment) for name, segment in repository.segments.items()},
         "tasks": {name: dataclasses.asdict(task) for name, task in repository.tasks.items()},
         "cuts_left_out": list(repository.cuts_left_out),
+        "not_shared": [dataclasses.asdict(one) for one in repository.not_shared],
+        "bytes_stored_once": bytes_stored_once(repository),
         "shared": dataclasses.asdict(shared_cost(repository, names)),
         "separate": dataclasses.asdict(separate_cost(repository, names)),
         "mean_costs": [

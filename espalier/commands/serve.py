@@ -55,7 +55,7 @@ def serve(
 
     check_engine_options(context, choice.engine)
     log.set_up()
-    limits = requests.limits()
+    limits, lengths = requests.limits(), scheduling.lengths
     token = read_token(admin_token_file, "--admin-token-file")
     recover(repo)
     cache = segments.cache_folder()
@@ -76,4 +76,5 @@ def serve(
         rows_record=None if cache is None else cache.with_name("independent.txt"),
         plain=choice.engine is EngineKind.embedded,
         limits=limits,
+        pad_lengths=lengths,
     )

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from contract.repository import Repository, Segment, TensorSpec
+from contract.repository.unite import united_inputs
 from contract.units import human_bytes, human_count, human_macs
 from espalier.figures.repository.flow import Flow, compare_costs, make_flow
 
@@ -41,7 +42,7 @@ def repository_tree(repository: Repository) -> Tree:
     What takes several tensors hangs on the one that is made last and names where the others come from.
     """
     flow = make_flow(repository)
-    sources = next(iter(repository.tasks.values())).inputs
+    sources = united_inputs(repository.tasks.values()) or ()
     tree = Tree(", ".join(f"[bold]{escape(spec.name)}[/] [dim]{spec.dtype} {list(spec.shape)}[/]" for spec in sources))
     branches = _branches(flow)
     for tensor in flow.inputs:

@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from contract.repository import Repository, Step, Task
+from contract.repository.not_shared import NotShared
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import TensorNames, describe_steps, describe_task, names_of_tensors
+from exporter.build.not_shared import combined, find_not_shared
 from exporter.build.repository_chains import RepositoryChains, contents_of
 from exporter.errors import UnknownCutRule
 from exporter.graph.chain import Chain
@@ -24,7 +26,7 @@ _TaskSteps = Mapping[str, Sequence[Step]]
 class Addition:
     """What a repository becomes. steps: of each version that was there; coming: the tasks that are added.
 
-    cut_rule: how it is cut then. missed: per new task, what it shares but computes itself for want of a cut.
+    cut_rule: how it is cut then. missed: per new task, what it shares but computes itself for want of a cut. not_shared: as of Repository.
     """
 
     plan: SharingPlan
@@ -32,6 +34,7 @@ class Addition:
     coming: Mapping[str, Task]
     cut_rule: str
     missed: Mapping[str, Missed] = field(default_factory=dict)
+    not_shared: tuple[NotShared, ...] = ()
 
 
 def rows_of(repository: Repository) -> int:
@@ -54,7 +57,8 @@ def plan_beside(
     missed = {chain.name: missed_sharing(values, chain) for chain in new}
     described = _described(coming.tasks, plan, analysis, old, steps)
     described = {name: _as_there(task, analysis.tasks[name], repository_chains, old) for name, task in described.items()}
-    return Addition(plan, steps, described, old.cut_rule, missed)
+    apart = combined(old.not_shared, find_not_shared(analysis.segment_graphs(plan)))
+    return Addition(plan, steps, described, old.cut_rule, missed, apart)
 
 
 def _as_there(task: Task, chain: Chain, repository_chains: RepositoryChains, old: Repository) -> Task:
@@ -83,7 +87,9 @@ def plan_anew(
     cuts = cuts or _cuts_of(old)
     tasks = _put_together(repository_chains, [old.tasks[name] for name in answers])
     analysis.levels |= _untaken(repository_chains)
-    analysis.read(Sources({**tasks, **coming.tasks}, coming.backbone), progress)
+    kept_names = {name: {spec.name: spec.name for spec in old.tasks[name].inputs} for name in tasks}
+    both = Sources({**tasks, **coming.tasks}, coming.backbone, inputs={**kept_names, **coming.inputs})
+    analysis.read(both, progress, repository_chains.inputs)
     kept = [name for name, answering in answers.items() if not answering]
     plan = _plan(analysis, kept, replace(cuts, levels=analysis.levels), _contents(old, repository_chains))
     # A name is first given to what answers requests, in which every tensor is made by one segment.
@@ -91,7 +97,9 @@ def plan_anew(
     live = _steps([name for name, answering in answers.items() if answering], plan, analysis)
     described = _described(coming.tasks, plan, analysis, old, live)
     taken = live | {name: task.steps for name, task in described.items()}
-    return Addition(plan, {**steps, **live, **_steps(kept, plan, analysis, names_of_tensors(taken))}, described, cuts.rule)
+    all_steps = {**steps, **live, **_steps(kept, plan, analysis, names_of_tensors(taken))}
+    apart = tuple(find_not_shared(analysis.segment_graphs(plan, anew=True)))
+    return Addition(plan, all_steps, described, cuts.rule, not_shared=apart)
 
 
 def _contents(old: Repository, repository_chains: RepositoryChains) -> dict[str, str]:

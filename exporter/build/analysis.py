@@ -12,21 +12,25 @@ import onnx_ir as ir
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
 from contract.repository.write import model_path
+from exporter.build.chains import beside, together
 from exporter.build.describe import explain_output_names
+from exporter.build.not_shared import SegmentGraph
 from exporter.build.repository_chains import RepositoryChains
 from exporter.build.rounded_weights import take_known_weights
 from exporter.build.row_coupling import refuse_random
-from exporter.build.weight_store import WeightStore, save_with_weights
+from exporter.build.shared_weights import Held, SharedWeights, plan_shared_weights, weights_of
+from exporter.build.weight_store import WeightStore
 from exporter.errors import BadModel, ExportError
-from exporter.graph.chain import Block, Chain, count_users
+from exporter.graph.chain import Block, Chain
 from exporter.graph.difference import first_difference, nodes_of
 from exporter.graph.extract import extract_segment
 from exporter.graph.network import Network
-from exporter.sharing.check import check_inputs, check_labels, check_together, explain_sharing
+from exporter.sharing.check import check_labels, check_together, explain_sharing
 from exporter.sharing.occurrence import Occurrence
-from exporter.sharing.plan import PlannedSegment, PlannedStep
+from exporter.sharing.plan import PlannedSegment, PlannedStep, SharingPlan
 from exporter.sharing.reasons import explain_computed_again
-from exporter.sharing.reuse import Existing, Pattern, as_block, fit_segments, usable
+from exporter.sharing.reuse import Existing, Pattern, as_block
+from exporter.sources.inputs import Chosen, RepositoryInput, explain_inputs, match_inputs, with_names
 from exporter.sources.sandbox import canonical_form, guarded
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 from exporter.sources.whole import WholeNetwork
@@ -49,20 +53,26 @@ class Analysis:
         self._alone: dict[str, Chain] = {}  # as blocks, whatever others there are
         self._there: RepositoryChains | None = None
         self._existing: dict[str, tuple[Chain, Preprocessing | None]] = {}
+        self._inputs: dict[str, tuple[RepositoryInput, ...]] = {}
+        self._chosen: Chosen = {}
 
     def adopt(self, repository_chains: RepositoryChains, repository: Repository) -> None:
         """Compare what will be read with the tasks of `repository`, which have been taken apart."""
         self._existing = {name: (chain, repository.tasks[name].preprocessing) for name, chain in repository_chains.alone.items()}
         self._there = repository_chains
 
-    def read(self, sources: Sources, progress: Progress) -> None:
-        """Read all of `sources` and check that they belong together. Raises ExportError."""
+    def read(self, sources: Sources, progress: Progress, inputs: Mapping[str, RepositoryInput] | None = None) -> None:
+        """Read all of `sources` and check that they belong together. Raises ExportError.
+
+        inputs: of the repository to which they come; None: those of what was adopted, if something was.
+        """
         loaders: dict[str, LoadTaskModel] = {BACKBONE: sources.backbone} if sources.backbone else {}
         loaders |= sources.tasks
         for index, (name, load) in enumerate(loaders.items()):
             progress("Reading models", index, len(loaders))
             self._read_one(name, load())
         self._take_known_weights()
+        self._match_inputs(sources.inputs, inputs if inputs is not None else self._there.inputs if self._there else {})
         for name, network in self._networks.items():
             with guarded(name):
                 self._alone[name] = network.chain()
@@ -79,17 +89,38 @@ class Analysis:
         alone = [chain for name, chain in self._alone.items() if name != BACKBONE]
         if alone:
             check_together(alone, self._alone.get(BACKBONE))
-        for there, _ in self._existing.values():
-            check_inputs(alone, there)
 
-    def write_segments(self, segments: Iterable[PlannedSegment], folder: Path, progress: Progress) -> None:
+    def shared_weights(self, segments: Iterable[PlannedSegment], held: Held | None = None) -> SharedWeights:
+        """Return which weights of `segments`, which are to be written, are stored once for several. held: by segments that stay."""
+        parts = {one.name: self._networks[one.chain].part(one.inputs, one.outputs) for one in segments}
+        return plan_shared_weights({name: weights_of(part.nodes) for name, part in parts.items()}, held)
+
+    def segment_graphs(self, plan: SharingPlan, *, anew: bool = False) -> Iterator[SegmentGraph]:
+        """Yield the segments of `plan`, those that come and those that stay. anew: all come, as far as cuts are concerned."""
+        tasks: dict[str, dict[str, None]] = {}
+        for version, steps in plan.tasks.items():
+            for step in steps:
+                tasks.setdefault(step.segment, {})[version.partition("@")[0]] = None
+        for name, segment in plan.segments.items():
+            stays = not anew and self._there is not None and name in self._there.networks
+            if self._there is not None and stays:
+                network, blocks = self._there.networks[name], self._there.patterns[name].blocks
+                part = network.part()
+            else:
+                network, blocks = self._networks[segment.chain], segment.blocks
+                part = network.part(segment.inputs, segment.outputs)
+            yield SegmentGraph(name, tuple(tasks.get(name, ())), part, blocks, network.macs, None if stays else network.address)
+
+    def write_segments(
+        self, segments: Iterable[PlannedSegment], folder: Path, weights: SharedWeights, progress: Progress
+    ) -> None:
         """Write the models of `segments` into the repository in `folder`, each from the network that the plan names."""
         segments = list(segments)
         for index, segment in enumerate(segments):
             progress("Writing segments", index, len(segments))
             network = self._networks[segment.chain]
             extracted = extract_segment(network.model, segment.name, segment.inputs, segment.outputs)
-            save_with_weights(extracted, model_path(folder, segment.name))
+            weights.save(extracted, segment.name, model_path(folder, segment.name))
         progress("Writing segments", len(segments), len(segments))
 
     def digest_of(self, part: Occurrence) -> str:
@@ -141,6 +172,7 @@ class Analysis:
             reasons = (
                 explain_sharing(chains[name], self.models[name].preprocessing, others, self._difference, apart),
                 explain_computed_again(self.tasks[name]),
+                explain_inputs(self._networks[name].inputs, self._inputs[name], self._chosen.get(name, {})),
                 explain_output_names(name, [tap.name for tap in chains[name].outputs]),
                 self.models[name].remark,
                 *more.get(name, ()),
@@ -166,10 +198,11 @@ class Analysis:
         return there.get((chain, block.index)) or self._networks[chain]
 
     def _read_one(self, name: str, model: TaskModel) -> None:
+        file = model.file
         if name != BACKBONE:
-            file = model.file or self._save_as_given(name, model.model)
+            file = file or self._save_as_given(name, model.model)
             self._given[name] = file, _state_of(file)
-        graph = canonical_form(name, model.model)
+        graph = canonical_form(name, model.model, file)
         with self._keeping(name):
             self.store.take_over(graph)
         self.models[name] = replace(model, model=graph)
@@ -190,6 +223,14 @@ class Analysis:
             with guarded(name):
                 self._networks[name] = Network(name, model.model)
 
+    def _match_inputs(self, chosen: Chosen, there: Mapping[str, RepositoryInput]) -> None:
+        """Find out which inputs of the networks are one; the order of the tasks decides nothing."""
+        names = sorted(self._networks, key=lambda name: (name != BACKBONE, name))
+        self._chosen = chosen
+        self._inputs = match_inputs({name: self._networks[name].inputs for name in names}, there, chosen)
+        for name, found in self._inputs.items():
+            self._networks[name] = self._networks[name].fed([one.address for one in found])
+
     def _save_as_given(self, name: str, model: ir.Model) -> Path:
         with guarded(name), self._keeping(name):
             return self.store.save_copy(model, f"given-{len(self._given)}")
@@ -203,10 +244,13 @@ class Analysis:
 
     def _chains(self) -> dict[str, Chain]:
         """Return the chain of every network, made for sharing with the others and with what is there."""
+        return {name: with_names(chain, self._inputs[name]) for name, chain in self._split().items()}
+
+    def _split(self) -> dict[str, Chain]:
         if self._there is None:
             # Where one network is cut, all are, so that they share what they have in common on other tensors.
             levels = (network.levels for network in self._networks.values())
-            return _together(self._networks, frozenset[str]().union(*levels) if self.levels else ())
+            return together(self._networks, frozenset[str]().union(*levels) if self.levels else ())
         coming = {name: network for name, network in self._networks.items() if name != BACKBONE}
         chains = beside(coming, self._there.existing, self._there.patterns)
         return {name: chains.get(name, self._alone[name]) for name in self._networks}
@@ -214,29 +258,6 @@ class Analysis:
     def beside(self, names: Collection[str], existing: Sequence[Existing], patterns: Mapping[str, Pattern]) -> list[Chain]:
         """Return the chains of the networks `names`, made for using the segments `existing`, whose blocks are `patterns`."""
         return [*beside({name: self._networks[name] for name in names}, existing, patterns).values()]
-
-
-def _together(networks: Mapping[str, Network], kept: Collection[str]) -> dict[str, Chain]:
-    """Return the chains of `networks`, made for sharing with each other. kept: addresses of tensors that are taps wherever they can be."""
-    users = count_users(network.values for network in networks.values())
-    chains = {}
-    for name, network in networks.items():
-        with guarded(name):
-            chains[name] = network.chain(users, kept=kept)
-    return chains
-
-
-def beside(networks: Mapping[str, Network], existing: Sequence[Existing], patterns: Mapping[str, Pattern]) -> dict[str, Chain]:
-    """Return the chains of `networks`, made for sharing with each other and for using the segments `existing`."""
-    there = frozenset[str]().union(*(one.values for one in existing))
-    users = count_users([(there,), *(network.values for network in networks.values())])
-    chains = {}
-    for name, network in networks.items():
-        with guarded(name):
-            values = frozenset[str]().union(*network.values)
-            chain = network.chain(users, usable(existing, network.inputs, values))
-        chains[name] = fit_segments(chain, patterns)
-    return chains
 
 
 def _state_of(file: Path) -> tuple[int, ...]:

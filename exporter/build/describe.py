@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from contract.dtypes import dtype_of_onnx
 from contract.repository import Segment, Step, Task, TensorSpec
 from contract.repository import model as repository_model
+from contract.repository.free_sizes import FreeSize
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
+from exporter.build.texts import with_text
 from exporter.errors import SameOutputNames
 from exporter.graph.chain import Chain, Tap, span_of
 from exporter.sharing.plan import PlannedSegment, PlannedStep
@@ -19,7 +21,6 @@ from exporter.sources.task_model import TaskModel
 
 _OTHER = re.compile(r"[^A-Za-z0-9_.-]")  # what no name may have
 _INNER = re.compile(r"tap-[0-9a-f]{16}")  # a tensor that no client asks for
-_INPUT = "image"  # what clients call the input, where there is one
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class TensorNames:
 _NONE = TensorNames()
 
 
-def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
-    """Return `planned` as the repository records it."""
+def describe_segment(planned: PlannedSegment, max_batch_rows: int, weight_files: Mapping[str, int] | None = None) -> Segment:
+    """Return `planned` as the repository records it. weight_files: as of `Segment`."""
     blocks = planned.blocks
     return Segment(
         name=planned.name,
@@ -51,6 +52,8 @@ def describe_segment(planned: PlannedSegment, max_batch_rows: int) -> Segment:
         uncounted=tuple(sorted({operator for block in blocks for operator in block.uncounted})),
         reason=planned.reason,
         digest_version=repository_model.DIGEST_VERSION,
+        weight_files=weight_files or {},
+        sizes=_sizes([*planned.inputs, *planned.outputs]),
     )
 
 
@@ -59,7 +62,7 @@ def describe_task(
 ) -> Task:
     """Return the task of `chain` with what a person wants to know of it from `model`. there: as in `describe_steps`."""
     inputs, outputs = _input_names(chain), _output_names(chain)
-    return Task(
+    task = Task(
         name=chain.name,
         steps=describe_steps(chain, steps, there),
         inputs=tuple(_spec(inputs[tap.address], tap) for tap in chain.inputs),
@@ -68,7 +71,9 @@ def describe_task(
         labels=model.labels,
         preprocessing=model.preprocessing,
         provenance=model.provenance,
+        sizes=_sizes([*chain.inputs, *chain.outputs]),
     )
+    return with_text(task, [tap.name for tap in chain.inputs], model.tokenizer)
 
 
 def describe_steps(chain: Chain, steps: Sequence[PlannedStep], there: TensorNames = _NONE) -> tuple[Step, ...]:
@@ -102,8 +107,6 @@ def names_of_tensors(tasks: Mapping[str, Sequence[Step]]) -> TensorNames:
 
 def _input_names(chain: Chain) -> dict[str, str]:
     """Return what clients call the inputs, by address."""
-    if len(chain.inputs) == 1:
-        return {chain.inputs[0].address: _INPUT}
     return {tap.address: tap.name for tap in chain.inputs}
 
 
@@ -125,7 +128,11 @@ def _segment_specs(kind: str, taps: Sequence[Tap]) -> tuple[TensorSpec, ...]:
 
 
 def _spec(name: str, tap: Tap) -> TensorSpec:
-    return TensorSpec(name, dtype_of_onnx(tap.dtype), tap.shape)
+    return TensorSpec(name, dtype_of_onnx(tap.dtype), tap.shape, axes=tap.axes)
+
+
+def _sizes(taps: Sequence[Tap]) -> dict[str, FreeSize]:
+    return {name: size for tap in taps for name, size in tap.sizes.items()}
 
 
 def output_names(task: str, names: Sequence[str]) -> tuple[str, ...]:

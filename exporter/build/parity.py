@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import onnxruntime as ort
 
 from contract.dtypes import Array
 from contract.repository import Repository, TensorSpec
+from contract.repository.free_sizes import references_of
 from contract.repository.model import SEGMENT_INPUT, segment_tensor
 from contract.repository.rows import Run, allowed_error, largest_error
 from contract.repository.sample import sample_inputs
@@ -32,11 +34,18 @@ class ParityChecker:
     def __init__(self, repository: Repository, look: Look = lambda segment, run, inputs: None, *, optimised: bool = True) -> None:
         self._repository, self._look, self._optimised = repository, look, optimised
         self._sessions: dict[str, ort.InferenceSession] = {}
-        self._samples: dict[tuple[TensorSpec, ...], Sequence[Array]] = {}
+        self._samples: dict[tuple[tuple[TensorSpec, ...], tuple[tuple[int, ...], ...]], Sequence[Array]] = {}
 
     def error(self, task: str, whole: ReferenceOutputs) -> float:
-        """Return the largest difference between the composed segments of `task` and its whole network, in units of the spread."""
-        return largest_error(self.compose(task, self.sample(task)), whole.outputs)
+        """Return the largest difference between the composed segments of `task` and its whole network, in units of the spread.
+
+        The spread is that at the reference sizes, also for the outputs at others.
+        """
+        errors = [largest_error(self.compose(task, self.sample(task)), whole.outputs)]
+        for sizes, outputs in whole.elsewhere:
+            rows = [*sample_inputs(self._repository.tasks[task].inputs, SAMPLE_ROWS, sizes).values()]
+            errors.append(largest_error(self.compose(task, rows), outputs, whole.outputs))
+        return float(np.max(errors))
 
     def compose(self, task: str, inputs: Sequence[Array]) -> list[Array]:
         """Return the outputs of `task` for `inputs`, each of shape (n, ...), computed segment by segment."""
@@ -55,10 +64,12 @@ class ParityChecker:
 
     def sample(self, task: str) -> Sequence[Array]:
         """Return SAMPLE_ROWS rows for each input of `task`."""
-        specs = self._repository.tasks[task].inputs
-        if specs not in self._samples:
-            self._samples = {specs: [*sample_inputs(specs, SAMPLE_ROWS).values()]}  # most often all tasks take the same
-        return self._samples[specs]
+        described = self._repository.tasks[task]
+        specs, sizes = described.inputs, references_of(described.sizes)
+        key = specs, tuple(spec.shape_at(sizes) for spec in specs)
+        if key not in self._samples:
+            self._samples = {key: [*sample_inputs(specs, SAMPLE_ROWS, sizes).values()]}  # most often all tasks take the same
+        return self._samples[key]
 
     def _run(self, segment: str, inputs: Sequence[Array]) -> Sequence[Array]:
         if segment not in self._sessions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from contract.dtypes import Array
 from contract.repository import Task
+from contract.repository.free_sizes import references_of
 from contract.repository.model import Scores
 from contract.repository.record import OutputRecord, ParityRecord, recorded_places
 from contract.repository.rows import largest_error, spread_of
@@ -17,6 +18,7 @@ from contract.repository.sample import sample_inputs
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.scores import scores_of
 from exporter.errors import AnotherForm, CannotRun
+from exporter.graph.free.sizes import trials
 from exporter.sources.whole import WholeNetwork, WholeSession
 
 SAMPLE_ROWS = 4
@@ -31,7 +33,7 @@ class ReferenceOutputs:
     """The outputs of a whole network for SAMPLE_ROWS rows of sample input, each of shape (n, ...), and the record of the first row.
 
     whole: the network. tolerance: that of the record. scores: what the only output is, if it is a vector. remark: what was run instead of
-    the network as it was given, if something was.
+    the network as it was given, if something was. elsewhere: the same outputs at other free sizes than the references, with these.
     """
 
     outputs: tuple[Array, ...]
@@ -40,6 +42,7 @@ class ReferenceOutputs:
     tolerance: float
     scores: Scores = ""
     remark: str = ""
+    elsewhere: tuple[tuple[Mapping[str, int], tuple[Array, ...]], ...] = ()
 
     def noise(self, rows: Sequence[Array]) -> float | None:
         """Return how far the network lies from itself for `rows`, which `outputs` are for, when ONNX Runtime does not optimise it.
@@ -71,15 +74,32 @@ def compute_reference_outputs(tasks: Mapping[str, Task], analysis: Analysis, pro
 def reference_outputs_of(task: Task, whole: WholeNetwork, tolerance: float = TOLERANCE) -> ReferenceOutputs:
     """Return what `whole`, the network of `task`, answers. Raises CannotRun, AnotherForm."""
     session = WholeSession(whole)
-    rows = [*sample_inputs(task.inputs, SAMPLE_ROWS).values()]
+    sizes = references_of(task.sizes)
+    rows = [*sample_inputs(task.inputs, SAMPLE_ROWS, sizes).values()]
     outputs = session.run(rows)
-    for name, output, spec in zip(whole.outputs, outputs, task.outputs, strict=True):
-        if output.shape != (SAMPLE_ROWS, *spec.shape):
-            raise AnotherForm(task.name, name, output.shape, (SAMPLE_ROWS, *spec.shape))
+    _check_form(task, whole, outputs, sizes)
     # One row by itself, as a server runs it: a network that is quantised as it runs rounds by what is in the batch.
     one = session.run([values[:1] for values in rows])
     records = tuple(_record(row[0], several) for row, several in zip(one, outputs, strict=True))
-    return ReferenceOutputs(outputs, ParityRecord(records, tolerance) if any(records) else None, whole, tolerance)
+    record = ParityRecord(records, tolerance) if any(records) else None
+    return ReferenceOutputs(outputs, record, whole, tolerance, elsewhere=tuple(_elsewhere(task, session, whole)))
+
+
+def _elsewhere(task: Task, session: WholeSession, whole: WholeNetwork) -> Iterator[tuple[Mapping[str, int], tuple[Array, ...]]]:
+    """Yield other free sizes that the network can have, and its outputs there."""
+    for sizes in trials(task.sizes):
+        try:
+            outputs = session.run([*sample_inputs(task.inputs, SAMPLE_ROWS, sizes).values()])
+        except CannotRun:  # it takes sizes in steps
+            continue
+        _check_form(task, whole, outputs, sizes)
+        yield sizes, outputs
+
+
+def _check_form(task: Task, whole: WholeNetwork, outputs: Sequence[Array], sizes: Mapping[str, int]) -> None:
+    for name, output, spec in zip(whole.outputs, outputs, task.outputs, strict=True):
+        if output.shape != (SAMPLE_ROWS, *spec.shape_at(sizes)):
+            raise AnotherForm(task.name, name, output.shape, (SAMPLE_ROWS, *spec.shape_at(sizes)))
 
 
 def _answer(task: Task, analysis: Analysis, tolerance: float) -> ReferenceOutputs:

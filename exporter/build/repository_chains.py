@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import onnx_ir as ir
@@ -11,15 +11,18 @@ import onnx_ir as ir
 from contract.dtypes import onnx_dtype
 from contract.repository import Repository, Segment, Task, TensorSpec
 from contract.repository import model as repository_model
+from contract.repository.free_sizes import FreeSize
 from contract.repository.write import check_digest_version
 from exporter.build.weight_store import WeightStore
 from exporter.errors import DamagedSegment, ExportError
 from exporter.graph.chain import Block, Chain, Tap
-from exporter.graph.digests import content_of, source_address
+from exporter.graph.digests import content_of
+from exporter.graph.free.sizes import set_free_sizes
 from exporter.graph.network import Network
 from exporter.graph.passes.canonical import canonicalise, typed
 from exporter.sharing.occurrence import Place
 from exporter.sharing.reuse import Existing, Pattern
+from exporter.sources.inputs import RepositoryInput, inputs_of
 from exporter.sources.onnx_file import load_onnx
 
 
@@ -31,6 +34,7 @@ class RepositoryChains:
     existing: the segments where they are used, each after those whose outputs it takes. networks: the graph of each segment.
     digests: of the segments that tasks use, by their names, as they are computed today, whatever the repository records.
     unproved: of these, those of an older version that recorded another digest: they may be damaged.
+    inputs: of all tasks.
     """
 
     chains: Mapping[str, Chain]
@@ -40,6 +44,7 @@ class RepositoryChains:
     networks: Mapping[str, Network]
     digests: Mapping[str, str]
     unproved: frozenset[str] = frozenset()
+    inputs: Mapping[str, RepositoryInput] = field(default_factory=dict)
 
     @property
     def models(self) -> dict[str, ir.Model]:
@@ -62,9 +67,8 @@ def read_repository_chains(repository: Repository, store: WeightStore) -> Reposi
     reader = _Reader(repository, store)
     chains = {name: reader.chain(task) for name, task in repository.tasks.items()}
     unproved = frozenset(name for name, digest in reader.digests.items() if repository.segments[name].digest != digest)
-    return RepositoryChains(
-        chains, reader.alone, reader.places, tuple(reader.existing.values()), reader.networks, reader.digests, unproved
-    )
+    there = tuple(reader.existing.values())
+    return RepositoryChains(chains, reader.alone, reader.places, there, reader.networks, reader.digests, unproved, reader.inputs)
 
 
 def contents_of(repository: Repository, digests: Mapping[str, str]) -> dict[str, str]:
@@ -91,6 +95,7 @@ _Use = tuple[str, tuple[str, ...]]  # a segment, and the addresses of what it ta
 class _Reader:
     def __init__(self, repository: Repository, store: WeightStore) -> None:
         self._repository, self._store = repository, store
+        self.inputs = inputs_of(repository.tasks.values())
         self.networks: dict[str, Network] = {}
         self.digests: dict[str, str] = {}
         self.existing: dict[_Use, Existing] = {}
@@ -100,7 +105,7 @@ class _Reader:
 
     def chain(self, task: Task) -> Chain:
         """Put the task's chain together from its segments."""
-        tensors = {spec.name: _source(spec, named=len(task.inputs) > 1) for spec in task.inputs}
+        tensors = {spec.name: self.inputs[spec.name].address for spec in task.inputs}
         sources = frozenset(tensors)
         blocks: list[Block] = []
         values: set[str] = set()
@@ -118,7 +123,7 @@ class _Reader:
             blocks.append(replace(found.block, index=len(blocks)))
             values |= found.values
             tensors.update(zip(step.outputs, (tap.address for tap in found.block.outputs), strict=True))
-        inputs, outputs = _taps(task.inputs, tensors), _taps(task.outputs, tensors)
+        inputs, outputs = _taps(task.inputs, tensors, task.sizes), _taps(task.outputs, tensors, task.sizes)
         chain = Chain(task.name, tuple(blocks), inputs, outputs, preprocessing, values=(frozenset(values),))
         self.alone[task.name] = replace(chain, blocks=tuple(inner_blocks))
         return chain
@@ -137,7 +142,8 @@ class _Reader:
 
     def _network(self, name: str, inner: tuple[bool, ...]) -> Network:
         if name not in self.networks:
-            model = load_onnx(self._repository.model_file(name))
+            model = load_onnx(self._repository.model_file(name), linked=True)
+            set_free_sizes(model, self._repository.segments[name].sizes)
             segment = self._repository.segments[name]
             is_of_today = segment.digest_version == repository_model.DIGEST_VERSION
             network = _as_written(model, segment, inner) if is_of_today else None
@@ -158,9 +164,11 @@ def _as_written(model: ir.Model, segment: Segment, inner: tuple[bool, ...]) -> N
         return None
 
 
-def _source(spec: TensorSpec, *, named: bool) -> str:
-    return source_address(onnx_dtype(spec.dtype), spec.shape, spec.name if named else "")
+def _taps(specs: Sequence[TensorSpec], addresses: Mapping[str, str], sizes: Mapping[str, FreeSize]) -> tuple[Tap, ...]:
+    return tuple(
+        Tap(spec.name, addresses[spec.name], onnx_dtype(spec.dtype), spec.shape, spec.axes, _known(spec, sizes)) for spec in specs
+    )
 
 
-def _taps(specs: Sequence[TensorSpec], addresses: Mapping[str, str]) -> tuple[Tap, ...]:
-    return tuple(Tap(spec.name, addresses[spec.name], onnx_dtype(spec.dtype), spec.shape) for spec in specs)
+def _known(spec: TensorSpec, sizes: Mapping[str, FreeSize]) -> dict[str, FreeSize]:
+    return {name: sizes[name] for name in spec.axes if name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import onnx_ir as ir
 
 from exporter.graph.digests import tensor_content, weight_digest
 
-_SMALLEST_STORED = 4096  # bytes; smaller weights stay in the graph, a file each would cost more than it saves
+SMALLEST_STORED = 4096  # bytes; smaller weights stay in the graph, a file each would cost more than it saves
+_PAGE = 4096  # what a system maps into memory begins at one of its pages
 LARGEST_PROTOBUF = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB
 
 
@@ -27,7 +29,7 @@ class WeightStore:
         for value in model.graph.initializers.values():
             if value.const_value is None:
                 continue
-            if value.const_value.nbytes >= _SMALLEST_STORED:
+            if value.const_value.nbytes >= SMALLEST_STORED:
                 value.const_value = self._stored(value, value.const_value)
             elif isinstance(value.const_value, ir.serde.TensorProtoTensor):
                 value.const_value = _copied(value.const_value)
@@ -54,13 +56,64 @@ class WeightStore:
         )
 
 
-def save_with_weights(model: ir.Model, path: Path) -> None:
-    """Write `model` as one file, or, beyond what one protobuf may hold, with its weights in a file beside it."""
-    for value in model.graph.initializers.values():
+def save_with_weights(model: ir.Model, path: Path, outside: Collection[str] = ()) -> None:
+    """Write `model` as one file, or, beyond what one protobuf may hold, with its weights in a file beside it.
+
+    outside: names of initializers that are in other files beside it, as its external tensors say.
+    """
+    inner = [value for name, value in model.graph.initializers.items() if name not in outside and value.const_value is not None]
+    for value in inner:
         if isinstance(value.const_value, ir.ExternalTensor):
             value.const_value = _in_memory(value.const_value)
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    ir.save(model, path, external_data=f"{path.name}.data" if size > LARGEST_PROTOBUF else None)
+    size = sum(value.const_value.nbytes for value in inner if value.const_value is not None)
+    data = f"{path.name}.data" if size > LARGEST_PROTOBUF else None
+    if data is not None and outside:  # onnx_ir would move those in other files, too
+        _put_beside(inner, path.with_name(data))
+    ir.save(model, path, external_data=None if outside else data)
+
+
+def _put_beside(values: Iterable[ir.Value], file: Path) -> None:
+    """Move the large ones of `values` to `file`, a new one."""
+    large = [value for value in values if value.const_value is not None and value.const_value.nbytes >= SMALLEST_STORED]
+    write_tensors(large, file)
+    for value, offset in zip(large, offsets_of(large), strict=True):
+        place_outside(value, file, offset)
+
+
+def write_tensors(values: Sequence[ir.Value], file: Path) -> None:
+    """Write the tensors of `values` into `file`, a new one, at `offsets_of` them."""
+    with file.open("xb") as stream:
+        for value, offset in zip(values, offsets_of(values), strict=True):
+            tensor = value.const_value
+            assert tensor is not None
+            stream.write(bytes(offset - stream.tell()))
+            stream.write(tensor_content(tensor))
+            if isinstance(tensor, ir.ExternalTensor):
+                tensor.release()
+
+
+def offsets_of(values: Iterable[ir.Value]) -> list[int]:
+    """Return where the tensors of `values` begin in a file of theirs: each at a page, which a runtime may map."""
+    offsets, end = [], 0
+    for value in values:
+        offsets.append(-(-end // _PAGE) * _PAGE)
+        end = offsets[-1] + bytes_of(value)
+    return offsets
+
+
+def place_outside(value: ir.Value, file: Path, offset: int) -> None:
+    """Let the model of `value` look for its tensor in `file`, in the model's folder, from byte `offset` on."""
+    tensor = value.const_value
+    assert tensor is not None
+    shape = ir.Shape([int(str(size)) for size in tensor.shape])
+    value.const_value = ir.ExternalTensor(
+        file.name, offset, tensor.nbytes, tensor.dtype, shape=shape, name=str(value.name), base_dir=file.parent
+    )
+
+
+def bytes_of(value: ir.Value) -> int:
+    """Return the size of the tensor of `value`."""
+    return 0 if value.const_value is None else int(value.const_value.nbytes)
 
 
 def _in_memory(stored: ir.ExternalTensor) -> ir.TensorProtocol:

@@ -7,7 +7,7 @@ that a norm is that of the folded weights, and a changed statistic shows as a ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +21,7 @@ from exporter.errors import ExportError
 from exporter.graph.chain import Block, Chain, Tap
 from exporter.graph.difference import first_difference, nodes_of
 from exporter.graph.network import Network
+from exporter.sources.inputs import Chosen, match_inputs
 from exporter.sources.sandbox import canonical_form
 from exporter.sources.task_model import TaskModel
 
@@ -109,12 +110,13 @@ class NothingInCommon(ExportError):
         )
 
 
-def diff_models(name: str, model: TaskModel, other_name: str, other: TaskModel) -> NetworkDiff:
+def diff_models(name: str, model: TaskModel, other_name: str, other: TaskModel, inputs: Chosen | None = None) -> NetworkDiff:
     """Return what differs between two task models. Both are changed to canonical form in place.
 
-    Raises UnsupportedModel when one of them cannot be split, NothingInCommon when no block of one is like a block of the other.
+    inputs: per network, what some of its inputs are in the other one, or are called; the others are matched. Raises AmbiguousInput, ...,
+    UnsupportedModel when one of them cannot be split, NothingInCommon when no block of one is like a block of the other.
     """
-    left, right = Network(name, canonical_form(name, model.model)), Network(other_name, canonical_form(other_name, other.model))
+    left, right = _networks([(name, model), (other_name, other)], inputs or {})
     chain, other_chain = left.chain(), right.chain()
     chain, other_chain = left.chain(kept=other_chain.taps), right.chain(kept=chain.taps)
     changes = tuple(_compare(pair, left.model, right.model) for pair in align_blocks(chain.blocks, other_chain.blocks))
@@ -122,6 +124,17 @@ def diff_models(name: str, model: TaskModel, other_name: str, other: TaskModel) 
         raise NothingInCommon(chain, other_chain, _difference((chain.blocks[0], other_chain.blocks[0]), left.model, right.model))
     shared = left.macs_of(frozenset[str]().union(*other_chain.values))
     return NetworkDiff(chain, other_chain, changes, shared, tuple(_remarks(chain, other_chain, model, other)))
+
+
+def _networks(models: Sequence[tuple[str, TaskModel]], inputs: Chosen) -> Iterator[Network]:
+    """Yield two networks that take the same where their inputs are the same."""
+    networks = [Network(name, canonical_form(name, model.model)) for name, model in models]
+    taken = {
+        name: network.inputs for (name, _), network in zip(models, networks, strict=True)
+    }  # one of them, if it is given twice
+    matched = match_inputs(taken, {}, inputs)
+    for network in networks:
+        yield network.fed([one.address for one in matched[network.name]])
 
 
 def _compare(pair: BlockPair, model: ir.Model, other: ir.Model) -> BlockDiff:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 
 import onnx_ir as ir
 
+from contract.repository.free_sizes import FreeSize
 from exporter.graph.coupling import Suspect
 from exporter.graph.digests import content_of
 
@@ -17,13 +18,16 @@ from exporter.graph.digests import content_of
 class Tap:
     """A tensor at a cut point, or an input or output. `address` hashes how it is computed: equal address, equal value.
 
-    name: the tensor's name in its own model. shape: without the batch axis.
+    name: the tensor's name in its own model. shape: without the batch axis, -1 where a size is free. axes: what free axes are called, an
+    entry for each of `shape`, "" where it is fixed; empty where none is free. sizes: what is known of them, by those names.
     """
 
     name: str = field(compare=False)
     address: str
     dtype: str
     shape: tuple[int, ...]
+    axes: tuple[str, ...] = field(default=(), compare=False)
+    sizes: Mapping[str, FreeSize] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def rows(self) -> tuple[str, tuple[int, ...]]:
@@ -31,9 +35,15 @@ class Tap:
         return self.dtype, self.shape
 
     @property
+    def reference_shape(self) -> tuple[int, ...]:
+        """Return the shape at the reference sizes."""
+        names = self.axes or ("",) * len(self.shape)
+        return tuple(self.sizes[name].reference if name else size for size, name in zip(self.shape, names, strict=True))
+
+    @property
     def row_bytes(self) -> int:
-        """Return the size of one row."""
-        return prod(self.shape) * ir.DataType[self.dtype].bitwidth // 8
+        """Return the size of one row, at the reference sizes."""
+        return prod(self.reference_shape) * ir.DataType[self.dtype].bitwidth // 8
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def tensor_content(tensor: ir.TensorProtocol) -> bytes | memoryview:
 
 
 def source_address(dtype: str, shape: Sequence[int], name: str = "") -> str:
-    """Return the address of an input: what may be put there (dtype in ONNX's words, shape without the batch axis).
+    """Return the address of an input: what may be put there (dtype in ONNX's words, shape without the batch axis, -1 for a free size).
 
     name: told apart by it, where a network has several inputs.
     """
@@ -138,7 +138,7 @@ def _sources(graph: ir.Graph) -> list[str]:
     return [
         source_address(
             value.dtype.name if value.dtype is not None else "",
-            [int(dim) for dim in tuple(value.shape or ())[1:] if isinstance(dim, int)],
+            [dim if isinstance(dim, int) else -1 for dim in tuple(value.shape or ())[1:]],
             str(value.name) if named else "",
         )
         for value in graph.inputs

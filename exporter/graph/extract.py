@@ -14,6 +14,7 @@ from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_ten
 from exporter.errors import UnsupportedModel
 from exporter.graph.chain import Tap
 from exporter.graph.digests import operator_version
+from exporter.graph.free.sizes import set_free_sizes
 
 _MAX_IR_VERSION = 10  # what Triton 24.10 accepts
 
@@ -30,11 +31,16 @@ def extract_segment(model: ir.Model, name: str, inputs: Sequence[Tap], outputs: 
     for kind, values, taps in ((SEGMENT_INPUT, graph.inputs, inputs), (SEGMENT_OUTPUT, graph.outputs, outputs)):
         for index, (value, tap) in enumerate(zip(values, taps, strict=True)):
             value.name = segment_tensor(kind, index)
-            value.shape = ir.Shape(["batch", *tap.shape])
+            value.shape = ir.Shape(["batch", *_sizes(tap)])
     common.RemoveUnusedOpsetsPass()(segment)
     common.ClearMetadataAndDocStringPass()(segment)
     _rename_inner_values(graph)
     return segment
+
+
+def _sizes(tap: Tap | TensorSpec) -> list[int | str]:
+    """Return the sizes of a row, free ones by their names."""
+    return [name or size for size, name in zip(tap.shape, tap.axes or ("",) * len(tap.shape), strict=True)]
 
 
 def _rename_inner_values(graph: ir.Graph) -> None:
@@ -70,7 +76,9 @@ def rejoin(task: Task, segments: Mapping[str, ir.Model]) -> ir.Model:
         tensors[spec.name].name = spec.name
         whole.outputs.append(tensors[spec.name])
     whole.opset_imports.update(opsets)
-    return ir.Model(whole, ir_version=max(segments[step.segment].ir_version for step in task.steps))
+    model = ir.Model(whole, ir_version=max(segments[step.segment].ir_version for step in task.steps))
+    set_free_sizes(model, task.sizes)
+    return model
 
 
 def common_opsets(name: str, models: Sequence[ir.Model]) -> dict[str, int]:
@@ -110,4 +118,4 @@ def _append(whole: ir.Graph, prefix: str, part: ir.Graph, inputs: Sequence[ir.Va
 
 def _input(spec: TensorSpec) -> ir.Value:
     dtype = ir.TensorType(ir.DataType[onnx_dtype(spec.dtype)])
-    return ir.Value(name=spec.name, shape=ir.Shape(["batch", *spec.shape]), type=dtype)
+    return ir.Value(name=spec.name, shape=ir.Shape(["batch", *_sizes(spec)]), type=dtype)

@@ -11,16 +11,18 @@ import onnx_ir as ir
 
 from contract.dtypes import NUMPY_DTYPES, dtype_of_onnx
 from exporter.errors import UnsupportedModel
+from exporter.graph.axes import Axes
 from exporter.graph.beside import Cheap, find_cheap, is_light
 from exporter.graph.chain import Block, Chain, Tap, count_users, in_order
 from exporter.graph.coupling import find_suspects
+from exporter.graph.difference import BlockNodes
 from exporter.graph.digests import addresses, block_digest, combined_digest, steps_digest, weight_digest
 from exporter.graph.foreign import is_foreign, operator_name
 from exporter.graph.levels import find_levels
 from exporter.graph.macs import count_macs, is_product
 from exporter.graph.modules import modules_of
 from exporter.graph.partition import Part, Partitioner, Rules
-from exporter.graph.shapes import infer_each, name_of, shape_of
+from exporter.graph.shapes import name_of, shape_of
 from exporter.graph.walk import walk_back
 
 # Operators whose further inputs are no weights: scales and sizes.
@@ -46,9 +48,9 @@ class Network:
         _check_splittable(name, model)
         self.name, self.model = name, model
         self._inner = [value for value, is_tap in zip(model.graph.inputs, inner, strict=False) if is_tap]
-        one, other = infer_each(model, (1, 3))
-        self._one, self._other = one.shapes, other.shapes
-        self._suspects = find_suspects(model, one, other)
+        self._axes = Axes(model)
+        self._one, self._other = self._axes.one.shapes, self._axes.other.shapes
+        self._suspects = find_suspects(model, self._axes.one, self._axes.other)
         for value in (*model.graph.inputs, *model.graph.outputs):
             if not self._has_rows(value):
                 raise UnsupportedModel(name, self._why_no_rows(value))
@@ -57,6 +59,8 @@ class Network:
 
     def fed(self, sources: Sequence[str]) -> Network:
         """Return the network with the addresses `sources` for its inputs."""
+        if list(sources) == [self._addresses[value] for value in self.model.graph.inputs]:
+            return self
         other = Network.__new__(Network)
         kept = {name: value for name, value in vars(self).items() if name not in _BY_ADDRESS}
         vars(other).update(kept, _addresses=addresses(self.model.graph, self.model.opset_imports, sources))
@@ -148,6 +152,23 @@ class Network:
         before, after = ([self._values[tap.name] for tap in taps] for taps in (inputs, outputs))
         return frozenset(self._addresses[value] for node in _needed(after, before) for value in node.outputs)
 
+    def part(self, inputs: Sequence[Tap] = (), outputs: Sequence[Tap] = ()) -> BlockNodes:
+        """Return what is computed between taps, as a part of the graph; without taps, all of it."""
+        graph = self.model.graph
+        if not outputs:
+            return BlockNodes(tuple(graph), tuple(graph.inputs), tuple(graph.outputs), self.model.opset_imports)
+        before, after = (tuple(self._values[tap.name] for tap in taps) for taps in (inputs, outputs))
+        needed = _needed(after, before)
+        return BlockNodes(tuple(node for node in graph if node in needed), before, after, self.model.opset_imports)
+
+    def address(self, value: ir.Value) -> str:
+        """Return the address of a tensor of the graph."""
+        return self._addresses[value]
+
+    def macs(self, nodes: Iterable[ir.Node]) -> int:
+        """Return the MACs of `nodes`, for one row."""
+        return count_macs(nodes, self._one).total
+
     def macs_of(self, addresses: Collection[str]) -> int:
         """Return the MACs of what is computed under `addresses`, for one row."""
         nodes = [node for node in self.model.graph if self._addresses[node.outputs[0]] in addresses]
@@ -219,9 +240,8 @@ class Network:
             raise UnsupportedModel(self.name, f"gives the same output twice (among {names}); leave one out.")
 
     def _has_rows(self, value: ir.Value) -> bool:
-        """Whether `value` has the batch on its first axis and nothing else depends on it: only then can rows be split and stacked."""
-        first, second = self._one.get(name_of(value), ()), self._other.get(name_of(value), ())
-        return len(first) > 1 and first[0] == 1 and second[:1] == (3,) and first[1:] == second[1:]
+        """Whether rows of `value` can be split and stacked."""
+        return self._axes.have_rows(value)
 
     def _can_cross(self, value: ir.Value) -> bool:
         """Whether `value` may be a tap: it has rows, of a type that goes from one segment to the next."""
@@ -237,7 +257,7 @@ class Network:
                 f"no shape can be found behind {operator_name(unknown)} (node {label!r}), nor by ONNX Runtime; export it without."
             )
         found = " and ".join(str(list(shape)) if shape is not None else "unknown" for shape in shapes)
-        wanted = "inputs and outputs must have the batch size as their first dimension and fixed others"
+        wanted = "inputs and outputs must have the batch size as their first dimension and nowhere else"
         return f"{wanted}; the shape of {name_of(value)!r} is {found} for 1 and 3 rows."
 
     def _loses_shape(self, node: ir.Node) -> bool:
@@ -271,9 +291,12 @@ class Network:
             )
 
     def _taps(self, values: Sequence[ir.Value]) -> tuple[Tap, ...]:
-        return tuple(
-            Tap(name_of(value), self._addresses[value], _dtype(value).name, shape_of(value, self._one)[1:]) for value in values
-        )
+        return tuple(self._tap(value) for value in values)
+
+    def _tap(self, value: ir.Value) -> Tap:
+        axes = self._axes
+        names, known = axes.names(value), axes.known(value)
+        return Tap(name_of(value), self._addresses[value], _dtype(value).name, axes.shape(value), names, known)
 
     @cached_property
     def preprocessing(self) -> str:
@@ -309,8 +332,9 @@ def _check_splittable(name: str, model: ir.Model) -> None:
         batch, *others = value.shape or (None,)
         if isinstance(batch, int):
             raise UnsupportedModel(name, f"the batch size is fixed to {batch}; export it with a dynamic first dimension.")
-        if not all(isinstance(dim, int) for dim in others):
-            raise UnsupportedModel(name, f"the input's shape {value.shape} must be fixed but for the batch size.")
+        if any(not isinstance(dim, int) and dim.value in (None, batch.value if batch else None) for dim in others):
+            why = f"has the shape {value.shape}; a size other than the batch size is fixed, or has a name of its own."
+            raise UnsupportedModel(name, f"the input {value.name!r} {why}")
     _check_dependence(name, graph)
 
 

@@ -7,7 +7,7 @@ from shapes alone is run, and inference repeated with the results in place, unti
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,7 @@ from onnx.reference import ReferenceEvaluator
 
 from contract.dtypes import Array
 from exporter.graph.foreign import Foreign, ask_runtime, is_foreign
+from exporter.graph.free.sizes import axes_of, references
 
 Shapes = Mapping[str, tuple[int, ...]]
 SHAPE_READERS = frozenset(("Shape", "Size"))
@@ -43,23 +44,12 @@ def infer_shapes(model: ir.Model, batch: int) -> dict[str, tuple[int, ...]]:
     return infer(model, batch).shapes
 
 
-def infer(model: ir.Model, batch: int) -> Inferred:
-    """Return what is known of the tensors of `model` when its input has `batch` rows. `model` is left as it is."""
-    return next(infer_each(model, [batch]))
+def infer(model: ir.Model, batch: int, sizes: Mapping[str, int] | None = None) -> Inferred:
+    """Return what is known of the tensors of `model` when its input has `batch` rows. `model` is left as it is.
 
-
-def infer_each(model: ir.Model, batches: Iterable[int]) -> Iterator[Inferred]:
-    """Yield what `infer` returns for each of several numbers of rows; the graph is written out once for all."""
-    skeleton = _skeleton(model)
-    for batch in batches:
-        proto = onnx.ModelProto()
-        proto.CopyFrom(skeleton)
-        for given in proto.graph.input[: len(model.graph.inputs)]:
-            given.type.tensor_type.shape.dim[0].dim_value = batch
-        yield _infer(model, proto)
-
-
-def _infer(model: ir.Model, proto: onnx.ModelProto) -> Inferred:
+    sizes: its free sizes by name; None: at their references.
+    """
+    proto = _skeleton(model, batch, references(model) if sizes is None else sizes)
     contents: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     shapes = {name: array.shape for name, array in contents.items()}
     computed: dict[str, Array] = {}
@@ -122,12 +112,13 @@ def _record(graph: onnx.GraphProto, foreign: Foreign) -> None:
             graph.value_info.append(onnx.helper.make_tensor_value_info(name, foreign.dtypes[name].value, shape))
 
 
-def _skeleton(model: ir.Model) -> onnx.ModelProto:
-    """Return `model` without what shapes do not depend on: large weights become inputs, recorded shapes go. Its own inputs come first."""
+def _skeleton(model: ir.Model, batch: int, sizes: Mapping[str, int]) -> onnx.ModelProto:
+    """Return `model` at these sizes, without what shapes do not depend on: large weights become inputs, recorded shapes go."""
     graph = onnx.GraphProto(name="shapes")
     graph.node.extend(map(ir.serde.serialize_node, model.graph))
     for value in model.graph.inputs:
-        graph.input.append(_info(value, [0, *_dims(value)[1:]]))
+        others = zip(_dims(value)[1:], axes_of(value), strict=True)
+        graph.input.append(_info(value, [batch, *(sizes.get(name) if dim is None else dim for dim, name in others)]))
     for value in model.graph.initializers.values():
         if value.const_value is not None and value.const_value.size <= LARGEST_FOLLOWED:
             graph.initializer.append(numpy_helper.from_array(value.const_value.numpy(), name_of(value)))

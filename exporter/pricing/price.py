@@ -15,18 +15,18 @@ from pathlib import Path
 import onnx_ir as ir
 
 from contract.repository import Repository
-from exporter.build.analysis import beside
+from exporter.build.chains import beside
 from exporter.build.repository_chains import RepositoryChains, contents_of
-from exporter.errors import ExportError
+from exporter.errors import DifferentInput, ExportError
 from exporter.graph.chain import Chain, Tap, count_users
 from exporter.graph.extract import extract_segment
 from exporter.graph.network import Network
 from exporter.pricing.combine_chains import combine_chains
-from exporter.sharing.check import check_inputs
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.occurrence import Occurrence
 from exporter.sharing.plan import PlannedStep, SharingPlan, digest_of_blocks, make_sharing_plan
 from exporter.sharing.reuse import keep_segments
+from exporter.sources.inputs import describe_rows, match_inputs
 from exporter.sources.sandbox import canonical_form, guarded
 
 _TO_COME = "the task to come"  # no name that a task can have
@@ -89,13 +89,14 @@ class Served:
         }
         if digests.isdisjoint(block.digest for block in chain.blocks):
             raise SharesNothing(repository.path)
-        check_inputs([*repository_chains.chains.values()], chain)
+        _fed_by(backbone, repository_chains)
         stored = {segment.name: segment.weight_bytes for segment in repository.segments.values()}
         return cls(stored, repository_chains=repository_chains, there=contents_of(repository, repository_chains.digests))
 
     def chain(self, network: Network) -> Chain:
         """Return the chain of the task to come, made for sharing with what is served."""
         if self.repository_chains is not None:
+            network = _fed_by(network, self.repository_chains)
             return beside({network.name: network}, self.repository_chains.existing, self.repository_chains.patterns)[network.name]
         return network.chain(count_users([self._values, network.values]))
 
@@ -130,6 +131,16 @@ class Served:
         """Return how many more bytes of weights are stored with `plan`."""
         staying = {} if self.repository_chains is None else self.stored  # even what no task uses any more, until `espalier gc`
         return sum({**staying, **_weight_bytes(plan)}.values()) - sum(self.stored.values())
+
+
+def _fed_by(network: Network, repository_chains: RepositoryChains) -> Network:
+    """Return `network` with the repository's inputs for its own. Raises DifferentInput where it takes what no task there takes."""
+    there = repository_chains.inputs
+    (inputs,) = match_inputs({network.name: network.inputs}, there, {}).values()
+    if not all(one.name in there for one in inputs):
+        found = " and ".join(describe_rows(tap.rows) for tap in network.inputs)
+        raise DifferentInput(found, [describe_rows(one.rows) for one in there.values()])
+    return network.fed([one.address for one in inputs])
 
 
 class Pricing:

@@ -50,7 +50,7 @@ def open_pricing(
     given = _read(repository) if repository is not None else None
     how = backbone.spec.preprocessing
     known = {path for path, _ in (*backbone.network.named_modules(), *backbone.network.named_parameters())}
-    exporter = NetworkExporter(how.height, how.width, "none" if given and _input_dtype(given) != "UINT8" else "in-graph")
+    exporter = NetworkExporter(how.height, how.width, "none" if given and not _takes_images(given) else "in-graph")
     model, _ = analyse(_BACKBONE, exporter.export(backbone.network, how))
     network = Network(_BACKBONE, model)
     served = Served.alone(network, cuts) if given is None else _served(given, network)
@@ -89,8 +89,8 @@ def _read(path: Path) -> Repository:
     return read_repository(path)
 
 
-def _input_dtype(repository: Repository) -> str:
-    return next(iter(repository.tasks.values())).inputs[0].dtype
+def _takes_images(repository: Repository) -> bool:
+    return any(spec.dtype == "UINT8" for task in repository.tasks.values() for spec in task.inputs)
 
 
 def _served(repository: Repository, backbone: Network) -> Served:

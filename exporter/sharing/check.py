@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from contract.preprocessing import Preprocessing
 from contract.repository import ALL_TASKS, Task
-from exporter.errors import AnotherArchitecture, BadTaskName, DifferentInput, ExportError, NoTasks
+from exporter.errors import AnotherArchitecture, BadTaskName, ExportError, NoTasks
 from exporter.graph.chain import Chain
 from exporter.sharing.plan import common_blocks
 from exporter.sharing.reasons import Difference, explain_other_operators, unknown_difference
+from exporter.sources.inputs import describe_rows
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SEGMENT_NAME = re.compile(r".*-\d{2,}-\d{2,}-[0-9a-f]{8}")
@@ -40,10 +41,13 @@ def check_labels(name: str, chain: Chain, labels: Sequence[str]) -> None:
 
 def check_output_names(tasks: Iterable[Task]) -> None:
     """Raise BadTaskName when an output of one task has the name of another task or of its output."""
+    tasks = list(tasks)
     seen: dict[str, str] = {}
+    inputs = {spec.name for task in tasks for spec in task.inputs}
     for task in tasks:
-        if task.name in {spec.name for spec in task.inputs}:
-            raise BadTaskName(task.name, "the network has an input of that name")
+        if not inputs.isdisjoint([task.name, *(output.name for output in task.outputs)]):
+            whose = "the" if task.name in {spec.name for spec in task.inputs} else "another"
+            raise BadTaskName(task.name, f"{whose} network has an input of that name")
         for name in {task.name, *(output.name for output in task.outputs)}:
             other = seen.setdefault(name, task.name)
             if other != task.name:
@@ -51,18 +55,10 @@ def check_output_names(tasks: Iterable[Task]) -> None:
 
 
 def check_together(tasks: Sequence[Chain], backbone: Chain | None) -> None:
-    """Raise DifferentInput or AnotherArchitecture unless `tasks` can live in one repository."""
-    check_inputs(tasks, backbone or tasks[0])
+    """Raise AnotherArchitecture unless `tasks` are of `backbone`, if there is one."""
     for chain in tasks:
         if backbone is not None and not _shares_weights(chain, backbone) and not _same_architecture(chain, backbone):
             raise AnotherArchitecture(chain.name, len(chain.blocks), len(backbone.blocks))
-
-
-def check_inputs(tasks: Iterable[Chain], first: Chain) -> None:
-    """Raise DifferentInput unless `tasks` take what `first` takes."""
-    for chain in tasks:
-        if _input_types(chain) != _input_types(first):
-            raise DifferentInput(chain.name, _describe_input(chain), first.name, _describe_input(first))
 
 
 def explain_sharing(
@@ -92,11 +88,13 @@ def _explain_nothing_shared(
     difference: Difference,
 ) -> str:
     name, (other, others_preprocessing) = next(iter(others.items()))
-    weighty = [block for block in chain.blocks if block.weight_bytes]
+    weighty = [block for block in chain.blocks if block.parameters]
     stored = sum(block.content in {b.content for o, _ in others.values() for b in o.blocks} for block in weighty)
     weights = f"; the weights of {stored} of its {len(weighty)} blocks are still stored once" if stored else ""
     found = difference((chain.name, chain.blocks[0]), (name, other.blocks[0]))
-    if preprocessing == others_preprocessing and _other_steps(chain, other):
+    if not any(set(chain.inputs) & set(there.inputs) for there, _ in others.values()):
+        reason = f"it takes {_describe_inputs(chain)}, and {name} takes {_describe_inputs(other)}"
+    elif preprocessing == others_preprocessing and _other_steps(chain, other):
         reason = (
             "it was quantised by other steps (scales and zero points), as another calibration gives them; quantise what the tasks have in "
             "common by one"
@@ -117,15 +115,9 @@ def _other_steps(chain: Chain, other: Chain) -> bool:
     return ours.structure == theirs.structure and ours.steps != theirs.steps
 
 
-def _input_types(chain: Chain) -> list[tuple[str, str, tuple[int, ...]]]:
+def _describe_inputs(chain: Chain) -> str:
     named = len(chain.inputs) > 1
-    return [(tap.name if named else "", tap.dtype, tap.shape) for tap in chain.inputs]
-
-
-def _describe_input(chain: Chain) -> str:
-    return " and ".join(
-        f"{dtype} rows of shape {list(shape)}{name and f' in {name!r}'}" for name, dtype, shape in _input_types(chain)
-    )
+    return " and ".join(f"{describe_rows(tap.rows)}{f' in {tap.name!r}' if named else ''}" for tap in chain.inputs)
 
 
 def _describe(ours: Preprocessing | None, theirs: Preprocessing | None) -> str:

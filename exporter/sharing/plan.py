@@ -12,7 +12,7 @@ from exporter.graph.chain import Chain, Tap, span_of
 from exporter.graph.digests import combined_digest, content_of
 from exporter.sharing.choose import CutLeftOut, CutOptions, choose_cuts
 from exporter.sharing.occurrence import BlockRun, Key, Layout, Occurrence
-from exporter.sharing.reasons import Ways, explain_cut, explain_cut_left_out, explain_stored_again
+from exporter.sharing.reasons import Ways, explain_cut, explain_cut_left_out, explain_several_shapes
 
 DigestOf = Callable[[Occurrence], str]
 
@@ -54,7 +54,7 @@ class PlannedStep:
 class SharingPlan:
     """Segments by name, and for each task its steps. `forks`: per task the number of blocks that it shares with the backbone's trunk.
 
-    cuts_left_out: where tasks part or meet without a cut, a sentence each. stored_again: which weights are in several segments because
+    cuts_left_out: where tasks part or meet without a cut, a sentence each. several_shapes: which weights are in several segments because
     these take other shapes, a sentence or "".
     """
 
@@ -62,7 +62,7 @@ class SharingPlan:
     tasks: dict[str, tuple[PlannedStep, ...]]
     forks: dict[str, int]
     cuts_left_out: tuple[str, ...] = ()
-    stored_again: str = ""
+    several_shapes: str = ""
 
 
 def make_sharing_plan(
@@ -92,14 +92,22 @@ def make_sharing_plan(
     }
     forks = _forks(tasks, backbone)
     sentences = tuple(explain_cut_left_out(cut, options) for cut in left_out if _concerns(cut, tasks))
-    again = explain_stored_again(segment.blocks for segment in segments.values())
+    again = explain_several_shapes(segment.blocks for segment in segments.values())
     return SharingPlan({segment.name: segment for segment in segments.values()}, steps, forks, sentences, again)
 
 
 def common_blocks(left: Chain, right: Chain) -> int:
     """Return the number of blocks of `left` that compute what `right` computes, too, on the same inputs."""
     known = _known(right)
-    return sum(block.end.address in known for block in left.blocks)
+    return sum(address in known for address in _ends(left))
+
+
+def _ends(chain: Chain) -> list[str]:
+    """Return the addresses of what the blocks of the network by itself give; of one that is divided here, what its first part gives."""
+    firsts: dict[tuple[int, int], str] = {}
+    for block in chain.blocks:
+        firsts.setdefault(block.places, block.end.address)
+    return list(firsts.values())
 
 
 def _known(chain: Chain) -> Collection[str]:
@@ -163,7 +171,7 @@ def _forks(tasks: Sequence[Chain], backbone: Chain | None) -> dict[str, int]:
     """Return for each of `tasks` how many blocks it has in common with the backbone, or, without one, with another task at most."""
     if backbone:
         return {chain.name: common_blocks(chain, backbone) for chain in tasks}
-    ends = [{block.end.address for block in chain.blocks} for chain in tasks]
+    ends = [set(_ends(chain)) for chain in tasks]
     places = {address: place for place, address in enumerate(dict.fromkeys(address for found in ends for address in found))}
     own = [_bits(found, places) for found in ends]
     known = [_bits(places.keys() & _known(chain), places) for chain in tasks]

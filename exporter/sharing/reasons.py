@@ -78,14 +78,14 @@ def explain_cut_left_out(cut: CutLeftOut, options: CutOptions) -> str:
     if cut.kind == "fork":
         what = f"{cut.ways} ways part after {place} without a cut: each computes {_macs(cut.macs)} before it"
     else:
-        what = f"{cut.ways} ways meet before {place} without a cut: each stores {_bytes(cut.weight_bytes)} of weights"
+        what = f"{cut.ways} ways meet before {place} without a cut: each holds {_bytes(cut.weight_bytes)} of weights"
     if cut.seconds > 0:
         return f"{what}, which is cheaper by {_milliseconds(cut.seconds)} a request than the cut."
     why = f"--max-segments {options.max_segments}" if options.max_segments is not None else f"--cuts {options.rule}"
     return f"{what}, because of {why}; it costs {_milliseconds(-cut.seconds)} a request."
 
 
-def explain_stored_again(runs: Iterable[BlockRun]) -> str:
+def explain_several_shapes(runs: Iterable[BlockRun]) -> str:
     """Return which weights are in several of the segments `runs` because these take other shapes, in a sentence.
 
     "" where none are, or next to nothing.
@@ -103,7 +103,7 @@ def explain_stored_again(runs: Iterable[BlockRun]) -> str:
         return ""
     return (
         f"The same weights take rows of several shapes ({_shapes(set().union(*again.values()))}), and a model is made for one: "
-        f"{_bytes(stored)} of weights, in {len(again)} block{'s' if len(again) > 1 else ''}, are stored again."
+        f"{_bytes(stored)} of weights, in {len(again)} block{'s' if len(again) > 1 else ''}, are in several segments."
     )
 
 

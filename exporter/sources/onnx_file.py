@@ -52,8 +52,10 @@ _FOREIGN_ERRORS = (
 )
 
 
-def load_onnx(path: Path) -> ir.Model:
+def load_onnx(path: Path, *, linked: bool = False) -> ir.Model:
     """Return the model in the ONNX file at `path`, its weights in memory: once, and twice while it is read.
+
+    linked: files with weights may be hard links, as those of a repository's segments are.
 
     What had to be assumed or changed is kept with it (`exporter.sources.assumed`). Raises BadModel when the file is missing, empty,
     truncated or invalid, keeps weights outside its own folder, lacks some of them, takes or gives other things than tensors of numbers, was
@@ -66,7 +68,7 @@ def load_onnx(path: Path) -> ir.Model:
     proto, lowering = _lowered(path, proto)
     try:
         overridable = _drop_weight_inputs(proto)
-        weights, infinite = _take_weights(path, proto)
+        weights, infinite = _take_weights(path, proto, linked)
         sort_nodes(proto.graph)
         ends = plain_ends(path, proto)
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -166,7 +168,7 @@ def _drop_weight_inputs(proto: onnx.ModelProto) -> str | None:
     return f"lists {dropped} of its weights as inputs, too, which ONNX Runtime lets a caller replace; here they are constants."
 
 
-def _take_weights(path: Path, proto: onnx.ModelProto) -> tuple[dict[str, Weight], list[str]]:
+def _take_weights(path: Path, proto: onnx.ModelProto, linked: bool) -> tuple[dict[str, Weight], list[str]]:
     """Check every tensor, and take the large ones out of `proto`: whoever is given the message copies it, some of them twice.
 
     The names of those with infinities among other numbers come second. Raises NonFiniteWeights for NaN, and infinities in a weight.
@@ -174,20 +176,20 @@ def _take_weights(path: Path, proto: onnx.ModelProto) -> tuple[dict[str, Weight]
     weights, infinite = {}, list[str]()
     factors = {name for node in proto.graph.node if node.op_type in _PRODUCTS for name in node.input}
     for tensor in embedded_tensors(proto):
-        values = _read(path, tensor, factors, infinite)
+        values = _read(path, tensor, factors, infinite, linked)
         if values is not None and is_external(tensor):
             tensor.CopyFrom(ir.to_proto(values))
     for tensor in proto.graph.initializer:
-        values = _read(path, tensor, factors, infinite)
+        values = _read(path, tensor, factors, infinite, linked)
         if values is not None and (is_external(tensor) or values.nbytes > _SMALL_BYTES):
             weights[tensor.name] = values
             tensor.CopyFrom(onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0]))
     return weights, infinite
 
 
-def _read(path: Path, tensor: onnx.TensorProto, factors: Collection[str], infinite: list[str]) -> Weight | None:
+def _read(path: Path, tensor: onnx.TensorProto, factors: Collection[str], infinite: list[str], linked: bool) -> Weight | None:
     """Return the values of `tensor`; note in `infinite` one with infinities that may be a mask, because it is none of the `factors`."""
-    values = read_tensor(tensor, path.parent)
+    values = read_tensor(tensor, path.parent, linked=linked)
     if values is not None and values.dtype.is_floating_point() and not is_finite(values.numpy()):
         if tensor.name in factors or np.isnan(values.numpy()).any():
             raise NonFiniteWeights(str(path), tensor.name)

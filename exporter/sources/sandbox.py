@@ -29,6 +29,7 @@ from exporter.graph.passes.canonical import canonicalise
 from exporter.graph.passes.opsets import is_early
 from exporter.graph.shapes import infer_shapes
 from exporter.sources.assumed import assume, assumed
+from exporter.sources.free_sizes import settle_free_sizes
 from exporter.sources.likeness import graph_digest
 from exporter.sources.onnx_file import first_line, load_onnx
 from exporter.sources.trial import compare_with_file
@@ -105,6 +106,8 @@ def _try_out(path: Path) -> str | tuple[str, ...] | None:
     try:
         model = load_onnx(path)
         early = is_early(model)
+        with guarded(str(path)):
+            settle_free_sizes(str(path), model, path)
         weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
         with limited_memory(_SPARE_BYTES + _COPIES * weights):
             analysed, chain = analyse(str(path), model)
@@ -149,9 +152,13 @@ def analyse(name: str, model: ir.Model) -> tuple[ir.Model, Chain]:
         return canonical, make_chain(name, canonical)
 
 
-def canonical_form(name: str, model: ir.Model) -> ir.Model:
-    """Return the canonical form of `model`, which is changed in place. Raises UnsupportedModel, as below."""
+def canonical_form(name: str, model: ir.Model, file: Path | None = None) -> ir.Model:
+    """Return the canonical form of `model`, which is changed in place. file: where it lies as it was given, if it does.
+
+    Raises UnsupportedModel, as below.
+    """
     with guarded(name):
+        settle_free_sizes(name, model, file)
         _check_inlined_size(name, model)
         _check_tensor_sizes(name, model)
         if has_fixed_batch(model):

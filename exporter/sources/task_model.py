@@ -11,6 +11,7 @@ import onnx_ir as ir
 from contract.preprocessing import Preprocessing
 from contract.references import model_name
 from exporter.errors import BadModel
+from exporter.sources.tokenizer import TokenizerSource
 
 _LABELS_SUFFIX = ".labels.txt"
 
@@ -21,7 +22,8 @@ class TaskModel:
 
     labels: one per entry of the output, or empty. preprocessing: how an image becomes a row, None when nobody said; for a model that takes
     float32, also the normalisation that is left to the client. file: where `model` lies as it was given, None when it lies nowhere.
-    remark: what to know of it, in a sentence that goes on after its name, or "".
+    remark: what to know of it, in a sentence that goes on after its name, or "". tokenizer: of a task that
+    takes texts; None: the client has it.
     """
 
     model: ir.Model
@@ -30,6 +32,7 @@ class TaskModel:
     provenance: Mapping[str, str] = field(default_factory=dict)
     file: Path | None = None
     remark: str = ""
+    tokenizer: TokenizerSource | None = None
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,14 @@ class Sources:
     """Functions that load the task models, one at a time, so that memory holds one of them and not all.
 
     tuned: of those that are task checkpoints, what they were tuned on. remarks: what was assumed on opening them, in sentences.
+    inputs: per task, what some of its network's inputs are to be called; the others are matched (`exporter.sources.inputs`).
     """
 
     tasks: Mapping[str, LoadTaskModel]
     backbone: LoadTaskModel | None = None
     tuned: Mapping[str, Tuned] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def read_labels(task: str, model: Path) -> tuple[str, ...]:

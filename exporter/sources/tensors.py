@@ -32,10 +32,10 @@ def embedded_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         yield from _node_tensors(function.node)
 
 
-def read_tensor(tensor: onnx.TensorProto, folder: Path) -> Weight | None:
+def read_tensor(tensor: onnx.TensorProto, folder: Path, *, linked: bool = False) -> Weight | None:
     """Return the values of `tensor` in memory of their own, or None for strings, which are no weights and stay in the message.
 
-    folder: that of the ONNX file; values kept elsewhere may only lie in it.
+    folder: that of the ONNX file; values kept elsewhere may only lie in it. linked: in files that are hard links, too.
 
     Raises ValueError, with a reason that names the tensor, unless there are as many values as its shape demands; OSError.
     """
@@ -47,8 +47,9 @@ def read_tensor(tensor: onnx.TensorProto, folder: Path) -> Weight | None:
         raise ValueError(f"the tensor {tensor.name!r} has a negative size {list(tensor.dims)}")
     dtype, shape = ir.DataType(tensor.data_type), ir.Shape(tensor.dims)
     if is_external(tensor):
-        location, offset, length = _external_range(tensor, folder)
-        source = ir.ExternalTensor(location, offset, length, dtype, shape=shape, name=tensor.name, base_dir=folder)
+        location, offset, length = _external_range(tensor, folder, linked)
+        place = (folder / location, "") if linked else (location, folder)  # with a folder, onnx_ir refuses hard links
+        source = ir.ExternalTensor(place[0], offset, length, dtype, shape=shape, name=tensor.name, base_dir=place[1])
         values = np.array(source.numpy())  # out of the file, which may change
         source.release()
     else:
@@ -110,7 +111,7 @@ def _typed_count(dtype: ir.DataType, size: int) -> int:
     return -(-size * dtype.bitwidth // 8) if dtype.bitwidth < 8 else size
 
 
-def _external_range(tensor: onnx.TensorProto, folder: Path) -> tuple[str, int, int]:
+def _external_range(tensor: onnx.TensorProto, folder: Path, linked: bool) -> tuple[str, int, int]:
     """Return the location, offset and length in bytes of the values of `tensor`, all of which are there."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
@@ -118,7 +119,7 @@ def _external_range(tensor: onnx.TensorProto, folder: Path) -> tuple[str, int, i
         raise ValueError(f"the weights of {tensor.name!r} are in a file whose name is not UTF-8 text")
     if tensor.data_type == ir.DataType.STRING:
         raise ValueError(f"the tensor {tensor.name!r} keeps strings outside the model, which ONNX does not allow")
-    size = _size_of_file_inside(tensor.name, folder, location)
+    size = _size_of_file_inside(tensor.name, folder, location, linked)
     needed = -(-prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth // 8)
     try:
         offset, length = int(entries.get("offset", "0")), int(entries.get("length", str(needed)))
@@ -134,8 +135,11 @@ def _external_range(tensor: onnx.TensorProto, folder: Path) -> tuple[str, int, i
     return location, offset, needed
 
 
-def _size_of_file_inside(name: str, folder: Path, location: str) -> int:
-    """Return the size of the file at `location` in `folder`. No link, absolute path or ".." is followed, wherever it may lead."""
+def _size_of_file_inside(name: str, folder: Path, location: str, hard_links: bool) -> int:
+    """Return the size of the file at `location` in `folder`. No link, absolute path or ".." is followed, wherever it may lead.
+
+    hard_links: those are.
+    """
     path = PurePosixPath(location.replace("\\", "/"))
     if not path.parts or path.is_absolute() or ".." in path.parts:
         raise ValueError(
@@ -151,6 +155,6 @@ def _size_of_file_inside(name: str, folder: Path, location: str) -> int:
         raise ValueError(f"the weights of {name!r} are behind the link {location!r}; put the file itself beside the model")
     if status is None:
         raise ValueError(f"the weights of {name!r} are missing: there is no file {location!r} beside the model")
-    if status.st_nlink > 1:
+    if status.st_nlink > 1 and not hard_links:
         raise ValueError(f"the weights of {name!r} are behind the hard link {location!r}; put a copy beside the model")
     return status.st_size

@@ -14,6 +14,7 @@ from contract.repository import TensorSpec
 from contract.repository.rows import spread_of
 from contract.repository.sample import sample_inputs
 from exporter.errors import BadModel, CannotRun, NonFiniteWeights
+from exporter.graph.free.sizes import axes_of, references
 from exporter.sources.assumed import infinite
 from exporter.sources.whole import WholeNetwork, WholeSession
 
@@ -32,7 +33,8 @@ def compare_with_file(path: Path, model: ir.Model, *, together: bool = True) -> 
     form, answers as the file at `path` does, NonFiniteWeights where constants with infinities leave no answer.
     """
     inputs = tuple(str(value.name) for value in model.graph.inputs)
-    rows = [*sample_inputs([_spec(value) for value in model.graph.inputs], _ROWS).values()]
+    sizes = references(model)
+    rows = [*sample_inputs([_spec(value, sizes) for value in model.graph.inputs], _ROWS).values()]
     try:
         given = WholeSession(WholeNetwork(path, inputs, ()))
         with TemporaryDirectory() as folder:
@@ -81,6 +83,7 @@ def _are_equal(ours: Array, theirs: Array) -> bool:
     return bool((np.abs(found - known)[finite] <= _LIMIT * scale).all())
 
 
-def _spec(value: ir.Value) -> TensorSpec:
-    sizes = tuple(size for size in tuple(value.shape or ())[1:] if isinstance(size, int))
-    return TensorSpec(str(value.name), dtype_of_onnx(value.dtype.name if value.dtype is not None else "FLOAT"), sizes)
+def _spec(value: ir.Value, sizes: Mapping[str, int]) -> TensorSpec:
+    axes = zip(tuple(value.shape or ())[1:], axes_of(value), strict=True)
+    shape = tuple(size if isinstance(size, int) else sizes[name] for size, name in axes)
+    return TensorSpec(str(value.name), dtype_of_onnx(value.dtype.name if value.dtype is not None else "FLOAT"), shape)

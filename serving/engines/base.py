@@ -51,13 +51,15 @@ class SegmentRun(NamedTuple):
 class Answer:
     """The outputs of a plan by name, each of shape (rows, ...), and the runs that produced them in order.
 
-    errors: of outputs that could not be computed. queue_seconds: that the request waited for its first run.
+    errors: of outputs that could not be computed. queue_seconds: that the request waited for its first run. parts: in how many its rows
+    went through the plan.
     """
 
     outputs: Mapping[str, Array]
     runs: tuple[SegmentRun, ...]
     errors: Mapping[str, EspalierError] = field(default_factory=dict)
     queue_seconds: float = 0.0
+    parts: int = 1
 
 
 @dataclass(frozen=True)

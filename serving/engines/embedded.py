@@ -12,16 +12,20 @@ from typing import ClassVar
 
 import numpy as np
 
-from contract.dtypes import NUMPY_DTYPES, Array
+from contract.dtypes import Array
 from contract.plan import ExecutionPlan
 from contract.repository.model import Repository, Segment
 from contract.system import available_cores, have_cores, waited_for_cores_s
+from contract.volume import is_free
 from serving.engines.base import Answer, Call, SegmentStatistics
+from serving.engines.free_rows import FreeRows
 from serving.engines.onnxruntime.runtime import OnnxRuntime
 from serving.engines.onnxruntime.session import PROVIDERS as PROVIDERS
 from serving.engines.onnxruntime.session import session_options as session_options
+from serving.engines.onnxruntime.session import zeros_for
 from serving.engines.scheduling.batch_size_profile import BatchSizeProfile
 from serving.engines.scheduling.batches import RunSegment
+from serving.engines.scheduling.plan_execution import Group
 from serving.engines.scheduling.scheduler import MAX_QUEUE_ROWS, Scheduler
 from serving.engines.scheduling.thread_allocation import ThreadAllocation, halving
 from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
@@ -40,6 +44,8 @@ class EngineOptions:
     share. max_batch_rows: the most rows of a run, None: as many as the segment takes; a segment whose rows may affect each other gets
     those of one request, whatever this is. learn_rows: whether `start` finds out which batch size is best for each segment (a tenth of a
     second for each shape that is not known; on the CPU only); rows_file: where that is kept, None: nowhere.
+    max_batch_elements: the most elements of a run of a segment whose sizes are free, in what it takes and gives together; None: as many as
+    that best number of rows has at the reference sizes. A row that has more runs alone.
     """
 
     sessions: SessionStoreOptions = field(default_factory=SessionStoreOptions)
@@ -48,9 +54,11 @@ class EngineOptions:
     max_batch_rows: int | None = None
     learn_rows: bool = False
     rows_file: Path | None = None
+    max_batch_elements: int | None = None
 
     def __post_init__(self) -> None:
-        for name, number in (("instances", self.instances), ("max_batch_rows", self.max_batch_rows)):
+        for name in ("instances", "max_batch_rows", "max_batch_elements"):
+            number = getattr(self, name)
             if number is not None and number < 1:
                 raise ValueError(f"{name} must be at least 1, not {number}.")
 
@@ -81,7 +89,8 @@ class EmbeddedEngine:
             waited=waited_for_cores_s if have_cores(options.threads) else lambda: 0.0,
             runtime=self._runtime.name,
         )
-        self._limits: Mapping[str, int] = {}
+        self._limits: Mapping[Group, int] = {}
+        self._free_rows: Mapping[str, FreeRows] = {}
         self._statistics = RunStatistics(repository.segments)
         self._scheduler = Scheduler(
             self._store.run,
@@ -188,17 +197,27 @@ class EmbeddedEngine:
             name: segment.max_batch_rows if segment.plain else min(most, limits(segment))
             for name, segment in self._segments.items()
         }
+        self._free_rows = {
+            name: FreeRows(segment, self._limits[name], min(most, segment.max_batch_rows), self._options.max_batch_elements)
+            for name, segment in self._segments.items()
+            if is_free(segment.inputs) and segment.plain is None
+        }
 
-    def _limit(self, name: str) -> int:
-        return self._limits.get(name, 1)  # of one that is gone, any: its run fails
+    def _limit(self, group: Group) -> int:
+        known = self._limits.get(group)
+        if known is not None:
+            return known
+        name, shapes = (group, ()) if isinstance(group, str) else group
+        free = self._free_rows.get(name)
+        return self._limits.get(name, 1) if free is None else free.limit(shapes)  # of one that is gone, any: its run fails
 
     def _learn_rows(self) -> None:
         for segment in (self._segments[name] for name in self._store.loaded()):
             if segment.plain is not None:
-                continue
+                continue  # what it can be tried with nobody knows
             self._batch_sizes.learn(segment, partial(self._try, segment))
         self._batch_sizes.save()
         self._set_limits()
 
     def _try(self, segment: Segment, rows: int) -> None:
-        self._store.run(segment.name, [np.zeros((rows, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in segment.inputs])
+        self._store.run(segment.name, zeros_for(segment, rows))

@@ -41,7 +41,7 @@ class InMemoryEngine:
         self._statistics = RunStatistics(functions)
         self._scheduler = Scheduler(
             self._run_segment,
-            lambda name: max_batch_rows,
+            lambda group: max_batch_rows,
             workers=workers,
             max_queue_rows=max_queue_rows,
             on_run=self._record,

@@ -5,62 +5,52 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract.errors import InvalidRequest, NoTask, UnknownTask
+from contract.errors import InvalidRequest
 from contract.preprocessing import Preprocessing
 from contract.repository.model import Task, TensorSpec
-from serving.errors import DeadlineExceeded, NoImageTask, NotAnImage, TooManyNames, TooManyPixels
+from serving.errors import DeadlineExceeded, NoImageTask, NotAnImage, TooManyPixels
 from serving.process.threads import to_thread
-from serving.validate import SPARE_NAMES
+from serving.questions import CheckRoom, Groups, Prepared, Rows, group_tasks, refusal_of_classes
 
 AnyImage = Image.Image | NDArray[np.uint8]
-_Group = tuple[tuple[TensorSpec, ...], Preprocessing]
+_Way = tuple[tuple[TensorSpec, ...], Preprocessing]
 ImageRows = Mapping[Preprocessing, NDArray[np.uint8]]  # what each makes of the images: shape (n, height, width, 3)
-CheckRoom = Callable[[int], None]  # raises QueueFull when so many rows may not wait
 Prepare = Callable[[Sequence[Preprocessing], CheckRoom], Awaitable[ImageRows]]
 MAX_PIXELS = 50_000_000
 
 
-def names_of_image_tasks(known: Mapping[str, Task]) -> list[str]:
-    """Return the tasks that take images. Raises NoImageTask for none."""
-    names = [name for name, task in known.items() if refusal_of_images(task) is None]
-    if not names:
-        raise NoImageTask
-    return names
+@dataclass(frozen=True)
+class Images:
+    """Images that somebody asks about. as_rows: gives their rows, and is called when the tasks are known to take some."""
 
+    as_rows: Prepare
 
-def group_tasks(
-    known: Mapping[str, Task], names: Sequence[str], top_k: int, partial: bool = False
-) -> tuple[Mapping[_Group, list[str]], dict[str, str]]:
-    """Return the tasks `names` by what they take: those of a group see the same array, and share what they have in common.
+    def names(self, known: Mapping[str, Task]) -> list[str]:
+        """Return the tasks that take images. Raises NoImageTask for none."""
+        names = [name for name, task in known.items() if refusal_of_images(task) is None]
+        if not names:
+            raise NoImageTask
+        return names
 
-    partial: tasks that cannot be asked are left out as long as others can; the second of the results says why, by name.
-    Raises NoTask, TooManyNames, UnknownTask, InvalidRequest.
-    """
-    if top_k < 1:
-        raise InvalidRequest(f"top_k is {top_k}; ask for at least 1 class.")
-    if not names:
-        raise NoTask(known)
-    if len(names) > len(known) + SPARE_NAMES:
-        raise TooManyNames(len(names), len(known), "tasks")
-    in_order = [] if known.keys() >= {*names} else sorted(known)
-    groups: dict[_Group, list[str]] = {}
-    refused: dict[str, InvalidRequest] = {}
-    for name in dict.fromkeys(names):
-        task = known.get(name)
-        reason = UnknownTask(name, in_order) if task is None else refusal_of_images(task)
-        if reason is not None:
-            refused[name] = reason
-        elif task is not None and task.preprocessing is not None:
-            groups.setdefault((task.inputs, task.preprocessing), []).append(name)
-    if refused and not (partial and groups):
-        raise next(iter(refused.values()))
-    return groups, {name: str(reason) for name, reason in refused.items()}
+    def group(
+        self, known: Mapping[str, Task], names: Sequence[str], top_k: int, partial: bool
+    ) -> tuple[Groups[_Way], dict[str, str]]:
+        """Return the tasks `names` by their preprocessing and inputs."""
+        return group_tasks(known, names, top_k, partial, refusal_of_images, _way)
+
+    async def prepare(self, groups: Groups[_Way], check_room: CheckRoom, deadline: float | None) -> Prepared[_Way]:
+        """Return the rows for `groups`, each preprocessing once. Raises DeadlineExceeded, and what `as_rows` raises."""
+        made = await _rows_in_time(self.as_rows, groups, check_room, deadline)
+        count = len(next(iter(made.values())))
+        rows = {way: [Rows(range(count), {way[0][0].name: made[way[1]]})] for way in groups}
+        return Prepared(count, rows)
 
 
 def given(images: Sequence[Any]) -> Prepare:
@@ -78,7 +68,7 @@ def given(images: Sequence[Any]) -> Prepare:
     return prepare
 
 
-async def rows_in_time(prepare: Prepare, groups: Iterable[_Group], check_room: CheckRoom, deadline: float | None) -> ImageRows:
+async def _rows_in_time(prepare: Prepare, groups: Iterable[_Way], check_room: CheckRoom, deadline: float | None) -> ImageRows:
     """Return what `prepare` makes of the images for `groups`, each way once. deadline: in time.monotonic seconds, None: none.
 
     Raises DeadlineExceeded, and what `prepare` raises.
@@ -105,11 +95,23 @@ def check_resized(width: int, height: int, ways: Sequence[Preprocessing], max_pi
 def refusal_of_images(task: Task) -> InvalidRequest | None:
     """Return why `task` cannot be asked about images: it takes something else, or gives no classes. None if it can."""
     how = task.preprocessing
-    if how is None or [(spec.dtype, spec.shape) for spec in task.inputs] != [("UINT8", (how.height, how.width, 3))]:
+    if task.text is not None:
+        return InvalidRequest(f'Task {task.name!r} takes text, not images; send {{"text": ["..."]}} as JSON.')
+    if how is None or [spec.dtype for spec in task.inputs] != ["UINT8"] or not _fits(task.inputs[0].shape, how):
         return InvalidRequest(f"Task {task.name!r} takes no images; send it tensors through v2/models/{task.name}/infer.")
-    if len(task.outputs) != 1 or len(task.outputs[0].shape) != 1:
-        return InvalidRequest(f"Task {task.name!r} gives no classes; ask for its values through v2/models/{task.name}/infer.")
-    return None
+    return refusal_of_classes(task)
+
+
+def _way(task: Task) -> _Way:
+    if task.preprocessing is None:
+        raise ValueError(f"task {task.name!r} takes no images")
+    return task.inputs, task.preprocessing
+
+
+def _fits(shape: tuple[int, ...], how: Preprocessing) -> bool:
+    """Whether what `how` makes of an image is a row of this shape, -1 being any size."""
+    made = (how.height, how.width, 3)
+    return len(shape) == len(made) and all(size in (-1, given) for size, given in zip(shape, made, strict=True))
 
 
 def _as_image(image: Any) -> Image.Image:

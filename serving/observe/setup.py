@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from serving.errors import ExtraNeeded
+from contract.errors import ExtraNeeded
 from serving.observe.events import Observer, Observers
 from serving.observe.logs import AccessLog
 from serving.observe.prometheus import Metrics

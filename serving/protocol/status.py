@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from contract.errors import EspalierError, InvalidRequest
+from contract.errors import EspalierError, ExtraNeeded, InvalidRequest
 from serving.errors import (
     BodyStalled,
     BodyTooLarge,
@@ -43,6 +43,7 @@ RETRY_LATER = (QueueFull, EngineDown)  # answered with Retry-After
 _INTERNAL = _WireCodes(500, grpc.StatusCode.INTERNAL)
 # A class stands for its subclasses; what is not in the table is ours to mend.
 _TABLE: dict[type[EspalierError], _WireCodes] = {
+    ExtraNeeded: _WireCodes(501, grpc.StatusCode.UNIMPLEMENTED),
     InvalidRequest: _WireCodes(400, grpc.StatusCode.INVALID_ARGUMENT),
     UnknownModel: _WireCodes(404, grpc.StatusCode.NOT_FOUND),
     UnknownRegion: _WireCodes(404, grpc.StatusCode.NOT_FOUND),

@@ -1,4 +1,4 @@
-"""A tiny BERT as ONNX: embeddings of ids and token types, attention, perhaps with a mask, and a head."""
+"""A tiny BERT as ONNX: embeddings of ids and token types, attention, perhaps with a mask, and a head; its length may be free."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ WIDTH, LENGTH, WORDS = 6, 5, 11
 
 @dataclass
 class Bert:
-    """int64 (batch, 5) ids, token types and, if `masked`, a mask -> layers -> (batch, 3). Equal seeds, equal weights."""
+    """int64 (batch, 5) ids, token types and, if `masked`, a mask -> layers -> (batch, 3). Equal seeds, equal weights.
+
+    length: what the second axis is called where it is free; the table of positions has `LENGTH` rows then. tokens: a head per token.
+    """
 
     layers: Sequence[int] = (10, 20, 30)
     head: int = 90
     masked: bool = False
+    length: str = ""
+    tokens: bool = False
     _nodes: list[NodeProto] = field(default_factory=list)
     _weights: list[TensorProto] = field(default_factory=list)
 
@@ -28,11 +33,12 @@ class Bert:
         x = self._embeddings()
         for index, seed in enumerate(self.layers):
             x = self._layer(f"layer{index}", x, seed, mask)
-        first = self._node("Gather", "first", x, self._weight("zero", np.array(0, np.int64)), axis=1)
+        first = x if self.tokens else self._node("Gather", "first", x, self._weight("zero", np.array(0, np.int64)), axis=1)
         self._node("MatMul", "logits", first, self._normal("head", self.head, WIDTH, 3))
         names = ["input_ids", *(["attention_mask"] if self.masked else []), "token_type_ids"]
-        inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", LENGTH]) for name in names]
-        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
+        inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", self.length or LENGTH]) for name in names]
+        sizes = ["batch", self.length or LENGTH, 3] if self.tokens else ["batch", 3]
+        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, sizes)
         graph = helper.make_graph(self._nodes, "bert", inputs, [logits], self._weights)
         return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9))
 
@@ -40,7 +46,13 @@ class Bert:
         words = self._node("Gather", "words", self._normal("word table", 1, WORDS, WIDTH), "input_ids")
         types = self._node("Gather", "types", self._normal("type table", 2, 2, WIDTH), "token_type_ids")
         both = self._node("Add", "both", words, types)
-        x = self._node("Add", "embedded", both, self._normal("places", 3, 1, LENGTH, WIDTH))
+        places = self._normal("places", 3, 1, LENGTH, WIDTH)
+        if self.length:
+            shape = self._node("Shape", "shape", "input_ids")
+            end = self._node("Slice", "end", shape, *(self._weight(f"at {n}", np.array([n], np.int64)) for n in (1, 2)))
+            start, axis = (self._weight(f"places from {n}", np.array([n], np.int64)) for n in (0, 1))
+            places = self._node("Slice", "used places", places, start, end, axis)
+        x = self._node("Add", "embedded", both, places)
         ones, zeros = (self._weight(f"norm {value}", np.full(WIDTH, value, np.float32)) for value in (1, 0))
         return self._node("LayerNormalization", "normalised", x, ones, zeros)
 

@@ -104,24 +104,25 @@ def network(family: str, *, tuned: bool = False) -> nn.Module:
     return made
 
 
-def export(made: nn.Module, how: str, path: Path) -> Path:
-    """Write `made` to `path` with a free batch size, in opset 18."""
-    names, example = _inputs(made)
+def export(made: nn.Module, how: str, path: Path, length: str = "") -> Path:
+    """Write `made` to `path` with a free batch size, in opset 18. length: a Bert's second axis, where that is free, too."""
+    names, example = _inputs(made, length)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     common = {"opset_version": 18, "input_names": names, "output_names": ["logits"], "dynamo": how != OLD, "verbose": False}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         if how == OLD:
-            axes = {name: {0: "batch"} for name in (*names, "logits")}
+            axes = {name: {0: "batch", **({1: length} if length else {})} for name in names} | {"logits": {0: "batch"}}
             torch.onnx.export(copy.deepcopy(made), example, path, dynamic_axes=axes, **common)
         else:
-            shapes = tuple({0: torch.export.Dim("batch")} for _ in names)
+            free = {1: torch.export.Dim(length, max=_LENGTH)} if length else {}
+            shapes = tuple({0: torch.export.Dim("batch"), **free} for _ in names)
             torch.onnx.export(made, example, path, dynamic_shapes=shapes, optimize=how == NEW, external_data=False, **common)
     return path
 
 
-def _inputs(made: nn.Module) -> tuple[list[str], tuple[Tensor, ...]]:
+def _inputs(made: nn.Module, length: str = "") -> tuple[list[str], tuple[Tensor, ...]]:
     if isinstance(made, Bert):
-        ids, types, mask = (torch.randint(0, count, (2, _LENGTH)) for count in (_WORDS, 2, 2))
+        ids, types, mask = (torch.randint(0, count, (2, _LENGTH - 1 if length else _LENGTH)) for count in (_WORDS, 2, 2))
         return ["ids", "types", "mask"], (ids, types, mask)
     return ["image"], (torch.randn(2, 3, 32, 32),)

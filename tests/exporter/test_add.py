@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from contract.repository import Repository, read_repository
 from exporter.add import AddOptions, AddReport, add_tasks
 from exporter.build.parity import ParityChecker
-from exporter.errors import AnotherArchitecture, DifferentInput, ParityError, TaskExists
+from exporter.errors import AnotherArchitecture, ParityError, TaskExists
 from exporter.export import ExportOptions, export_repository
 from exporter.gc import collect_garbage
 from exporter.remove import remove_tasks
@@ -102,8 +102,12 @@ def test_what_does_not_belong_is_refused_and_changes_nothing(tmp_path: Path) -> 
     before = contents(tmp_path / "repo")
     with pytest.raises(AnotherArchitecture):
         add(tmp_path / "repo", {"stranger": Net(blocks=(7, 8), head=9, stem=9)})
-    with pytest.raises(DifferentInput, match=r"'plain' takes FLOAT rows"):
-        add_tasks(tmp_path / "repo", Sources({"plain": lambda: TaskModel(plain(FROZEN, 9))}), AddOptions())
+    with pytest.raises(AnotherArchitecture):
+        add_tasks(
+            tmp_path / "repo",
+            Sources({"plain": lambda: TaskModel(plain(FROZEN, 9))}, lambda: TaskModel(BACKBONE.model())),
+            AddOptions(),
+        )
     loader = {"new": lambda: TaskModel(Net(blocks=(1, 2, 3, 41)).model())}
     with rewritten_by(scaled), pytest.raises(ParityError):
         add_tasks(tmp_path / "repo", Sources(loader), AddOptions())

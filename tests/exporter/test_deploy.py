@@ -18,7 +18,7 @@ from contract.repository.versions import inherited
 from exporter.add import AddOptions, add_tasks
 from exporter.build.parity import ParityChecker
 from exporter.deploy import deploy, promote, rollback
-from exporter.errors import BadShare, DifferentAnswer, DifferentInput, LastTask, NothingBesideCanary, ParityError
+from exporter.errors import BadShare, DifferentAnswer, LastTask, NothingBesideCanary, OtherInputs, ParityError
 from exporter.gc import collect_garbage, unused_segments
 from exporter.remove import remove_tasks
 from exporter.sources.runtime import open_session
@@ -297,9 +297,9 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "no number": (lambda repo: deploy(repo, sources(probe=SECOND), canary=float("nan")), BadShare, "not nan %"),
     "other classes": (lambda repo: deploy(repo, sources(probe=FAMILY["late"]), canary=0.1), DifferentAnswer, r"\[5\].*version.*\[3\]"),
     "other input": (
-        lambda repo: deploy(repo, Sources({"probe": lambda: TaskModel(plain(FROZEN, 9))})),
-        DifferentInput,
-        "'probe' takes FLOAT rows",
+        lambda repo: deploy(repo, Sources({"probe": lambda: TaskModel(plain(FROZEN, 9))}), canary=0.1),
+        OtherInputs,
+        "canary of task 'probe' takes FP32 rows",
     ),
     "parity": (lambda repo: deploy_rewritten(repo), ParityError, "differ"),
     "no repository": (lambda repo: deploy(repo / "probe", sources(probe=SECOND)), RepositoryError, "holds no task"),

@@ -10,7 +10,7 @@ from contract.errors import ForeignFiles, NotARepository, OutputExists
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository, read_repository
 from contract.repository.rows import relative_error
-from exporter.errors import AnotherArchitecture, BadTaskName, DifferentInput, ExportError, NoTasks, ParityError
+from exporter.errors import AnotherArchitecture, BadTaskName, ExportError, NoTasks, ParityError
 from exporter.export import ExportOptions, ExportReport, export_repository
 from exporter.sharing.choose import CutOptions
 from exporter.sources.task_model import Sources, TaskModel
@@ -124,16 +124,6 @@ def test_a_fully_tuned_network_of_the_same_architecture_is_no_stranger(tmp_path:
     report = export(tmp_path / "repo", {"full": Net(blocks=(11, 12, 13, 14), head=5, stem=15)})
     assert report.plan.forks == {"full": 0}
     assert "first block were changed" in report.remarks["full"]
-
-
-def test_different_inputs_are_refused(tmp_path: Path) -> None:
-    def other_input() -> TaskModel:
-        model = BACKBONE.model()
-        model.graph.inputs[0].shape = type(model.graph.inputs[0].shape)(["batch", SIZE, SIZE + 1, 3])
-        return TaskModel(model)
-
-    with pytest.raises(DifferentInput, match=r"\[6, 7, 3\].*\[6, 6, 3\]"):
-        export_repository(Sources({"p": other_input}, lambda: TaskModel(BACKBONE.model())), ExportOptions(tmp_path / "repo"))
 
 
 def test_a_failed_parity_check_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -36,16 +36,16 @@ def test_the_same_convolutions_at_two_resolutions_are_two_segments_and_that_is_s
     ]
     assert (large.inputs[0].shape, small.inputs[0].shape) == ((4, 16, 16), (4, 8, 8))
     assert large.digest == small.digest
-    assert report.plan.stored_again == (
+    assert report.plan.several_shapes == (
         "The same weights take rows of several shapes ([4, 16, 16] and [4, 8, 8]), and a model is made for one: 576 B of weights, in 1 "
-        "block, are stored again."
+        "block, are in several segments."
     )
 
 
 def test_weights_at_one_resolution_are_stored_once(tmp_path: Path) -> None:
     tasks = {name: convolved([1, 2, 0, 3], head) for name, head in (("one", 90), ("two", 91))}
     report = export_repository(sources(tasks), ExportOptions(tmp_path / "repo", cuts=CutOptions("exact")))
-    assert report.plan.stored_again == ""
+    assert report.plan.several_shapes == ""
 
 
 @pytest.mark.parametrize("rule", ["cheap", "exact", "stages"])

@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from contract.plan import make_plan
 from contract.repository import Repository
-from exporter.errors import BadTaskName, DifferentInput, UnsupportedModel
+from exporter.errors import BadTaskName, UnsupportedModel
 from exporter.export import ExportOptions, ExportReport, export_repository
 from exporter.graph.chain import Chain
 from exporter.graph.network import make_chain
@@ -190,11 +190,6 @@ def tensors(arrays: dict[str, np.ndarray]) -> list[http_client.InferInput]:
         made.append(http_client.InferInput(name, array.shape, "FP32"))
         made[-1].set_data_from_numpy(array)
     return made
-
-
-def test_networks_with_other_inputs_do_not_go_together(tmp_path: Path) -> None:
-    with pytest.raises(DifferentInput, match=r"'two' takes .*\[6\] in 'image' and .*\[2\] in 'age', but 'one' takes FLOAT rows"):
-        export(tmp_path / "repo", {"one": BACKBONE, "two": lambda: with_metadata(20)}, backbone=None)
 
 
 def test_names_of_outputs_and_tasks_do_not_clash(tmp_path: Path) -> None:

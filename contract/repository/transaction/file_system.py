@@ -105,10 +105,17 @@ def _replace_in_two_steps(new: Path, target: Path, spare: Path) -> None:
         raise
 
 
-def _link(source: str | os.PathLike[str], target: str) -> None:
+def link_file(source: Path, target: Path) -> bool:
+    """Let `target`, which does not exist, be a hard link of the file `source`, or a copy; return whether it is a link. Raises OSError."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _CANNOT_LINK:
             raise
         shutil.copy2(source, target, follow_symlinks=False)
+        return False
+    return True
+
+
+def _link(source: str | os.PathLike[str], target: str) -> None:
+    link_file(Path(source), Path(target))

@@ -28,6 +28,7 @@ _ONLY_WITH = {
         "threads",
         "instances",
         "max_batch_rows",
+        "max_batch_elements",
         "learn_rows",
         "spin",
         "provider",

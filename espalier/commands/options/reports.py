@@ -13,6 +13,9 @@ from espalier.console import console
 
 if TYPE_CHECKING:
     from contract.repository import Repository, Task
+    from contract.repository.not_shared import NotShared
+    from contract.text import TextInput
+    from exporter.build.shared_weights import StoredWeights
     from exporter.deploy import VersionChange
     from exporter.sharing.reuse import Missed
 
@@ -44,6 +47,55 @@ def describe_rows(repository: Repository) -> list[str]:
     return lines
 
 
+def print_not_shared(found: Iterable[NotShared]) -> None:
+    """Print what tasks compute apart with equal, or nearly equal, weights, a line each."""
+    for one in found:
+        console.print(f"[yellow]Not shared:[/] {escape(str(one))}", soft_wrap=True)
+
+
+def print_stored(repository: Repository, stored: StoredWeights) -> None:
+    """Print what a command that wrote `repository` says of weights that several segments hold, a line each."""
+    for line in describe_stored(repository):
+        console.print(f"[yellow]Stored once:[/] {escape(line)}", soft_wrap=True)
+    if stored.copied:
+        console.print(
+            f"[yellow]Stored again:[/] {human_bytes(stored.copied)} of weights that other segments hold, too, because the file system "
+            "made no hard links.",
+            soft_wrap=True,
+        )
+    if stored.again:
+        console.print(
+            f"[yellow]Stored again:[/] {human_bytes(stored.again)} of weights that segments which stay as they are have inside of their "
+            f"models; `espalier add {escape(str(repository.path))} --recut` stores them once.",
+            soft_wrap=True,
+        )
+
+
+def describe_stored(repository: Repository) -> list[str]:
+    """Return a line for weights that are stored once though what is computed with them is not shared, where there are any."""
+    from contract.weight_files import bytes_stored_once
+
+    once = bytes_stored_once(repository)
+    if not once:
+        return []
+    return [
+        f"{human_bytes(once)} of weights less than the segments hold together, by hard links of what is equal in several of them."
+    ]
+
+
+def describe_copied(repository: Repository) -> list[str]:
+    """Return a line for weights that were stored once, and are not in this copy of the repository, where there are any."""
+    from contract.weight_files import bytes_copied
+
+    copied = bytes_copied(repository)
+    if not copied:
+        return []
+    return [
+        f"{human_bytes(copied)} of weights are stored several times, in files of equal names that are no hard links of each other: where "
+        "links cannot be made, or when the repository was copied without them (cp -a, rsync -H and tar keep links)."
+    ]
+
+
 def describe_scores(tasks: Iterable[Task]) -> str | None:
     """Return how scores are made of what `tasks` answer, in a sentence; None where none of them is a classifier."""
     names: dict[str, list[str]] = {}
@@ -55,6 +107,30 @@ def describe_scores(tasks: Iterable[Task]) -> str | None:
     alone = len(names) == 1
     parts = [words if alone else f"{words} ({', '.join(members)})" for words, members in names.items()]
     return f"Scores: {'; '.join(parts)}."
+
+
+def describe_texts(tasks: Iterable[Task]) -> list[str]:
+    """Return a line for each way in which `tasks` take texts."""
+    names: dict[TextInput, list[str]] = {}
+    for task in tasks:
+        if task.text is not None:
+            names.setdefault(task.text, []).append(task.name)
+    return [
+        f"Texts: {', '.join(members)} {'take' if len(members) > 1 else 'takes'} {_tokens(text)}"
+        for text, members in names.items()
+    ]
+
+
+def print_texts(tasks: Iterable[Task]) -> None:
+    """Print how `tasks` take texts."""
+    for line in describe_texts(tasks):
+        console.print(escape(line), soft_wrap=True)
+
+
+def _tokens(text: TextInput) -> str:
+    most = "any number of tokens" if text.most is None else f"at most {text.most} tokens"
+    fixed = ", and every row has so many" if text.least == text.most else ""
+    return f"{most}{fixed}, by the tokenizer {text.sha256[:8]}, as {', '.join(text.names)}"
 
 
 def print_missed(repo: Path, missed: Mapping[str, Missed]) -> None:

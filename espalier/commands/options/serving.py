@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from espalier.commands.options.sizes import parse_limit, parse_size
+from espalier.commands.options.sizes import parse_lengths, parse_limit, parse_size
 
 if TYPE_CHECKING:
     from serving.engines.embedded import EngineOptions
@@ -82,9 +82,30 @@ class Scheduling:
     max_batch_rows: Annotated[
         int | None, typer.Option(min=1, help="The most rows of a run; by default as many as are best on this machine.")
     ] = None
+    max_batch_elements: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Where sizes are free (the length of a text), the most elements of a run, in what a segment takes and gives together; by "
+            "default as many as the best number of rows has at the sizes of the export.",
+        ),
+    ] = None
+    pad_lengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Pad texts to the next of these lengths, as 16,32,64, so that requests of different lengths run together; where a task "
+            "has an attention mask that hides what is added.",
+        ),
+    ] = None
     max_queue_rows: Annotated[
         int, typer.Option(min=1, help="Rows that may wait, of which each model has its share; more are refused (429).")
     ] = 1024
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Return to which lengths texts are padded. Raises BadParameter."""
+        return () if self.pad_lengths is None else parse_lengths(self.pad_lengths, "--pad-lengths")
 
 
 @dataclass(frozen=True)
@@ -113,8 +134,8 @@ class RequestLimits:
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Another value for a limit on connections, messages or images, such as headers=64 or image_bytes=8MiB; may be given "
-            "several times. docs/limits.md has the names.",
+            help="Another value for a limit on connections, messages, images or texts, such as headers=64 or image_bytes=8MiB; may be "
+            "given several times. docs/limits.md has the names.",
         ),
     ] = None
 
@@ -192,6 +213,7 @@ class Segments:
             scheduling.max_batch_rows,
             self.learn_rows,
             None if cache is None else cache.with_name("rows.json"),
+            scheduling.max_batch_elements,
         )
 
     def cache_folder(self) -> Path | None:

@@ -1,4 +1,4 @@
-"""Amounts of memory on the command line."""
+"""Amounts of memory, and lengths, on the command line."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise typer.BadParameter(f"{text!r} is no amount of memory, such as 500M, 1.5GB or 2GiB.")
     return size
+
+
+def parse_lengths(text: str, option: str) -> tuple[int, ...]:
+    """Return the numbers of "16,32,64", of this option. Raises BadParameter for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise typer.BadParameter(f"{text!r} is no list of lengths, such as 16,32,64.", param_hint=option)
+    return tuple(map(int, parts))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from espalier.commands.options.tokenizers import TokenizerFiles, parse_tokenizers
 from espalier.console import say
 
 if TYPE_CHECKING:
@@ -22,6 +23,15 @@ Backbone = Annotated[
         metavar="MODEL",
         help="The network that the tasks were tuned from. Needed for tasks of weights alone; without it, what the tasks have in "
         "common becomes the trunk.",
+    ),
+]
+InputNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="TASK:OLD=NEW",
+        help="The input OLD of the task's network is the input NEW of the others, or gets that name. Repeat it. By default inputs of "
+        "networks with several are matched by name, the only one of a network by what it takes.",
     ),
 ]
 Coupled = Annotated[
@@ -85,23 +95,55 @@ class TaskModels:
         typer.Option(metavar="DIR", help="Every model in a folder (.onnx, .safetensors, .pth, .pt, .ckpt), named like its file."),
     ] = None
     backbone: Backbone = None
+    input_names: InputNames = None
+    tokenizer: TokenizerFiles = None
 
     def open(self, inputs: InputOptions) -> Sources:
         """Return how to load the models, and say what was assumed. Raises typer.BadParameter, ExportError, TuningError."""
         named = _parse_tasks(self.task or [])
         if self.tasks is not None:
             named = _with_folder(named, self.tasks, self.backbone)
-        return open_named(self.backbone, named, inputs)
+        return open_named(self.backbone, named, inputs, self.tokenizer or (), self.input_names or ())
 
 
-def open_named(backbone: str | None, named: Mapping[str, str], options: InputOptions) -> Sources:
-    """Return how to load the models `named`, and say what was assumed of them. Raises ExportError, TuningError."""
+def open_named(
+    backbone: str | None,
+    named: Mapping[str, str],
+    options: InputOptions,
+    tokenizers: Sequence[str] = (),
+    input_names: Sequence[str] = (),
+) -> Sources:
+    """Return how to load the models `named`, and say what was assumed of them.
+
+    tokenizers: as `parse_tokenizers` reads them. input_names: as `InputNames` has them. Raises typer.BadParameter, ExportError,
+    TuningError.
+    """
+    from exporter.build.analysis import BACKBONE
     from exporter.open_models import open_sources
 
-    sources = open_sources(backbone, named, options)
+    chosen = _parse_inputs(input_names, [*named, *([BACKBONE] if backbone else [])])
+    sources = open_sources(backbone, named, options, parse_tokenizers(tokenizers), chosen)
     for sentence in sources.remarks:
         say(sentence)
     return sources
+
+
+def _parse_inputs(texts: Sequence[str], tasks: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return TASK:OLD=NEW as NEW by OLD by TASK. Raises typer.BadParameter for another form, an unknown task, an input named twice."""
+    found: dict[str, dict[str, str]] = {}
+    for text in texts:
+        task = next((name for name in sorted(tasks, key=len, reverse=True) if text.startswith(f"{name}:")), None)
+        old, _, new = text[len(task or "") + 1 :].rpartition("=")
+        if not old or not new or ":" not in text:
+            raise typer.BadParameter(f"{text!r} is not of the form TASK:OLD=NEW.", param_hint="--input")
+        if task is None:
+            raise typer.BadParameter(
+                f"{text!r} begins with none of the tasks that come: {', '.join(tasks)}.", param_hint="--input"
+            )
+        if old in found.setdefault(task, {}):
+            raise typer.BadParameter(f"gives the input {old!r} of {task!r} two names.", param_hint="--input")
+        found[task][old] = new
+    return found
 
 
 def _parse_tasks(pairs: list[str]) -> dict[str, str]:

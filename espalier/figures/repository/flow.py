@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import comb
 
-from contract.costs import separate_cost
+from contract.costs import bytes_in_files, separate_cost
 from contract.plan import make_plan
 from contract.repository import Repository
 
@@ -97,7 +97,12 @@ def mean_cost(repository: Repository, flow: Flow, tasks: int) -> _MeanCost:
     users: dict[str, set[str]] = defaultdict(set)
     for run in flow.runs:
         users[run.segment] |= run.tasks
-    return _MeanCost(tasks, macs, sum(repository.segments[name].weight_bytes * needed(who) for name, who in users.items()))
+    weights = sum(repository.segments[name].weight_bytes * needed(who) for name, who in users.items())
+    for file, counts in bytes_in_files(repository, users).items():  # loaded once, whichever of its segments are needed
+        owners = {name: who for name, who in users.items() if file in repository.segments[name].weight_files}
+        own = sum(repository.segments[name].weight_files[file] * needed(who) for name, who in owners.items())
+        weights += max(counts) * needed(set[str]().union(*owners.values())) - own
+    return _MeanCost(tasks, macs, weights)
 
 
 def compare_costs(repository: Repository) -> list[tuple[_MeanCost, _MeanCost]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from contract.repository import Repository
+from contract.repository.unite import united_inputs
 from espalier.figures.repository.flow import make_flow
 from espalier.figures.repository.frame import MARGIN, Frame, Subject, make_frame
 from espalier.figures.repository.graph import INPUT, OUTPUT, RUN, Graph, make_graph
@@ -105,7 +106,7 @@ def _rooms(graph: Graph, sizes: FigureSizes, labels: dict[int, RunLabel]) -> lis
 def _lefts(repository: Repository, graph: Graph, gap: float) -> tuple[float, ...]:
     """Return where the columns begin; the first begins where the inputs' words end."""
     lines = [
-        line for spec in next(iter(repository.tasks.values())).inputs for line in input_lines(spec.name, describe_tensor(spec))
+        line for spec in united_inputs(repository.tasks.values()) or () for line in input_lines(spec.name, describe_tensor(spec))
     ]
     left = MARGIN + max(text_width(line, NAME_SIZE, bold=True) for line in lines) + PAD + INPUT_WIDTH
     step = BOX_WIDTH + gap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contract.repository.unite import united_inputs
 from espalier.figures.repository.graph import INPUT, OUTPUT
 from espalier.figures.repository.parts import BOX_WIDTH, INPUT_WIDTH, Parts
 from espalier.figures.repository.shapes import DIM, INK, ON, Rectangle, Text
@@ -34,7 +35,7 @@ def run_texts(parts: Parts) -> list[Text]:
 
 def input_parts(parts: Parts) -> tuple[list[Rectangle], list[Text]]:
     """Return a bar and two lines for each input."""
-    specs = {spec.name: spec for spec in next(iter(parts.repository.tasks.values())).inputs}
+    specs = {spec.name: spec for spec in united_inputs(parts.repository.tasks.values()) or ()}
     bars, texts = [], []
     for index, node in enumerate(parts.graph.nodes):
         if node.kind == INPUT:

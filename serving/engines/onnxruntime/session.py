@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +12,8 @@ import onnxruntime as ort
 
 from contract.dtypes import NUMPY_DTYPES, Array
 from contract.errors import RepositoryError
-from contract.repository.model import SEGMENT_INPUT, Segment, segment_tensor
+from contract.repository.model import SEGMENT_INPUT, Segment, TensorSpec, segment_tensor
+from contract.repository.reference import at_reference
 from contract.system import available_cores
 from serving.engines.device_tensors import Device, is_on_device, whole
 from serving.engines.sessions.runtime import SegmentFile
@@ -90,9 +92,15 @@ def run_on_device(session: ort.InferenceSession, inputs: Sequence[Array], device
     return [whole(value, session) for value in binding.get_outputs()]
 
 
+def zeros_for(segment: Segment, rows: int) -> list[Array]:
+    """Return inputs for `segment`: rows of zeros, at the reference sizes where sizes are free."""
+    specs = at_reference(segment.inputs, segment.sizes)
+    return [np.zeros((rows, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in specs]
+
+
 def warm_up(segment: Segment, session: ort.InferenceSession, device: Device | None = None, rows: int = 1) -> Sequence[Array]:
     """Return what `session` makes of some rows of zeros; device: as of `run_on_device`, None: the host."""
-    zeros = [np.zeros((rows, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in segment.inputs]
+    zeros = zeros_for(segment, rows)
     return run_session(session, zeros) if device is None else run_on_device(session, zeros, device)
 
 
@@ -117,15 +125,27 @@ def cannot_be_read(segment: Segment, error: OSError) -> RepositoryError:
 
 
 def check_outputs(segment: Segment, results: Sequence[Array]) -> None:
-    """Raise RepositoryError unless `results`, of any number of rows, are what `segment` says that it gives."""
+    """Raise RepositoryError unless `results`, of any number of rows at the reference sizes, are what `segment` says that it gives."""
     if len(results) != len(segment.outputs):
         raise RepositoryError(
             f"Segment {segment.name!r} gives {len(results)} outputs, "
             f"but its config.pbtxt says {len(segment.outputs)}; export the repository again."
         )
-    for result, expected in zip(results, segment.outputs, strict=True):
-        if result.shape[1:] != expected.shape or result.dtype != NUMPY_DTYPES.get(expected.dtype):
+    for result, said in zip(results, segment.outputs, strict=True):
+        expected = _expected(segment, said)
+        fits = [given for given, size in zip(result.shape[1:], expected.shape, strict=False) if size in (-1, given)]
+        if not len(fits) == len(expected.shape) == len(result.shape) - 1 or result.dtype != NUMPY_DTYPES.get(expected.dtype):
             raise RepositoryError(
                 f"Segment {segment.name!r} gives {result.dtype} rows of shape {list(result.shape[1:])}, "
                 f"but its config.pbtxt says {expected.dtype} {list(expected.shape)}; export the repository again."
             )
+
+
+def _expected(segment: Segment, output: TensorSpec) -> TensorSpec:
+    """Return `output` at the reference sizes, as far as they are those of inputs; others may be any that follow from them."""
+    named = {name for spec in segment.inputs for name in spec.axes if name}
+    shape = (
+        segment.sizes[name].reference if size < 0 and name in named and name in segment.sizes else size
+        for size, name in zip(output.shape, output.axes or ("",) * len(output.shape), strict=True)
+    )
+    return replace(output, shape=tuple(shape))

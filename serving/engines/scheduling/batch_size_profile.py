@@ -18,6 +18,7 @@ from pathlib import Path
 
 from contract.private_folder import BY_ALL, is_private, make_private_folder
 from contract.repository.model import Segment
+from contract.repository.reference import at_reference, has_reference
 from contract.system import machine_cores
 from serving.engines.cache_json import parse, read_bounded
 
@@ -138,7 +139,9 @@ def _timed(run: Callable[[int], object], rows: int, clock: _Clock) -> float:
 
 def _shape(segment: Segment) -> str:
     """Return what says how long a segment takes: its tensors, its arithmetic and its weights, not their values."""
-    facts = [[spec.dtype, *spec.shape] for spec in (*segment.inputs, *segment.outputs)]
+    specs = (*segment.inputs, *segment.outputs)
+    at_once = at_reference(specs, segment.sizes) if has_reference(specs, segment.sizes) else specs
+    facts = [[spec.dtype, *spec.shape] for spec in at_once]
     text = json.dumps([facts, segment.macs, segment.parameters, segment.weight_bytes, segment.max_batch_rows])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -12,22 +12,26 @@ from contract.dtypes import Array
 from contract.errors import EspalierError
 from serving.engines.base import SegmentRun
 from serving.engines.device_tensors import is_on_device, stack
-from serving.engines.scheduling.plan_execution import PlanExecution, ReadyStep
+from serving.engines.scheduling.plan_execution import Group, PlanExecution, ReadyStep
 from serving.errors import EngineError
 
 RunSegment = Callable[[str, Sequence[Array]], Sequence[Array]]
+RowLimit = Callable[[Group], int]  # the most rows of a run
 OnRun = Callable[[SegmentRun, Sequence[float]], None]
 Outcome = tuple[ReadyStep, Sequence[Array] | EspalierError, SegmentRun]
 
 
 class SegmentTimes:
-    """How long segments take: a running mean of seconds per row. Threads may share it: a run that gets lost is no harm."""
+    """How long segments take: a running mean of seconds per row, or per volume where sizes are free (`ReadyStep.work`).
+
+    Threads may share it: a run that gets lost is no harm.
+    """
 
     def __init__(self) -> None:
         self._per_row: dict[str, float] = {}
 
     def per_row(self, segment: str) -> float:
-        """Return the seconds of one row, 0 for a segment that has not run."""
+        """Return the seconds of one row, or volume, 0 for a segment that has not run."""
         return self._per_row.get(segment, 0.0)
 
     def of(self, execution: PlanExecution) -> float | None:
@@ -38,12 +42,12 @@ class SegmentTimes:
             if per_row is None:
                 return None
             seconds += len(step.inputs) * per_row
-        return seconds * execution.rows
+        return seconds * execution.rows * execution.volume
 
-    def note(self, segment: str, rows: int, seconds: float) -> None:
-        """Learn from a run."""
+    def note(self, segment: str, work: int, seconds: float) -> None:
+        """Learn from a run. work: of its steps together."""
         known = self._per_row.get(segment)
-        self._per_row[segment] = seconds / rows if not known else 0.8 * known + 0.2 * seconds / rows
+        self._per_row[segment] = seconds / work if not known else 0.8 * known + 0.2 * seconds / work
 
     def forget(self, segments: Iterable[str]) -> None:
         """Know no more of segments that are gone."""
@@ -52,9 +56,9 @@ class SegmentTimes:
 
 
 class BatchRunner:
-    """Runs batches: ready steps of one segment. run_segment, limit, on_run: as of the scheduler. Callable from several threads at once."""
+    """Runs batches: ready steps of one group. run_segment, limit, on_run: as of the scheduler. Callable from several threads at once."""
 
-    def __init__(self, run_segment: RunSegment, limit: Callable[[str], int], on_run: OnRun) -> None:
+    def __init__(self, run_segment: RunSegment, limit: RowLimit, on_run: OnRun) -> None:
         self._run_segment = run_segment
         self._limit = limit
         self._on_run = on_run
@@ -65,7 +69,7 @@ class BatchRunner:
         segment = batch[0].segment
         rows = batch[0].rows if len(batch) == 1 else sum(step.rows for step in batch)
         try:
-            limit = rows if batch[0].plan_step.coupled else self._limit(segment)
+            limit = rows if batch[0].plan_step.coupled else self._limit(batch[0].group)
             results = self._run_in_pieces(segment, _stack([step.inputs() for step in batch]), rows, limit)
             _check(segment, results, rows, len(batch[0].plan_step.outputs[0]))
             if is_on_device(results[0]):

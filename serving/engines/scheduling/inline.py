@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from serving.engines.base import Answer
-from serving.engines.scheduling.batches import BatchRunner, SegmentTimes, advance
-from serving.engines.scheduling.plan_execution import PlanExecution, ReadyStep
+from serving.engines.scheduling.batches import BatchRunner, RowLimit, SegmentTimes, advance
+from serving.engines.scheduling.plan_execution import Group, PlanExecution, ReadyStep
 from serving.errors import DeadlineExceeded, SegmentClosed
 
 _REQUEST_S = 0.0005  # of the order of waking a thread and being woken
@@ -31,14 +31,12 @@ class _Waiting:
 
 
 class InlineRuns:
-    """Answers requests in the event loop's thread. limit: the most rows of a run, by segment. is_open: whether a segment can run at once.
+    """Answers requests in the event loop's thread. limit: the most rows of a run, by group. is_open: whether a segment can run at once.
 
     runner: raises SegmentClosed for a segment that is not open any more when its run comes, rather than open it.
     """
 
-    def __init__(
-        self, runner: BatchRunner, times: SegmentTimes, limit: Callable[[str], int], is_open: Callable[[str], bool]
-    ) -> None:
+    def __init__(self, runner: BatchRunner, times: SegmentTimes, limit: RowLimit, is_open: Callable[[str], bool]) -> None:
         self._runner = runner
         self._times = times
         self._limit = limit
@@ -94,24 +92,24 @@ class InlineRuns:
 
     def _run(self, executions: Iterable[PlanExecution]) -> None:
         """Run all executions to their ends."""
-        ready: dict[str, list[ReadyStep]] = {}
+        ready: dict[Group, list[ReadyStep]] = {}
         _add(ready, (step for execution in executions for step in execution.start()))
         while ready:
-            segment = next(iter(ready))
-            for batch in _batches(ready.pop(segment), self._limit(segment)):
+            group = next(iter(ready))
+            for batch in _batches(ready.pop(group), self._limit(group)):
                 started = time.perf_counter()
                 outcomes = self._runner.run(batch)
                 if not isinstance(outcomes[0][1], SegmentClosed):
-                    self._times.note(segment, sum(step.rows for step in batch), time.perf_counter() - started)
+                    self._times.note(batch[0].segment, sum(step.work for step in batch), time.perf_counter() - started)
                 for outcome in outcomes:
                     _add(ready, advance(*outcome))
 
 
-def _add(ready: dict[str, list[ReadyStep]], steps: Iterable[ReadyStep]) -> None:
+def _add(ready: dict[Group, list[ReadyStep]], steps: Iterable[ReadyStep]) -> None:
     now = time.perf_counter()
     for step in steps:
         step.ready_s = now
-        ready.setdefault(step.segment, []).append(step)
+        ready.setdefault(step.group, []).append(step)
 
 
 def _batches(steps: Sequence[ReadyStep], limit: int) -> Iterator[list[ReadyStep]]:

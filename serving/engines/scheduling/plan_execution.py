@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,22 +18,32 @@ from serving.engines.base import Answer, Call, SegmentRun
 from serving.engines.device_tensors import stack
 from serving.errors import TooManyRows
 
+Shapes = tuple[tuple[int, ...], ...]  # of the inputs of a segment, without the rows
+Group = str | tuple[str, Shapes]  # of steps that can run together: of a segment, where sizes are free on inputs of these shapes
+
 
 class ReadyStep:
-    """A step of an execution, ready to run. streams: those of the step whose inputs are there; rows: theirs together.
+    """A step of an execution, ready to run. streams: those of the step whose inputs are there, and equal in shape; rows: theirs together.
 
-    room: the rows that it takes up in a run: all, where nothing may be beside it. ready_s: since when it waits, by whoever lets it wait.
+    part: which one of its step, whose streams may differ in shape. group: of what it can run with. work: its rows, in volumes where sizes
+    are free. room: the rows that it takes up in a run: all, where nothing may be beside it. ready_s: since when it waits, by whoever lets
+    it wait.
     """
 
-    __slots__ = ("execution", "index", "plan_step", "ready_s", "room", "rows", "segment", "streams")
+    __slots__ = ("execution", "group", "index", "part", "plan_step", "ready_s", "room", "rows", "segment", "streams", "work")
 
-    def __init__(self, execution: PlanExecution, index: int, streams: tuple[int, ...]) -> None:
+    def __init__(self, execution: PlanExecution, index: int, streams: tuple[int, ...], part: int = 0) -> None:
         self.execution = execution
         self.index = index
         self.streams = streams
+        self.part = part
         self.plan_step: PlanStep = execution.plan.steps[index]
         self.segment = self.plan_step.segment
+        self.group: Group = self.segment
+        if self.plan_step.free:
+            self.group = (self.segment, execution.shapes(self.plan_step, streams[0]))
         self.rows = len(streams) * execution.rows
+        self.work = self.rows * execution.volume
         self.room = sys.maxsize if self.plan_step.coupled else self.rows
         self.ready_s = 0.0
 
@@ -54,10 +64,13 @@ class PlanExecution:
         self.call = call
         self.number = number
         self.rows = len(next(iter(inputs.values())))
+        self.volume = 1 if plan.volume is None else plan.volume.of(inputs)  # of a row
+        self.queued_rows = self.rows if plan.volume is None else plan.volume.in_reference_rows(inputs, self.rows)
         self._tensors = {name: inputs[name] for name in plan.inputs}
         self._uses = dict(plan.uses)
         self._missing = [len(names.difference(plan.inputs)) for names in plan.needs]
         self._left = len(plan.steps)
+        self._parts: dict[int, int] = {}  # that are to come, of steps that run in several
         self._runs: list[SegmentRun] = []
         self._errors: dict[str, EspalierError] = {}  # by tensor
 
@@ -69,10 +82,15 @@ class PlanExecution:
     def start(self) -> list[ReadyStep]:
         """Return the steps that may run at once."""
         return [
-            ReadyStep(self, index, tuple(range(len(step.inputs))))
+            ready
             for index, (step, missing) in enumerate(zip(self.plan.steps, self._missing, strict=True))
             if not missing
+            for ready in self._ready(index, tuple(range(len(step.inputs))))
         ]
+
+    def shapes(self, step: PlanStep, stream: int) -> Shapes:
+        """Return the shapes, without the rows, of what a stream of `step` takes."""
+        return tuple(self._tensors[name].shape[1:] for name in step.inputs[stream])
 
     def stacked(self, step: PlanStep, streams: Sequence[int]) -> list[Array]:
         """Return the inputs of these streams of `step`, one stream after the other on the batch axis."""
@@ -102,9 +120,24 @@ class PlanExecution:
         errors = {output: self._errors[name] for output, name in self.plan.outputs.items() if name in self._errors}
         return Answer(reached, tuple(self._runs), errors, queue_seconds)
 
+    def _ready(self, index: int, streams: tuple[int, ...]) -> Iterable[ReadyStep]:
+        """Return these streams of a step as one, or as one for each shape of what they take."""
+        step = self.plan.steps[index]
+        if not step.free or len(streams) == 1:
+            return (ReadyStep(self, index, streams),)
+        alike: dict[Shapes, list[int]] = {}
+        for stream in streams:
+            alike.setdefault(self.shapes(step, stream), []).append(stream)
+        self._parts[index] = len(alike)
+        return [ReadyStep(self, index, tuple(part), number) for number, part in enumerate(alike.values())]
+
     def _close(self, step: ReadyStep) -> list[ReadyStep]:
         """Note that `step` is over; return what waited for nothing else."""
         ready: list[ReadyStep] = []
+        if step.index in self._parts:
+            self._parts[step.index] -= 1
+            if self._parts[step.index]:
+                return ready
         closed = [step.index]
         while closed:
             index = closed.pop()
@@ -116,7 +149,7 @@ class PlanExecution:
                     if self._missing[after]:
                         continue
                     streams = self._sound_streams(self.plan.steps[after])
-                    ready += [ReadyStep(self, after, streams)] if streams else []
+                    ready += self._ready(after, streams) if streams else ()
                     closed += [] if streams else [after]
         return ready
 
@@ -136,6 +169,24 @@ class PlanExecution:
             self._uses[name] -= 1
             if not self._uses[name]:
                 self._tensors.pop(name, None)
+
+
+def rows_at_once(plan: ExecutionPlan, inputs: Mapping[str, Array], rows_per_run: int, limit: Callable[[Group], int]) -> int:
+    """Return the most rows of a request that go through `plan` at once, 0: any number. rows_per_run: whatever their sizes are.
+
+    Where sizes are free, as many as the segments that take the inputs would run at once. limit: the most rows of a run, by groups.
+    """
+    if plan.volume is None or plan.coupled:
+        return rows_per_run
+    shapes = {name: inputs[name].shape[1:] for name in plan.inputs}
+    limits = [
+        limit((step.segment, tuple(shapes[name] for name in stream))) // len(step.inputs)
+        for step, needs in zip(plan.steps, plan.needs, strict=True)
+        if step.free and needs <= shapes.keys()
+        for stream in step.inputs
+    ]
+    limits += [rows_per_run] if rows_per_run else []
+    return max(1, min(limits)) if limits else 0
 
 
 def split_rows(plan: ExecutionPlan, inputs: Mapping[str, Array], limit: int) -> Sequence[Mapping[str, Array]]:
@@ -158,4 +209,4 @@ def join_chunks(plan: ExecutionPlan, answers: Sequence[Answer]) -> Answer:
     errors = {name: error for answer in reversed(answers) for name, error in answer.errors.items()}
     outputs = {name: np.concatenate([answer.outputs[name] for answer in answers]) for name in plan.outputs if name not in errors}
     runs = tuple(run for answer in answers for run in answer.runs)
-    return Answer(outputs, runs, errors, max(answer.queue_seconds for answer in answers))
+    return Answer(outputs, runs, errors, max(answer.queue_seconds for answer in answers), len(answers))

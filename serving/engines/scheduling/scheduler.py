@@ -14,10 +14,10 @@ from contract.dtypes import Array
 from contract.plan import ExecutionPlan
 from serving.engines.base import Answer, Call
 from serving.engines.scheduling.admission import Admission, QueuePlace
-from serving.engines.scheduling.batches import BatchRunner, OnRun, Outcome, RunSegment, SegmentTimes, advance
+from serving.engines.scheduling.batches import BatchRunner, OnRun, Outcome, RowLimit, RunSegment, SegmentTimes, advance
 from serving.engines.scheduling.fair_queue import FairQueue
 from serving.engines.scheduling.inline import InlineRuns
-from serving.engines.scheduling.plan_execution import PlanExecution, ReadyStep, join_chunks, split_rows
+from serving.engines.scheduling.plan_execution import PlanExecution, ReadyStep, join_chunks, rows_at_once, split_rows
 from serving.engines.scheduling.thread_allocation import ThreadAllocation
 from serving.errors import DeadlineExceeded, NotReady, SegmentClosed
 from serving.process.threads import to_thread
@@ -29,10 +29,11 @@ _BRIEF_S = 0.001  # some times what it costs to hand a step to a thread, and to 
 class Scheduler:
     """Answers plans. run_segment(name, arrays of shape (n, ...)) -> arrays of shape (n, ...); raises ServingError.
 
-    limit: the most rows that a segment takes in one run. workers: runs at a time; or allocation: the shares of the threads that there
-    are, of which each run takes one or more, and run_on: what runs a segment on so many of them (None: run_segment on any number).
-    max_queue_rows: rows of requests that have not begun, of which each tenant has its share (admission.py); of a request in chunks, those
-    of one chunk count. on_run: is told every run, and the seconds that each request in it waited for it, in the thread of the run.
+    limit: the most rows that a segment takes in one run, by groups (`plan_execution.Group`). workers: runs at a time; or allocation: the
+    shares of the threads that there are, of which each run takes one or more, and run_on: what runs a segment on so many of them (None:
+    run_segment on any number). max_queue_rows: rows of requests that have not begun, of which each tenant has its share (admission.py); of
+    a request in chunks, those of one chunk count, and where sizes are free as many as they would be at the reference sizes. on_run: is told
+    every run, and the seconds that each request in it waited for it, in the thread of the run.
     is_open: whether a segment can run without being opened first. run_open: as run_segment, but raises SegmentClosed rather than open
     one; None: run_segment never opens any. There is no artificial delay: where threads are free, what is there begins.
     """
@@ -40,7 +41,7 @@ class Scheduler:
     def __init__(
         self,
         run_segment: RunSegment,
-        limit: Callable[[str], int],
+        limit: RowLimit,
         *,
         workers: int = 1,
         allocation: ThreadAllocation | None = None,
@@ -54,6 +55,7 @@ class Scheduler:
         on_run = on_run or (lambda run, waits: None)
         runs = {width: run_on(width) if run_on else run_segment for width in self._allocation.widths}
         self._runners = {width: BatchRunner(run, limit, on_run) for width, run in runs.items()}
+        self._limit = limit
         self._times = SegmentTimes()
         self._inline = InlineRuns(BatchRunner(run_open or run_segment, limit, on_run), self._times, limit, is_open)
         self._threads: list[threading.Thread] = []
@@ -105,9 +107,8 @@ class Scheduler:
         """
         if call.deadline is not None and call.deadline <= time.monotonic():
             raise DeadlineExceeded
-        executions = [
-            PlanExecution(plan, chunk, call, next(self._numbers)) for chunk in split_rows(plan, inputs, call.rows_per_run)
-        ]
+        limit = rows_at_once(plan, inputs, call.rows_per_run, self._limit)
+        executions = [PlanExecution(plan, chunk, call, next(self._numbers)) for chunk in split_rows(plan, inputs, limit)]
         if self._is_idle and len(executions) == 1:
             try:
                 answer = await self._inline.infer(executions[0])
@@ -131,7 +132,7 @@ class Scheduler:
         with self._changed:
             if self._stopping or not self._threads:
                 raise NotReady("The engine is not started.")
-            place = self._admission.enter(call.tenant, max(execution.rows for execution in executions), len(executions))
+            place = self._admission.enter(call.tenant, max(execution.queued_rows for execution in executions), len(executions))
             now = time.perf_counter()
             anybody_waited = len(self._queue) > 0
             for execution, future in zip(executions, futures, strict=True):
@@ -200,7 +201,7 @@ class Scheduler:
     def _is_brief(self, batch: Sequence[ReadyStep]) -> bool:
         """Whether `batch` is known to be so short that what waits is better batched than run beside it."""
         per_row = self._times.per_row(batch[0].segment)
-        return 0 < per_row * sum(step.rows for step in batch) < _BRIEF_S
+        return 0 < per_row * sum(step.work for step in batch) < _BRIEF_S
 
     def _take(self) -> list[ReadyStep]:
         """Take the steps of the next run, none where none waits, and note that its requests have begun."""

@@ -43,9 +43,10 @@ class TritonEngineOptions:
     """How Tritons are used.
 
     send_files: whether they are sent the models, which otherwise are in their own repository. wait_s: how long `start` waits for one.
-    max_queue_rows: rows of unanswered requests, of which each tenant has its share (scheduling/admission.py). resolve_s: how often host
-    names are looked up. statistics_s: how often statistics are fetched when nobody asks, which is how old the metrics may be. keep_s: how
-    long segments that are over stay loaded, for other servers before the same Tritons, which are told of a deploy after this one.
+    max_queue_rows: rows of unanswered requests, where sizes are free those at the reference sizes, of which each tenant has its share
+    (scheduling/admission.py). resolve_s: how often host names are looked up. statistics_s: how often statistics are fetched when nobody
+    asks, which is how old the metrics may be. keep_s: how long segments that are over stay loaded, for other servers before the same
+    Tritons, which are told of a deploy after this one.
     shared_from_bytes: requests with so many bytes of inputs or more leave them in shared memory for Tritons on this host; None: none do.
     """
 
@@ -157,7 +158,9 @@ class TritonEngine:
         choices = self._choices
         ensemble = choices.of(plan)
         limits = [limit for limit in (call.rows_per_run, ensemble.max_rows if ensemble else 0) if limit]
-        place = self._admission.enter(call.tenant, len(next(iter(inputs.values()))))
+        rows = len(next(iter(inputs.values())))
+        waiting = rows if plan.volume is None else plan.volume.in_reference_rows(inputs, rows)
+        place = self._admission.enter(call.tenant, waiting)
         try:
             with channel.users.one(), choices.users.one():
                 ask = partial(self._answer, _Context(channel, call, place), plan, ensemble)

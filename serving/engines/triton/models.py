@@ -13,6 +13,7 @@ from contract.errors import RepositoryError
 from contract.repository.config import ALL_TASKS, all_tasks_config, parse_text, task_config
 from contract.repository.model import Repository
 from contract.repository.read import CONFIG_FILE
+from contract.repository.unite import united_inputs
 from serving.engines.sessions.kept_files import KeptFiles
 from serving.engines.triton.control import TritonServer
 from serving.engines.triton.errors import ModelTooLarge, TritonLoadFailed
@@ -46,7 +47,7 @@ def models_of(repository: Repository) -> TritonModels:
     """Return what Triton has to serve for `repository`."""
     tasks = repository.tasks
     ensembles = {name: task_config(task) for name, task in tasks.items()}
-    if len({task.inputs for task in tasks.values()}) == 1:  # as in the catalogue
+    if united_inputs(tasks.values()):  # as in the catalogue
         ensembles[ALL_TASKS] = all_tasks_config(tasks.values())
     steps = {step.model_name for config in ensembles.values() for step in config.ensemble_scheduling.step}
     labels = {name: task.labels for name, task in tasks.items() if task.labels}

@@ -81,11 +81,12 @@ def max_connections() -> int:
 
 
 def needed_bytes(models: Iterable[Model]) -> int:
-    """Return how long a message may be: 1,024 rows of any of `models`; 4 MiB at least, and 24 MiB at most, as where sizes are not known.
+    """Return how long a message may be: 1,024 rows of any of `models`, as large as their free sizes may be; 4 MiB at least, and 24 MiB at
+    most, as where sizes are not known.
 
     A message is one piece of memory before anybody can look at it, and comes compressed to a thousandth.
     """
-    rows = [sum(_row_bytes(spec) for spec in model.inputs) for model in models]
+    rows = [sum(map(_row_bytes, model.largest_inputs())) for model in models]
     return int(min(max(_LEAST_BYTES, (_ROWS * max(rows, default=0))), _MOST_BYTES))
 
 

@@ -48,17 +48,43 @@ INFER_SCHEMA: dict[str, Any] = {
 _BINARY = {"type": "string", "format": "binary"}
 
 
-def image_docs(path: str) -> dict[str, Any]:
-    """Return what OpenAPI says about the body of an endpoint that takes images, and how to call it as `path`."""
+_TEXT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["text"],
+    "additionalProperties": False,
+    "properties": {
+        "text": {
+            "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+            "description": "One text, or several; the answer is one, or a list.",
+        },
+        "tasks": {
+            "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+            "description": "Left out: as the address says, or all that take text.",
+        },
+        "top_k": {"type": "integer", "minimum": 1},
+        "truncate": {
+            "type": "boolean",
+            "default": False,
+            "description": "Whether of a text with more tokens than the network takes the beginning is answered, which the answer then "
+            "says; otherwise it is refused.",
+        },
+    },
+}
+
+
+def predict_docs(path: str) -> dict[str, Any]:
+    """Return what OpenAPI says about the body of an endpoint that takes images or texts, and how to call it as `path`."""
+    text = f"""curl -H 'Content-Type: application/json' -d '{{"text": ["..."]}}' '{_HOST}{path}'"""
     one = f"curl --data-binary @photo.jpg '{_HOST}{path}'"
     several = f"curl -F files=@photo.jpg -F files=@other.png '{_HOST}{path}'"
     return {
         "requestBody": {
             "required": True,
             "description": "The bytes of a PNG, JPEG, WebP, GIF or BMP file, or a form with several such files, whatever its fields "
-            f"are called.\n\n    {one}\n    {several}",
+            f"are called; or JSON with texts.\n\n    {one}\n    {several}\n    {text}",
             "content": {
                 "image/*": {"schema": _BINARY},
+                "application/json": {"schema": _TEXT_SCHEMA, "example": {"text": ["..."]}},
                 "multipart/form-data": {
                     "schema": {"type": "object", "properties": {"files": {"type": "array", "items": _BINARY, "minItems": 1}}}
                 },
@@ -67,6 +93,7 @@ def image_docs(path: str) -> dict[str, Any]:
         "x-codeSamples": [
             {"lang": "Shell", "label": "one image", "source": one},
             {"lang": "Shell", "label": "several images", "source": several},
+            {"lang": "Shell", "label": "texts", "source": text},
         ],
     }
 
@@ -142,9 +169,9 @@ def _infer_example(model: Model) -> dict[str, Any]:
             "name": spec.name,
             "datatype": spec.dtype,
             "shape": [abs(size) for size in model.whole_shape(spec)],
-            "data": [_ZEROS.get(spec.dtype, 0)] * math.prod(map(abs, spec.shape)),
+            "data": [_ZEROS.get(spec.dtype, 0)] * math.prod(spec.shape),
         }
-        for spec in model.inputs
+        for spec in model.example_inputs()
     ]
     return {"id": "42", "inputs": inputs, "outputs": [{"name": name} for name in model.outputs]}
 
@@ -158,4 +185,4 @@ def _cost_of_example(model: Model) -> tuple[bool, int]:
 
 
 def _input_values(model: Model) -> int:
-    return sum(math.prod(map(abs, spec.shape)) for spec in model.inputs)
+    return sum(math.prod(spec.shape) for spec in model.example_inputs())

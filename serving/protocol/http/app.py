@@ -20,15 +20,17 @@ from serving.protocol.http.v2 import v2_routes
 from serving.protocol.memory_budget import MemoryBudget
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
+from serving.text.limits import TextLimits
 
 _DESCRIPTION = """Many tasks on one trunk: a request runs what the tasks share once.
-`POST /predict` takes an image; everything below `/v2` speaks the v2 inference protocol (tritonclient)."""
+`POST /predict` takes an image, or text as JSON; everything below `/v2` speaks the v2 inference protocol (tritonclient)."""
 
 
 def create_app(
     router: Router,
     *,
     images: ImageWorkers | None = None,
+    texts: TextLimits | None = None,
     memory: SharedMemory | None = None,
     metrics: Metrics | None = None,
     admin: Admin | None = None,
@@ -36,7 +38,7 @@ def create_app(
 ) -> FastAPI:
     """Return the application that answers for `router`, which somebody else starts and closes.
 
-    images: who decodes them, None: threads of its own.
+    images: who decodes them, None: threads of its own. texts: limits of those that are sent, None: the usual ones.
     memory: system shared memory; None: not offered. metrics: what GET /metrics tells; None: there is no such path.
     admin: who may load and unload models; None: nobody. budget: counts the bytes of bodies; None: without a limit.
     """
@@ -47,7 +49,7 @@ def create_app(
     )
     app.add_middleware(_HeadAsGet)
     # Routes are tried in order. First those of images, because the requests for inference never come here (InferFront).
-    app.include_router(predict_routes(router, images or ImageWorkers(), budget))
+    app.include_router(predict_routes(router, images or ImageWorkers(), texts or TextLimits(), budget))
     app.include_router(v2_routes(router, memory))
     app.include_router(control_routes(router, admin or Admin()))
     if metrics is not None:

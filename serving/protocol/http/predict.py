@@ -1,4 +1,4 @@
-"""Images in, labels out: the HTTP interface for people and scripts that speak no tensors."""
+"""Images or texts in, labels out: the HTTP interface for people and scripts that speak no tensors."""
 
 from __future__ import annotations
 
@@ -13,25 +13,41 @@ from fastapi import APIRouter, Path, Query, Request
 from contract.errors import InvalidRequest
 from contract.preprocessing import Preprocessing
 from contract.units import quoted
+from serving.errors import BodyTooLarge, TextBodyTooLarge
 from serving.images.decode import Picture, open_pictures
-from serving.images.tasks import CheckRoom, ImageRows
+from serving.images.tasks import ImageRows
 from serving.images.workers import ImageWorkers
+from serving.process.threads import to_thread
 from serving.process.work_pool import Check
-from serving.protocol.http.api_docs import image_docs
+from serving.protocol.http.api_docs import predict_docs
 from serving.protocol.http.body import read_body
 from serving.protocol.http.cancel_on_disconnect import cancel_on_disconnect
 from serving.protocol.http.multipart import is_form, read_files
-from serving.protocol.http.schemas import PredictBody, PredictFilesBody, TasksBody, predict_body, predict_files_body, tasks_body
+from serving.protocol.http.schemas import (
+    PredictBody,
+    PredictFilesBody,
+    PredictTextBody,
+    PredictTextsBody,
+    TasksBody,
+    predict_body,
+    predict_files_body,
+    predict_text_body,
+    predict_texts_body,
+    tasks_body,
+)
+from serving.protocol.http.text_body import TextBody, is_json, read_text_body
 from serving.protocol.http.v2 import ERRORS
-from serving.protocol.memory_budget import MemoryBudget
+from serving.protocol.memory_budget import MemoryBudget, Reservation
+from serving.questions import CheckRoom
 from serving.requests import RequestOptions, read_options
 from serving.router import Router
+from serving.text.limits import TextLimits
 
-_TopK = Annotated[int, Query(ge=1, description="How many classes per task, best first.")]
+_TopK = Annotated[int | None, Query(ge=1, description="How many classes per task, best first; 5 by default.")]
 _TaskList = Annotated[
     list[str] | None,
     Query(
-        description="Task names, separated by commas or each in a parameter `tasks` of its own. Left out: all that take images."
+        description="Task names, separated by commas or each in a parameter `tasks` of its own. Left out: all that take images, or text."
     ),
 ]
 _Timeout = Annotated[
@@ -39,44 +55,45 @@ _Timeout = Annotated[
 ]
 _Priority = Annotated[int, Query(ge=0, description="1 goes first, and larger numbers later; 0: as if 2.")]
 _Partial = Annotated[bool, Query(description="Whether tasks that fail are named in `errors` beside the others' answers.")]
-_PredictAnswer = PredictBody | PredictFilesBody
+_PredictAnswer = PredictTextBody | PredictBody | PredictTextsBody | PredictFilesBody
 _OPTIONS = ("top_k", "timeout", "priority")
+_TOP_K = 5
 
 
-def predict_routes(router: Router, images: ImageWorkers, budget: MemoryBudget) -> APIRouter:
+def predict_routes(router: Router, images: ImageWorkers, texts: TextLimits, budget: MemoryBudget) -> APIRouter:
     """Return the routes /tasks, /predict and /predict/{task}."""
-    routes = APIRouter(responses=ERRORS, tags=["images"])
+    routes = APIRouter(responses=ERRORS, tags=["images and texts"])
 
-    classifier = _Classifier(router, images, budget)
+    classifier = _Classifier(router, images, texts, budget)
 
     @routes.get("/tasks")
     async def list_tasks() -> TasksBody:
         """All tasks: labels, preprocessing, and what runs for them."""
         return tasks_body(router.repository)
 
-    @routes.post("/predict", openapi_extra=image_docs("/predict?top_k=3"))
+    @routes.post("/predict", openapi_extra=predict_docs("/predict?top_k=3"))
     async def predict(
         request: Request,
         tasks: _TaskList = None,
-        top_k: _TopK = 5,
+        top_k: _TopK = None,
         timeout: _Timeout = 0,
         priority: _Priority = 0,
         partial_results: _Partial = False,
     ) -> _PredictAnswer:
-        """Classify an image, or the files of a form, for several tasks at once; what they share is computed once."""
+        """Classify an image, the files of a form, or texts, for several tasks at once; what they share is computed once."""
         _check_query(request, ("tasks", *_OPTIONS, "partial_results"))
         names = None if tasks is None else [name.strip() for name in ",".join(tasks).split(",") if name.strip()]
         return await classifier.answer(request, names, top_k, _parameters(timeout, priority, partial_results))
 
-    @routes.post("/predict/{task}", openapi_extra=image_docs("/predict/{task}?top_k=3"))
+    @routes.post("/predict/{task}", openapi_extra=predict_docs("/predict/{task}?top_k=3"))
     async def predict_task(
         request: Request,
         task: Annotated[str, Path(description="A task's name; GET /tasks lists them.")],
-        top_k: _TopK = 5,
+        top_k: _TopK = None,
         timeout: _Timeout = 0,
         priority: _Priority = 0,
     ) -> _PredictAnswer:
-        """Classify an image, or the files of a form, for one task."""
+        """Classify an image, the files of a form, or texts, for one task."""
         _check_query(request, _OPTIONS)
         return await classifier.answer(request, [task], top_k, _parameters(timeout, priority))
 
@@ -98,27 +115,61 @@ def _parameters(timeout: int, priority: int, partial_results: bool = False) -> M
 
 
 class _Classifier:
-    """Answers with labels for the images in a request's body. budget: counts the body's bytes."""
+    """Answers with labels for the images or texts in a request's body. budget: counts the body's bytes."""
 
-    def __init__(self, router: Router, images: ImageWorkers, budget: MemoryBudget) -> None:
+    def __init__(self, router: Router, images: ImageWorkers, texts: TextLimits, budget: MemoryBudget) -> None:
         self._router = router
         self._images = images
+        self._texts = texts
         self._budget = budget
 
     async def answer(
-        self, request: Request, names: list[str] | None, top_k: int, parameters: Mapping[str, object]
+        self, request: Request, names: list[str] | None, top_k: int | None, parameters: Mapping[str, object]
     ) -> _PredictAnswer:
-        """Return the answer to `request`. names: of tasks, None: all that take images."""
+        """Return the answer to `request`. names: of tasks, None: all that take images, or texts."""
         with self._budget.reserve() as reservation:
             self._router.check_ready()
             content_type = request.headers.get("content-type", "")
+            if is_json(content_type):
+                return await self._answer_texts(request, reservation, names, top_k, parameters)
             limits = self._images.limits
             limit = limits.max_total_bytes if is_form(content_type) else limits.max_bytes
             body = await read_body(request.headers, request.receive, limit, reservation)
             sent = _SentImages(self._images, body, content_type)
             del body  # it is let go of when its pictures are opened
-            work = self._classify(sent, names, top_k, read_options(parameters))
+            work = self._classify(sent, names, _TOP_K if top_k is None else top_k, read_options(parameters))
             return await cancel_on_disconnect(request.receive, work)
+
+    async def _answer_texts(
+        self,
+        request: Request,
+        reservation: Reservation,
+        names: list[str] | None,
+        top_k: int | None,
+        parameters: Mapping[str, object],
+    ) -> _PredictAnswer:
+        try:
+            body = await read_body(request.headers, request.receive, self._texts.texts_bytes, reservation)
+        except BodyTooLarge as error:
+            raise TextBodyTooLarge(self._texts.texts_bytes) from error
+        asked = await to_thread(read_text_body, body, self._texts.texts)
+        for name, in_query, in_body in (("tasks", names, asked.tasks), ("top_k", top_k, asked.top_k)):
+            if in_query is not None and in_body is not None:
+                raise InvalidRequest(f"{name!r} is given in the body and in the address; give it once.")
+        names = names if asked.tasks is None else list(asked.tasks)
+        top_k = asked.top_k if top_k is None else top_k
+        work = self._classify_texts(asked, names, _TOP_K if top_k is None else top_k, read_options(parameters))
+        return await cancel_on_disconnect(request.receive, work)
+
+    async def _classify_texts(
+        self, asked: TextBody, names: list[str] | None, top_k: int, options: RequestOptions
+    ) -> PredictTextBody | PredictTextsBody:
+        started = time.perf_counter()
+        prediction = await self._router.predict_texts(asked.texts, names, top_k, options, truncate=asked.truncate)
+        total_s = time.perf_counter() - started
+        return (
+            predict_texts_body(prediction, len(asked.texts), total_s) if asked.is_list else predict_text_body(prediction, total_s)
+        )
 
     async def _classify(self, sent: _SentImages, names: list[str] | None, top_k: int, options: RequestOptions) -> _PredictAnswer:
         started = time.perf_counter()

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from contract.preprocessing import Preprocessing
 from contract.repository.model import Repository, Task, TensorSpec
+from contract.text import TextInput
 from serving.engines.base import SegmentRun
 from serving.requests import Prediction
 
@@ -49,7 +50,9 @@ class Run(BaseModel):
 class Timings(BaseModel):
     """Where the time went, in milliseconds."""
 
-    decode_ms: float = Field(description="Decoding, resizing and cropping the images, and waiting for a thread that does.")
+    decode_ms: float = Field(
+        description="Making rows of the images (decoding, resizing, cropping) or ids of texts, and waiting for a thread that does."
+    )
     queue_ms: float = Field(description="Waiting for the engine before the first run.")
     compute_ms: float = Field(description="The runs of the segments; one that other requests shared counts in full.")
     total_ms: float = Field(description="From the whole body received to the answer ready, waiting for the engine included.")
@@ -82,6 +85,32 @@ class PredictFilesBody(BaseModel):
     errors: dict[str, str] = Field(description=_ERRORS)
 
 
+_TRUNCATED = "Of which tasks' networks the text was too long: they have read its beginning alone. With `truncate` only."
+
+
+class PredictTextBody(PredictBody):
+    """The answer to one text."""
+
+    truncated: list[str] = Field(description=_TRUNCATED)
+
+
+class TextPrediction(BaseModel):
+    """The answer to one text of several."""
+
+    tasks: dict[str, TaskPrediction]
+    truncated: list[str] = Field(description=_TRUNCATED)
+
+
+class PredictTextsBody(BaseModel):
+    """The answer to a list of texts: one entry for each, in their order, and what was computed for all of them together."""
+
+    texts: list[TextPrediction]
+    segments: list[Run] = Field(description="What ran, in order; the rows are texts.")
+    milliseconds: float = Field(description="From the whole body received to the answer ready.")
+    timings: Timings
+    errors: dict[str, str] = Field(description=_ERRORS)
+
+
 class TensorBody(BaseModel):
     """A tensor of one row."""
 
@@ -101,6 +130,16 @@ class PreprocessingBody(BaseModel):
     crop_fraction: float
 
 
+class TextInputBody(BaseModel):
+    """How a text becomes the network's input."""
+
+    tokenizer: str = Field(description="SHA-256 of its tokenizer.json.")
+    ids: str = Field(description="The input that takes ids.")
+    mask: str = Field(description="The input that takes 1 for each token that is one; empty: there is none.")
+    types: str = Field(description="The input that takes types of tokens; empty: there is none.")
+    most_tokens: int | None = Field(description="Of a text, with those that the tokenizer adds; null: any number.")
+
+
 class TaskBody(BaseModel):
     """A task that can be asked for."""
 
@@ -112,6 +151,7 @@ class TaskBody(BaseModel):
     preprocessing: PreprocessingBody | None = Field(
         description="How an image becomes a row; the client does it where the input is not UINT8."
     )
+    text: TextInputBody | None = Field(description="How a text becomes a row; null: the task has no tokenizer.")
     scores: str = Field(
         description="What the network answers. `logits`: a score of /predict is their softmax. `probabilities`, `independent` (each from "
         "0 to 1 by itself) and `value` (a single number): the answer as it is. `log_probabilities`: exp of it. Empty: nobody has looked; "
@@ -141,6 +181,17 @@ def predict_files_body(prediction: Prediction, files: Sequence[str], total_s: fl
     return PredictFilesBody(images=images, **_computed(prediction, total_s))
 
 
+def predict_text_body(prediction: Prediction, total_s: float) -> PredictTextBody:
+    """Return the answer to one text."""
+    return PredictTextBody(tasks=_image(prediction, 0), truncated=_truncated(prediction, 0), **_computed(prediction, total_s))
+
+
+def predict_texts_body(prediction: Prediction, count: int, total_s: float) -> PredictTextsBody:
+    """Return the answer to so many texts."""
+    texts = [TextPrediction(tasks=_image(prediction, place), truncated=_truncated(prediction, place)) for place in range(count)]
+    return PredictTextsBody(texts=texts, **_computed(prediction, total_s))
+
+
 def tasks_body(repository: Repository) -> TasksBody:
     """Return what the repository offers."""
     return TasksBody(tasks=[_task(repository, task) for task in repository.tasks.values()])
@@ -154,6 +205,10 @@ def _image(prediction: Prediction, position: int) -> dict[str, TaskPrediction]:
         )
         for name, images in prediction.tasks.items()
     }
+
+
+def _truncated(prediction: Prediction, place: int) -> list[str]:
+    return [name for name in prediction.tasks if place in prediction.cut.get(name, ())]
 
 
 def _computed(prediction: Prediction, total_s: float) -> dict[str, Any]:
@@ -184,6 +239,7 @@ def _task(repository: Repository, task: Task) -> TaskBody:
         inputs=[_tensor(spec) for spec in task.inputs],
         outputs=[_tensor(spec) for spec in task.outputs],
         preprocessing=None if task.preprocessing is None else _preprocessing(task.preprocessing),
+        text=None if task.text is None else _text(task.text),
         scores=task.scores,
         segments=[step.segment for step in task.steps],
         macs=None if task.plain else sum(repository.segments[step.segment].macs for step in task.steps),
@@ -192,6 +248,10 @@ def _task(repository: Repository, task: Task) -> TaskBody:
 
 def _tensor(spec: TensorSpec) -> TensorBody:
     return TensorBody(name=spec.name, datatype=spec.dtype, shape=list(spec.shape))
+
+
+def _text(how: TextInput) -> TextInputBody:
+    return TextInputBody(tokenizer=how.sha256, ids=how.ids, mask=how.mask, types=how.types, most_tokens=how.most)
 
 
 def _preprocessing(how: Preprocessing) -> PreprocessingBody:

@@ -13,16 +13,18 @@ from serving.protocol.http.app import create_app, warm_up
 from serving.protocol.http.connection.limits import HttpLimits
 from serving.protocol.http.connection.server import HttpServer
 from serving.protocol.http.infer import InferFront
+from serving.text.limits import TextLimits
 
 
 class HttpFrontEnd:
-    """HTTP on `host`:`port`, 0: any free port. limits: of connections. images: of those that are sent to be classified."""
+    """HTTP on `host`:`port`, 0: any free port. limits: of connections. images, texts: of those that are sent to be classified."""
 
-    def __init__(self, host: str, port: int, limits: HttpLimits, images: ImageLimits) -> None:
+    def __init__(self, host: str, port: int, limits: HttpLimits, images: ImageLimits, texts: TextLimits) -> None:
         self.port = port
         self._host = host
         self._limits = limits
         self._image_limits = images
+        self._text_limits = texts
         self._server: HttpServer | None = None
         self._closing = contextlib.AsyncExitStack()
 
@@ -35,6 +37,7 @@ class HttpFrontEnd:
             app = create_app(
                 service.router,
                 images=images,
+                texts=self._text_limits,
                 memory=service.memory,
                 metrics=service.metrics,
                 admin=service.admin,

@@ -75,7 +75,7 @@ def test_a_small_merge_is_left_out_and_a_heavy_one_is_not() -> None:
         return [chain(name, [("a", 500 * MEGA), (name, 50 * MEGA), *ends], weight=weight) for name in ("p", "q")]
 
     assert len(plan(tasks(4)).segments) == 3  # the trunk, and two ways to their ends
-    assert plan(tasks(4)).cuts_left_out[0].startswith("2 ways meet before s without a cut: each stores 8 B of weights")
+    assert plan(tasks(4)).cuts_left_out[0].startswith("2 ways meet before s without a cut: each holds 8 B of weights")
     heavy = plan(tasks(10**9))
     assert len(heavy.segments) == 4
     assert any(s.reason.startswith("2 ways meet here: 2000.0 MB of weights are stored once") for s in heavy.segments.values())

@@ -18,7 +18,8 @@ from contract.repository import Canary, Repository, TensorSpec
 from contract.repository.model import Scores
 from serving.engines.in_memory import InMemoryEngine
 from serving.errors import DeadlineExceeded, NoImageTask, NotAnImage
-from serving.images.tasks import CheckRoom, ImageRows
+from serving.images.tasks import ImageRows
+from serving.questions import CheckRoom
 from serving.requests import Prediction, RequestOptions
 from serving.router import Router
 from tests.serving.nets import LAYERS, PREPROCESSING, TASK_NAMES, images, make_repository

@@ -135,7 +135,7 @@ def test_all_that_was_written_is_ready(served: Served) -> None:
     index = {model["name"]: model.get("state") for model in served.http.server.get_model_repository_index()}
     wanted = {*repository.segments, *repository.copies, ALL_TASKS} | ({*repository.tasks} if served.name != "inputs" else set())
     assert {name: index[name] for name in wanted} == dict.fromkeys(wanted, "READY")
-    assert bool(repository.copies) == (served.name == "wirings")
+    assert bool(repository.copies) == (served.name in ("wirings", "inputs"))
 
 
 def test_what_is_shared_runs_once_and_what_is_not_asked_for_does_not_run(served: Served) -> None:
@@ -146,11 +146,12 @@ def test_what_is_shared_runs_once_and_what_is_not_asked_for_does_not_run(served:
         check_rows(served, wanted, before, expected)
     check_rows(served, outputs, before, expected)
     check_rows(served, outputs[::2], before, expected)
+    check_rows(served, outputs[1::2], before, expected)
 
 
 def check_rows(served: Served, wanted: list[str], before: Counter[str], expected: Counter[str]) -> None:
     """Ask for the outputs `wanted` with 3 rows, and compare what ran since `before` with what is `expected`, which adds up."""
-    served.grpc.infer(ALL_TASKS, rows_for(served.repository, 3), wanted)
+    served.grpc.infer(ALL_TASKS, rows_for(served.repository, 3, outputs=wanted), wanted)
     expected.update(plan_rows(served.repository, wanted, 3))
     ours = {*served.repository.segments}
 
@@ -173,6 +174,20 @@ def test_requests_that_are_batched_get_their_own_rows(served: Served) -> None:
         check(found, wanted, served)
     total = sum(1 + number % 5 for _, number in asked)
     wait_for(lambda: (served.rows_run() - before)[ALL_TASKS] == total)
+
+
+@only("inputs")
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_request_brings_what_its_outputs_need(served: Served, protocol: str) -> None:
+    everything = rows_for(served.repository, 2)
+    expected = embedded_answers(served.repository, everything)
+    client = served.client(protocol)
+    for wanted in (["still"], ["place"], ["still", "place"], ["one"], ["two", "place"]):
+        needed = rows_for(served.repository, 2, outputs=wanted)
+        for inputs in (needed, everything):
+            check(client.infer(ALL_TASKS, inputs, wanted), {name: expected[name] for name in wanted}, served)
+    with pytest.raises(InferenceServerException, match=r"expected [12] inputs? but got"):
+        client.infer(ALL_TASKS, {"image": everything["image"]}, ["still", "one"])
 
 
 @only("images")
@@ -223,12 +238,13 @@ def test_a_run_that_fails_is_an_error_and_the_model_goes_on(served: Served) -> N
 
 @only("inputs")
 def test_clients_load_and_unload_tasks(served: Served) -> None:
-    server, inputs = served.http.server, rows_for(served.repository, 2)
+    server, inputs = served.http.server, rows_for(served.repository, 2, outputs=["one"])
+    expected = embedded_answers(served.repository, rows_for(served.repository, 2))["one"]
     assert not server.is_model_ready("one")
     with pytest.raises(InferenceServerException, match="one"):
         served.http.infer("one", inputs)
     server.load_model("one")
-    check(served.http.infer("one", inputs), {"one": embedded_answers(served.repository, inputs)["one"]}, served)
+    check(served.http.infer("one", inputs), {"one": expected}, served)
     server.unload_model("one")
     wait_for(lambda: not server.is_model_ready("one"))
     assert server.is_model_ready(ALL_TASKS)

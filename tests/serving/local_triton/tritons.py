@@ -20,11 +20,13 @@ from onnx import TensorProto, helper
 from contract.dtypes import NUMPY_DTYPES, dtype_name
 from contract.plan import make_plan
 from contract.repository import Repository
+from contract.repository.unite import united_inputs
 from exporter.export import ExportOptions, export_repository
 from exporter.sharing.choose import CutOptions
 from exporter.sources.task_model import Sources, TaskModel
 from serving.engines.embedded import EmbeddedEngine
 from serving.local_triton.local import TritonAddresses
+from tests.exporter.biased import biased
 from tests.exporter.dense import Dense
 from tests.exporter.graphs import Net
 from tests.exporter.wired import FROZEN, Wired, plain, siamese, with_embedding, with_joint_end, with_metadata, with_side_head
@@ -40,7 +42,13 @@ def features(seeds: dict[str, int]) -> ir.Model:
     return net.model(net.layers("image", seeds))
 
 
-# What sharing can come to: forks and merges; heads on two taps, several outputs, equal outputs, outputs that others go on from; inputs.
+def site_alone(seed: int) -> ir.Model:
+    net = Wired({"site": 3})
+    return net.model(net.layer("site", "logits", seed, 3))
+
+
+# What sharing can come to: forks and merges; heads on two taps, several outputs, equal outputs, outputs that others go on from; inputs;
+# weights alone.
 FAMILIES: dict[str, tuple[Callable[[], ir.Model] | None, dict[str, Callable[[], ir.Model]]]] = {
     "images": (
         lambda: Net().model(),
@@ -64,7 +72,16 @@ FAMILIES: dict[str, tuple[Callable[[], ir.Model] | None, dict[str, Callable[[], 
             "twin": lambda: siamese({"b3": 33, "b4": 44}, head=24, prefix="x."),
         },
     ),
-    "inputs": (None, {"one": lambda: with_metadata(20), "two": lambda: with_metadata(21)}),
+    # No output needs every input, so that `all_tasks` begins with copies.
+    "inputs": (
+        None,
+        {
+            "one": lambda: with_metadata(20),
+            "two": lambda: with_metadata(21),
+            "still": lambda: plain(FROZEN, head=22),
+            "place": lambda: site_alone(23),
+        },
+    ),
     "levels": (
         None,
         {
@@ -73,6 +90,7 @@ FAMILIES: dict[str, tuple[Callable[[], ir.Model] | None, dict[str, Callable[[], 
             "kind": lambda: Dense("classes", 92).model(),
         },
     ),
+    "links": (None, {"one": lambda: biased(1, 1), "two": lambda: biased(2, 2)}),
 }
 LABELS = {"probe": ("cat", "dog", "emu"), "early": ("even", "odd")}
 
@@ -86,16 +104,18 @@ def export_family(name: str, out: Path) -> Repository:
     return export_repository(Sources(loaders, source), options).repository
 
 
-def rows_for(repository: Repository, rows: int, seed: int = 0) -> Arrays:
-    """Return random inputs of the repository's tasks."""
+def rows_for(repository: Repository, rows: int, seed: int = 0, outputs: Sequence[str] | None = None) -> Arrays:
+    """Return random inputs of the repository's tasks. outputs: whose tasks' inputs alone are to be there."""
     random = np.random.default_rng(seed)
-    specs = next(iter(repository.tasks.values())).inputs
-    return {
+    specs = united_inputs(repository.tasks.values()) or ()
+    made = {
         spec.name: random.integers(0, 256, (rows, *spec.shape), dtype=np.uint8)
         if spec.dtype == "UINT8"
         else random.standard_normal((rows, *spec.shape)).astype(np.float32)
         for spec in specs
     }
+    wanted = made if outputs is None else make_plan(repository, outputs).inputs
+    return {name: made[name] for name in made if name in wanted}
 
 
 def embedded_answers(repository: Repository, inputs: Arrays) -> Arrays:

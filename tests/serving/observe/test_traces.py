@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from tritonclient.grpc import service_pb2_grpc
 
+from contract.errors import ExtraNeeded
 from contract.repository import Repository
 from serving.engines.in_memory import InMemoryEngine
-from serving.errors import ExtraNeeded
 from serving.observe.setup import configured, make_observation
 from serving.observe.traces import Traces
 from serving.server import BackgroundServer

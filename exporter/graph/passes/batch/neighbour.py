@@ -1,7 +1,8 @@
 """Recomputes what depends on the batch size alone from a neighbour: another input of the node that uses it.
 
 A class token is expanded to the batch size and put in front of the patches; the batch size that it needs is that of the patches. So the
-nodes that lead from the batch size to the token are copied, with the patches' shape in place of the image's.
+nodes that lead from the batch size to the token are copied, with the patches' shape in place of the image's. So it is with free sizes:
+the positions of a text are as many as the tokens that they are added to.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from exporter.graph.passes.batch.beside import Beside
 from exporter.graph.passes.batch.building import Builder, builder_before
 from exporter.graph.passes.batch.sizes import Size, Sizes
 
@@ -23,20 +25,26 @@ class _Neighbour:
     factor: int
 
 
+class _NotThere(Exception):
+    """A size that the neighbours do not tell."""
+
+
 def use_neighbour(node: ir.Node, sizes: Sizes, graph: ir.Graph) -> bool:
-    """Replace the inputs of `node` that depend on the batch size alone, if another input has it on an axis."""
+    """Replace the inputs of `node` that depend on sizes alone, if its other inputs have these on their axes."""
     if not any(sizes.depends_on_data(value) for value in node.inputs) or node.op_type in ("Shape", "Size"):
         return False
     wanted = [index for index, value in enumerate(node.inputs) if _is_to_write(value, node, sizes)]
-    neighbour = _find_neighbour(node, sizes) if wanted else None
-    if neighbour is None:
-        return False
-    copier = _Copier(neighbour, sizes, builder_before(node, graph, "batch"))
-    for index in wanted:
+    copier = _Copier(node, sizes, builder_before(node, graph, "batch")) if wanted else None
+    changed = False
+    for index in wanted if copier is not None and copier.has_neighbours else ():
         value = node.inputs[index]
-        if value is not None:
-            node.replace_input_with(index, copier.copy(value))
-    return bool(wanted)
+        if value is not None and copier is not None:
+            try:
+                node.replace_input_with(index, copier.copy(value))
+                changed = True
+            except _NotThere:  # it stays as it is
+                continue
+    return changed
 
 
 def _is_to_write(value: ir.Value | None, node: ir.Node, sizes: Sizes) -> bool:
@@ -106,17 +114,25 @@ def _find_neighbour(node: ir.Node, sizes: Sizes) -> _Neighbour | None:
 
 
 class _Copier:
-    """Copies computations on the batch size, so that they take it from `neighbour`."""
+    """Copies computations on sizes, so that they take these from what `node` takes."""
 
-    def __init__(self, neighbour: _Neighbour, sizes: Sizes, builder: Builder) -> None:
-        self._neighbour = neighbour
+    def __init__(self, node: ir.Node, sizes: Sizes, builder: Builder) -> None:
+        self._neighbour = _find_neighbour(node, sizes)
+        self._beside = Beside(node, sizes, builder)
         self._sizes = sizes
         self._build = builder
         self._batch: ir.Value | None = None
         self._copies: dict[ir.Value, ir.Value] = {}
 
+    @property
+    def has_neighbours(self) -> bool:
+        """Return whether there is a size to be taken."""
+        return self._neighbour is not None or self._beside.tells
+
     def copy(self, value: ir.Value) -> ir.Value:
-        """Return `value` as computed from the neighbour."""
+        """Return `value` as computed from the neighbours. Raises _NotThere."""
+        if self._sizes.depends_on_data(value):
+            raise _NotThere
         if not self._sizes.depends_on_batch_alone(value):
             return value
         if value not in self._copies:
@@ -136,6 +152,10 @@ class _Copier:
     def _number(self, size: Size) -> ir.Value:
         if size.is_constant:
             return self._build.integers([size.offset])
+        if size.at:
+            if (found := self._beside.number(size)) is None:
+                raise _NotThere
+            return found
         number = self._batch_size()
         if size.slope != 1:
             number = self._build.node("Mul", [number, self._build.integers([size.slope])])
@@ -144,6 +164,8 @@ class _Copier:
         return number
 
     def _batch_size(self) -> ir.Value:
+        if self._neighbour is None:
+            raise _NotThere
         if self._batch is None:
             shape = self._build.node("Shape", [self._neighbour.value])  # its `start` and `end` would need opset 15
             self._batch = self._build.node("Gather", [shape, self._build.integers([self._neighbour.axis])], {"axis": 0})

@@ -3,32 +3,43 @@
 Shapes are inferred, and what is computed from them is evaluated, at two batch sizes; a number that is `slope * batch + offset` with
 whole slope at both is taken to be so at all. That is no proof (a minimum of the batch size and 64 would pass), but networks have
 nothing of the kind, and the exporter compares the result with the whole model before anybody sees it.
+
+Where a network has free sizes, other than the batch, it is looked at with some of them changed, too. What changes with them is known by
+what it is each time: two such numbers are one if they are equal each time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from contract.dtypes import Array
-from exporter.graph.shapes import RANDOM, SHAPE_READERS, Inferred, infer_each, name_of, run_node
+from exporter.graph.axes import changed_sizes
+from exporter.graph.shapes import RANDOM, SHAPE_READERS, Inferred, infer, name_of, run_node
 
 _PROBES = (5, 7)  # coprime with each other and rarely a dimension
 
 
 @dataclass(frozen=True)
 class Size:
-    """The number slope * batch + offset."""
+    """The number slope * batch + offset; or one that depends on free sizes, which is `at` each of the choices that were looked at."""
 
     slope: int
     offset: int
+    at: tuple[int, ...] = ()
 
     @property
     def is_constant(self) -> bool:
+        """Return whether it is the same at every batch size, and at all free sizes."""
+        return self.slope == 0 and not self.at
+
+    @property
+    def is_of_row(self) -> bool:
         """Return whether it is the same at every batch size."""
-        return self.slope == 0
+        return self.slope == 0 and self.at[:1] == self.at[1:2]
 
 
 def uses_sizes(graph: ir.Graph) -> bool:
@@ -40,9 +51,8 @@ class Sizes:
     """Shapes and contents as functions of the batch size, and which values depend on nothing else. Does not follow later changes."""
 
     def __init__(self, model: ir.Model) -> None:
-        first, second = infer_each(model, _PROBES)
         self._opsets = model.opset_imports
-        self._probes: tuple[Inferred, Inferred] = (first, second)
+        self._probes = _probes(model)
         self._of_batch: set[ir.Value] = set()
         self._of_data: set[ir.Value] = set(model.graph.inputs)
         for node in model.graph:
@@ -50,21 +60,19 @@ class Sizes:
 
     def shape(self, value: ir.Value | None) -> tuple[Size, ...] | None:
         """Return the shape of `value`, or None when it is not known or not linear in the batch size."""
-        first, second = (probe.shapes.get(name_of(value)) for probe in self._probes)
-        return None if first is None or second is None else _linear(first, second)
+        return _sizes([probe.shapes.get(name_of(value)) for probe in self._probes])
 
     def has_rows(self, value: ir.Value | None) -> bool:
         """Return whether `value` has the batch on its first axis and nowhere else: a network can be cut there."""
         first, *others = self.shape(value) or (Size(0, 0),)
-        return first == Size(1, 0) and bool(others) and all(size.is_constant for size in others)
+        return first == Size(1, 0) and bool(others) and all(size.is_of_row for size in others)
 
     def content(self, value: ir.Value | None) -> tuple[Size, ...] | None:
         """Return the whole numbers in `value`, flattened, or None when they are not known, or not linear in the batch size."""
-        first, second = (_numbers(value, probe) for probe in self._probes)
-        return None if first is None or second is None else _linear(first, second)
+        return _sizes([_numbers(value, probe) for probe in self._probes])
 
     def evaluated(self, value: ir.Value | None, other: ir.Value) -> list[tuple[Array | None, tuple[int, ...] | None]]:
-        """Return, for each of two batch sizes, what is in `value`, however large, and the shape of `other`."""
+        """Return, for each batch size and choice of free sizes, what is in `value`, however large, and the shape of `other`."""
         opsets = dict(self._opsets)
         return [(_evaluate(value, probe, opsets), probe.shapes.get(name_of(other))) for probe in self._probes]
 
@@ -74,7 +82,7 @@ class Sizes:
         return None if shape is None else len(shape)
 
     def depends_on_batch_alone(self, value: ir.Value | None) -> bool:
-        """Return whether `value` depends on the input, but only through its batch size."""
+        """Return whether `value` depends on the input, but only through its shape: the batch size, and free sizes."""
         return value in self._of_batch
 
     def depends_on_data(self, value: ir.Value | None) -> bool:
@@ -119,14 +127,24 @@ def _evaluate(value: ir.Value | None, probe: Inferred, opsets: dict[str, int]) -
     return outputs[value.index() or 0] if outputs is not None else None
 
 
-def _linear(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[Size, ...] | None:
-    """Return the line through two points of each entry; None if some slope is no whole number or the numbers of entries differ."""
-    if len(first) != len(second):
+def _probes(model: ir.Model) -> list[Inferred]:
+    """Return what is known of `model` at two batch sizes, and for the first one at other free sizes, too."""
+    return [*(infer(model, batch) for batch in _PROBES), *(known for _, known in changed_sizes(model, _PROBES[0]))]
+
+
+def _sizes(found: Sequence[tuple[int, ...] | None]) -> tuple[Size, ...] | None:
+    """Return what each entry is, of which `found` has the numbers for each probe; None if they are not known, or their count differs."""
+    known = [numbers for numbers in found if numbers is not None]
+    if len(known) < len(found) or len({len(numbers) for numbers in known}) > 1:
         return None
-    sizes = []
-    for a, b in zip(first, second, strict=True):
-        slope, rest = divmod(b - a, _PROBES[1] - _PROBES[0])
-        if rest:
-            return None
-        sizes.append(Size(slope, a - slope * _PROBES[0]))
-    return tuple(sizes)
+    sizes = [_size(numbers) for numbers in zip(*known, strict=True)]
+    return None if None in sizes else tuple(size for size in sizes if size is not None)
+
+
+def _size(numbers: tuple[int, ...]) -> Size | None:
+    """Return the line through the numbers at two batch sizes, if they depend on nothing else; None if its slope is no whole number."""
+    first, second, *others = numbers
+    if any(number != first for number in others):
+        return Size(0, 0, numbers)
+    slope, rest = divmod(second - first, _PROBES[1] - _PROBES[0])
+    return None if rest else Size(slope, first - slope * _PROBES[0])

@@ -1,4 +1,4 @@
-"""Says with constants what needs no batch size: arithmetic on shapes that gives the same at each, and targets of Reshape with one -1."""
+"""Says with constants what needs no batch size: arithmetic on shapes that gives the same at each, and targets of Reshape."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from exporter.graph.passes.batch.building import builder_before
 from exporter.graph.passes.batch.sizes import Size, Sizes
+from exporter.graph.passes.batch.target import constant_target
 
 
 def static_reshape(node: ir.Node, sizes: Sizes, graph: ir.Graph) -> bool:
@@ -17,17 +18,16 @@ def static_reshape(node: ir.Node, sizes: Sizes, graph: ir.Graph) -> bool:
     if target is None:
         return False
     node.replace_input_with(1, builder_before(node, graph, "shape").integers(target))
+    if 0 in target:  # which keeps a size, and makes none of zero
+        node.attributes.pop("allowzero", None)
     return True
 
 
 def _target(node: ir.Node, sizes: Sizes) -> list[int] | None:
-    """Return the result's shape with -1 for its one varying dimension; None if there are several, or an empty one."""
+    """Return the result's shape as `constant_target` says it."""
     content = sizes.content(node.inputs[1])
-    shape = content if content and all(size.slope or size.offset > 0 for size in content) else sizes.shape(node.outputs[0])
-    if shape is None:
-        return None
-    target = [size.offset if size.is_constant else -1 for size in shape]
-    return target if target.count(-1) <= 1 and 0 not in target else None
+    said = content and all(size.at or size.slope or size.offset > 0 for size in content)
+    return constant_target(sizes.shape(node.inputs[0]), content if said else sizes.shape(node.outputs[0]))
 
 
 def fold_constant_size(node: ir.Node, sizes: Sizes, graph: ir.Graph) -> bool:

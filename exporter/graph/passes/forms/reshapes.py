@@ -1,17 +1,18 @@
-"""Reshapes and Transposes: targets are sizes as they are, and -1 for the one that varies with the batch; two that follow are one."""
+"""Reshapes and Transposes: targets are sizes as they are, and -1 for the one that varies (`constant_target`); two that follow are one."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
 from exporter.graph.passes.batch.building import builder_before
-from exporter.graph.passes.batch.sizes import Size, Sizes
+from exporter.graph.passes.batch.sizes import Sizes
+from exporter.graph.passes.batch.target import constant_target
 from exporter.graph.passes.forms.writing import bypass, maker, put, whole
 
 
 def flatten_as_reshape(node: ir.Node, sizes: Sizes, graph: ir.Graph) -> bool:
     """Write a Flatten as the Reshape that it is."""
-    target = _target(sizes.shape(node.outputs[0])) if node.op_type == "Flatten" else None
+    target = _target(node, sizes) if node.op_type == "Flatten" else None
     if target is None:
         return False
     put(node, "Reshape", [node.inputs[0], builder_before(node, graph, "target").integers(target)], {}, graph)
@@ -21,7 +22,7 @@ def flatten_as_reshape(node: ir.Node, sizes: Sizes, graph: ir.Graph) -> bool:
 def plain_target(node: ir.Node, sizes: Sizes, graph: ir.Graph) -> bool:
     """Write the shape that comes out as the constant target of a Reshape."""
     given = whole(node.inputs[1]) if node.op_type == "Reshape" else None
-    target = _target(sizes.shape(node.outputs[0])) if given is not None else None
+    target = _target(node, sizes) if given is not None else None
     if target is None or (given == target and not node.attributes.get_int("allowzero", 0)):
         return False
     put(node, "Reshape", [node.inputs[0], builder_before(node, graph, "target").integers(target)], {}, graph)
@@ -38,9 +39,16 @@ def join_reshapes(node: ir.Node, sizes: Sizes, graph: ir.Graph) -> bool:
     """Reshape at once what is reshaped twice."""
     before = maker(node.inputs[0], "Reshape") if node.op_type == "Reshape" else None
     target = whole(node.inputs[1]) if before is not None else None
-    if before is None or target is None or 0 in target:  # a zero takes over what the first Reshape makes
+    if before is None or target is None:
         return False
-    return _read_further(node, before, sizes)
+    if 0 not in target:
+        return _read_further(node, before, sizes)
+    # A zero takes over what the first Reshape makes.
+    joined = constant_target(sizes.shape(before.inputs[0]), sizes.shape(node.outputs[0]))
+    if joined is None or not _read_further(node, before, sizes):
+        return False
+    put(node, "Reshape", [node.inputs[0], builder_before(node, graph, "joined").integers(joined)], {}, graph)
+    return True
 
 
 def join_transposes(node: ir.Node, sizes: Sizes, graph: ir.Graph) -> bool:
@@ -69,7 +77,5 @@ def _read_further(node: ir.Node, before: ir.Node, sizes: Sizes) -> bool:
     return True
 
 
-def _target(shape: tuple[Size, ...] | None) -> list[int] | None:
-    """Return `shape` with -1 for its one varying dimension; None if it is not known, or has several such or empty ones."""
-    target = [size.offset if size.is_constant else -1 for size in shape] if shape is not None else [0]
-    return target if 0 not in target and target.count(-1) <= 1 else None
+def _target(node: ir.Node, sizes: Sizes) -> list[int] | None:
+    return constant_target(sizes.shape(node.inputs[0]), sizes.shape(node.outputs[0]))

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from exporter.graph.passes.batch.building import builder_before
 from exporter.graph.passes.batch.sizes import Sizes
+from exporter.graph.passes.batch.target import constant_target
 from exporter.graph.passes.forms.writing import put
 
 
@@ -25,12 +26,8 @@ def gather_of_all(node: ir.Node, sizes: Sizes, graph: ir.Graph) -> bool:
         or not sizes.depends_on_batch_alone(node.inputs[1])
     ):
         return False
-    target = [size.offset if size.is_constant else -1 for size in shape]
-    if (
-        target.count(-1) != 1
-        or 0 in target
-        or not all(_is_all(*pair) for pair in sizes.evaluated(node.inputs[1], flat.outputs[0]))
-    ):
+    target = constant_target(sizes.shape(flat.inputs[0]), shape)
+    if target is None or -1 not in target or not all(_is_all(*pair) for pair in sizes.evaluated(node.inputs[1], flat.outputs[0])):
         return False
     put(node, "Reshape", [flat.inputs[0], builder_before(node, graph, "all").integers(target)], {}, graph)
     return True

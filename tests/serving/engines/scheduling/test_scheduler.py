@@ -522,7 +522,7 @@ def test_the_queue_forgets_what_it_gave_away() -> None:
             kept += queue.take()
     assert len(kept) == 200 - 200 % 3
     assert len(queue) == 200 % 3
-    heaps = [*queue._by_tenant.values(), *(heap for heaps in queue._by_segment.values() for heap in heaps.values())]
+    heaps = [*queue._by_tenant.values(), *(heap for heaps in queue._by_group.values() for heap in heaps.values())]
     assert sum(map(len, heaps)) < 20
 
 
@@ -565,5 +565,5 @@ def test_what_has_gone_from_behind_others_does_not_pile_up(goes: str) -> None:
             queue.push(PlanExecution(late, rows, Call("b", priority=-1), 1000 + number).start()[0])
             assert [work.execution.call.tenant for work in queue.take()] == ["b", "a"]
     assert len(queue) == 1
-    heaps = [*queue._by_tenant.values(), *(heap for heaps in queue._by_segment.values() for heap in heaps.values())]
+    heaps = [*queue._by_tenant.values(), *(heap for heaps in queue._by_group.values() for heap in heaps.values())]
     assert sum(map(len, heaps)) < 200

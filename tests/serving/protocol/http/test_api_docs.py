@@ -85,6 +85,8 @@ def test_the_examples_for_images_work(ask: Http, schema: Any) -> None:
     sent = []
     for method, path, operation in operations(schema):
         for sample in operation.get("x-codeSamples", ()):
+            if sample["label"] == "texts":  # in tests/serving/text
+                continue
             body, form_body, url = curl(sample["source"])
             assert sample["source"] in operation["requestBody"]["description"]
             target = filled(url.removeprefix("http://127.0.0.1:8000"), operation)

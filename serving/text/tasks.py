@@ -1,0 +1,77 @@
+"""What texts are to tasks: which tasks take them, and the rows of ids that they become."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from contract.errors import InvalidRequest
+from contract.repository.model import Task, TensorSpec
+from contract.text import TextInput, Tokenizer, as_inputs
+from serving.errors import DeadlineExceeded, NoText, NoTextTask
+from serving.process.work_pool import Check, WorkPool
+from serving.questions import CheckRoom, Groups, Prepared, Rows, group_tasks, refusal_of_classes
+
+_Way = tuple[tuple[TensorSpec, ...], TextInput]
+_pool = WorkPool(name="texts")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts that somebody asks about. cut: whether of one that is too long the beginning is answered. tokenizer_of: of what is served."""
+
+    texts: Sequence[str]
+    tokenizer_of: Callable[[TextInput], Tokenizer]
+    cut: bool = False
+
+    def names(self, known: Mapping[str, Task]) -> list[str]:
+        """Return the tasks that take texts. Raises NoTextTask for none."""
+        names = [name for name, task in known.items() if _refusal(task) is None]
+        if not names:
+            raise NoTextTask
+        return names
+
+    def group(
+        self, known: Mapping[str, Task], names: Sequence[str], top_k: int, partial: bool
+    ) -> tuple[Groups[_Way], dict[str, str]]:
+        """Return the tasks `names` by their tokenizers and inputs."""
+        return group_tasks(known, names, top_k, partial, _refusal, _way)
+
+    async def prepare(self, groups: Groups[_Way], check_room: CheckRoom, deadline: float | None) -> Prepared[_Way]:
+        """Return the rows of ids for `groups`, made in a thread. Raises NoText, EmptyText, TextTooManyTokens, ExtraNeeded."""
+        if not self.texts:
+            raise NoText
+        check_room(len(self.texts))
+        tokenizers = {way: self.tokenizer_of(way[1]) for way in groups}
+        try:
+            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+                return await _pool.run(lambda check: self._encoded(tokenizers, check))
+        except TimeoutError:
+            raise DeadlineExceeded from None
+
+    def _encoded(self, tokenizers: Mapping[_Way, Tokenizer], check: Check) -> Prepared[_Way]:
+        rows: dict[_Way, list[Rows]] = {}
+        cut: dict[_Way, frozenset[int]] = {}
+        for way, tokenizer in tokenizers.items():
+            inputs, text = way
+            dtypes = {spec.name: spec.dtype for spec in inputs}
+            encoded = tokenizer.encode(self.texts, text, cut=self.cut, check=check)
+            rows[way] = [Rows(part.places, as_inputs(part, dtypes)) for part in encoded.rows]
+            cut[way] = encoded.cut
+        return Prepared(len(self.texts), rows, cut)
+
+
+def _refusal(task: Task) -> InvalidRequest | None:
+    """Return why `task` cannot be asked about texts: it has no tokenizer, or gives no classes. None if it can."""
+    if task.text is None:
+        takes = "takes images" if task.preprocessing is not None else "has no tokenizer"
+        return InvalidRequest(f"Task {task.name!r} {takes}, so it takes no text; send it what it takes.")
+    return refusal_of_classes(task)
+
+
+def _way(task: Task) -> _Way:
+    if task.text is None:
+        raise ValueError(f"task {task.name!r} takes no text")
+    return task.inputs, task.text

@@ -1,0 +1,161 @@
+"""A tokenizer beside a task: which inputs it fills, what it is refused for, and that it stays through every change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+from onnx import helper
+
+from contract.errors import RepositoryError
+from contract.repository import Repository, read_repository
+from contract.text import TextInput
+from exporter.add import AddOptions, add_tasks
+from exporter.deploy import deploy, promote, rollback
+from exporter.errors import BadTokenizer, ExportError, NoPadding, NotForTexts, TokenizerDoesNotFit, TokenizerOfNobody
+from exporter.export import ExportOptions, export_repository
+from exporter.gc import collect_garbage
+from exporter.open_models import open_sources
+from exporter.remove import remove_tasks
+from exporter.sources.task_model import Sources, TaskModel
+from exporter.sources.tokenizer import TokenizerSource, read_tokenizer
+from tests import words
+from tests.exporter.bert import LENGTH, Bert
+from tests.exporter.graphs import Net
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced", "forked_preflight")]
+
+BERT = Bert((10,), 90, masked=True)
+FILE = "tokenizer.json"
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> TokenizerSource:
+    return read_tokenizer(words.save(tmp_path))
+
+
+def sources(tokenizer: TokenizerSource | None, **tasks: Bert | Net) -> Sources:
+    return Sources({name: (lambda net=net: TaskModel(net.model(), tokenizer=tokenizer)) for name, net in tasks.items()})
+
+
+def export(folder: Path, tokenizer: TokenizerSource, **tasks: Bert | Net) -> Repository:
+    export_repository(sources(tokenizer, **tasks), ExportOptions(folder / "repo"))
+    return read_repository(folder / "repo")
+
+
+def content(repo: Path, task: str, folder: str = ".") -> str:
+    return sha256((repo / task / folder / FILE).read_bytes()).hexdigest()
+
+
+def test_inputs_are_found_by_name(tmp_path: Path, tokenizer: TokenizerSource) -> None:
+    repository = export(tmp_path, tokenizer, a=BERT, b=replace(BERT, head=91))
+    expected = TextInput(
+        tokenizer.opened.sha256, "input_ids", "attention_mask", "token_type_ids", pad=0, least=LENGTH, most=LENGTH
+    )
+    assert [task.text for task in repository.tasks.values()] == [expected] * 2
+    assert content(repository.path, "a") == tokenizer.opened.sha256
+    assert (repository.path / "a" / FILE).stat().st_ino == (repository.path / "b" / FILE).stat().st_ino
+
+
+def test_it_stays_through_every_change(tmp_path: Path, tokenizer: TokenizerSource) -> None:
+    repo = export(tmp_path, tokenizer, a=BERT, gone=replace(BERT, head=91)).path
+    other = words.tokenizer()
+    other.enable_truncation(4)  # another file
+    second = read_tokenizer(words.save(tmp_path, other, "other.json"))
+    ours, theirs = tokenizer.opened.sha256, second.opened.sha256
+    deploy(repo, sources(second, a=replace(BERT, head=92)))
+    assert (content(repo, "a"), content(repo, "a", "previous")) == (theirs, ours)
+    rollback(repo, "a")
+    assert (content(repo, "a"), content(repo, "a", "previous")) == (ours, theirs)
+    deploy(repo, sources(second, a=replace(BERT, head=93)), canary=0.5)
+    assert (content(repo, "a"), content(repo, "a", "canary")) == (ours, theirs)
+    add_tasks(repo, sources(None, plain=replace(BERT, head=94)), AddOptions(recut=True))
+    remove_tasks(repo, ["gone"], gc=True)
+    collect_garbage(repo)
+    promote(repo, "a")
+    collect_garbage(repo, drop_previous=True)
+    task = read_repository(repo).tasks["a"]
+    assert task.text is not None
+    assert (task.text.sha256, content(repo, "a"), task.previous) == (theirs, theirs, None)
+    assert read_repository(repo).tasks["plain"].text is None
+    assert not (repo / "plain" / FILE).exists()
+
+
+def test_a_model_that_brings_none_keeps_that_of_the_version_before(tmp_path: Path, tokenizer: TokenizerSource) -> None:
+    repo = export(tmp_path, tokenizer, a=BERT).path
+    report = deploy(repo, sources(None, a=replace(BERT, head=92))).added
+    assert report is not None
+    assert report.inherited == {"a": ("tokenizer",)}
+    assert content(repo, "a") == tokenizer.opened.sha256
+
+
+def test_a_repository_without_the_file_is_damaged(tmp_path: Path, tokenizer: TokenizerSource) -> None:
+    repo = export(tmp_path, tokenizer, a=BERT).path
+    (repo / "a" / FILE).unlink()
+    with pytest.raises(RepositoryError, match=r"Task 'a' has no tokenizer.json; export it again"):
+        read_repository(repo)
+
+
+def renamed(bert: Bert, old: str, new: str) -> ir.Model:
+    model = bert.model()
+    next(value for value in model.graph.inputs if value.name == old).name = new
+    return model
+
+
+def of_floats() -> ir.Model:
+    node = helper.make_node("Gemm", ["values", "weight"], ["logits"])
+    weight = helper.make_tensor("weight", 1, [4, 3], [float(number) for number in range(12)])
+    ends = [helper.make_tensor_value_info(name, 1, ["batch", size]) for name, size in (("values", 4), ("logits", 3))]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], [weight])
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9))
+
+
+NO_PAD = words.tokenizer(special=("none", "[UNK]", "[CLS]", "[SEP]"))
+MANY_WORDS = words.tokenizer((*words.WORDS, "more"))
+LONG = words.tokenizer()
+LONG.post_processor = words.processors.TemplateProcessing(
+    single="[CLS] [CLS] [CLS] [SEP] [SEP] $A", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "made", "error", "sentence"),
+    [
+        (partial(renamed, BERT, "token_type_ids", "position_ids"), None, NotForTexts, "'position_ids' .INT64 .5.., which no"),
+        (of_floats, None, NotForTexts, "takes 'values' .FP32 .4.., which no tokenizer gives"),
+        (Bert((10,)).model, NO_PAD, NoPadding, "no mask, and tokenizer.json names no token that fills up"),
+        (BERT.model, MANY_WORDS, TokenizerDoesNotFit, "not that of its network: its largest id does not run through the network"),
+        (BERT.model, LONG, TokenizerDoesNotFit, "takes 5 tokens, of which tokenizer.json adds 5 itself"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_written(
+    tmp_path: Path, make: Callable[[], ir.Model], made: words.Tokenizer | None, error: type[ExportError], sentence: str
+) -> None:
+    tokenizer = read_tokenizer(words.save(tmp_path, made))
+    with pytest.raises(error, match=sentence):
+        export_repository(Sources({"a": lambda: TaskModel(make(), tokenizer=tokenizer)}), ExportOptions(tmp_path / "repo"))
+    assert not (tmp_path / "repo").exists()
+
+
+def test_a_file_that_is_no_tokenizer_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "wrong.json").write_text("{}")
+    Net((1,)).save(tmp_path / "net.onnx")
+    for file, sentence in (("wrong.json", "is no tokenizer: Model missing"), ("none.json", "cannot be read: No such file")):
+        with pytest.raises(BadTokenizer, match=sentence):
+            open_sources(None, {"a": tmp_path / "net.onnx"}, tokenizers={"": tmp_path / file})
+    with pytest.raises(TokenizerOfNobody, match=r"given for 'b', which is none of the tasks that come \(a\)"):
+        open_sources(None, {"a": tmp_path / "net.onnx"}, tokenizers={"b": words.save(tmp_path)})
+
+
+def test_one_tokenizer_for_all_and_one_for_a_task(tmp_path: Path) -> None:
+    ir.save(BERT.model(), tmp_path / "net.onnx")
+    other = words.tokenizer(("the",))
+    files = {"": words.save(tmp_path), "b": words.save(tmp_path, other, "other.json")}
+    opened = open_sources(None, dict.fromkeys("abc", tmp_path / "net.onnx"), tokenizers=files)
+    found = {name: load().tokenizer for name, load in opened.tasks.items()}
+    assert {name: source.file.name for name, source in found.items() if source} == {"a": FILE, "b": "other.json", "c": FILE}
