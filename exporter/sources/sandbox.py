@@ -50,7 +50,7 @@ def try_in_sandbox(files: Sequence[Path]) -> tuple[str, ...]:
     Of several that differ in nothing but the values of weights one is tried, and the others, too, if there is anything to say of it.
     Raises ExportError for the first that cannot be read and split, whatever goes wrong there.
     """
-    alike = [graph_digest(file) for file in files] if len(files) > 1 else [None]
+    alike = [graph_digest(file) if len(files) > 1 else None for file in files]
     firsts = {digest: file for digest, file in reversed(list(zip(alike, files, strict=True))) if digest is not None}
     first = [file for digest, file in zip(alike, files, strict=True) if digest is None or firsts[digest] == file]
     answers = dict(zip(first, map(_accepted, examine(first)), strict=True))

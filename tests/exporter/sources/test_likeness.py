@@ -71,6 +71,12 @@ def test_all_are_tried_where_there_is_something_to_say(tmp_path: Path, tried: li
     assert tried == files
 
 
+def test_none_and_one(tmp_path: Path, tried: list[Path]) -> None:
+    assert sandbox.try_in_sandbox([]) == ()
+    assert sandbox.try_in_sandbox([network(tmp_path, "a")]) == ()
+    assert len(tried) == 1
+
+
 def test_one_that_is_refused_refuses_all(tmp_path: Path, tried: list[Path]) -> None:
     files = [network(tmp_path, "a"), network(tmp_path, "refused", bias=3.0), network(tmp_path, "c", 2.0)]
     with pytest.raises(RefusedModel, match="no"):
