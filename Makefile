@@ -42,7 +42,7 @@ format: env  ## let ruff rewrite what it can
 resolve:  ## whether the oldest pip finds versions that go together, without going back through them (300 MB, half a minute)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" && \
 	  "$$folder/bin/python" -m pip install --quiet --disable-pip-version-check '$(OLDEST_PIP)' && \
-	  timeout 180 "$$folder/bin/python" -m pip install --quiet --disable-pip-version-check --dry-run '.[bench,otel,plot]' && \
+	  timeout 180 "$$folder/bin/python" -m pip install --quiet --disable-pip-version-check --dry-run '.[bench,otel,plot,text]' && \
 	  echo "$(OLDEST_PIP) finds versions that go together."
 
 pins:  ## renew constraints.txt (needs uv)

@@ -17,7 +17,7 @@ from functools import cached_property
 from contract.errors import DifferentInputs, NoTask, UnknownTask
 from contract.repository.model import Repository, Step, Task, TensorSpec
 from contract.repository.unite import Tensors, unite
-from contract.volume import Volume, is_free, volume_of
+from contract.volume import Volume, is_free, joint_volume, volume_of
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ def make_plan(repository: Repository, names: Sequence[str]) -> ExecutionPlan:
     coupled = {name for name, segment in repository.segments.items() if segment.is_coupled}
     free = {name for name, segment in repository.segments.items() if is_free(segment.inputs)}
     scheduled = [*_schedule(_needed(steps, outputs.values()), set(sources), coupled)]
-    first = repository.tasks[tasks[0]]
+    volumes = (volume_of(repository.tasks[task].inputs, repository.tasks[task].sizes) for task in tasks)
     return ExecutionPlan(
         sources,
         tuple(replace(step, free=True) if step.segment in free else step for step in scheduled),
         outputs,
-        volume_of(first.inputs, first.sizes),
+        joint_volume(volumes),
     )
 
 

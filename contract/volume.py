@@ -30,6 +30,12 @@ class Volume:
         """Return how many rows at the reference sizes are as much as `rows` of `inputs`, 1 at least; `rows` where nobody knows."""
         return max(1, -(-rows * self.of(inputs) // self.reference)) if self.reference else rows
 
+    def as_many_as(self, reference_rows: int, inputs: Mapping[str, Array]) -> int:
+        """Return how many rows of `inputs` are as much as these rows at the reference sizes: 1 at least, and no more than those are."""
+        return (
+            min(reference_rows, max(1, reference_rows * self.reference // self.of(inputs))) if self.reference else reference_rows
+        )
+
 
 def is_free(specs: Iterable[TensorSpec]) -> bool:
     """Return whether a size of one of `specs` is for clients to choose."""
@@ -44,6 +50,16 @@ def volume_of(specs: Iterable[TensorSpec], sizes: Mapping[str, FreeSize]) -> Vol
     named = all(spec.axes and spec.axes[axis] in sizes for spec, axes in free for axis in axes)
     volumes = [prod(sizes[spec.axes[axis]].reference for axis in axes) for spec, axes in free] if named else [0]
     return Volume({spec.name: tuple(axis + 1 for axis in axes) for spec, axes in free}, max(volumes))
+
+
+def joint_volume(volumes: Iterable[Volume | None]) -> Volume | None:
+    """Return the volume of rows of the inputs of several tasks; its reference is the largest, 0 where one is not known."""
+    found = [volume for volume in volumes if volume is not None]
+    if not found:
+        return None
+    references = [volume.reference for volume in found]
+    places = {name: axes for volume in found for name, axes in volume.places.items()}
+    return Volume(places, max(references) if all(references) else 0)
 
 
 def _free_axes(spec: TensorSpec) -> list[int]:

@@ -40,6 +40,7 @@ def export(
     cuts: CutOptions | None = None,
     max_batch_rows: int = 64,
     coupled: bool = False,
+    snap: float | None = None,
     force: bool = False,
 ) -> ExportReport:
     """Find what `tasks` (models by name) share, and write trunk and branches as a model repository at `out`.
@@ -48,12 +49,14 @@ def export(
     input_names: per task, what inputs of its network are called in the repository; by default those of networks with several inputs are
     matched by name, and the only one of a network by what it takes. tokenizer: a tokenizer.json, for all tasks or by their names: they
     take texts. cuts: how to choose where to fork. max_batch_rows: of one run of a model. coupled: take networks whose answer to a row
-    depends on the other rows, too. force: replace a repository that is there. Raises ExportError, TuningError, NotWritten.
+    depends on the other rows, too. snap: let tasks take the backbone's, or the first task's, weights for blocks in which theirs differ by
+    so much at most, as a part of the largest in a tensor. force: replace a repository that is there. Raises ExportError, TuningError,
+    NotWritten.
     """
     from exporter.export import ExportOptions, export_repository
     from exporter.sharing.choose import CutOptions
 
-    options = ExportOptions(Path(out), max_batch_rows, force, cuts=cuts or CutOptions(), coupled=coupled)
+    options = ExportOptions(Path(out), max_batch_rows, force, cuts=cuts or CutOptions(), coupled=coupled, snap=snap)
     return export_repository(_sources(backbone, tasks, inputs, tokenizer, input_names), options)
 
 
@@ -69,17 +72,18 @@ def add(
     recut: bool = False,
     cuts: CutOptions | None = None,
     coupled: bool = False,
+    snap: float | None = None,
 ) -> AddReport:
     """Add `tasks` (models by name) to the repository at that path. What is there stays as it is, to the byte, unless `recut`.
 
     replace: tasks of the same names, which are kept for a rollback. recut: cut all tasks anew, by the rule of `cuts` (None: as it was
-    exported). backbone, inputs, input_names, tokenizer, coupled: as for `export`. Raises ExportError, TuningError, RepositoryError,
+    exported). backbone, inputs, input_names, tokenizer, coupled, snap: as for `export`. Raises ExportError, TuningError, RepositoryError,
     NotWritten.
     """
     from exporter.add import AddOptions, add_tasks
 
     sources = _sources(backbone, tasks, inputs, tokenizer, input_names)
-    return add_tasks(Path(repository), sources, AddOptions(recut, replace, cuts=cuts, coupled=coupled))
+    return add_tasks(Path(repository), sources, AddOptions(recut, replace, cuts=cuts, coupled=coupled, snap=snap))
 
 
 def remove(repository: str | Path, tasks: Iterable[str], *, gc: bool = False) -> Removal:
@@ -121,15 +125,16 @@ def deploy(
     return deployment
 
 
-def open(path: str | Path, options: EngineOptions | None = None) -> LocalRepository:
+def open(path: str | Path, options: EngineOptions | None = None, *, pad_lengths: Sequence[int] = ()) -> LocalRepository:
     """Open the repository at `path` for predictions in this process; to be closed, or used in a `with` block.
 
-    options: how it is computed; None: on a GPU if CUDA works here, else with all cores of this process.
+    options: how it is computed; None: on a GPU if CUDA works here, else with all cores of this process. pad_lengths: to the next of which
+    texts are padded, so that those of several threads run together, where a mask hides what is added.
     Raises RepositoryError, EngineError.
     """
     from espalier.local import LocalRepository
 
-    return LocalRepository(path, options)
+    return LocalRepository(path, options, pad_lengths)
 
 
 def serve(

@@ -21,6 +21,7 @@ _HINTS: Mapping[str, str] = MappingProxyType(
         "NoTasks": "Give at least one with --task NAME=FILE.",
         "CoupledRows": "Give --coupled for that.",
         "UnknownCutRule": "Give --cuts.",
+        "BadSnap": "Give it with --snap.",
         "TaskExists": "Give --replace to replace it.",
         "FolderGiven": "All models of a folder are given with --tasks.",
         "BackboneGiven": "Give it with --backbone.",

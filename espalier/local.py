@@ -30,17 +30,17 @@ _T = TypeVar("_T")
 class LocalRepository:
     """What `espalier.open` returns: the tasks of a repository, which wait for requests until `close`, or the end of a `with` block.
 
-    Several threads may ask at a time; rows that wait are batched, as in a server. Raises RepositoryError for a folder that cannot be
-    served, and EngineError where its segments cannot be opened.
+    Several threads may ask at a time; rows that wait are batched, as in a server. pad_lengths: as of `serving.options.ServerOptions`.
+    Raises RepositoryError for a folder that cannot be served, and EngineError where its segments cannot be opened.
     """
 
-    def __init__(self, path: str | Path, options: EngineOptions | None = None) -> None:
+    def __init__(self, path: str | Path, options: EngineOptions | None = None, pad_lengths: Sequence[int] = ()) -> None:
         options = options or EngineOptions()
         path = Path(path)
         recover(path)
         reader = RepositoryReader(path, partial(read_plain, memory_limit_bytes=options.sessions.memory_limit_bytes))
         repository = served_part(reader.read())
-        self._router = Router(repository, EmbeddedEngine(repository, options=options), reader=reader)
+        self._router = Router(repository, EmbeddedEngine(repository, options=options), reader=reader, pad_lengths=pad_lengths)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = LoopThread(self._start, self._router.aclose, "espalier-local")
         self._thread.begin()

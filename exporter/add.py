@@ -38,8 +38,8 @@ class AddOptions:
     """recut: all tasks are cut anew, as an export of them would cut them; otherwise every segment that is there stays.
 
     replace: tasks of the same names are replaced, and kept as their previous versions. canary: instead, the new ones become canaries
-    of those, with that share of the requests. parity_limit, coupled: as in ExportOptions. cuts: how to cut anew; None: by the rule that
-    the repository was cut by.
+    of those, with that share of the requests. parity_limit, coupled, snap: as in ExportOptions. cuts: how to cut anew; None: by the
+    rule that the repository was cut by.
     """
 
     recut: bool = False
@@ -48,6 +48,7 @@ class AddOptions:
     canary: float | None = None
     cuts: CutOptions | None = None
     coupled: bool = False
+    snap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def add_tasks(
     with changed(path, waiting) as change, scratch_folder(path) as scratch:
         _check_places(change.repository, sources.tasks, options)
         _check_images(change.repository, sources.tuned)
-        report = _add(change, sources, options, Analysis(scratch), progress)
+        report = _add(change, sources, options, Analysis(scratch, options.snap), progress)
     return replace(report, repository=replace(report.repository, path=path))
 
 

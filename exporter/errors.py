@@ -20,6 +20,16 @@ class BadModel(ExportError):
         super().__init__(f"{path}: {reason}")
 
 
+class GeneratesText(BadModel):
+    """A model that writes text, a token after the other."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        super().__init__(
+            path,
+            f"is a {kind}, which generates text token by token; give a network for sequence or token classification, or an encoder.",
+        )
+
+
 class BadTokenizer(BadModel):
     """A file is no tokenizer that the library of that name reads."""
 
@@ -419,6 +429,15 @@ class BadShare(ExportError):
 
     def __init__(self, share: float) -> None:
         super().__init__(f"A canary's share is more than 0 % and less than 100 % of the requests, not {100 * share:g} %.")
+
+
+class BadSnap(ExportError):
+    """A difference between weights for which none may be taken for another."""
+
+    def __init__(self, snap: float, most: float) -> None:
+        super().__init__(
+            f"Weights that differ by {snap:g} of the largest one cannot be taken for each other; give more than 0 and at most {most:g}."
+        )
 
 
 class DifferentAnswer(ExportError):

@@ -14,7 +14,7 @@ from contract.repository import Repository
 from contract.repository.write import Waiting, check_output, recover, silent, write_configs, write_rows, written
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment, describe_task
-from exporter.build.not_shared import find_not_shared
+from exporter.build.near_weights import explain_near
 from exporter.build.parity import check_parity
 from exporter.build.reference_outputs import compute_reference_outputs, with_records
 from exporter.build.row_coupling import SegmentJudge
@@ -25,6 +25,7 @@ from exporter.build.texts import tokenizers_of
 from exporter.graph.chain import Chain
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
+from exporter.sharing.not_shared import find_not_shared
 from exporter.sharing.plan import SharingPlan, make_sharing_plan
 from exporter.sources.task_model import Sources
 
@@ -36,6 +37,8 @@ class ExportOptions:
     max_batch_rows: the most rows that one run of a model takes. force: replace a repository that is there.
     parity_limit: the largest difference between composed and whole, in units of the output's spread, for float32.
     cuts: how to choose them. coupled: take networks whose rows affect each other, through whatever; each request is then one run.
+    snap: let tasks take the backbone's weights (without one, the first task's) for blocks in which theirs differ by so much at most, as a
+    part of the largest weight; None: for none.
     """
 
     out: Path
@@ -44,6 +47,7 @@ class ExportOptions:
     parity_limit: float = 1e-4
     cuts: CutOptions = field(default_factory=CutOptions)
     coupled: bool = False
+    snap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def export_repository(
     recover(options.out, waiting)
     check_output(options.out, options.force)  # before hours of work; and again when it is this writer's turn
     with scratch_folder(options.out) as scratch:
-        analysis = Analysis(scratch)
+        analysis = Analysis(scratch, options.snap)
         analysis.read(sources, progress)
         plan = make_sharing_plan([*analysis.tasks.values()], analysis.backbone, options.cuts, digest_of=analysis.digest_of)
         weights = analysis.shared_weights(plan.segments.values())
@@ -91,7 +95,7 @@ def export_repository(
             for name, chain in analysis.tasks.items()
         }
         check_output_names(tasks.values())
-        not_shared = find_not_shared(analysis.segment_graphs(plan))
+        not_shared = [*find_not_shared(analysis.segment_graphs(plan)), *explain_near(analysis.near), *analysis.scaled]
         references = compute_reference_outputs(tasks, analysis, progress)
         with written(options.out, options.force, waiting) as folder:
             analysis.write_segments(plan.segments.values(), folder, weights, progress)

@@ -17,6 +17,7 @@ from exporter.sources.tokenizer import Tokenizers, TokenizerSource, read_tokeniz
 
 if TYPE_CHECKING:
     from exporter.torch.sources import TorchSources
+    from exporter.torch.text_sources import TextSources
 
 
 def open_sources(
@@ -56,11 +57,12 @@ def _with(load: LoadTaskModel, tokenizer: TokenizerSource) -> LoadTaskModel:
 
 
 class _Opener:
-    """Opens ONNX files itself and leaves the rest to TorchSources, which comes into being when it is needed."""
+    """Opens ONNX files itself and leaves the rest to TorchSources and TextSources, which come into being when it is needed."""
 
     def __init__(self, options: InputOptions, tasks: Mapping[str, Reference]) -> None:
         self._options, self._tasks = options, tasks
         self._opened: TorchSources | None = None
+        self._opened_texts: TextSources | None = None
 
     @property
     def tuned(self) -> Mapping[str, Tuned]:
@@ -70,20 +72,33 @@ class _Opener:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What was assumed so far."""
-        return tuple(self._opened.remarks) if self._opened else ()
+        opened = (self._opened, self._opened_texts)
+        return tuple(remark for sources in opened if sources is not None for remark in sources.remarks)
 
     def open_backbone(self, reference: Reference) -> LoadTaskModel:
         file = reference.onnx_file
+        if reference.folder is not None:
+            return self._texts.open_backbone(reference.folder)
         if file is None:
             return self._torch.open_backbone(reference)
         return lambda: TaskModel(load_onnx(file), file=file)
 
     def open_task(self, name: str, reference: Reference) -> LoadTaskModel:
         file = reference.onnx_file
+        if reference.folder is not None:
+            return self._texts.open_task(reference.folder)
         if file is None:
             return self._torch.open_task(name, reference)
         labels = read_labels(name, file)
         return lambda: _onnx_task(file, labels)
+
+    @property
+    def _texts(self) -> TextSources:
+        if self._opened_texts is None:
+            from exporter.torch.text_sources import TextSources
+
+            self._opened_texts = TextSources()
+        return self._opened_texts
 
     @property
     def _torch(self) -> TorchSources:

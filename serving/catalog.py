@@ -7,7 +7,7 @@ choose the tasks), and every segment on its own. What espalier did not export is
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -16,8 +16,8 @@ from contract.plan import ExecutionPlan, PlanStep, make_plan
 from contract.repository.config import ALL_TASKS, all_tasks_config, parse_text, segment_config, task_config
 from contract.repository.model import Plain, Repository, Segment, Task, TensorSpec
 from contract.repository.plain_config import PLATFORM
-from contract.repository.reference import at_reference, has_reference
 from contract.repository.unite import united_inputs
+from contract.tensor_names import Names
 from contract.volume import volume_of
 from serving.errors import UnknownModel
 from serving.free_sizes import InputLimits, limits_of_segment, limits_of_tasks
@@ -41,7 +41,7 @@ class Model:
     """What a client may know about a version of a model. `platform` is Triton's word for its kind; `versions`: all that answer.
 
     segment: the one that is all of it; "": it is made of several. plain: of a model that espalier did not export.
-    limits: of the sizes and values of its inputs, where there are any.
+    limits: of the sizes and values of its inputs, where there are any. names: what its tensors are called besides, the first by metadata.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Model:
     segment: str = ""
     plain: Plain | None = None
     limits: tuple[InputLimits, ...] = ()
+    names: Names = field(default_factory=dict)
 
     @property
     def has_rows(self) -> bool:
@@ -69,21 +70,36 @@ class Model:
         """Return the shape of an input or output with all axes, -1: any size."""
         return [-1, *spec.shape] if self.has_rows else [*spec.shape]
 
+    def shown(self, name: str) -> str:
+        """Return what metadata calls a tensor."""
+        return self.names[name][0] if name in self.names else name
+
+    @cached_property
+    def own_inputs(self) -> Mapping[str, str]:
+        """Return the inputs by all that they may be called."""
+        return self._own([spec.name for spec in self.inputs])
+
+    @cached_property
+    def own_outputs(self) -> Mapping[str, str]:
+        """Return the outputs by all that they may be called."""
+        return self._own([*self.outputs])
+
+    def _own(self, names: Sequence[str]) -> Mapping[str, str]:
+        return {called: name for name in names for called in self.names.get(name, ())} | {name: name for name in names}
+
     def example_inputs(self) -> tuple[TensorSpec, ...]:
         """Return the inputs as one request may have them: at the reference sizes, where these are known, else 1 for what is free."""
-        for limit in self.limits:
-            if has_reference(limit.inputs, limit.sizes):
-                return at_reference(limit.inputs, limit.sizes)
-        return tuple(replace(spec, shape=tuple(map(abs, spec.shape))) for spec in self.inputs)
+        known = {spec.name: spec for limit in self.limits for spec in limit.at_reference()}
+        return tuple(known.get(spec.name) or replace(spec, shape=tuple(map(abs, spec.shape))) for spec in self.inputs)
 
-    def largest_inputs(self) -> Sequence[TensorSpec]:
+    def largest_inputs(self) -> tuple[TensorSpec, ...]:
         """Return the inputs with the largest sizes that some of its outputs allow; -1 where nobody knows."""
-        shapes = [limit.largest_shapes() for limit in self.limits] or [[spec.shape for spec in self.inputs]]
-        most = [
-            tuple(-1 if -1 in sizes else max(sizes) for sizes in zip(*of_input, strict=True))
-            for of_input in zip(*shapes, strict=True)
-        ]
-        return [replace(spec, shape=shape) for spec, shape in zip(self.inputs, most, strict=True)]
+        shapes: dict[str, list[tuple[int, ...]]] = {}
+        for spec in (spec for limit in self.limits for spec in limit.at_most()):
+            shapes.setdefault(spec.name, []).append(spec.shape)
+        return tuple(
+            replace(spec, shape=tuple(map(_most, zip(*shapes.get(spec.name, [spec.shape]), strict=True)))) for spec in self.inputs
+        )
 
 
 class SavedSteps:
@@ -139,7 +155,8 @@ class Catalog:
             if len(self._variants) >= _MOST_VARIANTS:
                 self._variants.clear()
             tasks = self.repository.tasks
-            chosen = {name: task.canary.task for name, task in tasks.items() if name in names and task.canary is not None}
+            drawn = {name: task.canary.task for name, task in tasks.items() if name in names and task.canary is not None}
+            chosen = {name: replace(canary, names=tasks[name].names) for name, canary in drawn.items()}
             self._variants[names] = Catalog(replace(self.repository, tasks={**tasks, **chosen}), self._most_plans, self._padded)
         return self._variants[names]
 
@@ -216,9 +233,24 @@ class Catalog:
             return segment_config(self.repository.segments[model.name])
         if model.name in self.repository.tasks:
             task = self.repository.tasks[model.name]
-            return task_config(task.canary.task if task.canary and task.canary.task.version == model.version else task)
+            config = task_config(task.canary.task if task.canary and task.canary.task.version == model.version else task)
+            return _renamed(config, model)
         exported = self._exported
         return all_tasks_config(exported.tasks.values(), copied=False, digest_version=exported.digest_version)
+
+
+def _most(sizes: Sequence[int]) -> int:
+    return -1 if -1 in sizes else max(sizes)
+
+
+def _renamed(config: Any, model: Model) -> Any:
+    """Return `config`, of an ensemble, with its inputs and outputs called as metadata calls them."""
+    for tensor in (*config.input, *config.output):
+        tensor.name = model.shown(tensor.name)
+    for step in config.ensemble_scheduling.step if model.names else ():
+        for tensors in (step.input_map, step.output_map):
+            tensors.update({key: model.shown(name) for key, name in tensors.items()})
+    return config
 
 
 def served_by(catalog: Catalog, names: Iterable[str], version: str, draw: Callable[[], float]) -> Catalog:
@@ -272,7 +304,8 @@ def _plain(task: Task, plain: Plain) -> Model:
 def _version(task: Task, version: Task) -> Model:
     """Return the model of `version`, the current one of `task` or its canary."""
     answering = (task, *([task.canary.task] if task.canary else []))
-    return _ensemble(task.name, [version], version.version, tuple(one.version for one in answering))
+    model = _ensemble(task.name, [version], version.version, tuple(one.version for one in answering))
+    return replace(model, names=task.names)
 
 
 def _ensemble(name: str, tasks: Sequence[Task], version: str, versions: tuple[str, ...]) -> Model:

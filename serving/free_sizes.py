@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from contract.dtypes import Array
 from contract.errors import InvalidRequest
 from contract.repository.free_sizes import FreeSize
 from contract.repository.model import Segment, Task, TensorSpec
+from contract.repository.reference import at_reference, has_reference
 
 
 @dataclass(frozen=True)
@@ -24,33 +25,41 @@ class InputLimits:
     sizes: Mapping[str, FreeSize]
     values: Mapping[str, tuple[int, int]]
 
-    def check(self, inputs: Mapping[str, Array]) -> None:
-        """Raise InvalidRequest unless `inputs`, arrays of shape (n, ...) that fit the model's, are within these limits."""
+    def check(self, inputs: Mapping[str, Array], shown: Callable[[str], str] = str) -> None:
+        """Raise InvalidRequest unless `inputs`, arrays of shape (n, ...) that fit the model's, are within these limits.
+
+        shown: returns what clients call an input.
+        """
         seen: dict[str, tuple[str, int]] = {}  # of each axis: the input that told its size first
         for spec in self.inputs:
             for name, size in zip(spec.axes, inputs[spec.name].shape[1:], strict=False):
                 if name and seen.setdefault(name, (spec.name, size))[1] != size:
                     other, wanted = seen[name]
                     raise InvalidRequest(
-                        f"Input {spec.name!r} has {_words(name)} {size}, but {other!r} has {wanted}; model {self.model!r} takes them "
-                        f"with one and the same {_words(name)}."
+                        f"Input {shown(spec.name)!r} has {_words(name)} {size}, but {shown(other)!r} has {wanted}; model {self.model!r} "
+                        f"takes them with one and the same {_words(name)}."
                     )
         for name, (first, size) in seen.items():
             if name in self.sizes and not _is_within(size, self.sizes[name]):
                 raise InvalidRequest(
-                    f"Input {first!r} has {_words(name)} {size}; model {self.model!r} takes {_describe(self.sizes[name])}."
+                    f"Input {shown(first)!r} has {_words(name)} {size}; model {self.model!r} takes {_describe(self.sizes[name])}."
                 )
         for tensor, ends in self.values.items():
-            self._check_values(tensor, inputs[tensor], ends)
+            self._check_values(shown(tensor), inputs[tensor], ends)
 
-    def largest_shapes(self) -> list[tuple[int, ...]]:
-        """Return the shapes of the inputs, without the rows, with the largest size in place of each free one; -1: there is none."""
+    def at_reference(self) -> Sequence[TensorSpec]:
+        """Return the inputs at the reference sizes; none where one of these is not known."""
+        return at_reference(self.inputs, self.sizes) if has_reference(self.inputs, self.sizes) else ()
+
+    def at_most(self) -> Sequence[TensorSpec]:
+        """Return the inputs with the largest size in place of each free one; -1: there is none."""
         most = {name: size.most for name, size in self.sizes.items()}
         axes = [spec.axes or ("",) * len(spec.shape) for spec in self.inputs]
-        return [
+        shapes = (
             tuple(size if size >= 0 else most.get(name) or -1 for size, name in zip(spec.shape, names, strict=True))
             for spec, names in zip(self.inputs, axes, strict=True)
-        ]
+        )
+        return [replace(spec, shape=shape) for spec, shape in zip(self.inputs, shapes, strict=True)]
 
     def _check_values(self, name: str, values: Array, ends: tuple[int, int]) -> None:
         least, most = (int(values.min()), int(values.max())) if values.size else ends
@@ -82,16 +91,18 @@ def limits_of_segment(segment: Segment) -> tuple[InputLimits, ...]:
     return (InputLimits(segment.name, outputs, segment.inputs, segment.sizes, {}),) if segment.sizes else ()
 
 
-def check_limits(limits: Sequence[InputLimits], inputs: Mapping[str, Array], outputs: Collection[str]) -> None:
-    """Raise InvalidRequest unless `inputs` are within those of `limits` that hold for one of `outputs`."""
+def check_limits(
+    limits: Sequence[InputLimits], inputs: Mapping[str, Array], outputs: Collection[str], shown: Callable[[str], str] = str
+) -> None:
+    """Raise InvalidRequest unless `inputs` are within those of `limits` that hold for one of `outputs`. shown: as above."""
     for limit in limits:
         if not limit.outputs.isdisjoint(outputs):
-            limit.check(inputs)
+            limit.check(inputs, shown)
 
 
 def _have_same(task: Task, other: Task) -> bool:
     axes = [[spec.axes for spec in one.inputs] for one in (task, other)]
-    return axes[0] == axes[1] and task.sizes == other.sizes and task.values == other.values
+    return task.inputs == other.inputs and axes[0] == axes[1] and task.sizes == other.sizes and task.values == other.values
 
 
 def _is_within(size: int, known: FreeSize) -> bool:

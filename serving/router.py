@@ -26,6 +26,7 @@ from serving.errors import ModelNotReady, NotReady, TaskFailed
 from serving.free_sizes import check_limits
 from serving.images.tasks import AnyImage, Images, Prepare, given
 from serving.lifecycle import Lifecycle
+from serving.names import in_own_words
 from serving.observe.deployments import observed
 from serving.observe.events import NullObserver, Observer, note_work
 from serving.observe.logs import Seldom
@@ -138,7 +139,9 @@ class Router:
             return await self._infer(catalog, request)
 
     async def _infer(self, catalog: Catalog, request: InferRequest) -> InferResponse:
-        check_count(catalog.find(request.model), request.outputs, catalog.outputs_of_canaries)
+        current = catalog.find(request.model)
+        check_count(current, request.outputs, catalog.outputs_of_canaries)
+        request, called = in_own_words(current, request)
         if catalog.has_canaries:
             names = involved(catalog, request.model, [output.name for output in request.outputs])
             catalog = served_by(catalog, names, request.version, self._draw)
@@ -154,7 +157,7 @@ class Router:
             names = [output.name for output in outputs]
             inputs = checked_inputs(model, request, names)
             if model.limits:
-                check_limits(model.limits, inputs, names)
+                check_limits(model.limits, inputs, names, model.shown)
             answer = await self._compute(catalog, model, names, inputs, options)
             _raise_failure(model, answer.errors, allowed=bool(answer.outputs))
             tally.ran(answer.runs)
@@ -166,7 +169,8 @@ class Router:
             found = answer.outputs[output.name]
             if output.classes:
                 found = await as_classes(found, model.outputs[output.name].labels, output.classes)
-            values[output.name] = found if model.has_rows else found[0]
+            values[called.get(output.name, output.name)] = found if model.has_rows else found[0]
+        errors = {called.get(name, name): sentence for name, sentence in errors.items()}
         return InferResponse(model.name, model.version, request.id, values, answer.runs, errors, answer.queue_seconds)
 
     async def predict(

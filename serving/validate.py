@@ -73,7 +73,7 @@ def _takers(model: Model, outputs: Iterable[str]) -> Mapping[str, Sequence[str]]
 def _check_input(model: Model, spec: TensorSpec, rows: Array | None, takers: Sequence[str] = ()) -> None:
     if rows is None:
         raise InvalidRequest(_missing(model, spec, takers))
-    which = "The input" if len(model.inputs) == 1 else f"The input {spec.name!r}"
+    which = "The input" if len(model.inputs) == 1 else f"The input {model.shown(spec.name)!r}"
     takes = f"model {model.name!r} takes {_describe_input(model, spec)}"
     if dtype_name(rows) != spec.dtype:
         raise InvalidRequest(f"{which} is {dtype_name(rows)}, but {takes}.")
@@ -140,7 +140,7 @@ def _check_output(model: Model, output: RequestedOutput) -> None:
 def _unknown_output(model: Model, name: str) -> InvalidRequest:
     if model.name == ALL_TASKS:
         return UnknownTask(name, model.outputs)
-    names = listed([repr(known) for known in model.outputs])
+    names = listed([repr(model.shown(known)) for known in model.outputs])
     return InvalidRequest(f"Model {model.name!r} has no output {quoted(name)}; it gives {names}.")
 
 
@@ -149,7 +149,7 @@ def _describe_inputs(model: Model) -> str:
 
 
 def _describe_input(model: Model, spec: TensorSpec) -> str:
-    return f"input {spec.name!r} ({spec.dtype}, shape {model.whole_shape(spec)}{', first the rows' if model.has_rows else ''})"
+    return f"input {model.shown(spec.name)!r} ({spec.dtype}, shape {model.whole_shape(spec)}{', first the rows' if model.has_rows else ''})"
 
 
 def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 from onnx import GraphProto, ModelProto, helper
 
 from contract.plan import make_plan
 from contract.repository import Repository, TensorSpec
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
+from exporter.sources.onnx_file import load_onnx
 
-_ELEMENTS = {"UINT8": onnx.TensorProto.UINT8, "FP32": onnx.TensorProto.FLOAT}
+_ELEMENTS = {"UINT8": onnx.TensorProto.UINT8, "FP32": onnx.TensorProto.FLOAT, "INT64": onnx.TensorProto.INT64}
 
 
 def write_merged(repository: Repository, tasks: Sequence[str], path: Path) -> Path:
@@ -27,7 +29,7 @@ def write_merged(repository: Repository, tasks: Sequence[str], path: Path) -> Pa
     models: dict[str, ModelProto] = {}
     for place, step in enumerate(plan.steps):
         if step.segment not in models:
-            models[step.segment] = onnx.load(repository.model_file(step.segment))
+            models[step.segment] = ir.to_proto(load_onnx(repository.model_file(step.segment), linked=True))
             _add_weights(merged, models[step.segment].graph, step.segment)
         for number, (inputs, outputs) in enumerate(zip(step.inputs, step.outputs, strict=True)):
             graph = models[step.segment].graph
@@ -65,4 +67,6 @@ def _add_nodes(merged: GraphProto, graph: GraphProto, prefix: str, names: dict[s
 
 
 def _info(name: str, spec: TensorSpec) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, _ELEMENTS[spec.dtype], ["batch", *spec.shape])
+    return helper.make_tensor_value_info(
+        name, _ELEMENTS[spec.dtype], ["batch", *(size if size >= 0 else None for size in spec.shape)]
+    )

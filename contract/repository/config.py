@@ -42,6 +42,7 @@ from contract.repository.model import (
 from contract.repository.not_shared import NotShared, from_json, to_json
 from contract.repository.record import ParityRecord
 from contract.repository.unite import Copy, ensemble_of, united_inputs
+from contract.tensor_names import names_from_json, names_to_json
 from contract.text import TextInput
 
 ALL_TASKS = "all_tasks"
@@ -58,6 +59,7 @@ _VALUES = "value_ranges"
 _WEIGHT_FILES = "weight_files"
 _NOT_SHARED = "not_shared"
 _TEXT = "text_input"
+_NAMES = "tensor_names"
 _UNTAKEN = "untaken"  # of each step of an ensemble: what its other outputs are called, by their numbers
 
 # A protobuf class without type information: `Any` at this one boundary.
@@ -109,7 +111,7 @@ def task_config(task: Task) -> Any:
         parameters[_TEXT] = task.text.to_json()
     if task.parity is not None:
         parameters[_PARITY] = task.parity.to_json()
-    parameters |= {_SIZES: sizes_to_json(task.sizes), _VALUES: ranges_to_json(task.values)}
+    parameters |= {_SIZES: sizes_to_json(task.sizes), _VALUES: ranges_to_json(task.values), _NAMES: names_to_json(task.names)}
     return _ensemble(task.name, [task], task.steps, parameters)
 
 
@@ -281,6 +283,7 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
             sizes=sizes_from_json(parameters.get(_SIZES, "")),
             values=ranges_from_json(parameters.get(_VALUES, "")),
             text=TextInput.from_json(parameters[_TEXT]) if _TEXT in parameters else None,
+            names=names_from_json(parameters.get(_NAMES, "")),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise _incomplete(config.name, "task", error) from error

@@ -11,6 +11,7 @@ from contract.preprocessing import Layout, Preprocessing
 from contract.repository.free_sizes import FreeSize
 from contract.repository.not_shared import NotShared
 from contract.repository.record import ParityRecord
+from contract.tensor_names import Names
 from contract.text import TextInput
 
 SEGMENT_INPUT = "input"
@@ -151,6 +152,7 @@ class Task:
     sizes: of each free axis of its tensors, by name. values: the least and the largest value that an integer input may have, by its name,
     where that is known (the rows of a table of embeddings).
     text: how a text becomes a row; None: there is no tokenizer beside the task.
+    names: what clients may call its tensors besides, by their names here (`contract.tensor_names`).
     """
 
     name: str
@@ -171,6 +173,7 @@ class Task:
     sizes: Mapping[str, FreeSize] = field(default_factory=dict)
     values: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     text: TextInput | None = None
+    names: Names = field(default_factory=dict)
 
     def input_layouts(self) -> tuple[Layout, ...]:
         """Return the layout of each input: as its configuration says, or else as the preprocessing makes images."""

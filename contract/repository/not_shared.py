@@ -9,6 +9,7 @@ from typing import Any
 
 from contract.units import human_bytes, human_macs
 
+BACKBONE = "the backbone"  # among tasks, though it is none
 _MOST_TASKS, _MOST_PLACES = 4, 3
 
 
@@ -44,7 +45,7 @@ class NotShared:
 
 def of_tasks(found: Iterable[NotShared], tasks: Collection[str]) -> tuple[NotShared, ...]:
     """Return what of `found` is still so where there are only `tasks`."""
-    left = (replace(one, tasks=tuple(name for name in one.tasks if name in tasks)) for one in found)
+    left = (replace(one, tasks=tuple(name for name in one.tasks if name in (*tasks, BACKBONE))) for one in found)
     return tuple(one for one in left if len(one.tasks) > 1)
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from contract.errors import NoCanary, NothingToRollBackTo
 from contract.repository import Canary, Step, Task
+from contract.tensor_names import Names, succeeding
 
 
 def inherited(task: Task, new: Task) -> tuple[Task, tuple[str, ...]]:
@@ -32,7 +33,14 @@ def inherited(task: Task, new: Task) -> tuple[Task, tuple[str, ...]]:
     if not new.labels and task.labels and [spec.shape for spec in new.outputs] == [spec.shape for spec in task.outputs]:
         new = replace(new, labels=task.labels)
         taken.append("labels")
-    return new, tuple(taken)
+    return replace(new, names=_names_after(task, new)), tuple(taken)
+
+
+def _names_after(task: Task, new: Task) -> Names:
+    """Return the names of the tensors of `new`: what both have keeps its names, and may be called as the new network does, too."""
+    both = {spec.name for spec in (*task.inputs, *task.outputs)} & {spec.name for spec in (*new.inputs, *new.outputs)}
+    kinds = [[spec.name for spec in specs] for specs in (new.inputs, new.outputs)]
+    return succeeding(task.names, new.names, sorted(both), kinds)
 
 
 def replaced(task: Task, new: Task) -> Task:
@@ -126,8 +134,8 @@ def _bare(task: Task) -> Task:
 
 
 def _is_same(task: Task, new: Task) -> bool:
-    # What was recorded follows from the steps, but for digits that another machine computes otherwise.
-    return _bare(task) == replace(_bare(new), version=task.version, parity=task.parity)
+    # What was recorded follows from the steps, but for digits that another machine computes otherwise; other names are no other model.
+    return _bare(task) == replace(_bare(new), version=task.version, parity=task.parity, names=task.names)
 
 
 def _newest(task: Task) -> int:

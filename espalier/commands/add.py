@@ -19,7 +19,7 @@ from espalier.commands.options.reports import (
     print_stored,
     print_texts,
 )
-from espalier.commands.options.task_models import Coupled, Inputs, TaskModels
+from espalier.commands.options.task_models import Coupled, Inputs, Snap, TaskModels
 from espalier.console import console, progress_bars, say
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def add(
         bool, typer.Option("--replace", help="Replace tasks of the same names; the old ones are kept for a rollback.")
     ] = False,
     coupled: Coupled = False,
+    snap: Snap = None,
 ) -> None:
     """Add tasks to a repository. What is there stays as it is, down to the byte, unless --recut is given.
 
@@ -57,7 +58,7 @@ def add(
 
     with progress_bars() as report:
         sources = models.open(images)
-        result = add_tasks(repo, sources, AddOptions(recut, replace, cuts=options, coupled=coupled), report, say)
+        result = add_tasks(repo, sources, AddOptions(recut, replace, cuts=options, coupled=coupled, snap=snap), report, say)
     console.print(repository_tree(result.repository))
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")

@@ -93,7 +93,8 @@ def _parse_task_model(text: str, name: str | None) -> tuple[str, str]:
         return name, text
     if separator and named and model and not Path(text).exists():
         return named, model
-    file = parse_reference(text).file
+    reference = parse_reference(text)
+    file = reference.folder or reference.file
     if file is None:
         raise typer.BadParameter(f"{text!r} is no file that a task could be named like; give NAME={text}.", param_hint="MODEL")
     return model_name(file), text

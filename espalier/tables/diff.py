@@ -53,7 +53,19 @@ def summary(diff: NetworkDiff) -> str:
     verb = "differs" if len(diff.differing) == 1 else "differ"
     return (
         f"{equal} of {total} blocks are equal; {differing} {verb}; "
-        f"the networks share {_percent(diff.shared_part)} of their computation from the input on.{_first_operator(diff)}"
+        f"the networks share {_percent(diff.shared_part)} of their computation from the input on.{_first_operator(diff)}{_nearly(diff)}"
+    )
+
+
+def _nearly(diff: NetworkDiff) -> str:
+    """Return which blocks are nearly equal, and how near, in a sentence that goes on after another; "" if none is."""
+    if not diff.near:
+        return ""
+    most = max(block.relative_change or 0.0 for block in diff.near)
+    verb = "is" if len(diff.near) == 1 else "are"
+    return (
+        f" {_enumerate([_title(block) for block in diff.near])} {verb} nearly equal: no weight differs by more than {most:.1e} of the "
+        "largest in its tensor, as rounding leaves them."
     )
 
 
@@ -96,6 +108,7 @@ def _block_data(block: BlockDiff) -> dict[str, Any]:
         "parameters": block.parameters,
         "relative_norm": _number_or_none(block.relative_norm),
         "largest_change": _number_or_none(block.largest_change),
+        "relative_change": _number_or_none(block.relative_change),
         "weights_changed": block.changed_weights,
         "weights": [_weight_data(weight) for weight in block.weights],
     }
@@ -109,6 +122,7 @@ def _weight_data(weight: WeightDiff) -> dict[str, Any]:
         "numbers_changed": weight.changed,
         "relative_norm": _number_or_none(weight.relative_norm),
         "largest_change": _number_or_none(weight.largest_change),
+        "relative_change": _number_or_none(weight.relative_change),
     }
 
 

@@ -9,12 +9,13 @@ from contract.repository import Repository, Step, Task
 from contract.repository.not_shared import NotShared
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import TensorNames, describe_steps, describe_task, names_of_tensors
-from exporter.build.not_shared import combined, find_not_shared
+from exporter.build.near_weights import explain_near
 from exporter.build.repository_chains import RepositoryChains, contents_of
 from exporter.errors import UnknownCutRule
 from exporter.graph.chain import Chain
 from exporter.graph.extract import rejoin
 from exporter.sharing.choose import CUT_RULES, CutOptions
+from exporter.sharing.not_shared import combined, find_not_shared
 from exporter.sharing.plan import SharingPlan, make_sharing_plan
 from exporter.sharing.reuse import Existing, Missed, Pattern, as_block, keep_segments, missed_sharing
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
@@ -57,7 +58,9 @@ def plan_beside(
     missed = {chain.name: missed_sharing(values, chain) for chain in new}
     described = _described(coming.tasks, plan, analysis, old, steps)
     described = {name: _as_there(task, analysis.tasks[name], repository_chains, old) for name, task in described.items()}
-    apart = combined(old.not_shared, find_not_shared(analysis.segment_graphs(plan)))
+    apart = combined(
+        old.not_shared, [*find_not_shared(analysis.segment_graphs(plan)), *explain_near(analysis.near), *analysis.scaled]
+    )
     return Addition(plan, steps, described, old.cut_rule, missed, apart)
 
 
@@ -86,6 +89,7 @@ def plan_anew(
     """
     cuts = cuts or _cuts_of(old)
     tasks = _put_together(repository_chains, [old.tasks[name] for name in answers])
+    analysis.fixed = tasks.keys()
     kept_names = {name: {spec.name: spec.name for spec in old.tasks[name].inputs} for name in tasks}
     both = Sources({**tasks, **coming.tasks}, coming.backbone, inputs={**kept_names, **coming.inputs})
     analysis.read(both, progress, repository_chains.inputs)
@@ -97,7 +101,7 @@ def plan_anew(
     described = _described(coming.tasks, plan, analysis, old, live)
     taken = live | {name: task.steps for name, task in described.items()}
     all_steps = {**steps, **live, **_steps(kept, plan, analysis, names_of_tensors(taken))}
-    apart = tuple(find_not_shared(analysis.segment_graphs(plan, anew=True)))
+    apart = (*find_not_shared(analysis.segment_graphs(plan, anew=True)), *explain_near(analysis.near), *analysis.scaled)
     return Addition(plan, all_steps, described, cuts.rule, not_shared=apart)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,21 +12,25 @@ import onnx_ir as ir
 
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
+from contract.repository.not_shared import BACKBONE as BACKBONE  # instead of a task's name
+from contract.repository.not_shared import NotShared
 from contract.repository.write import model_path
 from exporter.build.chains import beside, together
 from exporter.build.describe import explain_output_names
-from exporter.build.not_shared import SegmentGraph
+from exporter.build.near_weights import Near, Reference, check_snap, find_near, find_scaled, within
 from exporter.build.repository_chains import RepositoryChains
 from exporter.build.rounded_weights import take_known_weights
 from exporter.build.row_coupling import refuse_random
 from exporter.build.shared_weights import Held, SharedWeights, plan_shared_weights, weights_of
 from exporter.build.weight_store import WeightStore
+from exporter.diff.diff import NEAR
 from exporter.errors import BadModel, ExportError
 from exporter.graph.chain import Block, Chain
 from exporter.graph.difference import first_difference, nodes_of
 from exporter.graph.extract import extract_segment
 from exporter.graph.network import Network
 from exporter.sharing.check import check_labels, check_together, explain_sharing
+from exporter.sharing.not_shared import SegmentGraph
 from exporter.sharing.occurrence import Occurrence
 from exporter.sharing.plan import PlannedSegment, PlannedStep, SharingPlan
 from exporter.sharing.reasons import explain_computed_again
@@ -35,14 +40,22 @@ from exporter.sources.sandbox import canonical_form, guarded
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 from exporter.sources.whole import WholeNetwork
 
-BACKBONE = "the backbone"  # instead of a task's name
 Progress = Callable[[str, int, int], None]
 
 
 class Analysis:
-    """Task models, taken apart. `scratch`: a folder for the weights, large enough for all different ones."""
+    """Task models, taken apart. `scratch`: a folder for the weights, large enough for all different ones.
 
-    def __init__(self, scratch: Path) -> None:
+    snap: networks take the weights of the backbone, or of the first task, where theirs differ by that at most. Raises BadSnap.
+    """
+
+    def __init__(self, scratch: Path, snap: float | None = None) -> None:
+        check_snap(snap)
+        self._snap = snap
+        self.fixed: Collection[str] = ()  # networks that keep their weights in any case
+        self.near: dict[str, Near] = {}  # that keep their own weights
+        self.snapped: dict[str, Near] = {}  # that have taken others
+        self.scaled: list[NotShared] = []
         self.store = WeightStore(scratch)
         self.models: dict[str, TaskModel] = {}
         self.tasks: dict[str, Chain] = {}
@@ -75,6 +88,7 @@ class Analysis:
         for name, network in self._networks.items():
             with guarded(name):
                 self._alone[name] = network.chain()
+        self._compare_nearly()
         self.tasks = self._chains()
         self.backbone = self.tasks.pop(BACKBONE, None)
         for name, chain in self._alone.items():
@@ -218,6 +232,50 @@ class Analysis:
                 self.models[name] = replace(model, remark=remark)
             with guarded(name):
                 self._networks[name] = Network(name, model.model)
+
+    def _compare_nearly(self) -> None:
+        """Find networks that are nearly the backbone, or the first task, and let them take its weights as far as they are to."""
+        reference = self._reference()
+        chains = [*self._alone.values(), *(chain for chain, _ in self._existing.values())]
+        counts = Counter(digest for chain in chains for digest in {block.digest for block in chain.blocks})
+        shared = {digest for digest, count in counts.items() if count > 1}
+        for name, network in self._networks.items():
+            if reference is None or name == reference.name:
+                continue
+            near = find_near(name, self._alone[name].blocks, network.model, reference, shared, max(NEAR, self._snap or 0))
+            scaled = find_scaled(name, self._alone[name].blocks, network.model, reference, shared)
+            self.scaled += [scaled] if scaled is not None else []
+            if near is None:
+                continue
+            taken = within(near, self._snap) if self._snap and name not in self.fixed else None
+            if taken is None:
+                self.near[name] = near
+                continue
+            taken.take()
+            self.snapped[name] = taken
+            with guarded(name):
+                self._networks[name] = Network(name, network.model).fed([tap.address for tap in network.inputs])
+                self._alone[name] = self._networks[name].chain()
+
+        if self._snap and reference is not None:
+            self._remark_what_took_nothing(reference.name, self._snap)
+
+    def _remark_what_took_nothing(self, reference: str, snap: float) -> None:
+        for name in self._networks.keys() - {BACKBONE, reference, *self.fixed, *self.snapped}:
+            remark = f"takes no weights of {reference}: none of its blocks that no other network has differs by {snap:g} of the largest at most."
+            self.models[name] = replace(self.models[name], remark=" It ".join(filter(None, (self.models[name].remark, remark))))
+
+    def _reference(self) -> Reference | None:
+        there = self._there
+        if there is not None and BACKBONE not in self._networks:
+            name = next(iter(there.alone))
+            return Reference(
+                name.partition("@")[0], there.alone[name].blocks, lambda block: there.places[name, block.index].model
+            )
+        first = BACKBONE if BACKBONE in self._networks else next(iter(self._networks), None)
+        if first is None:
+            return None
+        return Reference(first, self._alone[first].blocks, lambda block: self._networks[first].model)
 
     def _match_inputs(self, chosen: Chosen, there: Mapping[str, RepositoryInput]) -> None:
         """Find out which inputs of the networks are one; the order of the tasks decides nothing."""

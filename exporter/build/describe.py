@@ -6,13 +6,14 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from contract.dtypes import dtype_of_onnx
 from contract.repository import Segment, Step, Task, TensorSpec
 from contract.repository import model as repository_model
 from contract.repository.free_sizes import FreeSize
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
+from contract.tensor_names import original_names
 from exporter.build.texts import with_text
 from exporter.errors import SameOutputNames
 from exporter.graph.chain import Chain, Tap, span_of
@@ -75,7 +76,13 @@ def describe_task(
         sizes=_sizes([*chain.inputs, *chain.outputs]),
         values=_values(model, [inputs[tap.address] for tap in chain.inputs]),
     )
-    return with_text(task, [str(value.name) for value in model.model.graph.inputs], model.tokenizer)
+    graph = model.model.graph
+    own_inputs, own_outputs = ([str(value.name) for value in values] for values in (graph.inputs, graph.outputs))
+    if model.file is not None:
+        called = [(task.inputs, own_inputs), (task.outputs, own_outputs)]
+        names = [original_names([spec.name for spec in specs], own) for specs, own in called]
+        task = replace(task, names=names[0] | names[1])
+    return with_text(task, own_inputs, model.tokenizer)
 
 
 def describe_steps(chain: Chain, steps: Sequence[PlannedStep], there: TensorNames = _NONE) -> tuple[Step, ...]:

@@ -51,13 +51,18 @@ def _roles(task: Task, names: Sequence[str]) -> dict[str, str]:
     """Return what the inputs of `task` are called, by their roles."""
     roles: dict[str, str] = {}
     for name, spec in zip(names, task.inputs, strict=True):
-        role = "ids" if len(names) == 1 else _ROLES.get(name.partition(":")[0])
+        role = "ids" if len(names) == 1 else _role(name)
         if role is None or role in roles or not _is_row_of_ids(spec):
             raise NotForTexts(task.name, name, f"{spec.dtype} {list(spec.shape)}")
         roles[role] = spec.name
     if "ids" not in roles:
         raise NotForTexts(task.name, next(iter(names)), "no ids")
     return roles
+
+
+def _role(name: str) -> str | None:
+    """Return what an input of that name takes, which may have something behind it, as "input_ids:0"."""
+    return next((role for known, role in _ROLES.items() if name == known or name.startswith((f"{known}:", f"{known}_"))), None)
 
 
 def _is_row_of_ids(spec: TensorSpec) -> bool:

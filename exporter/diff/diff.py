@@ -25,6 +25,7 @@ from exporter.sources.inputs import Chosen, match_inputs
 from exporter.sources.sandbox import canonical_form
 from exporter.sources.task_model import TaskModel
 
+NEAR = 1e-2  # of the largest number of a weight; what is farther apart was trained
 DiffKind = Literal["equal", "changed", "altered", "replaced", "removed", "added"]
 
 
@@ -70,6 +71,13 @@ class BlockDiff:
         return float(np.max(known)) if known else None
 
     @property
+    def relative_change(self) -> float | None:
+        """Return the largest |b - a| of its weights as a part of the largest |a| of that weight; None unless all have equal shapes."""
+        found = [weight.relative_change for weight in self.weights]
+        known = [change for change in found if change is not None]
+        return float(np.max(known)) if known and len(known) == len(found) else None
+
+    @property
     def changed_weights(self) -> int:
         """Return how many of `weights` are not the same."""
         return sum(weight.changed != 0 for weight in self.weights)
@@ -92,6 +100,12 @@ class NetworkDiff:
     def differing(self) -> tuple[BlockDiff, ...]:
         """Return the blocks that are not equal."""
         return tuple(block for block in self.blocks if block.kind != "equal")
+
+    @property
+    def near(self) -> tuple[BlockDiff, ...]:
+        """Return the blocks whose weights are nearly equal, as rounding leaves them, and not quite."""
+        found = ((block, block.relative_change) for block in self.blocks if block.kind == "changed")
+        return tuple(block for block, change in found if change is not None and change <= NEAR)
 
     @property
     def shared_part(self) -> float:

@@ -24,7 +24,7 @@ class WeightDiff:
 
     name: as in the first network, with its module's path in front where the name has none. numbers: how many it holds.
     changed: how many of them differ; None where shapes differ, so that nothing else is known. largest_change: the largest |b - a|.
-    norm, difference_norm: of a and of b - a (Frobenius, summed in float64).
+    norm, difference_norm: of a and of b - a (Frobenius, summed in float64). largest: the largest |a|.
     """
 
     name: str
@@ -35,6 +35,14 @@ class WeightDiff:
     largest_change: float | None = None
     norm: float = 0.0
     difference_norm: float = 0.0
+    largest: float = 0.0
+
+    @property
+    def relative_change(self) -> float | None:
+        """Return the largest |b - a| as a part of the largest |a|: infinite where only a is zero, None where the shapes differ."""
+        if self.largest_change is None:
+            return None
+        return self.largest_change / self.largest if self.largest else inf if self.largest_change else 0.0
 
     @property
     def relative_norm(self) -> float | None:
@@ -65,15 +73,16 @@ def measure(pair: WeightMatch) -> WeightDiff:
     name, text = _name(pair), ir.DataType.STRING in (left.dtype, right.dtype)
     if ours.shape != theirs.shape or text:
         return WeightDiff(name, ours.shape, theirs.shape, ours.size)
-    changed, largest, norm, difference_norm = 0, 0.0, 0.0, 0.0
+    changed, largest, most, norm, difference_norm = 0, 0.0, 0.0, 0.0, 0.0
     for start in range(0, ours.size, _CHUNK):
         a, b = (_chunk(array, start) for array in (ours, theirs))
         difference = b - a
         changed += int(np.count_nonzero(difference))
         largest = float(np.maximum(largest, np.abs(difference).max()))  # keeps NaN
+        most = float(np.maximum(most, np.abs(a).max()))
         norm += float(a @ a)
         difference_norm += float(difference @ difference)
-    return WeightDiff(name, ours.shape, ours.shape, ours.size, changed, largest, sqrt(norm), sqrt(difference_norm))
+    return WeightDiff(name, ours.shape, ours.shape, ours.size, changed, largest, sqrt(norm), sqrt(difference_norm), most)
 
 
 def _chunk(array: NDArray[np.generic], start: int) -> NDArray[np.float64]:

@@ -167,7 +167,7 @@ def describe_rows(rows: Rows) -> str:
 def _apart(tap: Tap) -> str:
     """Return a name for an input whose own one is taken by another: with what tells the two apart."""
     dtype, shape = tap.rows
-    return "_".join([tap.name, dtype.lower(), "x".join(map(str, shape))])
+    return "_".join([tap.name, dtype.lower(), "x".join("any" if size < 0 else str(size) for size in shape)])
 
 
 def _address(rows: Rows, name: str, count: int) -> str:

@@ -39,6 +39,8 @@ def parse_reference(text: str | Path) -> Reference:
     Raises BadModel for a file that is missing, empty, of no known kind, or a folder other than one with an adapter.
     """
     reference = read_reference(text)
+    if reference.folder is not None and not reference.folder.is_dir():
+        raise BadModel(reference.folder, "there is no such folder of transformers; models are read from this machine alone.")
     if reference.file is not None:
         _check(reference.file, WEIGHTS if reference.network else ONNX + WEIGHTS)
     return reference

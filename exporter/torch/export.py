@@ -32,7 +32,7 @@ from tuning.network.backbone import Backbone
 from tuning.network.checkpoint import TaskCheckpoint, build_network
 from tuning.network.normalise import Normalise
 
-_OPSET = 18
+OPSET = 18
 
 
 class _Wrapped(nn.Module):
@@ -84,13 +84,13 @@ class NetworkExporter:
             if self._fits(compare(model, {"image": images.numpy()}, [*expected.values()])):
                 return model
         # The first of its kind, or a head whose size is written into the graph, as in the Reshape after a convolution.
-        self._traces.append(trace(_with_distinct_weights(wrapped), self._example(2)))
+        self._traces.append(trace(with_distinct_weights(wrapped), self._example(2)))
         if len(expected) > 1:
             name_outputs(self._traces[-1], list(expected))
         model = bind(self._traces[-1], weights)
         found = compare(model, {"image": images.numpy()}, [*expected.values()])
         if not self._fits(found):
-            _refuse_uncertain(wrapped, model)
+            refuse_uncertain(wrapped, model)
             sentence = f"The exported ONNX graph does not compute what the torch network computes{found.figures}"
             raise ExportError(f"{sentence}; nothing was written.")
         return model
@@ -165,7 +165,7 @@ def _export(module: nn.Module, example: torch.Tensor) -> torch.onnx.ONNXProgram 
             (example,),
             dynamo=True,
             optimize=False,
-            opset_version=_OPSET,
+            opset_version=OPSET,
             input_names=["image"],
             output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -193,7 +193,7 @@ def bind(traced: ir.Model, weights: Mapping[str, torch.Tensor]) -> ir.Model:
     return model
 
 
-def _refuse_uncertain(network: nn.Module, model: ir.Model) -> None:
+def refuse_uncertain(network: nn.Module, model: ir.Model) -> None:
     """Raise ExportError if `network` computes something else each time, or by the batch, which no `model` of it could equal."""
     refuse_random("The network", random_suspects(model))
     for name, module in network.named_modules():
@@ -201,7 +201,7 @@ def _refuse_uncertain(network: nn.Module, model: ir.Model) -> None:
             raise StaysInTraining(name.removeprefix("network."), type(module).__name__)
 
 
-def _with_distinct_weights(module: nn.Module) -> nn.Module:
+def with_distinct_weights(module: nn.Module) -> nn.Module:
     """Return a copy of `module` in which no two weights are equal: the exporter merges equal ones, and a merged weight can't be bound."""
     copied = copy.deepcopy(module)
     generator = torch.Generator().manual_seed(0)

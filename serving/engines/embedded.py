@@ -90,7 +90,8 @@ class EmbeddedEngine:
             runtime=self._runtime.name,
         )
         self._limits: Mapping[Group, int] = {}
-        self._free_rows: Mapping[str, FreeRows] = {}
+        self._free_rows: Mapping[str, FreeRows] = {}  # of a run
+        self._free_rows_at_once: Mapping[str, FreeRows] = {}  # of a request
         self._statistics = RunStatistics(repository.segments)
         self._scheduler = Scheduler(
             self._store.run,
@@ -101,6 +102,7 @@ class EmbeddedEngine:
             on_run=self._statistics.add,
             is_open=self._store.is_open,
             run_open=self._store.run_open,
+            at_once=self._limit_at_once,
         )
 
     async def start(self) -> None:
@@ -197,10 +199,14 @@ class EmbeddedEngine:
             name: segment.max_batch_rows if segment.plain else min(most, limits(segment))
             for name, segment in self._segments.items()
         }
+        elements = self._options.max_batch_elements
+        free = {name: segment for name, segment in self._segments.items() if is_free(segment.inputs) and segment.plain is None}
         self._free_rows = {
-            name: FreeRows(segment, self._limits[name], min(most, segment.max_batch_rows), self._options.max_batch_elements)
-            for name, segment in self._segments.items()
-            if is_free(segment.inputs) and segment.plain is None
+            name: FreeRows(segment, self._limits[name], min(most, segment.max_batch_rows), elements)
+            for name, segment in free.items()
+        }
+        self._free_rows_at_once = {
+            name: FreeRows(segment, segment.max_batch_rows, segment.max_batch_rows, elements) for name, segment in free.items()
         }
 
     def _limit(self, group: Group) -> int:
@@ -210,6 +216,11 @@ class EmbeddedEngine:
         name, shapes = (group, ()) if isinstance(group, str) else group
         free = self._free_rows.get(name)
         return self._limits.get(name, 1) if free is None else free.limit(shapes)  # of one that is gone, any: its run fails
+
+    def _limit_at_once(self, group: Group) -> int:
+        name, shapes = (group, ()) if isinstance(group, str) else group
+        free = self._free_rows_at_once.get(name)
+        return self._limit(group) if free is None else free.limit(shapes)
 
     def _learn_rows(self) -> None:
         for segment in (self._segments[name] for name in self._store.loaded()):

@@ -53,9 +53,9 @@ def model_metadata(model: Model) -> Any:
     """Return the ModelMetadataResponse of `model`, with all its versions that answer; -1 stands for the rows, and for any size."""
     response = _pb.ModelMetadataResponse(name=model.name, versions=model.versions, platform=model.platform)
     for spec in model.inputs:
-        response.inputs.add(name=spec.name, datatype=spec.dtype, shape=model.whole_shape(spec))
+        response.inputs.add(name=model.shown(spec.name), datatype=spec.dtype, shape=model.whole_shape(spec))
     for name, output in model.outputs.items():
-        response.outputs.add(name=name, datatype=output.spec.dtype, shape=model.whole_shape(output.spec))
+        response.outputs.add(name=model.shown(name), datatype=output.spec.dtype, shape=model.whole_shape(output.spec))
     return response
 
 

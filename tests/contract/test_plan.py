@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from contract.errors import DifferentInputs, NoTask, UnknownTask
 from contract.plan import ExecutionPlan, PlanStep, make_plan
 from contract.repository import Repository, Segment, Step, Task, TensorSpec
+from contract.repository.free_sizes import FreeSize
 from serving.catalog import Catalog
 from serving.engines.base import Answer
 from serving.engines.in_memory import InMemoryEngine
@@ -133,6 +134,24 @@ def test_tasks_with_different_inputs_are_refused_together() -> None:
     repository = Repository(Path(), REPOSITORY.segments, {**REPOSITORY.tasks, "other": other})
     with pytest.raises(DifferentInputs, match="'late' and 'other' take different inputs"):
         make_plan(repository, ["late", "other"])
+
+
+def test_a_plan_for_tasks_with_different_inputs_counts_the_text_whichever_is_named_first() -> None:
+    """One takes an image of fixed size, the other a text of a free length."""
+    ids = TensorSpec("ids", "INT64", (-1,), axes=("length",))
+    sizes = {"length": FreeSize(16, most=64)}
+    text = Task("text", (Step("embed", ("ids",), ("text",)),), (ids,), (TensorSpec("text", "FP32", (3,)),), 8, sizes=sizes)
+    takes = (TensorSpec("input", "INT64", (-1,), axes=("length",)),)
+    embed = Segment("embed", takes, (TensorSpec("output", "FP32", (3,)),), (0, 0), "e", 8, sizes=sizes, rows="independent")
+    repository = Repository(Path(), {**REPOSITORY.segments, "embed": embed}, {**REPOSITORY.tasks, "text": text})
+    for names in (["late", "text"], ["text", "late"]):
+        plan = make_plan(repository, names)
+        assert {*plan.inputs} == {IMAGE.name, "ids"}
+        assert plan.volume == make_plan(repository, ["text"]).volume
+        assert plan.volume is not None
+    model = Catalog(repository).find("all_tasks")
+    assert {spec.name: spec.shape for spec in model.largest_inputs()} == {IMAGE.name: IMAGE.shape, "ids": (64,)}
+    assert {spec.name: spec.shape for spec in model.example_inputs()} == {IMAGE.name: IMAGE.shape, "ids": (16,)}
 
 
 def test_a_catalogue_remembers_plans_and_forgets_before_there_are_many() -> None:

@@ -17,12 +17,13 @@ CHANNELS = (4, 6, 8, 10)
 class Dense:
     """float32 (batch, 3, 32, 32) -> four levels of residual blocks -> a head. Equal seeds, equal weights.
 
-    levels: the seed of each. head: one of HEADS; seed: its weights.
+    levels: the seed of each. head: one of HEADS; seed: its weights. pooled: whether a MaxPool follows the first convolution.
     """
 
     head: str
     seed: int = 90
     levels: Sequence[int] = (10, 20, 30, 40)
+    pooled: bool = False
     _nodes: list[NodeProto] = field(default_factory=list)
     _weights: dict[str, TensorProto] = field(default_factory=dict)
     _channels: dict[str, int] = field(default_factory=dict)
@@ -41,6 +42,8 @@ class Dense:
 
     def _level(self, name: str, x: str, seed: int, channels: int) -> str:
         x = self.relu(self.conv(f"{name}.down", x, seed, channels, 3, 2))
+        if self.pooled and name == "level0":
+            x = self.node("MaxPool", f"{name}.pool", x, kernel_shape=[3, 3], pads=[1] * 4)
         inner = self.relu(self.conv(f"{name}.a", x, seed + 1, channels, 3))
         return self.relu(self.node("Add", f"{name}.sum", x, self.conv(f"{name}.b", inner, seed + 2, channels, 3)))
 
@@ -118,6 +121,12 @@ def _hypercolumn(net: Dense, levels: list[str]) -> list[str]:
     return [net.conv("depth", net.relu(net.conv("mixed", both, net.seed + 5, 4, 3)), net.seed + 6, 1)]
 
 
+def _stem_mask(net: Dense, levels: list[str]) -> list[str]:
+    """U-Net-like: what the first convolution gives, in front of any pooling, beside the last level."""
+    last = net.up(net.up(net.up(net.conv("last", levels[3], net.seed, 4))))
+    return [net.node("Add", "mask", net.conv("first", "level0.down.relu", net.seed + 1, 4, 3), last)]
+
+
 def _detector(net: Dense, levels: list[str]) -> list[str]:
     """SSD-like: boxes and classes at two levels, each an answer of its own."""
     outputs = []
@@ -136,5 +145,6 @@ HEADS = {
     "pyramid": _pyramid,
     "unet": _unet,
     "hypercolumn": _hypercolumn,
+    "stem mask": _stem_mask,
     "detector": _detector,
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.http as http_client
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from contract.plan import make_plan
@@ -87,13 +87,17 @@ def test_whatever_the_rule_the_answers_are_those_of_the_networks(tmp_path: Path,
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.sampled_from(sorted(HEADS)), st.sets(st.integers(0, 3), max_size=2)), min_size=2, max_size=4))
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(HEADS)), st.sets(st.integers(0, 3), max_size=2)), min_size=2, max_size=4),
+    st.booleans(),
+)
+@example([("stem mask", set()), ("classes", set()), ("pyramid", {3})], True)
 def test_whatever_was_tuned_all_that_is_equal_is_computed_once(
-    tmp_path_factory: pytest.TempPathFactory, family: list[tuple[str, set[int]]]
+    tmp_path_factory: pytest.TempPathFactory, family: list[tuple[str, set[int]]], pooled: bool
 ) -> None:
     nets = {
         f"task{index}": Dense(
-            head, 90 + index, [seed + (index + 1) * (level in tuned) for level, seed in enumerate((10, 20, 30, 40))]
+            head, 90 + index, [seed + (index + 1) * (level in tuned) for level, seed in enumerate((10, 20, 30, 40))], pooled
         )
         for index, (head, tuned) in enumerate(family)
     }
@@ -102,6 +106,19 @@ def test_whatever_was_tuned_all_that_is_equal_is_computed_once(
     for name, net in nets.items():
         assert planned_macs(repository, name) == possible_macs({name: net})  # a request runs nothing that it does not need
     check_answers(repository, nets)
+
+
+def test_what_one_network_takes_in_front_of_a_pooling_is_a_tap_in_those_added_beside_it(tmp_path: Path) -> None:
+    """A classifier takes the pooled stem alone, a U-Net what is in front of the pooling: the convolution is one segment's all the same."""
+    nets = {"mask": Dense("stem mask", pooled=True), "one": Dense("classes", 94, pooled=True)}
+    other = {"other": Dense("classes", 97, (11, 20, 30, 40), pooled=True)}
+    repo = tmp_path / "repo"
+    assert planned_macs(export(tmp_path / "fresh", nets).repository) == possible_macs(nets)
+    export(repo, other)
+    add_tasks(repo, sources(nets), AddOptions(cuts=CutOptions("exact")))
+    repository = read_repository(repo)
+    assert planned_macs(repository, *nets) == possible_macs(nets)
+    check_answers(repository, {**nets, **other})
 
 
 def test_a_dense_head_that_comes_later_uses_what_there_is_and_recutting_shares_the_rest(tmp_path: Path) -> None:

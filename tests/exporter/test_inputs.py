@@ -16,7 +16,10 @@ from contract.plan import make_plan
 from contract.repository import Repository, read_repository
 from contract.repository.anchor import anchored
 from contract.repository.model import Step, TensorSpec
+from contract.repository.unite import united_inputs
 from espalier import api
+from espalier.figures.repository.layout import make_layout
+from espalier.tables.tree import repository_tree
 from exporter.add import AddOptions, add_tasks
 from exporter.build.parity import ParityChecker
 from exporter.deploy import deploy
@@ -219,6 +222,15 @@ def test_the_functions_of_the_package_take_names_of_inputs(tmp_path: Path) -> No
     files = {name: tmp_path / f"{name}.onnx" for name in ("kind", "pair")}
     report = api.export(files, tmp_path / "repo", input_names={"kind": {"image": "right"}})
     assert taken(report.repository) == {"kind": ["right"], "pair": ["left", "right"]}
+
+
+def test_the_tree_and_the_picture_name_every_input(tmp_path: Path) -> None:
+    repository = export(tmp_path / "repo", {"kind": IMAGE, "risk": BOTH, "wide": WIDER}).repository
+    assert [spec.name for spec in united_inputs(repository.tasks.values()) or ()] == ["image", "age", "image_float_8"]
+    assert all(name in str(repository_tree(repository).label) for name in ("image", "age", "image_float_8"))
+    texts = {text.text for text in make_layout(repository).texts}
+    assert texts >= {"image", "age"}
+    assert sum(text.startswith("image") for text in texts) == 2
 
 
 def tap(network: str, name: str, size: int) -> Tap:

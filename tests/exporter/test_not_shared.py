@@ -59,10 +59,10 @@ def test_a_task_that_comes_later_is_compared_with_those_that_are_there(tmp_path:
 def test_a_cut_that_was_left_out_is_the_reason(tmp_path: Path) -> None:
     fork = {"one": biased(1, 1), "two": biased(1, 2)}
     (found,) = export_repository(sources(fork), ExportOptions(tmp_path / "fork")).repository.not_shared
-    assert found.reason == "they compute the same from the same there, and a cut behind it costs more than it saves"
+    assert found.reason == "they compute the same from the same there, and the cut behind it was left out"
     merge = {"one": biased(1, 1, (3, 1, 2)), "two": biased(1, 1, (4, 1, 2))}
     (found,) = export_repository(sources(merge), ExportOptions(tmp_path / "merge")).repository.not_shared
-    assert found.reason.startswith("they compute the same from other values there, and cuts that would")
+    assert found.reason.startswith("they compute the same from other values there, and the cuts that would")
     assert found.weight_bytes == 2 * MATRIX + WIDTH * 3 * 4
 
 
@@ -75,7 +75,7 @@ def test_another_size_is_the_reason(tmp_path: Path) -> None:
 
 
 def test_the_same_network_at_another_size_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.build.not_shared._SMALLEST", 100)
+    monkeypatch.setattr("exporter.sharing.not_shared._SMALLEST", 100)
     layers = ([1, 2, 0, 1, 2, 3], [1, 4, 0, 1, 2, 3], [1, 4, 0, 1, 5, 3])
     tasks = {f"task{index}": convolved(given, 90 + index) for index, given in enumerate(layers)}
     report = export_repository(sources(tasks), ExportOptions(tmp_path / "repo", cuts=CutOptions("exact")))

@@ -198,3 +198,21 @@ def test_a_store_reads_linked_weights(tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
     read = read_repository_chains(repository, WeightStore(tmp_path / "scratch"))
     assert read.digests == {name: segment.digest for name, segment in repository.segments.items()}
+
+
+def test_what_one_protobuf_cannot_hold_goes_into_a_file_of_its_own_beside_the_linked_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.build.weight_store.LARGEST_PROTOBUF", MATRIX // 2)
+    tasks = {"one": biased(1, 1, (1, 2, 3)), "two": biased(2, 2, (1, 2, 4))}
+    repository = export_repository(sources(tasks), ExportOptions(tmp_path / "repo")).repository
+    for name in repository.segments:
+        folder = repository.model_file(name).parent
+        assert {file.name for file in folder.iterdir()} == {
+            "model.onnx",
+            "model.onnx.data",
+            *repository.segments[name].weight_files,
+        }
+    check_answers(repository, tasks)
+    add_tasks(tmp_path / "repo", sources({"three": biased(3, 3, (1, 2, 3))}), AddOptions())
+    check_answers(read_repository(tmp_path / "repo"), {**tasks, "three": biased(3, 3, (1, 2, 3))})

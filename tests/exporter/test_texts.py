@@ -7,15 +7,18 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import pytest
 from onnx import helper
 
 from contract.errors import RepositoryError
-from contract.repository import Repository, read_repository
+from contract.repository import Repository, Task, TensorSpec, read_repository
+from contract.repository.free_sizes import FreeSize
 from contract.text import TextInput
 from exporter.add import AddOptions, add_tasks
+from exporter.build.texts import with_text
 from exporter.deploy import deploy, promote, rollback
 from exporter.errors import BadTokenizer, ExportError, NoPadding, NotForTexts, TokenizerDoesNotFit, TokenizerOfNobody
 from exporter.export import ExportOptions, export_repository
@@ -25,6 +28,8 @@ from exporter.remove import remove_tasks
 from exporter.sources.task_model import Sources, TaskModel
 from exporter.sources.tokenizer import TokenizerSource, read_tokenizer
 from tests import words
+from tests.documents import commands
+from tests.espalier.test_cli import espalier
 from tests.exporter.bert import LENGTH, Bert
 from tests.exporter.graphs import Net
 
@@ -127,7 +132,7 @@ LONG.post_processor = words.processors.TemplateProcessing(
     ("make", "made", "error", "sentence"),
     [
         (partial(renamed, BERT, "token_type_ids", "position_ids"), None, NotForTexts, "'position_ids' .INT64 .5.., which no"),
-        (of_floats, None, NotForTexts, "takes 'values' .FP32 .4.., which no tokenizer gives"),
+        (of_floats, None, NotForTexts, "takes '.*' .FP32 .4.., which no tokenizer gives"),
         (Bert((10,)).model, NO_PAD, NoPadding, "no mask, and tokenizer.json names no token that fills up"),
         (
             BERT.model,
@@ -147,6 +152,31 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(
     assert not (tmp_path / "repo").exists()
 
 
+def of_text(*names: str, shape: tuple[int, ...] = (-1,), **facts: Any) -> Task:
+    inputs = tuple(TensorSpec(name, "INT64", shape, axes=(name,) if shape == (-1,) else ()) for name in names)
+    return Task("a", (), inputs, (TensorSpec("a", "FP32", (3,)),), 6, **facts)
+
+
+def test_ids_beyond_the_table_are_refused_by_their_numbers(tokenizer: TokenizerSource) -> None:
+    task = of_text("input_ids", shape=(5,), values={"input_ids": (0, 9)})
+    with pytest.raises(TokenizerDoesNotFit, match=r"tokenizer.json gives ids up to 10, and the network knows ids up to 9"):
+        with_text(task, ["input_ids"], tokenizer)
+    assert with_text(replace(task, values={"input_ids": (0, 10)}), ["input_ids"], tokenizer).text is not None
+
+
+def test_a_text_is_as_long_as_all_inputs_and_the_folder_allow(tokenizer: TokenizerSource) -> None:
+    sizes = {"input_ids": FreeSize(4, 1, 40), "attention_mask": FreeSize(4, 2, 30)}
+    names = [*sizes]
+    text = with_text(of_text(*names, sizes=sizes), names, tokenizer).text
+    assert text is not None
+    assert (text.least, text.most) == (2, 30)
+    text = with_text(of_text(*names, sizes=sizes), names, replace(tokenizer, most=20, pad=7)).text
+    assert text is not None
+    assert (text.most, text.pad) == (20, 7)
+    unlimited = of_text("ids", sizes={"ids": FreeSize(4)})
+    assert with_text(unlimited, ["ids"], tokenizer).text == TextInput(tokenizer.opened.sha256, "ids")
+
+
 def test_a_file_that_is_no_tokenizer_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     (tmp_path / "wrong.json").write_text("{}")
     Net((1,)).save(tmp_path / "net.onnx")
@@ -164,3 +194,30 @@ def test_one_tokenizer_for_all_and_one_for_a_task(tmp_path: Path) -> None:
     opened = open_sources(None, dict.fromkeys("abc", tmp_path / "net.onnx"), tokenizers=files)
     found = {name: load().tokenizer for name, load in opened.tasks.items()}
     assert {name: source.file.name for name, source in found.items() if source} == {"a": FILE, "b": "other.json", "c": FILE}
+
+
+def test_the_commands_of_the_document(tmp_path: Path) -> None:
+    for seed, name in enumerate(("mood", "topic", "tone", "better")):
+        ir.save(replace(BERT, head=90 + seed).model(), tmp_path / f"{name}.onnx")
+    words.save(tmp_path)
+    for command in commands("text.md", "From ONNX files and a tokenizer.json"):
+        run = espalier(*command[1:], cwd=tmp_path)
+        assert run.returncode == 0, run.stderr
+        assert "Texts: " in run.stdout
+    tasks = read_repository(tmp_path / "repo").tasks
+    assert (tasks.keys(), tasks["mood"].version) == ({"mood", "topic", "tone"}, "2")
+    assert all(task.text is not None for task in tasks.values())
+
+
+def test_a_tokenizer_on_the_command_line_that_does_not_do(tmp_path: Path) -> None:
+    ir.save(BERT.model(), tmp_path / "net.onnx")
+    file = words.save(tmp_path)
+    for given, sentence in (
+        ([f"b={file}"], "is given for 'b', which is none of the tasks that come"),
+        ([file, file], "one for all is given twice"),
+        ([tmp_path / "net.onnx"], "is no tokenizer"),
+    ):
+        options = [word for one in given for word in ("--tokenizer", one)]
+        run = espalier("export", "--task", "a=net.onnx", "--out", "repo", *options, cwd=tmp_path)
+        assert (run.returncode, sentence in " ".join(run.stderr.replace("│", " ").split())) == (2, True), run.stderr
+    assert not (tmp_path / "repo").exists()

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from contract.errors import InvalidRequest, RepositoryError
+from contract.plan import make_plan
 from contract.repository import ALL_TASKS, Repository
 from contract.repository.free_sizes import FreeSize
 from contract.repository.record import OutputRecord, ParityRecord, recorded_places
@@ -29,8 +30,11 @@ from contract.repository.sample import sample_inputs
 from espalier.local import LocalRepository
 from serving.catalog import Catalog
 from serving.coupling import RowsCheck
+from serving.engines.base import Answer, Call
+from serving.engines.device_tensors import Device
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.session import check_outputs
+from serving.engines.sessions.runtime import SessionStoreOptions
 from serving.errors import WrongAnswer
 from serving.parity import check_answers
 from serving.protocol.grpc.server import needed_bytes
@@ -133,6 +137,16 @@ def test_images_of_any_size_and_texts_of_two_lengths_of_their_own(images: Reposi
             np.testing.assert_allclose(opened.infer("pair", pair)["pair"], whole("pair", pair), atol=1e-5)
 
 
+def test_features_that_stay_on_a_device_have_any_length(texts: Repository) -> None:
+    sessions = SessionStoreOptions(threads=1, device=Device("cpu"))
+    asked = [text(2, 3 + number % 3, number, hidden=1) for number in range(12)]
+    with LocalRepository(texts.path, EngineOptions(sessions)) as opened, ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda inputs: opened.infer(ALL_TASKS, inputs), asked))
+    for inputs, answer in zip(asked, answers, strict=True):
+        for task in TEXT:
+            np.testing.assert_allclose(answer[task], whole(task, inputs), atol=1e-5)
+
+
 def test_a_segment_by_name_takes_any_length_too(local: LocalRepository) -> None:
     state = local.infer("trunk", {"input": text(2, 7)[IDS.name], "input_1": text(2, 7)[MASK.name]})["output"]
     assert state.shape == (2, 7, 8)
@@ -169,6 +183,18 @@ def test_a_refusal_arrives_over_both_protocols(served: BackgroundServer, kind: s
         ask(served, kind, "topic", text(1, 99))
 
 
+def test_a_refusal_calls_inputs_as_the_metadata_does(tmp_path: Path) -> None:
+    named = replace(make_task("tag"), names={IDS.name: ("words",), MASK.name: ("seen",), "tag": ("tags:0",)})
+    write_free(tmp_path / "repo", tasks={"tag": named})
+    with LocalRepository(tmp_path / "repo") as opened:
+        words, seen = text(1, 5).values()
+        assert opened.infer("tag", {"words": words, "seen": seen})["tags:0"].shape == (1, 5, 4)
+        with pytest.raises(InvalidRequest, match="Input 'seen' has length 4, but 'words' has 5"):
+            opened.infer("tag", {"words": words, "seen": seen[:, :4]})
+        with pytest.raises(InvalidRequest, match="Input 'words' has the value 50, which"):
+            opened.infer("tag", {"words": np.full_like(words, VOCABULARY), "seen": seen})
+
+
 def test_too_small_an_image_is_refused_and_without_a_limit_none_is_too_large(images: Repository) -> None:
     with LocalRepository(images.path) as opened:
         with pytest.raises(InvalidRequest, match="Input 'image' has width 2; model 'label' takes at least 3"):
@@ -186,6 +212,26 @@ def test_of_all_tasks_the_limits_of_those_that_are_asked_for_count(tmp_path: Pat
         assert set(opened.infer(ALL_TASKS, text(1, 10))) == {"tag", "topic"}
 
 
+def test_tasks_that_take_different_inputs_are_asked_together_at_any_sizes(tmp_path: Path) -> None:
+    tasks = {name: make_task(name) for name in ("tag", "label")}
+    repository = write_free(tmp_path / "repo", tasks=tasks)
+    model = Catalog(repository).models[ALL_TASKS]
+    shapes = {spec.name: spec.shape for spec in model.example_inputs()}
+    assert shapes == {"input_ids": (REFERENCE,), "attention_mask": (REFERENCE,), "image": (3, 8, 8)}
+    assert {spec.name: spec.shape for spec in model.largest_inputs()} == {
+        **{"input_ids": (LONGEST,), "attention_mask": (LONGEST,)},
+        "image": (3, -1, -1),
+    }
+    with LocalRepository(repository.path) as opened:
+        inputs = {**text(2, 9), **image(2, 5, 6)}
+        for task, values in opened.infer(ALL_TASKS, inputs).items():
+            np.testing.assert_allclose(values, whole(task, inputs), atol=1e-5)
+        assert opened.infer(ALL_TASKS, image(3, 4, 4), ["label"])["label"].shape == (3, 3)
+        with pytest.raises(InvalidRequest, match="Input 'image' has height 2; model 'label' takes at least 3"):
+            opened.infer(ALL_TASKS, {**text(1, 9), **image(1, 2, 6)})
+        assert set(opened.infer(ALL_TASKS, {**text(1, 9), **image(1, 2, 6)}, ["tag"])) == {"tag"}
+
+
 @pytest.mark.parametrize("kind", CLIENTS)
 def test_the_metadata_says_what_is_free(served: BackgroundServer, kind: str) -> None:
     client: Any = CLIENTS[kind].InferenceServerClient(served.http_address if kind == "http" else served.grpc_address)
@@ -196,6 +242,22 @@ def test_the_metadata_says_what_is_free(served: BackgroundServer, kind: str) -> 
     assert [int(size) for size in metadata["outputs"][0]["shape"]] == [-1, -1, 4]
     assert [[int(size) for size in tensor["dims"]] for tensor in config["input"]] == [[-1], [-1]]
     client.close()
+
+
+def test_the_list_of_tasks_and_the_statistics_know_of_free_sizes(served: BackgroundServer) -> None:
+    ask(served, "http", "tag", text(2, 11))
+
+    def get(path: str) -> Any:
+        return msgspec.json.decode(urllib.request.urlopen(f"http://{served.http_address}/{path}").read())
+
+    tag = next(task for task in get("tasks")["tasks"] if task["name"] == "tag")
+    assert [[tensor["name"], tensor["shape"]] for tensor in (*tag["inputs"], *tag["outputs"])] == [
+        [IDS.name, [-1]],
+        [MASK.name, [-1]],
+        ["tag", [-1, 4]],
+    ]
+    (stats,) = get("v2/models/trunk/stats")["model_stats"]
+    assert {batch["batch_size"] for batch in stats["batch_stats"]} >= {2}
 
 
 def test_the_example_of_the_api_is_at_the_reference_sizes_and_works(served: BackgroundServer) -> None:
@@ -278,3 +340,29 @@ def test_the_rows_of_a_request_are_answered_whatever_a_run_takes(texts: Reposito
             answers = opened.infer(ALL_TASKS, inputs)
         for task in TEXT:
             np.testing.assert_allclose(answers[task], whole(task, inputs), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("length", "elements", "parts"),
+    [
+        (REFERENCE, None, 1),  # what a run may have does not divide the request
+        (2 * REFERENCE, None, 2),
+        (4 * REFERENCE, None, 6),
+        (REFERENCE, 4 * (2 + 8) * REFERENCE, 2),
+        (1, 4 * (2 + 8) * REFERENCE, 1),
+    ],
+)
+def test_a_request_of_long_rows_goes_in_parts(texts: Repository, length: int, elements: int | None, parts: int) -> None:
+    async def asked() -> Answer:
+        options = EngineOptions(SessionStoreOptions(threads=1), max_batch_rows=1, max_batch_elements=elements)
+        engine = EmbeddedEngine(texts, options=options)
+        await engine.start()
+        try:
+            plan = make_plan(texts, ["tag"])
+            return await engine.infer(plan, text(MAX_ROWS, length), Call(rows_per_run=MAX_ROWS))
+        finally:
+            await engine.aclose()
+
+    answer = asyncio.run(asked())
+    assert answer.parts == parts
+    np.testing.assert_allclose(answer.outputs["tag"], whole("tag", text(MAX_ROWS, length)), atol=1e-5)

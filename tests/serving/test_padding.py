@@ -16,6 +16,7 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import espalier
 from contract.dtypes import Array
 from contract.plan import ExecutionPlan
 from contract.repository import ALL_TASKS, Repository, TensorSpec
@@ -207,6 +208,14 @@ def test_answers_are_cut_where_they_have_the_length() -> None:
     assert topic.cut(values[:, 0], 3).shape == (2, 4)
 
 
+def test_inputs_go_by_the_names_of_the_networks_own_file_too() -> None:
+    task = replace(make_task("tag"), inputs=(replace(IDS, name="x"), replace(MASK, name="y")), values={})
+    with pytest.raises(Unpaddable, match="it takes no 'attention_mask'"):
+        padding_of(task, (8,))
+    padding = padding_of(replace(task, names={"x": ("input_ids",), "y": ("attention_mask",)}), (8,))
+    assert (padding.mask, padding.fill) == ("y", {"x": 0, "y": 0})
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -310,6 +319,13 @@ def test_texts_in_words_are_padded_as_their_ids_are(tmp_path: Path, caplog: pyte
         label, score = expected("mood", one)
         assert (ours.label, theirs.label) == (label, label)
         assert [ours.score, theirs.score] == pytest.approx([score, score], abs=1e-5)
+
+
+def test_a_repository_in_this_process_pads_too(texts: Repository, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "serving.padding_check"), espalier.open(texts.path, pad_lengths=LENGTHS) as opened:
+        inputs = text(3, 5, hidden=2)
+        np.testing.assert_allclose(opened.infer("tag", inputs)["tag"], whole("tag", inputs), atol=1e-5)
+    assert "Texts are padded to 4, 8, 24 for 'tag', 'topic'." in caplog.text
 
 
 def test_lengths_below_one_are_refused(texts: Repository) -> None:

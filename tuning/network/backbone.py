@@ -142,6 +142,11 @@ def _weights_of(reference: Reference, checkpoint: Path | None) -> Path | None:
     """Return the file of weights for a network by name. Raises BackboneOptions."""
     if reference.is_callable:
         raise BackboneOptions(reference.network, "tasks are tuned on networks of timm or torchvision, and this names Python code")
+    if reference.folder is not None:
+        raise BackboneOptions(
+            reference.network,
+            "tasks are tuned on networks of images, of timm or torchvision, and this is a folder of transformers",
+        )
     if reference.file is not None and checkpoint is not None:
         raise BackboneOptions(
             reference.network,

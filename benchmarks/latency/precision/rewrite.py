@@ -65,7 +65,7 @@ def _write(segment: Segment, model: ModelProto, folder: Path) -> Segment:
     digest = hashlib.sha256(content).hexdigest()
     name = f"{segment.name.rpartition('-')[0]}-{digest[:8]}"
     model_path(folder, name).write_bytes(content)
-    return replace(segment, name=name, digest=digest, weight_bytes=weight_bytes(model), version="1")
+    return replace(segment, name=name, digest=digest, weight_bytes=weight_bytes(model), version="1", weight_files={})
 
 
 def weight_bytes(model: ModelProto) -> int:

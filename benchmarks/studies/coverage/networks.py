@@ -56,12 +56,17 @@ def random_network(name: str) -> tuple[nn.Module, int, str]:
     it meets, with noise: with any others a deep network answers the same to every image, and no error of it could be judged.
     """
     network, size, label = _create(name)
+    return randomise(network, size), size, label
+
+
+def randomise(network: nn.Module, size: int) -> nn.Module:
+    """Give `network`, which takes square images of `size` pixels, random weights as `random_network` has them, in place; return it."""
     network.eval()
     with torch.no_grad():
         for key, tensor in network.state_dict().items():
             _randomise(key, tensor)
         _meet_statistics(network, size)
-    return network.eval().requires_grad_(False), size, label
+    return network.eval().requires_grad_(False)
 
 
 def tune(network: nn.Module, seed: int, classes: int = 7) -> TunedCopy:

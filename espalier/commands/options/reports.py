@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import ceil, floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,17 @@ def describe_rows(repository: Repository) -> list[str]:
 def print_not_shared(found: Iterable[NotShared]) -> None:
     """Print what tasks compute apart with equal, or nearly equal, weights, a line each."""
     for one in found:
-        console.print(f"[yellow]Not shared:[/] {escape(str(one))}", soft_wrap=True)
+        console.print(f"[yellow]Not shared:[/] {escape(f'{one}{_offer(one)}')}", soft_wrap=True)
+
+
+def _offer(one: NotShared) -> str:
+    """Return what would share nearly equal weights, to be said after it; "" of equal ones."""
+    if not one.differences:
+        return ""
+    most = max(one.differences.values())
+    step = 10.0 ** floor(log10(most))
+    needed = f"{ceil(most / step) * step:.0e}".replace("e-0", "e-")
+    return f" With --snap {needed} these would be those of {one.tasks[0]}, and the command would say by how much answers change."
 
 
 def print_stored(repository: Repository, stored: StoredWeights) -> None:

@@ -42,6 +42,16 @@ Coupled = Annotated[
         "own where that is so, without batching.",
     ),
 ]
+Snap = Annotated[
+    float | None,
+    typer.Option(
+        "--snap",
+        metavar="DIFFERENCE",
+        help="Where a task's weights differ from the backbone's (without one, the first task's) by so much at most, as a part of the "
+        "largest in a tensor, take those, block by block: 1e-3 for weights that were rounded to half precision. By how much that changes "
+        "its answers is said.",
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
     FOLDER/<key>/        one segment: model.onnx (the optimised graph), weights.bin (mapped, not read), manifest.json
     FOLDER/new-*, old-*  being written, being deleted; what a killed process left of them goes after an hour
+    FOLDER/weights/      what several entries have (shared_weights.py); of such an entry, <sha256>.bin beside or instead of weights.bin
     FOLDER/hashed.jsonl  which files have been hashed since the machine started
 
 The key is a hash of everything that the optimised form depends on: the bytes of the segment's own model.onnx, the version and build
 of ONNX Runtime, the processor and the provider. An entry is written aside and renamed, so that two processes can share a folder;
 whatever is damaged, foreign or half there does not match its checksums and is made again. ONNX Runtime maps the weights, so that
-sessions and processes share them; matrices that it packs for speed (those of Gemm and MatMul) it copies into memory of its own.
+sessions and processes share them; matrices that it packs for speed (those of Gemm and MatMul) it copies into memory of its own, but
+those that segments of a repository share.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import onnxruntime as ort
 from contract.private_folder import make_private_folder
 from contract.user_folders import cache_folder
 from serving.engines.onnxruntime.session import open_session
+from serving.engines.onnxruntime.shared_weights import SAVE_PACKED, WeightPool, digest_with, linked_files
 from serving.engines.sessions.file_digests import DigestRecord, FileDigests, current_boot
 from serving.engines.sessions.runtime import DEFAULT_CACHE_BYTES
 from serving.process.memory import malloc_trim
@@ -37,6 +40,7 @@ from serving.process.memory import malloc_trim
 _DEFAULT_MIN_BYTES = 2_000_000
 _FORMAT = 1  # to be raised when what an entry holds changes
 _MODEL, _WEIGHTS, _MANIFEST = "model.onnx", "weights.bin", "manifest.json"
+_POOL = "weights"
 _SOURCE = "source.onnx"  # while an entry is being made
 _HASHED = "hashed.jsonl"
 _MIN_EXTERNAL_BYTES = 1024  # smaller tensors stay in the graph, which constant folding and shape inference read
@@ -93,19 +97,24 @@ class SegmentCache:
         self._limit_bytes = limit_bytes
         self._min_bytes = min_bytes
         self._digests = FileDigests(record=DigestRecord(folder / _HASHED, current_boot()) if record_hashes else None)
+        self._pool = WeightPool(folder / _POOL, self._digests)
         self._machine = {"onnxruntime": ort.__version__, "build": ort.get_build_info(), "cpu": processor()}
 
     def open(self, model: Path, make_options: MakeOptions) -> ort.InferenceSession | None:
         """Return a session of the ONNX file `model` from its cached form, which is made if need be; None: it has none.
 
-        make_options: fresh session options for every call. None for a model with external data (it may be larger than what was
-        hashed), one too small or larger than the cache, one that ONNX Runtime refuses, and where the folder cannot be used.
+        make_options: fresh session options for every call. None for a model with external data that segments do not share (it may be
+        larger than what was hashed), one too small or larger than the cache, one that ONNX Runtime refuses, and where the folder cannot
+        be used.
         """
         with suppress(OSError):
-            is_right_size = self._min_bytes <= model.stat().st_size <= self._limit_bytes
-            if not is_right_size or len(list(model.parent.iterdir())) > 1 or not make_private_folder(self._folder):
+            files = linked_files(model)
+            if files is None:
                 return None
-            digest = self._digests.of(model)
+            is_right_size = self._min_bytes <= sum(file.stat().st_size for file in (model, *files)) <= self._limit_bytes
+            if not is_right_size or not make_private_folder(self._folder):
+                return None
+            digest = digest_with(self._digests, model, files)
             entry = self._entry(digest)
             return self._open(entry, make_options) or self._remake(entry, model, digest, make_options)
         return None
@@ -127,6 +136,8 @@ class SegmentCache:
             return None
         with suppress(OSError):
             os.utime(entry.folder / _MANIFEST)  # used most recently
+        if self._pool.is_used_by(entry.folder):
+            malloc_trim()  # what was packed to be compared with what the entry brings
         return session
 
     def _verify(self, entry: _Entry) -> None:
@@ -135,7 +146,10 @@ class SegmentCache:
             raise ValueError("the entry is not what its key says")
 
     def _checksums(self, folder: Path) -> dict[str, str]:
-        return {file.name: self._digests.of(file) for file in sorted(folder.iterdir()) if file.name != _MANIFEST}
+        return {file.name: self._checksum(file) for file in sorted(folder.iterdir()) if file.name != _MANIFEST}
+
+    def _checksum(self, file: Path) -> str:
+        return self._pool.known(file) or self._digests.of(file)
 
     def _remake(self, entry: _Entry, model: Path, digest: str, make_options: MakeOptions) -> ort.InferenceSession | None:
         self._delete(entry.folder)
@@ -146,7 +160,8 @@ class SegmentCache:
                 return None
             manifest = {"facts": entry.facts, "files": self._checksums(work)}
             for file in work.iterdir():
-                file.chmod(0o400)  # sessions map it: what is mapped must not change
+                if file.stat().st_mode & 0o777 != 0o400:  # a link is there already, and its times are to stay
+                    file.chmod(0o400)  # sessions map it: what is mapped must not change
             (work / _MANIFEST).write_text(json.dumps(manifest))
             with suppress(OSError):  # another process was faster: its entry is as good
                 work.rename(entry.folder)
@@ -163,38 +178,55 @@ class SegmentCache:
         It reads a copy that nobody else writes. It could read the bytes that were hashed from memory, too, but would parse them under
         Python's lock: 35 ms for 37 MB, in which no request is answered; from a file, 5 ms.
         """
-        source = work / _SOURCE
-        shutil.copyfile(model, source)
-        if self._digests.of(source) != digest:
+        files = linked_files(model)
+        if files is None:
+            return False
+        source = self._source(work, model, digest, files)
+        if source is None:
             return False  # replaced since it was hashed
         options = make_options()
         options.optimized_model_filepath = str(work / _MODEL)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
         minimum = str(_MIN_EXTERNAL_BYTES)
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", minimum)
+        if files:
+            options.add_session_config_entry(SAVE_PACKED, "1")
         try:
-            # External data would have to lie beside the copy, where there is none: what was hashed must be the whole model.
+            # Other external data would have to lie beside the copy, where there is none: what was hashed must be the whole model.
             open_session(source, options, self._providers)
         except Exception:  # as above; opening the model's own file will say what is wrong with it
             return False
-        source.unlink()
-        return True
+        if not files:
+            source.unlink()
+            return True
+        self._pool.share(work / _MODEL, work / _WEIGHTS)
+        return digest_with(self._digests, model, files) == digest  # nothing was replaced meanwhile
+
+    def _source(self, work: Path, model: Path, digest: str, files: list[Path]) -> Path | None:
+        """Return the file to be optimised: a copy of `model`, or itself, where copies of the data `files` would cost too much."""
+        if files:
+            return model
+        source = work / _SOURCE
+        shutil.copyfile(model, source)
+        return source if self._digests.of(source) == digest else None
 
     def _prune(self) -> None:
         """Delete what was used least recently until the entries are within the limit, and what killed processes left."""
         for folder in self._children(stale=True):
             shutil.rmtree(folder, ignore_errors=True)
+        self._pool.prune()
         used = sorted((_last_used(folder), folder, _size(folder)) for folder in self._children(stale=False))
         excess = sum(size for _, _, size in used) - self._limit_bytes
         for _, folder, size in used:
             if excess <= 0:
                 return
             self._delete(folder)
+            self._pool.prune()
             excess -= size
 
     def _children(self, stale: bool) -> Iterator[Path]:
         for folder in self._folder.iterdir():
-            if folder.name.startswith(_HASHED):
+            if folder.name.startswith(_HASHED) or folder == self._pool.folder:
                 continue
             is_work = folder.name.startswith(("new-", "old-"))
             if is_work == stale and (not stale or time.time() - _last_used(folder) > _STALE_S):
@@ -224,11 +256,12 @@ class EngineCache:
     def options(self, model: Path) -> Mapping[str, str]:
         """Return the provider's options for the ONNX file `model`: to keep its engine; none where that cannot be done.
 
-        None for a model with external data (the hash would not say which), and where others could write engines into the folder.
+        None for a model with external data that segments do not share, and where others could write engines into the folder.
         """
         with suppress(OSError):
-            if len(list(model.parent.iterdir())) == 1 and make_private_folder(self._folder):
-                engines = self._folder / self._digests.of(model)
+            files = linked_files(model)
+            if files is not None and make_private_folder(self._folder):
+                engines = self._folder / digest_with(self._digests, model, files)
                 engines.mkdir(mode=0o700, exist_ok=True)
                 # Precision stays what the model says.
                 return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines), "trt_fp16_enable": "0"}
@@ -254,5 +287,7 @@ def _last_used(folder: Path) -> float:
 
 def _size(folder: Path) -> int:
     with suppress(OSError):
-        return sum(file.stat().st_size for file in folder.iterdir())
+        return sum(
+            status.st_size // max(1, status.st_nlink - 1) for status in map(Path.stat, folder.iterdir())
+        )  # one link is the pool's
     return 0

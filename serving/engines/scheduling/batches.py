@@ -41,8 +41,8 @@ class SegmentTimes:
             per_row = self._per_row.get(step.segment)
             if per_row is None:
                 return None
-            seconds += len(step.inputs) * per_row
-        return seconds * execution.rows * execution.volume
+            seconds += len(step.inputs) * per_row * (execution.volume if step.free else 1)
+        return seconds * execution.rows
 
     def note(self, segment: str, work: int, seconds: float) -> None:
         """Learn from a run. work: of its steps together."""

@@ -40,10 +40,10 @@ class ReadyStep:
         self.plan_step: PlanStep = execution.plan.steps[index]
         self.segment = self.plan_step.segment
         self.group: Group = self.segment
+        self.rows = self.work = len(streams) * execution.rows
         if self.plan_step.free:
             self.group = (self.segment, execution.shapes(self.plan_step, streams[0]))
-        self.rows = len(streams) * execution.rows
-        self.work = self.rows * execution.volume
+            self.work = self.rows * execution.volume
         self.room = sys.maxsize if self.plan_step.coupled else self.rows
         self.ready_s = 0.0
 
@@ -172,7 +172,7 @@ class PlanExecution:
 def rows_at_once(plan: ExecutionPlan, inputs: Mapping[str, Array], rows_per_run: int, limit: Callable[[Group], int]) -> int:
     """Return the most rows of a request that go through `plan` at once, 0: any number. rows_per_run: whatever their sizes are.
 
-    Where sizes are free, as many as the segments that take the inputs would run at once. limit: the most rows of a run, by groups.
+    Where sizes are free, as many as all segments that take the inputs are to be given. limit: the most rows of those, by groups.
     """
     if plan.volume is None or plan.coupled:
         return rows_per_run

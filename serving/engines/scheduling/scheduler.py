@@ -35,7 +35,8 @@ class Scheduler:
     a request in chunks, those of one chunk count, and where sizes are free as many as they would be at the reference sizes. on_run: is told
     every run, and the seconds that each request in it waited for it, in the thread of the run.
     is_open: whether a segment can run without being opened first. run_open: as run_segment, but raises SegmentClosed rather than open
-    one; None: run_segment never opens any. There is no artificial delay: where threads are free, what is there begins.
+    one; None: run_segment never opens any. at_once: where sizes are free, the most rows of a request that a segment is to be given at a
+    time, in one run or several; None: as limit. There is no artificial delay: where threads are free, what is there begins.
     """
 
     def __init__(
@@ -50,12 +51,13 @@ class Scheduler:
         on_run: OnRun | None = None,
         is_open: Callable[[str], bool] = lambda segment: True,
         run_open: RunSegment | None = None,
+        at_once: RowLimit | None = None,
     ) -> None:
         self._allocation = allocation or ThreadAllocation(workers)
         on_run = on_run or (lambda run, waits: None)
         runs = {width: run_on(width) if run_on else run_segment for width in self._allocation.widths}
         self._runners = {width: BatchRunner(run, limit, on_run) for width, run in runs.items()}
-        self._limit = limit
+        self._at_once = at_once or limit
         self._times = SegmentTimes()
         self._inline = InlineRuns(BatchRunner(run_open or run_segment, limit, on_run), self._times, limit, is_open)
         self._threads: list[threading.Thread] = []
@@ -107,7 +109,7 @@ class Scheduler:
         """
         if call.deadline is not None and call.deadline <= time.monotonic():
             raise DeadlineExceeded
-        limit = rows_at_once(plan, inputs, call.rows_per_run, self._limit)
+        limit = rows_at_once(plan, inputs, call.rows_per_run, self._at_once)
         executions = [PlanExecution(plan, chunk, call, next(self._numbers)) for chunk in split_rows(plan, inputs, limit)]
         if self._is_idle and len(executions) == 1:
             try:

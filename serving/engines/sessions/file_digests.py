@@ -104,6 +104,7 @@ class FileDigests:
         self._settled_ns = settled_s * 1e9
         self._record = record
         self._known: _Known | None = None  # until the record has been read
+        self._by_identity: dict[_Identity, str] = {}  # of hard links, whichever of them was hashed
         self._lock = threading.Lock()
 
     def of(self, file: Path) -> str:
@@ -115,9 +116,13 @@ class FileDigests:
             with self._lock:
                 if self._known is None:
                     self._known = self._record.read() if self._record else {}
+                    self._by_identity = dict(self._known.values())
                 known = self._known.get(file)
+                other = self._by_identity.get(identity)
             if known is not None and known[0] == identity:
                 return known[1]
+            if other is not None:
+                return other
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if time.time_ns() - status.st_ctime_ns >= self._settled_ns:
             self._remember(file, identity, digest)
@@ -127,6 +132,7 @@ class FileDigests:
         with self._lock:
             if self._known is not None:
                 self._known[file] = (identity, digest)
+            self._by_identity[identity] = digest
         if self._record is not None:
             self._record.add(file, identity, digest)
 

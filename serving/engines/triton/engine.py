@@ -157,14 +157,16 @@ class TritonEngine:
             raise EngineDown
         choices = self._choices
         ensemble = choices.of(plan)
-        limits = [limit for limit in (call.rows_per_run, ensemble.max_rows if ensemble else 0) if limit]
+        limit = min((limit for limit in (call.rows_per_run, ensemble.max_rows if ensemble else 0) if limit), default=0)
+        if plan.volume is not None and not plan.coupled:
+            limit = plan.volume.as_many_as(limit, inputs)
         rows = len(next(iter(inputs.values())))
         waiting = rows if plan.volume is None else plan.volume.in_reference_rows(inputs, rows)
         place = self._admission.enter(call.tenant, waiting)
         try:
             with channel.users.one(), choices.users.one():
                 ask = partial(self._answer, _Context(channel, call, place), plan, ensemble)
-                return await ask_in_chunks(plan, inputs, min(limits, default=0), ask)
+                return await ask_in_chunks(plan, inputs, limit, ask)
         finally:
             place.let_go()
 

@@ -166,14 +166,14 @@ def _infer_example(model: Model) -> dict[str, Any]:
     """Return a request of one row for `model`."""
     inputs = [
         {
-            "name": spec.name,
+            "name": model.shown(spec.name),
             "datatype": spec.dtype,
             "shape": [abs(size) for size in model.whole_shape(spec)],
             "data": [_ZEROS.get(spec.dtype, 0)] * math.prod(spec.shape),
         }
         for spec in model.example_inputs()
     ]
-    return {"id": "42", "inputs": inputs, "outputs": [{"name": name} for name in model.outputs]}
+    return {"id": "42", "inputs": inputs, "outputs": [{"name": model.shown(name)} for name in model.outputs]}
 
 
 _ZEROS: dict[str, object] = {BYTES: "", "BOOL": False}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
+import onnx_ir as ir
 import pytest
 import torch
 
 from contract.repository import read_repository
 from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
+from tests.exporter.wired import FROZEN, WIDTH, Wired, plain
 
 # each command tries its ONNX files out in a process of its own
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_preflight")]
@@ -34,6 +37,32 @@ def test_a_folder_of_tasks_beside_a_single_one(networks: Path) -> None:
     assert tasks["birds"].labels == ("robin", "wren", "kite")
 
 
+def test_an_input_is_named_where_two_fit(tmp_path: Path) -> None:
+    for name, make in {"kind": lambda: plain(FROZEN, head=1), "pair": pair_of_images}.items():
+        onnx.save(ir.to_proto(make()), tmp_path / f"{name}.onnx")
+    arguments = ["export", "--tasks", ".", "--out", "repo"]
+    asked = espalier(*arguments, cwd=tmp_path)
+    assert asked.returncode == 2
+    words = " ".join(asked.stderr.split())
+    assert (
+        "The input 'image' of 'kind' (FLOAT rows of shape [6]) may be 'left' or 'right' of the others; say which input" in words
+    )
+    assert words.endswith("Give --input kind:image=INPUT.")
+    run = espalier(*arguments, "--input", "kind:image=right", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert [spec.name for spec in read_repository(tmp_path / "repo").tasks["kind"].inputs] == ["right"]
+    shown = espalier("inspect", "repo", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "left" in shown.stdout
+    assert "right" in shown.stdout
+
+
+def pair_of_images() -> ir.Model:
+    net = Wired({"left": WIDTH, "right": WIDTH})
+    net.layer(net.concat([net.layer("left", "b1", 1), net.layer("right", "other", 7)], "both"), "logits", 3, 3)
+    return net.model("logits")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -44,6 +73,13 @@ def test_a_folder_of_tasks_beside_a_single_one(networks: Path) -> None:
         (["--task", "cars=cars.onnx", "--mean", "0.5,nan,0.5"], "must be three finite numbers"),
         (["--task", "cars=cars.onnx", "--std", "0.5,0,0.5"], "must be three positive finite numbers"),
         (["--task", "cars=cars.onnx", "--image-size", "0"], "greater than or equal to 1"),
+        (["--task", "cars=cars.onnx", "--input", "cars"], "'cars' is not of the form TASK:OLD=NEW"),
+        (["--task", "cars=cars.onnx", "--input", "pets:image=x"], "'pets:image=x' begins with none of the tasks that come: cars"),
+        (
+            ["--task", "cars=cars.onnx", "--input", "cars:image=x", "--input", "cars:image=y"],
+            "gives the input 'image' of 'cars' two",
+        ),
+        (["--task", "cars=cars.onnx", "--input", "cars:pixels=x"], "'cars' has no input 'pixels'; it takes 'image'"),
         (["--task", "cars=empty"], "is a folder; give a file"),
         (["--task", "pets=cycle.onnx"], "its graph has a cycle through"),
         (["--task", "two=two_labels.onnx"], "2 labels for outputs of shape [3]"),

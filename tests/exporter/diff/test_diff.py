@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from contract.preprocessing import Preprocessing
-from espalier.tables.diff import summary
+from espalier.tables.diff import as_data, summary
 from exporter.diff.diff import NetworkDiff, NothingInCommon, diff_models
 from exporter.sources.task_model import TaskModel
+from tests.exporter.biased import biased
 from tests.exporter.graphs import Net
 from tests.exporter.wired import siamese
 
@@ -186,3 +187,15 @@ def test_a_tuned_block_is_named_by_its_module() -> None:
     norm = found.differing[0].relative_norm
     assert norm is not None
     assert 0.005 < norm < 0.05  # 1 % of noise on the weights, the scales and the statistics that are folded together
+
+
+def test_blocks_that_rounding_tells_apart_are_near_and_those_that_were_trained_are_not() -> None:
+    rounded, trained = (
+        diff_models("one", TaskModel(biased(1, 1)), "two", TaskModel(biased(1, 2, noise=noise))) for noise in (4e-4, 0.05)
+    )
+    assert [block.names[0] for block in rounded.near] == ["layer0", "layer1"]
+    assert all(2e-4 < (block.relative_change or 0.0) <= 4e-4 for block in rounded.near)
+    assert not trained.near
+    assert "layer0 and layer1 are nearly equal: no weight differs by more than 3.7e-04" in summary(rounded)
+    assert "nearly" not in summary(trained)
+    assert as_data(rounded)["blocks"][0]["relative_change"] == rounded.blocks[0].relative_change

@@ -26,6 +26,7 @@ from exporter.sharing.choose import CutOptions
 from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.graphs import CHANNELS, SIZE, Net
+from tests.exporter.mixed import image, image_with_age, tokens
 from tests.exporter.test_export import BACKBONE, FAMILY, export
 from tests.exporter.wired import FROZEN, Wired, plain
 
@@ -192,6 +193,17 @@ def test_a_tap_that_only_another_task_shows_counts_as_it_does_when_adding(tmp_pa
     cost = pricing.price()
     assert cost.macs == 6 * 3  # the head alone
     assert amounts(cost) == really_added(tmp_path / "repo", plain(FROZEN, 25))
+
+
+def test_where_tasks_take_different_inputs_a_price_is_what_adding_costs(tmp_path: Path) -> None:
+    models = {"kind": lambda: ir.from_proto(image(20)), "risk": lambda: ir.from_proto(image_with_age(22))}
+    models |= {"mood": lambda: ir.from_proto(tokens(23, types=True))}
+    loaders = {name: (lambda make=make: TaskModel(make())) for name, make in models.items()}
+    export_repository(Sources(loaders), ExportOptions(tmp_path / "repo", cuts=CutOptions("exact")))
+    pricing = Pricing(load_tuned, served_in(tmp_path / "repo", tmp_path, BACKBONE.model()))
+    cost = pricing.price()
+    assert cost.macs < pricing.macs / 2
+    assert amounts(cost) == really_added(tmp_path / "repo", load_tuned(()))
 
 
 subsets = st.frozensets(st.sampled_from(MODULES))

@@ -17,7 +17,7 @@ from contract.dtypes import Array
 from contract.plan import ExecutionPlan, make_plan
 from contract.repository import Repository, TensorSpec
 from contract.repository.free_sizes import FreeSize
-from contract.volume import volume_of
+from contract.volume import joint_volume, volume_of
 from serving.engines.base import Answer, Call, SegmentRun
 from serving.engines.free_rows import FreeRows, elements_of_row
 from serving.engines.scheduling.batches import SegmentTimes
@@ -104,6 +104,12 @@ def test_the_volume_of_a_row_is_that_of_its_largest_input() -> None:
     assert (volume.of(pair), volume.reference) == (30, 12)
     assert volume.in_reference_rows(pair, 2) == 5
     assert volume.in_reference_rows({name: values[:, :1] for name, values in pair.items()}, 2) == 1
+    assert [volume.as_many_as(rows, pair) for rows in (0, 1, 5, 10)] == [0, 1, 2, 4]
+    texts = volume_of(make_task("tag").inputs, LENGTH)
+    joint = joint_volume([volume, None, texts])
+    assert joint is not None
+    assert (joint.reference, joint.of({**pair, **text(2, 40)})) == (16, 40)
+    assert joint_volume([None]) is None
     unknown = volume_of((TensorSpec("x", "FP32", (-1, 3)),), {})
     assert unknown is not None
     assert (unknown.of({"x": np.zeros((2, 9, 3))}), unknown.in_reference_rows({"x": np.zeros((2, 9, 3))}, 2)) == (9, 2)
@@ -140,6 +146,16 @@ def test_a_request_goes_in_chunks_that_its_elements_allow() -> None:
     assert rows_at_once(plan, text(9, 20), 3, limit) == 3
     texts = {"query": text(9, 3)[IDS.name], "document": text(9, 5)[IDS.name]}
     assert rows_at_once(pair, texts, 6, limit) == 2  # two streams
+
+
+def test_what_takes_a_vector_of_a_text_takes_as_long_for_any_length() -> None:
+    plan = make_plan(PAIRS, ["pair"])
+    assert [step.free for step in plan.steps] == [True, False]
+    times = SegmentTimes()
+    times.note("tower", 10, 0.01)
+    times.note("head-pair", 1, 0.5)
+    pair = {"query": text(2, 30)[IDS.name], "document": text(2, 10)[IDS.name]}
+    assert times.of(flow(plan, pair, 0)) == pytest.approx(2 * (2 * 30 * 0.001 + 0.5))
 
 
 def test_what_is_learnt_of_one_length_holds_for_others() -> None:

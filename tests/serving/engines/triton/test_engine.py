@@ -14,15 +14,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from contract.plan import make_plan
 from contract.repository import ALL_TASKS, Repository
 from espalier.commands.serve import serve
-from serving.engines.base import Answer
+from serving.engines.base import Answer, Call
 from serving.engines.triton.engine import TritonEngine
 from serving.engines.triton.errors import TritonBusy
 from serving.errors import DeadlineExceeded, NotReady, QueueFull, TaskFailed, TooManyRows
 from serving.requests import InferRequest, RequestedOutput
 from serving.router import Router
 from tests.serving.engines.triton.engine_on_stand_in import QUICK, ask, check, eventually, routed, use
+from tests.serving.free_nets import REFERENCE, text, whole, write_free
 from tests.serving.nets import CHAINS, LAYERS, MAX_ROWS, TASK_NAMES, images
 from tests.serving.stand_in import Refusal, StandIn
 
@@ -72,6 +74,21 @@ def test_more_rows_than_a_model_takes_go_in_parts(triton: StandIn, repository: R
         assert [rows for _, _, rows in triton.requests] == [1, 1, 1]
 
     use(repository, triton, work)
+
+
+def test_long_rows_go_in_parts_that_are_as_much_as_the_rows_of_a_model_at_the_reference_sizes(tmp_path: Path) -> None:
+    texts = write_free(tmp_path / "repo", ("tag",))
+
+    async def work(engine: TritonEngine) -> None:
+        for length, parts in ((REFERENCE, [6]), (1, [6]), (2 * REFERENCE, [3, 3]), (3 * REFERENCE, [2, 2, 2])):
+            triton.requests.clear()
+            inputs = text(6, length)
+            answer = await engine.infer(make_plan(texts, ["tag"]), inputs, Call("tag", rows_per_run=6))
+            np.testing.assert_allclose(answer.outputs["tag"], whole("tag", inputs), atol=1e-5)
+            assert [rows for _, _, rows in triton.requests] == parts
+
+    with StandIn(texts.path, "none") as triton:
+        use(texts, triton, work)
 
 
 def coupled(repository: Repository, segment: str) -> Repository:
