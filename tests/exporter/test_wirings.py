@@ -87,7 +87,11 @@ def test_a_siamese_head_takes_frozen_and_tuned_features_and_both_are_computed_on
         "other": lambda: siamese({"b3": 33, "b4": 45}, head=22),
     }
     report = export(tmp_path / "repo", tasks)
-    assert report.plan.forks == {"probe": 4, "twin": 3, "other": 3}  # both ways to `both` are one block of a Siamese one by itself
+    assert report.plan.forks == {
+        "probe": 4,
+        "twin": 3,
+        "other": 3,
+    }  # both ways to `both` are one block of a Siamese one by itself
     inputs = rows(batch)
     found, ran = answers(report.repository, list(tasks), inputs)
     for name, make in tasks.items():
