@@ -30,6 +30,13 @@ BENCHMARKS = (
     ),
     Benchmark("memory", "Resident memory and disk for 1 to 32 tasks.", "benchmarks.memory.benchmark"),
     Benchmark(
+        "families",
+        "Three decoders and four classifiers, and six text classifiers: compute, latency, memory.",
+        "benchmarks.families.benchmark",
+        chooses=True,
+        counts=True,
+    ),
+    Benchmark(
         "overhead", "What the server adds to its engine, per request and at most per second.", "benchmarks.overhead.benchmark"
     ),
     Benchmark(

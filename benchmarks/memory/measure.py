@@ -1,7 +1,8 @@
 """Resident memory: a shared repository against separate networks, each measured in a fresh process.
 
-Run as `python -m benchmarks.memory.measure shared REPOSITORY [TASK ...]` (default: all tasks) or `... separate FILE [FILE ...]`: it loads
-what these tasks need, answers one request, and prints the resident bytes that this took beyond the bare process.
+Run as `python -m benchmarks.memory.measure shared FEED REPOSITORY [TASK ...]` (default: all tasks) or `... separate FEED FILE [FILE ...]`:
+it loads what these tasks need, answers one request, and prints the resident bytes that this took beyond the bare process. FEED: a file of
+numpy arrays (.npz) by the names of the inputs, or "" for zeros.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 
 from benchmarks.models.separate import open_network
 from benchmarks.models.some_tasks import only_tasks
-from contract.dtypes import NUMPY_DTYPES
+from contract.dtypes import NUMPY_DTYPES, Array
 from contract.plan import make_plan
 from contract.repository import read_repository
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
@@ -47,18 +49,18 @@ def compare_memory(repository: Path, networks: Mapping[str, Path]) -> MemoryComp
     )
 
 
-def shared_resident(repository: Path, tasks: Iterable[str] = ()) -> int:
-    """Return the resident bytes that `tasks` of the repository, or all, take in a fresh process."""
-    return _measure("shared", str(repository), *tasks)
+def shared_resident(repository: Path, tasks: Iterable[str] = (), *, feed: Path | None = None) -> int:
+    """Return the resident bytes that `tasks` of the repository, or all, take in a fresh process. feed: the request (.npz); None: zeros."""
+    return _measure("shared", feed, str(repository), *tasks)
 
 
-def separate_resident(networks: Iterable[Path]) -> int:
-    """Return the resident bytes that whole networks take in a fresh process, each in a session of its own."""
-    return _measure("separate", *map(str, networks))
+def separate_resident(networks: Iterable[Path], *, feed: Path | None = None) -> int:
+    """Return the resident bytes that whole networks take in a fresh process, each in a session of its own. feed: as above."""
+    return _measure("separate", feed, *map(str, networks))
 
 
-def _measure(mode: str, *arguments: str) -> int:
-    command = [sys.executable, "-m", "benchmarks.memory.measure", mode, *arguments]
+def _measure(mode: str, feed: Path | None, *arguments: str) -> int:
+    command = [sys.executable, "-m", "benchmarks.memory.measure", mode, str(feed or ""), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(json.loads(result.stdout)["resident_bytes"])
 
@@ -68,11 +70,11 @@ def _resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def _use_shared(path: Path, tasks: Sequence[str]) -> object:
+def _use_shared(path: Path, tasks: Sequence[str], feed: Mapping[str, Array]) -> object:
     whole = read_repository(path)
     repository = only_tasks(whole, tasks or list(whole.tasks))
     engine = EmbeddedEngine(repository, options=EngineOptions(SessionStoreOptions(1, provider="cpu")))
-    inputs = {
+    inputs = feed or {
         spec.name: np.zeros((1, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in next(iter(repository.tasks.values())).inputs
     }
     with asyncio.Runner() as runner:
@@ -81,23 +83,28 @@ def _use_shared(path: Path, tasks: Sequence[str]) -> object:
     return engine
 
 
-def _use_separate(paths: list[Path]) -> object:
+def _use_separate(paths: list[Path], feed: Mapping[str, Array]) -> object:
     sessions = []
     for path in paths:
         sessions.append(open_network(path, threads=1))
         malloc_trim()  # as the engine does: what optimising a network leaves free is no memory that it needs
     for session in sessions:
-        (spec,) = session.get_inputs()
-        dtype = np.uint8 if spec.type == "tensor(uint8)" else np.float32
-        session.run(None, {spec.name: np.zeros((1, *spec.shape[1:]), dtype)})
+        session.run(None, feed or _zeros(session))
     return sessions
+
+
+def _zeros(session: ort.InferenceSession) -> dict[str, Array]:
+    (spec,) = session.get_inputs()
+    dtype = np.uint8 if spec.type == "tensor(uint8)" else np.float32
+    return {spec.name: np.zeros((1, *spec.shape[1:]), dtype)}
 
 
 def main() -> None:
     """Measure what the command line says in this process and print it as JSON."""
-    mode, path, *others = sys.argv[1:]
+    mode, file, path, *others = sys.argv[1:]
+    feed: dict[str, Array] = dict(np.load(file)) if file else {}
     before = _resident_bytes()
-    loaded = _use_shared(Path(path), others) if mode == "shared" else _use_separate([Path(file) for file in (path, *others)])
+    loaded = _use_shared(Path(path), others, feed) if mode == "shared" else _use_separate([Path(path), *map(Path, others)], feed)
     print(json.dumps({"resident_bytes": _resident_bytes() - before}))
     del loaded  # alive until it has been measured
 

@@ -14,7 +14,7 @@ from contract.repository import Repository, TensorSpec
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
 from exporter.sources.onnx_file import load_onnx
 
-_ELEMENTS = {"UINT8": onnx.TensorProto.UINT8, "FP32": onnx.TensorProto.FLOAT}
+_ELEMENTS = {"UINT8": onnx.TensorProto.UINT8, "FP32": onnx.TensorProto.FLOAT, "INT64": onnx.TensorProto.INT64}
 
 
 def write_merged(repository: Repository, tasks: Sequence[str], path: Path) -> Path:
@@ -67,4 +67,6 @@ def _add_nodes(merged: GraphProto, graph: GraphProto, prefix: str, names: dict[s
 
 
 def _info(name: str, spec: TensorSpec) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, _ELEMENTS[spec.dtype], ["batch", *spec.shape])
+    return helper.make_tensor_value_info(
+        name, _ELEMENTS[spec.dtype], ["batch", *(size if size >= 0 else None for size in spec.shape)]
+    )

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
@@ -37,16 +38,21 @@ def random_backbone(name: str, image_size: int, *, classes: int | None = None, *
     """
     torch.manual_seed(0)
     network = timm.create_model(name, **options)
-    with torch.no_grad():
-        for key, tensor in network.state_dict().items():
-            if key.endswith("running_mean"):
-                tensor.normal_(0, 0.1)
-            elif tensor.is_floating_point() and tensor.dim() == 1:
-                tensor.uniform_(0.5, 1.5)
+    randomise_norms(network)
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "random.safetensors"
         save_file(network.state_dict(), weights)
         return load_backbone(name, weights, options=options, num_classes=classes, image_size=image_size)
+
+
+@torch.no_grad()
+def randomise_norms(network: nn.Module) -> None:
+    """Give the statistics, scales and biases of `network` random values, in place."""
+    for key, tensor in network.state_dict().items():
+        if key.endswith("running_mean"):
+            tensor.normal_(0, 0.1)
+        elif tensor.is_floating_point() and tensor.dim() == 1:
+            tensor.uniform_(0.5, 1.5)
 
 
 def make_family(

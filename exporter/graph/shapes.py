@@ -115,7 +115,7 @@ def _record(graph: onnx.GraphProto, foreign: Foreign) -> None:
 def _skeleton(model: ir.Model, batch: int, sizes: Mapping[str, int]) -> onnx.ModelProto:
     """Return `model` at these sizes, without what shapes do not depend on: large weights become inputs, recorded shapes go."""
     graph = onnx.GraphProto(name="shapes")
-    graph.node.extend(ir.to_proto(node) for node in model.graph)
+    graph.node.extend(map(ir.serde.serialize_node, model.graph))
     for value in model.graph.inputs:
         others = zip(_dims(value)[1:], axes_of(value), strict=True)
         graph.input.append(_info(value, [batch, *(sizes.get(name) if dim is None else dim for dim, name in others)]))
