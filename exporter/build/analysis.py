@@ -262,7 +262,8 @@ class Analysis:
 
     def _remark_what_took_nothing(self, reference: str, snap: float) -> None:
         for name in self._networks.keys() - {BACKBONE, reference, *self.fixed, *self.snapped}:
-            remark = f"takes no weights of {reference}: none of its blocks that no other network has differs by {snap:g} of the largest at most."
+            why = f"none of its blocks that no other network has differs by {snap:g} of the largest at most"
+            remark = f"takes no weights of {reference}: {why}."
             self.models[name] = replace(self.models[name], remark=" It ".join(filter(None, (self.models[name].remark, remark))))
 
     def _reference(self) -> Reference | None:
