@@ -84,7 +84,8 @@ def export_repository(
     with scratch_folder(options.out) as scratch:
         analysis = Analysis(scratch, options.snap)
         analysis.read(sources, progress)
-        plan = make_sharing_plan([*analysis.tasks.values()], analysis.backbone, options.cuts, digest_of=analysis.digest_of)
+        cuts = replace(options.cuts, levels=analysis.levels)
+        plan = make_sharing_plan([*analysis.tasks.values()], analysis.backbone, cuts, digest_of=analysis.digest_of)
         weights = analysis.shared_weights(plan.segments.values())
         segments = {
             name: describe_segment(planned, options.max_batch_rows, weights.of.get(name))

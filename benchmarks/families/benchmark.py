@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from benchmarks.families.variants import BY_HAND, ONE_GRAPH, SHARED, VARIANTS, Times, measure_family
 from benchmarks.framework.errors import NoSuchNetwork
@@ -34,23 +35,24 @@ from benchmarks.models.blocks import BlockFamily, count_macs, run_apart, run_tog
 from benchmarks.models.dense_family import DenseSize, dense_family
 from benchmarks.models.families import RANDOM_WEIGHTS
 from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
-from benchmarks.models.text_family import TextSize, text_family
+from benchmarks.models.synthetic import Family
+from benchmarks.models.text_family import TextSize, text_family, texts
 from contract.costs import Cost, separate_cost, shared_cost
 
 _RUNS = Runs(30, 5), Runs(5, 1), Runs(2, 1)
 _GOAL = 0.9
+_CONVENTION = "One multiply-add is one MAC, and GFLOPs = 2 x GMACs. For one row, of texts at the repository's own length."
 _TINY_RESNET = DenseSize("resnet18", 32, 8, {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]})
 _TINY_TEXT = TextSize(layers=3, width=16, heads=2, words=50, most=16, tuned=1, tasks=2, classes=3)
 
 
 @dataclass(frozen=True)
 class _Case:
-    """A family and the input for it. what: "224 px", "64 tokens". memory: whether that is measured, too."""
+    """A family, and requests for it by what they are ("224 px", "64 tokens"); None: the input that the family comes with."""
 
     family: str
-    what: str
     make: Callable[[], BlockFamily]
-    memory: bool
+    requests: Mapping[str, Mapping[str, Tensor] | None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class _Found:
     resident: bytes that all tasks take in a fresh process, shared and separate; None: not measured.
     """
 
-    case: _Case
+    family: str
+    what: str
     tasks: int
     possible: float
     shared: Cost
@@ -81,7 +84,7 @@ class _Found:
 
 def run(options: Options) -> Result:
     """Measure the families of the scale, or those of `options.only` ("dense", "text"). Raises NoSuchNetwork."""
-    found = [_measure(case, options) for case in _chosen(options)]
+    found = [one for case in _chosen(options) for one in _measure(case, options)]
     return Result(
         _headline(found),
         (_latency(found), _times(found), _compute(found), *_memory(found)),
@@ -92,49 +95,53 @@ def run(options: Options) -> Result:
     )
 
 
-def _cases(options: Options) -> Iterator[_Case]:
+def _cases(options: Options) -> tuple[_Case, ...]:
     dense = options.pick(DenseSize(), DenseSize(), _TINY_RESNET)
-    yield _Case("dense", f"{dense.size} px", partial(dense_family, dense), memory=True)
     text = options.pick(TextSize(), TextSize(), _TINY_TEXT)
-    lengths = options.pick((16, 32, 64, 128, 256), (64,), (8,))
-    for length in lengths:
-        yield _Case("text", f"{length} tokens", partial(text_family, text, length), memory=length == lengths[-1])
+    lengths = options.pick((16, 32, 64, 128, 256), (16, 128), (8,))
+    return (
+        _Case("dense", partial(dense_family, dense), {f"{dense.size} px": None}),
+        _Case("text", partial(text_family, text, lengths[0]), {f"{length} tokens": texts(text, length) for length in lengths}),
+    )
 
 
 def _chosen(options: Options) -> list[_Case]:
-    cases = [*_cases(options)]
-    families = list(dict.fromkeys(case.family for case in cases))
+    cases = _cases(options)
+    families = [case.family for case in cases]
     for word in options.only:
         if word not in families:
             raise NoSuchNetwork(word, families)
     return [case for case in cases if not options.only or case.family in options.only]
 
 
-def _measure(case: _Case, options: Options) -> _Found:
-    options.say(f"Making the {case.family} family for {case.what}")
+def _measure(case: _Case, options: Options) -> Iterator[_Found]:
+    options.say(f"Making the {case.family} family")
     made = case.make()
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         family = made.export(Path(folder))
         names = [*family.networks]
-        options.say(f"Measuring the {case.family} family with {case.what}")
-        times = measure_family(made, family, options, options.runs_of(*_RUNS))
-        resident = None
-        if case.memory:
-            feed = Path(folder) / "row.npz"
-            rows: dict[str, Any] = {name: value.numpy() for name, value in made.inputs.items()}
-            np.savez(feed, **rows)
-            shared = shared_resident(family.repository.path, feed=feed)
-            resident = shared, separate_resident(family.networks.values(), feed=feed)
-        possible = count_macs(run_apart, made) / count_macs(run_together, made)
         costs = shared_cost(family.repository, names), separate_cost(family.repository, names)
-        return _Found(case, len(names), possible, *costs, times, resident)
+        for what, request in case.requests.items():
+            options.say(f"Measuring the {case.family} family with {what}")
+            asked = replace(made, inputs=request or made.inputs)
+            times = measure_family(asked, family, options, options.runs_of(*_RUNS))
+            possible = count_macs(run_apart, asked) / count_macs(run_together, asked)
+            resident = _resident(asked, family, Path(folder)) if what == [*case.requests][-1] else None
+            yield _Found(case.family, what, len(names), possible, *costs, times, resident)
+
+
+def _resident(asked: BlockFamily, family: Family, folder: Path) -> tuple[int, int]:
+    feed = folder / "row.npz"
+    rows: dict[str, Any] = {name: value.numpy() for name, value in asked.inputs.items()}
+    np.savez(feed, **rows)
+    return shared_resident(family.repository.path, feed=feed), separate_resident(family.networks.values(), feed=feed)
 
 
 def _headline(found: list[_Found]) -> str:
     parts = []
-    for family in dict.fromkeys(one.case.family for one in found):
-        shares = [one.share for one in found if one.case.family == family]
-        possible = [one.possible for one in found if one.case.family == family]
+    for family in dict.fromkeys(one.family for one in found):
+        shares = [one.share for one in found if one.family == family]
+        possible = [one.possible for one in found if one.family == family]
         parts.append(
             f"The {family} family reaches {_range(shares, '.0%')} of the {_range(possible, '.2f')} times that the arithmetic allows over "
             "separate networks one after another."
@@ -154,8 +161,8 @@ _WHICH = (Column("family", "family"), Column("what", "input"), Column("tasks", "
 def _row(found: _Found) -> dict[str, Cell]:
     seconds = found.times.value.seconds
     return {
-        "family": found.case.family,
-        "what": found.case.what,
+        "family": found.family,
+        "what": found.what,
         "tasks": found.tasks,
         "possible": found.possible,
         "speedup": found.speedup(SEPARATE),
@@ -215,7 +222,12 @@ def _compute(found: list[_Found]) -> Table:
         }
         for one in found
     )
-    return Table("Compute and weights", columns, rows, "One multiply-add is one MAC, and GFLOPs = 2 x GMACs. For one row.")
+    return Table(
+        "Compute and weights",
+        columns,
+        rows,
+        "One multiply-add is one MAC, and GFLOPs = 2 x GMACs. For one row, of texts at the export's length.",
+    )
 
 
 def _memory(found: list[_Found]) -> Iterator[Table]:
@@ -253,8 +265,8 @@ def _plots(found: list[_Found]) -> Iterator[Plot]:
 def _raw(found: _Found) -> dict[str, object]:
     times = found.times
     return {
-        "family": found.case.family,
-        "what": found.case.what,
+        "family": found.family,
+        "what": found.what,
         "runs": times.runs,
         "drift": times.drift,
         "others": times.others,

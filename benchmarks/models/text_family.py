@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from benchmarks.models.blocks import BlockFamily, BlockNetwork
 
-IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
+_IDS, _MASK, _TYPES = "input_ids", "attention_mask", "token_type_ids"
 _MASKED = -1e4  # added to the score of what is padding
 
 
@@ -31,7 +31,7 @@ class TextSize:
 
 
 def text_family(size: TextSize, length: int) -> BlockFamily:
-    """Return classifiers of texts of `length` tokens, each with its last `size.tuned` layers and a head of its own."""
+    """Return classifiers of texts of any length, each with its last `size.tuned` layers and a head of its own. length: of its inputs."""
     torch.manual_seed(0)
     blocks: list[nn.Module] = [_Embeddings(size), *(_Layer(size) for _ in range(size.layers))]
     frozen = blocks[: len(blocks) - size.tuned]
@@ -41,7 +41,8 @@ def text_family(size: TextSize, length: int) -> BlockFamily:
         networks[f"texts-{number}"] = (
             BlockNetwork([*frozen, *own], [len(blocks) - 1], _FirstToken(size)).eval().requires_grad_(False)
         )
-    return BlockFamily(networks, dict.fromkeys(networks, "texts"), texts(size, length), {})
+    free = {name: {1: "length"} for name in (_IDS, _MASK, _TYPES)}
+    return BlockFamily(networks, dict.fromkeys(networks, "texts"), texts(size, length), free)
 
 
 def texts(size: TextSize, length: int) -> dict[str, Tensor]:
@@ -50,7 +51,7 @@ def texts(size: TextSize, length: int) -> dict[str, Tensor]:
     mask, types = torch.ones_like(ids), torch.zeros_like(ids)
     mask[:, length - length // 4 :] = 0
     types[:, length // 2 :] = 1
-    return {IDS: ids, MASK: mask, TYPES: types}
+    return {_IDS: ids, _MASK: mask, _TYPES: types}
 
 
 class _Embeddings(nn.Module):

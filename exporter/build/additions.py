@@ -90,11 +90,12 @@ def plan_anew(
     cuts = cuts or _cuts_of(old)
     tasks = _put_together(repository_chains, [old.tasks[name] for name in answers])
     analysis.fixed = tasks.keys()
+    analysis.levels |= _untaken(repository_chains)
     kept_names = {name: {spec.name: spec.name for spec in old.tasks[name].inputs} for name in tasks}
     both = Sources({**tasks, **coming.tasks}, coming.backbone, inputs={**kept_names, **coming.inputs})
     analysis.read(both, progress, repository_chains.inputs)
     kept = [name for name, answering in answers.items() if not answering]
-    plan = _plan(analysis, kept, cuts, _contents(old, repository_chains))
+    plan = _plan(analysis, kept, replace(cuts, levels=analysis.levels), _contents(old, repository_chains))
     # A name is first given to what answers requests, in which every tensor is made by one segment.
     steps = {name: task.steps for name, task in old.tasks.items()}
     live = _steps([name for name, answering in answers.items() if answering], plan, analysis)
@@ -123,6 +124,15 @@ def _put_together(repository_chains: RepositoryChains, tasks: Iterable[Task]) ->
         return lambda: TaskModel(rejoin(task, models), task.labels, task.preprocessing, task.provenance)
 
     return {task.name: loader(task) for task in tasks}
+
+
+def _untaken(repository_chains: RepositoryChains) -> frozenset[str]:
+    """Return the addresses of what segments give for tasks to come: nothing that is there takes it."""
+    chains = repository_chains.chains.values()
+    taken = {address for chain in chains for block in chain.blocks for address in block.addresses}
+    taken.update(tap.address for chain in chains for tap in chain.outputs)
+    given = (tap.address for chain in chains for block in chain.blocks for tap in block.outputs)
+    return frozenset(address for address in given if address not in taken)
 
 
 def _plan(analysis: Analysis, kept: Collection[str], cuts: CutOptions, there: Mapping[str, str]) -> SharingPlan:

@@ -60,6 +60,7 @@ class Analysis:
         self.models: dict[str, TaskModel] = {}
         self.tasks: dict[str, Chain] = {}
         self.backbone: Chain | None = None
+        self.levels = frozenset[str]()  # of the backbone, and those that are to stay
         self._given: dict[str, tuple[Path, tuple[int, ...]]] = {}
         self._networks: dict[str, Network] = {}
         self._alone: dict[str, Chain] = {}  # as blocks, whatever others there are
@@ -89,6 +90,8 @@ class Analysis:
             with guarded(name):
                 self._alone[name] = network.chain()
         self._compare_nearly()
+        if BACKBONE in self._networks:
+            self.levels |= self._networks[BACKBONE].levels
         self.tasks = self._chains()
         self.backbone = self.tasks.pop(BACKBONE, None)
         for name, chain in self._alone.items():
@@ -143,7 +146,8 @@ class Analysis:
 
     def existing(self, name: str, step: PlannedStep, segment: PlannedSegment) -> Existing:
         """Return `segment`, planned as a `step` of the task `name`, as one that is there."""
-        return Existing(as_block(step, segment), self._networks[name].values_between(step.inputs, step.outputs))
+        network = self._networks[name]
+        return Existing(as_block(step, segment), network.values_between(step.inputs, step.outputs), network.is_cheap)
 
     def whole(self, name: str) -> WholeNetwork:
         """Return the network of the task `name` as it was given, before anything was rewritten in it.
@@ -262,8 +266,8 @@ class Analysis:
 
     def _remark_what_took_nothing(self, reference: str, snap: float) -> None:
         for name in self._networks.keys() - {BACKBONE, reference, *self.fixed, *self.snapped}:
-            why = f"none of its blocks that no other network has differs by {snap:g} of the largest at most"
-            remark = f"takes no weights of {reference}: {why}."
+            none = f"none of its blocks that no other network has differs by {snap:g} of the largest at most"
+            remark = f"takes no weights of {reference}: {none}."
             self.models[name] = replace(self.models[name], remark=" It ".join(filter(None, (self.models[name].remark, remark))))
 
     def _reference(self) -> Reference | None:
@@ -303,7 +307,9 @@ class Analysis:
 
     def _split(self) -> dict[str, Chain]:
         if self._there is None:
-            return together(self._networks)
+            # Where one network is cut, all are, so that they share what they have in common on other tensors.
+            levels = (network.levels for network in self._networks.values())
+            return together(self._networks, frozenset[str]().union(*levels) if self.levels else ())
         coming = {name: network for name, network in self._networks.items() if name != BACKBONE}
         chains = beside(coming, self._there.existing, self._there.patterns)
         return {name: chains.get(name, self._alone[name]) for name in self._networks}

@@ -134,7 +134,7 @@ def _record(graph: onnx.GraphProto, foreign: Foreign) -> None:
 def _skeleton(model: ir.Model) -> onnx.ModelProto:
     """Return `model` without what shapes do not depend on: large weights become inputs, recorded shapes go. Its own inputs come first."""
     graph = onnx.GraphProto(name="shapes")
-    graph.node.extend(ir.to_proto(node) for node in model.graph)
+    graph.node.extend(map(ir.serde.serialize_node, model.graph))
     graph.input.extend(_info(value, None) for value in model.graph.inputs)
     for value in model.graph.initializers.values():
         if value.const_value is not None and value.const_value.size <= LARGEST_FOLLOWED:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
+import espalier as espalier_api
 from contract.errors import RepositoryError
 from contract.repository import Repository, Task, TensorSpec, read_repository
 from contract.repository.free_sizes import FreeSize
@@ -221,3 +222,13 @@ def test_a_tokenizer_on_the_command_line_that_does_not_do(tmp_path: Path) -> Non
         run = espalier("export", "--task", "a=net.onnx", "--out", "repo", *options, cwd=tmp_path)
         assert (run.returncode, sentence in " ".join(run.stderr.replace("│", " ").split())) == (2, True), run.stderr
     assert not (tmp_path / "repo").exists()
+
+
+def test_from_python(tmp_path: Path) -> None:
+    for seed, name in enumerate("abc"):
+        ir.save(replace(BERT, head=90 + seed).model(), tmp_path / f"{name}.onnx")
+    file, repo = words.save(tmp_path), tmp_path / "repo"
+    espalier_api.export({"a": tmp_path / "a.onnx"}, repo, tokenizer=file)
+    espalier_api.add(repo, {"b": tmp_path / "b.onnx"}, tokenizer={"b": file})
+    espalier_api.deploy(repo, {"c": tmp_path / "c.onnx"}, tokenizer=str(file))
+    assert [name for name, task in read_repository(repo).tasks.items() if task.text is not None] == ["a", "b", "c"]
