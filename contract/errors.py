@@ -80,6 +80,13 @@ class LoneSurrogate(InvalidRequest):
         super().__init__("A text has half of a UTF-16 surrogate pair, which is no character; send whole ones.")
 
 
+class TokenizerFails(InvalidRequest):
+    """A text that its tokenizer cannot make ids of. number: which one, from 1."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"The tokenizer fails on text {number}; send another one.")
+
+
 class ExtraNeeded(EspalierError):
     """Something was asked for that needs a package which is not installed."""
 

@@ -31,6 +31,9 @@ def succeeding(names: Names, new: Names, tensors: Sequence[str], others: Sequenc
     for kind in others:
         taken = {name: name for name in kind}
         for name in kind:
+            for one in names.get(name, ()) if name in tensors else ():
+                taken.setdefault(one, name)
+        for name in kind:
             called = dict.fromkeys(merged.get(name, ()))
             kept[name] = tuple(one for one in called if taken.setdefault(one, name) == name)
     return {name: called for name, called in kept.items() if called and called != (name,)}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contract.dtypes import NUMPY_DTYPES, Array
-from contract.errors import EmptyText, ExtraNeeded, LoneSurrogate, TextTooManyTokens
+from contract.errors import EmptyText, ExtraNeeded, LoneSurrogate, TextTooManyTokens, TokenizerFails
 
 if TYPE_CHECKING:
     import tokenizers
@@ -101,7 +101,11 @@ class Tokenizer:
             raise ExtraNeeded("Texts", "tokenizers", "text") from error
         try:
             self._tokenizer = Library.from_buffer(content)
-        except Exception as error:  # the library has no class of its own for it
+        except BaseException as error:  # the library has no class of its own for it, and one of its own for failing
+            if _is_panic(error):
+                raise ValueError("it makes the library fail") from error
+            if not isinstance(error, Exception):
+                raise
             raise ValueError(str(error).rpartition("from buffer: ")[2].strip().rstrip(".")) from error
         self.sha256 = sha256(content).hexdigest()
         padding, cutting = self._tokenizer.padding or {}, self._tokenizer.truncation or {}
@@ -128,7 +132,7 @@ class Tokenizer:
         shortened: set[int] = set()
         for place, text in enumerate(texts):
             check()
-            encodings.append(self._encode(text))
+            encodings.append(self._encode(place, text))
             tokens = len(encodings[place])
             if tokens <= self.added:
                 raise EmptyText(place + 1)
@@ -141,11 +145,15 @@ class Tokenizer:
         rows = (self._rows([encodings[place] for place in places], places, how, length) for length, places in groups.items())
         return EncodedTexts(tuple(rows), frozenset(shortened))
 
-    def _encode(self, text: str) -> tokenizers.Encoding:
+    def _encode(self, place: int, text: str) -> tokenizers.Encoding:
         try:
             return self._tokenizer.encode_batch_fast([text])[0]
         except TypeError as error:
             raise LoneSurrogate from error
+        except BaseException as error:
+            if isinstance(error, Exception) or _is_panic(error):
+                raise TokenizerFails(place + 1) from error
+            raise
 
     def _cut(self, text: str, most: int) -> tokenizers.Encoding:
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
@@ -167,6 +175,11 @@ class Tokenizer:
         said = {how.ids: "ids", how.mask: "attention_mask", how.types: "type_ids"}
         inputs = {name: np.array([getattr(one, said[name]) for one in encodings], np.int64) for name in how.names}
         return TextRows(tuple(places), inputs)
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Return whether code in Rust has given up: no Exception, which whoever catches errors would let through."""
+    return type(error).__name__ == "PanicException"
 
 
 def as_inputs(rows: TextRows, dtypes: Mapping[str, str]) -> dict[str, Array]:

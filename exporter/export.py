@@ -15,7 +15,6 @@ from contract.repository.write import Waiting, check_output, recover, silent, wr
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment, describe_task
 from exporter.build.near_weights import explain_near
-from exporter.build.not_shared import find_not_shared
 from exporter.build.parity import check_parity
 from exporter.build.reference_outputs import compute_reference_outputs, with_records
 from exporter.build.row_coupling import SegmentJudge
@@ -26,6 +25,7 @@ from exporter.build.texts import tokenizers_of
 from exporter.graph.chain import Chain
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
+from exporter.sharing.not_shared import find_not_shared
 from exporter.sharing.plan import SharingPlan, make_sharing_plan
 from exporter.sources.task_model import Sources
 
@@ -84,7 +84,8 @@ def export_repository(
     with scratch_folder(options.out) as scratch:
         analysis = Analysis(scratch, options.snap)
         analysis.read(sources, progress)
-        plan = make_sharing_plan([*analysis.tasks.values()], analysis.backbone, options.cuts, digest_of=analysis.digest_of)
+        cuts = replace(options.cuts, levels=analysis.levels)
+        plan = make_sharing_plan([*analysis.tasks.values()], analysis.backbone, cuts, digest_of=analysis.digest_of)
         weights = analysis.shared_weights(plan.segments.values())
         segments = {
             name: describe_segment(planned, options.max_batch_rows, weights.of.get(name))
@@ -95,7 +96,7 @@ def export_repository(
             for name, chain in analysis.tasks.items()
         }
         check_output_names(tasks.values())
-        not_shared = [*find_not_shared(analysis.segment_graphs(plan)), *explain_near(analysis.near)]
+        not_shared = [*find_not_shared(analysis.segment_graphs(plan)), *explain_near(analysis.near), *analysis.scaled]
         references = compute_reference_outputs(tasks, analysis, progress)
         with written(options.out, options.force, waiting) as folder:
             analysis.write_segments(plan.segments.values(), folder, weights, progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from contract.dtypes import Array
@@ -25,24 +25,27 @@ class InputLimits:
     sizes: Mapping[str, FreeSize]
     values: Mapping[str, tuple[int, int]]
 
-    def check(self, inputs: Mapping[str, Array]) -> None:
-        """Raise InvalidRequest unless `inputs`, arrays of shape (n, ...) that fit the model's, are within these limits."""
+    def check(self, inputs: Mapping[str, Array], shown: Callable[[str], str] = str) -> None:
+        """Raise InvalidRequest unless `inputs`, arrays of shape (n, ...) that fit the model's, are within these limits.
+
+        shown: returns what clients call an input.
+        """
         seen: dict[str, tuple[str, int]] = {}  # of each axis: the input that told its size first
         for spec in self.inputs:
             for name, size in zip(spec.axes, inputs[spec.name].shape[1:], strict=False):
                 if name and seen.setdefault(name, (spec.name, size))[1] != size:
                     other, wanted = seen[name]
                     raise InvalidRequest(
-                        f"Input {spec.name!r} has {_words(name)} {size}, but {other!r} has {wanted}; model {self.model!r} takes them "
-                        f"with one and the same {_words(name)}."
+                        f"Input {shown(spec.name)!r} has {_words(name)} {size}, but {shown(other)!r} has {wanted}; model {self.model!r} "
+                        f"takes them with one and the same {_words(name)}."
                     )
         for name, (first, size) in seen.items():
             if name in self.sizes and not _is_within(size, self.sizes[name]):
                 raise InvalidRequest(
-                    f"Input {first!r} has {_words(name)} {size}; model {self.model!r} takes {_describe(self.sizes[name])}."
+                    f"Input {shown(first)!r} has {_words(name)} {size}; model {self.model!r} takes {_describe(self.sizes[name])}."
                 )
         for tensor, ends in self.values.items():
-            self._check_values(tensor, inputs[tensor], ends)
+            self._check_values(shown(tensor), inputs[tensor], ends)
 
     def at_reference(self) -> Sequence[TensorSpec]:
         """Return the inputs at the reference sizes; none where one of these is not known."""
@@ -88,11 +91,13 @@ def limits_of_segment(segment: Segment) -> tuple[InputLimits, ...]:
     return (InputLimits(segment.name, outputs, segment.inputs, segment.sizes, {}),) if segment.sizes else ()
 
 
-def check_limits(limits: Sequence[InputLimits], inputs: Mapping[str, Array], outputs: Collection[str]) -> None:
-    """Raise InvalidRequest unless `inputs` are within those of `limits` that hold for one of `outputs`."""
+def check_limits(
+    limits: Sequence[InputLimits], inputs: Mapping[str, Array], outputs: Collection[str], shown: Callable[[str], str] = str
+) -> None:
+    """Raise InvalidRequest unless `inputs` are within those of `limits` that hold for one of `outputs`. shown: as above."""
     for limit in limits:
         if not limit.outputs.isdisjoint(outputs):
-            limit.check(inputs)
+            limit.check(inputs, shown)
 
 
 def _have_same(task: Task, other: Task) -> bool:

@@ -81,7 +81,7 @@ class PaddedOutput:
 
 def padding_of(task: Task, lengths: Sequence[int]) -> Padding:
     """Return how `task` is padded to `lengths`, as far as it takes them; ids are filled up as its tokenizer does. Raises Unpaddable."""
-    text = task.text or TextInput("", _IDS, _MASK)
+    text = task.text or TextInput("", _named(task, _IDS), _named(task, _MASK))
     mask = next((spec for spec in task.inputs if spec.name == text.mask and spec.dtype in _INTEGERS), None)
     if mask is None or len(mask.axes) != 1 or not mask.axes[0]:
         raise Unpaddable(f"it takes no {text.mask or _MASK!r} of integers with a length that is free")
@@ -108,6 +108,11 @@ def padded_outputs(task: Task, padding: Padding) -> dict[str, PaddedOutput]:
         spec.name: PaddedOutput(padding, tuple(place + 1 for place, name in enumerate(spec.axes) if name == padding.axis))
         for spec in task.outputs
     }
+
+
+def _named(task: Task, name: str) -> str:
+    """Return what the input is called here that the network's own file calls `name`; that, where there is none."""
+    return next((spec.name for spec in task.inputs if name in task.names.get(spec.name, ())), name)
 
 
 def check_batched(repository: Repository, task: Task) -> None:

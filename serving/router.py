@@ -157,7 +157,7 @@ class Router:
             names = [output.name for output in outputs]
             inputs = checked_inputs(model, request, names)
             if model.limits:
-                check_limits(model.limits, inputs, names)
+                check_limits(model.limits, inputs, names, model.shown)
             answer = await self._compute(catalog, model, names, inputs, options)
             _raise_failure(model, answer.errors, allowed=bool(answer.outputs))
             tally.ran(answer.runs)

@@ -48,6 +48,11 @@ class TensorSpec:
     layout: Layout = field(default="", compare=False)
     axes: tuple[str, ...] = field(default=(), compare=False)
 
+    @property
+    def named_shape(self) -> tuple[int | str, ...]:
+        """Return the shape for people: with the names of what is free."""
+        return tuple(name or size for size, name in zip(self.shape, self.axes or ("",) * len(self.shape), strict=True))
+
     def shape_at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Return the shape with `sizes`, by name, in place of those that are free. Raises KeyError where one is missing."""
         names = self.axes or ("",) * len(self.shape)

@@ -43,7 +43,7 @@ def repository_tree(repository: Repository) -> Tree:
     """
     flow = make_flow(repository)
     sources = united_inputs(repository.tasks.values()) or ()
-    tree = Tree(", ".join(f"[bold]{escape(spec.name)}[/] [dim]{spec.dtype} {list(spec.shape)}[/]" for spec in sources))
+    tree = Tree(", ".join(f"[bold]{escape(spec.name)}[/] [dim]{spec.dtype} {_shape(spec)}[/]" for spec in sources))
     branches = _branches(flow)
     for tensor in flow.inputs:
         _grow(tree, tensor, repository, branches)
@@ -91,7 +91,8 @@ def _tensors(specs: Iterable[TensorSpec], has_rows: bool) -> str:
 
 def segments_table(repository: Repository) -> Table:
     """Return one row per segment: its modules and cost for one row, and who uses it."""
-    table = Table(title="Segments (cost of one row; GFLOPs = 2 x GMACs)", title_justify="left")
+    title = f"Segments (cost of one row{_reference(repository)}; GFLOPs = 2 x GMACs)"
+    table = Table(title=escape(title), title_justify="left")
     for heading in ("segment", "modules", "MACs", "parameters", "weights", "output", "tasks"):
         numeric = heading in ("MACs", "parameters", "weights", "output")
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold", min_width=7)
@@ -184,4 +185,14 @@ def _output(repository: Repository, output: str) -> str:
     if labels:
         return escape(", ".join(labels[:4]) + (", ..." if len(labels) > 4 else ""))
     spec = next(spec for task in repository.tasks.values() for spec in task.outputs if spec.name == output)
-    return escape(f"{spec.dtype} {list(spec.shape)}")
+    return f"{spec.dtype} {_shape(spec)}"
+
+
+def _shape(spec: TensorSpec) -> str:
+    return escape(f"[{', '.join(map(str, spec.named_shape))}]")
+
+
+def _reference(repository: Repository) -> str:
+    """Return at which free sizes costs are stated; "" where there are none."""
+    taken = {name: task.sizes[name] for task in repository.tasks.values() for spec in task.inputs for name in spec.axes if name}
+    return f", at {', '.join(f'{name} {size.reference}' for name, size in sorted(taken.items()))}" if taken else ""

@@ -10,12 +10,12 @@ from contract.repository.not_shared import NotShared
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import TensorNames, describe_steps, describe_task, names_of_tensors
 from exporter.build.near_weights import explain_near
-from exporter.build.not_shared import combined, find_not_shared
 from exporter.build.repository_chains import RepositoryChains, contents_of
 from exporter.errors import UnknownCutRule
 from exporter.graph.chain import Chain
 from exporter.graph.extract import rejoin
 from exporter.sharing.choose import CUT_RULES, CutOptions
+from exporter.sharing.not_shared import combined, find_not_shared
 from exporter.sharing.plan import SharingPlan, make_sharing_plan
 from exporter.sharing.reuse import Existing, Missed, Pattern, as_block, keep_segments, missed_sharing
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
@@ -58,7 +58,9 @@ def plan_beside(
     missed = {chain.name: missed_sharing(values, chain) for chain in new}
     described = _described(coming.tasks, plan, analysis, old, steps)
     described = {name: _as_there(task, analysis.tasks[name], repository_chains, old) for name, task in described.items()}
-    apart = combined(old.not_shared, [*find_not_shared(analysis.segment_graphs(plan)), *explain_near(analysis.near)])
+    apart = combined(
+        old.not_shared, [*find_not_shared(analysis.segment_graphs(plan)), *explain_near(analysis.near), *analysis.scaled]
+    )
     return Addition(plan, steps, described, old.cut_rule, missed, apart)
 
 
@@ -88,18 +90,19 @@ def plan_anew(
     cuts = cuts or _cuts_of(old)
     tasks = _put_together(repository_chains, [old.tasks[name] for name in answers])
     analysis.fixed = tasks.keys()
+    analysis.levels |= _untaken(repository_chains)
     kept_names = {name: {spec.name: spec.name for spec in old.tasks[name].inputs} for name in tasks}
     both = Sources({**tasks, **coming.tasks}, coming.backbone, inputs={**kept_names, **coming.inputs})
     analysis.read(both, progress, repository_chains.inputs)
     kept = [name for name, answering in answers.items() if not answering]
-    plan = _plan(analysis, kept, cuts, _contents(old, repository_chains))
+    plan = _plan(analysis, kept, replace(cuts, levels=analysis.levels), _contents(old, repository_chains))
     # A name is first given to what answers requests, in which every tensor is made by one segment.
     steps = {name: task.steps for name, task in old.tasks.items()}
     live = _steps([name for name, answering in answers.items() if answering], plan, analysis)
     described = _described(coming.tasks, plan, analysis, old, live)
     taken = live | {name: task.steps for name, task in described.items()}
     all_steps = {**steps, **live, **_steps(kept, plan, analysis, names_of_tensors(taken))}
-    apart = (*find_not_shared(analysis.segment_graphs(plan, anew=True)), *explain_near(analysis.near))
+    apart = (*find_not_shared(analysis.segment_graphs(plan, anew=True)), *explain_near(analysis.near), *analysis.scaled)
     return Addition(plan, all_steps, described, cuts.rule, not_shared=apart)
 
 
@@ -121,6 +124,15 @@ def _put_together(repository_chains: RepositoryChains, tasks: Iterable[Task]) ->
         return lambda: TaskModel(rejoin(task, models), task.labels, task.preprocessing, task.provenance)
 
     return {task.name: loader(task) for task in tasks}
+
+
+def _untaken(repository_chains: RepositoryChains) -> frozenset[str]:
+    """Return the addresses of what segments give for tasks to come: nothing that is there takes it."""
+    chains = repository_chains.chains.values()
+    taken = {address for chain in chains for block in chain.blocks for address in block.addresses}
+    taken.update(tap.address for chain in chains for tap in chain.outputs)
+    given = (tap.address for chain in chains for block in chain.blocks for tap in block.outputs)
+    return frozenset(address for address in given if address not in taken)
 
 
 def _plan(analysis: Analysis, kept: Collection[str], cuts: CutOptions, there: Mapping[str, str]) -> SharingPlan:

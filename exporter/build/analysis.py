@@ -13,11 +13,11 @@ import onnx_ir as ir
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
 from contract.repository.not_shared import BACKBONE as BACKBONE  # instead of a task's name
+from contract.repository.not_shared import NotShared
 from contract.repository.write import model_path
 from exporter.build.chains import beside, together
 from exporter.build.describe import explain_output_names
-from exporter.build.near_weights import Near, Reference, check_snap, find_near, within
-from exporter.build.not_shared import SegmentGraph
+from exporter.build.near_weights import Near, Reference, check_snap, find_near, find_scaled, within
 from exporter.build.repository_chains import RepositoryChains
 from exporter.build.rounded_weights import take_known_weights
 from exporter.build.row_coupling import refuse_random
@@ -30,6 +30,7 @@ from exporter.graph.difference import first_difference, nodes_of
 from exporter.graph.extract import extract_segment
 from exporter.graph.network import Network
 from exporter.sharing.check import check_labels, check_together, explain_sharing
+from exporter.sharing.not_shared import SegmentGraph
 from exporter.sharing.occurrence import Occurrence
 from exporter.sharing.plan import PlannedSegment, PlannedStep, SharingPlan
 from exporter.sharing.reasons import explain_computed_again
@@ -54,10 +55,12 @@ class Analysis:
         self.fixed: Collection[str] = ()  # networks that keep their weights in any case
         self.near: dict[str, Near] = {}  # that keep their own weights
         self.snapped: dict[str, Near] = {}  # that have taken others
+        self.scaled: list[NotShared] = []
         self.store = WeightStore(scratch)
         self.models: dict[str, TaskModel] = {}
         self.tasks: dict[str, Chain] = {}
         self.backbone: Chain | None = None
+        self.levels = frozenset[str]()  # of the backbone, and those that are to stay
         self._given: dict[str, tuple[Path, tuple[int, ...]]] = {}
         self._networks: dict[str, Network] = {}
         self._alone: dict[str, Chain] = {}  # as blocks, whatever others there are
@@ -87,6 +90,8 @@ class Analysis:
             with guarded(name):
                 self._alone[name] = network.chain()
         self._compare_nearly()
+        if BACKBONE in self._networks:
+            self.levels |= self._networks[BACKBONE].levels
         self.tasks = self._chains()
         self.backbone = self.tasks.pop(BACKBONE, None)
         for name, chain in self._alone.items():
@@ -141,7 +146,8 @@ class Analysis:
 
     def existing(self, name: str, step: PlannedStep, segment: PlannedSegment) -> Existing:
         """Return `segment`, planned as a `step` of the task `name`, as one that is there."""
-        return Existing(as_block(step, segment), self._networks[name].values_between(step.inputs, step.outputs))
+        network = self._networks[name]
+        return Existing(as_block(step, segment), network.values_between(step.inputs, step.outputs), network.is_cheap)
 
     def whole(self, name: str) -> WholeNetwork:
         """Return the network of the task `name` as it was given, before anything was rewritten in it.
@@ -241,6 +247,8 @@ class Analysis:
             if reference is None or name == reference.name:
                 continue
             near = find_near(name, self._alone[name].blocks, network.model, reference, shared, max(NEAR, self._snap or 0))
+            scaled = find_scaled(name, self._alone[name].blocks, network.model, reference, shared)
+            self.scaled += [scaled] if scaled is not None else []
             if near is None:
                 continue
             taken = within(near, self._snap) if self._snap and name not in self.fixed else None
@@ -252,6 +260,15 @@ class Analysis:
             with guarded(name):
                 self._networks[name] = Network(name, network.model).fed([tap.address for tap in network.inputs])
                 self._alone[name] = self._networks[name].chain()
+
+        if self._snap and reference is not None:
+            self._remark_what_took_nothing(reference.name, self._snap)
+
+    def _remark_what_took_nothing(self, reference: str, snap: float) -> None:
+        for name in self._networks.keys() - {BACKBONE, reference, *self.fixed, *self.snapped}:
+            none = f"none of its blocks that no other network has differs by {snap:g} of the largest at most"
+            remark = f"takes no weights of {reference}: {none}."
+            self.models[name] = replace(self.models[name], remark=" It ".join(filter(None, (self.models[name].remark, remark))))
 
     def _reference(self) -> Reference | None:
         there = self._there
@@ -290,7 +307,9 @@ class Analysis:
 
     def _split(self) -> dict[str, Chain]:
         if self._there is None:
-            return together(self._networks)
+            # Where one network is cut, all are, so that they share what they have in common on other tensors.
+            levels = (network.levels for network in self._networks.values())
+            return together(self._networks, frozenset[str]().union(*levels) if self.levels else ())
         coming = {name: network for name, network in self._networks.items() if name != BACKBONE}
         chains = beside(coming, self._there.existing, self._there.patterns)
         return {name: chains.get(name, self._alone[name]) for name in self._networks}

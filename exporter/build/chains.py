@@ -12,10 +12,10 @@ from exporter.sources.sandbox import guarded
 _MakeChain = Callable[[str, Network, Collection[str]], Chain]
 
 
-def together(networks: Mapping[str, Network]) -> dict[str, Chain]:
-    """Return the chains of `networks`, made for sharing with each other."""
+def together(networks: Mapping[str, Network], kept: Collection[str] = ()) -> dict[str, Chain]:
+    """Return the chains of `networks`, made for sharing with each other. kept: addresses of tensors that are taps wherever they can be."""
     users = count_users(network.values for network in networks.values())
-    return _make_chains(networks, users, lambda name, network, kept: network.chain(users, kept=kept))
+    return _make_chains(networks, users, lambda name, network, borders: network.chain(users, kept={*kept, *borders}))
 
 
 def beside(networks: Mapping[str, Network], existing: Sequence[Existing], patterns: Mapping[str, Pattern]) -> dict[str, Chain]:

@@ -26,6 +26,7 @@ from exporter.graph.shapes import name_of
 _FARTHEST = 0.1  # that may be asked for
 _FIRST = 64  # numbers that are looked at before all others
 _CHUNK = 1 << 20
+_ROUNDED = 1e-5  # of a channel's largest number: products of float32, rounded
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,47 @@ def find_near(
 
     shared: digests of blocks that are equal in some other network; they are left out.
     """
-    pairs = align_blocks(reference.blocks, blocks)
-    near = [
-        found
-        for theirs, ours in pairs
-        if theirs is not None and ours is not None and ours.digest not in shared and ours.structure == theirs.structure
-        if (found := _near_block(theirs, reference.model(theirs), ours, model, most)) is not None
-    ]
+    counterparts = _counterparts(blocks, model, reference, shared)
+    near = [found for block, pairs in counterparts if (found := _near_block(block, pairs, most)) is not None]
     return Near(name, reference.name, tuple(near)) if near else None
+
+
+def find_scaled(
+    name: str, blocks: Sequence[Block], model: ir.Model, reference: Reference, shared: Collection[str]
+) -> NotShared | None:
+    """Return what the network `name` has of the weights of `reference` but for a factor for each channel; None if nothing.
+
+    That is how a BatchNorm that was tuned, or has other statistics, leaves a convolution when it is folded into it. As of `find_near`.
+    """
+    found = [
+        (block, pairs)
+        for block, pairs in _counterparts(blocks, model, reference, shared)
+        if _near_block(block, pairs, NEAR) is None and _are_scaled(pairs)
+    ]
+    if not found:
+        return None
+    return NotShared(
+        (reference.name, name),
+        sum(block.weight_bytes for block, _ in found),
+        sum(block.macs for block, _ in found),
+        tuple(dict.fromkeys(_place(block, pairs[0].right) for block, pairs in found)),
+        "they are equal but for a factor for each channel, as a BatchNorm that differs leaves them when it is folded in, so that they are "
+        "stored for each, too",
+    )
+
+
+def _counterparts(
+    blocks: Sequence[Block], model: ir.Model, reference: Reference, shared: Collection[str]
+) -> Iterator[tuple[Block, tuple[WeightMatch, ...]]]:
+    """Yield those of `blocks` that have one of their structure in their place in `reference`, with the weights that differ in both."""
+    for theirs, ours in align_blocks(reference.blocks, blocks):
+        if theirs is None or ours is None or ours.digest in shared or ours.structure != theirs.structure:
+            continue
+        left, right = nodes_of(reference.model(theirs), theirs), nodes_of(model, ours)
+        matched = match_weights((left.inputs, left.outputs), (right.inputs, right.outputs))
+        pairs = tuple(pair for pair in matched or () if weight_digest(pair.left) != weight_digest(pair.right))
+        if pairs:
+            yield ours, pairs
 
 
 def within(near: Near, most: float) -> Near | None:
@@ -107,16 +141,40 @@ def within(near: Near, most: float) -> Near | None:
     return Near(near.name, near.reference, blocks) if blocks else None
 
 
-def _near_block(theirs: Block, their_model: ir.Model, ours: Block, our_model: ir.Model, most: float) -> NearBlock | None:
-    left, right = nodes_of(their_model, theirs), nodes_of(our_model, ours)
-    matched = match_weights((left.inputs, left.outputs), (right.inputs, right.outputs))
-    pairs = tuple(pair for pair in matched or () if weight_digest(pair.left) != weight_digest(pair.right))
+def _near_block(block: Block, pairs: tuple[WeightMatch, ...], most: float) -> NearBlock | None:
     differences = []
     for pair in pairs:
         differences.append(_difference(pair, most))
         if not differences[-1] <= most:
             return None
-    return NearBlock(_place(ours, pairs[0].right), ours, max(differences), pairs) if pairs else None
+    return NearBlock(_place(block, pairs[0].right), block, max(differences), pairs)
+
+
+def _are_scaled(pairs: Sequence[WeightMatch]) -> bool:
+    """Whether the kernels of `pairs` are those of the other network but for a factor each, whatever became of their biases."""
+    kernels = [pair for pair in pairs if pair.left.const_value is not None and len(pair.left.const_value.shape) > 2]
+    return bool(kernels) and all(_is_scaled(pair) for pair in kernels)
+
+
+def _is_scaled(pair: WeightMatch) -> bool:
+    left, right = pair.left.const_value, pair.right.const_value
+    if left is None or right is None or left.dtype != right.dtype or not left.dtype.is_floating_point():
+        return False
+    a, b = (tensor.numpy().reshape(tensor.numpy().shape[0], -1) for tensor in (left, right))
+    if a.shape != b.shape or not a.size:
+        return False
+    return all(
+        _is_multiple(_floats(a[start : start + count]), _floats(b[start : start + count]))
+        for start, count in ((0, 1), (1, len(a)))
+    )
+
+
+def _is_multiple(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether each row of `b` is that of `a` times a number."""
+    places = np.abs(a).argmax(axis=1)[:, None]
+    largest = np.take_along_axis(a, places, 1)
+    factors = np.take_along_axis(b, places, 1) / np.where(largest == 0, 1, largest)
+    return bool((np.abs(b - factors * a) <= _ROUNDED * np.abs(b).max(axis=1, keepdims=True, initial=0)).all())
 
 
 def _place(block: Block, weight: ir.Value) -> str:

@@ -14,12 +14,12 @@ from contract.repository import model as repository_model
 from contract.repository.free_sizes import FreeSize
 from contract.repository.write import check_digest_version
 from exporter.build.weight_store import WeightStore
-from exporter.errors import DamagedSegment
+from exporter.errors import DamagedSegment, ExportError
 from exporter.graph.chain import Block, Chain, Tap
 from exporter.graph.digests import content_of
 from exporter.graph.free.sizes import set_free_sizes
 from exporter.graph.network import Network
-from exporter.graph.passes.canonical import canonicalise
+from exporter.graph.passes.canonical import canonicalise, typed
 from exporter.sharing.occurrence import Place
 from exporter.sharing.reuse import Existing, Pattern
 from exporter.sources.inputs import RepositoryInput, inputs_of
@@ -136,7 +136,7 @@ class _Reader:
             block = replace(
                 network.block(), digest=self.digests[name], segment=name, weight_bytes=recorded.weight_bytes, span=recorded.blocks
             )
-            self.existing[use] = Existing(block, frozenset[str]().union(*network.values))
+            self.existing[use] = Existing(block, frozenset[str]().union(*network.values), network.is_cheap)
             self._applied[use] = network.chain()
         return self.existing[use]
 
@@ -144,14 +144,24 @@ class _Reader:
         if name not in self.networks:
             model = load_onnx(self._repository.model_file(name), linked=True)
             set_free_sizes(model, self._repository.segments[name].sizes)
-            model = canonicalise(model, whole=False)
-            self._store.take_over(model)
-            self.networks[name] = Network(name, model, inner=inner)
-            self.digests[name] = self.networks[name].digest()
             segment = self._repository.segments[name]
-            if segment.digest_version == repository_model.DIGEST_VERSION and segment.digest != self.digests[name]:
+            is_of_today = segment.digest_version == repository_model.DIGEST_VERSION
+            network = _as_written(model, segment, inner) if is_of_today else None
+            network = network or Network(name, canonicalise(model, whole=False), inner=inner)
+            self._store.take_over(network.model)
+            self.networks[name], self.digests[name] = network, network.digest()
+            if is_of_today and segment.digest != self.digests[name]:
                 raise DamagedSegment(name)
         return self.networks[name]
+
+
+def _as_written(model: ir.Model, segment: Segment, inner: tuple[bool, ...]) -> Network | None:
+    """Return the network of `segment` if its `model` is in canonical form, as the recorded digest tells; None if it is not."""
+    try:
+        network = Network(segment.name, typed(model), inner=inner)
+        return network if network.digest() == segment.digest else None
+    except ExportError:
+        return None
 
 
 def _taps(specs: Sequence[TensorSpec], addresses: Mapping[str, str], sizes: Mapping[str, FreeSize]) -> tuple[Tap, ...]:

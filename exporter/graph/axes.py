@@ -10,7 +10,7 @@ import onnx_ir as ir
 from contract.repository.free_sizes import FreeSize, references_of
 from exporter.graph.free.expressions import Vector, describe
 from exporter.graph.free.sizes import free_sizes, points
-from exporter.graph.shapes import Inferred, Shapes, infer, name_of
+from exporter.graph.shapes import Inference, Inferred, Shapes, name_of
 
 _ROWS = 3
 
@@ -21,8 +21,9 @@ class Axes:
     def __init__(self, model: ir.Model) -> None:
         self.sizes = free_sizes(model)
         reference = references_of(self.sizes)
-        self.one, self.other = infer(model, 1, reference), infer(model, _ROWS, reference)
-        changed = changed_sizes(model, 1)
+        inference = Inference(model)
+        self.one, self.other = inference.at(1), inference.at(_ROWS)
+        changed = changed_sizes(model, inference, 1)
         self._points = [reference, *(point for point, _ in changed)]
         self._changed: list[Shapes] = [known.shapes for _, known in changed]
 
@@ -85,7 +86,7 @@ class Axes:
         )
 
 
-def changed_sizes(model: ir.Model, batch: int) -> list[tuple[Mapping[str, int], Inferred]]:
+def changed_sizes(model: ir.Model, inference: Inference, batch: int) -> list[tuple[Mapping[str, int], Inferred]]:
     """Return other free sizes of `model` than the references, and what is known of its tensors there; none where it has no free sizes.
 
     Sizes that it cannot have, because some that are halved must be even, are left out, as long as others show what depends on them.
@@ -93,7 +94,7 @@ def changed_sizes(model: ir.Model, batch: int) -> list[tuple[Mapping[str, int], 
     outputs = [name_of(value) for value in model.graph.outputs]
     found: list[tuple[Mapping[str, int], Inferred]] = []
     for group in points(free_sizes(model))[1]:
-        seen = [(point, infer(model, batch, point)) for point in group]
+        seen = [(point, inference.at(batch, point)) for point in group]
         known = [pair for pair in seen if all(name in pair[1].shapes for name in outputs)]
         found += known or seen
     return found

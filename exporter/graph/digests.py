@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from itertools import dropwhile
 
 import numpy as np
@@ -184,12 +185,20 @@ def operator_version(node: ir.Node, opsets: Mapping[str, int]) -> int:
 
 def said_attributes(node: ir.Node, opsets: Mapping[str, int]) -> dict[str, ir.Attr]:
     """Return the attributes of `node` that say something else than their default."""
-    defaults = defaults_of(node.domain, node.op_type, _opset_of(node, opsets))
-    return {
-        name: attribute
-        for name, attribute in node.attributes.items()
-        if name not in defaults or _attribute_hash(node, attribute) != _attribute_hash(node, defaults[name])
-    }
+    return {name: node.attributes[name] for name in _said(node, opsets)}
+
+
+def _said(node: ir.Node, opsets: Mapping[str, int]) -> dict[str, bytes]:
+    """Return the hashes of the attributes of `node` that say something else than their default."""
+    defaults = _default_hashes(node.domain, node.op_type, _opset_of(node, opsets))
+    hashed = {name: _attribute_hash(node, attribute) for name, attribute in node.attributes.items()}
+    return {name: value for name, value in hashed.items() if defaults.get(name) != value}
+
+
+@cache
+def _default_hashes(domain: str, operator: str, opset: int) -> Mapping[str, bytes]:
+    node = ir.Node(domain, operator, [])
+    return {name: _attribute_hash(node, attribute) for name, attribute in defaults_of(domain, operator, opset).items()}
 
 
 def _opset_of(node: ir.Node, opsets: Mapping[str, int]) -> int:
@@ -197,7 +206,8 @@ def _opset_of(node: ir.Node, opsets: Mapping[str, int]) -> int:
 
 
 def _node_hash(node: ir.Node, inputs: list[bytes], opsets: Mapping[str, int]) -> bytes:
-    version = operator_version(node, opsets)
+    said = _said(node, opsets)
+    version = version_of(node.domain, node.op_type, _opset_of(node, opsets), said)
     parts = [
         (node.domain or "ai.onnx").encode(),
         str(version).encode(),
@@ -205,8 +215,8 @@ def _node_hash(node: ir.Node, inputs: list[bytes], opsets: Mapping[str, int]) ->
         str(len(inputs)).encode(),
         *inputs,
     ]
-    for name, attribute in sorted(said_attributes(node, opsets).items()):
-        parts += [name.encode(), _attribute_hash(node, attribute)]
+    for name, hashed in sorted(said.items()):
+        parts += [name.encode(), hashed]
     return _hash(*parts)
 
 

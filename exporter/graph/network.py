@@ -17,7 +17,8 @@ from exporter.graph.chain import Block, Chain, Tap, count_users, in_order
 from exporter.graph.coupling import find_suspects
 from exporter.graph.difference import BlockNodes
 from exporter.graph.digests import addresses, block_digest, combined_digest, steps_digest, weight_digest
-from exporter.graph.foreign import operator_name
+from exporter.graph.foreign import is_foreign, operator_name
+from exporter.graph.levels import find_levels
 from exporter.graph.macs import count_macs, is_product
 from exporter.graph.modules import modules_of
 from exporter.graph.partition import Part, Partitioner, Rules
@@ -27,7 +28,7 @@ from exporter.graph.walk import walk_back
 # Operators whose further inputs are no weights: scales and sizes.
 _PARAMETERS = frozenset(("DequantizeLinear", "Resize", "Upsample", "Pad", "Expand"))
 # What is kept, and other inputs change.
-_BY_ADDRESS = frozenset(("values", "matrices", "preprocessing", "_by_address", "_by_itself", "_places"))
+_BY_ADDRESS = frozenset(("values", "matrices", "preprocessing", "_by_address", "_by_itself", "_places", "levels"))
 _SAVED_BY_ONE_ANSWER = 0.1  # of a network's MACs: outputs whose asking for alone saves less are always asked for together
 
 
@@ -88,12 +89,14 @@ class Network:
     def chain(self, users: Mapping[str, int] | None = None, there: Sequence[Block] = (), kept: Collection[str] = ()) -> Chain:
         """Return the network as blocks.
 
-        users: who needs what (`count_users`), of this network and those with which it is to share. there: blocks that are in a repository
-        and compute nothing that this network does not; what one of them gives is taken from it, each after those whose taps it takes.
+        users: who needs what (`count_users`), of this network and those with which it is to share.
+        there: blocks that are in a repository and compute next to nothing that this network does not; what one of them gives is taken
+        from it, each after those whose taps it takes.
         kept: addresses of tensors that are taps wherever they can be.
         """
         graph = self.model.graph
-        given = {tap.address: self._by_address[tap.address] for block in there for tap in block.outputs}
+        taps = (tap.address for block in there for tap in block.outputs)
+        given = {address: self._by_address[address] for address in taps if address in self._by_address}
         by_itself = users is None and not there and not kept
         own = self._by_itself if by_itself else self._divided(users or count_users([self.values]), given.values(), kept)
         taken = {self._addresses[value] for values in (*(part.inputs for part, _ in own), graph.outputs) for value in values}
@@ -108,6 +111,12 @@ class Network:
             values=self.values,
             own_macs=self._macs,
         )
+
+    @cached_property
+    def levels(self) -> frozenset[str]:
+        """Return the addresses of the last tensor of each resolution, as far as they can be taps."""
+        parts = self._partition(count_users([self.values]), (), frozenset(self._by_address))
+        return find_levels(((self._taps(part.inputs), self._taps(part.outputs)) for part in parts), self.inputs)
 
     def _spanning(self, block: Block, part: Part) -> Block:
         """Return `block` with its place in the network by itself."""
@@ -164,6 +173,11 @@ class Network:
         """Return the MACs of what is computed under `addresses`, for one row."""
         nodes = [node for node in self.model.graph if self._addresses[node.outputs[0]] in addresses]
         return count_macs(nodes, self._one).total
+
+    def is_cheap(self, addresses: Collection[str]) -> bool:
+        """Whether what is computed under `addresses` takes no products and next to no weights, nor operators that onnx does not know."""
+        nodes = [node for node in self.model.graph if self._addresses[node.outputs[0]] in addresses]
+        return is_light(nodes) and not any(is_foreign(node.domain) for node in nodes)
 
     @cached_property
     def matrices(self) -> tuple[tuple[str, frozenset[bytes]], ...]:

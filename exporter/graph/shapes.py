@@ -49,25 +49,44 @@ def infer(model: ir.Model, batch: int, sizes: Mapping[str, int] | None = None) -
 
     sizes: its free sizes by name; None: at their references.
     """
-    proto = _skeleton(model, batch, references(model) if sizes is None else sizes)
-    contents: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
-    shapes = {name: array.shape for name, array in contents.items()}
-    computed: dict[str, Array] = {}
-    foreign = Foreign()
-    for _ in range(_ROUNDS):
-        inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
-        shapes |= _concrete_shapes(inferred.graph)
-        if any(_is_unknown(node, shapes, model) for node in proto.graph.node):
-            foreign = ask_runtime(proto, _weights_of_foreign(model))
-            shapes |= foreign.shapes
-            _record(proto.graph, foreign)
-        found = _run_size_arithmetic(proto, shapes, contents)
-        if not found:
-            break
-        contents |= found
-        computed |= found
-        shapes |= {name: array.shape for name, array in found.items()}
-    return Inferred(shapes, computed, foreign.dtypes)
+    return Inference(model).at(batch, sizes)
+
+
+class Inference:
+    """Infers what is known of the tensors of `model` at several sizes. It must not change meanwhile."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model, self._skeleton = model, _skeleton(model)
+
+    def at(self, batch: int, sizes: Mapping[str, int] | None = None) -> Inferred:
+        """Return what `infer` does."""
+        proto, model = self._of_sizes(batch, references(self._model) if sizes is None else sizes), self._model
+        contents: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+        shapes = {name: array.shape for name, array in contents.items()}
+        computed: dict[str, Array] = {}
+        foreign = Foreign()
+        for _ in range(_ROUNDS):
+            inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+            shapes |= _concrete_shapes(inferred.graph)
+            if any(_is_unknown(node, shapes, model) for node in proto.graph.node):
+                foreign = ask_runtime(proto, _weights_of_foreign(model))
+                shapes |= foreign.shapes
+                _record(proto.graph, foreign)
+            found = _run_size_arithmetic(proto, shapes, contents)
+            if not found:
+                break
+            contents |= found
+            computed |= found
+            shapes |= {name: array.shape for name, array in found.items()}
+        return Inferred(shapes, computed, foreign.dtypes)
+
+    def _of_sizes(self, batch: int, sizes: Mapping[str, int]) -> onnx.ModelProto:
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self._skeleton)
+        for info, value in zip(proto.graph.input, self._model.graph.inputs, strict=False):
+            others = zip(_dims(value)[1:], axes_of(value), strict=True)
+            info.CopyFrom(_info(value, [batch, *(sizes.get(name) if dim is None else dim for dim, name in others)]))
+        return proto
 
 
 def has_foreign(model: ir.Model) -> bool:
@@ -112,13 +131,11 @@ def _record(graph: onnx.GraphProto, foreign: Foreign) -> None:
             graph.value_info.append(onnx.helper.make_tensor_value_info(name, foreign.dtypes[name].value, shape))
 
 
-def _skeleton(model: ir.Model, batch: int, sizes: Mapping[str, int]) -> onnx.ModelProto:
-    """Return `model` at these sizes, without what shapes do not depend on: large weights become inputs, recorded shapes go."""
+def _skeleton(model: ir.Model) -> onnx.ModelProto:
+    """Return `model` without what shapes do not depend on: large weights become inputs, recorded shapes go. Its own inputs come first."""
     graph = onnx.GraphProto(name="shapes")
-    graph.node.extend(ir.to_proto(node) for node in model.graph)
-    for value in model.graph.inputs:
-        others = zip(_dims(value)[1:], axes_of(value), strict=True)
-        graph.input.append(_info(value, [batch, *(sizes.get(name) if dim is None else dim for dim, name in others)]))
+    graph.node.extend(map(ir.serde.serialize_node, model.graph))
+    graph.input.extend(_info(value, None) for value in model.graph.inputs)
     for value in model.graph.initializers.values():
         if value.const_value is not None and value.const_value.size <= LARGEST_FOLLOWED:
             graph.initializer.append(numpy_helper.from_array(value.const_value.numpy(), name_of(value)))

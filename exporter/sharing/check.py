@@ -88,8 +88,9 @@ def _explain_nothing_shared(
     difference: Difference,
 ) -> str:
     name, (other, others_preprocessing) = next(iter(others.items()))
-    stored = sum(block.content in {b.content for o, _ in others.values() for b in o.blocks} for block in chain.blocks)
-    weights = f"; the weights of {stored} of its {len(chain.blocks)} blocks are still stored once" if stored else ""
+    weighty = [block for block in chain.blocks if block.parameters]
+    stored = sum(block.content in {b.content for o, _ in others.values() for b in o.blocks} for block in weighty)
+    weights = f"; the weights of {stored} of its {len(weighty)} blocks are still stored once" if stored else ""
     found = difference((chain.name, chain.blocks[0]), (name, other.blocks[0]))
     if not any(set(chain.inputs) & set(there.inputs) for there, _ in others.values()):
         reason = f"it takes {_describe_inputs(chain)}, and {name} takes {_describe_inputs(other)}"

@@ -30,6 +30,7 @@ class CutOptions:
     stage ends (the shape of the tap changes) and nowhere else, but at every such place, so that tasks added later find their fork.
     max_segments: then leave out further cuts, those that cost least first. also_cut: addresses of taps to cut at in any case.
     copies: blocks that are not to be shared with equal ones elsewhere (see `SegmentFinder.find`).
+    levels: addresses of tensors that a segment gives for tasks to come, if it runs on one stream; they decide no cut.
     """
 
     rule: CutRule = "cheap"
@@ -37,6 +38,7 @@ class CutOptions:
     costs: CutCosts = field(default_factory=CutCosts)
     also_cut: frozenset[str] = frozenset()
     copies: Mapping[Place, str] = field(default_factory=dict)
+    levels: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def choose_cuts(chains: Sequence[Chain], wanted: Collection[str], options: CutOp
         chooser.leave_out(lambda step, gain: gain > 0, above=0.0)
     if options.max_segments is not None:
         chooser.shrink(wanted, options.max_segments)
-    return chooser.layout, tuple(chooser.left_out)
+    return chooser.layout_with(options.levels), tuple(chooser.left_out)
 
 
 class _Chooser:
@@ -106,6 +108,10 @@ class _Chooser:
         while (count := _count(self.layout, wanted)) > limit:
             if not self._leave_out_one(lambda step, gain, count=count: _count(self._after(step), wanted) < count):  # type: ignore[misc]
                 raise TooFewSegments(limit, count)
+
+    def layout_with(self, levels: Collection[str]) -> Layout:
+        """Return the layout whose segments also give `levels`."""
+        return self._finder.joined(self._copies, self._also_cut, levels).layout() if levels else self.layout
 
     def _find(self) -> None:
         self._joined = self._finder.joined(self._copies, self._also_cut)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -71,10 +71,19 @@ class Blocks:
 class Joined:
     """The segments that come of joining `blocks`.
 
-    also_cut: addresses of taps at which nothing is joined. apart: keys with different entries are not joined.
+    also_cut: addresses of taps at which nothing is joined. apart: keys with different entries are not joined. levels: addresses of what
+    a segment that runs on one stream alone gives, whether something takes it or not, if no other computes it, too.
     """
 
-    def __init__(self, blocks: Blocks, also_cut: Collection[str], apart: Mapping[Key, tuple[int, ...]]) -> None:
+    def __init__(
+        self,
+        blocks: Blocks,
+        also_cut: Collection[str],
+        apart: Mapping[Key, tuple[int, ...]],
+        levels: Collection[str] = frozenset(),
+    ) -> None:
+        made = Counter(address for block in blocks.blocks for tap in block.outputs if (address := tap.address) in levels)
+        self._levels = {address for address, makers in made.items() if makers == 1}
         self.blocks, self._also_cut, self.apart = blocks, also_cut, apart
         self._segments, self._streams = _Union[Key](), _Union[int]()
         self._known_ports: dict[Key, tuple[list[Key], list[_Port], list[_Port]]] = {}
@@ -234,13 +243,13 @@ class Joined:
             given += [(key, i) for i in range(len(block.outputs)) if block.segment or self._leaves(key, i, by_key)]
         return order, list(taken.values()), given
 
-    def _leaves(self, key: Key, index: int, streams: Iterable[Mapping[Key, int]]) -> bool:
+    def _leaves(self, key: Key, index: int, streams: Sequence[Mapping[Key, int]]) -> bool:
         """Whether output `index` of the block `key` is used outside of one of `streams`."""
         for stream in streams:
             number = stream[key]
             address = self.blocks.blocks[number].outputs[index].address
             inside = set(stream.values())
-            if address in self.blocks.answers[number]:
+            if address in self.blocks.answers[number] or (address in self._levels and len(streams) == 1):
                 return True
             if any(address in taps and taker not in inside for taker, taps in self.blocks.takers[number].items()):
                 return True

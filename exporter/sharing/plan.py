@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -12,7 +12,7 @@ from exporter.graph.chain import Chain, Tap, span_of
 from exporter.graph.digests import combined_digest, content_of
 from exporter.sharing.choose import CutLeftOut, CutOptions, choose_cuts
 from exporter.sharing.occurrence import BlockRun, Key, Layout, Occurrence
-from exporter.sharing.reasons import explain_cut, explain_cut_left_out, explain_several_shapes
+from exporter.sharing.reasons import Ways, explain_cut, explain_cut_left_out, explain_several_shapes
 
 DigestOf = Callable[[Occurrence], str]
 
@@ -90,7 +90,7 @@ def make_sharing_plan(
         )
         for chain in tasks
     }
-    forks = {chain.name: _fork(chain, tasks, backbone) for chain in tasks}
+    forks = _forks(tasks, backbone)
     sentences = tuple(explain_cut_left_out(cut, options) for cut in left_out if _concerns(cut, tasks))
     again = explain_several_shapes(segment.blocks for segment in segments.values())
     return SharingPlan({segment.name: segment for segment in segments.values()}, steps, forks, sentences, again)
@@ -98,8 +98,20 @@ def make_sharing_plan(
 
 def common_blocks(left: Chain, right: Chain) -> int:
     """Return the number of blocks of `left` that compute what `right` computes, too, on the same inputs."""
-    known = frozenset[str]().union(*right.values) or {tap.address for block in right.blocks for tap in block.outputs}
-    return sum(block.end.address in known for block in left.blocks)
+    known = _known(right)
+    return sum(address in known for address in _ends(left))
+
+
+def _ends(chain: Chain) -> list[str]:
+    """Return the addresses of what the blocks of the network by itself give; of one that is divided here, what its first part gives."""
+    firsts: dict[tuple[int, int], str] = {}
+    for block in chain.blocks:
+        firsts.setdefault(block.places, block.end.address)
+    return list(firsts.values())
+
+
+def _known(chain: Chain) -> Collection[str]:
+    return frozenset[str]().union(*chain.values) or {tap.address for block in chain.blocks for tap in block.outputs}
 
 
 class _Describer:
@@ -110,6 +122,7 @@ class _Describer:
     ) -> None:
         self._layout, self._options, self._digest_of = layout, options, digest_of
         self._tasks = [chain.name for chain in tasks]
+        self._ways = Ways(layout, self._tasks)
         self._backbone_taps = backbone.taps if backbone else frozenset[str]()
         self._backbone_digests = {block.digest for block in backbone.blocks} if backbone else set[str]()
         self._backbone = backbone
@@ -133,7 +146,7 @@ class _Describer:
         return {key: replace(segment, name=names[key]) for key, segment in described.items()}
 
     def _segment(self, name: str, part: Occurrence) -> PlannedSegment:
-        reason = explain_cut(part, self._layout, self._tasks, self._options)
+        reason = explain_cut(part, self._ways, self._options)
         digest = self._digest_of(part)
         return PlannedSegment(name, self._role(part), part.chain, part.blocks, part.taken, part.given, digest, reason)
 
@@ -154,9 +167,22 @@ def _concerns(cut: CutLeftOut, tasks: Collection[Chain]) -> bool:
     return any(cut.tap.address in chain.taps for chain in tasks)
 
 
-def _fork(chain: Chain, tasks: Sequence[Chain], backbone: Chain | None) -> int:
-    others = [backbone] if backbone else [other for other in tasks if other is not chain]
-    return max((common_blocks(chain, other) for other in others), default=0)
+def _forks(tasks: Sequence[Chain], backbone: Chain | None) -> dict[str, int]:
+    """Return for each of `tasks` how many blocks it has in common with the backbone, or, without one, with another task at most."""
+    if backbone:
+        return {chain.name: common_blocks(chain, backbone) for chain in tasks}
+    ends = [set(_ends(chain)) for chain in tasks]
+    places = {address: place for place, address in enumerate(dict.fromkeys(address for found in ends for address in found))}
+    own = [_bits(found, places) for found in ends]
+    known = [_bits(places.keys() & _known(chain), places) for chain in tasks]
+    return {
+        chain.name: max(((own[index] & bits).bit_count() for other, bits in enumerate(known) if other != index), default=0)
+        for index, chain in enumerate(tasks)
+    }
+
+
+def _bits(addresses: Iterable[str], places: Mapping[str, int]) -> int:
+    return sum(1 << places[address] for address in addresses)
 
 
 def digest_of_blocks(part: Occurrence) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from exporter.graph.chain import Block, Chain
@@ -20,23 +21,45 @@ def unknown_difference(ours: tuple[str, Block], theirs: tuple[str, Block]) -> st
     return ""
 
 
-def explain_cut(occurrence: Occurrence, layout: Layout, tasks: Collection[str], options: CutOptions) -> str:
+class Ways:
+    """The ways through a layout. tasks: the chains that are exported."""
+
+    def __init__(self, layout: Layout, tasks: Collection[str]) -> None:
+        self._layout = layout
+        self._here: dict[Key, set[tuple[str, ...]]] = defaultdict(set)
+        self._on: dict[str, dict[Key, bool]] = defaultdict(dict)
+        exported = frozenset(tasks)
+        for name, part in ((name, part) for name, parts in layout.items() for part in parts):
+            self._here[part.key].add(part.inputs)
+            for address in part.inputs:
+                self._on[address][part.key] = name in exported
+
+    def before(self, occurrence: Occurrence) -> list[Occurrence]:
+        """Return what gives `occurrence` something, in its chain."""
+        return [other for other in self._layout[occurrence.chain] if not set(other.outputs).isdisjoint(occurrence.inputs)]
+
+    def here(self, occurrence: Occurrence) -> Collection[tuple[str, ...]]:
+        """Return the addresses of what the segment takes, for each of its streams."""
+        return self._here[occurrence.key]
+
+    def on(self, occurrence: Occurrence) -> dict[Key, bool]:
+        """Return the segments that take something of `occurrence` in any chain, and whether the last such chain is exported."""
+        found: dict[Key, bool] = {}
+        for address in occurrence.outputs:
+            found |= self._on.get(address, {})
+        return found
+
+
+def explain_cut(occurrence: Occurrence, ways: Ways, options: CutOptions) -> str:
     """Return why the network is cut in front of `occurrence`; "" at the input."""
-    chain = layout[occurrence.chain]
-    before = [other for other in chain if not set(other.outputs).isdisjoint(occurrence.inputs)]
+    before = ways.before(occurrence)
     if not before:
         return ""
     cost = f"; it costs {_milliseconds(options.costs.at_cut(occurrence.taken))}"
     if len(before) > 1:
         return f"{len(occurrence.inputs)} tensors meet here{cost}"
     (source,) = before
-    ways_here = {other.inputs for others in layout.values() for other in others if other.key == occurrence.key}
-    ways_on = {
-        other.key: chain in tasks
-        for chain, others in layout.items()
-        for other in others
-        if not set(source.outputs).isdisjoint(other.inputs)
-    }
+    ways_here, ways_on = ways.here(occurrence), ways.on(source)
     if len(ways_here) > 1:
         return f"{len(ways_here)} ways meet here: {_bytes(occurrence.weight_bytes)} of weights are stored once and run as one batch{cost}"
     if len(ways_on) > 1:

@@ -6,8 +6,8 @@ behind a tuned block), its blocks are found among those of the task (`fit_segmen
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 
 from exporter.graph.chain import Block, Chain, Tap, in_order, span_of
@@ -20,10 +20,14 @@ _OWN = "+"  # marks blocks of new tasks that no existing segment computes
 
 @dataclass(frozen=True)
 class Existing:
-    """A segment where it is used, as one block. values: the addresses of all that it computes there."""
+    """A segment where it is used, as one block. values: the addresses of all that it computes there.
+
+    is_cheap: whether some of these are computed next to nothing for.
+    """
 
     block: Block
     values: frozenset[str]
+    is_cheap: Callable[[frozenset[str]], bool] = field(default=lambda values: not values, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Missed:
 
     blocks: int
     macs: int
+    weight_bytes: int = 0
 
 
 def as_block(step: PlannedStep, segment: PlannedSegment) -> Block:
@@ -55,13 +60,13 @@ def _whole(blocks: Sequence[Block], digest: str) -> Block:
 def usable(existing: Iterable[Existing], inputs: Iterable[Tap], values: Collection[str]) -> list[Block]:
     """Return the blocks of `existing` that a network may use, which computes `values` from `inputs`.
 
-    existing: each after those whose outputs it takes. A network needs all that a segment computes; of two that give the same tensor it
-    takes the larger one.
+    existing: each after those whose outputs it takes. A network needs all that a segment computes, but for what is cheap (the pooling of
+    a classifier, behind the levels that a dense task takes); of two that give the same tensor it takes the larger one.
     """
-    known = {tap.address for tap in inputs}
+    wanted, known = frozenset(values), {tap.address for tap in inputs}
     makers: dict[str, Existing] = {}
     for one in existing:
-        if one.values <= known | set(values) and known.issuperset(tap.address for tap in one.block.inputs):
+        if known.issuperset(one.block.addresses) and one.is_cheap(one.values - known - wanted):
             known.update(tap.address for tap in one.block.outputs)
             for tap in one.block.outputs:
                 before = makers.get(tap.address)
@@ -84,7 +89,7 @@ def keep_segments(chains: Iterable[Chain]) -> CutOptions:
 def missed_sharing(values: Collection[str], chain: Chain) -> Missed:
     """Return what the new task `chain` computes itself although an existing task computes the same: one of `values`."""
     missed = [block for block in chain.blocks if not block.segment and block.end.address in values]
-    return Missed(len(missed), sum(block.macs for block in missed))
+    return Missed(len(missed), sum(block.macs for block in missed), sum(block.weight_bytes for block in missed))
 
 
 @dataclass(frozen=True)

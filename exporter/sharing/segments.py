@@ -44,8 +44,8 @@ class SegmentFinder:
         """
         return self.joined(copies, also_cut).layout()
 
-    def joined(self, copies: Copies, also_cut: Collection[str]) -> Joined:
-        """Return the segments as `find` finds them."""
+    def joined(self, copies: Copies, also_cut: Collection[str], levels: Collection[str] = frozenset()) -> Joined:
+        """Return the segments as `find` finds them. levels: what they give in any case, as of Joined."""
         of_chain: dict[str, dict[int, str]] = {chain.name: {} for chain in self._chains}
         for (name, index), copy in copies.items():
             if name in of_chain:
@@ -53,7 +53,7 @@ class SegmentFinder:
         keys = {chain.name: self._keys(chain, of_chain[chain.name]) for chain in self._chains}
         blocks = Blocks(self._chains, keys, self.users)
         apart: dict[Key, tuple[int, ...]] = {}
-        while (joined := Joined(blocks, also_cut, apart)).broken:
+        while (joined := Joined(blocks, also_cut, apart, levels)).broken:
             for key, rank in joined.broken.items():
                 apart[key] = (*apart.get(key, ()), rank)
         return joined

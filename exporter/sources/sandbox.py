@@ -31,6 +31,7 @@ from exporter.graph.passes.opsets import is_early
 from exporter.graph.shapes import infer_shapes
 from exporter.sources.assumed import assume, assumed
 from exporter.sources.free_sizes import settle_free_sizes
+from exporter.sources.likeness import graph_digest
 from exporter.sources.onnx_file import first_line, load_onnx
 from exporter.sources.trial import compare_with_file
 
@@ -46,14 +47,24 @@ _STATUS = Path("/proc/self/statm")
 def try_in_sandbox(files: Sequence[Path]) -> tuple[str, ...]:
     """Return what had to be assumed of `files`, in sentences that name them.
 
+    Of several that differ in nothing but the values of weights one is tried, and the others, too, if there is anything to say of it.
     Raises ExportError for the first that cannot be read and split, whatever goes wrong there.
     """
-    remarks: list[str] = []
-    for file, answer in zip(files, examine(files), strict=True):
-        if isinstance(answer, ExportError):
-            raise answer
-        remarks += [f"{file} {sentence}" for sentence in answer]
-    return tuple(dict.fromkeys(remarks))
+    alike = [graph_digest(file) if len(files) > 1 else None for file in files]
+    firsts = {digest: file for digest, file in reversed(list(zip(alike, files, strict=True))) if digest is not None}
+    first = [file for digest, file in zip(alike, files, strict=True) if digest is None or firsts[digest] == file]
+    answers = dict(zip(first, map(_accepted, examine(first)), strict=True))
+    others = [
+        file for digest, file in zip(alike, files, strict=True) if file not in answers and digest and answers[firsts[digest]]
+    ]
+    answers.update(zip(others, map(_accepted, examine(others)), strict=True))
+    return tuple(dict.fromkeys(f"{file} {sentence}" for file in files for sentence in answers.get(file, ())))
+
+
+def _accepted(answer: ExportError | Sequence[str]) -> Sequence[str]:
+    if isinstance(answer, ExportError):
+        raise answer
+    return answer
 
 
 def examine(files: Sequence[Path]) -> Iterator[ExportError | Sequence[str]]:

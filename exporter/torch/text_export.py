@@ -16,27 +16,27 @@ from exporter.torch.export import OPSET, bind, refuse_uncertain, with_distinct_w
 from exporter.torch.finite import buffer_names, masks_of, refuse_non_finite
 from exporter.torch.transformers_folder import TextNetwork
 
-_ROWS = 3
-_FREE_LENGTH = 6  # of the texts that a trace is made with; another one is compared
-_FIXED_LENGTH = 128
+_TRACED, _COMPARED = (
+    (2, 6),
+    (3, 9),
+)  # texts and tokens of each, with which a trace is made, and its answers are compared with torch's
 
 
 class TextExporter:
     """Exports networks of one architecture. most: tokens of a text, None: any number. pad: the id that fills up.
 
-    remark: as of NetworkExporter. is_free: texts of any length up to `most`; otherwise all have as many tokens, 128 at most.
+    The length of texts stays free. remark: as of NetworkExporter.
     """
 
-    def __init__(self, words: int, most: int | None, pad: int, *, is_free: bool = False) -> None:
+    def __init__(self, words: int, most: int | None, pad: int) -> None:
         self.remark = ""
-        self.length = None if is_free else min(most or _FIXED_LENGTH, _FIXED_LENGTH)
         self._words, self._most, self._pad = words, most, pad
         self._traces: list[ir.Model] = []
 
     def export(self, network: TextNetwork, name: str) -> ir.Model:
         """Return `network` as an ONNX model. Raises NonFiniteWeights, FailingForward, or ExportError when torch cannot export it."""
         refuse_non_finite(name, network.state_dict(), buffer_names(network))
-        given = self._examples(network, _ROWS, self.length or min(_FREE_LENGTH + 3, self._most or _FREE_LENGTH + 3))
+        given = self._examples(network, *_COMPARED)
         expected = self._answers(network, name, given)
         masks_of(name, network, expected)
         inputs = {key: values.numpy() for key, values in zip(network.inputs, given, strict=True)}
@@ -65,8 +65,9 @@ class TextExporter:
         except Exception as error:  # of the network's own code
             raise FailingForward(name, tuple(given[0].shape), type(error).__name__, str(error)) from error
 
-    def _examples(self, network: TextNetwork, rows: int, length: int) -> tuple[torch.Tensor, ...]:
+    def _examples(self, network: TextNetwork, rows: int, tokens: int) -> tuple[torch.Tensor, ...]:
         """Return ids, a mask and types of texts of which each is a token shorter than the one before."""
+        length = min(tokens, self._most or tokens)
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(0, self._words, (rows, length), generator=generator)
         ids = torch.where(ids == self._pad, (ids + 1) % self._words, ids)
@@ -79,14 +80,13 @@ class TextExporter:
         return tuple(tensors[name] for name in network.inputs)
 
     def _trace(self, network: TextNetwork) -> ir.Model:
-        example = self._examples(network, 2, self.length or min(_FREE_LENGTH, self._most or _FREE_LENGTH))
-        return trace(network, example, 0 if self.length else self._most)
+        return trace(network, self._examples(network, *_TRACED), self._most)
 
 
 def trace(network: TextNetwork, example: tuple[torch.Tensor, ...], most: int | None) -> ir.Model:
-    """Return `network` as an unoptimised ONNX model with dynamic batch size; initializers are named like the module's state dict.
+    """Return `network` as an unoptimised ONNX model of any batch size and length; initializers are named like the module's state dict.
 
-    most: tokens of the longest text, None: any number; 0: all have as many as the `example`. Raises ExportError.
+    most: tokens of the longest text, None: any number. Raises ExportError.
     """
     try:
         program = _export(with_distinct_weights(network), example, network, most)
@@ -100,7 +100,7 @@ def trace(network: TextNetwork, example: tuple[torch.Tensor, ...], most: int | N
 def _export(
     module: nn.Module, example: tuple[torch.Tensor, ...], network: TextNetwork, most: int | None
 ) -> torch.onnx.ONNXProgram | None:
-    sizes = {0: torch.export.Dim("batch")} | ({} if most == 0 else {1: torch.export.Dim("length", max=most)})
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=most)}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's internal deprecations are not the user's
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)

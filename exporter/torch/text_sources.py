@@ -29,8 +29,7 @@ class TextSources:
     def _open(self, path: Path, *, is_backbone: bool) -> LoadTaskModel:
         folder = read_folder(path, is_backbone=is_backbone)
         exporter = self._exporter(folder)
-        fixed = "" if exporter.length is None else f", for rows of {exporter.length} tokens"
-        said = f"{path} is a {folder.kind}, read by transformers {transformers.__version__}{fixed}; no code of the folder is run."
+        said = f"{path} is a {folder.kind}, read by transformers {transformers.__version__}; no code of the folder is run."
         self.remarks[" It ".join((said, *folder.remarks))] = None
 
         def load() -> TaskModel:

@@ -46,8 +46,8 @@ _NAMES = (
 class TextFolder:
     """What a folder says before its weights are read.
 
-    kind: the class that made it. is_task: whether it gives classes; otherwise the states of its last layer. most: tokens of a text, None:
-    any number. tokenizer: None where there is none. remarks: what was assumed, in sentences that go on after "It".
+    kind: the class that made it. is_task: whether it gives classes; otherwise the states of its last layer. most: tokens that
+    have a position, None: any number. tokenizer: None where there is none. remarks: what was assumed, in sentences that go on after "It".
     """
 
     path: Path
@@ -109,8 +109,7 @@ def read_folder(path: Path, *, is_backbone: bool = False) -> TextFolder:
         remarks.append(f"is a {kind}, of which the encoder is taken.")
     _check_weights(path)
     tokenizer = _tokenizer(path, config)
-    most = _least(_positions(path, config), None if tokenizer is None else tokenizer.most)
-    folder = TextFolder(path, kind, config, is_task, most, tokenizer, ())
+    folder = TextFolder(path, kind, config, is_task, _positions(path, config), tokenizer, ())
     remarks.extend(_said(folder, is_backbone))
     return replace(folder, remarks=tuple(remarks))
 
@@ -226,10 +225,6 @@ def _positions(path: Path, config: Any) -> int | None:
     ]
     said = getattr(config, "max_position_embeddings", None)
     return min(tables, default=said if isinstance(said, int) and said > 0 else None)
-
-
-def _least(one: int | None, other: int | None) -> int | None:
-    return min((size for size in (one, other) if size is not None), default=None)
 
 
 def _said(folder: TextFolder, is_backbone: bool) -> Iterator[str]:

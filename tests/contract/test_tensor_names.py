@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from contract.errors import RepositoryError
@@ -44,6 +44,7 @@ def test_only_names_that_differ_and_say_what_is_meant_are_kept() -> None:
     assert original_names(["image", "age"], ["age", "years"]) == {}
 
 
+@example(old={"b": ("c",)}, new={"a": ("a", "b", "c")}, both={"a", "b"})
 @given(old=NAMES, new=NAMES, both=st.sets(st.sampled_from("abc")))
 def test_no_name_means_two_tensors_and_what_was_told_stays(
     old: dict[str, tuple[str, ...]], new: dict[str, tuple[str, ...]], both: set[str]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.errors import EmptyText, LoneSurrogate, TextTooManyTokens
+from contract.errors import EmptyText, LoneSurrogate, TextTooManyTokens, TokenizerFails
 from contract.text import TextInput, Tokenizer, as_inputs
 from tests.words import WORDS, tokenizer
 
@@ -86,6 +86,23 @@ def test_what_is_no_tokenizer_is_said(content: bytes) -> None:
     with pytest.raises(ValueError, match=r".") as error:
         Tokenizer(content)
     assert "instantiate" not in str(error.value)
+
+
+class PanicException(BaseException):
+    """Called as what code in Rust raises."""
+
+
+def test_a_tokenizer_that_gives_up_is_an_error_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever catches errors would let it through, up to the end of the server's event loop."""
+
+    class Failing:
+        def encode_batch_fast(self, texts: list[str]) -> None:
+            raise PanicException
+
+    tokenizer = opened()
+    monkeypatch.setattr(tokenizer, "_tokenizer", Failing())
+    with pytest.raises(TokenizerFails, match="fails on text 1"):
+        tokenizer.encode(TEXTS, MASKED)
 
 
 def test_inputs_have_the_types_of_the_network() -> None:

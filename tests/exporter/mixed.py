@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.exporter.graphs import CHANNELS, Net
 
-LENGTH, VOCABULARY, WIDTH = 5, 11, 6
+LENGTH, VOCABULARY, WIDTH = 5, 11, 6  # the length: of what tests send
 
 
 def image(head: int) -> onnx.ModelProto:
@@ -35,7 +35,7 @@ def image_with_age(head: int) -> onnx.ModelProto:
 
 
 def tokens(head: int, types: bool) -> onnx.ModelProto:
-    """Tokens with a mask to `scores`, with or without `token_type_ids`."""
+    """Tokens of any length with a mask to `scores`, with or without `token_type_ids`."""
     random = np.random.default_rng(7)
     weights = {
         "table": random.standard_normal((VOCABULARY, WIDTH)),
@@ -63,7 +63,7 @@ def tokens(head: int, types: bool) -> onnx.ModelProto:
     ]
     constants = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
     constants += [numpy_helper.from_array(np.array([axis]), name) for name, axis in (("last", 2), ("middle", 1))]
-    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", LENGTH]) for name in names]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"]) for name in names]
     outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 3])]
     graph = helper.make_graph(nodes, "tokens", inputs, outputs, constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

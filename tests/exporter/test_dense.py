@@ -133,6 +133,43 @@ def test_a_dense_head_that_comes_later_uses_what_there_is_and_recutting_shares_t
     check_answers(read_repository(repo), {**first, **later, "three": ALL["three"]})
 
 
+def with_backbone(nets: Nets) -> Sources:
+    """The backbone that was trained on other classes, and tasks."""
+    return Sources(sources(nets).tasks, lambda: TaskModel(Dense("classes", 99).model()))
+
+
+@pytest.mark.parametrize("later", ["unet", "pyramid", "hypercolumn", "detector"])
+def test_a_unet_that_is_added_after_classifiers_shares_all_that_is_equal(tmp_path: Path, later: str) -> None:
+    repo = tmp_path / "repo"
+    first, dense = {"one": ALL["one"], "two": ALL["two"]}, {"later": Dense(later, 97)}
+    report = export_repository(with_backbone(first), ExportOptions(repo, cuts=CutOptions("exact")))
+    (trunk,) = (segment for name, segment in report.repository.segments.items() if name.startswith("trunk"))
+    assert [spec.shape[1] for spec in trunk.outputs if len(spec.shape) == 3] == [SIZE // 2, SIZE // 4, SIZE // 8, SIZE // 16]
+    added = add_tasks(repo, sources(dense), AddOptions())
+    assert planned_macs(added.repository) == possible_macs({**first, **dense})
+    assert added.missed["later"].macs == 0
+    assert trunk.name in added.kept
+    check_answers(read_repository(repo), {**first, **dense})
+
+
+def test_levels_that_nobody_takes_stay_when_all_is_cut_anew_and_change_no_plan(tmp_path: Path) -> None:
+    first = {"one": ALL["one"], "two": ALL["two"]}
+    report = export_repository(with_backbone(first), ExportOptions(tmp_path / "repo", cuts=CutOptions("exact")))
+    plain = export(tmp_path / "plain", first)
+    assert [len(task.steps) for task in report.repository.tasks.values()] == [
+        len(task.steps) for task in plain.repository.tasks.values()
+    ]
+    assert add_tasks(tmp_path / "repo", sources({}), AddOptions(recut=True)).new == ()
+
+
+def test_a_dense_head_behind_a_backbone_without_levels_is_told_what_recutting_would_share(tmp_path: Path) -> None:
+    first, later = {"one": ALL["one"], "two": ALL["two"]}, {"cells": ALL["cells"]}
+    export(tmp_path / "repo", first)
+    missed = add_tasks(tmp_path / "repo", sources(later), AddOptions()).missed["cells"]
+    assert missed.macs == possible_macs(first) + possible_macs(later) - possible_macs({**first, **later})
+    assert missed.weight_bytes > 10_000
+
+
 def test_a_server_answers_each_head_and_all_of_them(tmp_path: Path) -> None:
     repository = export(tmp_path / "repo", ALL).repository
     image = np.random.default_rng(3).standard_normal((2, 3, SIZE, SIZE)).astype(np.float32)

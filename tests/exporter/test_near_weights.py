@@ -15,6 +15,7 @@ from exporter.export import ExportOptions, export_repository
 from exporter.sharing.choose import CutOptions
 from tests.espalier.test_cli import espalier
 from tests.exporter.biased import WIDTH, biased
+from tests.exporter.convolved import convolved
 from tests.exporter.test_recut import check_answers, recut, sources
 
 pytestmark = [pytest.mark.usefixtures("unsynced")]
@@ -68,7 +69,7 @@ def test_the_change_that_is_said_is_the_change(tmp_path: Path) -> None:
 
 def test_blocks_beyond_what_is_asked_for_keep_their_weights(tmp_path: Path) -> None:
     report = export_repository(sources(TASKS), ExportOptions(tmp_path / "repo", cuts=EXACT, snap=1e-4))
-    assert "two" not in report.remarks or "takes the weights" not in report.remarks["two"]
+    assert "takes no weights of one: none of its blocks that no other network has differs by 0.0001" in report.remarks["two"]
     assert report.repository.not_shared
     check_answers(report.repository, TASKS)
 
@@ -90,7 +91,7 @@ def test_an_addition_takes_what_is_there(tmp_path: Path) -> None:
     other = biased(1, 3, noise=-NEAR)
     report = add_tasks(repo, sources({"two": TASKS["two"], "three": other}), AddOptions(snap=1e-3))
     assert "takes the weights of one for 2 blocks" in report.remarks["three"]
-    assert "two" not in report.remarks  # it is what another task is, to the bit
+    assert "takes no weights of one" in report.remarks["two"]  # it is what another task is, to the bit
     check_answers(
         read_repository(repo), {"one": TASKS["one"], "similar": TASKS["two"], "two": TASKS["two"], "three": biased(1, 3)}
     )
@@ -114,6 +115,21 @@ def test_weights_rounded_to_half_precision_are_within_half_a_thousandth(tmp_path
     report = export_repository(sources({"one": TASKS["one"], "half": rounded}), ExportOptions(tmp_path / "repo", cuts=EXACT))
     (found,) = report.repository.not_shared
     assert max(found.differences.values()) <= 2.0**-11
+
+
+def test_convolutions_behind_another_batch_norm_are_told_from_others(tmp_path: Path) -> None:
+    """Folded in, it scales each channel: no weight is equal, nor near."""
+    one, tuned, other = (convolved([seed, seed, 0, seed], 90).clone() for seed in (1, 1, 2))
+    for value in tuned.graph.initializers.values():
+        kernel = value.const_value
+        if kernel is not None and len(kernel.shape) == 4:
+            factors = np.random.default_rng(5).uniform(0.5, 2, (kernel.numpy().shape[0], 1, 1, 1)).astype(np.float32)
+            value.const_value = ir.Tensor(kernel.numpy() * factors, name=value.name)
+    tasks = {"one": one, "tuned": tuned, "trained": other}
+    (found,) = export_repository(sources(tasks), ExportOptions(tmp_path / "repo", cuts=EXACT)).repository.not_shared
+    assert found.tasks == ("one", "tuned")
+    assert "equal but for a factor for each channel" in str(found)
+    assert not found.differences
 
 
 @pytest.mark.slow

@@ -75,7 +75,7 @@ def test_another_size_is_the_reason(tmp_path: Path) -> None:
 
 
 def test_the_same_network_at_another_size_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.build.not_shared._SMALLEST", 100)
+    monkeypatch.setattr("exporter.sharing.not_shared._SMALLEST", 100)
     layers = ([1, 2, 0, 1, 2, 3], [1, 4, 0, 1, 2, 3], [1, 4, 0, 1, 5, 3])
     tasks = {f"task{index}": convolved(given, 90 + index) for index, given in enumerate(layers)}
     report = export_repository(sources(tasks), ExportOptions(tmp_path / "repo", cuts=CutOptions("exact")))

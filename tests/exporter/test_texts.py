@@ -7,15 +7,19 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import pytest
 from onnx import helper
 
+import espalier as espalier_api
 from contract.errors import RepositoryError
-from contract.repository import Repository, read_repository
+from contract.repository import Repository, Task, TensorSpec, read_repository
+from contract.repository.free_sizes import FreeSize
 from contract.text import TextInput
 from exporter.add import AddOptions, add_tasks
+from exporter.build.texts import with_text
 from exporter.deploy import deploy, promote, rollback
 from exporter.errors import BadTokenizer, ExportError, NoPadding, NotForTexts, TokenizerDoesNotFit, TokenizerOfNobody
 from exporter.export import ExportOptions, export_repository
@@ -149,6 +153,31 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(
     assert not (tmp_path / "repo").exists()
 
 
+def of_text(*names: str, shape: tuple[int, ...] = (-1,), **facts: Any) -> Task:
+    inputs = tuple(TensorSpec(name, "INT64", shape, axes=(name,) if shape == (-1,) else ()) for name in names)
+    return Task("a", (), inputs, (TensorSpec("a", "FP32", (3,)),), 6, **facts)
+
+
+def test_ids_beyond_the_table_are_refused_by_their_numbers(tokenizer: TokenizerSource) -> None:
+    task = of_text("input_ids", shape=(5,), values={"input_ids": (0, 9)})
+    with pytest.raises(TokenizerDoesNotFit, match=r"tokenizer.json gives ids up to 10, and the network knows ids up to 9"):
+        with_text(task, ["input_ids"], tokenizer)
+    assert with_text(replace(task, values={"input_ids": (0, 10)}), ["input_ids"], tokenizer).text is not None
+
+
+def test_a_text_is_as_long_as_all_inputs_and_the_folder_allow(tokenizer: TokenizerSource) -> None:
+    sizes = {"input_ids": FreeSize(4, 1, 40), "attention_mask": FreeSize(4, 2, 30)}
+    names = [*sizes]
+    text = with_text(of_text(*names, sizes=sizes), names, tokenizer).text
+    assert text is not None
+    assert (text.least, text.most) == (2, 30)
+    text = with_text(of_text(*names, sizes=sizes), names, replace(tokenizer, most=20, pad=7)).text
+    assert text is not None
+    assert (text.most, text.pad) == (20, 7)
+    unlimited = of_text("ids", sizes={"ids": FreeSize(4)})
+    assert with_text(unlimited, ["ids"], tokenizer).text == TextInput(tokenizer.opened.sha256, "ids")
+
+
 def test_a_file_that_is_no_tokenizer_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     (tmp_path / "wrong.json").write_text("{}")
     Net((1,)).save(tmp_path / "net.onnx")
@@ -193,3 +222,13 @@ def test_a_tokenizer_on_the_command_line_that_does_not_do(tmp_path: Path) -> Non
         run = espalier("export", "--task", "a=net.onnx", "--out", "repo", *options, cwd=tmp_path)
         assert (run.returncode, sentence in " ".join(run.stderr.replace("│", " ").split())) == (2, True), run.stderr
     assert not (tmp_path / "repo").exists()
+
+
+def test_from_python(tmp_path: Path) -> None:
+    for seed, name in enumerate("abc"):
+        ir.save(replace(BERT, head=90 + seed).model(), tmp_path / f"{name}.onnx")
+    file, repo = words.save(tmp_path), tmp_path / "repo"
+    espalier_api.export({"a": tmp_path / "a.onnx"}, repo, tokenizer=file)
+    espalier_api.add(repo, {"b": tmp_path / "b.onnx"}, tokenizer={"b": file})
+    espalier_api.deploy(repo, {"c": tmp_path / "c.onnx"}, tokenizer=str(file))
+    assert [name for name, task in read_repository(repo).tasks.items() if task.text is not None] == ["a", "b", "c"]

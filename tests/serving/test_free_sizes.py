@@ -183,6 +183,18 @@ def test_a_refusal_arrives_over_both_protocols(served: BackgroundServer, kind: s
         ask(served, kind, "topic", text(1, 99))
 
 
+def test_a_refusal_calls_inputs_as_the_metadata_does(tmp_path: Path) -> None:
+    named = replace(make_task("tag"), names={IDS.name: ("words",), MASK.name: ("seen",), "tag": ("tags:0",)})
+    write_free(tmp_path / "repo", tasks={"tag": named})
+    with LocalRepository(tmp_path / "repo") as opened:
+        words, seen = text(1, 5).values()
+        assert opened.infer("tag", {"words": words, "seen": seen})["tags:0"].shape == (1, 5, 4)
+        with pytest.raises(InvalidRequest, match="Input 'seen' has length 4, but 'words' has 5"):
+            opened.infer("tag", {"words": words, "seen": seen[:, :4]})
+        with pytest.raises(InvalidRequest, match="Input 'words' has the value 50, which"):
+            opened.infer("tag", {"words": np.full_like(words, VOCABULARY), "seen": seen})
+
+
 def test_too_small_an_image_is_refused_and_without_a_limit_none_is_too_large(images: Repository) -> None:
     with LocalRepository(images.path) as opened:
         with pytest.raises(InvalidRequest, match="Input 'image' has width 2; model 'label' takes at least 3"):

@@ -208,6 +208,14 @@ def test_answers_are_cut_where_they_have_the_length() -> None:
     assert topic.cut(values[:, 0], 3).shape == (2, 4)
 
 
+def test_inputs_go_by_the_names_of_the_networks_own_file_too() -> None:
+    task = replace(make_task("tag"), inputs=(replace(IDS, name="x"), replace(MASK, name="y")), values={})
+    with pytest.raises(Unpaddable, match="it takes no 'attention_mask'"):
+        padding_of(task, (8,))
+    padding = padding_of(replace(task, names={"x": ("input_ids",), "y": ("attention_mask",)}), (8,))
+    assert (padding.mask, padding.fill) == ("y", {"x": 0, "y": 0})
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

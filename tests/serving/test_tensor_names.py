@@ -22,7 +22,7 @@ from exporter.sharing.choose import CutOptions
 from exporter.sources.task_model import Sources, TaskModel
 from serving.server import BackgroundServer
 from tests.exporter.graphs import Net
-from tests.exporter.mixed import FAMILY, image, rename, save_family
+from tests.exporter.mixed import FAMILY, LENGTH, image, rename, save_family
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
 
@@ -66,7 +66,10 @@ def names(told: dict[str, Any]) -> tuple[list[str], list[str]]:
 def some_rows(told: dict[str, Any]) -> Arrays:
     """Return inputs as a client makes them that knows the network by what the server says of it."""
     random = np.random.default_rng(5)
-    shapes = {tensor["name"]: [2, *map(int, tensor["shape"][1:])] for tensor in told["inputs"]}
+    shapes = {
+        tensor["name"]: [2, *(size if size > 0 else LENGTH for size in map(int, tensor["shape"][1:]))]
+        for tensor in told["inputs"]
+    }
     dtypes = {tensor["name"]: triton_to_np_dtype(tensor["datatype"]) for tensor in told["inputs"]}
     return {name: random.integers(0, 2, shape).astype(dtypes[name]) for name, shape in shapes.items()}
 

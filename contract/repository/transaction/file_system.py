@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 _AT_FDCWD = -100
@@ -16,6 +17,7 @@ _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 # What file systems answer that have no hard links, or no more of them for this file, or none for files of somebody else.
 _CANNOT_LINK = (errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+_MANY, _AT_ONCE = 200, 32  # a tree with fewer entries is synced one after the other, of others so many at once
 
 
 def link_tree(source: Path, target: Path) -> None:
@@ -63,12 +65,19 @@ def exchange(one: Path, other: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Have everything in `folder`, and itself, written to disk. Raises OSError when the disk refuses, as a full one may only now."""
+    paths: list[Path] = []
     for root, _, files in os.walk(folder, topdown=False):
-        for file in files:
-            path = Path(root, file)
-            if path.is_file() and not path.is_symlink():
-                sync(path)
-        sync(Path(root))
+        found = (Path(root, file) for file in files)
+        paths += [path for path in found if path.is_file() and not path.is_symlink()]
+        paths.append(Path(root))
+    if len(paths) < _MANY:
+        for path in paths:
+            sync(path)
+        return
+    # What is asked for at once, a file system writes at once; one after the other, each waits for the disk.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in pool.map(sync, paths):
+            pass
 
 
 def sync(path: Path) -> None:

@@ -149,8 +149,9 @@ def print_missed(repo: Path, missed: Mapping[str, Missed]) -> None:
     for name, one in missed.items():
         if one.blocks:
             console.print(
-                f"[yellow]{escape(name)}[/] computes {one.blocks} blocks ({human_macs(one.macs)} a request) itself that it has in "
-                f"common with others, because there is no cut after them; `espalier add {escape(str(repo))} --recut` cuts anew.",
+                f"[yellow]{escape(name)}[/] computes {one.blocks} blocks ({human_macs(one.macs)} a request, "
+                f"{human_bytes(one.weight_bytes)} of weights) itself that it has in common with others, because there is no cut after "
+                f"them; `espalier add {escape(str(repo))} --recut` cuts anew.",
                 soft_wrap=True,
             )
 

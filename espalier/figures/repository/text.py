@@ -60,7 +60,7 @@ def output_detail(repository: Repository, output: str) -> str:
 
 def describe_tensor(spec: TensorSpec) -> str:
     """Return a tensor's type and the shape of one row."""
-    return " ".join([spec.dtype, f" {TIMES} ".join(map(str, spec.shape))]).strip()
+    return " ".join([spec.dtype, f" {TIMES} ".join(map(str, spec.named_shape))]).strip()
 
 
 @dataclass(frozen=True)

@@ -56,3 +56,11 @@ def canonicalise(model: ir.Model, *, whole: bool = True) -> ir.Model:
     )
     result: ir.Model = passes(model).model
     return result
+
+
+def typed(model: ir.Model) -> ir.Model:
+    """Return `model`, which is in canonical form but was read from a file, with the dtypes of all tensors, changed in place."""
+    result: ir.Model = ir.passes.Sequential(common.ShapeInferencePass(check_type=False, strict_mode=False), ForeignTypes())(
+        model
+    ).model
+    return result

@@ -102,8 +102,10 @@ class PlanExecution:
         self._runs.append(run)
         for place, result in enumerate(results):
             for position, stream in enumerate(step.streams):
-                part = result[position * self.rows : (position + 1) * self.rows] if len(step.streams) > 1 else result
-                self._tensors[step.plan_step.outputs[stream][place]] = part
+                name = step.plan_step.outputs[stream][place]
+                if self._uses.get(name):  # what a segment gives for other plans is not held
+                    part = result[position * self.rows : (position + 1) * self.rows] if len(step.streams) > 1 else result
+                    self._tensors[name] = part
         return self._close(step)
 
     def fail(self, step: ReadyStep, error: EspalierError) -> list[ReadyStep]:

@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 from contract.costs import separate_cost, shared_cost
 from contract.repository import Repository
 from contract.repository.config import ALL_TASKS, all_tasks_config, to_text
+from contract.repository.free_sizes import FreeSize
 from espalier.figures.repository.flow import OWN, SHARED, TRUNK, compare_costs, make_flow, mean_cost, role
 from espalier.tables.tree import cuts_table, repository_tree, savings_table, segments_table
 from tests.espalier.families import families, family
@@ -179,3 +180,22 @@ def test_a_plot_without_matplotlib_names_the_extra(folder: Path, tmp_path: Path,
     assert "needs matplotlib" in run.stderr
     assert "espalier[plot]" in run.stderr
     assert espalier("inspect", folder).returncode == 0
+
+
+def test_free_sizes_are_shown_by_name_and_costs_at_their_reference(folder: Path) -> None:
+    repository = make_repository(folder)
+    tasks = {
+        name: replace(
+            task,
+            inputs=tuple(
+                replace(spec, shape=(-1, *spec.shape[1:]), axes=("length", *[""] * len(spec.shape[1:]))) for spec in task.inputs
+            ),
+            sizes={"length": FreeSize(16, 1, 512)},
+        )
+        for name, task in repository.tasks.items()
+    }
+    text = shown(repository_tree(replace(repository, tasks=tasks)))
+    assert "[length" in text
+    assert "-1" not in text
+    assert "cost of one row, at length 16;" in shown(segments_table(replace(repository, tasks=tasks)))
+    assert "cost of one row;" in shown(segments_table(repository))

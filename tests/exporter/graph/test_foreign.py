@@ -119,6 +119,6 @@ def test_inference_goes_on_behind_an_operator_of_others(tmp_path: Path) -> None:
 def test_an_output_without_rows_is_named_with_its_shapes(tmp_path: Path) -> None:
     node = helper.make_node("ReduceSum", ["features", "axes"], ["o"], keepdims=1)
     proto = stranger([node], "o", [numpy_helper.from_array(np.array([0]), "axes")])
-    words = r"as their first dimension and fixed others; the shape of 'logits' is \[1, 5\] and \[1, 5\] for 1 and 3 rows\."
+    words = r"as their first dimension and nowhere else; the shape of 'logits' is \[1, 5\] and \[1, 5\] for 1 and 3 rows\."
     with pytest.raises(UnsupportedModel, match=words):
         analyse("net", load_onnx(save(tmp_path, proto)))

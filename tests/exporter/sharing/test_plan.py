@@ -126,3 +126,11 @@ def test_equal_addresses_mean_equal_prefixes(family: tuple[list[Chain], Chain | 
         for right in tasks:
             length = common_blocks(left, right)
             assert [b.digest for b in left.blocks[:length]] == [b.digest for b in right.blocks[:length]]
+
+
+@given(families())
+def test_the_fork_of_a_task_is_what_it_has_in_common_with_another_at_most(family: tuple[list[Chain], Chain | None]) -> None:
+    tasks, backbone = family
+    others = {task.name: [backbone] if backbone else [other for other in tasks if other is not task] for task in tasks}
+    expected = {task.name: max((common_blocks(task, other) for other in others[task.name]), default=0) for task in tasks}
+    assert exact_plan(tasks, backbone).forks == expected

@@ -15,6 +15,7 @@ from serving.local_triton.environment import set_up
 from serving.local_triton.errors import TritonUnavailable
 from serving.local_triton.local import LocalTriton, local_triton
 from serving.server import BackgroundServer
+from tests import words
 from tests.serving.free_nets import (
     IDS,
     IMAGES,
@@ -56,6 +57,8 @@ def triton(texts: Repository, tmp_path_factory: pytest.TempPathFactory) -> Itera
         others = write_free(tmp_path_factory.mktemp("others") / "repo", names)
         for name in (*others.segments, *others.tasks):
             (others.path / name).rename(texts.path / name)
+    for name in TEXT:
+        words.save(texts.path / name)  # as of a task that takes text
     with local_triton(texts.path) as running:
         yield running
 

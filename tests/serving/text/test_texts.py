@@ -33,9 +33,9 @@ TEXTS = ["the cat sat", "not far", "the dog ran far"]
 JSON = "application/json"
 
 
-@pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    return write_repository(tmp_path_factory.mktemp("texts"))
+@pytest.fixture(scope="module", params=[False, True], ids=["of eight tokens", "of any length"])
+def repo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return write_repository(tmp_path_factory.mktemp("texts"), free=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_what_is_no_question_gets_one_sentence(ask: Http, body: Any, path: str, 
 
 def test_a_body_over_the_limit_is_refused(ask: Http) -> None:
     status, answer = post(ask, {"text": "a " * (1 << 20)})
-    assert (status, answer["error"]) == (413, "The request is larger than the limit of 1048576 bytes.")
+    assert (status, answer["error"]) == (413, "The request is larger than the limit of 262144 bytes.")
 
 
 def test_an_image_for_tasks_that_take_text_is_refused(ask: Http) -> None:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from contract.dtypes import Array
 from exporter.graph.axes import changed_sizes
-from exporter.graph.shapes import RANDOM, SHAPE_READERS, Inferred, infer, name_of, run_node
+from exporter.graph.shapes import RANDOM, SHAPE_READERS, Inference, Inferred, name_of, run_node
 
 _PROBES = (5, 7)  # coprime with each other and rarely a dimension
 
@@ -57,6 +57,11 @@ class Sizes:
         self._of_data: set[ir.Value] = set(model.graph.inputs)
         for node in model.graph:
             self._visit(node)
+
+    @property
+    def are_free(self) -> bool:
+        """Return whether the network has free sizes other than the batch."""
+        return len(self._probes) > len(_PROBES)
 
     def shape(self, value: ir.Value | None) -> tuple[Size, ...] | None:
         """Return the shape of `value`, or None when it is not known or not linear in the batch size."""
@@ -129,7 +134,9 @@ def _evaluate(value: ir.Value | None, probe: Inferred, opsets: dict[str, int]) -
 
 def _probes(model: ir.Model) -> list[Inferred]:
     """Return what is known of `model` at two batch sizes, and for the first one at other free sizes, too."""
-    return [*(infer(model, batch) for batch in _PROBES), *(known for _, known in changed_sizes(model, _PROBES[0]))]
+    inference = Inference(model)
+    changed = changed_sizes(model, inference, _PROBES[0])
+    return [*map(inference.at, _PROBES), *(known for _, known in changed)]
 
 
 def _sizes(found: Sequence[tuple[int, ...] | None]) -> tuple[Size, ...] | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from exporter.graph.passes.batch.expand import drop_expand
 from exporter.graph.passes.batch.sizes import Sizes
 from exporter.graph.passes.forms.attention import plain_key, plain_scale
 from exporter.graph.passes.forms.constants import reshaped_constant
@@ -79,7 +80,8 @@ def _round(model: ir.Model) -> bool:
     sizes = Sizes(model)
     changed = False
     quantised = any(node.op_type == "QuantizeLinear" for node in model.graph)
-    for rewrite in _REWRITES:
+    # A mask that is made large has a fixed size else, and is folded; with free sizes it may be hidden behind a Cast until here.
+    for rewrite in (*_REWRITES, *((drop_expand,) if sizes.are_free else ())):
         if quantised and rewrite in _ROUNDING:
             continue
         for node in list(model.graph):

@@ -502,6 +502,16 @@ def test_a_tensor_is_dropped_after_its_last_use() -> None:
     assert set(flow.answer().outputs) == {"z"}
 
 
+def test_what_a_segment_gives_for_other_plans_is_not_held() -> None:
+    steps = (PlanStep("a", (("x",),), (("level", "y"),)), PlanStep("b", (("y",),), (("z",),)))
+    flow = PlanExecution(ExecutionPlan(("x",), steps, {"z": "z"}), {"x": np.ones((2, 1))}, Call(), 0)
+    (first,) = flow.start()
+    (second,) = flow.finish(first, [np.zeros((2, 9)), np.ones((2, 1))], SegmentRun("a", 2, 0.0))
+    with pytest.raises(KeyError):
+        flow.stacked(PlanStep("any", (("level",),), ()), (0,))
+    assert second.inputs()[0].all()
+
+
 def test_the_queue_forgets_what_it_gave_away() -> None:
     queue = FairQueue(lambda name: 3)
     plan = make_plan(REPOSITORY, ["late"])

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from contract.repository.not_shared import NotShared
-from exporter.build.weight_store import bytes_of
 from exporter.graph.chain import Block
 from exporter.graph.difference import BlockNodes, first_difference
 from exporter.graph.digests import weight_digest
@@ -48,7 +47,7 @@ class SegmentGraph:
         found: dict[bytes, list[ir.Node]] = {}
         for node in self.part.nodes:
             for value in node.inputs:
-                if value is not None and bytes_of(value) >= _SMALLEST:
+                if value is not None and _bytes(value) >= _SMALLEST:
                     found.setdefault(weight_digest(value), []).append(node)
         return found
 
@@ -98,7 +97,7 @@ def _entry(
     one = found[0]
     nodes = list(dict.fromkeys(node for digest in digests for node in takers[one.name][digest]))
     values = {weight_digest(value): value for node in nodes for value in node.inputs if value is not None and _is_weight(value)}
-    size = sum(bytes_of(values[digest]) for digest in digests)
+    size = sum(_bytes(values[digest]) for digest in digests)
     if size < _WORTH_SAYING * one.weight_bytes:
         return None
     places = tuple(dict.fromkeys(map(_place, nodes)))
@@ -156,8 +155,12 @@ def _merged(entries: Iterable[NotShared]) -> list[NotShared]:
     return [*found.values()]
 
 
+def _bytes(value: ir.Value) -> int:
+    return 0 if value.const_value is None else int(value.const_value.nbytes)
+
+
 def _is_weight(value: ir.Value) -> bool:
-    return bytes_of(value) >= _SMALLEST
+    return _bytes(value) >= _SMALLEST
 
 
 def _place(node: ir.Node) -> str:
