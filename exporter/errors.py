@@ -52,7 +52,7 @@ class BackboneGiven(BadModel):
 
 
 class UnsupportedModel(ExportError):
-    """A readable model of a form that cannot be split: several inputs, no fixed input size, control flow."""
+    """A readable model of a form that cannot be split: an input for all rows, a fixed batch, no shapes."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")

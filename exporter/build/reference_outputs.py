@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import onnx_ir as ir
@@ -174,4 +175,5 @@ def _is_coarse(model: ir.Model) -> bool:
         value.const_value is not None and value.const_value.dtype in _COARSE_DTYPES for value in model.graph.initializers.values()
     ):
         return True
-    return any("Quantize" in node.op_type or node.op_type.endswith("Integer") for node in model.graph.all_nodes())
+    nodes = chain(model.graph.all_nodes(), *(function.all_nodes() for function in model.functions.values()))
+    return any("Quantize" in node.op_type or node.op_type.endswith("Integer") for node in nodes)

@@ -54,7 +54,7 @@ class Suspect:
 
 def find_suspects(model: ir.Model, one: Inferred, other: Inferred) -> dict[ir.Node, Suspect]:
     """Return the suspects of the canonical `model` by node. one, other: what is known of its tensors at two batch sizes, the first 1."""
-    finder = _Finder(one, other, model.opset_imports.get("", 1))
+    finder = _Finder(one, other, model.opset_imports.get("", 1), _random_flow(model))
     finder.of_data.update(model.graph.inputs)
     found = {node: kind for node in model.graph if (kind := finder.visit(node)) is not None}
     return {node: Suspect(_operator(node, kind), kind, ".".join(module_path(node))) for node, kind in found.items()}
@@ -63,22 +63,29 @@ def find_suspects(model: ir.Model, one: Inferred, other: Inferred) -> dict[ir.No
 def random_suspects(model: ir.Model) -> tuple[Suspect, ...]:
     """Return the operators of `model` that give another result each time."""
     return tuple(
-        Suspect(_operator(node, "random"), "random", ".".join(module_path(node))) for node in model.graph if _is_random(node)
+        Suspect(_operator(node, "random"), "random", ".".join(module_path(node)))
+        for node in model.graph
+        if _is_random(node) or node.op_identifier() in _random_flow(model)
     )
+
+
+def _random_flow(model: ir.Model) -> frozenset[ir.OperatorIdentifier]:
+    """Return the control flow of `model` in which something is random."""
+    return frozenset(key for key, function in model.functions.items() if any(map(_is_random, function.all_nodes())))
 
 
 class _Finder:
     """Goes through a graph in topological order. of_data: what depends on the contents of the input."""
 
-    def __init__(self, one: Inferred, other: Inferred, opset: int) -> None:
-        self._one, self._other, self._opset = one, other, opset
+    def __init__(self, one: Inferred, other: Inferred, opset: int, random: Collection[ir.OperatorIdentifier] = ()) -> None:
+        self._one, self._other, self._opset, self._random = one, other, opset, random
         self.of_data: set[ir.Value | None] = set()
         self._counts: set[ir.Value | None] = set()  # whose contents depend on the number of rows
         self._outer: dict[ir.Value | None, int] = {}  # how often all rows lie one after the other on the axis of the batch
 
     def visit(self, node: ir.Node) -> SuspectKind | None:
         """Return why `node` is suspect, if it is, and take note of its results."""
-        if _is_random(node):
+        if _is_random(node) or node.op_identifier() in self._random:
             self.of_data.update(node.outputs)
             return "random"
         if not any(value in self.of_data for value in node.inputs) or node.op_type in SHAPE_READERS:

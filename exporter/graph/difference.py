@@ -12,7 +12,7 @@ import onnx_ir as ir
 from exporter.graph.chain import Block
 from exporter.graph.definitions import defaults_of
 from exporter.graph.digests import attribute_value, given_inputs, hashes, operator_version, said_attributes, weight_digest
-from exporter.graph.foreign import operator_name
+from exporter.graph.foreign import CONTROL_FLOW, operator_name
 from exporter.graph.shapes import name_of
 from exporter.graph.walk import walk_back
 
@@ -71,6 +71,12 @@ def _describe(
     opsets: Mapping[str, int],
     others_opsets: Mapping[str, int],
 ) -> str:
+    if (
+        node.domain == other.domain == CONTROL_FLOW
+        and node.op_type != other.op_type
+        and operator_name(node) == operator_name(other)
+    ):
+        return f"{_called(node)} with another body"
     if node.op_identifier() == other.op_identifier():
         return f"{_called(node)} {next(_reasons(node, other, opsets, others_opsets), 'with its inputs in another order')}"
     here, there = (nodes[nodes.index(first) :] for nodes, first in ((left, node), (right, other)))

@@ -23,6 +23,8 @@ from exporter.errors import UnsupportedModel
 from exporter.graph.definitions import defaults_of, version_of
 
 _Hashes = dict[ir.Value | None, bytes]
+_HashWeight = Callable[[ir.Value], bytes]
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _QUANTISING = frozenset(("QuantizeLinear", "DequantizeLinear"))
 _COMMUTATIVE = frozenset(("Add", "Mul"))  # a + b is b + a to the bit, and producers write constants on either side
 _CACHED = "espalier_digest"  # in an initializer's `meta`
@@ -45,7 +47,7 @@ def hashes(
     nodes: Iterable[ir.Node],
     inputs: Sequence[ir.Value],
     opsets: Mapping[str, int],
-    hash_weight: Callable[[ir.Value], bytes] | None = None,
+    hash_weight: _HashWeight | None = None,
 ) -> dict[ir.Value | None, bytes]:
     """Return the hash of each tensor that `nodes` (in topological order) take or make. `inputs` count as fixed leaves.
 
@@ -162,15 +164,46 @@ def _is_constant(value: ir.Value | None) -> bool:
 
 
 def _hash_nodes(
-    nodes: Iterable[ir.Node], known: _Hashes, opsets: Mapping[str, int], hash_weight: Callable[[ir.Value], bytes]
+    nodes: Iterable[ir.Node], known: _Hashes, opsets: Mapping[str, int], hash_weight: _HashWeight, depth: int = 0
 ) -> None:
+    """Put the hashes of what `nodes` take and make among the `known`. depth: how many graphs they are inside of."""
     for node in nodes:
         for value in node.inputs:
             if value is not None and value not in known:
                 known[value] = hash_weight(value)
         inputs = [known[value] for value in given_inputs(node)]
-        base = _node_hash(node, sorted(inputs) if node.op_type in _COMMUTATIVE else inputs, opsets)
+        bodies = _bodies(node, known, opsets, hash_weight, depth)
+        base = _node_hash(node, sorted(inputs) if node.op_type in _COMMUTATIVE else inputs, opsets, bodies)
         known.update({value: _hash(base, str(index).encode()) for index, value in enumerate(node.outputs)})
+
+
+def _bodies(node: ir.Node, known: _Hashes, opsets: Mapping[str, int], hash_weight: _HashWeight, depth: int) -> dict[str, bytes]:
+    """Return the hashes of the graphs inside `node`, by attribute: of what they make of their inputs and what is `known` outside."""
+    found = {}
+    for name, attribute in node.attributes.items():
+        if attribute.type in _GRAPHS:
+            graphs = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else attribute.as_graphs()
+            found[name] = _hash(b"graphs", *(_graph_hash(node, graph, known, opsets, hash_weight, depth) for graph in graphs))
+    return found
+
+
+def _graph_hash(
+    node: ir.Node, graph: ir.Graph, known: _Hashes, opsets: Mapping[str, int], hash_weight: _HashWeight, depth: int
+) -> bytes:
+    inside = dict(known)
+    for index, value in enumerate(graph.inputs):
+        dtype, shape = value.dtype.name if value.dtype is not None else "", str(value.shape) if counts(node, index) else ""
+        inside[value] = _hash(b"body input", str(depth).encode(), str(index).encode(), dtype.encode(), shape.encode())
+    _hash_nodes(graph, inside, opsets, hash_weight, depth + 1)
+    for value in graph.outputs:
+        if value not in inside:
+            inside[value] = hash_weight(value)
+    return _hash(str(len(graph.inputs)).encode(), *(inside[value] for value in graph.outputs))
+
+
+def counts(node: ir.Node, index: int) -> bool:
+    """Whether the input `index` of the body of `node` says how often a Loop has run, or whether it goes on."""
+    return node.op_type == "Loop" and index < 2
 
 
 def given_inputs(node: ir.Node) -> list[ir.Value | None]:
@@ -189,23 +222,23 @@ def said_attributes(node: ir.Node, opsets: Mapping[str, int]) -> dict[str, ir.At
 
 
 def _said(node: ir.Node, opsets: Mapping[str, int]) -> dict[str, bytes]:
-    """Return the hashes of the attributes of `node` that say something else than their default."""
+    """Return the hashes of the attributes of `node` that say something else than their default, but for the graphs inside."""
     defaults = _default_hashes(node.domain, node.op_type, _opset_of(node, opsets))
-    hashed = {name: _attribute_hash(node, attribute) for name, attribute in node.attributes.items()}
+    plain = {name: attribute for name, attribute in node.attributes.items() if attribute.type not in _GRAPHS}
+    hashed = {name: _attribute_hash(attribute) for name, attribute in plain.items()}
     return {name: value for name, value in hashed.items() if defaults.get(name) != value}
 
 
 @cache
 def _default_hashes(domain: str, operator: str, opset: int) -> Mapping[str, bytes]:
-    node = ir.Node(domain, operator, [])
-    return {name: _attribute_hash(node, attribute) for name, attribute in defaults_of(domain, operator, opset).items()}
+    return {name: _attribute_hash(attribute) for name, attribute in defaults_of(domain, operator, opset).items()}
 
 
 def _opset_of(node: ir.Node, opsets: Mapping[str, int]) -> int:
     return opsets.get(node.domain, opsets.get("", 0))
 
 
-def _node_hash(node: ir.Node, inputs: list[bytes], opsets: Mapping[str, int]) -> bytes:
+def _node_hash(node: ir.Node, inputs: list[bytes], opsets: Mapping[str, int], bodies: Mapping[str, bytes]) -> bytes:
     said = _said(node, opsets)
     version = version_of(node.domain, node.op_type, _opset_of(node, opsets), said)
     parts = [
@@ -215,16 +248,12 @@ def _node_hash(node: ir.Node, inputs: list[bytes], opsets: Mapping[str, int]) ->
         str(len(inputs)).encode(),
         *inputs,
     ]
-    for name, hashed in sorted(said.items()):
+    for name, hashed in sorted({**said, **bodies}.items()):
         parts += [name.encode(), hashed]
     return _hash(*parts)
 
 
-def _attribute_hash(node: ir.Node, attribute: ir.Attr) -> bytes:
-    if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-        raise UnsupportedModel(
-            str(node.name), f"contains control flow ({node.op_type}), which cannot be compared; export it without."
-        )
+def _attribute_hash(attribute: ir.Attr) -> bytes:
     if attribute.type == ir.AttributeType.TENSOR:
         return _tensor_digest(attribute.value)
     return _hash(attribute.type.name.encode(), repr(attribute_value(attribute)).encode())

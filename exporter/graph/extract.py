@@ -32,10 +32,17 @@ def extract_segment(model: ir.Model, name: str, inputs: Sequence[Tap], outputs: 
         for index, (value, tap) in enumerate(zip(values, taps, strict=True)):
             value.name = segment_tensor(kind, index)
             value.shape = ir.Shape(["batch", *_sizes(tap)])
+    segment.functions.update(_functions_of(graph, model))
     common.RemoveUnusedOpsetsPass()(segment)
     common.ClearMetadataAndDocStringPass()(segment)
     _rename_inner_values(graph)
     return segment
+
+
+def _functions_of(graph: ir.Graph, model: ir.Model) -> dict[ir.OperatorIdentifier, ir.Function]:
+    """Return copies of those functions of `model` (its control flow) that `graph` calls."""
+    called = dict.fromkeys(node.op_identifier() for node in graph if node.op_identifier() in model.functions)
+    return {key: model.functions[key].clone() for key in called}
 
 
 def _sizes(tap: Tap | TensorSpec) -> list[int | str]:
@@ -76,7 +83,12 @@ def rejoin(task: Task, segments: Mapping[str, ir.Model]) -> ir.Model:
         tensors[spec.name].name = spec.name
         whole.outputs.append(tensors[spec.name])
     whole.opset_imports.update(opsets)
-    model = ir.Model(whole, ir_version=max(segments[step.segment].ir_version for step in task.steps))
+    parts = [segments[step.segment] for step in task.steps]
+    model = ir.Model(whole, ir_version=max(part.ir_version for part in parts))
+    for part in parts:
+        model.functions.update(_functions_of(whole, part))
+    for function in model.functions.values():
+        function.opset_imports.update({domain: opsets[domain] for domain in function.opset_imports if domain in opsets})
     set_free_sizes(model, task.sizes)
     return model
 
@@ -87,7 +99,7 @@ def common_opsets(name: str, models: Sequence[ir.Model]) -> dict[str, int]:
     for model in models:
         opsets |= {domain: max(version, opsets.get(domain, 0)) for domain, version in model.opset_imports.items()}
     for model in models:
-        for node in model.graph:
+        for node in (*model.graph, *(node for function in model.functions.values() for node in function.all_nodes())):
             if operator_version(node, model.opset_imports) != operator_version(node, opsets):
                 was, now = (imports[node.domain] for imports in (model.opset_imports, opsets))
                 raise UnsupportedModel(

@@ -16,6 +16,7 @@ import onnxruntime as ort
 from contract.dtypes import NUMPY_DTYPES, RUNTIME_DTYPES, Array, onnx_dtype
 
 _OF_ONNX = ("", "ai.onnx")
+CONTROL_FLOW = "espalier.flow"  # the domain of what passes make of If, Loop and Scan: the operator and the digest of its bodies
 _MOST_VALUES = 2**24  # of a tensor that is made up for a run
 
 
@@ -34,7 +35,14 @@ def is_foreign(domain: str) -> bool:
 
 def operator_name(node: ir.Node) -> str:
     """Return what `node` is called to people: its domain is left out where it is onnx's."""
+    if node.domain == CONTROL_FLOW:
+        return kind_of(node.op_type)
     return f"{node.domain}.{node.op_type}" if is_foreign(node.domain) else node.op_type
+
+
+def kind_of(name: str) -> str:
+    """Return which operator a function of control flow is made of: "Loop" for Loop_5f2a."""
+    return name.partition("_")[0]
 
 
 def ask_runtime(proto: onnx.ModelProto, weights: Iterable[onnx.TensorProto]) -> Foreign:

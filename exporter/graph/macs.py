@@ -7,7 +7,7 @@ operator types without any product are listed as uncounted, never silently dropp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from exporter.errors import UncountableShapes
 from exporter.graph.contrib_macs import CONTRIB_COUNTERS
-from exporter.graph.foreign import operator_name
+from exporter.graph.foreign import CONTROL_FLOW, operator_name
 from exporter.graph.shapes import Shapes, shape_of
 
 # Operators that only move or reinterpret data, or compute shapes: nothing to count.
@@ -48,10 +48,17 @@ class Macs:
     uncounted: tuple[str, ...]
 
 
-def count_macs(nodes: Iterable[ir.Node], shapes: Shapes) -> Macs:
-    """Count `nodes` with `shapes` inferred for one row. Raises UncountableShapes when a needed shape is missing."""
-    total, uncounted = 0, set()
+def count_macs(nodes: Iterable[ir.Node], shapes: Shapes, flow: Mapping[ir.Node, Macs] | None = None) -> Macs:
+    """Count `nodes` with `shapes` inferred for one row. Raises UncountableShapes when a needed shape is missing.
+
+    flow: what was counted of nodes with bodies.
+    """
+    total, uncounted = 0, set[str]()
     for node in nodes:
+        if flow and node in flow:
+            total += flow[node].total
+            uncounted.update(flow[node].uncounted)
+            continue
         counter = _COUNTERS.get(operator_name(node))
         if counter is not None:
             try:
@@ -141,5 +148,5 @@ PRODUCTS = frozenset(_COUNTERS)  # the operators that count, by their domain and
 
 
 def is_product(node: ir.Node) -> bool:
-    """Return whether `node` has MACs."""
-    return operator_name(node) in PRODUCTS
+    """Return whether `node` has MACs; control flow may have."""
+    return node.domain == CONTROL_FLOW or operator_name(node) in PRODUCTS

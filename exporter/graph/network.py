@@ -17,9 +17,10 @@ from exporter.graph.chain import Block, Chain, Tap, count_users, in_order
 from exporter.graph.coupling import find_suspects
 from exporter.graph.difference import BlockNodes
 from exporter.graph.digests import addresses, block_digest, combined_digest, steps_digest, weight_digest
+from exporter.graph.flow.macs import macs_of_flow
 from exporter.graph.foreign import is_foreign, operator_name
 from exporter.graph.levels import find_levels
-from exporter.graph.macs import count_macs, is_product
+from exporter.graph.macs import Macs, count_macs, is_product
 from exporter.graph.modules import modules_of
 from exporter.graph.partition import Part, Partitioner, Rules
 from exporter.graph.shapes import name_of, shape_of
@@ -68,14 +69,21 @@ class Network:
 
     @cached_property
     def _macs(self) -> int:
-        return count_macs(self.model.graph, self._one).total
+        return self._count(self.model.graph).total
+
+    def _count(self, nodes: Iterable[ir.Node]) -> Macs:
+        return count_macs(nodes, self._one, self._flow)
+
+    @cached_property
+    def _flow(self) -> Mapping[ir.Node, Macs]:
+        return macs_of_flow(self.model, self._one)
 
     @cached_property
     def answers(self) -> tuple[tuple[ir.Value, ...], ...]:
         """Return the outputs, those together that are asked for together: all, unless asking for one alone saves much."""
         outputs = tuple(self.model.graph.outputs)
         most = self._macs * (1 - _SAVED_BY_ONE_ANSWER)
-        if len(outputs) > 1 and any(count_macs(_needed([value]), self._one).total <= most for value in outputs):
+        if len(outputs) > 1 and any(self._count(_needed([value])).total <= most for value in outputs):
             return tuple((value,) for value in outputs)
         return (outputs,)
 
@@ -167,12 +175,12 @@ class Network:
 
     def macs(self, nodes: Iterable[ir.Node]) -> int:
         """Return the MACs of `nodes`, for one row."""
-        return count_macs(nodes, self._one).total
+        return self._count(nodes).total
 
     def macs_of(self, addresses: Collection[str]) -> int:
         """Return the MACs of what is computed under `addresses`, for one row."""
         nodes = [node for node in self.model.graph if self._addresses[node.outputs[0]] in addresses]
-        return count_macs(nodes, self._one).total
+        return self._count(nodes).total
 
     def is_cheap(self, addresses: Collection[str]) -> bool:
         """Whether what is computed under `addresses` takes no products and next to no weights, nor operators that onnx does not know."""
@@ -273,7 +281,7 @@ class Network:
         opsets = self.model.opset_imports
         for index, part in enumerate(parts):
             weights = [(_dtype(value), value.const_value) for value in _weights(part) if value.const_value is not None]
-            counted = count_macs(part.nodes, self._one)
+            counted = self._count(part.nodes)
             yield Block(
                 index=index,
                 digest=block_digest(part.nodes, part.inputs, part.outputs, opsets),

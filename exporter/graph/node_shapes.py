@@ -10,8 +10,8 @@ import onnx_ir as ir
 from onnx import numpy_helper
 
 from contract.dtypes import Array
-from exporter.graph.foreign import ask_runtime, is_foreign
-from exporter.graph.shapes import LARGEST_FOLLOWED, Inferred, known_inputs, name_of, run_node
+from exporter.graph.foreign import CONTROL_FLOW, ask_runtime, is_foreign
+from exporter.graph.shapes import LARGEST_FOLLOWED, Inferred, function_protos, known_inputs, name_of, run_node
 
 
 class NodeShapes:
@@ -65,7 +65,8 @@ class NodeShapes:
                 graph.input.append(onnx.helper.make_tensor_value_info(name, dtype.value, shapes[name]))
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in proto.output if name)
         opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in self._model.opset_imports.items()]
-        model = onnx.helper.make_model(graph, ir_version=self._model.ir_version, opset_imports=opsets)
+        functions = function_protos(self._model) if node.domain == CONTROL_FLOW else []
+        model = onnx.helper.make_model(graph, ir_version=self._model.ir_version, opset_imports=opsets, functions=functions)
         if is_foreign(node.domain):
             weights = [
                 ir.to_proto(value.const_value) for value in node.inputs if value is not None and value.const_value is not None

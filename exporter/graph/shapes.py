@@ -68,7 +68,7 @@ class Inference:
         for _ in range(_ROUNDS):
             inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
             shapes |= _concrete_shapes(inferred.graph)
-            if any(_is_unknown(node, shapes, model) for node in proto.graph.node):
+            if any(_is_unknown(node, shapes) for node in proto.graph.node):
                 foreign = ask_runtime(proto, _weights_of_foreign(model))
                 shapes |= foreign.shapes
                 _record(proto.graph, foreign)
@@ -90,8 +90,8 @@ class Inference:
 
 
 def has_foreign(model: ir.Model) -> bool:
-    """Return whether `model` has operators that onnx does not know, and no function of its own for them."""
-    return any(_is_alien(node.op_identifier(), model) for node in model.graph)
+    """Return whether `model` has operators that onnx does not know, or control flow."""
+    return any(is_foreign(node.domain) for node in model.graph)
 
 
 def shape_of(value: ir.Value | None, shapes: Shapes) -> tuple[int, ...]:
@@ -104,15 +104,9 @@ def name_of(value: ir.Value | None) -> str:
     return str(value.name) if value is not None else ""
 
 
-def _is_alien(operator: ir.OperatorIdentifier, model: ir.Model) -> bool:
-    return is_foreign(operator[0]) and operator not in model.functions
-
-
-def _is_unknown(node: onnx.NodeProto, shapes: Shapes, model: ir.Model) -> bool:
+def _is_unknown(node: onnx.NodeProto, shapes: Shapes) -> bool:
     """Whether `node` is of an operator that onnx does not know, and one of its results has no shape."""
-    return _is_alien((node.domain, node.op_type, node.overload), model) and any(
-        name and name not in shapes for name in node.output
-    )
+    return is_foreign(node.domain) and any(name and name not in shapes for name in node.output)
 
 
 def _weights_of_foreign(model: ir.Model) -> Iterator[onnx.TensorProto]:
@@ -143,7 +137,12 @@ def _skeleton(model: ir.Model) -> onnx.ModelProto:
             graph.input.append(_info(value, _dims(value if value.const_value is None else value.const_value)))
     graph.output.extend(_info(value, None) for value in model.graph.outputs)
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
-    return onnx.helper.make_model(graph, ir_version=model.ir_version, opset_imports=opsets)
+    return onnx.helper.make_model(graph, ir_version=model.ir_version, opset_imports=opsets, functions=function_protos(model))
+
+
+def function_protos(model: ir.Model) -> list[onnx.FunctionProto]:
+    """Return the functions of `model`: its control flow."""
+    return [ir.serde.serialize_function(function) for function in model.functions.values()]
 
 
 def _info(value: ir.Value, dims: Sequence[int | None] | None) -> onnx.ValueInfoProto:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
 import onnx
@@ -11,7 +12,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     """Bring the nodes of `graph` into an order in which each follows what it reads; a graph that is in order stays as it is.
 
     Some producers leave the order to the reader. Raises ValueError, with a reason that names the node, for a cycle or for an input
-    that nothing produces. Subgraphs are not looked into.
+    that nothing produces. What the graphs inside of nodes read counts where it is made outside.
     """
     given = {value.name for value in (*graph.input, *graph.initializer)}
     makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
@@ -35,7 +36,16 @@ def _reads(node: onnx.NodeProto, known: set[str]) -> list[str]:
     for name in node.input:
         if name and name not in known:
             raise ValueError(f"{_label(node)} reads {name!r}, which nothing produces")
-    return list(node.input)
+    return [*node.input, *(name for name in _reads_inside(node) if name in known)]
+
+
+def _reads_inside(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield what the nodes of the graphs inside `node` read; names that are given inside are not given outside, too."""
+    for graph in (graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)):
+        yield from (value.name for value in graph.output)
+        for inner in graph.node:
+            yield from inner.input
+            yield from _reads_inside(inner)
 
 
 def _label(node: onnx.NodeProto) -> str:

@@ -8,6 +8,7 @@ from onnx_ir.passes import common
 from exporter.graph.passes.batch.local import LocalBatchSize
 from exporter.graph.passes.constants import FoldConstants
 from exporter.graph.passes.equal import MergeEqual
+from exporter.graph.passes.flow import BodiesAsFunctions, NamedBodies
 from exporter.graph.passes.forms.one_form import OneForm
 from exporter.graph.passes.inputs import UsedInputs
 from exporter.graph.passes.late_operators import SpeltOut
@@ -23,7 +24,10 @@ _ROUNDS = 8  # a rewrite makes room for another
 
 
 def canonicalise(model: ir.Model, *, whole: bool = True) -> ir.Model:
-    """Return `model` in canonical form, changed in place: functions inlined, constants as initializers, batch size free, opset 18 or later.
+    """Return `model` in canonical form, changed in place.
+
+    Its functions are inlined, and control flow is put into new ones; constants are initializers, the batch size is free, the opset 18 or
+    later.
 
     whole: it is a network, and not a segment of one, whose outputs may be used inside of it, too.
     After it, equal networks have equal nodes in some topological order, whatever their names.
@@ -35,6 +39,7 @@ def canonicalise(model: ir.Model, *, whole: bool = True) -> ir.Model:
         RaisedOpset(),
         FoldConstants(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),  # what those wrote
+        BodiesAsFunctions(),
         LeftOutInputs(),
         common.ShapeInferencePass(check_type=False, strict_mode=False),  # producers may leave shapes and dtypes out
         ForeignTypes(),
@@ -50,6 +55,7 @@ def canonicalise(model: ir.Model, *, whole: bool = True) -> ir.Model:
         common.AddDefaultAttributesPass(),
         common.RemoveUnusedNodesPass(),
         common.TopologicalSortPass(),
+        NamedBodies(),
         MergeEqual(),
         common.RemoveUnusedNodesPass(),
         UsedInputs(),

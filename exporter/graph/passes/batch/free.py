@@ -15,16 +15,16 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from exporter.errors import UnsupportedModel
-from exporter.graph.foreign import is_foreign, operator_name
+from exporter.graph.foreign import CONTROL_FLOW, is_foreign, operator_name
 from exporter.graph.node_shapes import NodeShapes
 from exporter.graph.passes.batch.building import Builder, builder_before
 from exporter.graph.passes.batch.placing import place_of_batch
 from exporter.graph.passes.constants import FoldConstants
+from exporter.graph.passes.flow import BodiesAsFunctions
 from exporter.graph.shapes import SHAPE_READERS, name_of
 
 _ROWS = 3
 _RECURRENT = ("LSTM", "GRU", "RNN")
-_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 def has_fixed_batch(model: ir.Model) -> bool:
@@ -46,6 +46,7 @@ def free_batch(name: str, model: ir.Model) -> tuple[str, ...]:
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.RemoveInitializersFromInputsPass(),
         FoldConstants(),
+        BodiesAsFunctions(),
         common.ShapeInferencePass(check_type=False, strict_mode=False),  # for dtypes
         common.RemoveUnusedNodesPass(),
     )(model)
@@ -72,8 +73,6 @@ class _Walk:
     def walk(self) -> tuple[str, ...]:
         """Rewrite what says one row, and return the operators."""
         for node in list(self._graph):
-            if any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
-                raise self._refusal(node)
             self._one.visit(node)
             before = node.inputs
             rewrite = _REWRITES.get(node.op_type)
@@ -190,7 +189,8 @@ class _Walk:
         if ahead > 1 and node.op_type != "Reshape":
             self._ahead.update(dict.fromkeys(node.outputs, ahead))
         has_batch = any(self._axis(value) is not None for value in node.inputs)
-        if has_batch and node.op_type not in SHAPE_READERS and all(map(self._is_same, node.outputs)):
+        fails = node.domain == CONTROL_FLOW and any(self._three.shape(value) is None for value in node.outputs)
+        if has_batch and node.op_type not in SHAPE_READERS and (fails or all(map(self._is_same, node.outputs))):
             self._lost = self._lost or node
 
     def _visit(self, node: ir.Node) -> None:
