@@ -22,6 +22,7 @@ from exporter.build.repository_chains import RepositoryChains, read_repository_c
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
 from exporter.build.shared_weights import StoredWeights
+from exporter.build.text_padding import with_padding
 from exporter.build.text_trial import check_texts
 from exporter.build.texts import tokenizers_of
 from exporter.build.written_segments import WrittenSegments, write_segments
@@ -111,11 +112,11 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
     recut = {name: replace(task, steps=addition.steps[name]) for name, task in versions.items()}
     coming, taken = _inherited(before.tasks, addition.coming)
     references = compute_reference_outputs(coming, analysis, progress)
-    coming = with_records(coming, references)
+    tokenizers = tokenizers_of(analysis.models.values()) | tokenizer_files(before)
+    coming = with_padding(with_records(coming, references), references, tokenizers)
     tasks = _together(before.tasks, recut, coming, options.canary)
     check_output_names(version for task in tasks.values() for version in task.versions)
     write = partial(write_segments, change, addition.plan, analysis, repository_chains, rows_of(before), progress)
-    tokenizers = tokenizers_of(analysis.models.values()) | tokenizer_files(before)
     repository, written = _write(change, [*tasks.values()], addition, partial(write, anew=options.recut), tokenizers)
     judge = _judge(addition.plan, repository_chains, before, options.coupled)
     alone = replace(repository, tasks={**repository.tasks, **coming})

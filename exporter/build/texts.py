@@ -36,7 +36,9 @@ def with_text(task: Task, names: Sequence[str], tokenizer: TokenizerSource | Non
     if pad is None and "mask" not in roles and size.least > 1:
         raise NoPadding(task.name, tokenizer.file.name)
     most = opened.limit if most is None else most
-    text = TextInput(opened.sha256, **roles, pad=pad or 0, least=size.least, most=None if most is None else max(most, size.least))
+    most = None if most is None else max(most, size.least)
+    ids, mask, types = (roles.get(role, "") for role in ("ids", "mask", "types"))
+    text = TextInput(opened.sha256, ids, mask, types, pad or 0, size.least, most)
     _check_ids(task, text, tokenizer)
     return replace(task, text=text)
 

@@ -17,6 +17,7 @@ class Bert:
     """int64 (batch, 5) ids, token types and, if `masked`, a mask -> layers -> (batch, 3). Equal seeds, equal weights.
 
     length: what the second axis is called where it is free; the table of positions has `LENGTH` rows then. tokens: a head per token.
+    mean: a head on the mean of all tokens, those among them that do not count.
     """
 
     layers: Sequence[int] = (10, 20, 30)
@@ -24,6 +25,7 @@ class Bert:
     masked: bool = False
     length: str = ""
     tokens: bool = False
+    mean: bool = False
     _nodes: list[NodeProto] = field(default_factory=list)
     _weights: list[TensorProto] = field(default_factory=list)
 
@@ -33,6 +35,8 @@ class Bert:
         x = self._embeddings()
         for index, seed in enumerate(self.layers):
             x = self._layer(f"layer{index}", x, seed, mask)
+        if self.mean:
+            x = self._node("ReduceMean", "all", x, self._weight("second", np.array([1], np.int64)), keepdims=1)
         first = x if self.tokens else self._node("Gather", "first", x, self._weight("zero", np.array(0, np.int64)), axis=1)
         self._node("MatMul", "logits", first, self._normal("head", self.head, WIDTH, 3))
         names = ["input_ids", *(["attention_mask"] if self.masked else []), "token_type_ids"]
