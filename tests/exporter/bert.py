@@ -17,7 +17,7 @@ class Bert:
     """int64 (batch, 5) ids, token types and, if `masked`, a mask -> layers -> (batch, 3). Equal seeds, equal weights.
 
     length: what the second axis is called where it is free; the table of positions has `LENGTH` rows then. tokens: a head per token.
-    mean: a head on the mean of all tokens, those among them that do not count.
+    mean: a head on the mean of "all" tokens, those among them that do not count, or of those that are "counted".
     """
 
     layers: Sequence[int] = (10, 20, 30)
@@ -25,7 +25,7 @@ class Bert:
     masked: bool = False
     length: str = ""
     tokens: bool = False
-    mean: bool = False
+    mean: str = ""
     _nodes: list[NodeProto] = field(default_factory=list)
     _weights: list[TensorProto] = field(default_factory=list)
 
@@ -36,7 +36,7 @@ class Bert:
         for index, seed in enumerate(self.layers):
             x = self._layer(f"layer{index}", x, seed, mask)
         if self.mean:
-            x = self._node("ReduceMean", "all", x, self._weight("second", np.array([1], np.int64)), keepdims=1)
+            x = self._mean(x)
         first = x if self.tokens else self._node("Gather", "first", x, self._weight("zero", np.array(0, np.int64)), axis=1)
         self._node("MatMul", "logits", first, self._normal("head", self.head, WIDTH, 3))
         names = ["input_ids", *(["attention_mask"] if self.masked else []), "token_type_ids"]
@@ -66,6 +66,14 @@ class Bert:
         inverted = self._node("Sub", "mask inverted", self._weight("one", np.array(1, np.float32)), numbers)
         large = self._node("Mul", "mask large", inverted, self._weight("large", np.array(-1e4, np.float32)))
         return self._node("Unsqueeze", "mask", large, self._weight("axis", np.array([1], np.int64)))
+
+    def _mean(self, x: str) -> str:
+        tokens = self._weight("tokens", np.array([1], np.int64))
+        if self.mean == "all":
+            return self._node("ReduceMean", "mean", x, tokens, keepdims=1)
+        counts = self._node("Unsqueeze", "counts", "mask numbers", self._weight("last", np.array([2], np.int64)))
+        sums = (("sum", self._node("Mul", "kept", x, counts)), ("count", counts))
+        return self._node("Div", "mean", *(self._node("ReduceSum", name, values, tokens, keepdims=1) for name, values in sums))
 
     def _layer(self, name: str, x: str, seed: int, mask: str) -> str:
         query, key, value = (

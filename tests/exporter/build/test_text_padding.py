@@ -23,7 +23,7 @@ from tests.exporter.bert import Bert
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
 
 HEEDS = Bert((10,), 90, masked=True, length="length")
-AVERAGES = replace(HEEDS, mean=True)
+AVERAGES = replace(HEEDS, mean="all")
 TEXTS = ["cat", "the cat sat"]
 
 
@@ -68,9 +68,16 @@ def test_which_those_are_is_recorded_and_said(tmp_path: Path, tokenizer: Tokeniz
     assert padding_of(repository.tasks["heeds"], (5,)).lengths == (5,)
 
 
+def test_a_mean_of_the_tokens_that_count_is_no_number_where_none_does(tmp_path: Path, tokenizer: TokenizerSource) -> None:
+    """Among the sample's texts of one token are some whose token does not count."""
+    counted = replace(HEEDS, mean="counted")
+    report = export_repository(sources(tokenizer, counted=counted, heeds=HEEDS), ExportOptions(tmp_path / "repo"))
+    assert text_of(report.repository, "counted").padded
+
+
 def test_a_version_that_keeps_the_tokenizer_is_tried_itself(tmp_path: Path, tokenizer: TokenizerSource) -> None:
     repo = tmp_path / "repo"
     export_repository(sources(tokenizer, mood=HEEDS), ExportOptions(repo))
     for network in (AVERAGES, replace(HEEDS, head=92)):
         deploy(repo, sources(None, mood=network))
-        assert text_of(read_repository(repo), "mood").padded is not network.mean
+        assert text_of(read_repository(repo), "mood").padded is not (network is AVERAGES)
