@@ -16,6 +16,7 @@ from contract.repository.tokenizers import TokenizerFiles
 from contract.text import TextInput, TextRows, Tokenizer, as_inputs
 from exporter.build.parity import is_rounding
 from exporter.build.reference_outputs import SAMPLE_ROWS, TOLERANCE, ReferenceOutputs
+from exporter.build.texts import open_tokenizer
 from exporter.errors import CannotRun
 from exporter.sources.whole import WholeSession
 
@@ -42,15 +43,9 @@ def with_padding(
         if text is None or not text.mask or text.least == text.most or any(-1 in spec.shape for spec in task.outputs):
             continue
         if text.sha256 not in opened:
-            opened[text.sha256] = _opened(tokenizers, text.sha256)
+            opened[text.sha256] = open_tokenizer(tokenizers, text.sha256)
         tried[name] = replace(task, text=replace(text, padded=_is_hidden(task, text, opened[text.sha256], wholes[name])))
     return tried
-
-
-def _opened(tokenizers: TokenizerFiles, digest: str) -> Tokenizer:
-    """Return the one with that hash. Raises ExtraNeeded without the library."""
-    content = tokenizers[digest]
-    return Tokenizer(content if isinstance(content, bytes) else content.read_bytes())
 
 
 def _is_hidden(task: Task, text: TextInput, tokenizer: Tokenizer, whole: ReferenceOutputs) -> bool:

@@ -16,7 +16,7 @@ WIDTH, LENGTH, WORDS = 6, 5, 11
 class Bert:
     """int64 (batch, 5) ids, token types and, if `masked`, a mask -> layers -> (batch, 3). Equal seeds, equal weights.
 
-    length: what the second axis is called where it is free; the table of positions has `LENGTH` rows then. tokens: a head per token.
+    length: what the second axis is called where it is free; the table of positions has `positions` rows then. tokens: a head per token.
     mean: a head on the mean of "all" tokens, those among them that do not count, or of those that are "counted".
     """
 
@@ -26,6 +26,8 @@ class Bert:
     length: str = ""
     tokens: bool = False
     mean: str = ""
+    positions: int = LENGTH
+    words: int = WORDS
     _nodes: list[NodeProto] = field(default_factory=list)
     _weights: list[TensorProto] = field(default_factory=list)
 
@@ -47,10 +49,10 @@ class Bert:
         return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9))
 
     def _embeddings(self) -> str:
-        words = self._node("Gather", "words", self._normal("word table", 1, WORDS, WIDTH), "input_ids")
+        words = self._node("Gather", "words", self._normal("word table", 1, self.words, WIDTH), "input_ids")
         types = self._node("Gather", "types", self._normal("type table", 2, 2, WIDTH), "token_type_ids")
         both = self._node("Add", "both", words, types)
-        places = self._normal("places", 3, 1, LENGTH, WIDTH)
+        places = self._normal("places", 3, 1, self.positions, WIDTH)
         if self.length:
             shape = self._node("Shape", "shape", "input_ids")
             end = self._node("Slice", "end", shape, *(self._weight(f"at {n}", np.array([n], np.int64)) for n in (1, 2)))
