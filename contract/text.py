@@ -31,7 +31,8 @@ class TextInput:
     sha256: of the tokenizer's file (hex), which lies beside the task's configuration: equal files, equal ids.
     ids, mask, types: what the inputs are called that take ids, 1 for each token that is one, and types; "": there is none such.
     pad: the id that fills rows up. least: tokens of the shortest row. most: of the longest, those counted that the tokenizer adds; None:
-    nobody knows of a limit. Where both are equal, every row has so many.
+    nobody knows of a limit. Where both are equal, every row has so many. padded: whether a text is answered the same when its row is filled
+    up, as it is where the network heeds its mask everywhere.
     """
 
     sha256: str
@@ -41,6 +42,7 @@ class TextInput:
     pad: int = 0
     least: int = 1
     most: int | None = None
+    padded: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= (self.least if self.most is None else self.most):
@@ -53,7 +55,9 @@ class TextInput:
 
     def to_json(self) -> str:
         """Return it as `from_json` reads it."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(
+            {name: value for name, value in asdict(self).items() if (name, value) != ("padded", True)}, sort_keys=True
+        )
 
     @classmethod
     def from_json(cls, text: str) -> TextInput:
@@ -124,9 +128,9 @@ class Tokenizer:
     ) -> EncodedTexts:
         """Return `texts` as rows for a network that takes them like `how`.
 
-        cut: whether of a text with too many tokens only the beginning is taken; otherwise it is refused. Where the network has a mask, or
-        rows of one length, all texts are in one array; without, those of each length. check: called before each text; what it raises ends
-        the work. Raises EmptyText, TextTooManyTokens, LoneSurrogate.
+        cut: whether of a text with too many tokens only the beginning is taken; otherwise it is refused. Where the network heeds a
+        mask, or has rows of one length, all texts are in one array; otherwise those of each length. check: called before each text; what
+        it raises ends the work. Raises EmptyText, TextTooManyTokens, LoneSurrogate.
         """
         encodings: list[tokenizers.Encoding] = []
         shortened: set[int] = set()
@@ -162,7 +166,7 @@ class Tokenizer:
 
     def _groups(self, lengths: Sequence[int], how: TextInput) -> dict[int, list[int]]:
         """Return the places of texts by the length of their rows."""
-        if how.mask:
+        if how.mask and how.padded:
             return {max(*lengths, how.least): [*range(len(lengths))]}
         groups: dict[int, list[int]] = {}
         for place, length in enumerate(lengths):

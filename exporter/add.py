@@ -22,8 +22,9 @@ from exporter.build.repository_chains import RepositoryChains, read_repository_c
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
 from exporter.build.shared_weights import StoredWeights
+from exporter.build.text_padding import with_padding
 from exporter.build.text_trial import check_texts
-from exporter.build.texts import tokenizers_of
+from exporter.build.texts import tokenizers_of, with_kept_text
 from exporter.build.written_segments import WrittenSegments, write_segments
 from exporter.errors import BadShare, CannotRun, DifferentAnswer, NothingBesideCanary, OtherInputs, TaskExists, UnlikeRepository
 from exporter.graph.free.sizes import trials
@@ -110,13 +111,13 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
     else:
         addition = plan_beside(old, repository_chains, sources, analysis, progress)
     recut = {name: replace(task, steps=addition.steps[name]) for name, task in versions.items()}
-    coming, taken = _inherited(before.tasks, addition.coming)
+    tokenizers = tokenizers_of(analysis.models.values()) | tokenizer_files(before)
+    coming, taken = _inherited(before.tasks, addition.coming, tokenizers)
     references = compute_reference_outputs(coming, analysis, progress)
-    coming = with_records(coming, references)
+    coming = with_padding(with_records(coming, references), references, tokenizers)
     tasks = _together(before.tasks, recut, coming, options.canary)
     check_output_names(version for task in tasks.values() for version in task.versions)
     write = partial(write_segments, change, addition.plan, analysis, repository_chains, rows_of(before), progress)
-    tokenizers = tokenizers_of(analysis.models.values()) | tokenizer_files(before)
     repository, written = _write(change, [*tasks.values()], addition, partial(write, anew=options.recut), tokenizers)
     judge = _judge(addition.plan, repository_chains, before, options.coupled)
     alone = replace(repository, tasks={**repository.tasks, **coming})
@@ -170,13 +171,17 @@ def _together(
     return tasks | {name: _placed(tasks.get(name), task, canary) for name, task in coming.items()}
 
 
-def _inherited(before: Mapping[str, Task], coming: Mapping[str, Task]) -> tuple[dict[str, Task], dict[str, tuple[str, ...]]]:
-    """Return `coming` with what those have from the tasks `before` of their names, and what that is."""
+def _inherited(
+    before: Mapping[str, Task], coming: Mapping[str, Task], tokenizers: TokenizerFiles
+) -> tuple[dict[str, Task], dict[str, tuple[str, ...]]]:
+    """Return `coming` with what those have from the tasks `before` of their names, and what that is. Raises TokenizerDoesNotFit."""
     tasks, taken = dict(coming), {}
     for name in coming.keys() & before.keys():
         tasks[name], words = inherited(before[name], coming[name])
         if words:
             taken[name] = words
+        if coming[name].text is None:
+            tasks[name] = with_kept_text(tasks[name], before[name], tokenizers)
     return tasks, taken
 
 

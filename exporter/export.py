@@ -20,6 +20,7 @@ from exporter.build.reference_outputs import compute_reference_outputs, with_rec
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
 from exporter.build.shared_weights import StoredWeights
+from exporter.build.text_padding import with_padding
 from exporter.build.text_trial import check_texts
 from exporter.build.texts import tokenizers_of
 from exporter.graph.chain import Chain
@@ -95,15 +96,17 @@ def export_repository(
         check_output_names(tasks.values())
         not_shared = [*find_not_shared(analysis.segment_graphs(plan)), *explain_near(analysis.near), *analysis.scaled]
         references = compute_reference_outputs(tasks, analysis, progress)
+        tokenizers = tokenizers_of(analysis.models.values())
+        tasks = with_padding(with_records(tasks, references), references, tokenizers)
         with written(options.out, options.force, waiting) as folder:
             analysis.write_segments(plan.segments.values(), folder, weights, progress)
             repository = write_configs(
                 folder,
                 segments,
-                with_records(tasks, references),
+                tasks,
                 plan.cuts_left_out,
                 options.cuts.rule,
-                tokenizers_of(analysis.models.values()),
+                tokenizers,
                 not_shared=not_shared,
             )
             judge = SegmentJudge(plan.segments, plan.segments if options.coupled else ())

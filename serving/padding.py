@@ -85,6 +85,8 @@ def padding_of(task: Task, lengths: Sequence[int]) -> Padding:
     mask = next((spec for spec in task.inputs if spec.name == text.mask and spec.dtype in _INTEGERS), None)
     if mask is None or len(mask.axes) != 1 or not mask.axes[0]:
         raise Unpaddable(f"it takes no {text.mask or _MASK!r} of integers with a length that is free")
+    if not text.padded:
+        raise Unpaddable("its mask does not hide what is added, as its export has found")
     (axis,) = mask.axes
     places = {spec.name: _place(spec, axis) for spec in task.inputs if axis in spec.axes}
     for output in task.outputs:

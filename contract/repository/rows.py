@@ -89,7 +89,8 @@ def spread_of(values: Array) -> float:
 def relative_error(found: Array, expected: Array, usual: Array | None = None) -> float:
     """Return max|found - expected| over the spread of `expected`: its largest standard deviation over rows, of any output entry.
 
-    usual: whose spread it is instead.
+    usual: whose spread it is instead. `expected` may then be no number in places, or nowhere one: a text of one token that does not count
+    has no mean. So must `found` be in the same places.
 
     An absolute limit would let a constant pass for the output of a network whose answers hardly differ. Infinities must be in the same
     places: a network may mask what it answers. NaN where no number is expected anywhere; infinite for other shapes.
@@ -98,9 +99,9 @@ def relative_error(found: Array, expected: Array, usual: Array | None = None) ->
         return np.inf
     ours, theirs = found.astype(np.float64), expected.astype(np.float64)
     known = np.isfinite(theirs)
-    if theirs.size and not known.any():
+    if usual is None and theirs.size and not known.any():
         return np.nan
-    if not np.array_equal(ours[~known], theirs[~known]):
+    if not np.array_equal(ours[~known], theirs[~known], equal_nan=usual is not None):
         return np.inf
     return _in_units(float(np.abs(ours[known] - theirs[known]).max(initial=0.0)), spread_of(expected if usual is None else usual))
 

@@ -16,6 +16,7 @@ from contract.repository.model import SEGMENT_INPUT, segment_tensor
 from contract.repository.reference import at_sizes
 from contract.repository.rows import Run, allowed_error, largest_error
 from contract.repository.sample import sample_inputs
+from contract.units import listed
 from exporter.build.analysis import Progress
 from exporter.build.reference_outputs import SAMPLE_ROWS, TOLERANCE, ReferenceOutputs
 from exporter.errors import ParityError
@@ -140,7 +141,18 @@ def check_parity(
         errors[name] = checker.error(name, whole)
         compared = Compared(whole.whole.what, partial(whole.noise, checker.sample(name)), whole.tolerance)
         remark = check_error(repository, name, errors[name], limit, compared)
-        remarks[name] = [sentence for sentence in (whole.remark, remark) if sentence]
+        remarks[name] = [sentence for sentence in (whole.remark, remark, _steps(whole.refused)) if sentence]
         checker.keep_only(tasks[index + 1 :])
     progress("Checking composed against whole", len(tasks), len(tasks))
     return Parity(errors, remarks)
+
+
+def _steps(refused: Sequence[Mapping[str, int]]) -> str:
+    """Return what to say of sizes within the limits at which a network does not run; "" if there are none."""
+    places = [listed([f"{name} {size}" for name, size in sizes.items()]) for sizes in refused]
+    if not places:
+        return ""
+    return (
+        f"does not run at {', nor at '.join(places)}, which is within its limits: it takes sizes in steps, as it seems, and a server fails "
+        "on others."
+    )

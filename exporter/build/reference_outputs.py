@@ -38,6 +38,7 @@ class ReferenceOutputs:
 
     whole: the network. tolerance: that of the record. scores: what the only output is, if it is a vector. remark: what was run instead of
     the network as it was given, if something was. elsewhere: the same outputs at other free sizes than the references, with these.
+    refused: such sizes at which the network does not run, though they are within its limits.
     """
 
     outputs: tuple[Array, ...]
@@ -47,6 +48,7 @@ class ReferenceOutputs:
     scores: Scores = ""
     remark: str = ""
     elsewhere: tuple[tuple[Mapping[str, int], tuple[Array, ...]], ...] = ()
+    refused: tuple[Mapping[str, int], ...] = ()
 
     def noise(self, rows: Sequence[Array]) -> float | None:
         """Return how far the network lies from itself for `rows`, which `outputs` are for, when ONNX Runtime does not optimise it.
@@ -86,15 +88,21 @@ def reference_outputs_of(task: Task, whole: WholeNetwork, tolerance: float = TOL
     one = session.run([values[:1] for values in rows])
     records = tuple(_record(row[0], several) for row, several in zip(one, outputs, strict=True))
     record = ParityRecord(records, tolerance) if any(records) else None
-    return ReferenceOutputs(outputs, record, whole, tolerance, elsewhere=tuple(_elsewhere(task, session, whole)))
+    tried = list(_elsewhere(task, session, whole))
+    elsewhere = tuple((sizes, found) for sizes, found in tried if found is not None)
+    refused = tuple(sizes for sizes, found in tried if found is None)
+    return ReferenceOutputs(outputs, record, whole, tolerance, elsewhere=elsewhere, refused=refused)
 
 
-def _elsewhere(task: Task, session: WholeSession, whole: WholeNetwork) -> Iterator[tuple[Mapping[str, int], tuple[Array, ...]]]:
-    """Yield other free sizes that the network can have, and its outputs there."""
+def _elsewhere(
+    task: Task, session: WholeSession, whole: WholeNetwork
+) -> Iterator[tuple[Mapping[str, int], tuple[Array, ...] | None]]:
+    """Yield other free sizes within the limits of the network, and its outputs there, None where it does not run."""
     for sizes in trials(input_sizes(task)):
         try:
             outputs = session.run([*sample_inputs(at_sizes(task.inputs, sizes), SAMPLE_ROWS).values()])
         except CannotRun:  # it takes sizes in steps
+            yield sizes, None
             continue
         _check_form(task, whole, outputs, sizes)
         yield sizes, outputs

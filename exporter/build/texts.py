@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from contract.repository import Task, TensorSpec
+from contract.repository.config import TOKENIZER_FILE
 from contract.repository.free_sizes import FreeSize
-from contract.text import TextInput
+from contract.repository.tokenizers import TokenizerFiles
+from contract.text import TextInput, Tokenizer
 from exporter.errors import NoPadding, NotForTexts, TokenizerDoesNotFit
 from exporter.sources.task_model import TaskModel
 from exporter.sources.tokenizer import TokenizerSource
@@ -36,9 +38,32 @@ def with_text(task: Task, names: Sequence[str], tokenizer: TokenizerSource | Non
     if pad is None and "mask" not in roles and size.least > 1:
         raise NoPadding(task.name, tokenizer.file.name)
     most = opened.limit if most is None else most
-    text = TextInput(opened.sha256, **roles, pad=pad or 0, least=size.least, most=None if most is None else max(most, size.least))
-    _check_ids(task, text, tokenizer)
+    most = None if most is None else max(most, size.least)
+    ids, mask, types = (roles.get(role, "") for role in ("ids", "mask", "types"))
+    text = TextInput(opened.sha256, ids, mask, types, pad or 0, size.least, most)
+    _check_ids(task, text, opened, tokenizer.file.name)
     return replace(task, text=text)
+
+
+def with_kept_text(task: Task, before: Task, tokenizers: TokenizerFiles) -> Task:
+    """Return `task`, which has the tokenizer of `before`, with as many tokens as its own network takes.
+
+    What else limits them (the tokenizer, its folder) stays. tokenizers: at least that. Raises TokenizerDoesNotFit, and ExtraNeeded without
+    the library.
+    """
+    if task.text is None:
+        return task
+    size, limit = _length(task), task.text.most
+    most = size.most if limit == _length(before).most else _least(size.most, limit)
+    text = replace(task.text, least=size.least, most=None if most is None else max(most, size.least))
+    _check_ids(task, text, open_tokenizer(tokenizers, text.sha256), TOKENIZER_FILE)
+    return replace(task, text=text)
+
+
+def open_tokenizer(tokenizers: TokenizerFiles, digest: str) -> Tokenizer:
+    """Return the one with that hash. Raises ExtraNeeded without the library."""
+    content = tokenizers[digest]
+    return Tokenizer(content if isinstance(content, bytes) else content.read_bytes())
 
 
 def tokenizers_of(models: Iterable[TaskModel]) -> dict[str, bytes]:
@@ -86,12 +111,12 @@ def _least(one: int | None, other: int | None) -> int | None:
     return min((size for size in (one, other) if size is not None), default=None)
 
 
-def _check_ids(task: Task, text: TextInput, tokenizer: TokenizerSource) -> None:
-    words, name = tokenizer.opened.words, tokenizer.file.name
+def _check_ids(task: Task, text: TextInput, tokenizer: Tokenizer, name: str) -> None:
+    words = tokenizer.words
     known = task.values.get(text.ids)
     if known is not None and words - 1 > known[1]:
         raise TokenizerDoesNotFit(task.name, f"{name} gives ids up to {words - 1}, and the network knows ids up to {known[1]}")
-    if text.most is not None and text.most <= tokenizer.opened.added:
+    if text.most is not None and text.most <= tokenizer.added:
         raise TokenizerDoesNotFit(
-            task.name, f"the network takes {text.most} tokens, of which {name} adds {tokenizer.opened.added} itself"
+            task.name, f"the network takes {text.most} tokens, of which {name} adds {tokenizer.added} itself"
         )

@@ -16,7 +16,8 @@ WIDTH, LENGTH, WORDS = 6, 5, 11
 class Bert:
     """int64 (batch, 5) ids, token types and, if `masked`, a mask -> layers -> (batch, 3). Equal seeds, equal weights.
 
-    length: what the second axis is called where it is free; the table of positions has `LENGTH` rows then. tokens: a head per token.
+    length: what the second axis is called where it is free; the table of positions has `positions` rows then. tokens: a head per token.
+    mean: a head on the mean of "all" tokens, those among them that do not count, or of those that are "counted".
     """
 
     layers: Sequence[int] = (10, 20, 30)
@@ -24,6 +25,9 @@ class Bert:
     masked: bool = False
     length: str = ""
     tokens: bool = False
+    mean: str = ""
+    positions: int = LENGTH
+    words: int = WORDS
     _nodes: list[NodeProto] = field(default_factory=list)
     _weights: list[TensorProto] = field(default_factory=list)
 
@@ -33,6 +37,8 @@ class Bert:
         x = self._embeddings()
         for index, seed in enumerate(self.layers):
             x = self._layer(f"layer{index}", x, seed, mask)
+        if self.mean:
+            x = self._mean(x)
         first = x if self.tokens else self._node("Gather", "first", x, self._weight("zero", np.array(0, np.int64)), axis=1)
         self._node("MatMul", "logits", first, self._normal("head", self.head, WIDTH, 3))
         names = ["input_ids", *(["attention_mask"] if self.masked else []), "token_type_ids"]
@@ -43,10 +49,10 @@ class Bert:
         return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9))
 
     def _embeddings(self) -> str:
-        words = self._node("Gather", "words", self._normal("word table", 1, WORDS, WIDTH), "input_ids")
+        words = self._node("Gather", "words", self._normal("word table", 1, self.words, WIDTH), "input_ids")
         types = self._node("Gather", "types", self._normal("type table", 2, 2, WIDTH), "token_type_ids")
         both = self._node("Add", "both", words, types)
-        places = self._normal("places", 3, 1, LENGTH, WIDTH)
+        places = self._normal("places", 3, 1, self.positions, WIDTH)
         if self.length:
             shape = self._node("Shape", "shape", "input_ids")
             end = self._node("Slice", "end", shape, *(self._weight(f"at {n}", np.array([n], np.int64)) for n in (1, 2)))
@@ -62,6 +68,14 @@ class Bert:
         inverted = self._node("Sub", "mask inverted", self._weight("one", np.array(1, np.float32)), numbers)
         large = self._node("Mul", "mask large", inverted, self._weight("large", np.array(-1e4, np.float32)))
         return self._node("Unsqueeze", "mask", large, self._weight("axis", np.array([1], np.int64)))
+
+    def _mean(self, x: str) -> str:
+        tokens = self._weight("tokens", np.array([1], np.int64))
+        if self.mean == "all":
+            return self._node("ReduceMean", "mean", x, tokens, keepdims=1)
+        counts = self._node("Unsqueeze", "counts", "mask numbers", self._weight("last", np.array([2], np.int64)))
+        sums = (("sum", self._node("Mul", "kept", x, counts)), ("count", counts))
+        return self._node("Div", "mean", *(self._node("ReduceSum", name, values, tokens, keepdims=1) for name, values in sums))
 
     def _layer(self, name: str, x: str, seed: int, mask: str) -> str:
         query, key, value = (

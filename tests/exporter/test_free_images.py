@@ -34,13 +34,16 @@ _HEADS = {
         r = Transpose <perm = [0, 2, 1]> (t) q = MatMul(r, r2) k = Transpose <perm = [0, 2, 1]> (q) g = MatMul(q, k)
         f = Softmax(g) m = MatMul(f, q) out = ReduceMean <keepdims = 0> (m, one)""",
 }
-_OUT = {"classes": "batch, 2", "tokens": "batch, 4", **dict.fromkeys(("pyramid", "dense"), "batch, 2, oh, ow")}
+_STEPS = """scales = Constant <value = float[4] {1.0, 1.0, 4.0, 4.0}> ()
+    u = Resize <mode = "nearest"> (c1, , scales) m = Add(u, a1) out = Conv(m, head)"""
+_OUT = {"classes": "batch, 2", "tokens": "batch, 4", **dict.fromkeys(("pyramid", "dense", "steps"), "batch, 2, oh, ow")}
 
 
 def network(head: str, seed: int) -> ModelProto:
     """float (batch, 3, height, width) -> three convolutions that halve, equal in all -> a head of its own."""
+    body = _HEADS.get(head, _STEPS)
     text = f"""<ir_version: 9, opset_import: ["": 18]> net (float[batch, 3, height, width] image) => (float[{_OUT[head]}] out)
-        <int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[1] two = {{2}}, int64[1] four = {{4}}> {{ {_BACKBONE} {_HEADS[head]} }}"""
+        <int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[1] two = {{2}}, int64[1] four = {{4}}> {{ {_BACKBONE} {body} }}"""
     model = onnx.parser.parse_model(text)
     random = np.random.default_rng(1)
     shapes = {"w0": (4, 3, 3, 3), "w1": (4, 4, 3, 3), "w2": (4, 4, 3, 3)}
@@ -52,6 +55,13 @@ def network(head: str, seed: int) -> ModelProto:
         numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items() if name in used
     )
     return model
+
+
+def test_a_network_that_takes_sizes_in_steps_gets_a_line(tmp_path: Path) -> None:
+    files = save(tmp_path, seg="steps", cls="classes")
+    report = export_repository(open_sources(None, files), ExportOptions(tmp_path / "repo"))
+    assert "does not run at height 111, width 109, which is within its limits: it takes sizes in steps" in report.remarks["seg"]
+    assert "cls" not in report.remarks
 
 
 def save(folder: Path, **heads: str) -> dict[str, Path]:

@@ -31,7 +31,7 @@ from exporter.sources.tokenizer import TokenizerSource, read_tokenizer
 from tests import words
 from tests.documents import commands
 from tests.espalier.test_cli import espalier
-from tests.exporter.bert import LENGTH, Bert
+from tests.exporter.bert import LENGTH, WORDS, Bert
 from tests.exporter.graphs import Net
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced", "forked_preflight")]
@@ -98,6 +98,20 @@ def test_a_model_that_brings_none_keeps_that_of_the_version_before(tmp_path: Pat
     assert report is not None
     assert report.inherited == {"a": ("tokenizer",)}
     assert content(repo, "a") == tokenizer.opened.sha256
+
+
+def test_what_the_network_takes_limits_texts_also_where_the_tokenizer_is_kept(tmp_path: Path, tokenizer: TokenizerSource) -> None:
+    longer = replace(BERT, length="length")
+    repo = export(tmp_path, tokenizer, a=longer).path
+    for positions in (4, LENGTH + 2):
+        deploy(repo, sources(None, a=replace(longer, head=90 + positions, positions=positions)))
+        text = read_repository(repo).tasks["a"].text
+        assert text is not None
+        assert text.most == positions
+    small = replace(longer, head=99, words=WORDS - 1)
+    with pytest.raises(TokenizerDoesNotFit, match=r"tokenizer.json gives ids up to 10, and the network knows ids up to 9"):
+        deploy(repo, sources(None, a=small))
+    assert read_repository(repo).tasks["a"].version == "3"
 
 
 def test_a_repository_without_the_file_is_damaged(tmp_path: Path, tokenizer: TokenizerSource) -> None:

@@ -141,7 +141,8 @@ def print_texts(tasks: Iterable[Task]) -> None:
 def _tokens(text: TextInput) -> str:
     most = "any number of tokens" if text.most is None else f"at most {text.most} tokens"
     fixed = ", and every row has so many" if text.least == text.most else ""
-    return f"{most}{fixed}, by the tokenizer {text.sha256[:8]}, as {', '.join(text.names)}"
+    apart = "" if text.padded else "; the mask does not hide padding, so only texts of equal length run together"
+    return f"{most}{fixed}, by the tokenizer {text.sha256[:8]}, as {', '.join(text.names)}{apart}"
 
 
 def print_missed(repo: Path, missed: Mapping[str, Missed]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from contract.repository import TensorSpec
-from contract.repository.rows import QUICK, THOROUGH, Batches, RowsVerdict, allowed_error, judge_rows
+from contract.repository.rows import QUICK, THOROUGH, Batches, RowsVerdict, allowed_error, judge_rows, relative_error
 from contract.repository.sample import sample_rows
 
 Array = NDArray[np.generic]
@@ -100,3 +100,14 @@ def test_answers_that_are_no_numbers_prove_nothing() -> None:
 def test_the_limit_is_wider_for_half_precision() -> None:
     assert allowed_error([TensorSpec("x", "FP32", (1,))]) == 1e-4
     assert allowed_error([TensorSpec("x", "FP32", (1,)), TensorSpec("y", "FP16", (1,))]) == 0.05
+
+
+def test_what_is_no_number_must_be_none_in_the_same_places() -> None:
+    usual, expected = np.array([[0.0], [2.0]]), np.array([[np.nan], [5.0]])
+    assert relative_error(expected, expected, usual) == 0
+    assert relative_error(expected[:1], expected[:1], usual) == 0
+    assert relative_error(expected + 1e-3, expected, usual) == pytest.approx(1e-3)
+    for other in (expected[::-1], usual, np.array([[np.inf], [5.0]])):
+        assert relative_error(other, expected, usual) == np.inf
+    assert relative_error(expected, expected) == np.inf
+    assert np.isnan(relative_error(expected[:1], expected[:1]))
