@@ -17,6 +17,7 @@ from tritonclient.grpc import model_config_pb2
 from contract.errors import RepositoryError
 from contract.preprocessing import Layout, Preprocessing
 from contract.repository.anchor import anchored
+from contract.repository.config_text import read_laid_out
 from contract.repository.free_sizes import (
     axes_from_json,
     axes_to_json,
@@ -222,8 +223,11 @@ def to_text(config: Any) -> str:
 
 def parse_text(text: str, where: str) -> Any:
     """Return the ModelConfig that `text` describes. Raises RepositoryError naming `where`."""
+    config = ModelConfig()
+    if read_laid_out(text, config):
+        return config
     try:
-        return text_format.Parse(text, ModelConfig())
+        return text_format.Parse(text, config)
     except text_format.ParseError as error:
         raise RepositoryError(f"{where} is not a Triton model configuration: {str(error).rstrip('.')}.") from error
 
