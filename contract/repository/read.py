@@ -71,7 +71,7 @@ class RepositoryReader:
     """Reads the repository at `path` as often as it is asked. Not to be used from several threads at once.
 
     read_plain: reads what espalier did not write, too, and what it refuses is `unserved`; None: such models are passed over.
-    A model whose files say what they said the last time is not parsed again: that takes 2 ms, in which no other thread can run Python.
+    A model whose files say what they said the last time is not parsed again: meanwhile no other thread can run Python.
     """
 
     def __init__(self, path: str | Path, read_plain: ReadPlain | None = None) -> None:

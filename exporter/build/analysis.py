@@ -29,6 +29,7 @@ from exporter.graph.chain import Block, Chain
 from exporter.graph.difference import first_difference, nodes_of
 from exporter.graph.extract import extract_segment
 from exporter.graph.network import Network
+from exporter.graph.passes.known_forms import KnownForms
 from exporter.sharing.check import check_labels, check_together, explain_sharing
 from exporter.sharing.not_shared import SegmentGraph
 from exporter.sharing.occurrence import Occurrence
@@ -57,6 +58,7 @@ class Analysis:
         self.snapped: dict[str, Near] = {}  # that have taken others
         self.scaled: list[NotShared] = []
         self.store = WeightStore(scratch)
+        self._forms = KnownForms(self.store.take_over)
         self.models: dict[str, TaskModel] = {}
         self.tasks: dict[str, Chain] = {}
         self.backbone: Chain | None = None
@@ -216,7 +218,7 @@ class Analysis:
         if name != BACKBONE:
             file = file or self._save_as_given(name, model.model)
             self._given[name] = file, _state_of(file)
-        graph = canonical_form(name, model.model, file)
+        graph = canonical_form(name, model.model, file, self._forms)
         with self._keeping(name):
             self.store.take_over(graph)
         self.models[name] = replace(model, model=graph)

@@ -65,7 +65,7 @@ def take_known_weights(models: Mapping[str, ir.Model], there: Iterable[ir.Model]
 
     Of several the first is taken; those in `there` come before all others, and stay as they are. Changes in place.
     """
-    known: dict[object, list[_Pair]] = {}
+    known: dict[object, _Known] = {}
     for model in there:
         for pair in _pairs(THERE, model):
             _find(pair, known)
@@ -85,15 +85,33 @@ def _pairs(owner: str, model: ir.Model) -> Iterator[_Pair]:
             yield _Pair(owner, node, b"".join(map(weight_digest, values)))
 
 
-def _find(pair: _Pair, known: dict[object, list[_Pair]]) -> _Pair:
+def _find(pair: _Pair, known: dict[object, _Known]) -> _Pair:
     """Return the first of those `known` that `pair` is but for rounding; if there is none, it is known from now on."""
     shapes = tuple(tuple(value.const_value.shape.numpy()) for value in pair.values if value.const_value is not None)
-    others = known.setdefault((pair.node.op_type, shapes), [])
-    for other in others:
-        if other.digest == pair.digest or _are_near(pair, other):
-            return other
-    others.append(pair)
-    return pair
+    return known.setdefault((pair.node.op_type, shapes), _Known()).find(pair)
+
+
+class _Known:
+    """Pairs of equal shapes that differ in more than rounding. With a thousand heads most are told apart by their first weight alone."""
+
+    def __init__(self) -> None:
+        self._pairs: list[_Pair] = []
+        self._places: dict[bytes, int] = {}
+        self._firsts = np.zeros(0, np.float32)
+
+    def find(self, pair: _Pair) -> _Pair:
+        first = pair.arrays[0][:1]
+        near = set(np.flatnonzero(_are_but_last_bits(self._firsts, first)).tolist() if first.size else range(len(self._pairs)))
+        if pair.digest in self._places:
+            near.add(self._places[pair.digest])
+        for place in sorted(near):
+            other = self._pairs[place]
+            if other.digest == pair.digest or _are_near(pair, other):
+                return other
+        self._places[pair.digest] = len(self._pairs)
+        self._pairs.append(pair)
+        self._firsts = np.append(self._firsts, first)
+        return pair
 
 
 def _are_near(left: _Pair, right: _Pair) -> bool:
@@ -106,7 +124,12 @@ def _are_near(left: _Pair, right: _Pair) -> bool:
 
 
 def _same_but_last_bits(left: _Floats, right: _Floats) -> bool:
-    return bool((np.abs(left - right) <= _ULPS * np.spacing(np.maximum(np.abs(left), np.abs(right)))).all())
+    return bool(_are_but_last_bits(left, right).all())
+
+
+def _are_but_last_bits(left: _Floats, right: _Floats) -> NDArray[np.bool_]:
+    near: NDArray[np.bool_] = np.abs(left - right) <= _ULPS * np.spacing(np.maximum(np.abs(left), np.abs(right)))
+    return near
 
 
 def _replace(pair: _Pair, other: _Pair) -> None:

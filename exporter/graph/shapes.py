@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import onnx
@@ -24,6 +25,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 SHAPE_READERS = frozenset(("Shape", "Size"))
 RANDOM = frozenset(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"))
 LARGEST_FOLLOWED = 64  # entries of a tensor whose contents are followed: enough for shapes
+_KNOWN = 8  # graphs whose shapes are kept: those of tasks on one network most often are the same
 _ROUNDS = 64  # a network of windows computes the sizes of each block from the one before
 
 
@@ -56,29 +58,15 @@ class Inference:
     """Infers what is known of the tensors of `model` at several sizes. It must not change meanwhile."""
 
     def __init__(self, model: ir.Model) -> None:
-        self._model, self._skeleton = model, _skeleton(model)
+        self._model, self._skeleton, self._has_foreign = model, _skeleton(model), has_foreign(model)
 
     def at(self, batch: int, sizes: Mapping[str, int] | None = None) -> Inferred:
         """Return what `infer` does."""
-        proto, model = self._of_sizes(batch, references(self._model) if sizes is None else sizes), self._model
-        contents: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
-        shapes = {name: array.shape for name, array in contents.items()}
-        computed: dict[str, Array] = {}
-        foreign = Foreign()
-        for _ in range(_ROUNDS):
-            inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
-            shapes |= _concrete_shapes(inferred.graph)
-            if any(_is_unknown(node, shapes) for node in proto.graph.node):
-                foreign = ask_runtime(proto, _weights_of_foreign(model))
-                shapes |= foreign.shapes
-                _record(proto.graph, foreign)
-            found = _run_size_arithmetic(proto, shapes, contents)
-            if not found:
-                break
-            contents |= found
-            computed |= found
-            shapes |= {name: array.shape for name, array in found.items()}
-        return Inferred(shapes, computed, foreign.dtypes)
+        proto = self._of_sizes(batch, references(self._model) if sizes is None else sizes)
+        if self._has_foreign:
+            return _infer(proto, self._model)
+        known = _infer_known(proto.SerializeToString(deterministic=True))
+        return Inferred(dict(known.shapes), dict(known.contents))
 
     def _of_sizes(self, batch: int, sizes: Mapping[str, int]) -> onnx.ModelProto:
         proto = onnx.ModelProto()
@@ -87,6 +75,34 @@ class Inference:
             others = zip(_dims(value)[1:], axes_of(value), strict=True)
             info.CopyFrom(_info(value, [batch, *(sizes.get(name) if dim is None else dim for dim, name in others)]))
         return proto
+
+
+@lru_cache(_KNOWN)
+def _infer_known(written: bytes) -> Inferred:
+    """Return what is known of a model whose operators onnx knows: that depends on what is `written` of it alone."""
+    return _infer(onnx.ModelProto.FromString(written))
+
+
+def _infer(proto: onnx.ModelProto, model: ir.Model | None = None) -> Inferred:
+    """Return what is known of the tensors of `proto`. model: what it was made from, if it has operators that onnx does not know."""
+    contents: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    shapes = {name: array.shape for name, array in contents.items()}
+    computed: dict[str, Array] = {}
+    foreign = Foreign()
+    for _ in range(_ROUNDS):
+        inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+        shapes |= _concrete_shapes(inferred.graph)
+        if model is not None and any(_is_unknown(node, shapes) for node in proto.graph.node):
+            foreign = ask_runtime(proto, _weights_of_foreign(model))
+            shapes |= foreign.shapes
+            _record(proto.graph, foreign)
+        found = _run_size_arithmetic(proto, shapes, contents)
+        if not found:
+            break
+        contents |= found
+        computed |= found
+        shapes |= {name: array.shape for name, array in found.items()}
+    return Inferred(shapes, computed, foreign.dtypes)
 
 
 def has_foreign(model: ir.Model) -> bool:

@@ -27,6 +27,7 @@ from exporter.graph.free.sizes import free_sizes
 from exporter.graph.network import make_chain
 from exporter.graph.passes.batch.free import free_batch, has_fixed_batch
 from exporter.graph.passes.canonical import canonicalise
+from exporter.graph.passes.known_forms import KnownForms
 from exporter.graph.passes.opsets import is_early
 from exporter.graph.shapes import infer_shapes
 from exporter.sources.assumed import assume, assumed
@@ -153,9 +154,10 @@ def analyse(name: str, model: ir.Model) -> tuple[ir.Model, Chain]:
         return canonical, make_chain(name, canonical)
 
 
-def canonical_form(name: str, model: ir.Model, file: Path | None = None) -> ir.Model:
+def canonical_form(name: str, model: ir.Model, file: Path | None = None, known: KnownForms | None = None) -> ir.Model:
     """Return the canonical form of `model`, which is changed in place. file: where it lies as it was given, if it does.
 
+    known: of models before it.
     Raises UnsupportedModel, as below.
     """
     with guarded(name):
@@ -167,7 +169,7 @@ def canonical_form(name: str, model: ir.Model, file: Path | None = None) -> ir.M
             changed = free_batch(name, model)
             through = f" ({', '.join(changed)})" if changed else ""
             assume(model, [f"has a batch size of 1, which was made free{through}."])
-        return canonicalise(model)
+        return canonicalise(model, known=known)
 
 
 def _refuse_free_sizes(name: str, model: ir.Model) -> None:

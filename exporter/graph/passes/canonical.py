@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -11,6 +13,7 @@ from exporter.graph.passes.equal import MergeEqual
 from exporter.graph.passes.flow import BodiesAsFunctions, NamedBodies
 from exporter.graph.passes.forms.one_form import OneForm
 from exporter.graph.passes.inputs import UsedInputs
+from exporter.graph.passes.known_forms import KnownForms
 from exporter.graph.passes.late_operators import SpeltOut
 from exporter.graph.passes.left_out import LeftOutInputs
 from exporter.graph.passes.opsets import RaisedOpset
@@ -21,17 +24,26 @@ from exporter.graph.passes.skips import SplitSkips
 from exporter.graph.passes.types import ForeignTypes
 
 _ROUNDS = 8  # a rewrite makes room for another
+_MERGE = ir.passes.Sequential(MergeEqual(), common.RemoveUnusedNodesPass(), UsedInputs())
 
 
-def canonicalise(model: ir.Model, *, whole: bool = True) -> ir.Model:
+def canonicalise(model: ir.Model, *, whole: bool = True, known: KnownForms | None = None) -> ir.Model:
     """Return `model` in canonical form, changed in place.
 
     Its functions are inlined, and control flow is put into new ones; constants are initializers, the batch size is free, the opset 18 or
     later.
 
     whole: it is a network, and not a segment of one, whose outputs may be used inside of it, too.
+    known: what other graphs became; one that is as they were is not rewritten again, and is not changed either.
     After it, equal networks have equal nodes in some topological order, whatever their names.
     """
+    rewrite = partial(_rewrite, whole=whole)
+    result: ir.Model = _MERGE(rewrite(model) if known is None else known.rewritten(model, rewrite)).model
+    return result
+
+
+def _rewrite(model: ir.Model, whole: bool) -> ir.Model:
+    """Return `model` in canonical form but for what is computed twice, which weights decide. No other pass compares large ones."""
     passes = ir.passes.Sequential(
         common.InlinePass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -56,9 +68,6 @@ def canonicalise(model: ir.Model, *, whole: bool = True) -> ir.Model:
         common.RemoveUnusedNodesPass(),
         common.TopologicalSortPass(),
         NamedBodies(),
-        MergeEqual(),
-        common.RemoveUnusedNodesPass(),
-        UsedInputs(),
     )
     result: ir.Model = passes(model).model
     return result

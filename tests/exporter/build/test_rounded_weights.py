@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from exporter.build import rounded_weights
 from exporter.build.rounded_weights import THERE, take_known_weights
 from exporter.graph.digests import weight_digest
 
@@ -81,3 +82,47 @@ def test_a_bias_that_others_read_too_is_kept_for_them() -> None:
     take_known_weights({"new": shared}, [model(WEIGHT, BIAS + np.float32(1e-7))])
     assert second.inputs[2] is own[2]
     assert first.inputs[2] is not own[2]
+
+
+def _one_by_one(models: list[ir.Model]) -> list[list[bytes]]:
+    """Return what all take if each is compared with all before it."""
+    known: list[ir.Model] = []
+    found = []
+    for given in models:
+        for other in known:
+            if digests(given) == digests(other) or take_known_weights({"a": other, "b": _copy(given)}, []):
+                break
+        else:
+            known.append(other := given)
+        found.append(digests(other))
+    return found
+
+
+def _copy(given: ir.Model) -> ir.Model:
+    return model(*(value.const_value.numpy().copy() for value in given.graph[0].inputs[1:]))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_many_each_takes_the_first_that_is_its_own_but_for_rounding(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    weights = [chance.standard_normal((2, 2, 1, 1)).astype(np.float32) for _ in range(3)] + [np.zeros((2, 2, 1, 1), np.float32)]
+    models = []
+    for _ in range(24):
+        weight = weights[chance.integers(4)].copy()
+        for _ in range(chance.integers(8)):
+            weight = np.where(chance.random(weight.shape) < 0.7, np.nextafter(weight, np.float32(9)), weight)
+        models.append(model(weight, BIAS[:2] + np.float32(chance.choice([0, 0, 1e-7, 1e-3]))))
+    expected = _one_by_one([_copy(given) for given in models])
+    assert len(set(map(tuple, expected))) > 3
+    assert any(now != digests(given) for now, given in zip(expected, models, strict=True))
+    take_known_weights({f"m{index:02}": given for index, given in enumerate(models)}, [])
+    assert [digests(given) for given in models] == expected
+
+
+def test_heads_that_differ_are_not_compared_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[object] = []
+    monkeypatch.setattr(rounded_weights, "_are_near", lambda *pair: bool(compared.append(pair)))
+    chance = np.random.default_rng(1)
+    models = {f"m{index}": model(chance.standard_normal((2, 2, 1, 1)).astype(np.float32)) for index in range(60)}
+    assert not take_known_weights(models, [])
+    assert len(compared) < 6
