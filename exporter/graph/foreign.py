@@ -17,6 +17,7 @@ from contract.dtypes import NUMPY_DTYPES, RUNTIME_DTYPES, Array, onnx_dtype
 
 _OF_ONNX = ("", "ai.onnx")
 CONTROL_FLOW = "espalier.flow"  # the domain of what passes make of If, Loop and Scan: the operator and the digest of its bodies
+_CHOSEN = "espalier chose"
 _MOST_VALUES = 2**24  # of a tensor that is made up for a run
 
 
@@ -48,8 +49,36 @@ def kind_of(name: str) -> str:
 def ask_runtime(proto: onnx.ModelProto, weights: Iterable[onnx.TensorProto]) -> Foreign:
     """Return what ONNX Runtime knows of the tensors of `proto`, whose inputs have fixed shapes.
 
-    weights: the contents of inputs, for operators that want them as constants.
+    weights: the contents of inputs, for operators that want them as constants. Of what is behind an If, what holds for both branches.
     """
+    first, *others = [_ask(variant, weights) for variant in _branches(proto)]
+    shapes = {name: shape for name, shape in first.shapes.items() if all(other.shapes.get(name) == shape for other in others)}
+    return Foreign(shapes, first.dtypes)
+
+
+def _branches(proto: onnx.ModelProto) -> list[onnx.ModelProto]:
+    """Return `proto`, or where it has an If, what it is where all of them take one branch, and the other."""
+    conditions = {
+        function.name: list(function.input).index(node.input[0])
+        for function in proto.functions
+        for node in function.node
+        if node.op_type == "If" and node.input[0] in function.input
+    }
+    if not conditions:
+        return [proto]
+    found = []
+    for chosen in (True, False):
+        variant = onnx.ModelProto()
+        variant.CopyFrom(proto)
+        variant.graph.initializer.append(onnx.numpy_helper.from_array(np.array(chosen), _CHOSEN))
+        for node in variant.graph.node:
+            if node.domain == CONTROL_FLOW and node.op_type in conditions:
+                node.input[conditions[node.op_type]] = _CHOSEN
+        found.append(variant)
+    return found
+
+
+def _ask(proto: onnx.ModelProto, weights: Iterable[onnx.TensorProto]) -> Foreign:
     wanted = [name for node in proto.graph.node for name in node.output if name]
     session = _open(proto, wanted, ()) or _open(proto, wanted, weights)
     if session is None:

@@ -93,7 +93,7 @@ def _infer(proto: onnx.ModelProto, model: ir.Model | None = None) -> Inferred:
         inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
         shapes |= _concrete_shapes(inferred.graph)
         if model is not None and any(_is_unknown(node, shapes) for node in proto.graph.node):
-            foreign = ask_runtime(proto, _weights_of_foreign(model))
+            foreign = ask_runtime(proto, list(_weights_of_foreign(model)))
             shapes |= foreign.shapes
             _record(proto.graph, foreign)
         found = _run_size_arithmetic(proto, shapes, contents)

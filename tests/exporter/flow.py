@@ -31,6 +31,27 @@ SCAN = """
 """
 
 
+FREE_SCAN = """
+  axis = Constant<value_ints = [1]>()
+  start = ReduceMax<keepdims = 0>(h, axis)
+""" + SCAN.replace("start = Sub(h, h)", "").replace("parted = Reshape(h, four)", "").replace("(parted)", "(h)").replace(
+    "narrow", "inner"
+)
+SEQUENCE = """
+  loops = Constant<value = int64 {3}>()
+  going = Constant<value = bool {1}>()
+  none = SequenceEmpty()
+  all = Loop(loops, going, none) <body = body (int64 i, bool given, seq(float[]) before) => (bool go, seq(float[]) after) {
+    go = Identity(given)
+    product = MatMul(h, inner)
+    number = Cast<to = 1>(i)
+    sum = Add(product, number)
+    after = SequenceInsert(before, sum)
+  }>
+  looped = SequenceAt(all, two)
+"""
+
+
 def branches(condition: str) -> str:
     """Return an If on `condition` whose branches have a weight each."""
     return f"""{condition}
@@ -39,12 +60,14 @@ def branches(condition: str) -> str:
 """
 
 
-def network(middle: str = LOOP, head: int = 1, inner: int = 2, trunk: int = 3, names: str = "", opset: int = 18) -> ir.Model:
+def network(
+    middle: str = LOOP, head: int = 1, inner: int = 2, trunk: int = 3, names: str = "", opset: int = 18, row: str = str(WIDTH)
+) -> ir.Model:
     """float (batch, 8) -> a layer -> `middle`, from h to looped -> a layer of 3. Equal seeds, equal weights.
 
-    names: put behind the names of what is inside of bodies.
+    names: put behind the names of what is inside of bodies. row: the shape of what it takes, without the batch.
     """
-    text = f"""<ir_version: 8, opset_import: ["" : {opset}]> g (float[batch, {WIDTH}] x) => (float[batch, 3] logits) {{
+    text = f"""<ir_version: 8, opset_import: ["" : {opset}]> g (float[batch, {row}] x) => (float[batch, 3] logits) {{
       t = MatMul(x, trunk)
       h = Relu(t)
       {middle}

@@ -13,9 +13,10 @@ import pytest
 from contract.repository import Repository, read_repository
 from exporter.add import AddOptions, add_tasks
 from exporter.deploy import deploy
-from exporter.errors import CoupledRows, ExportError, NotDeterministic
+from exporter.errors import CoupledRows, ExportError, NotDeterministic, UnsupportedModel
 from exporter.export import ExportOptions, ExportReport, export_repository
 from exporter.graph.chain import Chain
+from exporter.graph.difference import first_difference
 from exporter.graph.network import Network, make_chain
 from exporter.graph.passes.canonical import canonicalise
 from exporter.sharing.choose import CutOptions
@@ -23,7 +24,7 @@ from exporter.sources.onnx_file import load_onnx
 from exporter.sources.runtime import open_session
 from exporter.sources.sandbox import canonical_form, try_in_sandbox
 from exporter.sources.task_model import Sources, TaskModel
-from tests.exporter.flow import LOOP, SCAN, branches, network
+from tests.exporter.flow import FREE_SCAN, LOOP, SCAN, SEQUENCE, branches, network
 from tests.exporter.test_recut import check_answers
 from tests.exporter.test_wirings import answers
 
@@ -31,6 +32,10 @@ IF = branches("top = ReduceMax<keepdims = 0>(h) chosen = Greater(top, limit)")
 LENGTHS = branches("s = Shape<start = 1, end = 2>(h) e = Squeeze(s) chosen = Greater(e, zero)")
 CONSTANT = branches("chosen = Greater(limit, limit)")
 ROWS = branches("s = Shape<start = 0, end = 1>(h) e = Squeeze(s) chosen = Greater(e, two)")
+UNEQUAL = IF.replace("looped = If", "some = If").replace("MatMul(p, other)", "Concat<axis = 1>(p, h)") + (
+    "back = Constant<value_ints = [1]>() most = ReduceMax(some, back) looped = Add(h, most)"
+)
+NON_ZERO = branches("n = NonZero(h) e = Size(n) chosen = Greater(e, zero)")
 RANDOM = LOOP.replace("Tanh(sum)", "RandomNormalLike(sum)")
 UNCOUNTED = LOOP.replace("loops = Constant<value = int64 {3}>()", "top = ReduceMax<keepdims = 0>(h) loops = Cast<to = 7>(top)")
 
@@ -51,7 +56,7 @@ def export(out: Path, tasks: Mapping[str, ir.Model], coupled: bool = False) -> E
     return export_repository(sources(tasks), ExportOptions(out, cuts=CutOptions("exact"), coupled=coupled))
 
 
-@pytest.mark.parametrize("middle", [LOOP, SCAN, IF, ROWS])
+@pytest.mark.parametrize("middle", [LOOP, SCAN, IF, ROWS, SEQUENCE, NON_ZERO, UNEQUAL])
 def test_the_canonical_form_answers_as_the_file_and_is_read_back_as_it_is(middle: str) -> None:
     model = network(middle)
     canonical = canonicalise(model.clone())
@@ -75,8 +80,10 @@ def test_bodies_count_by_what_they_compute(middle: str) -> None:
     assert chain(middle).blocks[1].structure != chain(other).blocks[1].structure
 
 
-def test_another_count_is_another_loop() -> None:
-    assert chain(LOOP).blocks[1].structure != chain(LOOP.replace("{3}", "{4}")).blocks[1].structure
+def test_another_count_is_another_loop_and_the_difference_is_said() -> None:
+    three, four = (Network("net", canonicalise(network(LOOP.replace("{3}", count)))) for count in ("{3}", "{4}"))
+    assert three.chain().blocks[1].structure != four.chain().blocks[1].structure
+    assert first_difference(three.part(), four.part()) == "Loop 'looped' with another body"
 
 
 def test_weights_inside_of_a_body_are_those_outside() -> None:
@@ -108,9 +115,29 @@ def test_an_if_on_a_constant_is_folded(middle: str, products: int) -> None:
     assert "If" not in operators(middle)
 
 
+def test_branches_of_different_shapes_meet_inside_of_a_segment() -> None:
+    assert [block.outputs[0].shape for block in chain(UNEQUAL).blocks] == [(8,), (8,), (3,)]
+    unequal = ir.to_proto(network(UNEQUAL))
+    unequal.graph.node.append(onnx.helper.make_node("Softsign", ["some"], ["outside"]))
+    unequal.graph.output.append(onnx.helper.make_tensor_value_info("outside", onnx.TensorProto.FLOAT, ["batch", "any"]))
+    with pytest.raises(UnsupportedModel, match=r"no shape can be found behind If"):
+        make_chain("net", canonicalise(ir.from_proto(unequal)))
+
+
+def test_a_scan_goes_over_a_free_length() -> None:
+    first, scan, head = make_chain("net", canonicalise(network(FREE_SCAN, row="length, 8"))).blocks
+    assert (first.outputs[0].shape, scan.inputs[0].axes[0], scan.outputs[0].shape, head.outputs[0].shape) == (
+        (-1, 8),
+        "length",
+        (8,),
+        (3,),
+    )
+    assert scan.macs == first.macs == 128 * 64
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("unsynced")
-@pytest.mark.parametrize("middle", [LOOP, SCAN])
+@pytest.mark.parametrize("middle", [LOOP, SCAN, SEQUENCE])
 def test_two_tasks_share_a_loop_and_what_is_before_it(middle: str, tmp_path: Path) -> None:
     tasks = {"one": network(middle, head=1), "two": network(middle, head=10), "other": network(middle, head=11, inner=20)}
     report = export(tmp_path / "repo", tasks)
@@ -196,9 +223,18 @@ def test_the_batch_around_a_body_is_made_free_but_not_in_it(tmp_path: Path) -> N
         try_in_sandbox([one_row(baked.replace("Add(product", "Add(back"), tmp_path / "baked.onnx")])
 
 
+def test_an_if_on_a_weight_that_is_listed_as_an_input_is_folded(tmp_path: Path) -> None:
+    proto = ir.to_proto(network(branches("")))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "chosen"))
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("chosen", onnx.TensorProto.BOOL, []))
+    onnx.save(proto, tmp_path / "net.onnx")
+    model = canonicalise(load_onnx(tmp_path / "net.onnx"))
+    assert [node.op_type for node in model.graph] == ["MatMul", "Relu", "MatMul", "Softsign", "MatMul"]
+
+
 @pytest.mark.slow
 def test_bodies_of_early_opsets_are_raised(tmp_path: Path) -> None:
-    """The condition is an initializer, and what the file reads out of order is sorted."""
+    """What is out of order in the file, before a Loop whose body reads it, is sorted."""
     proto = ir.to_proto(network(LOOP, opset=13))
     nodes = [*proto.graph.node]
     del proto.graph.node[:]

@@ -21,7 +21,7 @@ from exporter.graph.passes.outputs import OwnOutputs
 from exporter.graph.passes.rows import RowsAsVectors
 from exporter.graph.passes.simplify import Simplify
 from exporter.graph.passes.skips import SplitSkips
-from exporter.graph.passes.types import ForeignTypes
+from exporter.graph.passes.types import ForeignTypes, NoSequencesAsTensors
 
 _ROUNDS = 8  # a rewrite makes room for another
 _MERGE = ir.passes.Sequential(MergeEqual(), common.RemoveUnusedNodesPass(), UsedInputs())
@@ -68,6 +68,7 @@ def _rewrite(model: ir.Model, whole: bool) -> ir.Model:
         common.RemoveUnusedNodesPass(),
         common.TopologicalSortPass(),
         NamedBodies(),
+        NoSequencesAsTensors(),
     )
     result: ir.Model = passes(model).model
     return result
@@ -75,7 +76,8 @@ def _rewrite(model: ir.Model, whole: bool) -> ir.Model:
 
 def typed(model: ir.Model) -> ir.Model:
     """Return `model`, which is in canonical form but was read from a file, with the dtypes of all tensors, changed in place."""
-    result: ir.Model = ir.passes.Sequential(common.ShapeInferencePass(check_type=False, strict_mode=False), ForeignTypes())(
-        model
-    ).model
+    passes = ir.passes.Sequential(
+        common.ShapeInferencePass(check_type=False, strict_mode=False), ForeignTypes(), NoSequencesAsTensors()
+    )
+    result: ir.Model = passes(model).model
     return result
