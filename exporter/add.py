@@ -17,7 +17,7 @@ from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
 from exporter.build.analysis import BACKBONE, Analysis, Progress
 from exporter.build.parity import Compared, Look, Parity, ParityChecker, check_error, check_parity
 from exporter.build.recorded_answers import check_recorded_answers
-from exporter.build.reference_outputs import compute_reference_outputs, with_records
+from exporter.build.reference_outputs import compute_reference_outputs, input_sizes, with_records
 from exporter.build.repository_chains import RepositoryChains, read_repository_chains
 from exporter.build.row_coupling import SegmentJudge
 from exporter.build.scratch import scratch_folder
@@ -27,6 +27,7 @@ from exporter.build.text_trial import check_texts
 from exporter.build.texts import tokenizers_of, with_kept_text
 from exporter.build.written_segments import WrittenSegments, write_segments
 from exporter.errors import BadShare, CannotRun, DifferentAnswer, NothingBesideCanary, OtherInputs, TaskExists, UnlikeRepository
+from exporter.graph.free.sizes import trials
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.plan import SharingPlan
@@ -234,7 +235,9 @@ def _check_recut(old: Repository, new: Repository, written: frozenset[str], limi
         if task.steps == new.tasks[name].steps and written.isdisjoint(step.segment for step in task.steps):
             continue
         inputs = before.sample(name)
-        errors[name] = largest_error(after.compose(name, inputs), before.compose(name, inputs))
+        usual = before.compose(name, inputs)
+        given = [inputs, *(before.sample(name, sizes) for sizes in trials(input_sizes(task)))]
+        errors[name] = max(largest_error(after.compose(name, rows), before.compose(name, rows), usual) for rows in given)
         compared = Compared("the segments until now", partial(_noise, (old, new), name, inputs))
         remark = check_error(new, name, errors[name], limit, compared)
         remarks[name] = [remark] if remark else []

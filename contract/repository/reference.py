@@ -10,8 +10,12 @@ from contract.repository.model import TensorSpec
 
 def at_reference(specs: Iterable[TensorSpec], sizes: Mapping[str, FreeSize]) -> tuple[TensorSpec, ...]:
     """Return `specs` with the reference sizes in place of free ones. Raises KeyError where a free axis has none."""
-    chosen = references_of(sizes)
-    return tuple(TensorSpec(spec.name, spec.dtype, spec.shape_at(chosen), spec.layout) for spec in specs)
+    return at_sizes(specs, references_of(sizes))
+
+
+def at_sizes(specs: Iterable[TensorSpec], sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
+    """Return `specs` with `sizes`, by name, in place of free ones. Raises KeyError where one is missing."""
+    return tuple(TensorSpec(spec.name, spec.dtype, spec.shape_at(sizes), spec.layout) for spec in specs)
 
 
 def has_reference(specs: Iterable[TensorSpec], sizes: Mapping[str, FreeSize]) -> bool:

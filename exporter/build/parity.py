@@ -13,6 +13,7 @@ from contract.dtypes import Array
 from contract.repository import Repository, TensorSpec
 from contract.repository.free_sizes import references_of
 from contract.repository.model import SEGMENT_INPUT, segment_tensor
+from contract.repository.reference import at_sizes
 from contract.repository.rows import Run, allowed_error, largest_error
 from contract.repository.sample import sample_inputs
 from contract.units import listed
@@ -35,7 +36,7 @@ class ParityChecker:
     def __init__(self, repository: Repository, look: Look = lambda segment, run, inputs: None, *, optimised: bool = True) -> None:
         self._repository, self._look, self._optimised = repository, look, optimised
         self._sessions: dict[str, ort.InferenceSession] = {}
-        self._samples: dict[tuple[tuple[TensorSpec, ...], tuple[tuple[int, ...], ...]], Sequence[Array]] = {}
+        self._samples: dict[tuple[TensorSpec, ...], Sequence[Array]] = {}
 
     def error(self, task: str, whole: ReferenceOutputs) -> float:
         """Return the largest difference between the composed segments of `task` and its whole network, in units of the spread.
@@ -44,8 +45,7 @@ class ParityChecker:
         """
         errors = [largest_error(self.compose(task, self.sample(task)), whole.outputs)]
         for sizes, outputs in whole.elsewhere:
-            rows = [*sample_inputs(self._repository.tasks[task].inputs, SAMPLE_ROWS, sizes).values()]
-            errors.append(largest_error(self.compose(task, rows), outputs, whole.outputs))
+            errors.append(largest_error(self.compose(task, self.sample(task, sizes)), outputs, whole.outputs))
         return float(np.max(errors))
 
     def compose(self, task: str, inputs: Sequence[Array]) -> list[Array]:
@@ -63,14 +63,13 @@ class ParityChecker:
         used = {step.segment for task in tasks for step in self._repository.tasks[task].steps}
         self._sessions = {name: session for name, session in self._sessions.items() if name in used}
 
-    def sample(self, task: str) -> Sequence[Array]:
-        """Return SAMPLE_ROWS rows for each input of `task`."""
+    def sample(self, task: str, sizes: Mapping[str, int] | None = None) -> Sequence[Array]:
+        """Return SAMPLE_ROWS rows for each input of `task`. sizes: its free sizes, by default the references."""
         described = self._repository.tasks[task]
-        specs, sizes = described.inputs, references_of(described.sizes)
-        key = specs, tuple(spec.shape_at(sizes) for spec in specs)
-        if key not in self._samples:
-            self._samples = {key: [*sample_inputs(specs, SAMPLE_ROWS, sizes).values()]}  # most often all tasks take the same
-        return self._samples[key]
+        specs = at_sizes(described.inputs, references_of(described.sizes) if sizes is None else sizes)
+        if specs not in self._samples:
+            self._samples = {specs: [*sample_inputs(specs, SAMPLE_ROWS).values()]}  # most often all tasks take the same
+        return self._samples[specs]
 
     def _run(self, segment: str, inputs: Sequence[Array]) -> Sequence[Array]:
         if segment not in self._sessions:

@@ -12,8 +12,8 @@ import numpy as np
 
 from contract.dtypes import Array
 from contract.repository import Repository, Task
-from contract.repository.free_sizes import references_of
 from contract.repository.record import SAMPLE, recorded_places
+from contract.repository.reference import at_reference
 from contract.repository.sample import sample_inputs
 from exporter.build.parity import ParityChecker
 from exporter.errors import DamagedTask
@@ -28,7 +28,7 @@ def check_recorded_answers(repository: Repository, segments: Collection[str]) ->
     for name, task in repository.tasks.items():
         used = [step.segment for step in task.steps if step.segment in segments]
         if used and task.parity is not None and task.parity.sample == SAMPLE:
-            answers = checker.compose(name, [*sample_inputs(task.inputs, sizes=references_of(task.sizes)).values()])
+            answers = checker.compose(name, [*sample_inputs(at_reference(task.inputs, task.sizes)).values()])
             if not _is_as_recorded(task, answers):
                 raise DamagedTask(name, used)
 

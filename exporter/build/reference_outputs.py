@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from contract.dtypes import Array
 from contract.repository import Task
-from contract.repository.free_sizes import references_of
+from contract.repository.free_sizes import FreeSize, references_of
 from contract.repository.model import Scores
 from contract.repository.record import OutputRecord, ParityRecord, recorded_places
+from contract.repository.reference import at_sizes
 from contract.repository.rows import largest_error, spread_of
 from contract.repository.sample import sample_inputs
 from exporter.build.analysis import Analysis, Progress
@@ -79,7 +80,7 @@ def reference_outputs_of(task: Task, whole: WholeNetwork, tolerance: float = TOL
     """Return what `whole`, the network of `task`, answers. Raises CannotRun, AnotherForm."""
     session = WholeSession(whole)
     sizes = references_of(task.sizes)
-    rows = [*sample_inputs(task.inputs, SAMPLE_ROWS, sizes).values()]
+    rows = [*sample_inputs(at_sizes(task.inputs, sizes), SAMPLE_ROWS).values()]
     outputs = session.run(rows)
     _check_form(task, whole, outputs, sizes)
     # One row by itself, as a server runs it: a network that is quantised as it runs rounds by what is in the batch.
@@ -96,14 +97,19 @@ def _elsewhere(
     task: Task, session: WholeSession, whole: WholeNetwork
 ) -> Iterator[tuple[Mapping[str, int], tuple[Array, ...] | None]]:
     """Yield other free sizes within the limits of the network, and its outputs there, None where it does not run."""
-    for sizes in trials({name: task.sizes[name] for spec in task.inputs for name in spec.axes if name}):
+    for sizes in trials(input_sizes(task)):
         try:
-            outputs = session.run([*sample_inputs(task.inputs, SAMPLE_ROWS, sizes).values()])
+            outputs = session.run([*sample_inputs(at_sizes(task.inputs, sizes), SAMPLE_ROWS).values()])
         except CannotRun:  # it takes sizes in steps
             yield sizes, None
             continue
         _check_form(task, whole, outputs, sizes)
         yield sizes, outputs
+
+
+def input_sizes(task: Task) -> dict[str, FreeSize]:
+    """Return what is known of the sizes that a client of `task` chooses."""
+    return {name: task.sizes[name] for spec in task.inputs for name in spec.axes if name}
 
 
 def _check_form(task: Task, whole: WholeNetwork, outputs: Sequence[Array], sizes: Mapping[str, int]) -> None:
@@ -129,7 +135,7 @@ def _answer(task: Task, analysis: Analysis, tolerance: float) -> ReferenceOutput
 
 def _change(task: Task, analysis: Analysis, snapped: WholeNetwork) -> str:
     """Return how the answers of `snapped` differ from those of the network as it was given, in a clause."""
-    rows = [*sample_inputs(task.inputs, _SNAP_ROWS).values()]
+    rows = [*sample_inputs(at_sizes(task.inputs, references_of(task.sizes)), _SNAP_ROWS).values()]
     what = f"{_SNAP_ROWS} rows of the sample that every export takes, which are no images of the task's"
     try:
         before, after = (WholeSession(whole).run(rows) for whole in (analysis.whole(task.name), snapped))

@@ -9,7 +9,7 @@ import numpy as np
 
 from contract.dtypes import Array
 from contract.repository import Task
-from contract.repository.free_sizes import references_of
+from contract.repository.reference import at_reference
 from contract.repository.rows import LIMIT, spread_of
 from contract.repository.sample import sample_inputs
 from contract.repository.tokenizers import TokenizerFiles
@@ -82,4 +82,4 @@ def _error(found: Array, expected: Array, usual: Array) -> float:
 
 
 def _noise(task: Task, whole: ReferenceOutputs) -> float | None:
-    return whole.noise([*sample_inputs(task.inputs, SAMPLE_ROWS, references_of(task.sizes)).values()])
+    return whole.noise([*sample_inputs(at_reference(task.inputs, task.sizes), SAMPLE_ROWS).values()])

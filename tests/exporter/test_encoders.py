@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contract.errors import RepositoryError
 from contract.repository import Repository
 from exporter.build.parity import ParityChecker
 from exporter.export import ExportOptions, ExportReport, export_repository
@@ -83,9 +82,6 @@ def test_a_mask_of_booleans_is_shared_beside_the_tokens(tmp_path: Path) -> None:
     check_answers(repository, nets)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=RepositoryError, reason="a group is cut where each network by itself wants something of it"
-)
 def test_a_mask_that_one_head_takes_as_it_is_and_another_as_booleans(tmp_path: Path) -> None:
     nets = {"classes": task("distilbert", ["classes"]), "tuned": task("distilbert", ["mean"], ["/mean/", "/layers.2/"], 3)}
     check_answers(export(tmp_path / "repo", nets).repository, nets)

@@ -92,11 +92,12 @@ def test_noise_on_what_a_network_does_not_have_is_an_error() -> None:
 def test_tables_go_between_their_marks_and_leave_the_rest() -> None:
     record = SharingRecord("lraspp", "small", 2, "", 200, 100, 100, 90, 0.5, 400, 200, 200, 300, 300, 4, 3, 1e-6)
     failed = SharingRecord("bert", "", 2, "MemoryError: none left")
-    sections = make_sections([record.to_json(), failed.to_json()], {"dense": ["lraspp"], "text": ["bert"]}, "torch 2")
+    sections = make_sections([record.to_json(), failed.to_json()], {"dense": ["lraspp", "fcn"], "text": ["bert"]}, "torch 2")
     document = with_sections("# Title\n\nText.\n", sections)
     assert document.startswith("# Title\n\nText.\n\n<!--")
     assert "| lraspp | small | 0.0 | 50.0% | 50.0% | 100.00% | 90.0% | 100.00% | 1.00 | 4, 3 | 1e-06 |" in document
     assert "- bert: MemoryError: none left" in document
+    assert "Not measured yet: fcn." in document
     again = with_sections(document + "\nBelow.\n", sections.replace("torch 2", "torch 3"))
     assert again.count("# Dense networks and text encoders") == 1
     assert again.endswith("\nBelow.\n")
