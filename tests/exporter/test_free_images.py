@@ -16,6 +16,7 @@ from exporter.export import ExportOptions, export_repository
 from exporter.open_models import open_sources
 from exporter.sharing.choose import CutOptions
 from exporter.sources.runtime import open_session
+from exporter.sources.task_model import Sources
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
 
@@ -62,6 +63,14 @@ def test_a_network_that_takes_sizes_in_steps_gets_a_line(tmp_path: Path) -> None
     report = export_repository(open_sources(None, files), ExportOptions(tmp_path / "repo"))
     assert "does not run at height 111, width 109, which is within its limits: it takes sizes in steps" in report.remarks["seg"]
     assert "cls" not in report.remarks
+
+
+def test_a_network_that_takes_sizes_in_steps_is_cut_anew(tmp_path: Path) -> None:
+    files = save(tmp_path, seg="steps", cls="classes")
+    export_repository(open_sources(None, {"seg": files["seg"]}), ExportOptions(tmp_path / "repo"))
+    add_tasks(tmp_path / "repo", open_sources(None, {"cls": files["cls"]}), AddOptions())
+    report = add_tasks(tmp_path / "repo", Sources({}), AddOptions(recut=True, cuts=CutOptions("exact")))
+    assert report.parity_errors["seg"] < 1e-4
 
 
 def save(folder: Path, **heads: str) -> dict[str, Path]:
