@@ -19,17 +19,17 @@ def check_repository(repository: Repository) -> None:
     """Raise RepositoryError, naming the model and what is wrong, unless every task can be computed from its inputs."""
     for segment in repository.segments.values():
         _check_rows(segment)
-    producers: dict[str, Step] = {}
+    names = _Names()
     computable = {name for name in repository.segments if repository.model_file(name).is_file()}
     for task in repository.tasks.values():
         _check_task(repository, task, computable)
-        _check_names(task, producers)
+        names.check(task)
     for task in repository.tasks.values():
         _check_versions(task)
         _check_tokenizers(repository, task)
         for kept in task.versions[1:]:
             _check_task(repository, kept, computable)
-            _check_names(kept, producers, {output.name for output in task.outputs})
+            names.check(kept, {output.name for output in task.outputs})
 
 
 def _check_task(repository: Repository, task: Task, computable: Collection[str]) -> None:
@@ -102,18 +102,32 @@ def _check_input(task: Task, step: Step, name: str, known: dict[str, _Type], spe
         )
 
 
-def _check_names(task: Task, producers: dict[str, Step], own: Collection[str] = ()) -> None:
-    """Tensors are named by how they are computed: one name for two computations would mix up the tasks' answers.
+class _Names:
+    """What the tensors of tasks are. They are named by how they are computed: one name for two values would mix up the tasks' answers.
 
-    own: names that this task alone gives to what it computes, as its versions do with their outputs.
+    A value is a place in what a segment gives on values, whatever tasks call them, and has a number.
     """
-    inputs = {spec.name for spec in task.inputs}
-    own_producers: dict[str, Step] = {}
-    for step in task.steps:
-        for name in step.outputs:
-            other = (own_producers if name in own else producers).setdefault(name, step)
-            if other != step or name in inputs:
-                raise RepositoryError(f"Task {task.name!r} computes tensor {name!r}, which is something else already.")
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, tuple[int, ...], int], int] = {}
+        self._named: dict[str, int] = {}
+
+    def check(self, task: Task, own: Collection[str] = ()) -> None:
+        """Raise RepositoryError where `task` calls something else what a task before it calls so.
+
+        own: names that this task alone gives to what it computes, as its versions do with their outputs.
+        """
+        inputs = {spec.name: self._number(spec.name, (), 0) for spec in task.inputs}
+        known, own_named = dict(inputs), dict[str, int]()
+        for step in task.steps:
+            given = tuple(known[name] for name in step.inputs)
+            for place, name in enumerate(step.outputs):
+                known[name] = number = self._number(step.segment, given, place)
+                if (own_named if name in own else self._named).setdefault(name, number) != number or name in inputs:
+                    raise RepositoryError(f"Task {task.name!r} computes tensor {name!r}, which is something else already.")
+
+    def _number(self, *value: *tuple[str, tuple[int, ...], int]) -> int:
+        return self._numbers.setdefault(value, len(self._numbers))
 
 
 def _check_labels(task: Task) -> None:

@@ -85,7 +85,7 @@ def test_a_repository_is_written_changed_and_opened(networks: dict[str, Path], t
         None, {"image": rows}
     )
     with espalier.open(repo, ONE_THREAD) as opened:
-        np.testing.assert_allclose(opened.infer("late", {"image": rows})["late"], expected[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(opened.infer("late", {"image": rows})["logits"], expected[0], rtol=1e-4, atol=1e-5)
 
 
 def test_an_open_repository_answers_as_its_networks_do(repository: Repository) -> None:

@@ -259,10 +259,10 @@ def test_the_command_lists_and_refuses() -> None:
     assert "There is no benchmark 'speed'" in unknown.stderr
     refused = espalier("bench", "flops", "--only", "triton")
     assert refused.returncode == 2
-    assert "--only does not go with flops; give it with latency or merge or load or peers." in refused.stderr
+    assert "--only does not go with flops; give it with latency or merge or families or load or peers." in refused.stderr
     refused = espalier("bench", "load", "--runs", "30")
     assert refused.returncode == 2
-    assert "--runs does not go with load; give it with latency or merge or peers." in refused.stderr
+    assert "--runs does not go with load; give it with latency or merge or families or peers." in refused.stderr
 
 
 def test_the_command_refuses_precisions_before_it_measures(tmp_path: Path) -> None:
