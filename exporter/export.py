@@ -88,7 +88,10 @@ def export_repository(
         cuts = replace(options.cuts, levels=analysis.levels)
         plan = make_sharing_plan([*analysis.tasks.values()], analysis.backbone, cuts, digest_of=analysis.digest_of)
         weights = analysis.shared_weights(plan.segments.values())
-        segments = {name: describe_segment(planned, options.max_batch_rows, weights) for name, planned in plan.segments.items()}
+        segments = {
+            name: describe_segment(planned, options.max_batch_rows, weights.of.get(name))
+            for name, planned in plan.segments.items()
+        }
         tasks = {
             name: describe_task(chain, plan.tasks[name], analysis.models[name], options.max_batch_rows)
             for name, chain in analysis.tasks.items()

@@ -14,7 +14,6 @@ from contract.repository import model as repository_model
 from contract.repository.free_sizes import FreeSize
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
 from contract.tensor_names import original_names
-from exporter.build.shared_weights import SharedWeights
 from exporter.build.texts import with_text
 from exporter.errors import SameOutputNames
 from exporter.graph.chain import Chain, Tap, span_of
@@ -37,10 +36,9 @@ class TensorNames:
 _NONE = TensorNames()
 
 
-def describe_segment(planned: PlannedSegment, max_batch_rows: int, weights: SharedWeights) -> Segment:
-    """Return `planned` as the repository records it. weights: of it and others."""
+def describe_segment(planned: PlannedSegment, max_batch_rows: int, weight_files: Mapping[str, int] | None = None) -> Segment:
+    """Return `planned` as the repository records it. weight_files: as of `Segment`."""
     blocks = planned.blocks
-    parameters, weight_bytes = weights.counted[planned.name]
     return Segment(
         name=planned.name,
         inputs=_segment_specs(SEGMENT_INPUT, planned.inputs),
@@ -49,15 +47,15 @@ def describe_segment(planned: PlannedSegment, max_batch_rows: int, weights: Shar
         digest=planned.digest,
         max_batch_rows=max_batch_rows,
         macs=sum(block.macs for block in blocks),
-        parameters=parameters,
-        weight_bytes=weight_bytes,
+        parameters=sum(block.parameters for block in blocks),
+        weight_bytes=sum(block.weight_bytes for block in blocks),
         activation_bytes=sum(tap.row_bytes for tap in planned.outputs),
         modules=tuple(dict.fromkeys(module for block in blocks for module in block.modules)),
         uncounted=tuple(sorted({operator for block in blocks for operator in block.uncounted})),
         reason=planned.reason,
         digest_version=repository_model.DIGEST_VERSION,
         sizes=_sizes([*planned.inputs, *planned.outputs]),
-        weight_files=weights.of.get(planned.name, {}),
+        weight_files=weight_files or {},
     )
 
 

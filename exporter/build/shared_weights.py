@@ -61,14 +61,12 @@ class SharedWeights:
     """Which weights of segments to be written are in data files, and those files as far as they are written.
 
     places: by the weight's digest. contents: of the files to be made, their weights in order. of: by segment, the names of its data
-    files, and how many bytes of each it uses. counted: by segment, its numbers of weights and of their bytes, each weight once.
-    paths: of the files that are there. again, copied: as of `StoredWeights`.
+    files, and how many bytes of each it uses. paths: of the files that are there. again, copied: as of `StoredWeights`.
     """
 
     places: Mapping[bytes, Place]
     contents: Mapping[str, Sequence[ir.Value]]
     of: Mapping[str, Mapping[str, int]]
-    counted: Mapping[str, tuple[int, int]]
     paths: dict[str, Path]
     again: int = 0
     copied: int = 0
@@ -110,10 +108,7 @@ def plan_shared_weights(weights: Mapping[str, Iterable[ir.Value]], held: Held | 
     held = held or Held()
     users: dict[bytes, set[str]] = {}
     values: dict[bytes, ir.Value] = {}
-    counted: dict[str, tuple[int, int]] = {}
-    for segment, taken in weights.items():
-        found = list(taken)
-        counted[segment] = sum(map(_parameters_of, found)), sum(map(bytes_of, found))
+    for segment, found in weights.items():
         for value in filter(_is_large, found):
             users.setdefault(weight_digest(value), set()).add(segment)
             values.setdefault(weight_digest(value), value)
@@ -136,12 +131,7 @@ def plan_shared_weights(weights: Mapping[str, Iterable[ir.Value]], held: Held | 
             used = of.setdefault(segment, {})
             used[place.file] = used.get(place.file, 0) + bytes_of(values[digest])
     again = sum(bytes_of(values[digest]) for digest in places if digest in held.inside)
-    return SharedWeights(places, contents, of, counted, dict(held.paths), again)
-
-
-def _parameters_of(value: ir.Value) -> int:
-    tensor = value.const_value
-    return int(tensor.size) if tensor is not None and tensor.dtype.is_floating_point() else 0
+    return SharedWeights(places, contents, of, dict(held.paths), again)
 
 
 def held_by(repository: Repository, models: Mapping[str, ir.Model]) -> Held:

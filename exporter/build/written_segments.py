@@ -48,7 +48,7 @@ def write_segments(
     for name in again:
         _clear(change, name)
     analysis.write_segments([*coming.values(), *again.values()], change.folder, weights, progress)
-    described = {name: describe_segment(one, max_batch_rows, weights) for name, one in coming.items()}
+    described = {name: describe_segment(one, max_batch_rows, weights.of.get(name)) for name, one in coming.items()}
     described |= {name: replace(before.segments[name], weight_files=weights.of[name]) for name in again}
     return WrittenSegments(described, frozenset(again), weights.stored)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +72,6 @@ def test_three_heads_share_an_encoder_of_any_length(tmp_path: Path, family: str)
     assert repository.tasks["tokens"].outputs[0].axes == (length, "")
     assert repository.tasks["tokens"].sizes[length].most == (None if family == "relative" else PLACES)
     assert repository.tasks["tokens"].values["input_ids"] == (0, WORDS - 1)
-    for name, segment in repository.segments.items():  # a layer that is used three times is counted once
-        weights = onnx.load(repository.model_file(name), load_external_data=False).graph.initializer
-        assert segment.parameters <= sum(prod(tensor.dims) for tensor in weights)
     check_answers(repository, nets)
 
 

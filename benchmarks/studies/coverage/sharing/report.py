@@ -27,7 +27,8 @@ goes on where an interrupted one stopped.
   at these sizes (the default, which leaves out a cut that costs more than it saves).
 - **Bytes**: how much of the weights that are used on equal inputs is stored once.
 - **Stored**: bytes of the repository over those of all weights that differ: what is above 1 are equal weights on other inputs that are
-  stored again, and constants that several segments use.
+  stored again, and constants that several segments use. A segment's bytes are the sum of its blocks', so that ALBERT's one layer counts in
+  each of the blocks that use it.
 - **Error**: composed against whole, in units of the answers' spread.
 
 Texts have a fixed length here; that encoders of any length share the same is held by tests (`tests/exporter/encoders.py`).
