@@ -134,10 +134,10 @@ def explain_other_operators(chain: Chain, others: Mapping[str, Chain], differenc
 def _other_operators(chain: Chain, other: Chain) -> Iterable[tuple[Block, Block]]:
     """Yield the blocks of `chain` that have other operators than all that `other` has for itself, each with the one in its place there.
 
-    That is one with weights of the block; or, where equal blocks with weights follow, one that takes the same. Where a block there ends in
+    That is one with weights of the block; or, where equal blocks with weights follow, one that takes the same. Where one of the two ends in
     front of what has no weights, as at a level that is kept for tasks to come, it is the border that differs, and no operator.
     """
-    cut_short = {block.start.address for block in other.blocks if not block.matrices and not block.macs}
+    cut_short = {block.start.address for each in (chain, other) for block in each.blocks if not block.matrices and not block.macs}
     contents, others_contents = ({block.content for block in each.blocks} for each in (chain, other))
     rest = [block for block in other.blocks if block.content not in contents]
     structures = {block.structure for block in rest}
@@ -148,7 +148,7 @@ def _other_operators(chain: Chain, other: Chain) -> Iterable[tuple[Block, Block]
         with_weights = (theirs for theirs in rest if not theirs.matrices.isdisjoint(block.matrices))
         in_place = (theirs for theirs in rest if theirs.start.address == block.start.address and block.index < last)
         theirs = next(itertools.chain(with_weights, in_place), None)
-        if theirs is not None and theirs.end.address not in cut_short:
+        if theirs is not None and cut_short.isdisjoint((block.end.address, theirs.end.address)):
             yield block, theirs
 
 
