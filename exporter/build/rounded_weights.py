@@ -88,7 +88,11 @@ def _pairs(owner: str, model: ir.Model) -> Iterator[_Pair]:
 def _find(pair: _Pair, known: dict[object, _Known]) -> _Pair:
     """Return the first of those `known` that `pair` is but for rounding; if there is none, it is known from now on."""
     shapes = tuple(tuple(value.const_value.shape.numpy()) for value in pair.values if value.const_value is not None)
-    return known.setdefault((pair.node.op_type, shapes), _Known()).find(pair)
+    found = known.setdefault((pair.node.op_type, shapes), _Known()).find(pair)
+    for tensor in (value.const_value for value in (*pair.values, *found.values)):
+        if isinstance(tensor, ir.ExternalTensor):
+            tensor.release()
+    return found
 
 
 class _Known:

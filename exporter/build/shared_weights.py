@@ -18,8 +18,9 @@ import onnx_ir as ir
 
 from contract.repository import Repository
 from contract.repository.write import link_file
-from exporter.build.weight_store import SMALLEST_STORED, bytes_of, offsets_of, place_outside, save_with_weights, write_tensors
+from exporter.build.weight_store import SMALLEST_STORED, offsets_of, place_outside, save_with_weights, write_tensors
 from exporter.graph.digests import weight_digest
+from exporter.graph.shapes import bytes_of
 
 _SMALLEST_FILE = 65_536  # bytes; a smaller group of weights stays in the models
 _LOCATION, _OFFSET = "location", "offset"

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporter.graph.digests import tensor_content, weight_digest
+from exporter.graph.shapes import bytes_of
 
 SMALLEST_STORED = 4096  # bytes; smaller weights stay in the graph, a file each would cost more than it saves
 _PAGE = 4096  # what a system maps into memory begins at one of its pages
@@ -109,11 +110,6 @@ def place_outside(value: ir.Value, file: Path, offset: int) -> None:
     value.const_value = ir.ExternalTensor(
         file.name, offset, tensor.nbytes, tensor.dtype, shape=shape, name=str(value.name), base_dir=file.parent
     )
-
-
-def bytes_of(value: ir.Value) -> int:
-    """Return the size of the tensor of `value`."""
-    return 0 if value.const_value is None else int(value.const_value.nbytes)
 
 
 def _in_memory(stored: ir.ExternalTensor) -> ir.TensorProtocol:

@@ -115,6 +115,11 @@ def shape_of(value: ir.Value | None, shapes: Shapes) -> tuple[int, ...]:
     return shapes[name_of(value)]
 
 
+def bytes_of(value: ir.Value) -> int:
+    """Return the size of the constant that `value` is, 0 where it is none."""
+    return 0 if value.const_value is None else int(value.const_value.nbytes)
+
+
 def name_of(value: ir.Value | None) -> str:
     """Return the name of `value`: every tensor of a model that was read or written has one."""
     return str(value.name) if value is not None else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -12,7 +12,7 @@ from exporter.graph.chain import Block
 from exporter.graph.difference import BlockNodes, first_difference
 from exporter.graph.digests import weight_digest
 from exporter.graph.modules import module_path
-from exporter.graph.shapes import name_of
+from exporter.graph.shapes import bytes_of, name_of
 
 _SMALLEST = 1024  # bytes of a weight; less is what bounds and scales activations
 _WORTH_SAYING = 1e-3  # of a segment's weights
@@ -47,7 +47,7 @@ class SegmentGraph:
         found: dict[bytes, list[ir.Node]] = {}
         for node in self.part.nodes:
             for value in node.inputs:
-                if value is not None and _bytes(value) >= _SMALLEST:
+                if value is not None and bytes_of(value) >= _SMALLEST:
                     found.setdefault(weight_digest(value), []).append(node)
         return found
 
@@ -72,8 +72,7 @@ def find_not_shared(segments: Iterable[SegmentGraph]) -> list[NotShared]:
     for digest, found in holders.items():
         if len(found) > 1 and not found[0].stays and len(_tasks(found)) > 1:
             groups.setdefault(tuple(segment.name for segment in found), []).append(digest)
-    entries = [_entry(holders[digests[0]], digests, takers) for digests in groups.values()]
-    return _merged(entry for entry in entries if entry is not None)
+    return _merged(entry for digests in groups.values() for entry in _entries(holders[digests[0]], digests, takers))
 
 
 def combined(before: Iterable[NotShared], now: Sequence[NotShared]) -> tuple[NotShared, ...]:
@@ -90,18 +89,25 @@ def _tasks(segments: Iterable[SegmentGraph]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for segment in segments for name in segment.tasks))
 
 
-def _entry(
+def _entries(
     found: Sequence[SegmentGraph], digests: Sequence[bytes], takers: Mapping[str, Mapping[bytes, list[ir.Node]]]
-) -> NotShared | None:
-    """Return what there is to say of the weights `digests`, which all of the segments `found` hold; None: they are next to nothing."""
+) -> Iterator[NotShared]:
+    """Yield what there is to say of the weights `digests`, which all of the segments `found` hold; nothing, if they are next to nothing.
+
+    The others are compared with the first, and those that are apart from it for one reason are one entry.
+    """
     one = found[0]
     nodes = list(dict.fromkeys(node for digest in digests for node in takers[one.name][digest]))
     values = {weight_digest(value): value for node in nodes for value in node.inputs if value is not None and _is_weight(value)}
-    size = sum(_bytes(values[digest]) for digest in digests)
+    size = sum(bytes_of(values[digest]) for digest in digests)
     if size < _WORTH_SAYING * one.weight_bytes:
-        return None
-    places = tuple(dict.fromkeys(map(_place, nodes)))
-    return NotShared(_tasks(found), size, one.macs(nodes), places, _reason(one, found[1], digests))
+        return
+    places, macs = tuple(dict.fromkeys(map(_place, nodes))), one.macs(nodes)
+    reasons: dict[str, list[SegmentGraph]] = {}
+    for other in found[1:]:
+        reasons.setdefault(_reason(one, other, digests), []).append(other)
+    for reason, others in reasons.items():
+        yield NotShared(_tasks([one, *others]), size, macs, places, reason)
 
 
 def _reason(one: SegmentGraph, other: SegmentGraph, digests: Sequence[bytes]) -> str:
@@ -155,12 +161,8 @@ def _merged(entries: Iterable[NotShared]) -> list[NotShared]:
     return [*found.values()]
 
 
-def _bytes(value: ir.Value) -> int:
-    return 0 if value.const_value is None else int(value.const_value.nbytes)
-
-
 def _is_weight(value: ir.Value) -> bool:
-    return _bytes(value) >= _SMALLEST
+    return bytes_of(value) >= _SMALLEST
 
 
 def _place(node: ir.Node) -> str:

@@ -71,6 +71,7 @@ def load_onnx(path: Path, *, linked: bool = False) -> ir.Model:
         weights, infinite = _take_weights(path, proto, linked)
         sort_nodes(proto.graph)
         ends = plain_ends(path, proto)
+        proto = _copied(proto)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise BadModel(path, f"{first_line(error)}.") from error
     except MemoryError as error:
@@ -86,6 +87,13 @@ def load_onnx(path: Path, *, linked: bool = False) -> ir.Model:
     set_labels(model, ends.labels)
     set_infinite(model, infinite)
     return model
+
+
+def _copied(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of `proto`, whose large weights have been taken: what is left of a message keeps all in memory that it ever held."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(proto)
+    return copied
 
 
 def check_file(path: Path) -> None:

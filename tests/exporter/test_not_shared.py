@@ -36,6 +36,15 @@ def test_what_is_shared_or_has_nothing_in_common_is_not_said(tmp_path: Path) -> 
     assert not export_repository(sources(tasks), options).repository.not_shared
 
 
+def test_tasks_that_are_apart_for_other_reasons_are_told_apart(tmp_path: Path) -> None:
+    tasks = {**NETS, "three": biased(1, 3)}  # whose biases are those of the first
+    found = export_repository(sources(tasks), ExportOptions(tmp_path / "repo")).repository.not_shared
+    reasons = {one.tasks: one.reason for one in found}
+    assert reasons.keys() == {("one", "two"), ("one", "three")}
+    assert reasons["one", "two"] == WHY
+    assert reasons["one", "three"].endswith("the cut behind it was left out")
+
+
 def test_a_task_that_comes_later_is_compared_with_those_that_are_there(tmp_path: Path) -> None:
     repo = tmp_path / "repo"
     export_repository(sources({"one": NETS["one"]}), ExportOptions(repo))

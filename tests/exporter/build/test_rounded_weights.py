@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from exporter.build import rounded_weights
 from exporter.build.rounded_weights import THERE, take_known_weights
+from exporter.build.weight_store import WeightStore
 from exporter.graph.digests import weight_digest
 
 WEIGHT = np.random.default_rng(1).standard_normal((4, 2, 3, 3)).astype(np.float32)
@@ -126,3 +130,13 @@ def test_heads_that_differ_are_not_compared_in_pairs(monkeypatch: pytest.MonkeyP
     models = {f"m{index}": model(chance.standard_normal((2, 2, 1, 1)).astype(np.float32)) for index in range(60)}
     assert not take_known_weights(models, [])
     assert len(compared) < 6
+
+
+def test_weights_in_files_are_let_go_again(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((64, 64, 3, 3)).astype(np.float32)
+    models = {name: model(weight + number) for number, name in enumerate("ab")}
+    for given in models.values():
+        WeightStore(tmp_path).take_over(given)
+    take_known_weights(models, [])
+    gc.collect()
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import os
+import resource
 import tracemalloc
 from pathlib import Path
 
@@ -380,3 +382,23 @@ def test_a_file_that_was_optimised_for_one_processor_is_refused(tmp_path: Path) 
     words = r"net.onnx: was optimised by ONNX Runtime for the processor of one machine \(com.microsoft.nchwc.Conv\), and others may answer"
     with pytest.raises(BadModel, match=words):
         load_onnx(write(tmp_path / "net.onnx", proto))
+
+
+def test_what_is_kept_of_a_model_keeps_no_weight_that_has_been_let_go(tmp_path: Path) -> None:
+    proto = NET.proto()
+    size = 64_000_000
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones(size // 4, np.float32), "unused"))
+    onnx.save(proto, tmp_path / "net.onnx")
+    del proto
+    gc.collect()
+    before = _resident()
+    model = load_onnx(tmp_path / "net.onnx")
+    kept = [value.const_value for value in model.graph.initializers.values() if value.name != "unused"]
+    del model
+    gc.collect()
+    assert kept
+    assert _resident() - before < size / 2
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
