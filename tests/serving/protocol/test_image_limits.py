@@ -23,7 +23,7 @@ from serving.images.decode import ImageLimits
 from serving.limits import Limits
 from serving.protocol.http.multipart import read_files
 from serving.server import BackgroundServer
-from tests.serving.images.test_helpers import HARD, children, has_ended
+from tests.serving.images.test_helpers import HARD, children, has_ended, processor_s
 from tests.serving.pictures import file, many_scans, run_lengths, segment
 from tests.serving.process.test_process import started
 from tests.serving.protocol.http.test_http import PICTURE, Http
@@ -91,21 +91,29 @@ def test_a_limit_that_strikes_is_a_sentence_and_counted(
     assert ask(strict, "/predict", PICTURE)[0] == 200
 
 
+def decoder(server: BackgroundServer, others: set[int]) -> int:
+    """Return the process that decodes for `server`, and waits for work: one that has only begun when it is cancelled is kept."""
+    assert ask(server, "/predict", many_scans(4000, 9))[0] == 200
+    (pid,) = children() - others
+    return pid
+
+
 def test_time_counts_while_a_picture_is_decoded_and_ends_the_decoding(slow: BackgroundServer) -> None:
-    others = children()  # of servers of other tests, which keep an idle one for a while
-    code, answer = ask(slow, "/predict?timeout=700000", HARD)
+    mine = decoder(slow, children())
+    code, answer = ask(slow, "/predict?timeout=1000000", HARD)
     assert (code, "deadline has passed" in answer["error"]) == (504, True)
-    eventually(lambda: not children() - others)
+    eventually(lambda: has_ended(mine))
     assert ask(slow, "/predict", PICTURE)[0] == 200
 
 
 def test_a_client_that_leaves_ends_the_decoding(slow: BackgroundServer) -> None:
-    others = children()
+    mine = decoder(slow, children())
+    used_s = processor_s(mine)
     with socket.create_connection(tuple_of(slow.http_address)) as client:
         head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(HARD)}\r\n\r\n"
         client.sendall(head.encode() + HARD)
-        eventually(lambda: children() - others)
-    eventually(lambda: not children() - others)
+        eventually(lambda: processor_s(mine) > used_s + 0.2)
+    eventually(lambda: has_ended(mine))
 
 
 def test_what_waits_is_in_the_gauge_and_what_cannot_wait_is_counted(slow: BackgroundServer) -> None:
