@@ -12,7 +12,7 @@ from espalier.commands.options.cuts import RecutRule, recut_options
 from espalier.commands.options.groups import ungroup
 from espalier.commands.options.reports import (
     describe_inherited,
-    describe_scores,
+    print_answers,
     print_missed,
     print_not_shared,
     print_remarks,
@@ -66,9 +66,7 @@ def add(
     print_texts(result.repository.tasks[name] for name in sources.tasks)
     for name, taken in result.inherited.items():
         console.print(f"[yellow]{escape(describe_inherited(result.before[name], taken))}[/]", soft_wrap=True)
-    scores = describe_scores(result.repository.tasks[name] for name in sources.tasks)
-    if scores:
-        console.print(escape(scores), soft_wrap=True)
+    print_answers([result.repository.tasks[name] for name in sources.tasks])
     print_missed(repo, result.missed)
     if result.plan.several_shapes:
         console.print(f"[yellow]Several shapes:[/] {escape(result.plan.several_shapes)}", soft_wrap=True)

@@ -10,11 +10,12 @@ import typer
 from rich.markup import escape
 
 from espalier.commands.options.groups import ungroup
+from espalier.commands.options.kinds import Kinds
 from espalier.commands.options.reports import (
     describe_change,
     describe_inherited,
-    describe_scores,
     describe_versions,
+    print_answers,
     print_missed,
     print_remarks,
     print_texts,
@@ -40,6 +41,7 @@ def deploy(
     tokenizer: TokenizerFiles = None,
     inputs: Inputs,
     input_names: InputNames = None,
+    kind: Kinds = None,
     canary: Annotated[
         str | None,
         typer.Option(metavar="SHARE", help="Keep the current version and give this one a share of the requests, such as 5%."),
@@ -62,7 +64,7 @@ def deploy(
     from exporter.deploy import deploy
 
     with progress_bars() as report:
-        sources = open_named(backbone, {task: model}, images, tokenizer or (), input_names or ())
+        sources = open_named(backbone, {task: model}, images, tokenizer or (), input_names or (), kind or ())
         deployment = deploy(repo, sources, canary=share, coupled=coupled, progress=report, waiting=say)
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
@@ -111,9 +113,7 @@ def _print_sharing(deployment: Deployment, task: str, repo: Path) -> None:
         console.print(f"[yellow]{escape(describe_inherited(added.before[task], added.inherited[task]))}[/]", soft_wrap=True)
     now = deployment.changes[task].after
     print_texts([now.canary.task if now.canary else now])
-    scores = describe_scores([now.canary.task if now.canary else now])
-    if scores:
-        console.print(escape(scores), soft_wrap=True)
+    print_answers([now.canary.task if now.canary else now])
     print_missed(repo, {task: added.missed[task]})
     segments = f"{len(added.new)} new {'segment' if len(added.new) == 1 else 'segments'}"
     console.print(f"{segments}, {len(added.kept)} kept as they were.")

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from espalier.commands.options.cuts import Cuts, MaxSegments, cut_options
 from espalier.commands.options.groups import ungroup
-from espalier.commands.options.reports import describe_scores, print_not_shared, print_remarks, print_stored, print_texts
+from espalier.commands.options.reports import print_answers, print_not_shared, print_remarks, print_stored, print_texts
 from espalier.commands.options.task_models import Coupled, Inputs, Snap, TaskModels
 from espalier.console import console, progress_bars, say
 
@@ -68,9 +68,7 @@ def export(
     print_remarks(result.row_remarks)
     print_texts(result.repository.tasks.values())
 
-    scores = describe_scores(result.repository.tasks.values())
-    if scores:
-        console.print(escape(scores), soft_wrap=True)
+    print_answers([*result.repository.tasks.values()])
     for sentence in result.plan.cuts_left_out:
         console.print(f"[yellow]No cut:[/] {escape(sentence)}")
     if result.plan.several_shapes:

@@ -12,7 +12,7 @@ from contract.repository.model import Task, TensorSpec
 from contract.text import TextInput, Tokenizer, as_inputs
 from serving.errors import DeadlineExceeded, NoText, NoTextTask
 from serving.process.work_pool import Check, WorkPool
-from serving.questions import CheckRoom, Groups, Prepared, Rows, group_tasks, refusal_of_classes
+from serving.questions import CheckRoom, Groups, Prepared, Rows, group_tasks, refusal_of_answers
 
 _Way = tuple[tuple[TensorSpec, ...], TextInput]
 _pool = WorkPool(name="texts")
@@ -34,7 +34,7 @@ class Texts:
         return names
 
     def group(
-        self, known: Mapping[str, Task], names: Sequence[str], top_k: int, partial: bool
+        self, known: Mapping[str, Task], names: Sequence[str], top_k: int | None, partial: bool
     ) -> tuple[Groups[_Way], dict[str, str]]:
         """Return the tasks `names` by their tokenizers and inputs."""
         return group_tasks(known, names, top_k, partial, _refusal, _way)
@@ -58,17 +58,17 @@ class Texts:
             inputs, text = way
             dtypes = {spec.name: spec.dtype for spec in inputs}
             encoded = tokenizer.encode(self.texts, text, cut=self.cut, check=check)
-            rows[way] = [Rows(part.places, as_inputs(part, dtypes)) for part in encoded.rows]
+            rows[way] = [Rows(part.places, as_inputs(part, dtypes), texts=part.texts) for part in encoded.rows]
             cut[way] = encoded.cut
         return Prepared(len(self.texts), rows, cut)
 
 
 def _refusal(task: Task) -> InvalidRequest | None:
-    """Return why `task` cannot be asked about texts: it has no tokenizer, or gives no classes. None if it can."""
+    """Return why `task` cannot be asked about texts: it has no tokenizer, or gives tensors alone. None if it can."""
     if task.text is None:
         takes = "takes images" if task.preprocessing is not None else "has no tokenizer"
         return InvalidRequest(f"Task {task.name!r} {takes}, so it takes no text; send it what it takes.")
-    return refusal_of_classes(task)
+    return refusal_of_answers(task)
 
 
 def _way(task: Task) -> _Way:

@@ -123,7 +123,7 @@ def test_a_long_text_is_refused_or_cut_and_that_is_said(ask: Http) -> None:
         (
             {"text": "cat", "tasks": ["words"]},
             "/predict",
-            "Task 'words' gives no classes; ask for its values through v2/models/words/infer.",
+            "Task 'words' is of the kind 'tensor', which people do not read; ask for its values",
         ),
         (
             {"text": "cat", "image": "..."},
@@ -224,7 +224,7 @@ def test_what_is_refused_at_the_start_and_at_a_load(tmp_path: Path) -> None:
             with pytest.raises(LoadFailed, match=r"The tokenizer of task 'mood' is damaged \(it is another one than its config"):
                 await router.load("mood")
             found = await router.predict_texts(["cat"], ["mood"])
-            assert found.tasks["mood"][0][0].label == expected("mood", "cat")[0]
+            assert found.tasks["mood"][0].labels[0].label == expected("mood", "cat")[0]
             with pytest.raises(RepositoryError, match="The tokenizer of task 'mood' is damaged"):
                 await Router(read_repository(repo.path), EmbeddedEngine(repo, threads=1)).start()
         finally:
