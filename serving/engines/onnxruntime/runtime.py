@@ -80,7 +80,7 @@ class OnnxRuntime:
         except OSError as error:
             raise cannot_be_read(file.segment, error) from error
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise cannot_be_loaded(file.segment) from error
+            raise cannot_be_loaded(file.segment, file.kept.sizes) from error
 
     def load(self, file: SegmentFile) -> ort.InferenceSession:
         """Return a session that has been checked by a run with one row. Raises RepositoryError naming the segment.
@@ -95,7 +95,7 @@ class OnnxRuntime:
                 warm_up(file.segment, session, self._device, file.segment.max_batch_rows)
             results = warm_up(file.segment, session, self._device)
         except Exception as error:  # as above
-            raise cannot_be_loaded(file.segment) from error
+            raise cannot_be_loaded(file.segment, file.kept.sizes) from error
         check_outputs(file.segment, results)
         return session
 

@@ -42,6 +42,11 @@ class KeptFiles:
         """Return the size of all."""
         return sum(file.bytes for file in self._files)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the size of each, in bytes, by its name: as it is now, if it is in its place."""
+        return {file.path.name: file.size() for file in self._files}
+
     def use(self, work: Callable[[Path], _T]) -> _T:
         """Return `work(path)`, `path` being the model with its files beside it, in its own folder or, if that has gone, in a copy.
 
@@ -90,6 +95,14 @@ class _Kept:
             return os.path.samestat(self.path.stat(), self._status)
         except OSError:
             return False
+
+    def size(self) -> int:
+        """Return its size, which may be another one than it was, if it is in its place; else what it was."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return self.bytes
+        return status.st_size if os.path.samestat(status, self._status) else self.bytes
 
     def copy_to(self, target: Path) -> None:
         """Write its content to `target`, a new file. Raises OSError, also where it was made shorter: the kernel reads the pages."""
