@@ -89,7 +89,7 @@ def _use_separate(paths: list[Path], feed: Mapping[str, Array]) -> object:
         sessions.append(open_network(path, threads=1))
         malloc_trim()  # as the engine does: what optimising a network leaves free is no memory that it needs
     for session in sessions:
-        session.run(None, feed or _zeros(session))
+        session.run(None, {spec.name: feed[spec.name] for spec in session.get_inputs()} if feed else _zeros(session))
     return sessions
 
 

@@ -253,7 +253,7 @@ def test_nothing_measured_is_drawn_as_nothing() -> None:
 def test_the_command_lists_and_refuses() -> None:
     listed = espalier("bench", "list")
     assert listed.returncode == 0
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == [benchmark.name for benchmark in BENCHMARKS]
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == [*(benchmark.name for benchmark in BENCHMARKS), "REPO"]
     unknown = espalier("bench", "speed")
     assert unknown.returncode == 2
     assert "There is no benchmark 'speed'" in unknown.stderr
