@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,9 @@ def resident_bytes(
     if not sys.platform.startswith("linux") or any(repository.tasks[name].plain for name in names):
         return None
     file = _write_feed(feed, folder / "feed.npz")
-    shared = [shared_resident(repository.path, names, feed=file) for _ in range(repeats)]
+    part = folder / "repository.pickle"
+    part.write_bytes(pickle.dumps(only_tasks(repository, names)))
+    shared = [shared_resident(part, names, feed=file) for _ in range(repeats)]
     separate = [separate_resident([networks.files[name] for name in names], feed=file) for _ in range(repeats)]
     return int(median(shared)), int(median(separate))
 

@@ -107,7 +107,7 @@ def _one_of_each(found: Found) -> list[Case]:
 def _row(case: Case) -> dict[str, Cell]:
     names = case.asked.tasks
     return {
-        "request": names[0] if case.asked.kind == ONE else "all that are measured" if case.asked.kind == ALL else "some",
+        "request": names[0] if case.asked.kind == ONE else "all" if case.asked.kind == ALL else "some",
         "tasks": len(names),
         "possible": case.possible,
         "speedup": case.speedup,

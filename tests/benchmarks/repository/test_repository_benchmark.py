@@ -67,7 +67,7 @@ def test_a_repository_of_images_is_measured_whole(images: Path, tmp_path: Path) 
     result = measured(Question(images, rows=2), tmp_path, threads=2)
     assert result.headline.startswith("shop: 3 tasks take ")
     speedups, times, sizes, engine, tasks = result.tables
-    assert requests(result) == [("probe", 1), ("middle", 1), ("early", 1), ("some", 2), ("all that are measured", 3)]
+    assert requests(result) == [("probe", 1), ("middle", 1), ("early", 1), ("some", 2), ("all", 3)]
     assert [row["possible"] for row in speedups.rows][:3] == [1.0] * 3
     assert all(isinstance(row[variant], Timing) for row in times.rows[3:] for variant in (SHARED, SEPARATE, SIDE_BY_SIDE))
     assert times.rows[0][SIDE_BY_SIDE] is None
@@ -86,7 +86,7 @@ def test_texts_of_any_length_and_tasks_that_take_different_inputs_are_measured(t
     free_nets.write_free(tmp_path / "texts", ("tag", *free_nets.TWINS))
     (tmp_path / "scratch").mkdir()
     result = measured(Question(tmp_path / "texts", sizes={ALL_SIZES: 6, "length": 5}), tmp_path / "scratch")
-    assert requests(result) == [("tag", 1), ("pair", 1), ("all that are measured", 2)]
+    assert requests(result) == [("tag", 1), ("pair", 1), ("all", 2)]
     assert any("document length 6, length 5, query length 6; " in note for note in result.notes)
 
 
