@@ -29,6 +29,8 @@ from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
 from serving.process.memory import malloc_trim
 
+_LARGE_BYTES = 2_000_000  # what a smaller one has freed serves the next; to give it back took a third of a head's opening
+
 
 def session_store(options: SessionStoreOptions) -> SessionStore[ort.InferenceSession]:
     """Return a store of ONNX Runtime's sessions. Raises ValueError, ProviderUnavailable."""
@@ -132,5 +134,6 @@ class OnnxRuntime:
         if session is None:
             engine_options = self._engines.options(model) if self._engines is not None else None
             session = open_session(model, make_options(), self.providers, engine_options)
-            malloc_trim()
+            if model.stat().st_size >= _LARGE_BYTES:
+                malloc_trim()
         return session
