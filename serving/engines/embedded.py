@@ -29,8 +29,8 @@ from serving.engines.scheduling.batches import RunSegment
 from serving.engines.scheduling.plan_execution import Group
 from serving.engines.scheduling.scheduler import MAX_QUEUE_ROWS, Scheduler
 from serving.engines.scheduling.thread_allocation import ThreadAllocation, halving
-from serving.engines.sessions.checks import zeros_for
 from serving.engines.sessions.checked import CheckedSegments
+from serving.engines.sessions.checks import zeros_for
 from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
 from serving.engines.statistics import RunStatistics
