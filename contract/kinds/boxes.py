@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from contract.kinds.kind import Kind, KindDoesNotFit, Shapes, Taken, check_count, check_fractions
 
 BoxLayout = Literal["torchvision", "yolo", "yolov5", "detr"]
-_NAMES = {"scores": ("scores", "score"), "classes": ("labels", "classes", "class_ids")}
+_NAMES = {
+    "boxes": ("boxes", "pred_boxes"),
+    "scores": ("scores", "score"),
+    "classes": ("labels", "classes", "class_ids", "logits", "pred_logits"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,23 +71,31 @@ class Boxes(Kind, frozen=True, tag="boxes"):
     def find(self, outputs: Shapes) -> BoxOutputs:
         """Return which of `outputs` is which. Raises KindDoesNotFit where that cannot be told."""
         if self.layout in ("yolo", "yolov5"):
-            name = self.boxes or self._only(outputs, [name for name, shape in outputs.items() if len(shape) == 2], "boxes")
+            name = self._find(outputs, "boxes", lambda shape: len(shape) == 2)
             return BoxOutputs(name, name)
-        corners = [name for name, shape in outputs.items() if len(shape) == 2 and shape[1] == 4]
-        boxes = self.boxes or self._only(outputs, corners, "boxes")
+        boxes = self._find(outputs, "boxes", lambda shape: len(shape) == 2 and shape[1] == 4)
+        others = {name: shape for name, shape in outputs.items() if name != boxes}
         if self.layout == "detr":
-            logits = [name for name, shape in outputs.items() if len(shape) == 2 and name != boxes]
-            return BoxOutputs(boxes, self.classes or self._only(outputs, logits, "classes"))
-        flat = [name for name, shape in outputs.items() if len(shape) == 1]
-        named = {word: [name for name in flat if name.rpartition(".")[2] in words] for word, words in _NAMES.items()}
-        scores = self.scores or self._only(outputs, named["scores"], "scores")
-        return BoxOutputs(boxes, self.classes or self._only(outputs, named["classes"], "classes"), scores)
+            return BoxOutputs(boxes, self._find(others, "classes", lambda shape: len(shape) == 2))
+        scores = self._find(others, "scores", lambda shape: len(shape) == 1)
+        rest = {name: shape for name, shape in others.items() if name != scores}
+        return BoxOutputs(boxes, self._find(rest, "classes", lambda shape: len(shape) == 1), scores)
 
-    def _only(self, outputs: Shapes, found: Sequence[str], what: str) -> str:
-        if len(found) == 1:
-            return found[0]
-        given = ", ".join(f"{name} {['n', *shape]}".replace("'n'", "n") for name, shape in outputs.items())
+    def _find(self, outputs: Shapes, what: str, fits: Callable[[tuple[int, ...]], bool]) -> str:
+        """Return the output that is `what`: as it was named, or the only one of its shape, or of those the only one with its usual name."""
+        said = getattr(self, what)
+        if said:
+            named = [name for name in outputs if said in (name, name.rpartition(".")[2])]
+            if not named:
+                raise KindDoesNotFit(f"gives {', '.join(outputs)}, and no {said!r}")
+            return named[0]
+        shaped = [name for name, shape in outputs.items() if fits(shape)]
+        usual = [name for name in shaped if name.rpartition(".")[2] in _NAMES[what]]
+        for found in (shaped, usual):
+            if len(found) == 1:
+                return found[0]
+        given = ", ".join(f"{name} [{', '.join(['n', *map(str, shape)])}]" for name, shape in outputs.items())
         raise KindDoesNotFit(
-            f"gives {given}: of the layout {self.layout}, {'several' if found else 'none'} of them could be the {what}; "
-            f"give the parameter {what} the name of the right one, or another layout"
+            f"gives {given}: of the layout {self.layout}, {'several' if shaped else 'none'} of them could be the {what}; give the parameter "
+            f"{what} the name of the right one, or another layout"
         )
