@@ -80,6 +80,7 @@ class OpenVinoRuntime(Generic[SessionT]):
 
     def prepare(self, repository: Repository, files: Iterable[SegmentFile]) -> None:
         """Find out how the segments `files` are best run: with the samples that tasks of `repository` have recorded."""
+        files = list(files)
         new = {file.segment.name: file for file in files if file.segment.plain is None}
         tasks = [task for task in with_records(repository) if any(step.segment in new for step in task.steps)]
         known = {step.segment for task in tasks for step in task.steps}
@@ -97,6 +98,8 @@ class OpenVinoRuntime(Generic[SessionT]):
         if unknown and wanted is Way.bf16:
             log.warning("No sample is recorded for segments %s: they stay in fp32.", listed(unknown))
         self._say(new)
+        if plain := [file.segment.name for file in files if file.segment.plain is not None]:
+            log.info("Run on ONNX Runtime, because espalier did not export them: %s.", listed(plain))
 
     def load(self, file: SegmentFile) -> OpenVinoSession | Elsewhere[SessionT]:
         """Return a session of `file` that has been checked by a run with one row. Raises RepositoryError naming the segment."""

@@ -147,6 +147,13 @@ def test_an_answer_stays_when_the_next_comes(large: Repository) -> None:
     np.testing.assert_array_equal(first, kept)
 
 
+def test_what_a_message_holds_may_not_be_written_and_is_answered_all_the_same(large: Repository) -> None:
+    made = runtime()
+    rows = np.frombuffer(np.ones((2, 7), np.float32).tobytes(), np.float32).reshape(2, 7)
+    found = made.run(large.segments["mid"], made.load(file_of(large, "mid")), [rows])[0]
+    np.testing.assert_allclose(found, LAYERS["mid"](rows), atol=1e-5)
+
+
 def test_a_memory_limit_closes_what_is_unused_and_answers_all(large: Repository) -> None:
     sizes = {name: runtime().memory_of(file_of(large, name)) for name in large.segments}
     limit = sum(sorted(sizes.values())[-3:])
