@@ -137,6 +137,11 @@ class OpenVinoRuntime(Generic[SessionT]):
             return self._other.memory_of(file)
         return _OVERHEAD_BYTES + int(file.kept.bytes * (1 + _PACKED[way]))
 
+    def computed_by(self, segment: Segment) -> str:
+        """Return what computes `segment`, its version, and OpenVINO's precision."""
+        way = self._way(segment)
+        return self._other.computed_by(segment) if way is Way.elsewhere else f"openvino {version()} {way}"
+
     def has_one_thread(self, segment: Segment) -> bool:
         """Return whether sessions of `segment` have one thread: small ones."""
         return self._other.has_one_thread(segment)

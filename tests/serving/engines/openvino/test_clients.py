@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from PIL import Image
 
 from serving.client import predict
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
+from serving.engines.openvino.package import version
 from serving.requests import InferRequest
 from serving.router import Router
 from serving.server import BackgroundServer
 from tests.serving.engines.openvino.large import OPENVINO, write_large
-from tests.serving.nets import LABELS, TASK_NAMES, images, whole
+from tests.serving.nets import LABELS, LAYERS, TASK_NAMES, images, whole
 from tests.serving.protocol.test_protocols import client as client
 from tests.serving.protocol.test_protocols import test_classification as test_classification
 from tests.serving.protocol.test_protocols import test_health as test_health
@@ -32,6 +34,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundServe
     path = write_large(tmp_path_factory.mktemp("served") / "repo").path
     with BackgroundServer(path, http_port=0, grpc_port=0, options=EngineOptions(OPENVINO), check_samples=True) as running:
         yield running
+
+
+def test_metrics_name_what_computes(server: BackgroundServer) -> None:
+    with urlopen(f"http://{server.http_address}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    assert f'espalier_engine_segments{{engine="openvino {version()} fp32"}} {len(LAYERS)}' in lines
 
 
 def test_an_image_is_answered_by_all_tasks(server: BackgroundServer) -> None:
