@@ -77,6 +77,7 @@ def serve(
         admin_token=token,
         check_samples=check_samples,
         rows_record=None if cache is None else cache.with_name("independent.txt"),
+        configs=None if cache is None else cache.with_name("configs"),
         plain=choice.is_here,
         limits=limits,
         pad_lengths=lengths,

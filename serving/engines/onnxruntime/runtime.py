@@ -29,6 +29,8 @@ from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
 from serving.process.memory import malloc_trim
 
+_LARGE_BYTES = 2_000_000  # what a smaller one has freed serves the next; to give it back took a third of a head's opening
+
 
 def session_store(options: SessionStoreOptions) -> SessionStore[ort.InferenceSession]:
     """Return a store of ONNX Runtime's sessions. Raises ValueError, ProviderUnavailable."""
@@ -92,7 +94,7 @@ class OnnxRuntime:
         except OSError as error:
             raise cannot_be_read(file.segment, error) from error
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise cannot_be_loaded(file.segment) from error
+            raise cannot_be_loaded(file.segment, file.kept.sizes) from error
 
     def load(self, file: SegmentFile) -> ort.InferenceSession:
         """Return a session that has been checked by a run with one row. Raises RepositoryError naming the segment.
@@ -107,7 +109,7 @@ class OnnxRuntime:
                 warm_up(file.segment, session, self._device, file.segment.max_batch_rows)
             results = warm_up(file.segment, session, self._device)
         except Exception as error:  # as above
-            raise cannot_be_loaded(file.segment) from error
+            raise cannot_be_loaded(file.segment, file.kept.sizes) from error
         check_outputs(file.segment, results)
         return session
 
@@ -136,5 +138,6 @@ class OnnxRuntime:
         if session is None:
             engine_options = self._engines.options(model) if self._engines is not None else None
             session = open_session(model, make_options(), self.providers, engine_options)
-            malloc_trim()
+            if model.stat().st_size >= _LARGE_BYTES:
+                malloc_trim()
         return session

@@ -13,6 +13,7 @@ from contract.dtypes import Array
 from contract.errors import RepositoryError
 from contract.repository.model import SEGMENT_INPUT, Segment, segment_tensor
 from contract.system import available_cores
+from contract.weight_files import what_is_damaged
 from serving.engines.device_tensors import Device, is_on_device, whole
 from serving.engines.sessions.checks import check_outputs as check_outputs
 from serving.engines.sessions.checks import is_small, zeros_for
@@ -96,13 +97,15 @@ def warm_up(segment: Segment, session: ort.InferenceSession, device: Device | No
     return run_session(session, zeros) if device is None else run_on_device(session, zeros, device)
 
 
-def cannot_be_loaded(segment: Segment) -> RepositoryError:
-    """Return the error of a model that ONNX Runtime refuses; its own words may hold paths, which clients must not see."""
+def cannot_be_loaded(segment: Segment, sizes: Mapping[str, int]) -> RepositoryError:
+    """Return the error of a model that ONNX Runtime refuses; its own words may hold paths, which clients must not see.
+
+    sizes: in bytes, of its files by their names.
+    """
     if segment.plain is not None:
         return RepositoryError(
             f"ONNX Runtime does not open {segment.plain.file} as it is now; load the model again when it is whole."
         )
     return RepositoryError(
-        f"Segment {segment.name!r} cannot be loaded: its model.onnx is damaged or does not fit its config.pbtxt; "
-        "export the repository again."
+        f"Segment {segment.name!r} cannot be loaded: {what_is_damaged(segment, sizes)}; export the repository again."
     )
