@@ -73,7 +73,8 @@ def test_a_repository_of_images_is_measured_whole(images: Path, tmp_path: Path) 
     assert times.rows[0][SIDE_BY_SIDE] is None
     (row,) = sizes.rows
     assert all(isinstance(row[key], int) and row[key] > 0 for key in ("memory", "separate_memory", "disk", "separate_disk"))
-    assert [(row["engine"], row["faster"]) for row in engine.rows] == [("ONNX Runtime", 1.0)]
+    assert (engine.rows[0]["engine"], engine.rows[0]["faster"]) == ("ONNX Runtime", 1.0)
+    assert {row["engine"] for row in engine.rows[1:]} <= {"OpenVINO"}  # where it is installed
     assert [row["task"] for row in tasks.rows] == ["probe", "middle", "early"]
     assert len(result.plots) == 1
     assert "Segments: 8 in fp32." in result.notes
