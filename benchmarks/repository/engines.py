@@ -18,12 +18,14 @@ from serving.engines.sessions import runtime
 from serving.engines.sessions.runtime import SessionStoreOptions
 
 AS_EXPORTED = "as exported"
-_MakeEngine = Callable[[Repository, int, Path], Engine]
+_MakeEngine = Callable[[Repository, int, Path, int], Engine]
 
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An engine and its precision, for people. make: of a repository, the threads of a run, and a folder for what the engine keeps.
+    """An engine and its precision, for people.
+
+    make: of a repository, the threads of a run, a folder for what the engine keeps, and the runs at a time, 1: as the engine likes it.
 
     missing: returns why it cannot be measured here, "" where it can.
     """
@@ -39,10 +41,13 @@ class EngineChoice:
         return f"{self.engine}, {self.precision}"
 
 
+def _embedded(repository: Repository, store: SessionStoreOptions, at_a_time: int) -> Engine:
+    return EmbeddedEngine(repository, options=EngineOptions(store, at_a_time if at_a_time > 1 else None, learn_rows=True))
+
+
 def _onnxruntime(provider: str) -> _MakeEngine:
-    def make(repository: Repository, threads: int, folder: Path) -> Engine:
-        store = SessionStoreOptions(threads, provider=provider, cache_folder=folder / "segments")
-        return EmbeddedEngine(repository, options=EngineOptions(store, learn_rows=True))
+    def make(repository: Repository, threads: int, folder: Path, at_a_time: int) -> Engine:
+        return _embedded(repository, SessionStoreOptions(threads, provider=provider, cache_folder=folder / "segments"), at_a_time)
 
     return make
 
@@ -58,10 +63,9 @@ def _choices(name: str) -> Mapping[str, Any]:
 
 
 def _openvino(precision: str) -> _MakeEngine:
-    def make(repository: Repository, threads: int, folder: Path) -> Engine:
+    def make(repository: Repository, threads: int, folder: Path, at_a_time: int) -> Engine:
         how = {"runtime": _choices("RuntimeKind")["openvino"], "precision": _choices("Precision")[precision]}
-        store = SessionStoreOptions(threads, cache_folder=folder / "segments", **how)
-        return EmbeddedEngine(repository, options=EngineOptions(store, learn_rows=True))
+        return _embedded(repository, SessionStoreOptions(threads, cache_folder=folder / "segments", **how), at_a_time)
 
     return make
 

@@ -120,7 +120,7 @@ def test_another_engine_appears_beside_the_first_with_its_error(
             answer = await super().infer(*arguments, **options)  # type: ignore[arg-type]
             return replace(answer, outputs={name: values * np.float32(1.1) for name, values in answer.outputs.items()})
 
-    def refusing(repository: Repository, threads: int, folder: Path) -> Engine:
+    def refusing(repository: Repository, threads: int, folder: Path, at_a_time: int) -> Engine:
         engine = EmbeddedEngine(repository)
 
         async def start() -> None:
@@ -130,14 +130,15 @@ def test_another_engine_appears_beside_the_first_with_its_error(
         return engine
 
     first, *_ = engines._ENGINES
-    more = EngineChoice("More", "a tenth", lambda repository, threads, folder: More(repository, threads=threads))
+    more = EngineChoice("More", "a tenth", lambda repository, threads, folder, at_a_time: More(repository, threads=threads))
     monkeypatch.setattr(
         "benchmarks.repository.benchmark.find_engines", lambda words: ([first, more, EngineChoice("None", "fp8", refusing)], [])
     )
-    result = measured(Question(images, tasks=("early", "late")), tmp_path)
+    result = measured(Question(images, tasks=("early", "late")), tmp_path, threads=2)
     table = next(table for table in result.tables if table.title.startswith("Engines"))
     assert [row["engine"] for row in table.rows] == ["ONNX Runtime", "More"]
     assert table.rows[0]["of_spread"] is None
+    assert all(isinstance(table.rows[1][key], float) and table.rows[1][key] > 0 for key in ("faster", "sharing", "share"))
     assert table.rows[1]["agreement"] == 1.0
     assert isinstance(table.rows[1]["of_spread"], float)
     assert table.rows[1]["of_spread"] > 0.01
