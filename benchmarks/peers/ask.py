@@ -17,7 +17,6 @@ from benchmarks.peers.work import Work, WorkSample
 from contract.dtypes import Array
 
 FAILURES = (OSError, EOFError, RuntimeError, TimeoutError, ValueError, KeyError, TypeError)  # the last three: no readable answer
-_TOLERANCE = 1e-3  # of the largest score
 _ANSWER_S = 60.0
 
 
@@ -62,7 +61,7 @@ async def _check(endpoint: Endpoint, sample: WorkSample, tasks: Sequence[str]) -
         found = endpoint.wire.read(answer)
     except (ValueError, KeyError, TypeError) as error:
         raise RivalUnavailable(f"its answer cannot be read: {error}") from error
-    wrong = [task for task in tasks if task not in found or not _is_right(found[task], sample.answers[task])]
+    wrong = [task for task in tasks if task not in found or not _is_right(found[task], sample.answers[task], endpoint.allowed)]
     if wrong or len(found) != len(tasks):
         raise RivalUnavailable(f"its answers are wrong for {', '.join(wrong) or 'tasks that nobody asked for'}")
 
@@ -72,8 +71,8 @@ def _turned(work: Work, start: int, count: int) -> list[str]:
     return [work.tasks[(start + place) % len(work.tasks)] for place in range(count)]
 
 
-def _is_right(found: Array, wanted: Array) -> bool:
-    return found.shape == wanted.shape and bool(np.allclose(found, wanted, rtol=0, atol=_TOLERANCE * float(np.abs(wanted).max())))
+def _is_right(found: Array, wanted: Array, allowed: float) -> bool:
+    return found.shape == wanted.shape and bool(np.allclose(found, wanted, rtol=0, atol=allowed * float(np.abs(wanted).max())))
 
 
 async def latencies(endpoint: Endpoint, work: Work, counts: Sequence[int], runs: int) -> dict[int, list[float]]:
