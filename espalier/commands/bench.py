@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from espalier.console import console, say
+from espalier.console import console, loading, say
 
 
 def bench(
@@ -51,11 +51,12 @@ def bench(
     """
     import tempfile
 
-    from benchmarks.framework.errors import NothingToChoose, RunsAreFixed
-    from benchmarks.framework.options import Options, Scale
-    from benchmarks.registry import BENCHMARKS, check_precisions, find_benchmarks
-    from espalier.bench.files import REPORT, can_draw, prepare
-    from espalier.bench.run import run_all
+    with loading():
+        from benchmarks.framework.errors import NothingToChoose, RunsAreFixed
+        from benchmarks.framework.options import Options, Scale
+        from benchmarks.registry import BENCHMARKS, check_precisions, find_benchmarks
+        from espalier.bench.files import REPORT, can_draw, prepare
+        from espalier.bench.run import run_all
 
     if name == "list":
         for benchmark in BENCHMARKS:
