@@ -1,4 +1,4 @@
-"""The embedded engine: ONNX Runtime in this process, one session per segment."""
+"""The embedded engine: ONNX Runtime or OpenVINO in this process, one session per segment."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from contract.system import available_cores, have_cores, waited_for_cores_s
 from contract.volume import is_free
 from serving.engines.base import Answer, Call, SegmentStatistics
 from serving.engines.free_rows import FreeRows
-from serving.engines.onnxruntime.runtime import OnnxRuntime
 from serving.engines.onnxruntime.segment_cache import processor
 from serving.engines.onnxruntime.session import PROVIDERS as PROVIDERS
 from serving.engines.onnxruntime.session import session_options as session_options
-from serving.engines.onnxruntime.session import zeros_for
+from serving.engines.runtimes import make_runtime
 from serving.engines.scheduling.batch_size_profile import BatchSizeProfile
 from serving.engines.scheduling.batches import RunSegment
 from serving.engines.scheduling.plan_execution import Group
 from serving.engines.scheduling.scheduler import MAX_QUEUE_ROWS, Scheduler
 from serving.engines.scheduling.thread_allocation import ThreadAllocation, halving
 from serving.engines.sessions.checked import CheckedSegments
+from serving.engines.sessions.checks import zeros_for
 from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
 from serving.engines.statistics import RunStatistics
@@ -45,10 +45,10 @@ class EngineOptions:
 
     sessions: how segments are opened; its `threads` are those of a run, None: the cores of this process, divided by `instances`.
     instances: runs at a time, each with `threads`; None: what is best at the moment (thread_allocation.py) where segments compute on the
-    CPU and have a cache, whose weights their sessions share, else one. max_queue_rows: rows that may wait, of which each tenant has its
-    share. max_batch_rows: the most rows of a run, None: as many as the segment takes; a segment whose rows may affect each other gets
-    those of one request, whatever this is. learn_rows: whether `start` finds out which batch size is best for each segment (a tenth of a
-    second for each shape that is not known; on the CPU only); rows_file: where that is kept, None: nowhere.
+    CPU and have a cache, whose weights their sessions share (ONNX Runtime's do), else one. max_queue_rows: rows that may wait, of which
+    each tenant has its share. max_batch_rows: the most rows of a run, None: as many as the segment takes; a segment whose rows may
+    affect each other gets those of one request, whatever this is. learn_rows: whether `start` finds out which batch size is best for
+    each segment (a tenth of a second for each shape that is not known; on the CPU only); rows_file: where that is kept, None: nowhere.
     checked_file: keeps which segments have run here, so that a later process need not run them for a check; None: nowhere.
     max_batch_elements: the most elements of a run of a segment whose sizes are free, in what it takes and gives together; None: as many as
     that best number of rows has at the reference sizes. A row that has more runs alone.
@@ -87,7 +87,7 @@ class EmbeddedEngine:
         self._options = options
         self._segments: Mapping[str, Segment] = {}
         spin = options.sessions.spin and have_cores(options.threads * (options.instances or 1))
-        self._runtime = OnnxRuntime(replace(options.sessions, threads=options.threads, spin=spin))
+        self._runtime = make_runtime(replace(options.sessions, threads=options.threads, spin=spin), options.instances or 1)
         # On a GPU the first run of a size takes long, and had better be the check.
         facts = (self._runtime.name, options.sessions.provider, processor())
         checked = CheckedSegments(options.checked_file, facts) if self._runtime.on_cpu else None
@@ -115,6 +115,11 @@ class EmbeddedEngine:
             run_open=self._store.run_open,
             at_once=self._limit_at_once,
         )
+
+    @property
+    def rounding(self) -> float:
+        """Return by how much an answer may differ from that in fp32, in units of its spread."""
+        return self._runtime.rounding
 
     async def start(self) -> None:
         """Open every segment that fits into the memory, those of most tasks first, and run it once, unless it has run here before.
@@ -186,8 +191,7 @@ class EmbeddedEngine:
         """Return what runs at a time: as many as were asked for, or else what the threads of this machine allow."""
         if self._options.instances is not None:
             return ThreadAllocation(self._options.instances)
-        shares_weights = self._options.sessions.cache_folder is not None and self._runtime.on_cpu
-        return halving(self._options.threads) if shares_weights else ThreadAllocation(1)
+        return halving(self._options.threads) if self._runtime.shares_weights else ThreadAllocation(1)
 
     def _run_on(self, shares: int) -> RunSegment:
         """Return what runs segments on so many shares: all threads if they are all that a run may take, else one for each."""
@@ -204,6 +208,7 @@ class EmbeddedEngine:
         new = [segment for name, segment in repository.segments.items() if name not in self._segments]
         new.sort(key=lambda segment: -uses[segment.name])
         files = [SegmentFile(segment, repository.model_file(segment.name)) for segment in new]
+        self._runtime.prepare(repository, files)
         left = self._store.open(files, make_room=make_room, at_once=None if make_room else _AT_ONCE)
         self._segments = {**self._segments, **{segment.name: segment for segment in new}}
         self._set_limits()

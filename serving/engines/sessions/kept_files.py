@@ -42,6 +42,11 @@ class KeptFiles:
         """Return the size of all."""
         return sum(file.bytes for file in self._files)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the size of each, in bytes, by its name: as it is now, if it is in its place."""
+        return {file.path.name: file.size() for file in self._files}
+
     def identities(self) -> list[tuple[str, int, int, int, int, int]]:
         """Return of each file its name, and what changes whenever its content does: device, inode, size, times of writing and change."""
         return [file.identity() for file in self._files]
@@ -94,6 +99,14 @@ class _Kept:
             return os.path.samestat(self.path.stat(), self._status)
         except OSError:
             return False
+
+    def size(self) -> int:
+        """Return its size, which may be another one than it was, if it is in its place; else what it was."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return self.bytes
+        return status.st_size if os.path.samestat(status, self._status) else self.bytes
 
     def identity(self) -> tuple[str, int, int, int, int, int]:
         """Return what tells it from others and from itself before a change; as it was, where its path leads to it no longer."""
