@@ -52,9 +52,10 @@ def export(
     backbone: the network that they were tuned from; None: what they have in common becomes the trunk. inputs: of torch networks.
     input_names: per task, what inputs of its network are called in the repository; by default those of networks with several inputs are
     matched by name, and the only one of a network by what it takes. tokenizer: a tokenizer.json, for all tasks or by their names: they
-    take texts. kinds: how people read what tasks answer, by name: `contract.kinds`, or as --kind has it. cuts: how to choose where to fork. max_batch_rows: of one run of a model. coupled: take networks whose answer to a row
-    depends on the other rows, too. snap: let tasks take the backbone's, or the first task's, weights for blocks in which theirs differ by
-    so much at most, as a part of the largest in a tensor. force: replace a repository that is there. Raises ExportError, TuningError,
+    take texts. kinds: how people read what tasks answer, by name: of `contract.kinds`, or as words ("boxes:layout=yolo"). cuts: how to
+    choose where to fork. max_batch_rows: of one run of a model. coupled: take networks whose answer to a row depends on the
+    other rows, too. snap: let tasks take the backbone's, or the first task's, weights for blocks in which theirs differ by so much at
+    most, as a part of the largest in a tensor. force: replace a repository that is there. Raises ExportError, TuningError,
     NotWritten.
     """
     from exporter.export import ExportOptions, export_repository
@@ -82,7 +83,7 @@ def add(
     """Add `tasks` (models by name) to the repository at that path. What is there stays as it is, to the byte, unless `recut`.
 
     replace: tasks of the same names, which are kept for a rollback. recut: cut all tasks anew, by the rule of `cuts` (None: as it was
-    exported). backbone, inputs, input_names, tokenizer, kinds, coupled, snap: as for `export`. Raises ExportError, TuningError, RepositoryError,
+    exported). All else as for `export`. Raises ExportError, TuningError, RepositoryError,
     NotWritten.
     """
     from exporter.add import AddOptions, add_tasks
@@ -117,7 +118,7 @@ def deploy(
     """Add or replace `tasks` (models by name) in the repository at that path, and have running `servers` switch to them.
 
     The old versions are kept for a rollback. canary: they stay current, and the new ones answer that share of the requests, in (0, 1).
-    backbone, inputs, input_names, tokenizer, kinds, coupled: as for `export`. Raises what `add` does, then nothing was changed; and for the first
+    All else as for `export`. Raises what `add` does, then nothing was changed; and for the first
     server that refuses or does not answer RequestRefused or ServerUnreachable, then the repository is changed, and the servers before it
     serve that.
     """

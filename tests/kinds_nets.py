@@ -1,4 +1,4 @@
-"""Tiny torch networks, one of each kind, that find coloured rectangles: what they answer is known from the picture. Images come in [0, 1]."""
+"""Tiny torch networks that find coloured rectangles: what they answer is known from the picture. Images come in [0, 1]."""
 
 from __future__ import annotations
 

@@ -96,6 +96,6 @@ class Boxes(Kind, frozen=True, tag="boxes"):
                 return found[0]
         given = ", ".join(f"{name} [{', '.join(['n', *map(str, shape)])}]" for name, shape in outputs.items())
         raise KindDoesNotFit(
-            f"gives {given}: of the layout {self.layout}, {'several' if shaped else 'none'} of them could be the {what}; give the parameter "
-            f"{what} the name of the right one, or another layout"
+            f"gives {given}: of the layout {self.layout}, {'several' if shaped else 'none'} of them could be the {what}; give the "
+            f"parameter {what} the name of the right one, or another layout"
         )

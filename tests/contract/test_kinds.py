@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.kinds import KINDS, Kind, KindDoesNotFit, assumed_kind, kind_from_json, kind_to_json, parse_kind
-from contract.kinds.boxes import BoxOutputs, Boxes
+from contract.kinds.boxes import Boxes, BoxOutputs
 from contract.kinds.classes import Classes
 from contract.kinds.embedding import Embedding
 from contract.kinds.labels import Labels
@@ -66,9 +67,8 @@ def test_people_write_parameters_in_short(text: str, kind: Kind) -> None:
     ],
 )
 def test_what_is_no_kind_is_said_in_a_clause(text: str, words: str) -> None:
-    with pytest.raises(ValueError, match="^") as caught:
+    with pytest.raises(ValueError, match=re.escape(words)):
         parse_kind(text)
-    assert words in str(caught.value)
 
 
 _ABC: tuple[str, ...] = ("a", "b", "c")

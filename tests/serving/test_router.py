@@ -233,7 +233,9 @@ def test_predict_applies_each_tasks_own_preprocessing() -> None:
     assert Counter(run.segment for run in engine.runs)["trunk"] == 2  # two different inputs
     for task, how in (("late", zoomed), ("probe", PREPROCESSING)):
         expected = softmax(whole(task, how(picture)[None]))[0]
-        np.testing.assert_allclose([item.score for item in prediction.tasks[task][0].labels], sorted(expected, reverse=True), atol=1e-6)
+        np.testing.assert_allclose(
+            [item.score for item in prediction.tasks[task][0].labels], sorted(expected, reverse=True), atol=1e-6
+        )
 
 
 def test_predict_refuses_what_it_cannot_do() -> None:

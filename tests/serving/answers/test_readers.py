@@ -200,7 +200,10 @@ class _Tokens:
 
     def __init__(self, text: str) -> None:
         ends = np.cumsum([len(word) + 1 for word in text.split(" ")])
-        self.offsets = [(0, 0), *((int(end) - len(word) - 1, int(end) - 1) for word, end in zip(text.split(" "), ends, strict=True))]
+        self.offsets = [
+            (0, 0),
+            *((int(end) - len(word) - 1, int(end) - 1) for word, end in zip(text.split(" "), ends, strict=True)),
+        ]
         self.special_tokens_mask = [1] + [0] * len(ends)
 
 

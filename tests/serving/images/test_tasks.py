@@ -16,11 +16,11 @@ from contract.errors import InvalidRequest, UnknownTask
 from contract.preprocessing import Preprocessing
 from contract.repository import Canary, Repository, TensorSpec
 from contract.repository.model import Scores
+from serving.answers.prediction import Prediction
 from serving.engines.in_memory import InMemoryEngine
 from serving.errors import DeadlineExceeded, NoImageTask, NotAnImage
 from serving.images.tasks import PreparedImages
 from serving.questions import CheckRoom
-from serving.answers.prediction import Prediction
 from serving.requests import RequestOptions
 from serving.router import Router
 from tests.serving.nets import LAYERS, PREPROCESSING, TASK_NAMES, images, make_repository

@@ -152,7 +152,10 @@ def test_tasks_are_described_with_their_kinds(ask: Http) -> None:
     ("path", "words"),
     [
         ("/predict/segments?top_k=3", "Task 'segments' is of the kind 'mask', which has no best 3; leave out top_k."),
-        ("/predict/plain", "Task 'plain' is of the kind 'tensor', which people do not read; ask for its values through v2/models/plain"),
+        (
+            "/predict/plain",
+            "Task 'plain' is of the kind 'tensor', which people do not read; ask for its values through v2/models/plain",
+        ),
         ("/predict/vector?vectors=hex", "vectors"),
     ],
 )
