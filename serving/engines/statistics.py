@@ -21,9 +21,10 @@ class RunStatistics:
         """Count `run`, which has just ended. waits_s: how long each request in it waited; None: it was one request's, as `run` says."""
         now_ms = time.time_ns() // 1_000_000
         with self._lock:
-            self._counters.setdefault(run.segment, _Counters()).add(
-                run, (run.queue_seconds,) if waits_s is None else waits_s, now_ms
-            )
+            counters = self._counters.get(run.segment)
+            if counters is None:
+                counters = self._counters[run.segment] = _Counters()
+            counters.add(run, (run.queue_seconds,) if waits_s is None else waits_s, now_ms)
 
     def drop(self, segments: Iterable[str]) -> None:
         """Forget what these have done."""

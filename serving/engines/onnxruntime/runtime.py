@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import onnxruntime as ort
 
 from contract.dtypes import Array
-from contract.errors import RepositoryError
+from contract.errors import EspalierError, RepositoryError
 from contract.repository.model import Segment
+from serving.engines.onnxruntime.bundle_session import BundleSession, open_bundle
 from serving.engines.onnxruntime.plain import run_plain
 from serving.engines.onnxruntime.providers import CPU, TENSORRT, choose_providers, device_of
 from serving.engines.onnxruntime.segment_cache import EngineCache, MakeOptions, SegmentCache
@@ -26,12 +28,15 @@ from serving.engines.onnxruntime.session import (
     session_options,
     warm_up,
 )
-from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
+from serving.engines.sessions.runtime import BundleFile, SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
+from serving.errors import EngineError
 from serving.process.memory import malloc_trim
 
+AnySession: TypeAlias = ort.InferenceSession | BundleSession
 
-def session_store(options: SessionStoreOptions) -> SessionStore[ort.InferenceSession]:
+
+def session_store(options: SessionStoreOptions) -> SessionStore[AnySession]:
     """Return a store of ONNX Runtime's sessions. Raises ValueError, ProviderUnavailable."""
     return SessionStore(OnnxRuntime(options), options.memory_limit_bytes)
 
@@ -67,11 +72,14 @@ class OnnxRuntime:
         """Return whether the CPU computes, and nothing else."""
         return self.providers == (CPU,)
 
-    def open(self, file: SegmentFile, threads: int | None = None) -> ort.InferenceSession:
+    def open(self, file: SegmentFile, threads: int | None = None) -> AnySession:
         """Return a session that nobody has checked, with so many threads; None: as of the options. Raises RepositoryError.
 
         For another one of a segment that was checked: a check is a run, and somebody would wait for it.
         """
+        return _open_bundle(file) if isinstance(file, BundleFile) else self._open_segment(file, threads)
+
+    def _open_segment(self, file: SegmentFile, threads: int | None = None) -> ort.InferenceSession:
         make_options = partial(session_options, segment_threads(file.segment, threads or self._threads), self._spin)
         try:
             return file.kept.use(partial(self._open, make_options))
@@ -82,12 +90,14 @@ class OnnxRuntime:
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise cannot_be_loaded(file.segment) from error
 
-    def load(self, file: SegmentFile) -> ort.InferenceSession:
+    def load(self, file: SegmentFile) -> AnySession:
         """Return a session that has been checked by a run with one row. Raises RepositoryError naming the segment.
 
         A model that espalier did not export has been checked against its file, and what it can be tried with nobody knows: no run.
         """
-        session = self.open(file)
+        if isinstance(file, BundleFile):
+            return _open_bundle(file)
+        session = self._open_segment(file)
         if file.segment.plain is not None:
             return session
         try:
@@ -99,8 +109,10 @@ class OnnxRuntime:
         check_outputs(file.segment, results)
         return session
 
-    def run(self, segment: Segment, session: ort.InferenceSession, inputs: Sequence[Array]) -> Sequence[Array]:
+    def run(self, segment: Segment, session: AnySession, inputs: Sequence[Array]) -> Sequence[Array]:
         """Run `session` on the inputs in order, each of shape (n, ...). Raises InvalidRequest, and what ONNX Runtime raises."""
+        if isinstance(session, BundleSession):
+            return session.run(inputs)
         if segment.plain is not None:
             return run_plain(segment, session, inputs)
         if self._device is not None:
@@ -122,3 +134,13 @@ class OnnxRuntime:
             session = open_session(model, make_options(), self.providers, engine_options)
             malloc_trim()
         return session
+
+
+def _open_bundle(file: BundleFile) -> BundleSession:
+    try:
+        return open_bundle(file)
+    except EspalierError:
+        raise
+    except Exception as error:  # ONNX Runtime's, and of the system where there is no place for a file
+        names = f"{file.members[0].segment.name!r} and {len(file.members) - 1} more"
+        raise EngineError(f"{names} cannot be opened as one session ({type(error).__name__}).") from error

@@ -16,7 +16,7 @@ from contract.repository.model import SEGMENT_INPUT, Segment, TensorSpec, segmen
 from contract.repository.reference import at_reference
 from contract.system import available_cores
 from serving.engines.device_tensors import Device, is_on_device, whole
-from serving.engines.sessions.runtime import SegmentFile
+from serving.engines.sessions.runtime import BundleFile, SegmentFile
 
 # Said explicitly: builds for GPUs would try CUDA and TensorRT first and warn where there is no GPU.
 PROVIDERS = ("CPUExecutionProvider",)
@@ -57,7 +57,8 @@ def segment_threads(segment: Segment, threads: int | None) -> int | None:
 
 def memory_of(file: SegmentFile) -> int:
     """Return the bytes that an open session of `file` takes: its weights, and what comes with them. Raises RepositoryError."""
-    return _OVERHEAD_BYTES + file.kept.bytes  # with external data, where there is any
+    # With external data, where there is any.
+    return _OVERHEAD_BYTES + (file.bytes if isinstance(file, BundleFile) else file.kept.bytes)
 
 
 def open_session(

@@ -131,6 +131,16 @@ class SessionStore(Generic[SessionT]):
                     self._changed.wait()
         _let_go(closed)
 
+    def close_idle(self, names: Iterable[str]) -> None:
+        """Close the sessions of these segments that do not run now; the segments stay known, and are opened on their next use."""
+        closed: list[SessionT | None] = []
+        with self._changed:
+            for name in names:
+                slot = self._slots.get(name)
+                if slot is not None and slot.session is not None and not slot.is_busy:
+                    closed.append(self._evict(slot))
+        _let_go(closed)
+
     def close_all(self) -> None:
         """Close every segment, as `close` does."""
         with self._changed:
