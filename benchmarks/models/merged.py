@@ -61,7 +61,7 @@ def _add_nodes(merged: GraphProto, graph: GraphProto, prefix: str, names: dict[s
     for node in graph.node:
         added = merged.node.add()
         added.CopyFrom(node)
-        added.name = f"{prefix}/{node.name}"
+        added.name = f"{prefix}/{node.name}" if node.name else ""
         for values in (added.input, added.output):
             values[:] = [name and names.get(name, f"{prefix}/{name}") for name in values]
 
