@@ -150,7 +150,7 @@ class EmbeddedEngine:
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
         """Run `plan` on `inputs`, each of shape (n, ...). A segment that fails is named in the answer's errors."""
-        if self._bundling is not None and len(plan.steps) > 2:  # a trunk and two heads, at least
+        if self._bundling is not None and len(plan.steps) > 1:
             plan = self._bundling.applied(plan, len(next(iter(inputs.values()))))
         return await self._scheduler.infer(plan, inputs, call)
 
