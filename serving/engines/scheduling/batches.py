@@ -50,9 +50,12 @@ class SegmentTimes:
         return seconds * execution.rows
 
     def note(self, segment: str, work: int, seconds: float) -> None:
-        """Learn from a run. work: of its steps together."""
-        known = self._per_row.get(segment)
-        self._per_row[segment] = seconds / work if not known else 0.8 * known + 0.2 * seconds / work
+        """Learn from a run. work: of its steps together.
+
+        One that took much longer than those before it counts as four times as long: most likely somebody else had the processor meanwhile.
+        """
+        known, found = self._per_row.get(segment), seconds / work
+        self._per_row[segment] = found if not known else 0.8 * known + 0.2 * min(found, 4 * known)
 
     def forget(self, segments: Iterable[str]) -> None:
         """Know no more of segments that are gone."""
@@ -65,8 +68,8 @@ class BatchRunner:
 
     def __init__(self, run_segment: RunSegment, limit: RowLimit, on_run: OnRun) -> None:
         self._run_segment = run_segment
-        self._limit = limit
-        self._on_run = on_run
+        self.limit = limit
+        self.count = on_run
 
     def run(self, batch: Sequence[ReadyStep]) -> list[Outcome]:
         """Run the segment of `batch` on all of it. When that fails, each step runs by itself: one is not the others' fault.
@@ -77,7 +80,7 @@ class BatchRunner:
         segment = batch[0].segment
         rows = batch[0].rows if len(batch) == 1 else sum(step.rows for step in batch)
         try:
-            limit = rows if batch[0].plan_step.coupled else self._limit(batch[0].group)
+            limit = rows if batch[0].plan_step.coupled else self.limit(batch[0].group)
             results = self._run_in_pieces(segment, _stack([step.inputs() for step in batch]), rows, limit)
             _check(segment, results, rows, len(batch[0].plan_step.outputs[0]))
             if is_on_device(results[0]):
@@ -112,10 +115,10 @@ class BatchRunner:
         for part in parts:
             begun = time.perf_counter()
             try:
-                found = self._run_in_pieces(part.segment, inputs, step.rows, self._limit(part.segment))
+                found = self._run_in_pieces(part.segment, inputs, step.rows, self.limit(part.segment))
                 _check(part.segment, found, step.rows, part.stop - part.start)
                 run = SegmentRun(part.segment, step.rows, time.perf_counter() - begun, step.rows, waited, started_ns)
-                self._on_run(run, [waited])
+                self.count(run, [waited])
                 results[part.start : part.stop] = found
             except BaseException as error:  # as in `run`
                 results[part.start : part.stop] = [_known(error, part.segment, step.rows)] * (part.stop - part.start)
@@ -126,7 +129,7 @@ class BatchRunner:
         """Say what ran; of a bundle, each segment that somebody asked for."""
         if not isinstance(batch[0].plan_step, BundleStep):
             # As on Triton, each stream of a step is a request to the segment.
-            self._on_run(run, [wait for step, wait in zip(batch, waits, strict=True) for _ in step.streams])
+            self.count(run, [wait for step, wait in zip(batch, waits, strict=True) for _ in step.streams])
             return
         asked: dict[Part, tuple[int, list[float]]] = {}
         for step, wait in zip(batch, waits, strict=True):
@@ -136,7 +139,13 @@ class BatchRunner:
                 asked[part] = rows + step.rows, [*others, wait]
         runs = shared_out(run, [(part, rows) for part, (rows, _) in asked.items()])
         for one, (_, its_waits) in zip(runs, asked.values(), strict=True):
-            self._on_run(one, its_waits)
+            self.count(one, its_waits)
+
+    def run_rows(self, segment: str, inputs: Sequence[Array], rows: int, outputs: int) -> Sequence[Array]:
+        """Return the `outputs` results of one run of `segment`, uncounted. Raises what it raises, and EngineError for other results."""
+        results = self._run_segment(segment, inputs)
+        _check(segment, results, rows, outputs)
+        return results
 
     def _run_in_pieces(self, segment: str, inputs: Sequence[Array], rows: int, limit: int) -> Sequence[Array]:
         if rows <= limit:

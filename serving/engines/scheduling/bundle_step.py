@@ -7,7 +7,8 @@ asks for enough of them runs it, and leaves what it did not ask for.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from contract.plan import ExecutionPlan, PlanStep
@@ -67,6 +68,15 @@ class BundleStep(PlanStep):
     parts: tuple[Part, ...] = ()
 
 
+class BundledPlan(ExecutionPlan):
+    """A plan with steps of bundles."""
+
+    @cached_property
+    def is_simple(self) -> bool:
+        """Return that it is not: one run is several segments'."""
+        return False
+
+
 def asked_of(plan: ExecutionPlan, bundles: Mapping[str, Bundle]) -> Mapping[str, Mapping[str, PlanStep]]:
     """Return the steps of `plan`, by segment, that each bundle could run. bundles: by segment."""
     asked: dict[str, dict[str, PlanStep]] = {}
@@ -88,7 +98,7 @@ def with_bundles(plan: ExecutionPlan, bundles: Iterable[Bundle]) -> ExecutionPla
             steps[id(step)] = step
         elif bundle.name not in steps:
             steps[bundle.name] = _step(bundle, asked[bundle.name])
-    return replace(plan, steps=tuple(steps.values()))
+    return BundledPlan(plan.inputs, tuple(steps.values()), plan.outputs, plan.volume)
 
 
 def shared_out(run: SegmentRun, parts: Sequence[tuple[Part, int]]) -> list[SegmentRun]:
