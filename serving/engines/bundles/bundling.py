@@ -167,6 +167,8 @@ class Bundling:
         try:
             if self._is_target(bundle):
                 self._store.open([self._make_file(bundle)], make_room=False)
+        except KeyError:
+            pass  # one of its segments has gone since
         except CannotBundle as error:
             log.info("%s", error)
             with self._lock:

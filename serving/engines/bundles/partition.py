@@ -18,15 +18,24 @@ _MOST_MACS = 1_000_000  # what takes longer gains nothing: a step costs as much 
 
 @dataclass(eq=False)
 class Block:
-    """Segments that are to be one bundle."""
+    """Segments that are to be one bundle. bytes: of their weights."""
 
     inputs: Tensors
     members: dict[str, Member] = field(default_factory=dict)
+    bytes: int = 0
 
     def has_room_for(self, member: Member) -> bool:
         """Return whether `member` fits."""
-        used = sum(other.bytes for other in self.members.values())
-        return len(self.members) < MOST_MEMBERS and used + member.bytes <= MOST_BYTES
+        return len(self.members) < MOST_MEMBERS and self.bytes + member.bytes <= MOST_BYTES
+
+    def put(self, member: Member) -> None:
+        """Take `member` in."""
+        self.members[member.segment] = member
+        self.bytes += member.bytes
+
+    def drop(self, segment: str) -> None:
+        """Let `segment` go."""
+        self.bytes -= self.members.pop(segment).bytes
 
     def bundle(self) -> Bundle | None:
         """Return what it is as a bundle, named by its segments, which never change; None: it has not two."""
@@ -64,7 +73,7 @@ class Partition:
             if block is None:
                 block = Block(inputs)
                 self._blocks.append(block)
-            block.members[member.segment] = member
+            block.put(member)
             self._of[member.segment] = block
 
     def remove(self, segments: Collection[str]) -> None:
@@ -73,7 +82,7 @@ class Partition:
             self._excluded.discard(segment)
             block = self._of.pop(segment, None)
             if block is not None:
-                del block.members[segment]
+                block.drop(segment)
         self._blocks = [block for block in self._blocks if block.members]
 
     def exclude(self, segment: str) -> None:
