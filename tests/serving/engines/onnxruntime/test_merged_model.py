@@ -44,6 +44,27 @@ def test_linear_layers_of_one_form_are_one_product() -> None:
     assert list(merged.model.graph.initializer[0].dims) == [sum(range(1, 10)), WIDTH]
 
 
+def per_token(classes: int, *, add: bool) -> onnx.ModelProto:
+    """A product over the last axis of rows of tokens."""
+    model = Head(f"tokens-{classes}", classes, "matmul-add" if add else "matmul").model()
+    for value in (model.graph.input[0], model.graph.output[0]):
+        size = value.type.tensor_type.shape.dim[1].dim_value
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["rows", 5, size]))
+    return model
+
+
+@pytest.mark.parametrize("add", [True, False])
+def test_heads_of_each_token_are_one_product_too(add: bool) -> None:
+    models = [per_token(classes, add=add) for classes in (2, 3, 4)]
+    merged = merge(models)
+    assert [node.op_type for node in merged.model.graph.node] == ["MatMul", "Add"][: 1 + add]
+    tokens = [np.random.default_rng(0).standard_normal((2, 5, WIDTH)).astype(np.float32)]
+    found = BundleSession(opened(merged.model), merged.places).run(tokens)
+    for model, result in zip(models, found, strict=True):
+        (alone,) = run_session(opened(model), tokens)
+        np.testing.assert_allclose(result, alone, rtol=1e-6, atol=1e-6)
+
+
 def with_control_flow() -> onnx.ModelProto:
     model = Head("flow").model()
     body = helper.make_graph([], "body", [], [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])])

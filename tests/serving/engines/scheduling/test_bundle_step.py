@@ -36,6 +36,8 @@ def test_a_bundle_takes_the_place_of_its_steps_and_leaves_what_was_not_asked_for
     assert step.outputs == (("y-a", "", "y-c"),)
     assert step.parts == (Part("a", 0, 1, 1000), Part("c", 2, 3, 1000))
     assert found.outputs == plan_for("a", "x", "c").outputs
+    assert plan_for("a", "x", "c").is_simple
+    assert not found.is_simple, "lockstep would count its runs as the bundle's"
 
 
 def test_what_takes_other_tensors_stays() -> None:
