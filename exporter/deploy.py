@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from contract.errors import UnknownTask
 from contract.repository import ALL_TASKS, Repository, Task
 from contract.repository.tokenizers import tokenizer_files
 from contract.repository.versions import promoted, rolled_back
 from contract.repository.write import Waiting, changed, silent, write_models
-from exporter.add import AddOptions, AddReport, add_tasks
-from exporter.build.analysis import Progress
-from exporter.sources.task_model import Sources
+
+if TYPE_CHECKING:
+    from exporter.add import AddReport
+    from exporter.build.analysis import Progress
+    from exporter.sources.task_model import Sources
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ def deploy(
 
     Every model is checked as `exporter.add.add_tasks` does. Raises what that does; then nothing was changed.
     """
+    from exporter.add import AddOptions, add_tasks  # to go back and forth between versions takes no exporter
+
     report = add_tasks(repo, sources, AddOptions(replace=True, canary=canary, coupled=coupled, snap=snap), progress, waiting)
     after = report.repository.tasks
     return Deployment(

@@ -388,6 +388,25 @@ class InvalidAddress(EspalierError):
         super().__init__(f"Cannot listen on port {port} of {host!r} ({reason}); give an address of this machine.")
 
 
+class PrecisionUnavailable(EspalierError):
+    """A precision that this processor has no instructions for."""
+
+    def __init__(self, precision: str) -> None:
+        super().__init__(
+            f"This processor does not compute in {precision} (it has neither AVX512_BF16 nor AMX); choose fp32 or auto."
+        )
+
+
+class LessPrecise(RepositoryError):
+    """A segment that can be loaded only if others, which are served, were computed more precisely. fault: as "differs by ..."."""
+
+    def __init__(self, segment: str, fault: str, served: Iterable[str]) -> None:
+        super().__init__(
+            f"The answer of segment {segment!r} to the sample {fault}, because of how {listed(sorted(served))} is computed; start the "
+            "server again, which will then compute that more precisely."
+        )
+
+
 class WrongAnswer(RepositoryError):
     """A task answers the sample otherwise than its whole network did when it was exported."""
 

@@ -289,6 +289,10 @@ class Router:
         """Return the bytes that each segment takes that is in memory."""
         return self._engine.loaded()
 
+    def computed_by(self) -> Mapping[str, int]:
+        """Return how many of the segments in memory are computed by what, by its name and version."""
+        return self._engine.computed_by()
+
     def check_ready(self) -> None:
         """Raise NotReady while requests are not answered."""
         if not self._ready:

@@ -24,7 +24,7 @@ from espalier.commands.options.reports import (
 from espalier.commands.options.servers import Servers, notify
 from espalier.commands.options.task_models import Backbone, Coupled, InputNames, Inputs, Snap, open_named
 from espalier.commands.options.tokenizers import TokenizerFiles
-from espalier.console import console, progress_bars, say
+from espalier.console import console, loading, progress_bars, say
 
 if TYPE_CHECKING:
     from exporter.deploy import Deployment, VersionChange
@@ -62,7 +62,8 @@ def deploy(
     task, model = _parse_task_model(task_model, name)
     clients = servers.find()
 
-    from exporter.deploy import deploy
+    with loading():
+        from exporter.deploy import deploy
 
     with progress_bars() as report:
         sources = open_named(backbone, {task: model}, images, tokenizer or (), input_names or ())

@@ -111,6 +111,10 @@ class Engine(Protocol):
 
     batches_elsewhere: ClassVar[bool]
 
+    @property
+    def rounding(self) -> float:
+        """Return by how much an answer may differ from the exported network's because of how this computes, in units of its spread."""
+
     async def start(self) -> None:
         """Load what is needed. Raises RepositoryError or EngineError; a failed start leaves nothing behind."""
 
@@ -153,6 +157,9 @@ class Engine(Protocol):
 
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes that each open segment takes. Callable from any thread."""
+
+    def computed_by(self) -> Mapping[str, int]:
+        """Return how many of the open segments are computed by what, by its name and version. Callable from any thread."""
 
     def unavailable(self) -> Collection[str]:
         """Return the segments that were loaded and cannot be opened any more, until one of them can. Callable from any thread."""

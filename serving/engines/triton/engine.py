@@ -92,6 +92,11 @@ class TritonEngine:
         self._fetching: asyncio.Task[None] | None = None
         self._releases = Releases(self._unload, self._options.keep_s)
 
+    @property
+    def rounding(self) -> float:
+        """Return 0: nothing is rounded here."""
+        return 0.0
+
     async def start(self) -> None:
         """Return when a Triton serves all of the repository, having loaded what it lacked.
 
@@ -200,6 +205,10 @@ class TritonEngine:
         if self._fleet is None or self._fleet.channel is None:
             return {}
         return {name: segment.weight_bytes for name, segment in self._repository.segments.items()}
+
+    def computed_by(self) -> Mapping[str, int]:
+        """Return how many segments Tritons have."""
+        return {"triton": len(self.loaded())}
 
     def unavailable(self) -> Collection[str]:
         """Return nothing: a Triton that does not serve a model is not admitted."""

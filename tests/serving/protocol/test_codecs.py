@@ -230,6 +230,22 @@ def body(**changes: Any) -> bytes:
     return json.dumps({"inputs": [tensor], **changes}).encode()
 
 
+def test_the_numbers_of_a_usual_request_are_gone_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Any:
+        raise AssertionError("once more")
+
+    monkeypatch.setattr("serving.protocol.http.json_request._finite", refuse)
+    monkeypatch.setattr("serving.protocol.http.json_request._tensors_of", refuse)
+    values = [number / 8 for number in range(3000)]
+    tensor = {"name": "NaN", "datatype": "FP32", "shape": [3000], "data": values}  # of words, only numbers matter
+    body = json.dumps({"id": "Infinity", "inputs": [tensor], "outputs": None}).encode()
+    request, _ = decode_request("m", "", body, None)
+    np.testing.assert_array_equal(request.inputs["NaN"], np.array(values, np.float32))
+    assert (request.id, request.outputs) == ("Infinity", ())
+    with pytest.raises(AssertionError, match="once more"):
+        decode_request("m", "", body.replace(b"0.125,", b"NaN,"), None)
+
+
 def test_a_json_request_says_what_its_outputs_should_be() -> None:
     outputs = [{"name": "a", "parameters": {"binary_data": True}}, {"name": "b", "parameters": {"classification": 2}}]
     request, wanted = decode_request("m", "1", body(id="7", outputs=outputs, parameters={"x": 1}), None)
