@@ -350,6 +350,14 @@ class SegmentClosed(EngineError):
         super().__init__(f"Segment {name!r} is closed; open it first.")
 
 
+class CannotBundle(EspalierError):
+    """A segment cannot be computed in one session with others: it runs by itself. why: a clause."""
+
+    def __init__(self, segment: str, why: str) -> None:
+        super().__init__(f"Segment {segment!r} is run by itself, and not in one session with others: {why}.")
+        self.segment = segment
+
+
 class AddressInUse(EspalierError):
     """Another process listens on the port."""
 

@@ -87,6 +87,23 @@ class SegmentFile:
             raise RepositoryError(f"Segment {self.segment.name!r} has no model.onnx; export the repository again.") from error
 
 
+@dataclass(frozen=True)
+class BundleFile(SegmentFile):
+    """Segments that take the same, to be computed by one session. segment: as which the store knows them. members: in their order."""
+
+    members: tuple[SegmentFile, ...] = ()
+
+    @cached_property
+    def kept(self) -> KeptFiles:
+        """Return the files of the first; each member keeps its own."""
+        return self.members[0].kept
+
+    @property
+    def bytes(self) -> int:
+        """Return the size of all files."""
+        return sum(member.kept.bytes for member in self.members)
+
+
 class Runtime(Protocol[SessionT]):
     """What computes segments in this process. A session is whatever it likes; closing one is to drop it.
 
