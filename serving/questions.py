@@ -28,11 +28,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Prepared(Generic[_Way]):
-    """All images or texts of a request, `count` of them, as rows for each group. cut: by group, the places of texts too long for it."""
+    """All images or texts of a request, `count` of them, as rows for each group.
+
+    cut: by group, the places of texts too long for it. refused: the groups that cannot be asked about them, and why; they have no rows.
+    """
 
     count: int
     rows: Mapping[_Way, Sequence[Rows]]
     cut: Mapping[_Way, frozenset[int]] = field(default_factory=dict)
+    refused: Mapping[_Way, InvalidRequest] = field(default_factory=dict)
 
 
 class Question(Protocol[_Way]):

@@ -205,7 +205,7 @@ class Router:
         long the beginning is answered; otherwise it is refused. Raises NoTask, UnknownTask, InvalidRequest, ExtraNeeded, QueueFull,
         DeadlineExceeded, TaskFailed.
         """
-        return await self._answer(Texts(texts, self.lifecycle.tokenizers.of, truncate), tasks, top_k, options)
+        return await self._answer(Texts(texts, self.lifecycle.tokenizers.of, truncate, options.partial), tasks, top_k, options)
 
     async def _answer(
         self, question: Question[_Way], tasks: Sequence[str] | None, top_k: int, options: RequestOptions
@@ -240,6 +240,9 @@ class Router:
             prepare_seconds = time.perf_counter() - started
             note_work(asked, made.count)
             for way, members in groups.items():
+                if way in made.refused:
+                    errors |= dict.fromkeys(members, str(made.refused[way]))
+                    continue
                 model = catalog.find(members[0])
                 for rows in made.rows[way]:
                     answer = await self._compute(catalog, model, members, rows.inputs, options)
@@ -285,6 +288,10 @@ class Router:
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes that each segment takes that is in memory."""
         return self._engine.loaded()
+
+    def computed_by(self) -> Mapping[str, int]:
+        """Return how many of the segments in memory are computed by what, by its name and version."""
+        return self._engine.computed_by()
 
     def check_ready(self) -> None:
         """Raise NotReady while requests are not answered."""

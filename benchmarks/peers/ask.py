@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.harness.closed_loop import closed_loop
+from benchmarks.harness.closed_loop import ClosedLoop, closed_loop
 from benchmarks.peers.environments import RivalUnavailable
 from benchmarks.peers.server import Endpoint
 from benchmarks.peers.work import Work, WorkSample
@@ -90,11 +90,16 @@ async def latencies(endpoint: Endpoint, work: Work, counts: Sequence[int], runs:
 
 
 async def throughput(endpoint: Endpoint, work: Work, count: int, clients: int, seconds: float) -> float:
-    """Return requests per second of `clients` connections, each one request at a time, by the rule of benchmarks.harness.closed_loop.
+    """Return the requests per second of `load`."""
+    return (await load(endpoint, work, count, clients, seconds)).per_s
+
+
+async def load(endpoint: Endpoint, work: Work, count: int, clients: int, seconds: float) -> ClosedLoop:
+    """Return what came of `clients` connections, each one request at a time, by the rule of benchmarks.harness.closed_loop.
 
     The first client asks for the first `count` tasks, the second for `count` from the second on, and so forth.
     """
     requests = [endpoint.wire.request(work.image, _turned(work, number, count)) for number in range(clients)]
     async with asyncio.timeout(2 * _ANSWER_S + seconds), AsyncExitStack() as stack:
         asks = [await stack.enter_async_context(endpoint.wire.connect(endpoint.port)) for _ in requests]
-        return (await closed_loop([partial(ask, request) for ask, request in zip(asks, requests, strict=True)], seconds)).per_s
+        return await closed_loop([partial(ask, request) for ask, request in zip(asks, requests, strict=True)], seconds)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from tritonclient.grpc import model_config_pb2
 
 from contract.private_folder import is_private, make_private_folder
 from contract.repository.config import ModelConfig, parse_text
+from contract.repository.config.triton_protobuf import model_config_pb2
 from contract.repository.files import decode
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from espalier.commands.options.reports import (
     print_texts,
 )
 from espalier.commands.options.task_models import Coupled, Inputs, Snap, TaskModels
-from espalier.console import console, progress_bars, say
+from espalier.console import console, loading, progress_bars, say
 
 if TYPE_CHECKING:
     from exporter.add import AddReport
@@ -50,11 +50,12 @@ def add(
 
     [dim]espalier add repo --backbone resnet50.a1_in1k --task birds=birds.safetensors[/]
     """
-    images = inputs.options()
-    options = recut_options(recut, cuts)
+    with loading():
+        images = inputs.options()
+        options = recut_options(recut, cuts)
 
-    from espalier.tables.tree import repository_tree
-    from exporter.add import AddOptions, add_tasks
+        from espalier.tables.tree import repository_tree
+        from exporter.add import AddOptions, add_tasks
 
     with progress_bars() as report:
         sources = models.open(images)

@@ -16,13 +16,15 @@ from espalier.commands.options.reports import (
     describe_scores,
     describe_versions,
     print_missed,
+    print_not_shared,
     print_remarks,
+    print_stored,
     print_texts,
 )
 from espalier.commands.options.servers import Servers, notify
-from espalier.commands.options.task_models import Backbone, Coupled, InputNames, Inputs, open_named
+from espalier.commands.options.task_models import Backbone, Coupled, InputNames, Inputs, Snap, open_named
 from espalier.commands.options.tokenizers import TokenizerFiles
-from espalier.console import console, progress_bars, say
+from espalier.console import console, loading, progress_bars, say
 
 if TYPE_CHECKING:
     from exporter.deploy import Deployment, VersionChange
@@ -45,6 +47,7 @@ def deploy(
         typer.Option(metavar="SHARE", help="Keep the current version and give this one a share of the requests, such as 5%."),
     ] = None,
     coupled: Coupled = False,
+    snap: Snap = None,
     servers: Servers,
 ) -> None:
     """Add a task to a repository, or replace it, and have a running server switch to it.
@@ -59,11 +62,12 @@ def deploy(
     task, model = _parse_task_model(task_model, name)
     clients = servers.find()
 
-    from exporter.deploy import deploy
+    with loading():
+        from exporter.deploy import deploy
 
     with progress_bars() as report:
         sources = open_named(backbone, {task: model}, images, tokenizer or (), input_names or ())
-        deployment = deploy(repo, sources, canary=share, coupled=coupled, progress=report, waiting=say)
+        deployment = deploy(repo, sources, canary=share, coupled=coupled, snap=snap, progress=report, waiting=say)
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
     _print_sharing(deployment, task, repo)
@@ -115,6 +119,10 @@ def _print_sharing(deployment: Deployment, task: str, repo: Path) -> None:
     if scores:
         console.print(escape(scores), soft_wrap=True)
     print_missed(repo, {task: added.missed[task]})
+    if added.plan.several_shapes:
+        console.print(f"[yellow]Several shapes:[/] {escape(added.plan.several_shapes)}", soft_wrap=True)
+    print_not_shared(one for one in added.repository.not_shared if task in one.tasks)
+    print_stored(added.repository, added.stored)
     segments = f"{len(added.new)} new {'segment' if len(added.new) == 1 else 'segments'}"
     console.print(f"{segments}, {len(added.kept)} kept as they were.")
 

@@ -12,7 +12,7 @@ from espalier.commands.options.cuts import Cuts, MaxSegments, cut_options
 from espalier.commands.options.groups import ungroup
 from espalier.commands.options.reports import describe_scores, print_not_shared, print_remarks, print_stored, print_texts
 from espalier.commands.options.task_models import Coupled, Inputs, Snap, TaskModels
-from espalier.console import console, progress_bars, say
+from espalier.console import console, loading, progress_bars, say
 
 
 @ungroup
@@ -52,10 +52,11 @@ def export(
 
     [dim]espalier export --backbone resnet50.a1_in1k --task flowers=flowers.safetensors --task pets=pets.safetensors --out repo[/]
     """
-    where, images = cut_options(cuts, max_segments), inputs.options()
+    with loading():
+        where, images = cut_options(cuts, max_segments), inputs.options()
 
-    from espalier.tables.tree import repository_tree
-    from exporter.export import ExportOptions, export_repository
+        from espalier.tables.tree import repository_tree
+        from exporter.export import ExportOptions, export_repository
 
     with progress_bars() as report:
         sources = models.open(images)

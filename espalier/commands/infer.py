@@ -10,7 +10,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.client import Client
 from espalier.commands.options.arrays import infer_arrays, read_arrays
 from espalier.console import console, print_data
 
@@ -47,6 +46,8 @@ def infer(
 
     [dim]espalier infer --array input_ids=ids.npy --array attention_mask=mask.npy --task mood[/]
     """
+    from espalier.client import Client
+
     if array:
         if image is not None or text is not None or text_file is not None:
             raise typer.BadParameter("ask about arrays, an image or texts, and not about several of them.", param_hint="--array")

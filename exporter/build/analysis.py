@@ -294,7 +294,10 @@ class Analysis:
 
     def _save_as_given(self, name: str, model: ir.Model) -> Path:
         with guarded(name), self._keeping(name):
-            return self.store.save_copy(model, f"given-{len(self._given)}")
+            self.store.take_over(
+                model
+            )  # before it is rewritten: what is left of it then would keep them, until Python looks for cycles
+            return self.store.save(model, f"given-{len(self._given)}")
 
     @contextmanager
     def _keeping(self, name: str) -> Iterator[None]:

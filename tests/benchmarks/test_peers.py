@@ -37,6 +37,7 @@ from benchmarks.peers.server import (
     count_lines,
 )
 from benchmarks.peers.tables import headline, make_result
+from benchmarks.peers.tiny import choose_single, measure_tiny
 from benchmarks.peers.tritons import write_separate, write_shared
 from benchmarks.peers.wires import Form, RawBody
 from benchmarks.peers.work import Work, WorkSample, prepare_work
@@ -150,6 +151,28 @@ def test_we_are_measured_on_the_other_engine_too(work: Work, monkeypatch: pytest
     monkeypatch.setattr("benchmarks.peers.rivals.find_spec", lambda name: None)
     (refused,) = measure(work, [fp32], PLAN, STEADY)
     assert refused.missing == "openvino is not installed"
+
+
+@pytest.mark.slow
+def test_what_each_adds_to_a_tiny_network_is_measured_with_one_client_and_with_several(work: Work) -> None:
+    (fastapi,) = choose_single(choose_rivals(["FastAPI by hand"]))
+    assert fastapi.variant == SEPARATE
+    rows = measure_tiny(work, [fastapi, Rival("broken", SHARED, "1", ends_at_once)], replace(PLAN, throughput_turns=2))
+    measured, broken = rows
+    assert [*measured.loads] == [1, PLAN.clients]
+    for load in measured.loads.values():
+        assert len(load.per_s) == 2
+        assert min(*load.per_s, *load.latency_ms) > 0
+        assert min(load.processor_ms) >= 0
+    assert measured.added_ms > 0
+    assert str(measured).startswith("FastAPI by hand, separate networks, HTTP")
+    assert str(broken) == "broken, shared trunk: not measured, or not to the end: it ended with exit code 1: no such model"
+
+
+def test_one_task_is_measured_on_separate_networks_where_there_are_such() -> None:
+    variants = {peer.name: peer.variant for peer in choose_single(all_rivals())}
+    assert variants["espalier"] == SHARED
+    assert {variants[name] for name in ("LitServe", "BentoML", "MLServer", "Ray Serve", "FastAPI by hand")} == {SEPARATE}
 
 
 def test_lines_of_code_are_counted_without_comments_docstrings_and_empty_lines(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from espalier.commands.options.tokenizers import TokenizerFiles, parse_tokenizers
-from espalier.console import say
+from espalier.console import loading, say
 
 if TYPE_CHECKING:
     from exporter.sources.references import InputOptions
@@ -83,7 +83,8 @@ class Inputs:
 
     def options(self) -> InputOptions:
         """Return them as the exporter takes them. Raises typer.BadParameter."""
-        from exporter.sources.references import InputOptions
+        with loading():
+            from exporter.sources.references import InputOptions
 
         channels = (_parse_channels(self.mean, "--mean"), _parse_channels(self.std, "--std", positive=True))
         for kind in ("in-graph", "none"):

@@ -125,6 +125,10 @@ class OnnxRuntime:
         """Return the bytes that an open session of `file` takes. Raises RepositoryError."""
         return memory_of(file)
 
+    def computed_by(self, segment: Segment) -> str:
+        """Return `name`."""
+        return self.name
+
     def has_one_thread(self, segment: Segment) -> bool:
         """Return whether sessions of `segment` have one thread, however many are asked for."""
         return segment_threads(segment, None) == 1

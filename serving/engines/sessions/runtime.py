@@ -127,5 +127,8 @@ class Runtime(Protocol[SessionT]):
     def memory_of(self, file: SegmentFile) -> int:
         """Return the bytes that an open session of `file` takes, before it is opened. Raises RepositoryError."""
 
+    def computed_by(self, segment: Segment) -> str:
+        """Return what computes `segment`, its version, and the precision where there is a choice."""
+
     def has_one_thread(self, segment: Segment) -> bool:
         """Return whether sessions of `segment` have one thread, however many are asked for."""

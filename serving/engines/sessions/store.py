@@ -231,8 +231,11 @@ class SessionStore(Generic[SessionT]):
         return slot
 
     def _open(self, file: SegmentFile, threads: int | None) -> SessionT:
-        if threads is not None or self._is_known_good(file):
+        if threads is not None:
             return self._runtime.open(file, threads)
+        if self._is_known_good(file):
+            with contextlib.suppress(RepositoryError):  # a runtime may do it another way when it loads, or says what is wrong
+                return self._runtime.open(file)
         session = self._runtime.load(file)
         if self._checked is not None:
             self._checked.add(file)

@@ -46,6 +46,22 @@ def test_torch_counts_what_runs_on_equal_inputs_once() -> None:
     assert (possible.macs, possible.shared_macs) == (3 * 8 * 16 + 16 * 11, 8 * 16)
 
 
+class _OfWeightsAlone(nn.Module):
+    """Adds to what a layer makes of the rows what it makes of a table of its own, as encoders with relative positions do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.table = nn.Linear(8, 16), nn.Parameter(torch.ones(5, 8))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.layer(rows) + self.layer(self.table).sum(0)
+        return answer
+
+
+def test_what_follows_from_weights_alone_is_no_work_of_a_request() -> None:
+    assert run_torch(_OfWeightsAlone(), [torch.ones(4, 8)]).total_macs == 8 * 16
+
+
 def tiny_family() -> TaskFamily:
     torch.manual_seed(0)
     tasks = {}
