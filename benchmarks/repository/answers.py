@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.latency.precision.accuracy import Deviation, deviation, mean_deviation
+from benchmarks.models.accuracy import Deviation, deviation, mean_deviation
 from benchmarks.repository.networks import Answers, Feed
 from contract.dtypes import Array
 from contract.plan import ExecutionPlan

@@ -24,9 +24,9 @@ from benchmarks.models.some_tasks import only_tasks
 from benchmarks.repository.case import Case
 from benchmarks.repository.choice import ONE, Asked, Choice, choose
 from benchmarks.repository.engines import EngineChoice, find_engines
-from benchmarks.repository.measure import FEW_BITS, SAME, AskedOfEngine, RepositoryBench
+from benchmarks.repository.measure import FEW_BITS, SAME, RepositoryBench
 from benchmarks.repository.memory import disk_bytes, resident_bytes
-from benchmarks.repository.other_engines import EngineTimes
+from benchmarks.repository.other_engines import EngineTimes, EngineWork
 from benchmarks.repository.precisions import FP32, describe_precisions, segment_precision
 from benchmarks.repository.question import Question
 from benchmarks.repository.rows import Sizes, choose_sizes, describe_rows, make_rows
@@ -85,8 +85,8 @@ def run(question: Question, options: Options) -> Result:
         RepositoryBench(repository, names, engines[0], Path(folder), options.cores, tolerance) as bench,
     ):
         cases = [*_measure(bench, repository, choice, question, sizes, options, Path(folder))]
-        asked = _asked_of_engines(repository, choice, sizes, question.rows)
-        others, refused = _measure_others(bench, engines[1:], asked, options)
+        work = _engine_work(repository, choice, sizes, question.rows, options.cores)
+        others, refused = _measure_others(bench, engines[1:], work, options)
     found = Found(whole, repository, choice, tuple(cases), engines[0], tuple(others))
     words = " ".join((__doc__ or "").strip().split("\n\n")[1].split())
     described = describe_rows([repository.tasks[name] for name in cases[-1].asked.tasks], sizes, question.rows)
@@ -132,22 +132,23 @@ def _measure(
         yield case
 
 
-def _asked_of_engines(repository: Repository, choice: Choice, sizes: Sizes, rows: int) -> AskedOfEngine:
+def _engine_work(repository: Repository, choice: Choice, sizes: Sizes, rows: int, threads: int) -> EngineWork:
     one, most = _middle(choice.requests).tasks, choice.requests[-1].tasks
     several = make_rows(repository, most, sizes, _COMPARED)
     feeds = [{name: values[row : row + 1] for name, values in several.items()} for row in range(_COMPARED)]
-    return AskedOfEngine((one, make_rows(repository, one, sizes, rows)), (most, make_rows(repository, most, sizes, rows)), feeds)
+    first, last = ((names, make_rows(repository, names, sizes, rows)) for names in (one, most))
+    return EngineWork(repository, list(repository.tasks), threads, first, last, feeds)
 
 
 def _measure_others(
-    bench: RepositoryBench, engines: Sequence[EngineChoice], asked: AskedOfEngine, options: Options
+    bench: RepositoryBench, engines: Sequence[EngineChoice], work: EngineWork, options: Options
 ) -> tuple[list[EngineTimes], list[str]]:
     """Return what other engines took, and why some could not be measured, a sentence each."""
     found, refused = list[EngineTimes](), list[str]()
     for engine in engines:
         options.say(f"Measuring {engine.name}")
         try:
-            found.append(bench.measure_other(engine, asked, options.runs_of(*_RUNS), options.watch()))
+            found.append(bench.measure_other(engine, work, options.runs_of(*_RUNS), options.watch()))
         except EspalierError as error:
             refused.append(f"{engine.name} is left out: {error}")
     return found, refused

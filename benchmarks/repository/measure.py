@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,13 +12,13 @@ from pathlib import Path
 from types import TracebackType
 
 from benchmarks.framework.options import Runs
-from benchmarks.harness.noise import NoiseWatch, measure_quietly
+from benchmarks.harness.noise import NoiseWatch
 from benchmarks.harness.timing import take_samples
 from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
 from benchmarks.repository.answers import answer_of, differs
 from benchmarks.repository.engines import EngineChoice
 from benchmarks.repository.networks import Answers, Feed, SeparateNetworks
-from benchmarks.repository.other_engines import EngineTimes, OtherEngine
+from benchmarks.repository.other_engines import EngineTimes, EngineWork, measure_engine
 from contract.plan import make_plan
 from contract.repository import Repository
 
@@ -70,27 +69,13 @@ class RepositoryBench:
         """Compare the answers to one request for the tasks `names`, then time it."""
         return self._runner.run(self._measure(names, feed, runs))
 
-    def measure_other(self, choice: EngineChoice, asked: AskedOfEngine, runs: Runs, watch: NoiseWatch) -> EngineTimes:
+    def measure_other(self, choice: EngineChoice, work: EngineWork, runs: Runs, watch: NoiseWatch) -> EngineTimes:
         """Return what another engine took, in turns with this one. Sessions of the separate networks are closed before.
 
         Raises EspalierError where it cannot open or run the repository.
         """
         self.networks.forget()
-        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-            other = OtherEngine(choice, self._repository, self._names, Path(folder), self._threads)
-            try:
-                self._runner.run(other.start())
-                one, most = (
-                    measure_quietly(partial(self._run_other, other, names, feed, runs), watch)
-                    for names, feed in (asked.one, asked.most)
-                )
-                deviation = self._runner.run(other.deviation(self._engine, asked.most[0], asked.feeds))
-                return EngineTimes(choice, one, most, deviation)
-            finally:
-                self._runner.run(other.aclose())
-
-    def _run_other(self, other: OtherEngine, names: Sequence[str], feed: Feed, runs: Runs) -> Mapping[str, Sequence[float]]:
-        return self._runner.run(other.measure(self._engine, names, feed, runs))
+        return measure_engine(choice, self._engine, work, runs, watch, self._runner, self._folder)
 
     async def _measure(self, names: Sequence[str], feed: Feed, runs: Runs) -> Times:
         plan = make_plan(self._repository, names)
@@ -105,12 +90,3 @@ class RepositoryBench:
         calls |= {name: partial(run, ask, feed) for name, ask in separate.items()}
         wrong = next(filter(None, (differs(name, expected, answers, self._tolerance) for name, answers in found.items())), "")
         return Times(await take_samples(calls, runs.rounds, runs.warmup), wrong)
-
-
-@dataclass(frozen=True)
-class AskedOfEngine:
-    """Requests for one and for the most tasks, each with what it brings; feeds: of one row each, to compare answers with."""
-
-    one: tuple[Sequence[str], Feed]
-    most: tuple[Sequence[str], Feed]
-    feeds: Sequence[Feed]

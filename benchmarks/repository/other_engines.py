@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,9 +11,9 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.framework.options import Runs
-from benchmarks.harness.noise import Measurement
+from benchmarks.harness.noise import Measurement, NoiseWatch, measure_quietly
 from benchmarks.harness.timing import Timing, summarise, take_samples
-from benchmarks.latency.precision.accuracy import Deviation
+from benchmarks.models.accuracy import Deviation
 from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE, fastest, share_out
 from benchmarks.models.whole_networks import whole_networks
 from benchmarks.repository.answers import answer_of, deviation_of
@@ -22,12 +23,12 @@ from contract.plan import ExecutionPlan, make_plan
 from contract.repository import Repository
 from serving.engines.base import Engine
 
-FIRST, OWN = "first", "own"  # the shared request by the first engine, and by this one
+_FIRST, _OWN = "first", "own"  # the shared request by the first engine, and by this one
 
 
 @dataclass(frozen=True)
 class EngineTimes:
-    """What `choice` took, in turns with the first engine: seconds of each run of FIRST, OWN, SEPARATE and SIDE_BY_SIDE, by its tasks.
+    """What `choice` took, in turns with the first engine: seconds of each run of _FIRST, _OWN, SEPARATE and SIDE_BY_SIDE, by its tasks.
 
     one: the request for one task, most: that for the most. deviation: of its answers from the first's; None: no output is a number.
     """
@@ -40,7 +41,7 @@ class EngineTimes:
     @property
     def faster(self) -> float:
         """Return how many times as long the first engine takes for the most tasks."""
-        return _over(self.most.value, FIRST)
+        return _over(self.most.value, _FIRST)
 
     @property
     def sharing(self) -> float | None:
@@ -49,10 +50,43 @@ class EngineTimes:
 
     def timing(self, *, most: bool) -> Timing:
         """Return the time of its request for the most tasks, or for one."""
-        return summarise((self.most if most else self.one).value[OWN])
+        return summarise((self.most if most else self.one).value[_OWN])
 
 
-class OtherEngine:
+@dataclass(frozen=True)
+class EngineWork:
+    """What engines are asked: the tasks `names` of `repository`, with so many threads.
+
+    one, most: requests for one and for the most tasks, each with what it brings; feeds: of one row each for the latter, to compare answers.
+    """
+
+    repository: Repository
+    names: Sequence[str]
+    threads: int
+    one: tuple[Sequence[str], Feed]
+    most: tuple[Sequence[str], Feed]
+    feeds: Sequence[Feed]
+
+
+def measure_engine(
+    choice: EngineChoice, first: Engine, work: EngineWork, runs: Runs, watch: NoiseWatch, runner: asyncio.Runner, scratch: Path
+) -> EngineTimes:
+    """Return what the engine of `choice` took, in turns with `first`, which is open, in `runner`.
+
+    Raises EspalierError where it cannot open or run the repository.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        other = _OtherEngine(choice, work.repository, work.names, Path(folder), work.threads)
+        try:
+            runner.run(other.start())
+            run = partial(_run, runner, other, first, runs)
+            one, most = (measure_quietly(partial(run, *asked), watch) for asked in (work.one, work.most))
+            return EngineTimes(choice, one, most, runner.run(other.deviation(first, work.most[0], work.feeds)))
+        finally:
+            runner.run(other.aclose())
+
+
+class _OtherEngine:
     """The tasks `names` of `repository` in the engine of `choice`: by segments, and as separate networks with two widths of threads.
 
     start() raises EspalierError where it cannot open them; what has been opened closes with aclose().
@@ -66,7 +100,7 @@ class OtherEngine:
 
     async def start(self) -> None:
         """Open everything."""
-        await self._open(OWN, self._repository, self._threads, 1)
+        await self._open(_OWN, self._repository, self._threads, 1)
         if self._whole is not None:
             at_a_time, width = share_out(len(self._whole.tasks), self._threads)
             await self._open(SEPARATE, self._whole, self._threads, 1)
@@ -83,9 +117,9 @@ class OtherEngine:
         """Return seconds by variant of one request for the tasks `names`, in turn with the engine `first`."""
         plan = make_plan(self._repository, names)
         given = {name: feed[name] for name in plan.inputs}
-        calls: dict[str, Callable[[], Awaitable[object]]] = {FIRST: partial(first.infer, plan, given)}
-        calls[OWN] = partial(self._engines[OWN].infer, plan, given)
-        await answer_of(self._engines[OWN], plan, given)  # a failed run is no time
+        calls: dict[str, Callable[[], Awaitable[object]]] = {_FIRST: partial(first.infer, plan, given)}
+        calls[_OWN] = partial(self._engines[_OWN].infer, plan, given)
+        await answer_of(self._engines[_OWN], plan, given)  # a failed run is no time
         if self._whole is not None:
             plans = [make_plan(self._whole, [name]) for name in names]
             calls[SEPARATE] = partial(_in_turn, self._engines[SEPARATE], plans, feed)
@@ -98,12 +132,18 @@ class OtherEngine:
         plan = make_plan(self._repository, names)
         given = [{name: feed[name] for name in plan.inputs} for feed in feeds]
         expected = [await answer_of(first, plan, rows) for rows in given]
-        return deviation_of(expected, [await answer_of(self._engines[OWN], plan, rows) for rows in given])
+        return deviation_of(expected, [await answer_of(self._engines[_OWN], plan, rows) for rows in given])
 
     async def _open(self, kind: str, repository: Repository, threads: int, at_a_time: int) -> None:
         engine = self._choice.make(repository, threads, self._folder / kind.replace(", ", "-").replace(" ", "-"), at_a_time)
         await engine.start()
         self._engines[kind] = engine
+
+
+def _run(
+    runner: asyncio.Runner, other: _OtherEngine, first: Engine, runs: Runs, names: Sequence[str], feed: Feed
+) -> Mapping[str, Sequence[float]]:
+    return runner.run(other.measure(first, names, feed, runs))
 
 
 async def _in_turn(engine: Engine, plans: Sequence[ExecutionPlan], feed: Feed) -> None:
@@ -120,4 +160,4 @@ async def _ask(engine: Engine, plan: ExecutionPlan, feed: Feed) -> None:
 
 
 def _over(seconds: Mapping[str, Sequence[float]], other: str) -> float:
-    return median(seconds[other]) / median(seconds[OWN])
+    return median(seconds[other]) / median(seconds[_OWN])

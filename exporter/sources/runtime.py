@@ -29,15 +29,17 @@ def open_session(model: Path | ir.Model, *, optimised: bool = True) -> ort.Infer
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4  # what fails is raised, too
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    content = str(model) if isinstance(model, Path) else _written(model, options)
+    content, arrays = (str(model), None) if isinstance(model, Path) else _written(model, options)
     try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise CannotRun("the model", first_line(error)) from error
+    session.weights_in_use = arrays  # it reads them where they lie, as long as it lives
+    return session
 
 
-def _written(model: ir.Model, options: ort.SessionOptions) -> bytes:
-    """Return `model` as a file, without its large weights: `options` get those as they lie in memory.
+def _written(model: ir.Model, options: ort.SessionOptions) -> tuple[bytes, Mapping[str, Array]]:
+    """Return `model` as a file without its large weights, and these: `options` get them as they lie in memory, where they must stay.
 
     A file has a copy of them, and ONNX Runtime makes two more of what it reads in one.
     """
@@ -50,7 +52,7 @@ def _written(model: ir.Model, options: ort.SessionOptions) -> bytes:
     options.add_external_initializers([*arrays], [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()])
     with _elsewhere(large.values()):
         written: bytes = ir.to_proto(model).SerializeToString()
-    return written
+    return written, arrays
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -61,6 +63,23 @@ def test_large_weights_are_not_in_the_message_and_stay_with_the_model(monkeypatc
     open_session(model)
     assert len(given[0]) < 1000 < 64 * 64 * 4
     assert [value.const_value for value in model.graph.initializers.values()] == [before]
+
+
+@pytest.mark.parametrize("optimised", [True, False])
+def test_a_session_outlives_the_model_that_it_was_opened_of(optimised: bool) -> None:
+    rows = np.ones((2, 64), np.float32)
+    model = large()
+    session = open_session(model, optimised=optimised)
+    expected = run_session(session, {"rows": rows}, "it")[0]
+    (weight,) = (weakref.ref(value.const_value.numpy()) for value in model.graph.initializers.values() if value.const_value)
+    del model
+    gc.collect()
+    others = [np.full((64, 64), 7, np.float32) for _ in range(100)]  # where it lay
+    assert np.array_equal(run_session(session, {"rows": rows}, "it")[0], expected)
+    assert weight() is not None
+    del session, others
+    gc.collect()
+    assert weight() is None
 
 
 def test_what_cannot_be_run_is_one_sentence() -> None:
