@@ -28,7 +28,7 @@ from benchmarks.repository.measure import FEW_BITS, SAME, RepositoryBench
 from benchmarks.repository.memory import disk_bytes, resident_bytes
 from benchmarks.repository.other_engines import EngineTimes, EngineWork
 from benchmarks.repository.precisions import FP32, describe_precisions, segment_precision
-from benchmarks.repository.question import Question
+from benchmarks.repository.question import ABOUT, Question
 from benchmarks.repository.rows import Sizes, choose_sizes, describe_rows, make_rows
 from benchmarks.repository.tables import Found, headline, plots, tables
 from contract.costs import separate_cost, shared_cost
@@ -38,7 +38,6 @@ from contract.repository.write import recover
 from contract.system import machine_memory_bytes
 from serving.engines.onnxruntime.plain import read_plain
 
-ABOUT = "A repository of your own: one request for one, some and all tasks, against separate networks."
 _COMPARED = 8  # requests, whose answers by one engine are compared with those by another
 _RUNS = Runs(30, 5), Runs(7, 2), Runs(2, 1)
 

@@ -136,7 +136,7 @@ def _of_repository(path: Path, precision: str, tasks: Sequence[str], rows: int, 
 
 
 def _about_repositories() -> str:
-    from benchmarks.repository.benchmark import ABOUT
+    from benchmarks.repository.question import ABOUT
 
     return ABOUT
 

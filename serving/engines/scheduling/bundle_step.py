@@ -68,7 +68,7 @@ class BundleStep(PlanStep):
     parts: tuple[Part, ...] = ()
 
 
-class BundledPlan(ExecutionPlan):
+class _BundledPlan(ExecutionPlan):
     """A plan with steps of bundles."""
 
     @cached_property
@@ -98,7 +98,7 @@ def with_bundles(plan: ExecutionPlan, bundles: Iterable[Bundle]) -> ExecutionPla
             steps[id(step)] = step
         elif bundle.name not in steps:
             steps[bundle.name] = _step(bundle, asked[bundle.name])
-    return BundledPlan(plan.inputs, tuple(steps.values()), plan.outputs, plan.volume)
+    return _BundledPlan(plan.inputs, tuple(steps.values()), plan.outputs, plan.volume)
 
 
 def shared_out(run: SegmentRun, parts: Sequence[tuple[Part, int]]) -> list[SegmentRun]:
