@@ -65,6 +65,7 @@ class DaemonPool(Executor):
                 job = self._jobs.get_nowait()
                 if job is not None:
                     job[0].cancel()
+                    job[0].set_running_or_notify_cancel()  # until then, who waits for it is not told
         except Empty:
             _dismiss(self._jobs, self._most)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from pathlib import Path
 
 import pytest
@@ -57,6 +57,7 @@ def test_who_is_closed_drops_what_has_not_begun_and_waits_for_nobody() -> None:
         time.sleep(0.001)
     pool.shutdown()
     pool.shutdown()
+    assert wait([waiting], 5).done == {waiting}, "who waits for what was dropped would wait for ever"
     with pytest.raises(CancelledError):
         waiting.result(20)
     with pytest.raises(RuntimeError, match="'closed' take no more work"):

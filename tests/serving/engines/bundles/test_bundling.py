@@ -115,6 +115,7 @@ def test_statistics_and_memory_are_of_segments(heads: Repository) -> None:
         assert all(one.seconds > 0 and one.requests.total >= one.seconds for one in done.values())
         loaded = engine.loaded()
         assert loaded.keys() == heads.segments.keys()
+        assert list(engine.computed_by().values()) == [len(heads.segments)]
         assert abs(sum(loaded.values()) - sum(engine._store.loaded().values())) < len(HEADS)
 
     work(action, heads)
