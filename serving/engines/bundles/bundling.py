@@ -155,7 +155,7 @@ class Bundling:
             self._retire(name)
 
     def _begin(self, bundle: Bundle) -> None:
-        if bundle.name not in self._jobs:
+        if bundle.name not in self._jobs and not self._closing:
             self._jobs[bundle.name] = self._submit(self._make, bundle)
 
     def _submit(self, work: Callable[..., None], *arguments: object) -> Future[None]:
@@ -207,7 +207,7 @@ class Bundling:
         """Run `name` no more, and close it when what was planned with it has begun."""
         self._open = {segment: bundle for segment, bundle in self._open.items() if bundle.name != name}
         self._plans.clear()
-        if name not in self._jobs:
+        if name not in self._jobs and not self._closing:  # `close` closes it
             self._jobs[name] = self._submit(self._end, name, time.monotonic() + _GRACE_S)
 
     def _end(self, name: str, at: float) -> None:

@@ -89,6 +89,7 @@ class SessionStore(Generic[SessionT]):
         try:
             for number, file in enumerate(files):
                 if at_once is not None and number >= at_once and self._is_known_good(file):
+                    self._needed(file)  # one that can never be opened is refused now
                     left.append(file.segment.name)
                 elif make_room or self._fits(file.segment.name):
                     self._release(self._acquire(file.segment.name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -19,7 +20,9 @@ from contract.plan import make_plan
 from contract.repository import Repository
 from serving.engines.base import Answer
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.sessions.runtime import SessionStoreOptions
+from serving.engines.onnxruntime.runtime import OnnxRuntime
+from serving.engines.sessions.runtime import BundleFile, SegmentFile, SessionStoreOptions
+from serving.errors import CannotBundle
 from tests.serving.heads import FORMS, TRUNK, Head, whole, with_heads, write_heads
 from tests.serving.nets import images
 
@@ -251,3 +254,41 @@ def test_answers_stay_right_while_heads_come_and_go(heads: Repository, actions: 
                 assert not any(answer.errors for answer in together)
 
     work(action, with_heads(heads, HEADS[:4]))
+
+
+def test_the_end_waits_for_what_opens_and_begins_nothing_else(heads: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two bundles are wanted; the first is refused while the engine closes, and would become another one."""
+    monkeypatch.setattr("serving.engines.bundles.partition.MOST_MEMBERS", 4)
+    began, go = threading.Event(), threading.Event()
+
+    def refuse(self: OnnxRuntime, file: SegmentFile) -> object:
+        if not isinstance(file, BundleFile):
+            return load(self, file)
+        began.set()
+        go.wait(20)
+        raise CannotBundle(file.members[0].segment.name, "it is refused")
+
+    load = OnnxRuntime.load
+    monkeypatch.setattr(OnnxRuntime, "load", refuse)
+
+    async def go_on() -> None:
+        engine = EmbeddedEngine(heads, options=EngineOptions(CPU))
+        await engine.start()
+        bundling = engine._bundling
+        assert bundling is not None
+        for _ in range(2):
+            await ask(engine, heads, HEADS)
+        assert await asyncio.to_thread(began.wait, 20)
+        assert len(bundling._jobs) == 2
+        end = asyncio.create_task(engine.aclose())
+        while not bundling._closing:
+            await asyncio.sleep(0.001)
+        bundling._begin(next(iter(bundling._targets.values())))  # as a late request would
+        with bundling._lock:
+            bundling._retire("bundle-0")
+        go.set()
+        await asyncio.wait_for(end, 20)
+        assert bundling._pool is None
+        assert not engine._store.loaded()
+
+    asyncio.run(go_on())
