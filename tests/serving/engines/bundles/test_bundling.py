@@ -292,3 +292,19 @@ def test_the_end_waits_for_what_opens_and_begins_nothing_else(heads: Repository,
         assert not engine._store.loaded()
 
     asyncio.run(go_on())
+
+
+def test_what_is_about_to_be_closed_counts_as_its_segments(heads: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def action(engine: EmbeddedEngine) -> None:
+        await warm(engine, heads)
+        monkeypatch.setattr("serving.engines.bundles.bundling._GRACE_S", 0.3)
+        await engine.release([head.name for head in HEADS[2:]])
+        seen: set[frozenset[str]] = set()
+        while any(not job.done() for job in list(engine._bundling._jobs.values())):  # type: ignore[union-attr]
+            seen.add(frozenset(bundles(engine)))
+            assert not any(name.startswith("bundle-") for name in engine.loaded())
+            await asyncio.sleep(0.002)
+        assert any(len(names) == 2 for names in seen), "both were open for a moment"
+        assert engine.loaded().keys() == {TRUNK.name, *(head.name for head in HEADS[:2])}
+
+    work(action, heads)
