@@ -16,6 +16,7 @@ from contract.repository.versions import promoted, rolled_back
 from contract.repository.write import Waiting, changed, silent, write_models
 from exporter.add import AddOptions, AddReport, add_tasks
 from exporter.build.analysis import Progress
+from exporter.precision.examples import PrecisionOptions
 from exporter.sources.task_model import Sources
 
 
@@ -42,6 +43,7 @@ def deploy(
     *,
     canary: float | None = None,
     coupled: bool = False,
+    precision: PrecisionOptions | None = None,
     progress: Progress = lambda what, done, total: None,
     waiting: Waiting = silent,
 ) -> Deployment:
@@ -49,12 +51,13 @@ def deploy(
 
     A task that is there gets the next version number, and its old version is kept for `rollback`; its canary, and the version that
     was kept until now, go. A model that is current already changes nothing. canary: the current versions stay, and the models answer
-    that share of the requests, in (0, 1), beside them; deploying the same canary again only changes its share. coupled: as in
-    ExportOptions.
+    that share of the requests, in (0, 1), beside them; deploying the same canary again only changes its share. coupled, precision: as
+    in ExportOptions.
 
     Every model is checked as `exporter.add.add_tasks` does. Raises what that does; then nothing was changed.
     """
-    report = add_tasks(repo, sources, AddOptions(replace=True, canary=canary, coupled=coupled), progress, waiting)
+    options = AddOptions(replace=True, canary=canary, coupled=coupled, precision=precision or PrecisionOptions())
+    report = add_tasks(repo, sources, options, progress, waiting)
     after = report.repository.tasks
     return Deployment(
         report.repository, {name: VersionChange(report.before.get(name), after[name]) for name in sources.tasks}, report

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from espalier.commands.options.groups import ungroup
+from espalier.commands.options.precision import Precise, print_precision
 from espalier.commands.options.reports import (
     describe_change,
     describe_inherited,
@@ -45,6 +46,7 @@ def deploy(
         typer.Option(metavar="SHARE", help="Keep the current version and give this one a share of the requests, such as 5%."),
     ] = None,
     coupled: Coupled = False,
+    precise: Precise,
     servers: Servers,
 ) -> None:
     """Add a task to a repository, or replace it, and have a running server switch to it.
@@ -63,7 +65,8 @@ def deploy(
 
     with progress_bars() as report:
         sources = open_named(backbone, {task: model}, images, tokenizer or (), input_names or ())
-        deployment = deploy(repo, sources, canary=share, coupled=coupled, progress=report, waiting=say)
+        precision = precise.options([task])
+        deployment = deploy(repo, sources, canary=share, coupled=coupled, precision=precision, progress=report, waiting=say)
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
     _print_sharing(deployment, task, repo)
@@ -114,6 +117,7 @@ def _print_sharing(deployment: Deployment, task: str, repo: Path) -> None:
     scores = describe_scores([now.canary.task if now.canary else now])
     if scores:
         console.print(escape(scores), soft_wrap=True)
+    print_precision(added.precision)
     print_missed(repo, {task: added.missed[task]})
     segments = f"{len(added.new)} new {'segment' if len(added.new) == 1 else 'segments'}"
     console.print(f"{segments}, {len(added.kept)} kept as they were.")
