@@ -55,6 +55,11 @@ class ExecutionPlan:
         return next((step.segment for step in self.steps if step.coupled), "")
 
     @cached_property
+    def is_simple(self) -> bool:
+        """Return whether each step is one stream of fixed sizes, whose rows may be anybody's."""
+        return not any(step.coupled or step.free or len(step.inputs) > 1 for step in self.steps)
+
+    @cached_property
     def needs(self) -> tuple[frozenset[str], ...]:
         """Return, for each step, the tensors that it takes."""
         return tuple(frozenset(name for names in step.inputs for name in names) for step in self.steps)

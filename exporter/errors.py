@@ -314,12 +314,13 @@ class UnknownCutRule(ExportError):
 
 
 class DamagedSegment(ExportError):
-    """A segment does not compute what its configuration says."""
+    """A segment does not compute what its configuration says. files: of it, which were changed, one of them at least."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, files: Sequence[str] = ("model.onnx",)) -> None:
+        otherwise = ", or written by another version of espalier" if "model.onnx" in files else ""
         super().__init__(
-            f"Segment {name!r} does not compute what its config.pbtxt says (another digest): its model.onnx was changed, or written by "
-            "another version of espalier; export the repository again."
+            f"Segment {name!r} does not compute what its config.pbtxt says (another digest): its {' or its '.join(files)} was changed"
+            f"{otherwise}; export the repository again."
         )
 
 

@@ -388,6 +388,25 @@ class InvalidAddress(EspalierError):
         super().__init__(f"Cannot listen on port {port} of {host!r} ({reason}); give an address of this machine.")
 
 
+class PrecisionUnavailable(EspalierError):
+    """A precision that this processor has no instructions for."""
+
+    def __init__(self, precision: str) -> None:
+        super().__init__(
+            f"This processor does not compute in {precision} (it has neither AVX512_BF16 nor AMX); choose fp32 or auto."
+        )
+
+
+class LessPrecise(RepositoryError):
+    """A task that can be loaded only if segments that are served in bf16 went over to fp32. segments: their names."""
+
+    def __init__(self, segment: str, task: str, segments: Iterable[str]) -> None:
+        super().__init__(
+            f"Segment {segment!r} of task {task!r} answers its sample wrongly on what {listed(sorted(segments))} give in bf16; "
+            "start the server again, which will then compute these in fp32."
+        )
+
+
 class WrongAnswer(RepositoryError):
     """A task answers the sample otherwise than its whole network did when it was exported."""
 

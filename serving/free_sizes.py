@@ -40,9 +40,9 @@ class InputLimits:
                         f"takes them with one and the same {_words(name)}."
                     )
         for name, (first, size) in seen.items():
-            if name in self.sizes and not _is_within(size, self.sizes[name]):
+            if name in self.sizes and not self.sizes[name].takes(size):
                 raise InvalidRequest(
-                    f"Input {shown(first)!r} has {_words(name)} {size}; model {self.model!r} takes {_describe(self.sizes[name])}."
+                    f"Input {shown(first)!r} has {_words(name)} {size}; model {self.model!r} takes {_describe(self.sizes[name], size)}."
                 )
         for tensor, ends in self.values.items():
             self._check_values(shown(tensor), inputs[tensor], ends)
@@ -105,12 +105,13 @@ def _have_same(task: Task, other: Task) -> bool:
     return task.inputs == other.inputs and axes[0] == axes[1] and task.sizes == other.sizes and task.values == other.values
 
 
-def _is_within(size: int, known: FreeSize) -> bool:
-    return known.least <= size and (known.most is None or size <= known.most)
-
-
-def _describe(size: FreeSize) -> str:
-    return f"at least {size.least}" if size.most is None else f"{size.least} to {size.most}"
+def _describe(known: FreeSize, size: int) -> str:
+    """Return what a model takes that does not take `size`, in words; where it takes sizes in steps, the nearest ones, too."""
+    ends = f"at least {known.least}" if known.most is None else f"{known.least} to {known.most}"
+    if known.step == 1:
+        return ends
+    beside = f", and up to {known.window - 1} more than each" if known.window > 1 else ""
+    return f"{ends} in steps of {known.step}{beside}; {' and '.join(map(str, known.nearest(size)))} would do"
 
 
 def _words(axis: str) -> str:

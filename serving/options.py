@@ -33,6 +33,7 @@ class ServerOptions:
     observers: who else hears what happens, beside metrics, log and traces. check_samples: whether every task's answer is compared with
     what was recorded at its export before the server is ready, as it always is when a task is loaded later. rows_record: a file that keeps
     which segments of older repositories may be batched, so that the next start need not find out again; None: none.
+    configs: a folder that keeps configurations as they were parsed, so that the next start need not; None: none.
     pad_lengths: to the next of which texts are padded, so that requests of different lengths run together, where a task has a mask that
     hides what is added, as runs at the start find out; none: nothing is padded. limits: of connections, messages and images.
     """
@@ -53,6 +54,7 @@ class ServerOptions:
     admin_token: str | None = None
     check_samples: bool = False
     rows_record: Path | None = None
+    configs: Path | None = None
     plain: bool = True
     pad_lengths: Sequence[int] = ()
     limits: Limits = field(default_factory=Limits)

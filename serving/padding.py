@@ -98,7 +98,7 @@ def padding_of(task: Task, lengths: Sequence[int]) -> Padding:
         if not least <= value <= most:
             raise Unpaddable(f"it does not take {value}, which its {name!r} would be filled up with")
     size = task.sizes.get(axis)
-    known = sorted({length for length in lengths if size is None or (size.least <= length <= (size.most or length))})
+    known = sorted({length for length in lengths if size is None or size.takes(length)})
     if not known:
         raise Unpaddable(f"it takes none of the lengths {', '.join(map(str, lengths))}")
     return Padding(axis, mask.name, tuple(known), fill, places)

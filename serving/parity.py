@@ -36,7 +36,7 @@ async def check_answers(engine: Engine, repository: Repository, tasks: Iterable[
         answer = await patient_answer(engine, plan, inputs, Call(task.name, rows_per_run=1))
         for error in answer.errors.values():
             raise error
-        compare(task, answer.outputs)
+        compare(task, answer.outputs, engine.rounding)
 
 
 def has_record(task: Task) -> bool:
@@ -61,14 +61,17 @@ async def patient_answer(engine: Engine, plan: ExecutionPlan, inputs: Mapping[st
     return await engine.infer(plan, inputs, call)
 
 
-def compare(task: Task, outputs: Mapping[str, Array]) -> None:
-    """Raise WrongAnswer unless `outputs`, to one row of sample input, are what `task` has recorded."""
+def compare(task: Task, outputs: Mapping[str, Array], rounding: float = 0.0) -> None:
+    """Raise WrongAnswer unless `outputs`, to one row of sample input, are what `task` has recorded.
+
+    rounding: by how much they may differ at least, as of `Engine`.
+    """
     assert task.parity is not None
     for spec, record in zip(task.outputs, task.parity.outputs, strict=True):
         if record is None:
             continue
         found = outputs[spec.name].reshape(-1).astype(np.float64)
         difference = float(np.abs(found[recorded_places(found.size)] - np.asarray(record.values)).max(initial=0.0))
-        allowed = task.parity.tolerance * record.scale
+        allowed = max(task.parity.tolerance, rounding) * record.scale
         if not difference <= allowed:  # NaN is wrong, too
             raise WrongAnswer(task.name, task.version, spec.name, difference, allowed)

@@ -105,6 +105,8 @@ def read_options(parameters: Mapping[str, object], deadline: float | None = None
     deadline: of the connection; the earlier of the two counts. now: from when the timeout counts (time.monotonic; None: this moment).
     Raises InvalidRequest.
     """
+    if not parameters:
+        return RequestOptions(deadline)
     timeout, priority = _count(parameters, "timeout"), _count(parameters, "priority")
     partial = parameters.get("partial_results", False)
     if not isinstance(partial, bool):

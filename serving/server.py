@@ -22,7 +22,7 @@ from serving.observe.setup import Observation, make_observation
 from serving.options import ServerOptions
 from serving.process.ending import LEFT_S, LOOP_S, News, end_process, ended_after, in_time
 from serving.process.loop_thread import LoopThread
-from serving.process.memory import give_back_in_idle_moments, share_one_heap
+from serving.process.memory import garbage_left, give_back_in_idle_moments, share_one_heap
 from serving.process.sockets import format_address
 from serving.process.threads import at_work
 from serving.protocol.control import Admin
@@ -129,7 +129,7 @@ class Server:
         """Return what is to be served, and who has read it, so that loads need not read all of it again."""
         if isinstance(self._repository, Repository):
             return served_part(self._repository), None
-        reader = RepositoryReader(self._repository, self._options.read_plain)
+        reader = RepositoryReader(self._repository, self._options.read_plain, self._options.configs)
         return served_part(reader.read()), reader
 
     def _service(self, router: Router, metrics: Metrics) -> Service:
@@ -192,8 +192,9 @@ def run(repository: Repository | str | Path, *, on_ready: _OnReady | None = None
     loop = LoopThread(server.start, server.aclose, "espalier-server")
     news = News()  # a signal's number; 0 when the server is ready, or could not be
     with contextlib.closing(news), news.of_signals():
-        loop.begin(lambda: news.put(0))
-        number = news.get()
+        with garbage_left():
+            loop.begin(lambda: news.put(0))
+            number = news.get()
         try:
             if not number and loop.is_ready:
                 # What is here now stays. To look through all of it for garbage takes 40 ms, in which nobody is answered.

@@ -55,7 +55,8 @@ class RequestCounter:
     def counting(self, model: str, version: str, rows: int) -> _Tally:
         """Count the `with` block as one request of `rows` rows: a success, or a failure when it raises or is cancelled."""
         with self._lock:
-            return _Tally(self._sums.setdefault((model, version), _RequestSums()), rows, self._lock)
+            sums = self._sums.get((model, version)) or self._sums.setdefault((model, version), _RequestSums())
+            return _Tally(sums, rows, self._lock)
 
     def of(self, model: str, version: str) -> ModelStatistics:
         """Return the sums of one version of a model."""

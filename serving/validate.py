@@ -73,6 +73,9 @@ def _takers(model: Model, outputs: Iterable[str]) -> Mapping[str, Sequence[str]]
 def _check_input(model: Model, spec: TensorSpec, rows: Array | None, takers: Sequence[str] = ()) -> None:
     if rows is None:
         raise InvalidRequest(_missing(model, spec, takers))
+    is_right = dtype_name(rows) == spec.dtype and _fits(rows.shape, model.whole_shape(spec))
+    if is_right and (len(rows) or not model.has_rows):
+        return  # before any sentence is made
     which = "The input" if len(model.inputs) == 1 else f"The input {model.shown(spec.name)!r}"
     takes = f"model {model.name!r} takes {_describe_input(model, spec)}"
     if dtype_name(rows) != spec.dtype:

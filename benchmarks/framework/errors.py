@@ -13,10 +13,13 @@ class BenchmarkError(EspalierError):
 
 
 class UnknownBenchmark(BenchmarkError):
-    """A name that no benchmark has."""
+    """A name that neither a benchmark nor a folder has."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"There is no benchmark {name!r}; give all, list or one of {', '.join(known)}.")
+        super().__init__(
+            f"There is no benchmark {name!r}, and no folder; give all, list, one of {', '.join(known)}, or a model repository: the folder "
+            "that an export wrote, or one of ONNX models as Triton serves it."
+        )
 
 
 class UnknownPrecision(BenchmarkError):
@@ -97,3 +100,34 @@ class ResultNotWritten(BenchmarkError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"The results cannot be written to {path} ({reason}); give --out a folder that can be written to.")
+
+
+class NoSuchSize(BenchmarkError):
+    """A number for a free size that no task has."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        there = ", ".join(known)
+        what = f"has a free size {name!r}" if name else "has a free size"
+        super().__init__(f"No task that is measured {what}{f'; there are {there}' if there else '; all of them are fixed'}.")
+
+
+class SizeOutside(BenchmarkError):
+    """A size that a task does not take."""
+
+    def __init__(self, task: str, name: str, size: int, least: int, most: int | None) -> None:
+        limits = f"at least {least}" if most is None else f"{least} to {most}"
+        super().__init__(f"Task {task!r} takes {name.replace('_', ' ')} {limits}, not {size}.")
+
+
+class TooManyRowsAtOnce(BenchmarkError):
+    """More rows than a task takes in one request."""
+
+    def __init__(self, task: str, rows: int, most: int) -> None:
+        super().__init__(f"Task {task!r} takes {most} {'row' if most == 1 else 'rows'} at once, not {rows}.")
+
+
+class NoSuchEngine(BenchmarkError):
+    """A word that is in the name of no engine."""
+
+    def __init__(self, word: str, known: Iterable[str]) -> None:
+        super().__init__(f"No engine's name contains {word!r}; there are {'; '.join(known)}.")

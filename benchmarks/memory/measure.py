@@ -1,14 +1,16 @@
 """Resident memory: a shared repository against separate networks, each measured in a fresh process.
 
-Run as `python -m benchmarks.memory.measure shared FEED REPOSITORY [TASK ...]` (default: all tasks) or `... separate FEED FILE [FILE ...]`:
-it loads what these tasks need, answers one request, and prints the resident bytes that this took beyond the bare process. FEED: a file of
-numpy arrays (.npz) by the names of the inputs, or "" for zeros.
+Run as `python -m benchmarks.memory.measure shared FEED REPOSITORY [TASK ...]` (default: all tasks) or `... separate FEED FILE [FILE ...]`;
+REPOSITORY may also be a pickled `Repository` of few of many tasks, so that the descriptions of the others do not count. It loads what
+these tasks need, answers one request, and prints the resident bytes that this took beyond the bare process. FEED: a file of numpy arrays
+(.npz) by the names of the inputs, or "" for zeros.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import resource
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from benchmarks.models.separate import open_network
 from benchmarks.models.some_tasks import only_tasks
 from contract.dtypes import NUMPY_DTYPES, Array
 from contract.plan import make_plan
-from contract.repository import read_repository
+from contract.repository import Repository, read_repository
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions.runtime import SessionStoreOptions
 from serving.process.memory import malloc_trim
@@ -50,7 +52,10 @@ def compare_memory(repository: Path, networks: Mapping[str, Path]) -> MemoryComp
 
 
 def shared_resident(repository: Path, tasks: Iterable[str] = (), *, feed: Path | None = None) -> int:
-    """Return the resident bytes that `tasks` of the repository, or all, take in a fresh process. feed: the request (.npz); None: zeros."""
+    """Return the resident bytes that `tasks` of the repository, or all, take in a fresh process.
+
+    repository: its folder, or a pickled one. feed: the request (.npz); None: zeros.
+    """
     return _measure("shared", feed, str(repository), *tasks)
 
 
@@ -71,7 +76,7 @@ def _resident_bytes() -> int:
 
 
 def _use_shared(path: Path, tasks: Sequence[str], feed: Mapping[str, Array]) -> object:
-    whole = read_repository(path)
+    whole = read_repository(path) if path.is_dir() else _unpickled(path)
     repository = only_tasks(whole, tasks or list(whole.tasks))
     engine = EmbeddedEngine(repository, options=EngineOptions(SessionStoreOptions(1, provider="cpu")))
     inputs = feed or {
@@ -83,13 +88,18 @@ def _use_shared(path: Path, tasks: Sequence[str], feed: Mapping[str, Array]) -> 
     return engine
 
 
+def _unpickled(file: Path) -> Repository:
+    found: Repository = pickle.loads(file.read_bytes())
+    return found
+
+
 def _use_separate(paths: list[Path], feed: Mapping[str, Array]) -> object:
     sessions = []
     for path in paths:
         sessions.append(open_network(path, threads=1))
         malloc_trim()  # as the engine does: what optimising a network leaves free is no memory that it needs
     for session in sessions:
-        session.run(None, feed or _zeros(session))
+        session.run(None, {spec.name: feed[spec.name] for spec in session.get_inputs()} if feed else _zeros(session))
     return sessions
 
 

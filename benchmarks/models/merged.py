@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from onnx import GraphProto, ModelProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, version_converter
 
+from contract.dtypes import onnx_dtype
 from contract.plan import make_plan
 from contract.repository import Repository, TensorSpec
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
 from exporter.sources.onnx_file import load_onnx
-
-_ELEMENTS = {"UINT8": onnx.TensorProto.UINT8, "FP32": onnx.TensorProto.FLOAT, "INT64": onnx.TensorProto.INT64}
 
 
 def write_merged(repository: Repository, tasks: Sequence[str], path: Path) -> Path:
@@ -24,13 +23,12 @@ def write_merged(repository: Repository, tasks: Sequence[str], path: Path) -> Pa
     """
     plan = make_plan(repository, tasks)
     merged = GraphProto(name="merged")
-    first = repository.tasks[tasks[0]]
-    merged.input.extend(_info(spec.name, spec) for spec in first.inputs)
-    models: dict[str, ModelProto] = {}
+    taken = {spec.name: spec for task in tasks for spec in repository.tasks[task].inputs}
+    merged.input.extend(_info(name, taken[name]) for name in plan.inputs)
+    models = _read_segments(repository, dict.fromkeys(step.segment for step in plan.steps))
+    for segment, model in models.items():
+        _add_weights(merged, model.graph, segment)
     for place, step in enumerate(plan.steps):
-        if step.segment not in models:
-            models[step.segment] = ir.to_proto(load_onnx(repository.model_file(step.segment), linked=True))
-            _add_weights(merged, models[step.segment].graph, step.segment)
         for number, (inputs, outputs) in enumerate(zip(step.inputs, step.outputs, strict=True)):
             graph = models[step.segment].graph
             names = {tensor.name: f"{step.segment}/{tensor.name}" for tensor in graph.initializer}
@@ -40,13 +38,31 @@ def write_merged(repository: Repository, tasks: Sequence[str], path: Path) -> Pa
             _add_nodes(merged, graph, f"{step.segment}/{place}/{number}", names)
     for task in tasks:
         for spec in repository.tasks[task].outputs:
-            merged.node.append(helper.make_node("Identity", [f"tensor/{plan.outputs[spec.name]}"], [spec.name]))
+            source = plan.outputs[spec.name]
+            merged.node.append(helper.make_node("Identity", [source if source in taken else f"tensor/{source}"], [spec.name]))
             merged.output.append(_info(spec.name, spec))
     opsets = {opset.domain: opset for model in models.values() for opset in model.opset_import}
     ir_version = max(model.ir_version for model in models.values())
-    whole = helper.make_model(merged, opset_imports=list(opsets.values()), ir_version=ir_version)
+    functions = {(one.domain, one.name): one for model in models.values() for one in model.functions}
+    whole = helper.make_model(
+        merged, opset_imports=list(opsets.values()), ir_version=ir_version, functions=list(functions.values())
+    )
     onnx.save(whole, path, save_as_external_data=True, location=f"{path.name}.data")
     return path
+
+
+def _read_segments(repository: Repository, names: Iterable[str]) -> dict[str, ModelProto]:
+    """Return the models of these segments, all in one opset: the newest of theirs."""
+    models = {name: ir.to_proto(load_onnx(repository.model_file(name), linked=True)) for name in names}
+    newest = max(_opset(model) for model in models.values())
+    return {
+        name: model if _opset(model) == newest else version_converter.convert_version(model, newest)
+        for name, model in models.items()
+    }
+
+
+def _opset(model: ModelProto) -> int:
+    return next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), 0)
 
 
 def _add_weights(merged: GraphProto, graph: GraphProto, prefix: str) -> None:
@@ -56,17 +72,28 @@ def _add_weights(merged: GraphProto, graph: GraphProto, prefix: str) -> None:
         added.name = f"{prefix}/{tensor.name}"
 
 
-def _add_nodes(merged: GraphProto, graph: GraphProto, prefix: str, names: dict[str, str]) -> None:
+def _add_nodes(merged: GraphProto, graph: GraphProto, prefix: str, names: Mapping[str, str]) -> None:
     """Add the nodes of `graph`; `names` are given, other values get the prefix, and "" (left out) stays."""
     for node in graph.node:
         added = merged.node.add()
         added.CopyFrom(node)
-        added.name = f"{prefix}/{node.name}"
-        for values in (added.input, added.output):
-            values[:] = [name and names.get(name, f"{prefix}/{name}") for name in values]
+        _rename(added, prefix, names)
+
+
+def _rename(node: NodeProto, prefix: str, names: Mapping[str, str]) -> None:
+    node.name = node.name and f"{prefix}/{node.name}"
+    for values in (node.input, node.output):
+        values[:] = [name and names.get(name, f"{prefix}/{name}") for name in values]
+    for body in (
+        graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs) if graph.node or graph.output
+    ):
+        del body.value_info[:]
+        for value in (*body.input, *body.output, *body.initializer):  # a body may use names from outside, and hides none of them
+            value.name = names.get(value.name, f"{prefix}/{value.name}")
+        for inner in body.node:
+            _rename(inner, prefix, names)
 
 
 def _info(name: str, spec: TensorSpec) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(
-        name, _ELEMENTS[spec.dtype], ["batch", *(size if size >= 0 else None for size in spec.shape)]
-    )
+    sizes = ["batch", *(size if size >= 0 else None for size in spec.shape)]
+    return helper.make_tensor_value_info(name, TensorProto.DataType.Value(onnx_dtype(spec.dtype)), sizes)

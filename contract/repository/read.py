@@ -25,7 +25,6 @@ from contract.repository.config import (
     parse_not_shared,
     parse_segment,
     parse_task,
-    parse_text,
 )
 from contract.repository.files import CANARY as CANARY
 from contract.repository.files import CONFIG_FILE as CONFIG_FILE
@@ -33,6 +32,7 @@ from contract.repository.files import PREVIOUS as PREVIOUS
 from contract.repository.files import ModelFiles, PlainFiles, Texts, decode, read_files, read_plain_files
 from contract.repository.model import DEFAULT_CUT_RULE, Repository, Segment, Task
 from contract.repository.not_shared import NotShared, of_tasks
+from contract.repository.parsed_configs import ParsedConfigs
 
 # Each attempt but the last met a writer that replaced the repository in these very milliseconds.
 _ATTEMPTS = 100
@@ -71,11 +71,13 @@ class RepositoryReader:
     """Reads the repository at `path` as often as it is asked. Not to be used from several threads at once.
 
     read_plain: reads what espalier did not write, too, and what it refuses is `unserved`; None: such models are passed over.
+    configs: a folder in which configurations are kept as they were parsed, for the next process; None: nowhere.
     A model whose files say what they said the last time is not parsed again: meanwhile no other thread can run Python.
     """
 
-    def __init__(self, path: str | Path, read_plain: ReadPlain | None = None) -> None:
+    def __init__(self, path: str | Path, read_plain: ReadPlain | None = None, configs: Path | None = None) -> None:
         self._path = Path(path)
+        self._configs = ParsedConfigs(configs, self._path)
         self._read_plain = read_plain
         self._parsed: dict[ModelFiles, _Model] = {}
         self._plain: dict[PlainFiles, tuple[Segment, Task]] = {}
@@ -99,6 +101,7 @@ class RepositoryReader:
                         raise
                     continue
                 if is_same():
+                    self._configs.keep()
                     return repository
         raise RepositoryError(f"{self._path} is replaced again and again while it is read; read it when nobody writes.")
 
@@ -141,7 +144,9 @@ class RepositoryReader:
         files = None
         try:
             files = read_files(folder)
-            return None if files is None else (files, self._parsed[files] if files in self._parsed else _parse(files))
+            return (
+                None if files is None else (files, self._parsed[files] if files in self._parsed else _parse(files, self._configs))
+            )
         except (RepositoryError, OSError):
             is_ours = folder.name in {*self._ours, ALL_TASKS} or (files is not None and KIND.encode() in files.current.config)
             if is_ours or self._read_plain is None:
@@ -202,18 +207,18 @@ def _pinned(folder: Path) -> Iterator[Callable[[], bool]]:
         os.close(descriptor)
 
 
-def _parse(files: ModelFiles) -> _Model:
+def _parse(files: ModelFiles, configs: ParsedConfigs) -> _Model:
     """Return what `files` describe. Raises RepositoryError."""
-    config = _config(files.current, files.name)
+    config = _config(files.current, files.name, configs)
     kind = kind_of(config)
     if kind == "segment":
         return parse_segment(config, _version(files))
     if kind == "task":
         task = parse_task(config, _labels(files.current), _version(files))
         if files.previous is not None:
-            task = replace(task, previous=parse_kept(_config(files.previous, task.name), _labels(files.previous)))
+            task = replace(task, previous=parse_kept(_config(files.previous, task.name, configs), _labels(files.previous)))
         if files.canary is not None:
-            task = replace(task, canary=parse_canary(_config(files.canary, task.name), _labels(files.canary)))
+            task = replace(task, canary=parse_canary(_config(files.canary, task.name, configs), _labels(files.canary)))
         return task
     if kind == ALL_TASKS:
         return _AllTasks(
@@ -222,10 +227,10 @@ def _parse(files: ModelFiles) -> _Model:
     return _Copy() if kind == COPY else None
 
 
-def _config(texts: Texts, name: str) -> Any:
+def _config(texts: Texts, name: str, configs: ParsedConfigs) -> Any:
     """Return the configuration in `texts`, that of a model in the folder `name`, after which ours must be named, if at all."""
     where = f"{texts.where}/{CONFIG_FILE}"
-    config = parse_text(decode(texts.config, where), where)
+    config = configs.parse(texts.config, where)
     if kind_of(config) and config.name not in ("", name):
         owner = "folder" if texts.where == name else "task"
         raise RepositoryError(f"{where} is named {config.name!r}; it must be named like its {owner}.")

@@ -42,7 +42,9 @@ p {{ margin: 0.4rem 0; }}
 .warning, .noisy {{ color: var(--alert); }}
 figure {{ margin: 1.25rem 0; overflow-x: auto; }}
 figure svg {{ max-width: 100%; min-width: 34rem; height: auto; }}
-.wide {{ overflow-x: auto; }}
+/* As wide as the text or as its table, up to the window; what is wider scrolls, with a bar that shows it. */
+.wide {{ overflow-x: auto; scrollbar-width: thin; width: fit-content; min-width: 100%; max-width: max(100%, 100vw - 4rem);
+  position: relative; left: 50%; transform: translateX(-50%); }}
 table {{ border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 0.25rem 0.9rem 0.25rem 0; text-align: left; vertical-align: top;
   white-space: nowrap; border-bottom: 1px solid var(--grid); }}
@@ -50,10 +52,17 @@ th {{ font-weight: 600; color: var(--dim); }}
 td.time {{ white-space: normal; }}
 td.time span, small {{ white-space: nowrap; }}
 small {{ color: var(--dim); font-size: 0.8125rem; }}
-thead th {{ white-space: normal; vertical-align: bottom; border-bottom-color: var(--axis); }}
+thead th {{ white-space: normal; min-width: 4.5rem; vertical-align: bottom; border-bottom-color: var(--axis); }}
 .right {{ text-align: right; }}
 .machine td {{ white-space: normal; }}
 summary {{ cursor: pointer; margin: 1rem 0 0.25rem; font-weight: 600; }}
+@media print {{  /* paper does not scroll */
+  .wide {{ overflow: visible; max-width: 100%; position: static; transform: none; }}
+  .wide table {{ font-size: 0.6rem; }}
+  .wide th, .wide td, .wide td.time span, .wide small {{ white-space: normal; overflow-wrap: anywhere; min-width: 0; padding-right: 0.3rem;
+    font-size: inherit; }}
+  figure svg {{ min-width: 0; }}
+}}
 </style>
 </head>
 <body>

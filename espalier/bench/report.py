@@ -118,7 +118,8 @@ def _table(table: Table, *, main: bool) -> str:
     head = "".join(f'<th class="{side}">{escape(heading(column))}</th>' for column, side in zip(columns, sides, strict=True))
     body = "".join(f"<tr>{_cells(words, sides)}</tr>" for words in table_words(table))
     caption = f"<p>{escape(table.caption)}</p>" if table.caption else ""
-    grid = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{caption}'
+    region = f'<div class="wide" tabindex="0" role="region" aria-label="{escape(table.title)}">'  # scrolls by keys, too
+    grid = f"{region}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{caption}"
     if len(table.rows) > _LONG and not main:
         return f"<details><summary>{escape(table.title)} ({len(table.rows)} rows)</summary>{grid}</details>"
     return f"<h3>{escape(table.title)}</h3>{grid}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from espalier.commands.options.engines import EngineChoice, EngineKind, check_engine_options
+from espalier.commands.options.engines import EngineChoice, check_engine_options
 from espalier.commands.options.groups import ungroup
 from espalier.commands.options.serving import Addresses, LogLines, RequestLimits, Scheduling, Segments
 from espalier.commands.options.token import read_token
@@ -59,9 +60,11 @@ def serve(
     token = read_token(admin_token_file, "--admin-token-file")
     recover(repo)
     cache = segments.cache_folder()
+    options = segments.engine_options(choice.threads, scheduling, cache)
+    options = replace(options, sessions=choice.on(options.sessions))
     run(
         repo,
-        options=segments.engine_options(choice.threads, scheduling, cache),
+        options=options,
         make_engine=choice.make_engine(scheduling.max_queue_rows),
         host=addresses.host,
         http_port=addresses.http_port,
@@ -74,7 +77,8 @@ def serve(
         admin_token=token,
         check_samples=check_samples,
         rows_record=None if cache is None else cache.with_name("independent.txt"),
-        plain=choice.engine is EngineKind.embedded,
+        configs=None if cache is None else cache.with_name("configs"),
+        plain=choice.is_here,
         limits=limits,
         pad_lengths=lengths,
     )

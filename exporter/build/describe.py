@@ -54,7 +54,7 @@ def describe_segment(planned: PlannedSegment, max_batch_rows: int, weight_files:
         uncounted=tuple(sorted({operator for block in blocks for operator in block.uncounted})),
         reason=planned.reason,
         digest_version=repository_model.DIGEST_VERSION,
-        sizes=_sizes([*planned.inputs, *planned.outputs]),
+        sizes={name: _without_steps(size) for name, size in _sizes([*planned.inputs, *planned.outputs]).items()},
         weight_files=weight_files or {},
     )
 
@@ -149,6 +149,11 @@ def _values(model: TaskModel, names: Sequence[str]) -> dict[str, tuple[int, int]
 
 def _sizes(taps: Sequence[Tap]) -> dict[str, FreeSize]:
     return {name: size for tap in taps for name, size in tap.sizes.items()}
+
+
+def _without_steps(size: FreeSize) -> FreeSize:
+    """Return what is known of a segment's size: that a network takes sizes in steps is mostly because of what follows its trunk."""
+    return replace(size, step=1, window=1)
 
 
 def output_names(task: str, names: Sequence[str]) -> tuple[str, ...]:

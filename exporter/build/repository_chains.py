@@ -13,6 +13,7 @@ from contract.repository import Repository, Segment, Task, TensorSpec
 from contract.repository import model as repository_model
 from contract.repository.free_sizes import FreeSize
 from contract.repository.write import check_digest_version
+from exporter.build.shared_weights import damaged_files
 from exporter.build.weight_store import WeightStore
 from exporter.errors import DamagedSegment, ExportError
 from exporter.graph.chain import Block, Chain, Tap
@@ -151,7 +152,7 @@ class _Reader:
             self._store.take_over(network.model)
             self.networks[name], self.digests[name] = network, network.digest()
             if is_of_today and segment.digest != self.digests[name]:
-                raise DamagedSegment(name)
+                raise DamagedSegment(name, damaged_files(self._repository, name))
         return self.networks[name]
 
 

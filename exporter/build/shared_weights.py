@@ -9,8 +9,9 @@ file is named by its content, and lies in the folder of every segment that uses 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 import onnx
@@ -18,7 +19,7 @@ import onnx_ir as ir
 
 from contract.repository import Repository
 from contract.repository.write import link_file
-from exporter.build.weight_store import SMALLEST_STORED, offsets_of, place_outside, save_with_weights, write_tensors
+from exporter.build.weight_store import PAGE, SMALLEST_STORED, offsets_of, place_outside, save_with_weights, write_tensors
 from exporter.graph.digests import weight_digest
 from exporter.graph.shapes import bytes_of
 
@@ -123,7 +124,7 @@ def plan_shared_weights(weights: Mapping[str, Iterable[ir.Value]], held: Held | 
     for digests in groups.values():
         group = [values[digest] for digest in digests]
         if sum(bytes_of(value) for value in group) >= _SMALLEST_FILE:
-            name = f"weights-{hashlib.sha256(b''.join(digests)).hexdigest()[:16]}.bin"
+            name = _name_of(digests)
             contents[name] = group
             places |= {digest: Place(name, offset) for digest, offset in zip(digests, offsets_of(group), strict=True)}
     of: dict[str, dict[str, int]] = {}
@@ -151,22 +152,71 @@ def held_by(repository: Repository, models: Mapping[str, ir.Model]) -> Held:
     return Held(files, paths, {digest: frozenset(names) for digest, names in inside.items() if digest not in files})
 
 
-def _places_in(model: Path, wanted: Iterable[str]) -> dict[bytes, Place]:
+def damaged_files(repository: Repository, segment: str) -> tuple[str, ...]:
+    """Return which files of `segment`, which computes something else than it should, were changed, or may have been.
+
+    A data file is named by all weights in it. A segment that uses a part of one cannot tell whether that is damaged, but another may; where
+    no segment uses the whole any more, it may be the file or the model.
+    """
+    changed, unsure = [], []
+    for name in repository.segments[segment].weight_files:
+        file = repository.model_file(segment).with_name(name)
+        models = [repository.model_file(other) for other, one in repository.segments.items() if name in one.weight_files]
+        whole = next((model for model in models if _takes_all(model, file)), None)
+        if whole is None:
+            unsure.append(name)
+        elif _name_of(tensor.digest_in(file.parent) for tensor in _tensors_in(whole, {name})) != name:
+            changed.append(name)
+    return tuple(changed) or (*unsure, "model.onnx")
+
+
+def _takes_all(model: Path, file: Path) -> bool:
+    """Return whether what `model` takes from a data file of that name is all of what is in `file`."""
+    end = 0
+    for tensor in _tensors_in(model, {file.name}):
+        if tensor.place.offset - end >= PAGE:
+            return False
+        end = tensor.place.offset + tensor.size
+    return end == file.stat().st_size
+
+
+def _name_of(digests: Iterable[bytes]) -> str:
+    """Return what a data file with these weights is called."""
+    return f"weights-{hashlib.sha256(b''.join(digests)).hexdigest()[:16]}.bin"
+
+
+def _places_in(model: Path, wanted: Collection[str]) -> dict[bytes, Place]:
     """Return the places of the weights of `model` that are in the data files `wanted`, by their digests, computed from the files."""
-    wanted = set(wanted)
-    found = {}
+    return {tensor.digest_in(model.parent): tensor.place for tensor in _tensors_in(model, wanted)}
+
+
+@dataclass(frozen=True)
+class _Outside:
+    """A weight in a data file, as a model says."""
+
+    place: Place
+    size: int
+    dtype: ir.DataType
+    shape: Sequence[int]
+
+    def digest_in(self, folder: Path) -> bytes:
+        """Return its digest, computed from the file in `folder`."""
+        path, shape = folder / self.place.file, ir.Shape(self.shape)
+        source = ir.ExternalTensor(path, self.place.offset, None, self.dtype, shape=shape, name="weight")
+        digest = weight_digest(ir.Value(name="weight", const_value=source))
+        source.release()
+        return digest
+
+
+def _tensors_in(model: Path, wanted: Collection[str]) -> list[_Outside]:
+    """Return the weights of `model` that are in the data files `wanted`, in their order there."""
+    found = []
     for tensor in onnx.load(model, load_external_data=False).graph.initializer:
         said = {entry.key: entry.value for entry in tensor.external_data}
-        if said.get(_LOCATION) not in wanted:
-            continue
-        place = Place(said[_LOCATION], int(said.get(_OFFSET, "0")))
-        dtype = ir.DataType(tensor.data_type)
-        source = ir.ExternalTensor(
-            model.parent / place.file, place.offset, None, dtype, shape=ir.Shape(tensor.dims), name=tensor.name
-        )
-        found[weight_digest(ir.Value(name=tensor.name, const_value=source))] = place
-        source.release()
-    return found
+        if said.get(_LOCATION) in wanted:
+            place, dtype = Place(said[_LOCATION], int(said.get(_OFFSET, "0"))), ir.DataType(tensor.data_type)
+            found.append(_Outside(place, -(-prod(tensor.dims) * dtype.bitwidth // 8), dtype, tuple(tensor.dims)))
+    return sorted(found, key=lambda one: one.place.offset)
 
 
 def _is_large(value: ir.Value) -> bool:

@@ -12,7 +12,7 @@ from exporter.graph.digests import tensor_content, weight_digest
 from exporter.graph.shapes import bytes_of
 
 SMALLEST_STORED = 4096  # bytes; smaller weights stay in the graph, a file each would cost more than it saves
-_PAGE = 4096  # what a system maps into memory begins at one of its pages
+PAGE = 4096  # what a system maps into memory begins at one of its pages
 LARGEST_PROTOBUF = 1_900_000_000  # bytes of weights in one file; protobuf ends at 2 GiB
 
 
@@ -97,7 +97,7 @@ def offsets_of(values: Iterable[ir.Value]) -> list[int]:
     """Return where the tensors of `values` begin in a file of theirs: each at a page, which a runtime may map."""
     offsets, end = [], 0
     for value in values:
-        offsets.append(-(-end // _PAGE) * _PAGE)
+        offsets.append(-(-end // PAGE) * PAGE)
         end = offsets[-1] + bytes_of(value)
     return offsets
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from filecmp import cmp
+from pathlib import Path
 
 from contract.repository import Repository, Segment
 from contract.repository import model as repository_model
-from contract.repository.write import Change
+from contract.repository.write import Change, link_file
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment
 from exporter.build.repository_chains import RepositoryChains
@@ -50,6 +52,8 @@ def write_segments(
     analysis.write_segments([*coming.values(), *again.values()], change.folder, weights, progress)
     described = {name: describe_segment(one, max_batch_rows, weights.of.get(name)) for name, one in coming.items()}
     described |= {name: replace(before.segments[name], weight_files=weights.of[name]) for name in again}
+    if anew:
+        _link_again(change, {**before.segments, **described})
     return WrittenSegments(described, frozenset(again), weights.stored)
 
 
@@ -66,6 +70,23 @@ def _without(held: Held, segments: Mapping[str, PlannedSegment]) -> Held:
     """Return `held` without what is inside of `segments`, which may be written."""
     inside = {digest: names - segments.keys() for digest, names in held.inside.items()}
     return replace(held, inside={digest: names for digest, names in inside.items() if names})
+
+
+def _link_again(change: Change, segments: Mapping[str, Segment]) -> None:
+    """Make one file of data files of one name and one content, which a copy of the repository has several times.
+
+    That of the most names stays; the others are only deleted in the next state, and nothing is written through a link.
+    """
+    files: dict[str, list[Path]] = {}
+    for name, segment in segments.items():
+        for file in segment.weight_files:
+            files.setdefault(file, []).append(change.folder / name / segment.version / file)
+    for paths in files.values():
+        there = sorted((path for path in paths if path.is_file()), key=lambda path: -path.stat().st_nlink)
+        for path in there[1:]:
+            if not path.samefile(there[0]) and cmp(path, there[0], shallow=False):
+                path.unlink()
+                link_file(there[0], path)
 
 
 def _clear(change: Change, name: str) -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from itertools import dropwhile
 
 import numpy as np
@@ -28,6 +29,7 @@ _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _QUANTISING = frozenset(("QuantizeLinear", "DequantizeLinear"))
 _COMMUTATIVE = frozenset(("Add", "Mul"))  # a + b is b + a to the bit, and producers write constants on either side
 _CACHED = "espalier_digest"  # in an initializer's `meta`
+_KNOWN = 4096  # attributes, and operators with theirs: a thousand networks have the same few dozen
 
 
 def addresses(graph: ir.Graph, opsets: Mapping[str, int], sources: Sequence[str] = ()) -> dict[ir.Value, str]:
@@ -173,8 +175,9 @@ def _hash_nodes(
                 known[value] = hash_weight(value)
         inputs = [known[value] for value in given_inputs(node)]
         bodies = _bodies(node, known, opsets, hash_weight, depth)
-        base = _node_hash(node, sorted(inputs) if node.op_type in _COMMUTATIVE else inputs, opsets, bodies)
-        known.update({value: _hash(base, str(index).encode()) for index, value in enumerate(node.outputs)})
+        base = _framed(_node_hash(node, sorted(inputs) if node.op_type in _COMMUTATIVE else inputs, opsets, bodies))
+        for index, value in enumerate(node.outputs):
+            known[value] = hashlib.sha256(base + _framed(str(index).encode())).digest()
 
 
 def _bodies(node: ir.Node, known: _Hashes, opsets: Mapping[str, int], hash_weight: _HashWeight, depth: int) -> dict[str, bytes]:
@@ -218,15 +221,39 @@ def operator_version(node: ir.Node, opsets: Mapping[str, int]) -> int:
 
 def said_attributes(node: ir.Node, opsets: Mapping[str, int]) -> dict[str, ir.Attr]:
     """Return the attributes of `node` that say something else than their default."""
-    return {name: node.attributes[name] for name in _said(node, opsets)}
+    return {name: node.attributes[name] for name in _meaning(node, opsets).said}
 
 
-def _said(node: ir.Node, opsets: Mapping[str, int]) -> dict[str, bytes]:
-    """Return the hashes of the attributes of `node` that say something else than their default, but for the graphs inside."""
-    defaults = _default_hashes(node.domain, node.op_type, _opset_of(node, opsets))
-    plain = {name: attribute for name, attribute in node.attributes.items() if attribute.type not in _GRAPHS}
-    hashed = {name: _attribute_hash(attribute) for name, attribute in plain.items()}
-    return {name: value for name, value in hashed.items() if defaults.get(name) != value}
+@dataclass(frozen=True)
+class _Meaning:
+    """What an operator does, whatever it takes.
+
+    said: the hashes of the attributes that say something else than their default, but for the graphs inside. begins, ends: what is hashed
+    before and behind its inputs.
+    """
+
+    said: Mapping[str, bytes]
+    begins: bytes
+    ends: bytes
+
+
+def _meaning(node: ir.Node, opsets: Mapping[str, int]) -> _Meaning:
+    plain = ((name, attribute) for name, attribute in node.attributes.items() if attribute.type not in _GRAPHS)
+    hashed = tuple((name, _attribute_hash(attribute)) for name, attribute in plain)
+    return _meaning_of(node.domain, node.op_type, _opset_of(node, opsets), hashed)
+
+
+@lru_cache(_KNOWN)
+def _meaning_of(domain: str, operator: str, opset: int, hashed: tuple[tuple[str, bytes], ...]) -> _Meaning:
+    defaults = _default_hashes(domain, operator, opset)
+    said = {name: value for name, value in hashed if defaults.get(name) != value}
+    version = version_of(domain, operator, opset, said)
+    begins = (domain or "ai.onnx", str(version), operator)
+    return _Meaning(said, b"".join(_framed(text.encode()) for text in begins), _attributes_hashed(said))
+
+
+def _attributes_hashed(hashed: Mapping[str, bytes]) -> bytes:
+    return b"".join(_framed(name.encode()) + _framed(value) for name, value in sorted(hashed.items()))
 
 
 @cache
@@ -239,24 +266,21 @@ def _opset_of(node: ir.Node, opsets: Mapping[str, int]) -> int:
 
 
 def _node_hash(node: ir.Node, inputs: list[bytes], opsets: Mapping[str, int], bodies: Mapping[str, bytes]) -> bytes:
-    said = _said(node, opsets)
-    version = version_of(node.domain, node.op_type, _opset_of(node, opsets), said)
-    parts = [
-        (node.domain or "ai.onnx").encode(),
-        str(version).encode(),
-        node.op_type.encode(),
-        str(len(inputs)).encode(),
-        *inputs,
-    ]
-    for name, hashed in sorted({**said, **bodies}.items()):
-        parts += [name.encode(), hashed]
-    return _hash(*parts)
+    meaning = _meaning(node, opsets)
+    ends = _attributes_hashed({**meaning.said, **bodies}) if bodies else meaning.ends
+    parts = (meaning.begins, _framed(str(len(inputs)).encode()), *map(_framed, inputs), ends)
+    return hashlib.sha256(b"".join(parts)).digest()
 
 
 def _attribute_hash(attribute: ir.Attr) -> bytes:
     if attribute.type == ir.AttributeType.TENSOR:
         return _tensor_digest(attribute.value)
-    return _hash(attribute.type.name.encode(), repr(attribute_value(attribute)).encode())
+    return _hash_written(attribute.type.name, repr(attribute_value(attribute)))
+
+
+@lru_cache(_KNOWN)
+def _hash_written(kind: str, value: str) -> bytes:
+    return _hash(kind.encode(), value.encode())
 
 
 def attribute_value(attribute: ir.Attr) -> object:
@@ -275,3 +299,8 @@ def _hash(*parts: bytes | memoryview) -> bytes:
         state.update(len(part).to_bytes(8, "little"))
         state.update(part)
     return state.digest()
+
+
+def _framed(part: bytes) -> bytes:
+    """Return a short `part` behind its length, as `_hash` reads it."""
+    return len(part).to_bytes(8, "little") + part

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import takewhile
 
 import onnx_ir as ir
 
+_KNOWN = 4096  # texts: networks of one architecture have the same
 _NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # module paths, as torch's exporter records them on each node
 
 
@@ -23,13 +25,18 @@ def modules_of(nodes: Sequence[ir.Node]) -> tuple[str, ...]:
 
 def module_path(node: ir.Node) -> list[str]:
     """Return the node's module path below the exporter's wrapper, in a list that is empty if unknown."""
+    return [*_path_in(str(node.metadata_props.get(_NAME_SCOPES, "[]")))]
+
+
+@lru_cache(_KNOWN)
+def _path_in(written: str) -> tuple[str, ...]:
     try:
-        scopes = [str(scope) for scope in ast.literal_eval(node.metadata_props.get(_NAME_SCOPES, "[]"))]
+        scopes = [str(scope) for scope in ast.literal_eval(written)]
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # somebody else's metadata under that name
-        return []
+        return ()
     # The scopes go from the root to the operator; the wrapper's own child is called "network".
     paths = [scope.removeprefix("network.") for scope in scopes[1:-1] if scope not in ("", "network")]
-    return paths[-1:]
+    return tuple(paths[-1:])
 
 
 def _common_prefix(left: list[str], right: list[str]) -> list[str]:

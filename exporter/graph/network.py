@@ -56,6 +56,8 @@ class Network:
             if not self._has_rows(value):
                 raise UnsupportedModel(name, self._why_no_rows(value))
         self._addresses = addresses(model.graph, model.opset_imports)
+        self._digests: dict[Part, str] = {}
+        self._known_blocks: dict[Part, Block] = {}
         self._check_outputs()
 
     def fed(self, sources: Sequence[str]) -> Network:
@@ -150,10 +152,15 @@ class Network:
         """Return the digest of what lies between taps of the network, as one model; without taps, of all of it."""
         graph, opsets = self.model.graph, self.model.opset_imports
         if not outputs:
-            return block_digest(graph, graph.inputs, graph.outputs, opsets)
+            return self._digest_of(self._whole)
         before, after = ([self._values[tap.name] for tap in taps] for taps in (inputs, outputs))
         needed = _needed(after, before)
         return block_digest([node for node in graph if node in needed], before, after, opsets)
+
+    def _digest_of(self, part: Part) -> str:
+        if part not in self._digests:
+            self._digests[part] = block_digest(part.nodes, part.inputs, part.outputs, self.model.opset_imports)
+        return self._digests[part]
 
     def values_between(self, inputs: Sequence[Tap], outputs: Sequence[Tap]) -> frozenset[str]:
         """Return the addresses of all that is computed between taps."""
@@ -207,9 +214,13 @@ class Network:
 
     def block(self) -> Block:
         """Return the network as one block."""
-        graph = self.model.graph
-        (block,) = self._blocks([Part(tuple(graph), tuple(graph.inputs), tuple(graph.outputs))])
+        (block,) = self._blocks([self._whole])
         return block
+
+    @cached_property
+    def _whole(self) -> Part:
+        graph = self.model.graph
+        return Part(tuple(graph), tuple(graph.inputs), tuple(graph.outputs))
 
     @cached_property
     def _by_address(self) -> dict[str, ir.Value]:
@@ -278,25 +289,35 @@ class Network:
         return all(known) and not all(made)
 
     def _blocks(self, parts: Sequence[Part]) -> Iterator[Block]:
-        opsets = self.model.opset_imports
         for index, part in enumerate(parts):
-            weights = [(_dtype(value), value.const_value) for value in _weights(part) if value.const_value is not None]
-            counted = self._count(part.nodes)
-            yield Block(
-                index=index,
-                digest=block_digest(part.nodes, part.inputs, part.outputs, opsets),
-                structure=block_digest(part.nodes, part.inputs, part.outputs, opsets, structure_only=True),
-                inputs=self._taps(part.inputs),
-                outputs=self._taps(part.outputs),
-                macs=counted.total,
-                parameters=sum(int(tensor.size) for dtype, tensor in weights if dtype.is_floating_point()),
-                weight_bytes=sum(int(tensor.nbytes) for _, tensor in weights),
-                modules=modules_of(part.nodes),
-                uncounted=counted.uncounted,
-                matrices=frozenset(weight_digest(value) for value in _weights(part) if _is_matrix(value)),
-                steps=steps_digest(part.nodes),
-                suspects=tuple(dict.fromkeys(self._suspects[node] for node in part.nodes if node in self._suspects)),
-            )
+            block = self._block_anywhere(part)
+            yield replace(block, index=index, inputs=self._taps(part.inputs), outputs=self._taps(part.outputs))
+
+    def _block_anywhere(self, part: Part) -> Block:
+        """Return `part` as a block without taps: whatever the network is fed, and whatever others there are, the rest is the same."""
+        if part not in self._known_blocks:
+            self._known_blocks[part] = self._new_block(part)
+        return self._known_blocks[part]
+
+    def _new_block(self, part: Part) -> Block:
+        opsets = self.model.opset_imports
+        weights = [(_dtype(value), value.const_value) for value in _weights(part) if value.const_value is not None]
+        counted = self._count(part.nodes)
+        return Block(
+            index=0,
+            digest=self._digest_of(part),
+            structure=block_digest(part.nodes, part.inputs, part.outputs, opsets, structure_only=True),
+            inputs=(),
+            outputs=(),
+            macs=counted.total,
+            parameters=sum(int(tensor.size) for dtype, tensor in weights if dtype.is_floating_point()),
+            weight_bytes=sum(int(tensor.nbytes) for _, tensor in weights),
+            modules=modules_of(part.nodes),
+            uncounted=counted.uncounted,
+            matrices=frozenset(weight_digest(value) for value in _weights(part) if _is_matrix(value)),
+            steps=steps_digest(part.nodes),
+            suspects=tuple(dict.fromkeys(self._suspects[node] for node in part.nodes if node in self._suspects)),
+        )
 
     def _taps(self, values: Sequence[ir.Value]) -> tuple[Tap, ...]:
         return tuple(self._tap(value) for value in values)

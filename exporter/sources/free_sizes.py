@@ -7,9 +7,9 @@ most often it is a table that has an end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -28,7 +28,7 @@ _LARGEST, _LARGEST_SIDE = 8192, 2048  # that are tried: of any size, of an image
 _MOST_S = 0.2  # a run that takes longer is not followed by one of twice the size
 _NO_MEMORY = ("memory", "bad_alloc", "bad allocation")
 
-_STEPS = (1, 2, 4, 8, 16, 32, 64)  # between sizes that run
+_MOST_STEP = 64  # between sizes that run
 
 Sizes = Mapping[str, int]
 _Runs = Callable[[int], bool]
@@ -147,17 +147,17 @@ def _rename(value: ir.Value, old: str, new: str) -> None:
 
 @dataclass(frozen=True)
 class _Limits:
-    """What is known of a free size. tried: the largest that ran. step: between sizes that run, as far as was tried."""
+    """What is known of a free size. tried: the largest that ran."""
 
     size: FreeSize
     tried: int
-    step: int = 1
 
     def sentence(self, name: str) -> str:
         """Return what is to be said of it."""
         size = self.size
         upward = f"to {size.most}" if size.most else f"upward, no limit was found up to {self.tried}"
-        steps = f", in steps of {self.step}" if self.step > 1 else ""
+        beside = f" and up to {size.window - 1} more" if size.window > 1 else ""
+        steps = f", in steps of {size.step}{beside}" if size.step > 1 else ""
         return f"leaves {name!r} free ({size.least} {upward}{steps}); costs are stated for {size.reference}."
 
 
@@ -166,29 +166,83 @@ def _limits(trial: _Trial, start: Sizes, name: str, wanted: int) -> _Limits:
         return trial.runs({**start, name: size})
 
     one = start[name]
-    step = next((step for step in _STEPS if one > step and runs(one - step)), 1)
-    good, bad = _grown(trial, runs, one, _LARGEST_SIDE if name in trial.sides else _LARGEST)
-    most = _border(runs, good, bad, step) if bad else None
+    largest = _LARGEST_SIDE if name in trial.sides else _LARGEST
+    if (steps := _steps(runs, one)) is not None:
+        return _limits_in_steps(trial, runs, steps, one, wanted, largest)
+    good, bad = _grown(trial, runs, one, largest, trial.tables)
+    most = _border(runs, good, bad) if bad else None
     reference = min(wanted, most or wanted)
     reference = reference if reference == one or runs(reference) else one
-    least = next((size for size in _doubled(step, reference) if runs(size)), reference)
-    least = _border(runs, least, least // 2, step) if least > step else least
-    return _Limits(FreeSize(reference, min(least, reference), most), good, step)
+    least = next((size for size in _doubled(1, reference) if runs(size)), reference)
+    least = _border(runs, least, least // 2) if least > 1 else least
+    return _Limits(FreeSize(reference, min(least, reference), most), good)
 
 
-def _grown(trial: _Trial, runs: _Runs, size: int, largest: int) -> tuple[int, int]:
-    """Return the largest size that ran, grown twofold from `size`, and one beyond it that did not; 0 where there is none."""
+@dataclass(frozen=True)
+class _Steps:
+    """Of every `step` sizes the first `window` run, counted from `first`, which is less than a step."""
+
+    first: int
+    step: int
+    window: int
+
+    def at(self, place: int) -> int:
+        """Return the first of the sizes that run of the step at `place`."""
+        return self.first + place * self.step
+
+
+def _steps(runs: _Runs, one: int) -> _Steps | None:
+    """Return in which steps sizes run, of which `one` does; None where there are none, or none that were found.
+
+    Of those in use no more sizes run side by side than there are between them that do not: then one of those that are 1, 2, 4, ... less
+    than `one` is between, and one of those that are as much more.
+    """
+    powers = (1, 2, 4, 8, 16, 32)
+    if all(runs(one - power) for power in powers if power < one) or all(runs(one + power) for power in powers):
+        return None
+    below = next((count for count in range(1, _MOST_STEP) if one == count or not runs(one - count)), _MOST_STEP)
+    above = next((count for count in range(1, _MOST_STEP) if not runs(one + count)), _MOST_STEP)
+    first, window = one - below + 1, below + above - 1
+    step = next((step for step in range(window + 1, _MOST_STEP + 1) if runs(first + step)), 0)
+    ends = [first + step, first + step + window - 1]
+    if not step or not all(map(runs, ends)) or any(map(runs, (ends[0] - 1, ends[1] + 1))):
+        return None
+    return _Steps(first % step, step, window)
+
+
+def _limits_in_steps(trial: _Trial, runs: _Runs, steps: _Steps, one: int, wanted: int, largest: int) -> _Limits:
+    """Return the limits of a size that runs in `steps`: whole steps alone count, from the first to the last size of each."""
+    step, window = steps.step, steps.window
+
+    def runs_at(place: int) -> bool:
+        return runs(steps.at(place)) and runs(steps.at(place) + window - 1)
+
+    place = (one - steps.first) // step
+    good, bad = _grown(trial, runs_at, max(place, 1), largest // step, tables=())
+    last = _border(runs_at, good, bad) if bad else None
+    most = None if last is None else steps.at(last) + window - 1
+    from_place = 0 if steps.first else 1
+    least = next((other for other in range(from_place, place) if runs_at(other)), place)
+    found = FreeSize(one, steps.at(least), most, step, window)
+    return _Limits(replace(found, reference=wanted) if found.takes(wanted) and runs(wanted) else found, steps.at(good))
+
+
+def _grown(trial: _Trial, runs: _Runs, size: int, largest: int, tables: Sequence[int]) -> tuple[int, int]:
+    """Return the largest size that ran, grown twofold from `size`, and one beyond it that did not; 0 where there is none.
+
+    tables: sizes to try where a run takes long.
+    """
     runs(size)
     while 2 * size <= largest and trial.seconds < _MOST_S:
         if not runs(2 * size):
             return (size, 0) if trial.ran_out else (size, 2 * size)
         size *= 2
-    return _tabled(trial, runs, size) if trial.seconds >= _MOST_S else (size, 0)
+    return _tabled(trial, runs, size, tables) if trial.seconds >= _MOST_S else (size, 0)
 
 
-def _tabled(trial: _Trial, runs: _Runs, size: int) -> tuple[int, int]:
+def _tabled(trial: _Trial, runs: _Runs, size: int, tables: Sequence[int]) -> tuple[int, int]:
     """Return the same where a run takes long already, by trying what the tables of the network allow."""
-    for table in (table for table in trial.tables if table > size):
+    for table in (table for table in tables if table > size):
         if runs(table + 1):
             size = table + 1
             if trial.seconds > 4 * _MOST_S:
@@ -207,11 +261,9 @@ def _doubled(size: int, end: int) -> Iterator[int]:
         size *= 2
 
 
-def _border(runs: _Runs, good: int, bad: int, step: int) -> int:
-    """Return the last size that runs, in steps from `good`, which does, to `bad`, which does not."""
-    while abs(bad - good) > step:
-        middle = good + int((bad - good) / 2 / step) * step
-        if middle == good:
-            break
+def _border(runs: _Runs, good: int, bad: int) -> int:
+    """Return the last size that runs between `good`, which does, and `bad`, which does not."""
+    while abs(bad - good) > 1:
+        middle = (good + bad) // 2
         good, bad = (middle, bad) if runs(middle) else (good, middle)
     return good

@@ -111,6 +111,10 @@ class Engine(Protocol):
 
     batches_elsewhere: ClassVar[bool]
 
+    @property
+    def rounding(self) -> float:
+        """Return by how much an answer may differ from the exported network's because of how this computes, in units of its spread."""
+
     async def start(self) -> None:
         """Load what is needed. Raises RepositoryError or EngineError; a failed start leaves nothing behind."""
 

@@ -1,7 +1,8 @@
-"""The embedded engine: ONNX Runtime in this process, one session per segment."""
+"""The embedded engine: ONNX Runtime or OpenVINO in this process, one session per segment."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -19,19 +20,23 @@ from contract.system import available_cores, have_cores, waited_for_cores_s
 from contract.volume import is_free
 from serving.engines.base import Answer, Call, SegmentStatistics
 from serving.engines.free_rows import FreeRows
-from serving.engines.onnxruntime.runtime import OnnxRuntime
+from serving.engines.onnxruntime.segment_cache import processor
 from serving.engines.onnxruntime.session import PROVIDERS as PROVIDERS
 from serving.engines.onnxruntime.session import session_options as session_options
-from serving.engines.onnxruntime.session import zeros_for
+from serving.engines.runtimes import make_runtime
 from serving.engines.scheduling.batch_size_profile import BatchSizeProfile
 from serving.engines.scheduling.batches import RunSegment
 from serving.engines.scheduling.plan_execution import Group
 from serving.engines.scheduling.scheduler import MAX_QUEUE_ROWS, Scheduler
 from serving.engines.scheduling.thread_allocation import ThreadAllocation, halving
+from serving.engines.sessions.checked import CheckedSegments
+from serving.engines.sessions.checks import zeros_for
 from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
 from serving.engines.statistics import RunStatistics
 from serving.process.threads import to_thread
+
+_AT_ONCE = 100  # segments that a start opens in any case; more that have run here before may wait
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,11 @@ class EngineOptions:
 
     sessions: how segments are opened; its `threads` are those of a run, None: the cores of this process, divided by `instances`.
     instances: runs at a time, each with `threads`; None: what is best at the moment (thread_allocation.py) where segments compute on the
-    CPU and have a cache, whose weights their sessions share, else one. max_queue_rows: rows that may wait, of which each tenant has its
-    share. max_batch_rows: the most rows of a run, None: as many as the segment takes; a segment whose rows may affect each other gets
-    those of one request, whatever this is. learn_rows: whether `start` finds out which batch size is best for each segment (a tenth of a
-    second for each shape that is not known; on the CPU only); rows_file: where that is kept, None: nowhere.
+    CPU and have a cache, whose weights their sessions share (ONNX Runtime's do), else one. max_queue_rows: rows that may wait, of which
+    each tenant has its share. max_batch_rows: the most rows of a run, None: as many as the segment takes; a segment whose rows may
+    affect each other gets those of one request, whatever this is. learn_rows: whether `start` finds out which batch size is best for
+    each segment (a tenth of a second for each shape that is not known; on the CPU only); rows_file: where that is kept, None: nowhere.
+    checked_file: keeps which segments have run here, so that a later process need not run them for a check; None: nowhere.
     max_batch_elements: the most elements of a run of a segment whose sizes are free, in what it takes and gives together; None: as many as
     that best number of rows has at the reference sizes. A row that has more runs alone.
     """
@@ -55,6 +61,7 @@ class EngineOptions:
     learn_rows: bool = False
     rows_file: Path | None = None
     max_batch_elements: int | None = None
+    checked_file: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("instances", "max_batch_rows", "max_batch_elements"):
@@ -80,8 +87,12 @@ class EmbeddedEngine:
         self._options = options
         self._segments: Mapping[str, Segment] = {}
         spin = options.sessions.spin and have_cores(options.threads * (options.instances or 1))
-        self._runtime = OnnxRuntime(replace(options.sessions, threads=options.threads, spin=spin))
-        self._store = SessionStore(self._runtime, options.sessions.memory_limit_bytes)
+        self._runtime = make_runtime(replace(options.sessions, threads=options.threads, spin=spin), options.instances or 1)
+        # On a GPU the first run of a size takes long, and had better be the check.
+        facts = (self._runtime.name, options.sessions.provider, processor())
+        checked = CheckedSegments(options.checked_file, facts) if self._runtime.on_cpu else None
+        self._store = SessionStore(self._runtime, options.sessions.memory_limit_bytes, checked)
+        self._behind: asyncio.Task[None] | None = None  # opens what `start` has left
         self._batch_sizes = BatchSizeProfile(
             options.rows_file if self._has_profile else None,
             options.threads,
@@ -105,21 +116,30 @@ class EmbeddedEngine:
             at_once=self._limit_at_once,
         )
 
-    async def start(self) -> None:
-        """Open every segment that fits into the memory, those of most tasks first, and run it once.
+    @property
+    def rounding(self) -> float:
+        """Return by how much an answer may differ from that in fp32, in units of its spread."""
+        return self._runtime.rounding
 
+    async def start(self) -> None:
+        """Open every segment that fits into the memory, those of most tasks first, and run it once, unless it has run here before.
+
+        Of many, those that have are opened behind the start, while requests are answered, unless one asks for them first.
         Raises RepositoryError naming the segment that cannot be used.
         """
-        await to_thread(self._open, self._repository, make_room=False)
+        left = await to_thread(self._open, self._repository, make_room=False)
         if self._options.learn_rows and self._has_profile:
-            await to_thread(self._learn_rows)
+            await to_thread(self._learn_rows, left)
         self._scheduler.start()
+        self._behind = asyncio.create_task(to_thread(self._store.open_behind, left)) if left else None
 
     async def aclose(self) -> None:
         """Finish what was asked for, then let go of the sessions."""
         await self._scheduler.aclose()
         self._segments = {}
         await to_thread(self._store.close_all)
+        if self._behind is not None:
+            await self._behind  # nothing that it would open is known any more
 
     async def load(self, repository: Repository) -> None:
         """Open the segments of `repository` that are not known, and run each once.
@@ -171,8 +191,7 @@ class EmbeddedEngine:
         """Return what runs at a time: as many as were asked for, or else what the threads of this machine allow."""
         if self._options.instances is not None:
             return ThreadAllocation(self._options.instances)
-        shares_weights = self._options.sessions.cache_folder is not None and self._runtime.on_cpu
-        return halving(self._options.threads) if shares_weights else ThreadAllocation(1)
+        return halving(self._options.threads) if self._runtime.shares_weights else ThreadAllocation(1)
 
     def _run_on(self, shares: int) -> RunSegment:
         """Return what runs segments on so many shares: all threads if they are all that a run may take, else one for each."""
@@ -183,13 +202,17 @@ class EmbeddedEngine:
         """Whether rows are profiled: elsewhere more are better, and the first run of a size takes longer than the profile may."""
         return self._runtime.on_cpu
 
-    def _open(self, repository: Repository, make_room: bool) -> None:
+    def _open(self, repository: Repository, make_room: bool) -> list[str]:
+        """Return the segments that are left to be opened behind the start: none where there is to be room for all."""
         uses = Counter(step.segment for task in repository.tasks.values() for step in task.steps)
         new = [segment for name, segment in repository.segments.items() if name not in self._segments]
         new.sort(key=lambda segment: -uses[segment.name])
-        self._store.open([SegmentFile(segment, repository.model_file(segment.name)) for segment in new], make_room=make_room)
+        files = [SegmentFile(segment, repository.model_file(segment.name)) for segment in new]
+        self._runtime.prepare(repository, files)
+        left = self._store.open(files, make_room=make_room, at_once=None if make_room else _AT_ONCE)
         self._segments = {**self._segments, **{segment.name: segment for segment in new}}
         self._set_limits()
+        return left
 
     def _set_limits(self) -> None:
         most = self._options.max_batch_rows or sys.maxsize
@@ -222,8 +245,8 @@ class EmbeddedEngine:
         free = self._free_rows_at_once.get(name)
         return self._limit(group) if free is None else free.limit(shapes)
 
-    def _learn_rows(self) -> None:
-        for segment in (self._segments[name] for name in self._store.loaded()):
+    def _learn_rows(self, left: Sequence[str]) -> None:
+        for segment in (self._segments[name] for name in (*self._store.loaded(), *left)):
             if segment.plain is not None:
                 continue  # what it can be tried with nobody knows
             self._batch_sizes.learn(segment, partial(self._try, segment))

@@ -47,6 +47,11 @@ class InMemoryEngine:
             on_run=self._record,
         )
 
+    @property
+    def rounding(self) -> float:
+        """Return 0: nothing is rounded here."""
+        return 0.0
+
     async def start(self) -> None:
         """Be ready; there is nothing to load."""
         self._scheduler.start()

@@ -21,9 +21,8 @@ class RunStatistics:
         """Count `run`, which has just ended. waits_s: how long each request in it waited; None: it was one request's, as `run` says."""
         now_ms = time.time_ns() // 1_000_000
         with self._lock:
-            self._counters.setdefault(run.segment, _Counters()).add(
-                run, (run.queue_seconds,) if waits_s is None else waits_s, now_ms
-            )
+            counters = self._counters.get(run.segment) or self._counters.setdefault(run.segment, _Counters())
+            counters.add(run, (run.queue_seconds,) if waits_s is None else waits_s, now_ms)
 
     def drop(self, segments: Iterable[str]) -> None:
         """Forget what these have done."""
@@ -53,7 +52,7 @@ class _Counters:
         for wait_s in waits_s:
             self.queue.add(wait_s)
         self.infer_s += len(waits_s) * run.seconds
-        batch = self.batches.setdefault(run.rows, [0, 0.0])
+        batch = self.batches.get(run.rows) or self.batches.setdefault(run.rows, [0, 0.0])
         batch[0] += 1
         batch[1] += run.seconds
         self.last_run_ms = now_ms

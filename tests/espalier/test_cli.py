@@ -113,11 +113,17 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(repository: Path, networks:
 def test_options_of_serve_reach_the_engine(repository: Path, networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[EngineOptions] = []
     monkeypatch.setattr("serving.server.run", lambda repository, *, options, **others: found.append(options))
-    for given in ([], ["--threads", "3", "--no-spin", "--memory-limit", "1GB", "--no-segment-cache", "--no-learn-rows"]):
+    for given in (
+        [],
+        ["--verify-segments"],
+        ["--threads", "3", "--no-spin", "--memory-limit", "1GB", "--no-segment-cache", "--no-learn-rows"],
+    ):
         assert espalier("serve", "repo", *given, cwd=networks).returncode == 0
-    default, chosen = found
+    default, verifying, chosen = found
+    assert verifying.checked_file is None
     assert (default.sessions.threads, default.sessions.spin, default.learn_rows) == (None, True, True)
     assert default.sessions.cache_folder is not None
+    assert default.checked_file == default.sessions.cache_folder.with_name("checked.txt")
     assert chosen == EngineOptions(SessionStoreOptions(3, spin=False, memory_limit_bytes=10**9))
 
 

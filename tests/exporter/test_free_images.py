@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,16 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from contract.repository import read_repository
+from contract.repository.free_sizes import FreeSize
 from exporter.add import AddOptions, add_tasks
-from exporter.build.parity import ParityChecker
+from exporter.build.parity import ParityChecker, check_parity
+from exporter.build.reference_outputs import reference_outputs_of
 from exporter.export import ExportOptions, export_repository
 from exporter.open_models import open_sources
 from exporter.sharing.choose import CutOptions
 from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources
+from exporter.sources.whole import WholeNetwork
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
 
@@ -58,11 +62,27 @@ def network(head: str, seed: int) -> ModelProto:
     return model
 
 
-def test_a_network_that_takes_sizes_in_steps_gets_a_line(tmp_path: Path) -> None:
+def test_the_steps_in_which_a_network_takes_sizes_are_recorded(tmp_path: Path) -> None:
     files = save(tmp_path, seg="steps", cls="classes")
+    opened = open_sources(None, files)
+    assert any("leaves 'height' free (7 upward, " in line and "in steps of 8 and up to 1 more" in line for line in opened.remarks)
+    report = export_repository(opened, ExportOptions(tmp_path / "repo"))
+    assert report.remarks.keys().isdisjoint(files)  # it runs wherever it was compared
+    kept = read_repository(tmp_path / "repo")
+    assert kept.tasks["seg"].sizes["width"] == FreeSize(224, 7, None, 8, 2)
+    assert kept.tasks["cls"].sizes["width"] == FreeSize(224)
+    assert {size.step for segment in kept.segments.values() for size in segment.sizes.values()} == {1}
+
+
+def test_a_network_whose_steps_were_not_found_gets_a_line(tmp_path: Path) -> None:
+    files = save(tmp_path, seg="steps")
     report = export_repository(open_sources(None, files), ExportOptions(tmp_path / "repo"))
-    assert "does not run at height 111, width 109, which is within its limits: it takes sizes in steps" in report.remarks["seg"]
-    assert "cls" not in report.remarks
+    believed = replace(report.repository.tasks["seg"], sizes=dict.fromkeys(("height", "width"), FreeSize(224, 7)))
+    answers = reference_outputs_of(believed, WholeNetwork(files["seg"], ("image",), ("out",)))
+    parity = check_parity(report.repository, {"seg": answers}, 1e-4, lambda *progress: None, lambda *look: None)
+    assert (
+        "does not run at height 111, width 109, which is within its limits: it takes sizes in steps" in parity.remarks["seg"][0]
+    )
 
 
 def test_a_network_that_takes_sizes_in_steps_is_cut_anew(tmp_path: Path) -> None:
@@ -71,6 +91,7 @@ def test_a_network_that_takes_sizes_in_steps_is_cut_anew(tmp_path: Path) -> None
     add_tasks(tmp_path / "repo", open_sources(None, {"cls": files["cls"]}), AddOptions())
     report = add_tasks(tmp_path / "repo", Sources({}), AddOptions(recut=True, cuts=CutOptions("exact")))
     assert report.parity_errors["seg"] < 1e-4
+    assert read_repository(tmp_path / "repo").tasks["seg"].sizes["height"].step == 8
 
 
 def save(folder: Path, **heads: str) -> dict[str, Path]:

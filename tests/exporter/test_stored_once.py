@@ -161,15 +161,53 @@ def test_where_nothing_can_be_linked_files_are_copied_and_that_is_said(tmp_path:
     assert report.stored.copied == 2 * MATRIX
 
 
-def test_a_segment_with_a_damaged_data_file_is_found(tmp_path: Path) -> None:
+def flip(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+def test_the_file_of_a_segment_that_was_changed_is_named(tmp_path: Path) -> None:
     repo = tmp_path / "repo"
     export(repo)
+    add_tasks(repo, sources({"three": biased(3, 3, (1, 4))}), AddOptions())  # uses a half of the data file
+
+    def refusal() -> str:
+        with pytest.raises(DamagedSegment) as refused:
+            add_tasks(repo, sources({"four": biased(4, 4)}), AddOptions())
+        return str(refused.value)
+
     (links,) = data_files(repo).values()
-    content = bytearray(links[0].read_bytes())
-    content[5] ^= 1
-    links[0].write_bytes(content)
-    with pytest.raises(DamagedSegment):
-        add_tasks(repo, sources({"three": biased(3, 3)}), AddOptions())
+    flip(links[0], 5)
+    assert f"(another digest): its {links[0].name} was changed; export the repository again." in refusal()
+    flip(links[0], 5)
+    bias = biased(3, 3).graph.initializers["layer0.bias"].const_value
+    assert bias is not None
+    model = next(repo.glob("three-*/1/model.onnx"))
+    place = model.read_bytes().index(bias.tobytes())
+    flip(model, place)
+    assert "its model.onnx was changed, or written by another version of espalier; export" in refusal()
+    flip(model, place)
+    remove_tasks(repo, list(NETS))
+    collect_garbage(repo)
+    for half in (0, MATRIX):
+        flip(model.with_name(links[0].name), half)  # of which nobody takes all that is in it
+    assert f"its {links[0].name} or its model.onnx was changed, or written by another version" in refusal()
+
+
+def test_cutting_anew_links_what_a_copy_has_several_times(tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    export(tmp_path / "old")
+    shutil.copytree(tmp_path / "old", repo)
+    copies = [links[0] for links in data_files(repo).values()]
+    content = copies[0].read_bytes()
+    for number, file in enumerate(copies):
+        os.link(file, tmp_path / f"kept {number}")
+    assert bytes_copied(read_repository(repo)) == 2 * MATRIX
+    report = recut(repo)
+    assert (bytes_copied(report.repository), len(data_files(repo))) == (0, 1)
+    assert all((tmp_path / f"kept {number}").read_bytes() == content for number in (0, 1))  # nothing was written through a link
+    check_answers(read_repository(repo), NETS)
 
 
 def test_cutting_anew_stores_once_what_additions_stored_again(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ from tests.serving.free_nets import (
     MASK,
     MAX_ROWS,
     REFERENCE,
+    SIDES,
     TEXT,
     TWINS,
     VOCABULARY,
@@ -200,6 +201,24 @@ def test_too_small_an_image_is_refused_and_without_a_limit_none_is_too_large(ima
         with pytest.raises(InvalidRequest, match="Input 'image' has width 2; model 'label' takes at least 3"):
             opened.infer("label", image(1, 3, 2))
         assert opened.infer("label", image(1, 400, 300))["label"].shape == (1, 3)
+
+
+def test_a_size_between_the_steps_of_a_network_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    stepped = {"label": FreeSize(8, 4, 12, 4), "map": FreeSize(8, 3, None, 4, 2)}
+    tasks = {name: replace(make_task(name), sizes={**SIDES, "height": size}) for name, size in stepped.items()}
+    write_free(tmp_path / "repo", tasks=tasks)
+    with LocalRepository(tmp_path / "repo") as opened:
+        for task, height, rest in (
+            ("label", 6, "takes 4 to 12 in steps of 4; 4 and 8 would do"),
+            ("label", 13, "takes 4 to 12 in steps of 4; 12 would do"),
+            ("map", 6, "takes at least 3 in steps of 4, and up to 1 more than each; 4 and 7 would do"),
+            ("map", 2, "takes at least 3 in steps of 4, and up to 1 more than each; 3 would do"),
+        ):
+            with pytest.raises(InvalidRequest) as refusal:
+                opened.infer(task, image(1, height, 5))
+            assert str(refusal.value) == f"Input 'image' has height {height}; model {task!r} {rest}."
+        for height in (4, 8, 12):
+            assert set(opened.infer(ALL_TASKS, image(1, height, 5))) == {"label", "map"}
 
 
 def test_of_all_tasks_the_limits_of_those_that_are_asked_for_count(tmp_path: Path) -> None:

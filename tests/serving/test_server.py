@@ -268,3 +268,12 @@ def test_a_signal_ends_the_process_with_0(repository: Repository, number: signal
     finally:
         process.kill()
         process.communicate()
+
+
+def test_the_next_start_parses_no_configuration(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        with BackgroundServer(
+            repository.path, InMemoryEngine(LAYERS), http_port=0, grpc_port=0, configs=tmp_path / "cache"
+        ) as server:
+            assert get(server.http_address, "/v2/models/probe/ready") == 200
+        monkeypatch.delattr("contract.repository.parsed_configs.parse_text", raising=False)

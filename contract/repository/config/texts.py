@@ -8,7 +8,7 @@ from google.protobuf import text_format
 
 from contract.errors import RepositoryError
 from contract.repository.config.parameters import KIND, parameters_of
-from contract.repository.config.tensors import ModelConfig
+from contract.repository.config.pieces import parse
 
 
 def to_text(config: Any) -> str:
@@ -19,7 +19,7 @@ def to_text(config: Any) -> str:
 def parse_text(text: str, where: str) -> Any:
     """Return the ModelConfig that `text` describes. Raises RepositoryError naming `where`."""
     try:
-        return text_format.Parse(text, ModelConfig())
+        return parse(text)
     except text_format.ParseError as error:
         raise RepositoryError(f"{where} is not a Triton model configuration: {str(error).rstrip('.')}.") from error
 

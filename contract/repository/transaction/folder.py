@@ -180,8 +180,18 @@ def _entries(folder: Path) -> frozenset[tuple[str, int]]:
     """Return the path and inode of everything in `folder`, and of itself; nothing if it does not exist."""
     if not os.path.lexists(folder):
         return frozenset()
-    paths = [folder, *(Path(root, name) for root, folders, files in os.walk(folder) for name in (*folders, *files))]
-    return frozenset((str(path.relative_to(folder)), path.lstat().st_ino) for path in paths)
+    return frozenset({(".", folder.lstat().st_ino), *_entries_in(folder, "")})
+
+
+def _entries_in(folder: Path | str, prefix: str) -> Iterator[tuple[str, int]]:
+    try:
+        entries = [*os.scandir(folder)]
+    except PermissionError:
+        return
+    for entry in entries:
+        yield prefix + entry.name, entry.stat(follow_symlinks=False).st_ino
+        if entry.is_dir(follow_symlinks=False):
+            yield from _entries_in(entry.path, f"{prefix}{entry.name}/")
 
 
 def _delete(folder: Path) -> None:

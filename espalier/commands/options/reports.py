@@ -103,7 +103,8 @@ def describe_copied(repository: Repository) -> list[str]:
         return []
     return [
         f"{human_bytes(copied)} of weights are stored several times, in files of equal names that are no hard links of each other: where "
-        "links cannot be made, or when the repository was copied without them (cp -a, rsync -H and tar keep links)."
+        "links cannot be made, or when the repository was copied without them (cp -a, rsync -H and tar keep "
+        f"links). `espalier add {escape(str(repository.path))} --recut` links them again, where it can."
     ]
 
 

@@ -187,8 +187,8 @@ class Segments:
         bool,
         typer.Option(
             "--verify-segments",
-            help="Hash each segment and its optimised form when this process first opens them, even where an earlier one has since "
-            "the machine started.",
+            help="Hash each segment and its optimised form, and run it once, when this process first opens it, even where an earlier "
+            "one has since the machine started.",
         ),
     ] = False
 
@@ -214,6 +214,7 @@ class Segments:
             self.learn_rows,
             None if cache is None else cache.with_name("rows.json"),
             scheduling.max_batch_elements,
+            None if cache is None or self.verify_segments else cache.with_name("checked.txt"),
         )
 
     def cache_folder(self) -> Path | None:

@@ -30,3 +30,17 @@ def parse_lengths(text: str, option: str) -> tuple[int, ...]:
     if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
         raise typer.BadParameter(f"{text!r} is no list of lengths, such as 16,32,64.", param_hint=option)
     return tuple(map(int, parts))
+
+
+def parse_named_sizes(text: str, option: str) -> dict[str, int]:
+    """Return the numbers of "128", for every free size, or "length=128,height=64", by name; "" is the name of every other.
+
+    Raises BadParameter for anything else.
+    """
+    found: dict[str, int] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = part.rpartition("=")
+        if not (number.strip().isascii() and number.strip().isdigit() and int(number)):
+            raise typer.BadParameter(f"{text!r} is no size, such as 128 or length=128,height=64.", param_hint=option)
+        found[name.strip()] = int(number)
+    return found

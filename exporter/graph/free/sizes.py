@@ -113,13 +113,18 @@ def trials(sizes: Mapping[str, FreeSize]) -> list[dict[str, int]]:
     """
     bases = _bases(sizes)
     odd = {
-        name: max(size.least, size.reference // 2 - 2 * place - 1 + size.reference // 2 % 2)
+        name: _taken(size, size.reference // 2 - 2 * place - 1 + size.reference // 2 % 2)
         for place, (name, size) in enumerate(bases.items())
     }
     chosen = [{name: size.least for name, size in bases.items()}, odd]
     start = references_of(bases)
     different = [point for index, point in enumerate(chosen) if point != start and point not in chosen[:index]]
     return [point for base in different if (point := _at(base, sizes)) is not None]
+
+
+def _taken(size: FreeSize, wanted: int) -> int:
+    """Return the size nearest to `wanted` from below that the network takes, the least one where none is."""
+    return size.nearest(max(wanted, size.least))[0]
 
 
 def size_at(name: str, sizes: Mapping[str, int]) -> int | None:

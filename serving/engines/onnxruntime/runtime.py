@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,14 +10,12 @@ import onnxruntime as ort
 
 from contract.dtypes import Array
 from contract.errors import RepositoryError
-from contract.repository.model import Segment
+from contract.repository.model import Repository, Segment
 from serving.engines.onnxruntime.plain import run_plain
 from serving.engines.onnxruntime.providers import CPU, TENSORRT, choose_providers, device_of
 from serving.engines.onnxruntime.segment_cache import EngineCache, MakeOptions, SegmentCache
 from serving.engines.onnxruntime.session import (
     cannot_be_loaded,
-    cannot_be_read,
-    check_outputs,
     memory_of,
     open_session,
     run_on_device,
@@ -26,9 +24,12 @@ from serving.engines.onnxruntime.session import (
     session_options,
     warm_up,
 )
+from serving.engines.sessions.checks import cannot_be_read, check_outputs
 from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
 from serving.process.memory import malloc_trim
+
+_LARGE_BYTES = 2_000_000  # what a smaller one has freed serves the next; to give it back took a third of a head's opening
 
 
 def session_store(options: SessionStoreOptions) -> SessionStore[ort.InferenceSession]:
@@ -67,6 +68,19 @@ class OnnxRuntime:
         """Return whether the CPU computes, and nothing else."""
         return self.providers == (CPU,)
 
+    @property
+    def shares_weights(self) -> bool:
+        """Return whether sessions of one segment have their weights in common: those that come from the cache."""
+        return self._cache is not None
+
+    @property
+    def rounding(self) -> float:
+        """Return 0: it computes as the model says."""
+        return 0.0
+
+    def prepare(self, repository: Repository, files: Iterable[SegmentFile]) -> None:
+        """Do nothing: all segments are run alike."""
+
     def open(self, file: SegmentFile, threads: int | None = None) -> ort.InferenceSession:
         """Return a session that nobody has checked, with so many threads; None: as of the options. Raises RepositoryError.
 
@@ -80,7 +94,7 @@ class OnnxRuntime:
         except OSError as error:
             raise cannot_be_read(file.segment, error) from error
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise cannot_be_loaded(file.segment) from error
+            raise cannot_be_loaded(file.segment, file.kept.sizes) from error
 
     def load(self, file: SegmentFile) -> ort.InferenceSession:
         """Return a session that has been checked by a run with one row. Raises RepositoryError naming the segment.
@@ -95,7 +109,7 @@ class OnnxRuntime:
                 warm_up(file.segment, session, self._device, file.segment.max_batch_rows)
             results = warm_up(file.segment, session, self._device)
         except Exception as error:  # as above
-            raise cannot_be_loaded(file.segment) from error
+            raise cannot_be_loaded(file.segment, file.kept.sizes) from error
         check_outputs(file.segment, results)
         return session
 
@@ -120,5 +134,6 @@ class OnnxRuntime:
         if session is None:
             engine_options = self._engines.options(model) if self._engines is not None else None
             session = open_session(model, make_options(), self.providers, engine_options)
-            malloc_trim()
+            if model.stat().st_size >= _LARGE_BYTES:
+                malloc_trim()
         return session

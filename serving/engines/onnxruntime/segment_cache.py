@@ -1,29 +1,19 @@
 """Keeps each segment on disk as ONNX Runtime optimised it for this machine, so that it opens in milliseconds.
 
-    FOLDER/<key>/        one segment: model.onnx (the optimised graph), weights.bin (mapped, not read), manifest.json
-    FOLDER/new-*, old-*  being written, being deleted; what a killed process left of them goes after an hour
-    FOLDER/weights/      what several entries have (shared_weights.py); of such an entry, <sha256>.bin beside or instead of weights.bin
-    FOLDER/hashed.jsonl  which files have been hashed since the machine started
+    FOLDER/<key>/   one segment: model.onnx (the optimised graph), weights.bin (mapped, not read); sessions/entries.py
+    FOLDER/weights/ what several entries have (shared_weights.py); of such an entry, <sha256>.bin beside or instead of weights.bin
 
 The key is a hash of everything that the optimised form depends on: the bytes of the segment's own model.onnx, the version and build
-of ONNX Runtime, the processor and the provider. An entry is written aside and renamed, so that two processes can share a folder;
-whatever is damaged, foreign or half there does not match its checksums and is made again. ONNX Runtime maps the weights, so that
-sessions and processes share them; matrices that it packs for speed (those of Gemm and MatMul) it copies into memory of its own, but
-those that segments of a repository share.
+of ONNX Runtime, the processor and the provider. ONNX Runtime maps the weights, so that sessions and processes share them; matrices
+that it packs for speed (those of Gemm and MatMul) it copies into memory of its own, but those that segments of a repository share.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import platform
-import secrets
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime as ort
@@ -31,21 +21,19 @@ import onnxruntime as ort
 from contract.private_folder import make_private_folder
 from contract.user_folders import cache_folder
 from serving.engines.onnxruntime.session import open_session
-from serving.engines.onnxruntime.shared_weights import SAVE_PACKED, WeightPool, digest_with, linked_files
-from serving.engines.sessions.file_digests import DigestRecord, FileDigests, current_boot
+from serving.engines.onnxruntime.shared_weights import SAVE_PACKED, WeightPool
+from serving.engines.sessions.entries import POOL, Entries, Entry, digest_with, file_digests, linked_files
+from serving.engines.sessions.entries import processor as processor
+from serving.engines.sessions.file_digests import FileDigests
 from serving.engines.sessions.runtime import DEFAULT_CACHE_BYTES
 from serving.process.memory import malloc_trim
 
 # Below, opening the model itself takes as long: a linear probe of 0.8 MB 9 ms either way, but 30 ms and more to make its entry.
 _DEFAULT_MIN_BYTES = 2_000_000
 _FORMAT = 1  # to be raised when what an entry holds changes
-_MODEL, _WEIGHTS, _MANIFEST = "model.onnx", "weights.bin", "manifest.json"
-_POOL = "weights"
+_MODEL, _WEIGHTS = "model.onnx", "weights.bin"
 _SOURCE = "source.onnx"  # while an entry is being made
-_HASHED = "hashed.jsonl"
 _MIN_EXTERNAL_BYTES = 1024  # smaller tensors stay in the graph, which constant folding and shape inference read
-_STALE_S = 3600.0
-_CPU_FIELDS = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "CPU implementer", "CPU part", "Features")
 
 MakeOptions = Callable[[], ort.SessionOptions]
 
@@ -70,12 +58,6 @@ class NoSegmentCache(Exception):
     """There is no place for this user's segments, and why."""
 
 
-@dataclass(frozen=True)
-class _Entry:
-    folder: Path
-    facts: Mapping[str, object]
-
-
 class SegmentCache:
     """The optimised segments in `folder`, of `limit_bytes` at most: the ones used least recently go first.
 
@@ -96,8 +78,9 @@ class SegmentCache:
         self._providers = tuple(providers)
         self._limit_bytes = limit_bytes
         self._min_bytes = min_bytes
-        self._digests = FileDigests(record=DigestRecord(folder / _HASHED, current_boot()) if record_hashes else None)
-        self._pool = WeightPool(folder / _POOL, self._digests)
+        self._digests = file_digests(folder, record_hashes)
+        self._pool = WeightPool(folder / POOL, self._digests)
+        self._entries = Entries(folder, limit_bytes, self._digests, self._checksum, self._pool.prune)
         self._machine = {"onnxruntime": ort.__version__, "build": ort.get_build_info(), "cpu": processor()}
 
     def open(self, model: Path, make_options: MakeOptions) -> ort.InferenceSession | None:
@@ -119,14 +102,12 @@ class SegmentCache:
             return self._open(entry, make_options) or self._remake(entry, model, digest, make_options)
         return None
 
-    def _entry(self, source: str) -> _Entry:
-        facts = {"format": _FORMAT, "source": source, "providers": list(self._providers), **self._machine}
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        return _Entry(self._folder / key, facts)
+    def _entry(self, source: str) -> Entry:
+        return self._entries.entry({"format": _FORMAT, "source": source, "providers": list(self._providers), **self._machine})
 
-    def _open(self, entry: _Entry, make_options: MakeOptions) -> ort.InferenceSession | None:
+    def _open(self, entry: Entry, make_options: MakeOptions) -> ort.InferenceSession | None:
         try:
-            self._verify(entry)
+            self._entries.verify(entry)
             options = make_options()
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimised
             weights_in = str(entry.folder.resolve())
@@ -134,42 +115,20 @@ class SegmentCache:
             session = open_session((entry.folder / _MODEL).read_bytes(), options, self._providers)
         except Exception:  # ONNX Runtime's exceptions have no common base, and another process may delete the entry meanwhile
             return None
-        with suppress(OSError):
-            os.utime(entry.folder / _MANIFEST)  # used most recently
+        self._entries.used(entry)
         if self._pool.is_used_by(entry.folder):
             malloc_trim()  # what was packed to be compared with what the entry brings
         return session
 
-    def _verify(self, entry: _Entry) -> None:
-        manifest = json.loads((entry.folder / _MANIFEST).read_bytes())
-        if manifest["facts"] != entry.facts or manifest["files"] != self._checksums(entry.folder):
-            raise ValueError("the entry is not what its key says")
-
-    def _checksums(self, folder: Path) -> dict[str, str]:
-        return {file.name: self._checksum(file) for file in sorted(folder.iterdir()) if file.name != _MANIFEST}
-
     def _checksum(self, file: Path) -> str:
         return self._pool.known(file) or self._digests.of(file)
 
-    def _remake(self, entry: _Entry, model: Path, digest: str, make_options: MakeOptions) -> ort.InferenceSession | None:
-        self._delete(entry.folder)
-        work = self._aside("new")
-        work.mkdir(mode=0o700)
-        try:
-            if not self._write(work, model, digest, make_options):
-                return None
-            manifest = {"facts": entry.facts, "files": self._checksums(work)}
-            for file in work.iterdir():
-                if file.stat().st_mode & 0o777 != 0o400:  # a link is there already, and its times are to stay
-                    file.chmod(0o400)  # sessions map it: what is mapped must not change
-            (work / _MANIFEST).write_text(json.dumps(manifest))
-            with suppress(OSError):  # another process was faster: its entry is as good
-                work.rename(entry.folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    def _remake(self, entry: Entry, model: Path, digest: str, make_options: MakeOptions) -> ort.InferenceSession | None:
+        if not self._entries.make(entry, lambda work: self._write(work, model, digest, make_options)):
+            return None
         malloc_trim()
         session = self._open(entry, make_options)
-        self._prune()
+        self._entries.prune()
         return session
 
     def _write(self, work: Path, model: Path, digest: str, make_options: MakeOptions) -> bool:
@@ -210,36 +169,6 @@ class SegmentCache:
         shutil.copyfile(model, source)
         return source if self._digests.of(source) == digest else None
 
-    def _prune(self) -> None:
-        """Delete what was used least recently until the entries are within the limit, and what killed processes left."""
-        for folder in self._children(stale=True):
-            shutil.rmtree(folder, ignore_errors=True)
-        self._pool.prune()
-        used = sorted((_last_used(folder), folder, _size(folder)) for folder in self._children(stale=False))
-        excess = sum(size for _, _, size in used) - self._limit_bytes
-        for _, folder, size in used:
-            if excess <= 0:
-                return
-            self._delete(folder)
-            self._pool.prune()
-            excess -= size
-
-    def _children(self, stale: bool) -> Iterator[Path]:
-        for folder in self._folder.iterdir():
-            if folder.name.startswith(_HASHED) or folder == self._pool.folder:
-                continue
-            is_work = folder.name.startswith(("new-", "old-"))
-            if is_work == stale and (not stale or time.time() - _last_used(folder) > _STALE_S):
-                yield folder
-
-    def _delete(self, folder: Path) -> None:
-        """Delete an entry so that no process sees half of it; sessions that map its weights keep them."""
-        with suppress(OSError):
-            shutil.rmtree(folder.rename(self._aside("old")))
-
-    def _aside(self, kind: str) -> Path:
-        return self._folder / f"{kind}-{os.getpid()}-{secrets.token_hex(8)}"
-
 
 class EngineCache:
     """Where TensorRT keeps the engines that it compiles, which takes minutes: a folder for each model in `folder`, named by its hash.
@@ -266,28 +195,3 @@ class EngineCache:
                 # Precision stays what the model says.
                 return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines), "trt_fp16_enable": "0"}
         return {}
-
-
-def processor() -> str:
-    """Return all that is known of the processor's model and instruction sets, which choose the layout of optimised weights."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return f"{platform.machine()} " + " ".join(f"{key}={fields[key]}" for key in _CPU_FIELDS if key in fields)
-
-
-def _last_used(folder: Path) -> float:
-    for path in (folder / _MANIFEST, folder):
-        with suppress(OSError):
-            return path.stat().st_mtime
-    return 0.0
-
-
-def _size(folder: Path) -> int:
-    with suppress(OSError):
-        return sum(
-            status.st_size // max(1, status.st_nlink - 1) for status in map(Path.stat, folder.iterdir())
-        )  # one link is the pool's
-    return 0

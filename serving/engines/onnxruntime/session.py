@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import onnxruntime as ort
 
-from contract.dtypes import NUMPY_DTYPES, Array
+from contract.dtypes import Array
 from contract.errors import RepositoryError
-from contract.repository.model import SEGMENT_INPUT, Segment, TensorSpec, segment_tensor
-from contract.repository.reference import at_reference
+from contract.repository.model import SEGMENT_INPUT, Segment, segment_tensor
 from contract.system import available_cores
+from contract.weight_files import what_is_damaged
 from serving.engines.device_tensors import Device, is_on_device, whole
+from serving.engines.sessions.checks import check_outputs as check_outputs
+from serving.engines.sessions.checks import is_small, zeros_for
 from serving.engines.sessions.runtime import SegmentFile
 
 # Said explicitly: builds for GPUs would try CUDA and TensorRT first and warn where there is no GPU.
 PROVIDERS = ("CPUExecutionProvider",)
-# A linear probe of 2,048 features and 100 classes on 8 rows: 0.22 ms on one thread, 0.26 ms on two, which also cost a thread.
-_ONE_THREAD_MACS = 1_000_000
 # What a session takes beside its weights (graph, kernels, thread, padding of packed matrices): see benchmarks/studies/session_loading.py.
 _OVERHEAD_BYTES = 250_000
 
@@ -52,7 +51,7 @@ def segment_threads(segment: Segment, threads: int | None) -> int | None:
 
     A session has a thread pool of its own, so that a thousand heads would have a thousand idle threads and gain nothing.
     """
-    return 1 if 0 < segment.macs < _ONE_THREAD_MACS else threads
+    return 1 if is_small(segment) else threads
 
 
 def memory_of(file: SegmentFile) -> int:
@@ -92,60 +91,21 @@ def run_on_device(session: ort.InferenceSession, inputs: Sequence[Array], device
     return [whole(value, session) for value in binding.get_outputs()]
 
 
-def zeros_for(segment: Segment, rows: int) -> list[Array]:
-    """Return inputs for `segment`: rows of zeros, at the reference sizes where sizes are free."""
-    specs = at_reference(segment.inputs, segment.sizes)
-    return [np.zeros((rows, *spec.shape), NUMPY_DTYPES[spec.dtype]) for spec in specs]
-
-
 def warm_up(segment: Segment, session: ort.InferenceSession, device: Device | None = None, rows: int = 1) -> Sequence[Array]:
     """Return what `session` makes of some rows of zeros; device: as of `run_on_device`, None: the host."""
     zeros = zeros_for(segment, rows)
     return run_session(session, zeros) if device is None else run_on_device(session, zeros, device)
 
 
-def cannot_be_loaded(segment: Segment) -> RepositoryError:
-    """Return the error of a model that ONNX Runtime refuses; its own words may hold paths, which clients must not see."""
+def cannot_be_loaded(segment: Segment, sizes: Mapping[str, int]) -> RepositoryError:
+    """Return the error of a model that ONNX Runtime refuses; its own words may hold paths, which clients must not see.
+
+    sizes: in bytes, of its files by their names.
+    """
     if segment.plain is not None:
         return RepositoryError(
             f"ONNX Runtime does not open {segment.plain.file} as it is now; load the model again when it is whole."
         )
     return RepositoryError(
-        f"Segment {segment.name!r} cannot be loaded: its model.onnx is damaged or does not fit its config.pbtxt; "
-        "export the repository again."
+        f"Segment {segment.name!r} cannot be loaded: {what_is_damaged(segment, sizes)}; export the repository again."
     )
-
-
-def cannot_be_read(segment: Segment, error: OSError) -> RepositoryError:
-    """Return the error of files that are not where they were, and of which no copy can be made."""
-    return RepositoryError(
-        f"Segment {segment.name!r} cannot be opened: its files are not where they were, and cannot be copied from what the server has "
-        f"kept of them ({error.strerror or type(error).__name__}); export the repository again, and load the task."
-    )
-
-
-def check_outputs(segment: Segment, results: Sequence[Array]) -> None:
-    """Raise RepositoryError unless `results`, of any number of rows at the reference sizes, are what `segment` says that it gives."""
-    if len(results) != len(segment.outputs):
-        raise RepositoryError(
-            f"Segment {segment.name!r} gives {len(results)} outputs, "
-            f"but its config.pbtxt says {len(segment.outputs)}; export the repository again."
-        )
-    for result, said in zip(results, segment.outputs, strict=True):
-        expected = _expected(segment, said)
-        fits = [given for given, size in zip(result.shape[1:], expected.shape, strict=False) if size in (-1, given)]
-        if not len(fits) == len(expected.shape) == len(result.shape) - 1 or result.dtype != NUMPY_DTYPES.get(expected.dtype):
-            raise RepositoryError(
-                f"Segment {segment.name!r} gives {result.dtype} rows of shape {list(result.shape[1:])}, "
-                f"but its config.pbtxt says {expected.dtype} {list(expected.shape)}; export the repository again."
-            )
-
-
-def _expected(segment: Segment, output: TensorSpec) -> TensorSpec:
-    """Return `output` at the reference sizes, as far as they are those of inputs; others may be any that follow from them."""
-    named = {name for spec in segment.inputs for name in spec.axes if name}
-    shape = (
-        segment.sizes[name].reference if size < 0 and name in named and name in segment.sizes else size
-        for size, name in zip(output.shape, output.axes or ("",) * len(output.shape), strict=True)
-    )
-    return replace(output, shape=tuple(shape))

@@ -25,27 +25,12 @@ if TYPE_CHECKING:
     import onnx
 
 SAVE_PACKED = "session.save_external_prepacked_constant_initializers"
-_LINKED = re.compile(r"weights-[0-9a-f]{16}\.bin")
 _POOLED = re.compile(r"[0-9a-f]{64}\.bin")
 _SMALLEST = 65_536  # bytes; what is smaller stays in the entry's own file
 _PAGE = 4096
 _State = tuple[int, ...]
 _LOCATION, _OFFSET, _LENGTH, _PACKED = "location", "offset", "length", "prepacked"
 _BLOB = re.compile(r"(\d+);(\d+)((?:;[^|]*)?)")
-
-
-def linked_files(model: Path) -> list[Path] | None:
-    """Return the data files beside the ONNX file `model` that a repository's segments share; None when something else is beside it."""
-    others = sorted(file for file in model.parent.iterdir() if file.name != model.name)
-    return others if all(_LINKED.fullmatch(file.name) for file in others) else None
-
-
-def digest_with(digests: FileDigests, model: Path, files: list[Path]) -> str:
-    """Return what tells `model` with the data `files` beside it from all others; without such files, its own SHA-256. Raises OSError."""
-    if not files:
-        return digests.of(model)
-    lines = [f"{file.name} {digests.of(file)}" for file in (model, *files)]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 class WeightPool:

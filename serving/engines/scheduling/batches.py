@@ -45,9 +45,12 @@ class SegmentTimes:
         return seconds * execution.rows
 
     def note(self, segment: str, work: int, seconds: float) -> None:
-        """Learn from a run. work: of its steps together."""
-        known = self._per_row.get(segment)
-        self._per_row[segment] = seconds / work if not known else 0.8 * known + 0.2 * seconds / work
+        """Learn from a run. work: of its steps together.
+
+        One that took much longer than those before it counts as four times as long: most likely somebody else had the processor meanwhile.
+        """
+        known, found = self._per_row.get(segment), seconds / work
+        self._per_row[segment] = found if not known else 0.8 * known + 0.2 * min(found, 4 * known)
 
     def forget(self, segments: Iterable[str]) -> None:
         """Know no more of segments that are gone."""
@@ -60,8 +63,8 @@ class BatchRunner:
 
     def __init__(self, run_segment: RunSegment, limit: RowLimit, on_run: OnRun) -> None:
         self._run_segment = run_segment
-        self._limit = limit
-        self._on_run = on_run
+        self.limit = limit
+        self.count = on_run
 
     def run(self, batch: Sequence[ReadyStep]) -> list[Outcome]:
         """Run the segment of `batch` on all of it. When that fails, each step runs by itself: one is not the others' fault."""
@@ -69,7 +72,7 @@ class BatchRunner:
         segment = batch[0].segment
         rows = batch[0].rows if len(batch) == 1 else sum(step.rows for step in batch)
         try:
-            limit = rows if batch[0].plan_step.coupled else self._limit(batch[0].group)
+            limit = rows if batch[0].plan_step.coupled else self.limit(batch[0].group)
             results = self._run_in_pieces(segment, _stack([step.inputs() for step in batch]), rows, limit)
             _check(segment, results, rows, len(batch[0].plan_step.outputs[0]))
             if is_on_device(results[0]):
@@ -84,7 +87,7 @@ class BatchRunner:
         waits = [started - step.ready_s for step in batch]
         run = SegmentRun(segment, rows, seconds, rows, waits[0], started_ns)
         # As on Triton, each stream of a step is a request to the segment.
-        self._on_run(run, [wait for step, wait in zip(batch, waits, strict=True) for _ in step.streams])
+        self.count(run, [wait for step, wait in zip(batch, waits, strict=True) for _ in step.streams])
         if len(batch) == 1:
             return [(batch[0], results, run)]
         ends = itertools.accumulate(step.rows for step in batch)
@@ -96,6 +99,12 @@ class BatchRunner:
             )
             for step, end, wait in zip(batch, ends, waits, strict=True)
         ]
+
+    def run_rows(self, segment: str, inputs: Sequence[Array], rows: int, outputs: int) -> Sequence[Array]:
+        """Return the `outputs` results of one run of `segment`, uncounted. Raises what it raises, and EngineError for other results."""
+        results = self._run_segment(segment, inputs)
+        _check(segment, results, rows, outputs)
+        return results
 
     def _run_in_pieces(self, segment: str, inputs: Sequence[Array], rows: int, limit: int) -> Sequence[Array]:
         if rows <= limit:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from serving.engines.base import Answer
 from serving.engines.scheduling.batches import BatchRunner, RowLimit, SegmentTimes, advance
+from serving.engines.scheduling.lockstep import Lockstep
 from serving.engines.scheduling.plan_execution import Group, PlanExecution, ReadyStep
 from serving.errors import DeadlineExceeded, SegmentClosed
 
@@ -38,6 +39,7 @@ class InlineRuns:
 
     def __init__(self, runner: BatchRunner, times: SegmentTimes, limit: RowLimit, is_open: Callable[[str], bool]) -> None:
         self._runner = runner
+        self._lockstep = Lockstep(runner, times)
         self._times = times
         self._limit = limit
         self._is_open = is_open
@@ -77,7 +79,7 @@ class InlineRuns:
     def _has_room(self, execution: PlanExecution, expected_s: float) -> bool:
         if self._loop is not asyncio.get_running_loop() or expected_s >= _REQUEST_S:
             return False
-        if sum(waiting.expected_s for waiting in self._waiting) + expected_s >= _TURN_S:
+        if sum([waiting.expected_s for waiting in self._waiting]) + expected_s >= _TURN_S:
             return False
         return all(self._is_open(step.segment) for step in execution.plan.steps)
 
@@ -86,9 +88,16 @@ class InlineRuns:
         now = time.monotonic()
         begun = [one for one in turn if one.execution.call.deadline is None or one.execution.call.deadline > now]
         started = time.perf_counter()
-        self._run(one.execution for one in begun)
-        for one in begun:
-            one.answer = one.execution.answer(started - one.arrived)
+        queued_s = [started - one.arrived for one in begun]
+        for one, answer in zip(begun, self._answers([one.execution for one in begun], queued_s), strict=True):
+            one.answer = answer
+
+    def _answers(self, executions: Sequence[PlanExecution], queued_s: Sequence[float]) -> Sequence[Answer]:
+        answers = self._lockstep.answers(executions, queued_s) if executions else ()
+        if answers is not None:
+            return answers
+        self._run(executions)
+        return [execution.answer(waited_s) for execution, waited_s in zip(executions, queued_s, strict=True)]
 
     def _run(self, executions: Iterable[PlanExecution]) -> None:
         """Run all executions to their ends."""

@@ -66,21 +66,27 @@ class PlanExecution:
         self.rows = len(next(iter(inputs.values())))
         self.volume = 1 if plan.volume is None else plan.volume.of(inputs)  # of a row
         self.queued_rows = self.rows if plan.volume is None else plan.volume.in_reference_rows(inputs, self.rows)
-        self._tensors = {name: inputs[name] for name in plan.inputs}
-        self._uses = dict(plan.uses)
-        self._missing = [len(names.difference(plan.inputs)) for names in plan.needs]
+        self._inputs = inputs
         self._left = len(plan.steps)
-        self._parts: dict[int, int] = {}  # that are to come, of steps that run in several
-        self._runs: list[SegmentRun] = []
-        self._errors: dict[str, EspalierError] = {}  # by tensor
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to run."""
         return not self._left
 
+    def given(self, name: str) -> Array:
+        """Return an input."""
+        return self._inputs[name]
+
     def start(self) -> list[ReadyStep]:
-        """Return the steps that may run at once."""
+        """Begin: return the steps that may run at once."""
+        self._tensors = {name: self._inputs[name] for name in self.plan.inputs}
+        self._inputs = {}
+        self._uses = dict(self.plan.uses)
+        self._missing = [len(names.difference(self.plan.inputs)) for names in self.plan.needs]
+        self._parts: dict[int, int] = {}  # that are to come, of steps that run in several
+        self._runs: list[SegmentRun] = []
+        self._errors: dict[str, EspalierError] = {}  # by tensor
         return [
             ready
             for index, (step, missing) in enumerate(zip(self.plan.steps, self._missing, strict=True))

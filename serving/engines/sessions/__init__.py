@@ -5,7 +5,7 @@ from contract.lazy import public
 __all__, __getattr__ = public(
     __name__,
     {
-        "runtime": ["Runtime", "SegmentFile", "SessionStoreOptions"],
+        "runtime": ["Precision", "Runtime", "RuntimeKind", "SegmentFile", "SessionStoreOptions"],
         "store": ["SessionStore"],
     },
 )

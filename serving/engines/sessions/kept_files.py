@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -41,6 +41,15 @@ class KeptFiles:
     def bytes(self) -> int:
         """Return the size of all."""
         return sum(file.bytes for file in self._files)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the size of each, in bytes, by its name: as it is now, if it is in its place."""
+        return {file.path.name: file.size() for file in self._files}
+
+    def identities(self) -> list[tuple[str, int, int, int, int, int]]:
+        """Return of each file its name, and what changes whenever its content does: device, inode, size, times of writing and change."""
+        return [file.identity() for file in self._files]
 
     def use(self, work: Callable[[Path], _T]) -> _T:
         """Return `work(path)`, `path` being the model with its files beside it, in its own folder or, if that has gone, in a copy.
@@ -90,6 +99,22 @@ class _Kept:
             return os.path.samestat(self.path.stat(), self._status)
         except OSError:
             return False
+
+    def size(self) -> int:
+        """Return its size, which may be another one than it was, if it is in its place; else what it was."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return self.bytes
+        return status.st_size if os.path.samestat(status, self._status) else self.bytes
+
+    def identity(self) -> tuple[str, int, int, int, int, int]:
+        """Return what tells it from others and from itself before a change; as it was, where its path leads to it no longer."""
+        status = self._status
+        with suppress(OSError):
+            now = self.path.stat()
+            status = now if os.path.samestat(now, status) else status
+        return self.path.name, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def copy_to(self, target: Path) -> None:
         """Write its content to `target`, a new file. Raises OSError, also where it was made shorter: the kernel reads the pages."""

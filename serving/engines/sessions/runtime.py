@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from contract.dtypes import Array
 from contract.errors import RepositoryError
-from contract.repository.model import Segment
+from contract.repository.model import Repository, Segment
 from serving.engines.device_tensors import Device
 from serving.engines.sessions.kept_files import KeptFiles
 
@@ -18,9 +19,24 @@ SessionT = TypeVar("SessionT")
 DEFAULT_CACHE_BYTES = 20_000_000_000
 
 
+class RuntimeKind(StrEnum):
+    """What computes the segments in this process."""
+
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+
+
+class Precision(StrEnum):
+    """In which numbers segments of floats are multiplied; auto: in bf16 where the processor has it, else in fp32."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
 @dataclass(frozen=True)
 class SessionStoreOptions:
-    """How sessions are opened.
+    """How sessions are opened. Raises ValueError for a precision or a provider that the runtime does not have.
 
     threads: of each session (None: the cores of this process); small segments take one. provider: see providers.PROVIDER_CHOICES.
     cache_folder: where optimised segments are kept (None: nowhere; only for the CPU provider), cache_limit_bytes of them at most;
@@ -31,6 +47,8 @@ class SessionStoreOptions:
     is not in the cache, another two or three times its weights.
     spin: as of `session_options`.
     device: where features stay between segments; None: on the GPU if that computes, else on the host.
+    runtime: ONNX Runtime, or OpenVINO, which leaves to ONNX Runtime what it cannot do (serving/engines/openvino/runtime.py); precision: of
+    OpenVINO's.
     """
 
     threads: int | None = None
@@ -41,6 +59,16 @@ class SessionStoreOptions:
     memory_limit_bytes: int | None = None
     spin: bool = True
     device: Device | None = None
+    runtime: RuntimeKind = RuntimeKind.onnxruntime
+    precision: Precision = Precision.fp32
+
+    def __post_init__(self) -> None:
+        if self.runtime == RuntimeKind.openvino and self.provider not in ("auto", "cpu"):
+            raise ValueError(f"OpenVINO has no execution provider {self.provider!r}: those are ONNX Runtime's.")
+        if self.runtime != RuntimeKind.openvino and self.precision != Precision.fp32:
+            raise ValueError(
+                f"ONNX Runtime computes as the model says, not in precision {str(self.precision)!r}; OpenVINO has that."
+            )
 
 
 @dataclass(frozen=True)
@@ -68,6 +96,21 @@ class Runtime(Protocol[SessionT]):
     @property
     def name(self) -> str:
         """Return what this is, and its version."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Return whether the CPU computes, and nothing else."""
+
+    @property
+    def shares_weights(self) -> bool:
+        """Return whether sessions of one segment with other numbers of threads have their weights in common."""
+
+    @property
+    def rounding(self) -> float:
+        """Return by how much an answer may differ from that in fp32 because of how this computes, in units of its spread."""
+
+    def prepare(self, repository: Repository, files: Iterable[SegmentFile]) -> None:
+        """Find out how the segments `files` of `repository`, which are new, are best run. Raises RepositoryError."""
 
     def load(self, file: SegmentFile) -> SessionT:
         """Return a session of `file` that has been checked by a run. Raises RepositoryError naming the segment."""

@@ -11,6 +11,7 @@ from typing import Generic
 
 from contract.dtypes import Array
 from contract.errors import EspalierError, RepositoryError
+from serving.engines.sessions.checked import CheckedSegments
 from serving.engines.sessions.failures import Failures
 from serving.engines.sessions.runtime import Runtime, SegmentFile, SessionT
 from serving.errors import EngineError, SegmentClosed, SegmentTooLarge
@@ -47,11 +48,15 @@ class SessionStore(Generic[SessionT]):
     A session answers several runs at a time. Runs with fewer threads have sessions of their own, where there is memory for them
     without closing others. With a memory limit, sessions that do not run are closed, the one unused for
     longest first, to make room for one that is needed; if all run, the opening waits for one to end.
-    memory_limit_bytes: as of SessionStoreOptions.
+    memory_limit_bytes: as of SessionStoreOptions. checked: segments that need no check, and where those that were checked are noted;
+    None: each is checked whenever it is opened.
     """
 
-    def __init__(self, runtime: Runtime[SessionT], memory_limit_bytes: int | None = None) -> None:
+    def __init__(
+        self, runtime: Runtime[SessionT], memory_limit_bytes: int | None = None, checked: CheckedSegments | None = None
+    ) -> None:
         self._runtime = runtime
+        self._checked = checked
         self._memory_limit_bytes = memory_limit_bytes
         self._slots: dict[_Key, _Slot[SessionT]] = {}
         self._failures = Failures()
@@ -69,23 +74,37 @@ class SessionStore(Generic[SessionT]):
             for file in files:
                 self._slots.setdefault(file.segment.name, _Slot(file))
 
-    def open(self, files: Iterable[SegmentFile], *, make_room: bool = True) -> None:
-        """Make segments known and open them, each checked by a run with one row: all or none.
+    def open(self, files: Iterable[SegmentFile], *, make_room: bool = True, at_once: int | None = None) -> list[str]:
+        """Make segments known and open them, each checked by a run with one row, unless that is known to be good: all or none.
 
         make_room False: rather than closing others for them, leave those that do not fit into memory for their first use.
+        at_once: open so many, and of those beyond only what has to be checked; return the names of the others. None: all.
         Raises RepositoryError naming the segment that cannot be used.
         """
         files = list(files)
         with self._changed:
             new = [file for file in files if file.segment.name not in self._slots]
         self.declare(new)
+        left: list[str] = []
         try:
-            for file in files:
-                if make_room or self._fits(file.segment.name):
+            for number, file in enumerate(files):
+                if at_once is not None and number >= at_once and self._is_known_good(file):
+                    left.append(file.segment.name)
+                elif make_room or self._fits(file.segment.name):
                     self._release(self._acquire(file.segment.name))
         except BaseException:
             self.close(file.segment.name for file in new)
             raise
+        if self._checked is not None:
+            self._checked.save()
+        return left
+
+    def open_behind(self, names: Iterable[str]) -> None:
+        """Open segments that are known and fit into memory, while others run; what fails is `unavailable`, as if a run had wanted it."""
+        for name in names:
+            with contextlib.suppress(EngineError, RepositoryError):  # closed meanwhile; noted
+                if self._fits(name):
+                    self._release(self._acquire_for_run(name))
 
     def run(self, name: str, inputs: Sequence[Array], threads: int | None = None) -> Sequence[Array]:
         """Run segment `name` on its inputs in order, each of shape (n, ...); return its outputs, each of shape (n, ...).
@@ -199,8 +218,7 @@ class SessionStore(Generic[SessionT]):
             slot.opening = True
         try:
             self._reserve(slot)
-            load = slot.threads is None
-            session = self._runtime.load(slot.file) if load else self._runtime.open(slot.file, slot.threads)
+            session = self._open(slot.file, slot.threads)
         except BaseException:
             with self._changed:
                 slot.opening = False
@@ -211,6 +229,17 @@ class SessionStore(Generic[SessionT]):
             self._use(slot)
             self._changed.notify_all()
         return slot
+
+    def _open(self, file: SegmentFile, threads: int | None) -> SessionT:
+        if threads is not None or self._is_known_good(file):
+            return self._runtime.open(file, threads)
+        session = self._runtime.load(file)
+        if self._checked is not None:
+            self._checked.add(file)
+        return session
+
+    def _is_known_good(self, file: SegmentFile) -> bool:
+        return self._checked is not None and self._checked.knows(file)
 
     def _use(self, slot: _Slot[SessionT]) -> None:
         self._clock += 1

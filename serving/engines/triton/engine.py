@@ -92,6 +92,11 @@ class TritonEngine:
         self._fetching: asyncio.Task[None] | None = None
         self._releases = Releases(self._unload, self._options.keep_s)
 
+    @property
+    def rounding(self) -> float:
+        """Return 0: nothing is rounded here."""
+        return 0.0
+
     async def start(self) -> None:
         """Return when a Triton serves all of the repository, having loaded what it lacked.
 

@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contract.errors import RepositoryError
 from contract.repository.config import parse_segment, parse_task, segment_config, task_config
-from contract.repository.free_sizes import FreeSize
+from contract.repository.free_sizes import FreeSize, sizes_from_json, sizes_to_json
 from contract.repository.model import Segment, TensorSpec
 from tests.serving.nets import make_task
 
@@ -39,8 +41,25 @@ def test_a_shape_at_sizes_has_them_in_place_of_what_is_free() -> None:
         STATE.shape_at({})
 
 
-@pytest.mark.parametrize("ends", [(0, 0, None), (4, 5, None), (8, 1, 7), (3, 4, 2)])
-def test_sizes_that_contradict_each_other_are_refused(ends: tuple[int, int, int | None]) -> None:
+def test_steps_are_recorded_only_where_there_are_some() -> None:
+    assert sizes_to_json(SIZES) == '{"length": {"least": 1, "most": 512, "reference": 16}}'  # as repositories of before have it
+    stepped = {"height": FreeSize(64, 31, 640, 32, 2)}
+    assert sizes_from_json(sizes_to_json(stepped)) == stepped
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.one_of(st.none(), st.integers(0, 40)), st.integers(0, 70))
+def test_the_nearest_sizes_are_the_nearest_that_are_taken(
+    step: int, window: int, least: int, more: int | None, size: int
+) -> None:
+    known = FreeSize(least, least, None if more is None else least + more, step, min(window, step))
+    taken = [other for other in range(100) if known.takes(other)]
+    assert least in taken
+    nearest = [*[other for other in taken if other <= size][-1:], *[other for other in taken if other >= size][:1]]
+    assert known.nearest(size) == tuple(dict.fromkeys(nearest))
+
+
+@pytest.mark.parametrize("ends", [(0, 0, None), (4, 5, None), (8, 1, 7), (3, 4, 2), (4, 1, 8, 2), (4, 4, 8, 0), (4, 4, 8, 2, 3)])
+def test_sizes_that_contradict_each_other_are_refused(ends: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="a free size has reference"):
         FreeSize(*ends)
 
@@ -49,6 +68,7 @@ def test_sizes_that_contradict_each_other_are_refused(ends: tuple[int, int, int 
     ("key", "text"),
     [
         ("free_sizes", '{"length": 5}'),
+        ("free_sizes", '{"length": {"reference": 4, "least": 4, "most": 8, "step": "2"}}'),
         ("free_sizes", '{"length": {"reference": 0, "least": 0, "most": null}}'),
         ("axes", "[]"),
         ("axes", '{"input": ["", "length"]}'),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import contract.repository.read
+import contract.repository.parsed_configs
 from contract.errors import RepositoryError
 from contract.repository import ALL_TASKS, read_repository
 from contract.repository.config import parse_text
@@ -100,7 +100,7 @@ def test_a_change_parses_once_what_stays_as_it_is(repo: Path, monkeypatch: pytes
         return parse_text(text, where)
 
     write_all_tasks(repo, read_repository(repo).tasks.values())  # as today's version writes it
-    monkeypatch.setattr(contract.repository.read, "parse_text", counting)
+    monkeypatch.setattr(contract.repository.parsed_configs, "parse_text", counting)
     with changed(repo) as change:
         change.keep_all_but({ALL_TASKS})
         assert change.write_all_tasks(change.repository.tasks.values()) == replace(change.repository, path=change.folder)

@@ -60,6 +60,7 @@ def failing(name: str) -> Benchmark:
     return Benchmark(name, "Fails.", "tests.espalier.no_such_module")
 
 
+TITLES = ["Times &lt;of&gt; a | b", "Another table"]
 TOY = Benchmark("toy", "A toy.", __name__)
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -130,6 +131,15 @@ def test_the_page_is_whole_and_needs_nothing_else(folder: Path) -> None:
 def _only_within_plots(ids: list[str]) -> bool:
     """The two toys draw the same plot, whose name is in the ids; real benchmarks name theirs differently."""
     return {name for name in ids if ids.count(name) > 1} == {name for name in ids if name.startswith("toy-plot-")}
+
+
+def test_wide_tables_scroll_by_keys_too_and_are_whole_on_paper(folder: Path) -> None:
+    page = (folder / REPORT).read_text()
+    tables = re.findall(r"(<div [^>]*>)?<table>", page)
+    assert tables == ['<div class="wide" tabindex="0" role="region" aria-label="' + title + '">' for title in TITLES * 2]
+    screen, paper = page.split("@media print")
+    assert ".wide { overflow-x: auto;" in screen
+    assert re.match(r"[^@]*?\.wide { overflow: visible;", paper)
 
 
 def test_plots_follow_the_page_from_light_to_dark(folder: Path) -> None:
@@ -253,7 +263,7 @@ def test_nothing_measured_is_drawn_as_nothing() -> None:
 def test_the_command_lists_and_refuses() -> None:
     listed = espalier("bench", "list")
     assert listed.returncode == 0
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == [benchmark.name for benchmark in BENCHMARKS]
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == [*(benchmark.name for benchmark in BENCHMARKS), "REPO"]
     unknown = espalier("bench", "speed")
     assert unknown.returncode == 2
     assert "There is no benchmark 'speed'" in unknown.stderr

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import UnsupportedModel
-from exporter.graph.chain import Chain
-from exporter.graph.network import make_chain
+from exporter.graph.chain import Chain, count_users
+from exporter.graph.digests import block_digest, source_address
+from exporter.graph.network import Network, make_chain
 from exporter.graph.passes.canonical import canonicalise
 from tests.exporter.graphs import Net
 
@@ -55,6 +56,32 @@ def test_an_address_covers_everything_before_it() -> None:
     same = [a.end.address == b.end.address for a, b in zip(ours.blocks, theirs.blocks, strict=True)]
     assert same == [True, True, False, False, False, False]
     assert [b.structure for b in ours.blocks] == [b.structure for b in theirs.blocks]
+
+
+def test_a_block_is_hashed_once_whatever_the_network_is_fed_and_compared_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def counting(*given: object, **options: object) -> str:
+        asked.append(given)
+        return block_digest(*given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("exporter.graph.network.block_digest", counting)
+    network = Network("net", canonicalise(Net().model()))
+    alone = network.chain()
+    once = len(asked)
+    users = count_users([network.values, Network("other", canonicalise(Net(head=9).model())).values])
+    fed = network.fed([source_address("UINT8", (1, 2), "elsewhere")])
+    together, elsewhere = network.chain(users), fed.chain()
+    assert once == 2 * BLOCKS  # and its structure
+    assert len(asked) == once
+    assert [block.digest for block in together.blocks] == [block.digest for block in alone.blocks]
+    assert [block.end.address for block in together.blocks] == [block.end.address for block in alone.blocks]
+    assert {block.end.address for block in elsewhere.blocks}.isdisjoint(block.end.address for block in alone.blocks)
+    assert (
+        fed.digest()
+        == network.digest()
+        == block_digest(network.model.graph, network.model.graph.inputs, network.model.graph.outputs, network.model.opset_imports)
+    )
 
 
 def test_preprocessing_belongs_to_the_first_block() -> None:

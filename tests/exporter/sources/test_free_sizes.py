@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,12 +79,45 @@ def test_an_image_has_the_least_size_that_a_convolution_without_padding_takes(tm
     assert sizes == {"height": FreeSize(224, 3, None)}
 
 
-def test_sizes_that_run_in_steps_are_said_to(tmp_path: Path) -> None:
-    body = """h = MaxPool <kernel_shape = [1, 4], strides = [1, 4]> (image) u = Concat <axis = 3> (h, h, h, h) s = Add(u, image)
+_ENLARGED = {
+    # a pyramid whose smallest map is enlarged and added to a larger one; the sizes of the maps are rounded up, or down
+    "4": ("h = MaxPool <kernel_shape = [1, 4], strides = [1, 4]> (image)", 1, "image"),
+    "14": ("h = MaxPool <kernel_shape = [1, 14], strides = [1, 14]> (image)", 1, "image"),
+    "8 and 1 more": (
+        """c = MaxPool <kernel_shape = [1, 2], strides = [1, 2]> (image)
+        h = MaxPool <kernel_shape = [1, 4], strides = [1, 4]> (c)""",
+        2,
+        "c",
+    ),
+    "8 from 7": (
+        """c = MaxPool <kernel_shape = [1, 1], strides = [1, 2]> (image)
+        h = MaxPool <kernel_shape = [1, 1], strides = [1, 4]> (c)""",
+        2,
+        "c",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        ("4", FreeSize(224, 4, None, 4)),
+        ("14", FreeSize(224, 14, None, 14)),
+        ("8 and 1 more", FreeSize(224, 8, None, 8, 2)),
+        ("8 from 7", FreeSize(224, 7, None, 8, 2)),
+    ],
+)
+def test_sizes_that_run_in_steps_are_known_and_said(tmp_path: Path, steps: str, found: FreeSize) -> None:
+    made, halved, larger = _ENLARGED[steps]
+    body = f"""{made} u = Concat <axis = 3> ({", ".join(["h"] * (found.step // halved))}) s = Add(u, {larger})
         out = GlobalMaxPool(s)"""
-    sizes, (sentence,) = settled(network(tmp_path, body, "float[batch, 3, 40, width] image", "batch, 3, 1, 1"))
-    assert sizes["width"].reference == 224
-    assert "in steps of 4" in sentence
+    path = network(tmp_path, body, "float[batch, 3, 40, width] image", "batch, 3, 1, 1")
+    sizes, (sentence,) = settled(path)
+    assert sizes["width"] == found
+    assert f"in steps of {found.step}" in sentence
+    assert ("and up to 1 more" in sentence) == (found.window > 1)
+    asked = found.least + found.step
+    assert settled(path, width=asked)[0] == {"width": replace(found, reference=asked)}
 
 
 def test_an_axis_without_a_name_gets_one_and_a_name_that_is_none_becomes_one(tmp_path: Path) -> None:

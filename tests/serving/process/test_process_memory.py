@@ -12,9 +12,15 @@ pytestmark = pytest.mark.slow
 SCRIPT = """
 import gc, os, signal
 from serving.engines.in_memory import InMemoryEngine
-from serving.server import run
+from serving.server import Server, run
 from tests.serving.nets import LAYERS, make_repository
+started = Server.start
+async def start(self):
+    assert not gc.isenabled()
+    await started(self)
+Server.start = start
 def leave(*addresses):
+    assert gc.isenabled()
     print(gc.get_freeze_count(), len(gc.get_objects()))
     os.kill(os.getpid(), signal.SIGTERM)
 run(make_repository(), engine=InMemoryEngine(LAYERS), http_port=0, grpc_port=0, on_ready=leave)

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from contract.errors import RepositoryError
 from contract.repository import Repository, read_repository
 from exporter.export import ExportOptions, export_repository
 from exporter.remove import remove_tasks
@@ -170,3 +171,24 @@ def test_memory_of_another_task_is_what_it_has_of_its_own(tmp_path: Path, monkey
     weights = 4 * 1024 * 1024 * 4
     assert last[0] - first[0] < 0.2 * weights  # three more sessions, of 16.8 MB each alone
     assert last[1] - first[1] < 0.4 * weights
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_data_file_that_is_damaged_is_named_and_not_the_model(repository: Repository, tmp_path: Path, cached: bool) -> None:
+    options = SessionStoreOptions(threads=1, cache_folder=tmp_path / "cache" if cached else None)
+    name, segment = next(iter(repository.segments.items()))
+    (data,) = repository.model_file(name).parent.glob("*.bin")
+    content = data.read_bytes()
+
+    def refusal() -> str:
+        with pytest.raises(RepositoryError) as refused:
+            session_store(options).open([SegmentFile(segment, repository.model_file(name))])
+        return str(refused.value)
+
+    data.write_bytes(content[:999])
+    assert f"its {data.name} is cut short, to 999 bytes of {2 * MATRIX:,} at least; export" in refusal()
+    data.unlink()
+    assert f"its {data.name} is not there; export" in refusal()
+    data.write_bytes(content)
+    repository.model_file(name).write_bytes(b"no model")
+    assert f"its model.onnx or its {data.name} is damaged or does not fit" in refusal()

@@ -165,12 +165,12 @@ def test_there_is_no_room_for_what_may_hold_up_the_event_loop(why: str) -> None:
         if why == "unknown":
             family.short._times = SegmentTimes()  # as at the start
         if why == "slow":
-            for _ in range(20):
+            for _ in range(40):
                 family.times.note("branch-late", 1, 0.01)
         if why == "another loop":
             return await asyncio.to_thread(lambda: asyncio.run(is_run("probe")))
         if why == "full":
-            for _ in range(20):
+            for _ in range(40):
                 family.times.note("branch-late", 1, 0.00045)
         waiting = [asyncio.ensure_future(family.infer(family.flow(["late"]))) for _ in range(4 if why == "full" else 0)]
         last = asyncio.ensure_future(is_run("late"))
@@ -182,6 +182,52 @@ def test_there_is_no_room_for_what_may_hold_up_the_event_loop(why: str) -> None:
 
     assert not ask(go)
     assert Counter(family.runs)["branch-late", 4] == (why == "full")
+
+
+def test_runs_that_were_held_up_by_others_on_the_machine_do_not_make_a_segment_long() -> None:
+    times = SegmentTimes()
+    times.note("trunk", 2, 2e-5)
+    for seconds in [1e-5] * 10 + [0.05] + [1e-5] * 10:
+        times.note("trunk", 1, seconds)
+        assert times.per_row("trunk") <= 1.7e-5
+    for _ in range(25):
+        times.note("trunk", 1, 0.05)
+    assert times.per_row("trunk") > 0.03  # one that takes long indeed is known for it soon
+
+
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_requests_with_the_same_plan_run_together_and_get_their_own_rows(limit: int) -> None:
+    family = Family(limit)
+    plan = make_plan(REPOSITORY, ["late"])
+    flows = [PlanExecution(plan, {"image": images(rows, rows)}, Call(), rows) for rows in (1, 2, 3)]
+
+    async def go() -> list[Answer]:
+        family.short.start()
+        return await asyncio.gather(*(family.infer(flow) for flow in flows))
+
+    for rows, answer in zip((1, 2, 3), ask(go), strict=True):
+        np.testing.assert_allclose(answer.outputs["late"], whole("late", images(rows, rows)), rtol=1e-4, atol=1e-5)  # type: ignore[arg-type]
+        assert [(run.segment, run.rows) for run in answer.runs] == [(step.segment, rows) for step in plan.steps]
+        assert all(run.queue_seconds >= 0 and run.started_ns for run in answer.runs)
+    expected = [(step.segment, 6) for step in plan.steps]
+    assert (family.runs == expected) is (limit == 100)
+    assert sum(rows for name, rows in family.runs if name == "trunk") == 6
+
+
+def test_a_run_that_fails_for_requests_with_the_same_plan_is_counted_once_and_its_answer_says_why() -> None:
+    def refuse(rows: Array) -> Array:
+        raise EngineError("no")
+
+    family = Family(broken=refuse)
+    plan = make_plan(REPOSITORY, ["probe"])
+    flows = [PlanExecution(plan, {"image": images(1, seed)}, Call(), seed) for seed in (1, 2)]
+
+    async def go() -> list[Answer]:
+        family.short.start()
+        return await asyncio.gather(*(family.infer(flow) for flow in flows))
+
+    assert [str(answer.errors["probe"]) for answer in ask(go)] == ["no", "no"]
+    assert family.runs == [(step.segment, 2) for step in plan.steps if step.segment != "head-probe"]
 
 
 def test_what_is_closed_before_its_run_is_not_opened_and_the_others_are_run() -> None:

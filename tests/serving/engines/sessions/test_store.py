@@ -280,13 +280,13 @@ def test_a_segment_that_is_evicted_between_the_look_and_the_run_is_not_opened_on
     options = EngineOptions(replace(CPU, memory_limit_bytes=room))
     engine = EmbeddedEngine(repository, options=options)
     opened_in: list[str] = []
-    load = OnnxRuntime.load
+    open_session = OnnxRuntime.open
 
-    def note(self: OnnxRuntime, file: SegmentFile) -> object:
+    def note(self: OnnxRuntime, file: SegmentFile, threads: int | None = None) -> object:
         opened_in.append(threading.current_thread().name)
-        return load(self, file)
+        return open_session(self, file, threads)
 
-    monkeypatch.setattr(OnnxRuntime, "load", note)
+    monkeypatch.setattr(OnnxRuntime, "open", note)
 
     async def go() -> None:
         await engine.start()
