@@ -50,6 +50,8 @@ def quantised(model: ModelProto, rows: Sequence[Feed], *, attention: bool) -> Mo
             overflow_fix=_overflow_fix(nncf, reduces_range(processor_flags(), platform.machine())),
             # its own choice, the mean over rows of the largest of each, cuts off what half of the rows have
             activations_range_estimator_params=nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX,
+            # its own choice in front of depthwise convolutions, a step for each channel, leaves ONNX Runtime no kernel for integers
+            activations_quantization_params=nncf.quantization.advanced_parameters.QuantizationParameters(per_channel=False),
         )
         made: ModelProto = nncf.quantize(
             model,
