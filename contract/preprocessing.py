@@ -73,8 +73,7 @@ class Preprocessing:
         """Return `image` as a uint8 array of shape (height, width, 3), RGB. Raises UnknownRange."""
         image = to_rgb(image)
         resized = image.resize(self.resized_size(image.width, image.height), _RESAMPLING[self.interpolation])
-        left = round((resized.width - self.width) / 2)
-        top = round((resized.height - self.height) / 2)
+        left, top = self.corner(resized.width, resized.height)
         return np.asarray(resized.crop((left, top, left + self.width, top + self.height)), dtype=np.uint8)
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
@@ -83,6 +82,10 @@ class Preprocessing:
         if frame_width * height >= frame_height * width:  # the width is the tighter side
             return frame_width, max(self.height, int(frame_width * height / width))
         return max(self.width, int(frame_height * width / height)), frame_height
+
+    def corner(self, width: int, height: int) -> tuple[int, int]:
+        """Return (left, top): from where on the centre is cropped of a picture that is resized to that size."""
+        return round((width - self.width) / 2), round((height - self.height) / 2)
 
     def layout(self, shape: tuple[int, ...]) -> Layout:
         """Return in which order rows of `shape` hold the image, "" where they do not."""

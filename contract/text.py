@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -69,14 +69,29 @@ class TextInput:
 
 
 @dataclass(frozen=True)
+class EncodedText:
+    """A text, and where in it the tokens of its row are. encoding: as the library has it, filled up."""
+
+    text: str
+    encoding: tokenizers.Encoding = field(repr=False, compare=False)
+
+    @property
+    def spans(self) -> list[tuple[int, int] | None]:
+        """Return of each token where in the text it begins and ends, in characters; None of those that are none of its parts."""
+        added = self.encoding.special_tokens_mask
+        return [None if is_added else place for place, is_added in zip(self.encoding.offsets, added, strict=True)]
+
+
+@dataclass(frozen=True)
 class TextRows:
     """Texts as rows that go through a network together.
 
-    places: of the texts among those that were given. inputs: by name, each int64 of shape (texts, tokens).
+    places: of the texts among those that were given. inputs: by name, each int64 of shape (texts, tokens). texts: with their tokens.
     """
 
     places: tuple[int, ...]
     inputs: Mapping[str, Array]
+    texts: tuple[EncodedText, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,12 +161,13 @@ class Tokenizer:
                 encodings[place] = self._cut(text, how.most)
                 shortened.add(place)
         groups = self._groups([len(encoding) for encoding in encodings], how)
-        rows = (self._rows([encodings[place] for place in places], places, how, length) for length, places in groups.items())
+        encoded = [EncodedText(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
+        rows = (self._rows([encoded[place] for place in places], places, how, length) for length, places in groups.items())
         return EncodedTexts(tuple(rows), frozenset(shortened))
 
     def _encode(self, place: int, text: str) -> tokenizers.Encoding:
         try:
-            return self._tokenizer.encode_batch_fast([text])[0]
+            return self._tokenizer.encode(text)
         except TypeError as error:
             raise LoneSurrogate from error
         except BaseException as error:
@@ -173,12 +189,13 @@ class Tokenizer:
             groups.setdefault(max(length, how.least), []).append(place)
         return groups
 
-    def _rows(self, encodings: Sequence[Any], places: Sequence[int], how: TextInput, length: int) -> TextRows:
+    def _rows(self, texts: Sequence[EncodedText], places: Sequence[int], how: TextInput, length: int) -> TextRows:
+        encodings = [text.encoding for text in texts]
         for encoding in encodings:
             encoding.pad(length, direction=self._pad_side, pad_id=how.pad, pad_type_id=self._pad_type)
         said = {how.ids: "ids", how.mask: "attention_mask", how.types: "type_ids"}
         inputs = {name: np.array([getattr(one, said[name]) for one in encodings], np.int64) for name in how.names}
-        return TextRows(tuple(places), inputs)
+        return TextRows(tuple(places), inputs, tuple(texts))
 
 
 def _is_panic(error: BaseException) -> bool:

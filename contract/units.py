@@ -35,6 +35,16 @@ def human_macs(count: int) -> str:
     return _scaled(count, "MACs")
 
 
+def recorded_bytes(count: int) -> str:
+    """Return `count` bytes as sentences have them that a repository keeps, which are the same in every version: "12.5 MB", "125.0 MB"."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB" if count >= 1e3 else f"{count} B"
+
+
+def recorded_macs(count: int) -> str:
+    """Return `count` multiply-accumulates as such sentences have them: "9,648 MACs", "4.1 MMACs"."""
+    return f"{count / 1e9:.2f} GMACs" if count >= 1e9 else f"{count / 1e6:.1f} MMACs" if count >= 1e6 else f"{count:,} MACs"
+
+
 def human_count(count: int) -> str:
     """Return `count` for people where its unit stands above it, as "4.1 G"."""
     return _scaled(count, "").rstrip()

@@ -1,6 +1,5 @@
 """espalier: many fine-tuned tasks on one shared, frozen trunk. The front door: the CLI and the public names."""
 
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
 import contract as _contract  # noqa: F401  (before ONNX Runtime is imported: it says that nothing is to be reported)
@@ -16,11 +15,20 @@ if TYPE_CHECKING:
     from espalier.client import AsyncClient as AsyncClient
     from espalier.client import Client as Client
 
-__version__ = _version("espalier")
-__all__, __getattr__ = public(
+    __version__: str
+
+__all__, _find = public(
     __name__,
     {"api": ["add", "deploy", "export", "open", "remove", "serve"], "client": ["AsyncClient", "Client"]},
 )
+
+
+def __getattr__(name: str) -> object:
+    if name != "__version__":
+        return _find(name)
+    from importlib.metadata import version  # loads the parser of mails
+
+    return version("espalier")
 
 
 def __dir__() -> list[str]:

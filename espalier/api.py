@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from contract.kinds.kind import Kind
     from espalier.client import Client
     from espalier.local import LocalRepository
     from exporter.add import AddReport
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _Models = Mapping[str, str | Path]
 _Tokenizer = str | Path | Mapping[str, str | Path] | None
+_Kinds = Mapping[str, "str | Kind"]
 
 
 def export(
@@ -37,6 +40,7 @@ def export(
     inputs: InputOptions | None = None,
     input_names: Mapping[str, Mapping[str, str]] | None = None,
     tokenizer: _Tokenizer = None,
+    kinds: _Kinds = MappingProxyType({}),
     cuts: CutOptions | None = None,
     max_batch_rows: int = 64,
     coupled: bool = False,
@@ -48,16 +52,17 @@ def export(
     backbone: the network that they were tuned from; None: what they have in common becomes the trunk. inputs: of torch networks.
     input_names: per task, what inputs of its network are called in the repository; by default those of networks with several inputs are
     matched by name, and the only one of a network by what it takes. tokenizer: a tokenizer.json, for all tasks or by their names: they
-    take texts. cuts: how to choose where to fork. max_batch_rows: of one run of a model. coupled: take networks whose answer to a row
-    depends on the other rows, too. snap: let tasks take the backbone's, or the first task's, weights for blocks in which theirs differ by
-    so much at most, as a part of the largest in a tensor. force: replace a repository that is there. Raises ExportError, TuningError,
+    take texts. kinds: how people read what tasks answer, by name: of `contract.kinds`, or as words ("boxes:layout=yolo"). cuts: how to
+    choose where to fork. max_batch_rows: of one run of a model. coupled: take networks whose answer to a row depends on the
+    other rows, too. snap: let tasks take the backbone's, or the first task's, weights for blocks in which theirs differ by so much at
+    most, as a part of the largest in a tensor. force: replace a repository that is there. Raises ExportError, TuningError,
     NotWritten.
     """
     from exporter.export import ExportOptions, export_repository
     from exporter.sharing.choose import CutOptions
 
     options = ExportOptions(Path(out), max_batch_rows, force, cuts=cuts or CutOptions(), coupled=coupled, snap=snap)
-    return export_repository(_sources(backbone, tasks, inputs, tokenizer, input_names), options)
+    return export_repository(_sources(backbone, tasks, inputs, tokenizer, input_names, kinds), options)
 
 
 def add(
@@ -68,6 +73,7 @@ def add(
     inputs: InputOptions | None = None,
     input_names: Mapping[str, Mapping[str, str]] | None = None,
     tokenizer: _Tokenizer = None,
+    kinds: _Kinds = MappingProxyType({}),
     replace: bool = False,
     recut: bool = False,
     cuts: CutOptions | None = None,
@@ -77,12 +83,12 @@ def add(
     """Add `tasks` (models by name) to the repository at that path. What is there stays as it is, to the byte, unless `recut`.
 
     replace: tasks of the same names, which are kept for a rollback. recut: cut all tasks anew, by the rule of `cuts` (None: as it was
-    exported). backbone, inputs, input_names, tokenizer, coupled, snap: as for `export`. Raises ExportError, TuningError, RepositoryError,
+    exported). All else as for `export`. Raises ExportError, TuningError, RepositoryError,
     NotWritten.
     """
     from exporter.add import AddOptions, add_tasks
 
-    sources = _sources(backbone, tasks, inputs, tokenizer, input_names)
+    sources = _sources(backbone, tasks, inputs, tokenizer, input_names, kinds)
     return add_tasks(Path(repository), sources, AddOptions(recut, replace, cuts=cuts, coupled=coupled, snap=snap))
 
 
@@ -104,6 +110,7 @@ def deploy(
     inputs: InputOptions | None = None,
     input_names: Mapping[str, Mapping[str, str]] | None = None,
     tokenizer: _Tokenizer = None,
+    kinds: _Kinds = MappingProxyType({}),
     canary: float | None = None,
     coupled: bool = False,
     servers: Sequence[Client] = (),
@@ -111,13 +118,13 @@ def deploy(
     """Add or replace `tasks` (models by name) in the repository at that path, and have running `servers` switch to them.
 
     The old versions are kept for a rollback. canary: they stay current, and the new ones answer that share of the requests, in (0, 1).
-    backbone, inputs, input_names, tokenizer, coupled: as for `export`. Raises what `add` does, then nothing was changed; and for the first
+    All else as for `export`. Raises what `add` does, then nothing was changed; and for the first
     server that refuses or does not answer RequestRefused or ServerUnreachable, then the repository is changed, and the servers before it
     serve that.
     """
     from exporter.deploy import deploy
 
-    sources = _sources(backbone, tasks, inputs, tokenizer, input_names)
+    sources = _sources(backbone, tasks, inputs, tokenizer, input_names, kinds)
     deployment = deploy(Path(repository), sources, canary=canary, coupled=coupled)
     for server in servers:
         for task in tasks:
@@ -165,12 +172,15 @@ def _sources(
     inputs: InputOptions | None,
     tokenizer: _Tokenizer,
     input_names: Mapping[str, Mapping[str, str]] | None,
+    kinds: _Kinds,
 ) -> Sources:
+    from contract.kinds.registry import parse_kind
     from exporter.open_models import open_sources
     from exporter.sources.references import InputOptions
 
     tokenizers = tokenizer if isinstance(tokenizer, Mapping) else {"": tokenizer} if tokenizer is not None else {}
-    sources = open_sources(backbone, tasks, inputs or InputOptions(), tokenizers, input_names or {})
+    read = {task: parse_kind(kind) if isinstance(kind, str) else kind for task, kind in kinds.items()}
+    sources = open_sources(backbone, tasks, inputs or InputOptions(), tokenizers, input_names or {}, read)
     for remark in sources.remarks:
         log.info("%s", remark)
     return sources

@@ -36,12 +36,12 @@ class Client:
         self,
         image: _Image | None = None,
         tasks: Sequence[str] = (),
-        top_k: int = 5,
+        top_k: int | None = None,
         *,
         text: str | Sequence[str] | None = None,
         truncate: bool = False,
     ) -> dict[str, Any]:
-        """Return the `top_k` best classes of an image or of texts for each of `tasks`; none: all that take such.
+        """Return what each of `tasks` answers about an image or texts; none: all that take such.
 
         image: the bytes of a PNG, JPEG, ... file, or its path. text: in its place, one or several; truncate: whether of one that is too
         long the beginning is answered. The answer is the server's, as `serving.client` describes it.
@@ -97,7 +97,7 @@ class AsyncClient:
         self,
         image: _Image | None = None,
         tasks: Sequence[str] = (),
-        top_k: int = 5,
+        top_k: int | None = None,
         *,
         text: str | Sequence[str] | None = None,
         truncate: bool = False,

@@ -12,7 +12,6 @@ from typing import IO, Literal, cast
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class OutputStream(io.TextIOBase):
@@ -87,19 +86,54 @@ errors = open_console(OutputStream("stderr"))
 Report = Callable[[str, int, int], None]
 
 
+class _Busy:
+    """Whether something is shown, beside which there is no room for anything else."""
+
+    is_shown = False
+
+
+_busy = _Busy()
+
+
 @contextmanager
 def progress_bars() -> Iterator[Report]:
-    """Yield a function `report(what, done, total)` that shows a bar for each `what`. The bars vanish when all is done."""
+    """Yield a function `report(what, done, total)` that shows a bar for each `what`. The bars vanish when all is done.
+
+    Until there is one, a bar without an end says that something is being loaded.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True) as progress:
         bars = {}
+        first = progress.add_task("Loading", total=None)
+        _busy.is_shown = True
 
         def report(what: str, done: int, total: int) -> None:
+            progress.update(first, visible=False)
             if what not in bars:
                 bars[what] = progress.add_task(what, total=total)
             progress.update(bars[what], completed=done, total=total)
 
-        yield report
+        try:
+            yield report
+        finally:
+            _busy.is_shown = False
+
+
+@contextmanager
+def loading(what: str = "") -> Iterator[None]:
+    """Show on a terminal that something is being loaded that takes seconds, the libraries of `espalier[export]` above all, and what."""
+    if not errors.is_terminal or _busy.is_shown:
+        yield
+        return
+    with errors.status("") as status:
+        status.update(f"Loading {escape(what)} ..." if what else "Loading ...", spinner="dots")  # shown now, not at the next turn
+        _busy.is_shown = True
+        try:
+            yield
+        finally:
+            _busy.is_shown = False
 
 
 def say(sentence: str) -> None:

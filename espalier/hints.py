@@ -37,6 +37,7 @@ _HINTS: Mapping[str, str] = MappingProxyType(
         "NotDownloaded": "Give --download to fetch it, or --data-folder.",
         "ServerUnreachable": "Give it with --url.",
         "SegmentTooLarge": "Give more with --memory-limit.",
+        "PrecisionUnavailable": "Give it with --precision.",
         "TritonUnreachable": "Give it with --triton-url.",
         "ModelTooLarge": "Leave out --triton-send-files.",
     }

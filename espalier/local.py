@@ -14,12 +14,13 @@ from contract.dtypes import Array
 from contract.repository.model import Repository
 from contract.repository.read import RepositoryReader
 from contract.repository.write import recover
+from serving.answers.prediction import Prediction
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.plain import read_plain
 from serving.images.tasks import AnyImage
 from serving.lifecycle import served_part
 from serving.process.loop_thread import LoopThread
-from serving.requests import InferRequest, Prediction, RequestedOutput
+from serving.requests import InferRequest, RequestedOutput
 from serving.router import Router
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ class LocalRepository:
         """Return the segments and tasks that are answered."""
         return self._router.repository
 
-    def predict(self, images: Sequence[AnyImage], tasks: Sequence[str] | None = None, top_k: int = 5) -> Prediction:
-        """Return the `top_k` best classes of each image for each of `tasks`, None: all that take images.
+    def predict(self, images: Sequence[AnyImage], tasks: Sequence[str] | None = None, top_k: int | None = None) -> Prediction:
+        """Return what each of `tasks` answers about each image; None: all that take images.
 
         images: PIL images, or uint8 RGB arrays of shape (height, width, 3), each of any size. Raises NoTask, UnknownTask,
         NotAnImage, InvalidRequest, QueueFull, TaskFailed.
@@ -60,9 +61,9 @@ class LocalRepository:
         return self._wait_for(self._router.predict(images, tasks, top_k))
 
     def predict_texts(
-        self, texts: Sequence[str], tasks: Sequence[str] | None = None, top_k: int = 5, *, truncate: bool = False
+        self, texts: Sequence[str], tasks: Sequence[str] | None = None, top_k: int | None = None, *, truncate: bool = False
     ) -> Prediction:
-        """Return the `top_k` best classes of each text for each of `tasks`, None: all that take text.
+        """Return what each of `tasks` answers about each text; None: all that take text.
 
         truncate: whether of a text that is too long the beginning is answered; its place is then in `cut` of the answer. Otherwise it is
         refused. Raises NoTask, UnknownTask, InvalidRequest, ExtraNeeded, QueueFull, TaskFailed.

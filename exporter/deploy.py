@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from contract.errors import UnknownTask
 from contract.repository import ALL_TASKS, Repository, Task
 from contract.repository.tokenizers import tokenizer_files
 from contract.repository.versions import promoted, rolled_back
 from contract.repository.write import Waiting, changed, silent, write_models
-from exporter.add import AddOptions, AddReport, add_tasks
-from exporter.build.analysis import Progress
-from exporter.precision.examples import PrecisionOptions
-from exporter.sources.task_model import Sources
+
+if TYPE_CHECKING:
+    from exporter.add import AddReport
+    from exporter.build.analysis import Progress
+    from exporter.precision.examples import PrecisionOptions
+    from exporter.sources.task_model import Sources
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ def deploy(
     canary: float | None = None,
     coupled: bool = False,
     precision: PrecisionOptions | None = None,
+    snap: float | None = None,
     progress: Progress = lambda what, done, total: None,
     waiting: Waiting = silent,
 ) -> Deployment:
@@ -51,12 +55,16 @@ def deploy(
 
     A task that is there gets the next version number, and its old version is kept for `rollback`; its canary, and the version that
     was kept until now, go. A model that is current already changes nothing. canary: the current versions stay, and the models answer
-    that share of the requests, in (0, 1), beside them; deploying the same canary again only changes its share. coupled, precision: as
-    in ExportOptions.
+    that share of the requests, in (0, 1), beside them; deploying the same canary again only changes its share. coupled, snap, precision:
+    as in ExportOptions; versions that are there are never snapped.
 
     Every model is checked as `exporter.add.add_tasks` does. Raises what that does; then nothing was changed.
     """
-    options = AddOptions(replace=True, canary=canary, coupled=coupled, precision=precision or PrecisionOptions())
+    from exporter.add import AddOptions, add_tasks  # to go back and forth between versions takes no exporter
+    from exporter.precision.examples import PrecisionOptions
+
+    asked = precision or PrecisionOptions()
+    options = AddOptions(replace=True, canary=canary, coupled=coupled, snap=snap, precision=asked)
     report = add_tasks(repo, sources, options, progress, waiting)
     after = report.repository.tasks
     return Deployment(

@@ -412,6 +412,22 @@ class LabelsDoNotFit(ExportError):
         super().__init__(f"Task {task!r} has {labels} labels for {outputs} outputs.")
 
 
+class LabelsOfNoClasses(ExportError):
+    """Labels of a task of no kind, whose outputs are no vector of so many classes."""
+
+    def __init__(self, task: str, labels: int, shapes: Sequence[tuple[int, ...]]) -> None:
+        described = " and ".join(str(list(shape)) for shape in shapes)
+        super().__init__(f"Task {task!r} has {labels} labels for outputs of shape {described} per row.")
+        self.task = task
+
+
+class KindOfAnother(ExportError):
+    """A kind that the network of a task cannot be of. reason: a clause about the task."""
+
+    def __init__(self, task: str, kind: str, reason: str) -> None:
+        super().__init__(f"Task {task!r} cannot be of the kind {kind!r}: it {reason}.")
+
+
 class RefusedModel(ExportError):
     """A model that was refused when it was tried out in a process of its own, in the words that were said there."""
 

@@ -14,6 +14,7 @@ from contract.repository import Repository
 from contract.repository.write import Waiting, check_output, recover, silent, write_configs, write_rows, written
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment, describe_task
+from exporter.build.kinds import check_kinds
 from exporter.build.near_weights import explain_near
 from exporter.build.parity import check_parity
 from exporter.build.reference_outputs import compute_reference_outputs, with_records
@@ -107,6 +108,7 @@ def export_repository(
             for name, chain in analysis.tasks.items()
         }
         check_output_names(tasks.values())
+        check_kinds(tasks.values())
         not_shared = [*find_not_shared(analysis.segment_graphs(plan)), *explain_near(analysis.near), *analysis.scaled]
         references = compute_reference_outputs(tasks, analysis, progress)
         tokenizers = tokenizers_of(analysis.models.values())

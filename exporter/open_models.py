@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from contract.kinds.kind import Kind
 from exporter.sources.assumed import own_labels
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.references import InputOptions, Preprocess, Reference, parse_reference
 from exporter.sources.sandbox import try_in_sandbox
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel, Tuned, read_labels
-from exporter.sources.tokenizer import Tokenizers, TokenizerSource, read_tokenizers
+from exporter.sources.tokenizer import Tokenizers, read_tokenizers
 
 if TYPE_CHECKING:
     from exporter.torch.sources import TorchSources
@@ -26,12 +27,14 @@ def open_sources(
     options: InputOptions | Preprocess = "in-graph",
     tokenizers: Tokenizers = MappingProxyType({}),
     input_names: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    kinds: Mapping[str, Kind] = MappingProxyType({}),
 ) -> Sources:
     """Return how to load `tasks` and `backbone`, each named as `exporter.sources.references.parse_reference` reads it.
 
     A file of weights alone belongs to the backbone: a task checkpoint of ours, or a whole state dict of the backbone's architecture,
     whose head may have a size of its own. Every file is checked now, before anything is traced: ONNX files are tried out in a process
     of their own, state dicts must fit their network. tokenizers: of tasks that take texts. input_names: as `Sources.inputs`.
+    kinds: how people read what tasks answer, by name; of others, as their sources say.
     Raises ExportError or, for networks and checkpoints, TuningError.
     """
     options = InputOptions(options) if isinstance(options, str) else options
@@ -43,7 +46,8 @@ def open_sources(
     opener = _Opener(options, named)
     load_base = opener.open_backbone(base) if base is not None else None
     loads = {name: opener.open_task(name, reference) for name, reference in named.items()}
-    loads = {name: _with(load, texts[name]) if name in texts else load for name, load in loads.items()}
+    loads = {name: _with(load, tokenizer=texts[name]) if name in texts else load for name, load in loads.items()}
+    loads = {name: _with(load, kind=kinds[name]) if name in kinds else load for name, load in loads.items()}
     return Sources(loads, load_base, opener.tuned, (*remarks, *opener.remarks), inputs=input_names)
 
 
@@ -52,8 +56,8 @@ def _onnx_task(file: Path, labels: tuple[str, ...]) -> TaskModel:
     return TaskModel(model, labels or own_labels(model), provenance={"file": file.name}, file=file)
 
 
-def _with(load: LoadTaskModel, tokenizer: TokenizerSource) -> LoadTaskModel:
-    return lambda: replace(load(), tokenizer=tokenizer)
+def _with(load: LoadTaskModel, **fields: Any) -> LoadTaskModel:
+    return lambda: replace(load(), **fields)
 
 
 class _Opener:

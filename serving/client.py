@@ -24,15 +24,17 @@ _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 def predict(
-    url: str, image_bytes: bytes, tasks: Sequence[str] = (), top_k: int = 5, *, timeout_s: float = 60.0
+    url: str, image_bytes: bytes, tasks: Sequence[str] = (), top_k: int | None = None, *, timeout_s: float = 60.0
 ) -> dict[str, Any]:
     """Return the answer of POST /predict at the server `url` for one image; no `tasks` means all of them.
 
-    The answer is {"tasks": {name: {"labels": [{"label", "score"}, ...]}}, "segments": [...], "milliseconds": ...}.
+    top_k: how many classes, or boxes; None: as many as the server gives. The answer is {"tasks": {name: {"kind": "classes", "labels":
+    [{"label", "score"}, ...]}}, "segments": [...], "milliseconds": ...}; what stands beside "kind" depends on it (docs/kinds.md).
     Raises ServerUnreachable, RequestRefused with the server's sentence, InvalidRequest for a `url` that is none.
     """
-    query = urlencode({"top_k": top_k, **({"tasks": ",".join(tasks)} if tasks else {})})
-    request = Request(f"{checked_url(url)}/predict?{query}", image_bytes, {"Content-Type": "application/octet-stream"})
+    query = urlencode({**({"top_k": top_k} if top_k is not None else {}), **({"tasks": ",".join(tasks)} if tasks else {})})
+    address = f"{checked_url(url)}/predict{'?' if query else ''}{query}"
+    request = Request(address, image_bytes, {"Content-Type": "application/octet-stream"})
     return _answer(url, _send(url, request, timeout_s))
 
 
@@ -40,7 +42,7 @@ def predict_texts(
     url: str,
     texts: str | Sequence[str],
     tasks: Sequence[str] = (),
-    top_k: int = 5,
+    top_k: int | None = None,
     *,
     truncate: bool = False,
     timeout_s: float = 60.0,
@@ -50,7 +52,8 @@ def predict_texts(
     The answer to one is as of `predict`, with the "truncated" tasks, which have read its beginning alone; to several {"texts": [one for
     each], "segments": ...}. truncate: whether a text that is too long may be cut; otherwise it is refused. Raises what `predict` does.
     """
-    asked: dict[str, Any] = {"text": texts if isinstance(texts, str) else list(texts), "top_k": top_k, "truncate": truncate}
+    asked: dict[str, Any] = {"text": texts if isinstance(texts, str) else list(texts), "truncate": truncate}
+    asked |= {"top_k": top_k} if top_k is not None else {}
     body = json.dumps(asked | ({"tasks": list(tasks)} if tasks else {})).encode()
     request = Request(f"{checked_url(url)}/predict", body, {"Content-Type": "application/json"})
     return _answer(url, _send(url, request, timeout_s))

@@ -350,6 +350,14 @@ class SegmentClosed(EngineError):
         super().__init__(f"Segment {name!r} is closed; open it first.")
 
 
+class CannotBundle(EspalierError):
+    """A segment cannot be computed in one session with others: it runs by itself. why: a clause."""
+
+    def __init__(self, segment: str, why: str) -> None:
+        super().__init__(f"Segment {segment!r} is run by itself, and not in one session with others: {why}.")
+        self.segment = segment
+
+
 class AddressInUse(EspalierError):
     """Another process listens on the port."""
 
@@ -398,12 +406,12 @@ class PrecisionUnavailable(EspalierError):
 
 
 class LessPrecise(RepositoryError):
-    """A task that can be loaded only if segments that are served in bf16 went over to fp32. segments: their names."""
+    """A segment that can be loaded only if others, which are served, were computed more precisely. fault: as "differs by ..."."""
 
-    def __init__(self, segment: str, task: str, segments: Iterable[str]) -> None:
+    def __init__(self, segment: str, fault: str, served: Iterable[str]) -> None:
         super().__init__(
-            f"Segment {segment!r} of task {task!r} answers its sample wrongly on what {listed(sorted(segments))} give in bf16; "
-            "start the server again, which will then compute these in fp32."
+            f"The answer of segment {segment!r} to the sample {fault}, because of how {listed(sorted(served))} is computed; start the "
+            "server again, which will then compute that more precisely."
         )
 
 

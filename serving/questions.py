@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from contract.dtypes import Array
 from contract.errors import InvalidRequest, NoTask, UnknownTask
 from contract.repository.model import Task
+from contract.text import EncodedText
 from serving.errors import TooManyNames
 from serving.validate import SPARE_NAMES
 
@@ -20,19 +21,28 @@ CheckRoom = Callable[[int], None]  # raises QueueFull when so many rows may not 
 
 @dataclass(frozen=True)
 class Rows:
-    """What goes through the tasks of a group together. places: of the images or texts that the rows are. inputs: by name."""
+    """What goes through the tasks of a group together. places: of the images or texts that the rows are. inputs: by name.
+
+    pictures: width and height of each image as it was given. texts: each text, with its tokens. One of them is empty.
+    """
 
     places: Sequence[int]
     inputs: Mapping[str, Array]
+    pictures: Sequence[tuple[int, int]] = ()
+    texts: Sequence[EncodedText] = ()
 
 
 @dataclass(frozen=True)
 class Prepared(Generic[_Way]):
-    """All images or texts of a request, `count` of them, as rows for each group. cut: by group, the places of texts too long for it."""
+    """All images or texts of a request, `count` of them, as rows for each group.
+
+    cut: by group, the places of texts too long for it. refused: the groups that cannot be asked about them, and why; they have no rows.
+    """
 
     count: int
     rows: Mapping[_Way, Sequence[Rows]]
     cut: Mapping[_Way, frozenset[int]] = field(default_factory=dict)
+    refused: Mapping[_Way, InvalidRequest] = field(default_factory=dict)
 
 
 class Question(Protocol[_Way]):
@@ -42,7 +52,7 @@ class Question(Protocol[_Way]):
         """Return the tasks that can be asked. Raises InvalidRequest for none."""
 
     def group(
-        self, known: Mapping[str, Task], names: Sequence[str], top_k: int, partial: bool
+        self, known: Mapping[str, Task], names: Sequence[str], top_k: int | None, partial: bool
     ) -> tuple[Groups[_Way], dict[str, str]]:
         """Return the tasks `names` by what they take, and as `group_tasks` why others are left out. Raises what that does."""
 
@@ -53,7 +63,7 @@ class Question(Protocol[_Way]):
 def group_tasks(
     known: Mapping[str, Task],
     names: Sequence[str],
-    top_k: int,
+    top_k: int | None,
     partial: bool,
     refusal: Callable[[Task], InvalidRequest | None],
     way: Callable[[Task], _Way],
@@ -63,7 +73,7 @@ def group_tasks(
     partial: tasks that cannot be asked, by `refusal`, are left out as long as others can; the second of the results says why, by name.
     Raises NoTask, TooManyNames, UnknownTask, InvalidRequest.
     """
-    if top_k < 1:
+    if top_k is not None and top_k < 1:
         raise InvalidRequest(f"top_k is {top_k}; ask for at least 1 class.")
     if not names:
         raise NoTask(known)
@@ -81,11 +91,23 @@ def group_tasks(
             groups.setdefault(way(task), []).append(name)
     if refused and not (partial and groups):
         raise next(iter(refused.values()))
+    _check_ranked([known[name] for members in groups.values() for name in members], top_k)
     return groups, {name: str(reason) for name, reason in refused.items()}
 
 
-def refusal_of_classes(task: Task) -> InvalidRequest | None:
-    """Return why `task` gives no classes; None if it does."""
-    if len(task.outputs) != 1 or len(task.outputs[0].shape) != 1:
-        return InvalidRequest(f"Task {task.name!r} gives no classes; ask for its values through v2/models/{task.name}/infer.")
-    return None
+def refusal_of_answers(task: Task) -> InvalidRequest | None:
+    """Return why `task` gives tensors alone; None if people can read its answers."""
+    if task.answers.is_for_people:
+        return None
+    return InvalidRequest(
+        f"Task {task.name!r} is of the kind 'tensor', which people do not read; ask for its values through v2/models/{task.name}/infer, or "
+        "export it as one of another kind."
+    )
+
+
+def _check_ranked(tasks: Sequence[Task], top_k: int | None) -> None:
+    """Raise InvalidRequest where the best `top_k` are asked of `tasks` of which none has best parts."""
+    if top_k is not None and tasks and not any(task.answers.ranks for task in tasks):
+        raise InvalidRequest(
+            f"Task {tasks[0].name!r} is of the kind {tasks[0].answers.word()!r}, which has no best {top_k}; leave out top_k."
+        )

@@ -63,31 +63,6 @@ def error_parameters(response: InferResponse) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class ScoredLabel:
-    """One class of a task: its label (its number as text when the task has no labels) and its score (`serving.answers.classes.scores`)."""
-
-    label: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """For each task, for each image, the best classes, best first; the segment runs that it took, and the seconds that it waited.
-
-    errors: of tasks that failed, a sentence each; only when the request allowed it. versions: of the tasks' models that answered.
-    prepare_seconds: that the images, or texts, took to become rows. cut: by task, the places of texts of which only the beginning was read.
-    """
-
-    tasks: Mapping[str, tuple[tuple[ScoredLabel, ...], ...]]
-    runs: tuple[SegmentRun, ...]
-    errors: Mapping[str, str] = field(default_factory=dict)
-    queue_seconds: float = 0.0
-    versions: Mapping[str, str] = field(default_factory=dict)
-    prepare_seconds: float = 0.0
-    cut: Mapping[str, frozenset[int]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class RequestOptions:
     """How a request wants to be run: its parameters, checked.
 

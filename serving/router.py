@@ -19,7 +19,10 @@ from contract.plan import ExecutionPlan
 from contract.repository.config import ALL_TASKS
 from contract.repository.model import Repository, Task
 from contract.repository.read import RepositoryReader
-from serving.answers.classes import as_classes, assumed_scores, best_classes
+from serving.answers.answer import About, Vectors
+from serving.answers.classes import as_classes, assumed_scores
+from serving.answers.prediction import Prediction
+from serving.answers.readers import AnyAnswer, read_answers
 from serving.catalog import Catalog, Model, involved, served_by
 from serving.engines.base import Answer, Call, Engine, SegmentRun, SegmentStatistics
 from serving.errors import ModelNotReady, NotReady, TaskFailed
@@ -33,7 +36,7 @@ from serving.observe.logs import Seldom
 from serving.padding import PaddedOutput
 from serving.parity import check_answers
 from serving.questions import Question
-from serving.requests import InferRequest, InferResponse, Prediction, RequestOptions, ScoredLabel, read_options
+from serving.requests import InferRequest, InferResponse, RequestOptions, read_options
 from serving.statistics import ModelStatistics, ModelVersion, RequestCounter
 from serving.text.tasks import Texts
 from serving.validate import check_count, checked_inputs, checked_outputs, known_outputs, without_inputs
@@ -174,48 +177,66 @@ class Router:
         return InferResponse(model.name, model.version, request.id, values, answer.runs, errors, answer.queue_seconds)
 
     async def predict(
-        self, images: Sequence[AnyImage], tasks: Sequence[str] | None, top_k: int = 5, options: RequestOptions = _NO_OPTIONS
+        self,
+        images: Sequence[AnyImage],
+        tasks: Sequence[str] | None,
+        top_k: int | None = None,
+        options: RequestOptions = _NO_OPTIONS,
     ) -> Prediction:
-        """Return the `top_k` best classes of each of `images` for each of `tasks`, None: all that take images.
+        """Return what each of `tasks` answers about each of `images`; None: all that take images.
 
         images: PIL images, or uint8 RGB arrays of shape (height, width, 3), each of any size. Every task's own preprocessing is
-        applied; tasks with equal preprocessing share the trunk.
+        applied; tasks with equal preprocessing share the trunk. top_k: how many of the best parts of answers that have such, None: five
+        classes, and as many boxes as the task says.
         Raises NoTask, UnknownTask, NotAnImage, InvalidRequest, QueueFull, DeadlineExceeded, TaskFailed.
         """
         return await self.predict_prepared(given(images), tasks, top_k, options)
 
     async def predict_prepared(
-        self, prepare: Prepare, tasks: Sequence[str] | None, top_k: int, options: RequestOptions
+        self, prepare: Prepare, tasks: Sequence[str] | None, top_k: int | None, options: RequestOptions, vectors: Vectors = "list"
     ) -> Prediction:
         """Do what `predict` does. prepare: gives the rows of the images, and is called when the tasks are known to take some."""
-        return await self._answer(Images(prepare), tasks, top_k, options)
+        return await self._answer(Images(prepare), tasks, top_k, options, vectors)
 
     async def predict_texts(
         self,
         texts: Sequence[str],
         tasks: Sequence[str] | None,
-        top_k: int = 5,
+        top_k: int | None = None,
         options: RequestOptions = _NO_OPTIONS,
         *,
         truncate: bool = False,
+        vectors: Vectors = "list",
     ) -> Prediction:
-        """Return the `top_k` best classes of each of `texts` for each of `tasks`, None: all that take text.
+        """Return what each of `tasks` answers about each of `texts`; None: all that take text.
 
         Each task's own tokenizer makes ids of them; tasks with equal tokenizers share the trunk. truncate: whether of a text that is too
         long the beginning is answered; otherwise it is refused. Raises NoTask, UnknownTask, InvalidRequest, ExtraNeeded, QueueFull,
         DeadlineExceeded, TaskFailed.
         """
-        return await self._answer(Texts(texts, self.lifecycle.tokenizers.of, truncate), tasks, top_k, options)
+        question = Texts(texts, self.lifecycle.tokenizers.of, truncate, options.partial)
+        return await self._answer(question, tasks, top_k, options, vectors)
 
     async def _answer(
-        self, question: Question[_Way], tasks: Sequence[str] | None, top_k: int, options: RequestOptions
+        self,
+        question: Question[_Way],
+        tasks: Sequence[str] | None,
+        top_k: int | None,
+        options: RequestOptions,
+        vectors: Vectors,
     ) -> Prediction:
         self.check_ready()
         with self.lifecycle.use() as catalog:
-            return await self._predict(catalog, question, tasks, top_k, options)
+            return await self._predict(catalog, question, tasks, top_k, options, vectors)
 
     async def _predict(
-        self, catalog: Catalog, question: Question[_Way], tasks: Sequence[str] | None, top_k: int, options: RequestOptions
+        self,
+        catalog: Catalog,
+        question: Question[_Way],
+        tasks: Sequence[str] | None,
+        top_k: int | None,
+        options: RequestOptions,
+        vectors: Vectors,
     ) -> Prediction:
         if catalog.has_canaries:
             catalog = served_by(catalog, catalog.repository.tasks if tasks is None else tasks, "", self._draw)
@@ -223,7 +244,7 @@ class Router:
         names = question.names(known) if tasks is None else tasks
         groups, errors = question.group(known, names, top_k, options.partial)
         failures: dict[str, EspalierError] = {}
-        tables: dict[str, dict[int, tuple[ScoredLabel, ...]]] = {}
+        tables: dict[str, dict[int, AnyAnswer]] = {}
         runs: list[SegmentRun] = []
         queue_seconds = 0.0
         asked = ",".join(dict.fromkeys(names))
@@ -240,16 +261,24 @@ class Router:
             prepare_seconds = time.perf_counter() - started
             note_work(asked, made.count)
             for way, members in groups.items():
+                if way in made.refused:
+                    errors |= dict.fromkeys(members, str(made.refused[way]))
+                    continue
                 model = catalog.find(members[0])
                 for rows in made.rows[way]:
                     answer = await self._compute(catalog, model, members, rows.inputs, options)
                     for name in members:
                         tallies[name].took(len(rows.places))
                         tallies[name].ran(_runs_of(known[name], answer.runs))
-                    for name, values in answer.outputs.items():
-                        best = best_classes(known[name], values, top_k)
-                        tables.setdefault(name, {}).update(zip(rows.places, best, strict=True))
-                    failures |= answer.errors
+                    about = About(rows.pictures, rows.texts, top_k, vectors)
+                    for name in members:
+                        task = known[name]
+                        if failed := [answer.errors[spec.name] for spec in task.outputs if spec.name in answer.errors]:
+                            failures[name] = failed[0]
+                            continue
+                        values = {spec.name: answer.outputs[spec.name] for spec in task.outputs}
+                        read = await read_answers(task, values, about)
+                        tables.setdefault(name, {}).update(zip(rows.places, read, strict=True))
                     runs.extend(answer.runs)
                     queue_seconds += answer.queue_seconds
             complete = {name: table for name, table in tables.items() if name not in failures}
@@ -285,6 +314,10 @@ class Router:
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes that each segment takes that is in memory."""
         return self._engine.loaded()
+
+    def computed_by(self) -> Mapping[str, int]:
+        """Return how many of the segments in memory are computed by what, by its name and version."""
+        return self._engine.computed_by()
 
     def check_ready(self) -> None:
         """Raise NotReady while requests are not answered."""

@@ -69,6 +69,15 @@ def forked_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "_run", forked.run)
 
 
+@pytest.fixture
+def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free sizes are tried up to 256, of images and texts: where it is no matter from where on nobody knows of a limit."""
+    from exporter.sources import free_sizes
+
+    monkeypatch.setattr(free_sizes, "_LARGEST", 256)
+    monkeypatch.setattr(free_sizes, "_LARGEST_SIDE", 256)
+
+
 @pytest.fixture(scope="module")
 def unsynced() -> Iterator[None]:
     """Nothing waits for the disk, which only a power cut would show: for tests that write many repositories."""

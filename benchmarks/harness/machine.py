@@ -14,6 +14,7 @@ _PACKAGES = (
     "espalier",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "numpy",
     "onnx",
     "torch",

@@ -19,12 +19,14 @@ from benchmarks.framework.options import Options, Runs
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
 from benchmarks.harness.noise import RULE, measure_quietly
 from benchmarks.latency.case import LatencyCase
+from benchmarks.latency.engines import BF16, MOST, EngineCase, engine_tables, other_engines
 from benchmarks.latency.precision.kernels import with_kernels
 from benchmarks.latency.precision.trained import learn
 from benchmarks.latency.precision_tables import NOTES, PrecisionChange, precision_change, precision_tables
 from benchmarks.latency.variants import BY_HAND, ONE_TASK, LatencyBench, open_bench
 from benchmarks.models.families import RANDOM_WEIGHTS, TimmNetwork, choose_networks, network_cache
 from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
+from benchmarks.repository.engines import EngineChoice
 from contract.costs import separate_cost, shared_cost
 
 _VARIANTS = ("shared", SEPARATE, SIDE_BY_SIDE, "one graph", BY_HAND, "torch", "compiled")
@@ -37,13 +39,15 @@ def run(options: Options) -> Result:
 
     Raises NoSuchNetwork; PrecisionUnavailable where no other precision that was asked for can be measured.
     """
-    precisions, without = with_kernels(options.precisions)
+    engines, missing = other_engines(options.precisions)
+    precisions, without = with_kernels(options.precisions, elsewhere=any(engine.precision == BF16 for engine in engines))
     if without:  # else what the benchmarks of a run share stays shared
         options = replace(options, precision=",".join(precisions))
     chosen = choose_networks(options)
     counts = options.pick((1, 2, 4, 8, 16), (1, 8), (1, 2))
     found: list[LatencyCase] = []
-    notes = list(without)
+    notes = [*without, *missing]
+    on_engines: list[EngineCase] = []
     changes: list[PrecisionChange] = []
     for network in chosen:
         for fork in network.forks:
@@ -53,19 +57,32 @@ def run(options: Options) -> Result:
             notes += bench.notes
             weights = sum(segment.weight_bytes for segment in bench.repository.segments.values())
             changes += [precision_change(network.name, fork, family, weights) for family in bench.precise]
-            found += _measure(bench, network, fork, counts, options)
+            with bench:
+                found += _measure(bench, network, fork, counts, options)
+                on_engines += _measure_engines(bench, network, fork, engines, options)
             if not with_torch:
                 network_cache(options).forget(network, fork)  # the first fork's family is for other benchmarks, too
     several = [measured for measured in found if measured.tasks > 1]
-    learnt, refused = learn(options)
+    learnt, refused = learn(options, engines)
     notes += [*refused, *(NOTES if changes else ())]
     return Result(
         _headline(several, options),
-        (_speedups(found), _times(found), *precision_tables(found, changes, learnt)),
+        (_speedups(found), _times(found), *engine_tables(on_engines), *precision_tables(found, changes, learnt)),
         (_share_plot(several), *(_time_plot(found, network) for network in chosen)),
         (RANDOM_WEIGHTS, *_explanations(options), _against_hand(several), *dict.fromkeys(notes), RULE),
         tuple(bench_failure for bench_failure in dict.fromkeys(m.times.value.wrong for m in found) if bench_failure),
-        {"seconds": [_raw(measured) for measured in found]},
+        {
+            "seconds": [_raw(measured) for measured in found],
+            "engines": [
+                {
+                    "network": case.network,
+                    "fork": case.fork,
+                    "engine": case.times.choice.name,
+                    "most": dict(case.times.most.value),
+                }
+                for case in on_engines
+            ],
+        },
     )
 
 
@@ -74,13 +91,25 @@ def _measure(
 ) -> Iterator[LatencyCase]:
     runs = options.runs_of(*_RUNS)
     noise = options.watch()
-    with bench:
-        for count in counts:
-            options.say(f"Measuring {network.name}, fork at {fork}, {count} tasks")
-            names = bench.names[:count]
-            predicted = separate_cost(bench.repository, names).macs / shared_cost(bench.repository, names).macs
-            times = measure_quietly(lambda names=names: bench.measure(names, runs.rounds, runs.warmup), noise)  # type: ignore[misc]
-            yield LatencyCase(network.name, fork, count, predicted, times)
+    for count in counts:
+        options.say(f"Measuring {network.name}, fork at {fork}, {count} tasks")
+        names = bench.names[:count]
+        times = measure_quietly(lambda names=names: bench.measure(names, runs.rounds, runs.warmup), noise)  # type: ignore[misc]
+        yield LatencyCase(network.name, fork, count, _possible(bench, names), times)
+
+
+def _measure_engines(
+    bench: LatencyBench, network: TimmNetwork, fork: str, engines: Sequence[EngineChoice], options: Options
+) -> Iterator[EngineCase]:
+    names = bench.names[:MOST]
+    for engine in engines:
+        options.say(f"Measuring {network.name}, fork at {fork}, {len(names)} tasks on {engine.name}")
+        times = bench.measure_engine(engine, names, options.runs_of(*_RUNS), options.watch())
+        yield EngineCase(network.name, fork, len(names), _possible(bench, names), times)
+
+
+def _possible(bench: LatencyBench, names: Sequence[str]) -> float:
+    return separate_cost(bench.repository, names).macs / shared_cost(bench.repository, names).macs
 
 
 def _headline(found: Sequence[LatencyCase], options: Options) -> str:

@@ -9,11 +9,11 @@ from statistics import median
 from benchmarks.framework.options import FP32
 from benchmarks.framework.result import Cell, Column, Table, Unit
 from benchmarks.latency.case import LatencyCase
-from benchmarks.latency.precision.accuracy import Deviation
 from benchmarks.latency.precision.quantise import __doc__ as how_quantised
 from benchmarks.latency.precision.trained import ABOUT as ABOUT_TRAINED
 from benchmarks.latency.precision.trained import Learnt
 from benchmarks.latency.precision.variants import Precise, variant
+from benchmarks.models.accuracy import Deviation
 from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE, fastest
 
 NOTES = (

@@ -17,14 +17,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.framework.options import Options
+from benchmarks.framework.options import Options, Runs
+from benchmarks.harness.noise import NoiseWatch
 from benchmarks.harness.timing import take_samples
 from benchmarks.latency.precision.variants import Call, Precise, PreciseVariants, make_precise
 from benchmarks.latency.torch_variants import NotCompiled, SharedTrunk, compile_all, open_rivals, run_all, write_by_hand
+from benchmarks.models.accuracy import pictures
 from benchmarks.models.families import TimmNetwork, network_cache
 from benchmarks.models.merged import write_merged
 from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE, SideBySide, open_network
+from benchmarks.models.some_tasks import only_tasks
 from benchmarks.models.synthetic import Family
+from benchmarks.repository.engines import EngineChoice
+from benchmarks.repository.other_engines import EngineTimes, EngineWork, measure_engine
 from contract.dtypes import Array
 from contract.plan import make_plan
 from contract.repository import Repository
@@ -34,6 +39,7 @@ from serving.engines.sessions.runtime import SessionStoreOptions
 
 BY_HAND = "torch, shared trunk"
 ONE_TASK = "one task"  # a request to the shared trunk for the first task alone
+_PICTURES = 8  # on which answers of engines are compared
 _PAUSE_S = 0.005  # OpenMP's threads spin for about a millisecond after torch
 _TOLERANCE = 1e-3  # of the largest output: the same arithmetic in another order
 
@@ -105,6 +111,15 @@ class LatencyBench:
         with tempfile.TemporaryDirectory(dir=self.repository.path.parent.parent) as folder:
             graph = open_network(write_merged(self.repository, names, Path(folder) / "merged.onnx"), self._threads)
             return self._runner.run(self._measure(names, self._variants(names, partial(graph.run, list(names))), rounds, warmup))
+
+    def measure_engine(self, choice: EngineChoice, names: Sequence[str], runs: Runs, watch: NoiseWatch) -> EngineTimes:
+        """Return what another engine takes for the tasks `names`, in turns with the shared request."""
+        self._side_by_side.forget()
+        source = self.repository.tasks[names[0]].inputs[0].name
+        images = [{source: row[None]} for row in pictures(_PICTURES, self._rows.shape[1], seed=2)]
+        one, most = ((asked, {source: self._rows}) for asked in (names[:1], names))
+        work = EngineWork(only_tasks(self.repository, names), names, self._threads, one, most, images)
+        return measure_engine(choice, self._engine, work, runs, watch, self._runner, self.repository.path.parent.parent)
 
     def _variants(self, names: Sequence[str], run_graph: Callable[[dict[str, Array]], Sequence[Array]]) -> dict[str, _Variant]:
         sessions = [self._sessions[name] for name in names]

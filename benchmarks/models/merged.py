@@ -10,18 +10,26 @@ import onnx_ir as ir
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, version_converter
 
 from contract.dtypes import onnx_dtype
-from contract.plan import make_plan
+from contract.plan import ExecutionPlan, make_plan
 from contract.repository import Repository, TensorSpec
 from contract.repository.model import SEGMENT_INPUT, SEGMENT_OUTPUT, segment_tensor
 from exporter.sources.onnx_file import load_onnx
 
 
-def write_merged(repository: Repository, tasks: Sequence[str], path: Path) -> Path:
+def write_merged(repository: Repository, tasks: Sequence[str], path: Path, *, as_segment: bool = False) -> Path:
     """Write one ONNX model to `path`, weights beside it, that computes `tasks`: each shared tensor once, each weight stored once.
 
-    It takes and gives what the tasks do, under the same names.
+    It takes and gives what the tasks do, under the same names; as_segment: under those of a segment's tensors, in the same order.
     """
     plan = make_plan(repository, tasks)
+    whole = _merge(repository, tasks, plan)
+    if as_segment:
+        _name_as_segment(whole.graph)
+    onnx.save(whole, path, save_as_external_data=True, location=f"{path.name}.data")
+    return path
+
+
+def _merge(repository: Repository, tasks: Sequence[str], plan: ExecutionPlan) -> ModelProto:
     merged = GraphProto(name="merged")
     taken = {spec.name: spec for task in tasks for spec in repository.tasks[task].inputs}
     merged.input.extend(_info(name, taken[name]) for name in plan.inputs)
@@ -44,11 +52,19 @@ def write_merged(repository: Repository, tasks: Sequence[str], path: Path) -> Pa
     opsets = {opset.domain: opset for model in models.values() for opset in model.opset_import}
     ir_version = max(model.ir_version for model in models.values())
     functions = {(one.domain, one.name): one for model in models.values() for one in model.functions}
-    whole = helper.make_model(
+    return helper.make_model(
         merged, opset_imports=list(opsets.values()), ir_version=ir_version, functions=list(functions.values())
     )
-    onnx.save(whole, path, save_as_external_data=True, location=f"{path.name}.data")
-    return path
+
+
+def _name_as_segment(graph: GraphProto) -> None:
+    """Call what `graph` takes and gives as a segment does, by nodes that only hand on, which every runtime removes."""
+    for kind, values in ((SEGMENT_INPUT, graph.input), (SEGMENT_OUTPUT, graph.output)):
+        for index, value in enumerate(values):
+            name, value.name = value.name, segment_tensor(kind, index)
+            ends = [value.name, name] if kind == SEGMENT_INPUT else [name, value.name]
+            node = helper.make_node("Identity", ends[:1], ends[1:])
+            graph.node.insert(0 if kind == SEGMENT_INPUT else len(graph.node), node)
 
 
 def _read_segments(repository: Repository, names: Iterable[str]) -> dict[str, ModelProto]:

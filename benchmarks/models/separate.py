@@ -66,9 +66,13 @@ class SideBySide:
         sessions = [self._sessions[name] for name in names]
         return lambda feed: list(self._pool.map(lambda session: session.run(None, dict(feed))[0], sessions))
 
+    def forget(self) -> None:
+        """Let go of the sessions; they are opened again when they are asked for."""
+        self._sessions = {}
+
     def close(self) -> None:
         """Let go of the sessions and end the threads."""
-        self._sessions = {}
+        self.forget()
         self._pool.shutdown()
 
 

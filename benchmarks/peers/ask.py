@@ -10,14 +10,13 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.harness.closed_loop import closed_loop
+from benchmarks.harness.closed_loop import ClosedLoop, closed_loop
 from benchmarks.peers.environments import RivalUnavailable
 from benchmarks.peers.server import Endpoint
 from benchmarks.peers.work import Work, WorkSample
 from contract.dtypes import Array
 
 FAILURES = (OSError, EOFError, RuntimeError, TimeoutError, ValueError, KeyError, TypeError)  # the last three: no readable answer
-_TOLERANCE = 1e-3  # of the largest score
 _ANSWER_S = 60.0
 
 
@@ -62,7 +61,7 @@ async def _check(endpoint: Endpoint, sample: WorkSample, tasks: Sequence[str]) -
         found = endpoint.wire.read(answer)
     except (ValueError, KeyError, TypeError) as error:
         raise RivalUnavailable(f"its answer cannot be read: {error}") from error
-    wrong = [task for task in tasks if task not in found or not _is_right(found[task], sample.answers[task])]
+    wrong = [task for task in tasks if task not in found or not _is_right(found[task], sample.answers[task], endpoint.allowed)]
     if wrong or len(found) != len(tasks):
         raise RivalUnavailable(f"its answers are wrong for {', '.join(wrong) or 'tasks that nobody asked for'}")
 
@@ -72,8 +71,8 @@ def _turned(work: Work, start: int, count: int) -> list[str]:
     return [work.tasks[(start + place) % len(work.tasks)] for place in range(count)]
 
 
-def _is_right(found: Array, wanted: Array) -> bool:
-    return found.shape == wanted.shape and bool(np.allclose(found, wanted, rtol=0, atol=_TOLERANCE * float(np.abs(wanted).max())))
+def _is_right(found: Array, wanted: Array, allowed: float) -> bool:
+    return found.shape == wanted.shape and bool(np.allclose(found, wanted, rtol=0, atol=allowed * float(np.abs(wanted).max())))
 
 
 async def latencies(endpoint: Endpoint, work: Work, counts: Sequence[int], runs: int) -> dict[int, list[float]]:
@@ -91,11 +90,16 @@ async def latencies(endpoint: Endpoint, work: Work, counts: Sequence[int], runs:
 
 
 async def throughput(endpoint: Endpoint, work: Work, count: int, clients: int, seconds: float) -> float:
-    """Return requests per second of `clients` connections, each one request at a time, by the rule of benchmarks.harness.closed_loop.
+    """Return the requests per second of `load`."""
+    return (await load(endpoint, work, count, clients, seconds)).per_s
+
+
+async def load(endpoint: Endpoint, work: Work, count: int, clients: int, seconds: float) -> ClosedLoop:
+    """Return what came of `clients` connections, each one request at a time, by the rule of benchmarks.harness.closed_loop.
 
     The first client asks for the first `count` tasks, the second for `count` from the second on, and so forth.
     """
     requests = [endpoint.wire.request(work.image, _turned(work, number, count)) for number in range(clients)]
     async with asyncio.timeout(2 * _ANSWER_S + seconds), AsyncExitStack() as stack:
         asks = [await stack.enter_async_context(endpoint.wire.connect(endpoint.port)) for _ in requests]
-        return (await closed_loop([partial(ask, request) for ask, request in zip(asks, requests, strict=True)], seconds)).per_s
+        return await closed_loop([partial(ask, request) for ask, request in zip(asks, requests, strict=True)], seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -75,7 +75,7 @@ class RivalRow:
 
 
 @dataclass(eq=False)
-class _Entrant:
+class Entrant:
     """A server that has started, over one protocol, and what was measured of it so far."""
 
     row: RivalRow
@@ -104,17 +104,25 @@ def measure(
     Latency: the rivals take turns, in each turn one uncounted request and `runs` counted ones of each kind. Memory: of all of a
     server's processes after requests of each kind. watch: for noise; a turn with it is measured again.
     """
-    unavailable = _set_up({rival.environment for rival in rivals if rival.environment}, say)
-    with ExitStack() as stack:
-        found = [one for rival in rivals for one in _enter(rival, unavailable.get(rival.environment, ""), work, plan, stack, say)]
-        entrants = [one for one in found if isinstance(one, _Entrant)]
+    with started_rivals(work, rivals, plan, say) as found:
+        entrants = [one for one in found if isinstance(one, Entrant)]
         for turn in range(plan.turns):
             say(f"Measuring the latency of the peers, turn {turn + 1} of {plan.turns}")
-            _take_turns(entrants, lambda one: one.seconds.append(measure_quietly(lambda: _time(one, work, plan), watch)))
+            take_turns(entrants, lambda one: one.seconds.append(measure_quietly(lambda: _time(one, work, plan), watch)))
         for turn in range(plan.throughput_turns):
             say(f"Measuring the throughput of the peers, turn {turn + 1} of {plan.throughput_turns}")
-            _take_turns(entrants, lambda one: one.per_s.append(measure_quietly(lambda: _load(one, work, plan), watch)))
-        return [one.result() if isinstance(one, _Entrant) else one for one in found]
+            take_turns(entrants, lambda one: one.per_s.append(measure_quietly(lambda: _load(one, work, plan), watch)))
+        return [one.result() if isinstance(one, Entrant) else one for one in found]
+
+
+@contextmanager
+def started_rivals(
+    work: Work, rivals: Sequence[Rival], plan: MeasurePlan, say: _Say = lambda sentence: None
+) -> Iterator[list[Entrant | RivalRow]]:
+    """Yield every rival over each of its protocols, started, with right answers, and asleep; or the row that says why it is not."""
+    unavailable = _set_up({rival.environment for rival in rivals if rival.environment}, say)
+    with ExitStack() as stack:
+        yield [one for rival in rivals for one in _enter(rival, unavailable.get(rival.environment, ""), work, plan, stack, say)]
 
 
 def _set_up(environments: Iterable[str], say: _Say) -> dict[str, str]:
@@ -130,7 +138,7 @@ def _set_up(environments: Iterable[str], say: _Say) -> dict[str, str]:
 
 def _enter(
     rival: Rival, unavailable: str, work: Work, plan: MeasurePlan, stack: ExitStack, say: _Say
-) -> Iterator[_Entrant | RivalRow]:
+) -> Iterator[Entrant | RivalRow]:
     """Start `rival`, check its answers, and put it to sleep."""
     row = RivalRow(rival.name, rival.variant, rival.version)
     try:
@@ -151,7 +159,7 @@ def _enter(
     memory = server.processes.memory_bytes()
     server.processes.pause()
     for endpoint in server.endpoints:
-        yield _Entrant(replace(row, protocol=endpoint.protocol, memory_bytes=memory, lines=server.lines), server, endpoint)
+        yield Entrant(replace(row, protocol=endpoint.protocol, memory_bytes=memory, lines=server.lines), server, endpoint)
 
 
 async def _first_answers(server: RivalServer, endpoint: Endpoint, work: Work, plan: MeasurePlan) -> None:
@@ -159,7 +167,7 @@ async def _first_answers(server: RivalServer, endpoint: Endpoint, work: Work, pl
     await check_answers(endpoint, work, plan.counts, plan.clients)
 
 
-def _take_turns(entrants: Iterable[_Entrant], run: Callable[[_Entrant], None]) -> None:
+def take_turns(entrants: Iterable[Entrant], run: Callable[[Entrant], None]) -> None:
     """Run each that still works; one that fails says so and is left out from then on, with what was measured before."""
     for entrant in entrants:
         if not entrant.row.missing:
@@ -170,22 +178,22 @@ def _take_turns(entrants: Iterable[_Entrant], run: Callable[[_Entrant], None]) -
                 entrant.row = replace(entrant.row, missing=reason)
 
 
-def _time(entrant: _Entrant, work: Work, plan: MeasurePlan) -> dict[int, list[float]]:
+def _time(entrant: Entrant, work: Work, plan: MeasurePlan) -> dict[int, list[float]]:
     with entrant.server.processes.awake(), on_cores(plan.cores.clients):
-        asyncio.run(_wake(entrant, work, plan.clients))
+        asyncio.run(wake(entrant, work, plan.clients))
         return asyncio.run(latencies(entrant.endpoint, work, plan.counts, plan.runs))
 
 
-def _load(entrant: _Entrant, work: Work, plan: MeasurePlan) -> dict[int, float]:
+def _load(entrant: Entrant, work: Work, plan: MeasurePlan) -> dict[int, float]:
     async def rates() -> dict[int, float]:
         return {count: await throughput(entrant.endpoint, work, count, plan.clients, plan.seconds) for count in plan.counts}
 
     with entrant.server.processes.awake(), on_cores(plan.cores.clients):
-        asyncio.run(_wake(entrant, work, plan.clients))
+        asyncio.run(wake(entrant, work, plan.clients))
         return asyncio.run(rates())
 
 
-async def _wake(entrant: _Entrant, work: Work, clients: int) -> None:
+async def wake(entrant: Entrant, work: Work, clients: int) -> None:
     """Ask until so many clients at once get answers: connections between its processes may have timed out while it slept."""
     server, endpoint = entrant.server, entrant.endpoint
     await asyncio.gather(*(wait_for_answer(endpoint, work, _WAKE_S, server.check) for _ in range(clients)))

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.harness.processor_time import processor_s
 from benchmarks.peers.environments import RivalUnavailable
 from serving.process.sockets import listening_socket
 
@@ -59,6 +60,10 @@ class Processes:
     def memory_bytes(self) -> int:
         """Return the resident memory of all of them; what several have in common counts once."""
         return sum(_proportional_bytes(process) for process in self.all())
+
+    def processor_s(self) -> float:
+        """Return the seconds of processor time, user and system, that all that are there now have taken since they began."""
+        return processor_s(self.all())
 
     def end(self) -> None:
         """Ask the first to end, give it some seconds for it, and then end all that are left."""

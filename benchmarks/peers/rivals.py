@@ -7,18 +7,22 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.framework.errors import NoSuchRival
 from benchmarks.harness.served import served, with_cache
-from benchmarks.peers.environments import pinned_version, set_up
+from benchmarks.peers.environments import RivalUnavailable, pinned_version, set_up
 from benchmarks.peers.processes import Processes, free_port, started
 from benchmarks.peers.server import (
     BATCHED,
     HEADS_SIDE,
+    ON_OPENVINO,
     ONE_AT_A_TIME,
+    SAME,
     SEPARATE,
     SEPARATE_SIDE,
     SHARED,
@@ -30,6 +34,8 @@ from benchmarks.peers.server import (
 from benchmarks.peers.tritons import awake_at_the_end, espalier_endpoints, triton_rivals
 from benchmarks.peers.wires import Form, RawBody, V2Grpc
 from benchmarks.peers.work import Work
+from serving.engines.openvino.agreement import BF16_ALLOWED
+from serving.engines.openvino.package import has_bf16
 
 APPS = Path(__file__).with_name("apps")
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "BENTOML_DO_NOT_TRACK": "True"}
@@ -42,6 +48,7 @@ def all_rivals() -> list[Rival]:
     rivals = [
         Rival("espalier", SHARED, ours, partial(_espalier, ())),
         Rival("espalier", ONE_AT_A_TIME, ours, partial(_espalier, ("--instances", "1"))),
+        *(Rival(ON_OPENVINO, f"{SHARED}, {precision}", ours, partial(_openvino, precision)) for precision in ("fp32", "bf16")),
     ]
     rivals += triton_rivals()
     by_hand = {**kinds, SEPARATE_SIDE: "separate_side", HEADS_SIDE: "shared_side"}
@@ -74,6 +81,17 @@ def choose_rivals(words: Sequence[str]) -> list[Rival]:
             raise NoSuchRival(word, names)
         chosen += whole or part
     return [rival for rival in rivals if not words or rival in chosen]
+
+
+@contextlib.contextmanager
+def _openvino(precision: str, work: Work, threads: int) -> Iterator[RivalServer]:
+    if find_spec("openvino") is None:
+        raise RivalUnavailable("openvino is not installed")
+    if precision == "bf16" and not has_bf16():
+        raise RivalUnavailable("this processor does not compute in bf16")
+    with _espalier(("--engine", "openvino", "--precision", precision), work, threads) as server:
+        allowed = BF16_ALLOWED if precision == "bf16" else SAME
+        yield replace(server, endpoints=[replace(endpoint, allowed=allowed) for endpoint in server.endpoints])
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ from benchmarks.peers.work import Work
 
 SEPARATE, SHARED, BATCHED = "separate networks", "shared trunk", "shared trunk, batching"
 ONE_AT_A_TIME = "shared trunk, one run at a time"
+ON_OPENVINO = "espalier on OpenVINO"  # a peer by itself: all others compute with one and the same ONNX Runtime
+SAME = 1e-3  # of the largest score: the same arithmetic in another order
 SEPARATE_SIDE, HEADS_SIDE = f"{SEPARATE}, side by side", f"{SHARED}, heads side by side"
 _EMPTY = (
     tokenize.COMMENT,
@@ -29,11 +31,12 @@ _EMPTY = (
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One way to ask a server. port: on the loopback."""
+    """One way to ask a server. port: on the loopback. allowed: how far its scores may be from the right ones, of the largest."""
 
     protocol: str
     wire: RivalWire
     port: int
+    allowed: float = SAME
 
 
 @dataclass(frozen=True)

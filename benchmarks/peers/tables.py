@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 from benchmarks.framework.result import Cell, Column, Plot, Result, Series, Style, Table, Unit
 from benchmarks.peers.measure import MeasurePlan, RivalRow
-from benchmarks.peers.server import SEPARATE
+from benchmarks.peers.server import ON_OPENVINO, SEPARATE
 
 _OURS = "espalier"
 _WHO = (Column("peer", "peer"), Column("variant", "variant"), Column("protocol", "protocol"))
@@ -104,7 +104,7 @@ def headline(rows: Sequence[RivalRow], counts: Sequence[int]) -> str:
     if not ours:
         return "espalier was not measured."
     best = _fastest(ours, last)
-    others = [row for row in measured if row.peer != _OURS]
+    others = [row for row in measured if row.peer not in (_OURS, ON_OPENVINO)]
     shared, separate = (_against(best, [row for row in others if _is_separate(row) is kind], last) for kind in (False, True))
     many = "".join(f" {_most(ours, others, count)}" for count in (min(counts), last))
     return f"A request for {_tasks(last)} takes espalier {_ms(best, last)}{shared}{separate}.{many}"

@@ -51,10 +51,11 @@ def own_parts(repository: Repository) -> dict[str, OwnPart]:
     return {part.task: part for part in sorted(found, key=lambda part: (part.macs, part.weight_bytes, part.task))}
 
 
-def choose(repository: Repository, wanted: Sequence[str], most: int, memory_bytes: int) -> Choice:
+def choose(repository: Repository, wanted: Sequence[str], most: int, memory_bytes: int, copies: int = 2) -> Choice:
     """Return what is measured of `repository`: the tasks `wanted`, or without any all that can be, of which `most` are enough.
 
-    memory_bytes: of the machine, 0: not known. Raises UnknownTask.
+    memory_bytes: of the machine, 0: not known; half of it is for separate networks, of each of which so many copies are open at a time.
+    Raises UnknownTask.
     """
     for name in wanted:
         if name not in repository.tasks:
@@ -62,7 +63,7 @@ def choose(repository: Repository, wanted: Sequence[str], most: int, memory_byte
     notes: list[str] = []
     parts = own_parts(repository)
     names = [name for name in parts if name in wanted] if wanted else _can_be_measured(repository, parts, notes)
-    fit = len(names) if wanted else min(most, _that_fit(repository, names, memory_bytes, notes))
+    fit = len(names) if wanted else min(most, _that_fit(repository, names, memory_bytes / copies, notes))
     chosen = spread(names, fit)
     if len(chosen) < len(names):
         notes.append(
@@ -102,15 +103,14 @@ def _can_be_measured(repository: Repository, names: Sequence[str] | dict[str, Ow
     return exported or others
 
 
-def _that_fit(repository: Repository, names: Sequence[str], memory_bytes: int, notes: list[str]) -> int:
-    """Return how many tasks can be open as separate networks, each twice: with all threads, and with its share of them."""
+def _that_fit(repository: Repository, names: Sequence[str], memory_bytes: float, notes: list[str]) -> int:
+    """Return how many tasks can be open as separate networks."""
     sizes = sorted(_bytes_of(repository, repository.tasks[name]) for name in names)
     if not memory_bytes or not sizes:
         return len(names)
-    room, largest = memory_bytes * _MEMORY, 2 * max(sizes[-1], 1)
-    fit = max(1, int(room // largest))
+    fit = max(1, int(memory_bytes * _MEMORY // max(sizes[-1], 1)))
     if fit < len(names):
-        notes.append(f"Separate networks of {fit} tasks fit into half of the memory, each in two sessions.")
+        notes.append(f"Separate networks of {fit} tasks fit into half of the memory, all that are open at a time.")
     return fit
 
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from benchmarks.framework.errors import NoSuchEngine
 from contract.repository import Repository
 from serving.engines.base import Engine
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.providers import provider_works
-from serving.engines.sessions import runtime
-from serving.engines.sessions.runtime import SessionStoreOptions
+from serving.engines.openvino.package import has_bf16
+from serving.engines.sessions.runtime import Precision, RuntimeKind, SessionStoreOptions
 
 AS_EXPORTED = "as exported"
-_MakeEngine = Callable[[Repository, int, Path], Engine]
+_MakeEngine = Callable[[Repository, int, Path, int], Engine]
 
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An engine and its precision, for people. make: of a repository, the threads of a run, and a folder for what the engine keeps.
+    """An engine and its precision, for people.
+
+    make: of a repository, the threads of a run, a folder for what the engine keeps, and the runs at a time, 1: as the engine likes it.
 
     missing: returns why it cannot be measured here, "" where it can.
     """
@@ -39,10 +39,13 @@ class EngineChoice:
         return f"{self.engine}, {self.precision}"
 
 
+def _embedded(repository: Repository, store: SessionStoreOptions, at_a_time: int) -> Engine:
+    return EmbeddedEngine(repository, options=EngineOptions(store, at_a_time if at_a_time > 1 else None, learn_rows=True))
+
+
 def _onnxruntime(provider: str) -> _MakeEngine:
-    def make(repository: Repository, threads: int, folder: Path) -> Engine:
-        store = SessionStoreOptions(threads, provider=provider, cache_folder=folder / "segments")
-        return EmbeddedEngine(repository, options=EngineOptions(store, learn_rows=True))
+    def make(repository: Repository, threads: int, folder: Path, at_a_time: int) -> Engine:
+        return _embedded(repository, SessionStoreOptions(threads, provider=provider, cache_folder=folder / "segments"), at_a_time)
 
     return make
 
@@ -51,36 +54,27 @@ def _without(provider: str) -> str:
     return "" if provider_works(provider) else f"ONNX Runtime has no {provider.upper()} here"
 
 
-def _choices(name: str) -> Mapping[str, Any]:
-    """Return what engines of this process can be told to compute with, or in which precision, as far as this version has a choice."""
-    found: Any = getattr(runtime, name, None)
-    return {} if found is None else dict(found.__members__)
-
-
-def _openvino(precision: str) -> _MakeEngine:
-    def make(repository: Repository, threads: int, folder: Path) -> Engine:
-        how = {"runtime": _choices("RuntimeKind")["openvino"], "precision": _choices("Precision")[precision]}
-        store = SessionStoreOptions(threads, cache_folder=folder / "segments", **how)
-        return EmbeddedEngine(repository, options=EngineOptions(store, learn_rows=True))
+def _openvino(precision: Precision) -> _MakeEngine:
+    def make(repository: Repository, threads: int, folder: Path, at_a_time: int) -> Engine:
+        segments = folder / "segments"
+        store = SessionStoreOptions(threads, cache_folder=segments, runtime=RuntimeKind.openvino, precision=precision)
+        return _embedded(repository, store, at_a_time)
 
     return make
 
 
-def _without_openvino(precision: str) -> str:
-    if "openvino" not in _choices("RuntimeKind") or precision not in _choices("Precision"):
-        return "this version has no such engine"
+def _without_openvino(precision: Precision) -> str:
     if find_spec("openvino") is None:
         return "openvino is not installed"
-    has_bf16 = import_module("serving.engines.openvino").has_bf16
-    return "the processor does not compute in it" if precision == "bf16" and not has_bf16() else ""
+    return "the processor does not compute in it" if precision is Precision.bf16 and not has_bf16() else ""
 
 
 # The first is what all others are compared with; its sessions are those of the separate networks, too.
 _ENGINES = (
     EngineChoice("ONNX Runtime", AS_EXPORTED, _onnxruntime("cpu")),
     EngineChoice("ONNX Runtime on CUDA", AS_EXPORTED, _onnxruntime("cuda"), lambda: _without("cuda")),
-    EngineChoice("OpenVINO", AS_EXPORTED, _openvino("fp32"), lambda: _without_openvino("fp32")),
-    EngineChoice("OpenVINO", "bf16", _openvino("bf16"), lambda: _without_openvino("bf16")),
+    EngineChoice("OpenVINO", AS_EXPORTED, _openvino(Precision.fp32), lambda: _without_openvino(Precision.fp32)),
+    EngineChoice("OpenVINO", "bf16", _openvino(Precision.bf16), lambda: _without_openvino(Precision.bf16)),
 )
 
 

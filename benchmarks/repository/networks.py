@@ -79,9 +79,13 @@ class SeparateNetworks:
         """Return the bytes of these networks' files."""
         return sum(file.stat().st_size for name in names for file in _with_weights(self.files[name]))
 
+    def forget(self) -> None:
+        """Let go of the sessions; they are opened again when they are asked for."""
+        self._whole, self._narrow = {}, {}
+
     def close(self) -> None:
         """Let go of the sessions, and end the threads."""
-        self._whole, self._narrow = {}, {}
+        self.forget()
         self._pool.shutdown()
 
     def _opened(self, there: dict[str, Network], name: str, threads: int) -> Network:

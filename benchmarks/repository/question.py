@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+ABOUT = "A repository of your own: one request for one, some and all tasks, against separate networks."
 ALL_SIZES = ""  # in place of the name of a free size: whichever has no number of its own
 
 

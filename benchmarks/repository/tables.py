@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
-from statistics import median
 
 from benchmarks.framework.result import Cell, Column, Plot, Series, Table, Unit
 from benchmarks.harness.timing import Timing
-from benchmarks.latency.precision.accuracy import Deviation
 from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
 from benchmarks.repository.case import Case
 from benchmarks.repository.choice import ALL, ONE, Choice
 from benchmarks.repository.engines import EngineChoice
 from benchmarks.repository.measure import SHARED
+from benchmarks.repository.other_engines import EngineTimes
 from contract.repository import Repository
 from contract.units import human_bytes
 
@@ -24,14 +22,14 @@ _WHICH = (Column("request", "request for"), Column("tasks", "tasks", Unit.number
 
 @dataclass(frozen=True)
 class Found:
-    """What was measured. whole: the repository; part: with the tasks alone that were measured. deviations: of engines from the first."""
+    """What was measured. whole: the repository; part: with the tasks alone that were measured. first: the engine of `cases`."""
 
     whole: Repository
     part: Repository
     choice: Choice
     cases: tuple[Case, ...]
-    engines: tuple[EngineChoice, ...]
-    deviations: Mapping[EngineChoice, Deviation | None]
+    first: EngineChoice
+    others: tuple[EngineTimes, ...]
 
     @property
     def widest(self) -> Case:
@@ -90,7 +88,7 @@ def plots(found: Found) -> tuple[Plot, ...]:
     if len(cases) < 2:
         return ()
     series = []
-    for variant in (SHARED, SEPARATE, SIDE_BY_SIDE, *(engine.name for engine in found.engines[1:])):
+    for variant in (SHARED, SEPARATE, SIDE_BY_SIDE):
         there = [(len(case.asked.tasks), timing) for case in cases if (timing := case.timing(variant)) is not None]
         if there:
             series.append(Series.of_timings(variant, [tasks for tasks, _ in there], [timing for _, timing in there]))
@@ -176,41 +174,61 @@ def _sizes(found: Found) -> Table:
 
 
 def _engines(found: Found) -> Table:
-    one, most = _one_of_each(found)[0], found.widest
+    most = len(found.widest.asked.tasks)
     columns = (
         Column("engine", "engine"),
         Column("precision", "precision"),
         Column("one", "one task", Unit.ms),
-        Column("most", f"{len(most.asked.tasks)} tasks", Unit.ms),
+        Column("most", f"{most} tasks", Unit.ms),
         Column("faster", "times as fast", Unit.ratio),
+        Column("sharing", "gained by sharing", Unit.ratio),
+        Column("share", "share of the possible", Unit.share),
         Column("of_spread", "error over spread", Unit.share),
         Column("agreement", "same largest number", Unit.share),
         _NOISE,
     )
-    rows: list[dict[str, Cell]] = []
-    for place, engine in enumerate(found.engines):
-        variant = engine.name if place else SHARED
-        deviation = found.deviations.get(engine)
-        seconds = most.times.value.seconds
-        rows.append(
-            {
-                "engine": engine.engine,
-                "precision": engine.precision,
-                "one": one.timing(variant),
-                "most": most.timing(variant) if most is not one else None,
-                "faster": median(seconds[SHARED]) / median(seconds[variant]),
-                "of_spread": deviation.of_spread if deviation and isfinite(deviation.of_spread) else None,
-                "agreement": deviation.agreement if deviation else None,
-                "rows": deviation.rows if deviation else None,
-                **most.times.cells,
-            }
-        )
+    rows = [_first_engine(found), *(_other_engine(other, found.widest.possible) for other in found.others)]
+    if most == 1:
+        rows = [{**row, "most": None} for row in rows]
     caption = (
-        "The same segments by each engine that is installed, in the same turns; the first is what all else is compared with. Error: root "
-        "mean square of the difference from its answers, over their distance from their mean over requests of one row. Of other precisions "
-        "the accuracy on your own data is what counts."
+        "The same segments by each engine that is installed, in turns with the first. Gained by sharing: over separate networks by the "
+        "same engine, as they are faster. Error: root mean square of the difference from the first's answers, over their distance from "
+        "their mean over requests of one row. Of other precisions the accuracy on your own data is what counts."
     )
     return Table("Engines and precisions", columns, tuple(rows), caption)
+
+
+def _first_engine(found: Found) -> dict[str, Cell]:
+    one, most = _one_of_each(found)[0], found.widest
+    return {
+        "engine": found.first.engine,
+        "precision": found.first.precision,
+        "one": one.timing(SHARED),
+        "most": most.timing(SHARED),
+        "faster": 1.0,
+        "sharing": most.speedup,
+        "share": most.share,
+        "of_spread": None,
+        "agreement": None,
+        **most.times.cells,
+    }
+
+
+def _other_engine(other: EngineTimes, possible: float | None) -> dict[str, Cell]:
+    deviation = other.deviation
+    return {
+        "engine": other.choice.engine,
+        "precision": other.choice.precision,
+        "one": other.timing(most=False),
+        "most": other.timing(most=True),
+        "faster": other.faster,
+        "sharing": other.sharing,
+        "share": other.sharing / possible if other.sharing and possible else None,
+        "of_spread": deviation.of_spread if deviation and isfinite(deviation.of_spread) else None,
+        "agreement": deviation.agreement if deviation else None,
+        "rows": deviation.rows if deviation else None,
+        **other.most.cells,
+    }
 
 
 def _tasks(found: Found) -> Table:

@@ -25,6 +25,7 @@ from onnx import numpy_helper
 
 from benchmarks.harness.machine import describe_machine
 from benchmarks.harness.stopwatch import run_fresh
+from benchmarks.models.segment_model import load_whole
 from contract.dtypes import NUMPY_DTYPES
 from contract.repository import Repository, read_repository
 from serving.engines.onnxruntime.providers import provider_works
@@ -76,7 +77,7 @@ def _measure_all(repository: Path, names: Sequence[str], cache: Path, threads: i
 
 def _make_copies(repository: Repository, name: str, count: int, folder: Path) -> list[str]:
     """Write `count` models like segment `name` into `folder`, each with weights of its own; return their names."""
-    model = onnx.load(repository.model_file(name))
+    model = load_whole(repository.model_file(name))
     (weight,) = sorted(model.graph.initializer, key=lambda tensor: numpy_helper.to_array(tensor).nbytes)[-1:]
     values = numpy_helper.to_array(weight)
     for index in range(count):

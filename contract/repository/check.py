@@ -6,6 +6,7 @@ from collections.abc import Collection
 from math import prod
 
 from contract.errors import RepositoryError
+from contract.kinds.kind import KindDoesNotFit
 from contract.repository.config import ALL_TASKS
 from contract.repository.free_sizes import references_of
 from contract.repository.model import Repository, Segment, Step, Task, TensorSpec
@@ -131,7 +132,12 @@ class _Names:
 
 
 def _check_labels(task: Task) -> None:
-    if task.labels and [output.shape for output in task.outputs] != [(len(task.labels),)]:
+    if task.kind is not None:
+        try:
+            task.kind.check(task.output_shapes, task.labels, task.takes)
+        except KindDoesNotFit as error:
+            raise RepositoryError(f"Task {task.name!r} is of the kind {task.kind.word()!r}, but it {error}.") from error
+    elif task.labels and [output.shape for output in task.outputs] != [(len(task.labels),)]:
         shapes = " and ".join(str(list(output.shape)) for output in task.outputs)
         raise RepositoryError(f"Task {task.name!r} has {len(task.labels)} labels for outputs of shape {shapes}.")
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from contract.kinds.kind import Kind, Taken
+from contract.kinds.registry import assumed_kind
 from contract.preprocessing import Layout, Preprocessing
 from contract.repository.free_sizes import FreeSize
 from contract.repository.not_shared import NotShared
@@ -161,6 +163,7 @@ class Task:
     where that is known (the rows of a table of embeddings).
     text: how a text becomes a row; None: there is no tokenizer beside the task.
     names: what clients may call its tensors besides, by their names here (`contract.tensor_names`).
+    kind: how people read its answers; None: nobody has said (`answers`).
     """
 
     name: str
@@ -182,6 +185,29 @@ class Task:
     values: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     text: TextInput | None = None
     names: Names = field(default_factory=dict)
+    kind: Kind | None = None
+
+    @property
+    def takes(self) -> Taken:
+        """Return what it can be asked about besides tensors: texts where it has a tokenizer, images where one becomes its only input."""
+        if self.text is not None:
+            return "text"
+        how = self.preprocessing
+        if how is None or [spec.dtype for spec in self.inputs] != ["UINT8"]:
+            return ""
+        shape, made = self.inputs[0].shape, (how.height, how.width, 3)
+        fits = len(shape) == len(made) and all(size in (-1, given) for size, given in zip(shape, made, strict=True))
+        return "image" if fits else ""
+
+    @property
+    def output_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Return the shape of each output by name, without the batch axis."""
+        return {spec.name: spec.shape for spec in self.outputs}
+
+    @property
+    def answers(self) -> Kind:
+        """Return how people read its answers: as somebody said, or else one vector as classes, and all else as tensors."""
+        return self.kind or assumed_kind(self.output_shapes)
 
     def input_layouts(self) -> tuple[Layout, ...]:
         """Return the layout of each input: as its configuration says, or else as the preprocessing makes images."""

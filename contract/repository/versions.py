@@ -18,7 +18,7 @@ def inherited(task: Task, new: Task) -> tuple[Task, tuple[str, ...]]:
 
     An ONNX file does not say how an image becomes its input; where inputs are equal, that is as before, and so is what somebody wrote
     into the configuration of how images lie in them, and the tokenizer. So are the labels of as many classes. Without them, clients that
-    sent images or text, or read labels, would be refused, or get numbers.
+    sent images or text, or read labels, would be refused, or get numbers. And so is the kind, of equal outputs.
     """
     taken = []
     if new.preprocessing is None and task.preprocessing is not None and new.inputs == task.inputs:
@@ -33,6 +33,9 @@ def inherited(task: Task, new: Task) -> tuple[Task, tuple[str, ...]]:
     if not new.labels and task.labels and [spec.shape for spec in new.outputs] == [spec.shape for spec in task.outputs]:
         new = replace(new, labels=task.labels)
         taken.append("labels")
+    if new.kind is None and task.kind is not None and new.output_shapes == task.output_shapes:
+        new = replace(new, kind=task.kind)
+        taken.append("kind")
     return replace(new, names=_names_after(task, new)), tuple(taken)
 
 

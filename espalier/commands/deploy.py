@@ -10,20 +10,23 @@ import typer
 from rich.markup import escape
 
 from espalier.commands.options.groups import ungroup
+from espalier.commands.options.kinds import Kinds
 from espalier.commands.options.precision import Precise, print_precision
 from espalier.commands.options.reports import (
     describe_change,
     describe_inherited,
-    describe_scores,
     describe_versions,
+    print_answers,
     print_missed,
+    print_not_shared,
     print_remarks,
+    print_stored,
     print_texts,
 )
 from espalier.commands.options.servers import Servers, notify
-from espalier.commands.options.task_models import Backbone, Coupled, InputNames, Inputs, open_named
+from espalier.commands.options.task_models import Backbone, Coupled, InputNames, Inputs, Snap, open_named
 from espalier.commands.options.tokenizers import TokenizerFiles
-from espalier.console import console, progress_bars, say
+from espalier.console import console, loading, progress_bars, say
 
 if TYPE_CHECKING:
     from exporter.deploy import Deployment, VersionChange
@@ -41,11 +44,13 @@ def deploy(
     tokenizer: TokenizerFiles = None,
     inputs: Inputs,
     input_names: InputNames = None,
+    kind: Kinds = None,
     canary: Annotated[
         str | None,
         typer.Option(metavar="SHARE", help="Keep the current version and give this one a share of the requests, such as 5%."),
     ] = None,
     coupled: Coupled = False,
+    snap: Snap = None,
     precise: Precise,
     servers: Servers,
 ) -> None:
@@ -61,12 +66,15 @@ def deploy(
     task, model = _parse_task_model(task_model, name)
     clients = servers.find()
 
-    from exporter.deploy import deploy
+    with loading():
+        from exporter.deploy import deploy
 
     with progress_bars() as report:
-        sources = open_named(backbone, {task: model}, images, tokenizer or (), input_names or ())
+        sources = open_named(backbone, {task: model}, images, tokenizer or (), input_names or (), kind or ())
         precision = precise.options([task])
-        deployment = deploy(repo, sources, canary=share, coupled=coupled, precision=precision, progress=report, waiting=say)
+        deployment = deploy(
+            repo, sources, canary=share, coupled=coupled, snap=snap, precision=precision, progress=report, waiting=say
+        )
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
     _print_sharing(deployment, task, repo)
@@ -114,11 +122,13 @@ def _print_sharing(deployment: Deployment, task: str, repo: Path) -> None:
         console.print(f"[yellow]{escape(describe_inherited(added.before[task], added.inherited[task]))}[/]", soft_wrap=True)
     now = deployment.changes[task].after
     print_texts([now.canary.task if now.canary else now])
-    scores = describe_scores([now.canary.task if now.canary else now])
-    if scores:
-        console.print(escape(scores), soft_wrap=True)
+    print_answers([now.canary.task if now.canary else now])
     print_precision(added.precision)
     print_missed(repo, {task: added.missed[task]})
+    if added.plan.several_shapes:
+        console.print(f"[yellow]Several shapes:[/] {escape(added.plan.several_shapes)}", soft_wrap=True)
+    print_not_shared(one for one in added.repository.not_shared if task in one.tasks)
+    print_stored(added.repository, added.stored)
     segments = f"{len(added.new)} new {'segment' if len(added.new) == 1 else 'segments'}"
     console.print(f"{segments}, {len(added.kept)} kept as they were.")
 

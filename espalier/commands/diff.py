@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from espalier.commands.options.task_models import InputNames, Inputs, open_named
-from espalier.console import console, print_data
+from espalier.console import console, loading, print_data
 
 
 def diff(
@@ -36,8 +36,9 @@ def diff(
     """
     inputs = Inputs(preprocess).options()
 
-    from espalier.tables.diff import as_data, diff_table, summary
-    from exporter.diff.diff import diff_models
+    with loading():
+        from espalier.tables.diff import as_data, diff_table, summary
+        from exporter.diff.diff import diff_models
 
     sources = open_named(backbone, {str(a): str(a), str(b): str(b)}, inputs, (), input_names or ())
     left, right = (sources.tasks[str(path)]() for path in (a, b))

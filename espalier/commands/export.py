@@ -11,9 +11,9 @@ from rich.markup import escape
 from espalier.commands.options.cuts import Cuts, MaxSegments, cut_options
 from espalier.commands.options.groups import ungroup
 from espalier.commands.options.precision import Precise, print_precision
-from espalier.commands.options.reports import describe_scores, print_not_shared, print_remarks, print_stored, print_texts
+from espalier.commands.options.reports import print_answers, print_not_shared, print_remarks, print_stored, print_texts
 from espalier.commands.options.task_models import Coupled, Inputs, Snap, TaskModels
-from espalier.console import console, progress_bars, say
+from espalier.console import console, loading, progress_bars, say
 
 
 @ungroup
@@ -54,10 +54,11 @@ def export(
 
     [dim]espalier export --backbone resnet50.a1_in1k --task flowers=flowers.safetensors --task pets=pets.safetensors --out repo[/]
     """
-    where, images = cut_options(cuts, max_segments), inputs.options()
+    with loading():
+        where, images = cut_options(cuts, max_segments), inputs.options()
 
-    from espalier.tables.tree import repository_tree
-    from exporter.export import ExportOptions, export_repository
+        from espalier.tables.tree import repository_tree
+        from exporter.export import ExportOptions, export_repository
 
     with progress_bars() as report:
         sources = models.open(images)
@@ -70,9 +71,7 @@ def export(
     print_remarks(result.row_remarks)
     print_texts(result.repository.tasks.values())
 
-    scores = describe_scores(result.repository.tasks.values())
-    if scores:
-        console.print(escape(scores), soft_wrap=True)
+    print_answers([*result.repository.tasks.values()])
     for sentence in result.plan.cuts_left_out:
         console.print(f"[yellow]No cut:[/] {escape(sentence)}")
     if result.plan.several_shapes:

@@ -10,9 +10,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.client import Client
 from espalier.commands.options.arrays import infer_arrays, read_arrays
 from espalier.console import console, print_data
+from espalier.tables.answers import answer_rows
 
 
 def infer(
@@ -36,7 +36,10 @@ def infer(
         list[str] | None, typer.Option("--task", help="A task to ask for; repeat it for several. Default: all.")
     ] = None,
     url: Annotated[str, typer.Option(help="The HTTP address of a running server.")] = "http://127.0.0.1:8000",
-    top_k: Annotated[int, typer.Option(min=1, help="How many labels to show per task.")] = 3,
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many classes, or boxes, to show per task. By default as many as the server gives."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the server's whole answer.")] = False,
 ) -> None:
     """Ask a running server about an image, texts or arrays, for one task, several, or all.
@@ -47,6 +50,8 @@ def infer(
 
     [dim]espalier infer --array input_ids=ids.npy --array attention_mask=mask.npy --task mood[/]
     """
+    from espalier.client import Client
+
     if array:
         if image is not None or text is not None or text_file is not None:
             raise typer.BadParameter("ask about arrays, an image or texts, and not about several of them.", param_hint="--array")
@@ -82,13 +87,13 @@ def _lines(file: Path) -> list[str]:
 
 
 def _table(answer: dict[str, Any]) -> Table:
-    table = Table("task", "label", "score")
+    table = Table("task", "answer", "")
     _add_answer(table, answer)
     return table
 
 
 def _texts_table(texts: list[str], answer: dict[str, Any]) -> Table:
-    table = Table("text", "task", "label", "score")
+    table = Table("text", "task", "answer", "")
     for text, found in zip(texts, answer["texts"], strict=True):
         _add_answer(table, found, text)
     return table
@@ -98,11 +103,7 @@ def _add_answer(table: Table, answer: dict[str, Any], text: str | None = None) -
     """Add the rows of one image, or of one `text`, which stands in front of the first."""
     first = [] if text is None else [escape(text)]
     for name, result in answer["tasks"].items():
-        for index, entry in enumerate(result["labels"]):
-            table.add_row(*first, escape(name) if index == 0 else "", escape(str(entry["label"])), _score(entry["score"]))
+        for index, (what, how_much) in enumerate(answer_rows(result)):
+            table.add_row(*first, escape(name) if index == 0 else "", escape(what), escape(how_much))
             first = [] if text is None else [""]
         table.add_section()
-
-
-def _score(score: float | None) -> str:
-    return "not finite" if score is None else f"{score:.3f}"

@@ -13,7 +13,8 @@ from espalier.commands.options.reports import describe_copied, describe_rows, de
 from espalier.console import console, print_data
 
 if TYPE_CHECKING:
-    from contract.repository import Repository
+    from contract.repository import Repository, Segment, Task
+    from contract.repository.files import PlainFiles
 
 
 class _PlotBy(StrEnum):
@@ -39,12 +40,11 @@ def inspect(
     from contract.repository.write import recover
     from espalier.figures.files import check_plot_file, write_plot
     from espalier.tables.tree import cuts_table, other_models, repository_tree, savings_table, segments_table
-    from serving.engines.onnxruntime.plain import read_plain
 
     for plot in plots or ():
         check_plot_file(plot)
     recover(repo)
-    everything = RepositoryReader(repo, read_plain).read()
+    everything = RepositoryReader(repo, _read_plain).read()
     repository = everything.exported
     if plots and not repository.tasks:
         raise typer.BadParameter(
@@ -71,6 +71,13 @@ def inspect(
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     for plot in plots or ():
         console.print(f"Wrote {plot}.", soft_wrap=True, markup=False, highlight=False)
+
+
+def _read_plain(files: PlainFiles) -> tuple[Segment, Task]:
+    """Read a model that espalier did not write: the first needs ONNX Runtime, and most repositories have none."""
+    from serving.engines.onnxruntime.plain import read_plain
+
+    return read_plain(files)
 
 
 def _as_data(everything: Repository) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from contract.kinds.classes import Classes
 from contract.repository import Repository, Segment, TensorSpec
 from contract.repository.unite import united_inputs
 from contract.units import human_bytes, human_count, human_macs
@@ -185,11 +186,18 @@ def _users(tasks: list[str], number: int) -> str:
 
 def _output(repository: Repository, output: str) -> str:
     """Return the first labels of a task, or the type and shape of an output without labels."""
-    labels = repository.tasks[output].labels if output in repository.tasks else ()
+    task = repository.tasks.get(output)
+    labels = task.labels if task is not None else ()
+    if task is not None and task.kind is not None and not isinstance(task.kind, Classes):
+        return escape(f"{task.kind.word()} of {_first(labels)}" if labels else task.kind.word())
     if labels:
-        return escape(", ".join(labels[:4]) + (", ..." if len(labels) > 4 else ""))
+        return escape(_first(labels))
     spec = next(spec for task in repository.tasks.values() for spec in task.outputs if spec.name == output)
     return f"{spec.dtype} {_shape(spec)}"
+
+
+def _first(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:4]) + (", ..." if len(labels) > 4 else "")
 
 
 def _shape(spec: TensorSpec) -> str:

@@ -30,7 +30,7 @@ from exporter.graph.difference import first_difference, nodes_of
 from exporter.graph.extract import extract_segment
 from exporter.graph.network import Network
 from exporter.graph.passes.known_forms import KnownForms
-from exporter.sharing.check import check_labels, check_together, explain_sharing
+from exporter.sharing.check import check_together, explain_sharing
 from exporter.sharing.not_shared import SegmentGraph
 from exporter.sharing.occurrence import Occurrence
 from exporter.sharing.plan import PlannedSegment, PlannedStep, SharingPlan
@@ -99,7 +99,6 @@ class Analysis:
         for name, chain in self._alone.items():
             if name == BACKBONE:
                 continue
-            check_labels(name, chain, self.models[name].labels)
             refuse_random(name, (suspect for block in chain.blocks for suspect in block.suspects))
         progress("Reading models", len(loaders), len(loaders))
         alone = [chain for name, chain in self._alone.items() if name != BACKBONE]
@@ -294,7 +293,10 @@ class Analysis:
 
     def _save_as_given(self, name: str, model: ir.Model) -> Path:
         with guarded(name), self._keeping(name):
-            return self.store.save_copy(model, f"given-{len(self._given)}")
+            self.store.take_over(
+                model
+            )  # before it is rewritten: what is left of it then would keep them, until Python looks for cycles
+            return self.store.save(model, f"given-{len(self._given)}")
 
     @contextmanager
     def _keeping(self, name: str) -> Iterator[None]:

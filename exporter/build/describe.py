@@ -72,6 +72,7 @@ def describe_task(
         max_batch_rows=max_batch_rows,
         labels=model.labels,
         preprocessing=model.preprocessing,
+        kind=model.kind,
         provenance=model.provenance,
         sizes=_sizes([*chain.inputs, *chain.outputs]),
         values=_values(model, [inputs[tap.address] for tap in chain.inputs]),

@@ -35,12 +35,6 @@ class WeightStore:
             elif isinstance(value.const_value, ir.serde.TensorProtoTensor):
                 value.const_value = _copied(value.const_value)
 
-    def save_copy(self, model: ir.Model, name: str) -> Path:
-        """Write `model`, which stays as it is, as `name`.onnx; return the file. Its large initializers are kept as those of others."""
-        copied = model.clone()
-        self.take_over(copied)
-        return self.save(copied, name)
-
     def save(self, model: ir.Model, name: str) -> Path:
         """Write `model`, whose weights have been taken over, as `name`.onnx; return the file."""
         path = self.folder / f"{name}.onnx"

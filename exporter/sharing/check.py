@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from contract.preprocessing import Preprocessing
 from contract.repository import ALL_TASKS, Task
-from exporter.errors import AnotherArchitecture, BadTaskName, ExportError, NoTasks
+from exporter.errors import AnotherArchitecture, BadTaskName, NoTasks
 from exporter.graph.chain import Chain
 from exporter.sharing.plan import common_blocks
 from exporter.sharing.reasons import Difference, explain_other_operators, unknown_difference
@@ -29,14 +29,6 @@ def check_names(names: Iterable[str]) -> None:
             raise BadTaskName(name, "the repository uses that name itself")
         if name in ("image", "trunk", "shared"):
             raise BadTaskName(name, "the repository uses that word for its own tensors and segments")
-
-
-def check_labels(name: str, chain: Chain, labels: Sequence[str]) -> None:
-    """Raise ExportError unless there are no labels, or one per entry of the task's only output, a vector."""
-    shapes = [tap.shape for tap in chain.outputs]
-    if labels and shapes != [(len(labels),)]:
-        described = " and ".join(str(list(shape)) for shape in shapes)
-        raise ExportError(f"Task {name!r} has {len(labels)} labels for outputs of shape {described} per row.")
 
 
 def check_output_names(tasks: Iterable[Task]) -> None:

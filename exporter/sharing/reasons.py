@@ -6,6 +6,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from contract.units import recorded_bytes, recorded_macs
 from exporter.graph.chain import Block, Chain
 from exporter.sharing.choose import CutLeftOut, CutOptions
 from exporter.sharing.occurrence import BlockRun, Key, Layout, Occurrence
@@ -61,10 +62,11 @@ def explain_cut(occurrence: Occurrence, ways: Ways, options: CutOptions) -> str:
     (source,) = before
     ways_here, ways_on = ways.here(occurrence), ways.on(source)
     if len(ways_here) > 1:
-        return f"{len(ways_here)} ways meet here: {_bytes(occurrence.weight_bytes)} of weights are stored once and run as one batch{cost}"
+        stored = recorded_bytes(occurrence.weight_bytes)
+        return f"{len(ways_here)} ways meet here: {stored} of weights are stored once and run as one batch{cost}"
     if len(ways_on) > 1:
         saved = source.macs * (len(ways_on) - 1)
-        return f"{_ways(ways_on)} part here: what is before runs once, which saves {_macs(saved)} a request{cost}"
+        return f"{_ways(ways_on)} part here: what is before runs once, which saves {recorded_macs(saved)} a request{cost}"
     if not options.also_cut.isdisjoint(occurrence.inputs):
         return f"there was a cut here before{cost}"
     if options.rule == "stages":
@@ -76,9 +78,9 @@ def explain_cut_left_out(cut: CutLeftOut, options: CutOptions) -> str:
     """Return where ways part or meet without a cut, and why."""
     place = cut.modules[0] if cut.modules else cut.tap.name
     if cut.kind == "fork":
-        what = f"{cut.ways} ways part after {place} without a cut: each computes {_macs(cut.macs)} before it"
+        what = f"{cut.ways} ways part after {place} without a cut: each computes {recorded_macs(cut.macs)} before it"
     else:
-        what = f"{cut.ways} ways meet before {place} without a cut: each holds {_bytes(cut.weight_bytes)} of weights"
+        what = f"{cut.ways} ways meet before {place} without a cut: each holds {recorded_bytes(cut.weight_bytes)} of weights"
     if cut.seconds > 0:
         return f"{what}, which is cheaper by {_milliseconds(cut.seconds)} a request than the cut."
     why = f"--max-segments {options.max_segments}" if options.max_segments is not None else f"--cuts {options.rule}"
@@ -103,7 +105,7 @@ def explain_several_shapes(runs: Iterable[BlockRun]) -> str:
         return ""
     return (
         f"The same weights take rows of several shapes ({_shapes(set().union(*again.values()))}), and a model is made for one: "
-        f"{_bytes(stored)} of weights, in {len(again)} block{'s' if len(again) > 1 else ''}, are in several segments."
+        f"{recorded_bytes(stored)} of weights, in {len(again)} block{'s' if len(again) > 1 else ''}, are in several segments."
     )
 
 
@@ -113,8 +115,8 @@ def explain_computed_again(chain: Chain) -> str | None:
     if again <= 0:
         return None
     return (
-        f"computes {_macs(again)} again in several segments, since what they have in common has no rows that could go from one to the "
-        "other."
+        f"computes {recorded_macs(again)} again in several segments, since what they have in common has no rows that could go from one "
+        "to the other."
     )
 
 
@@ -165,11 +167,3 @@ def _ways(ways: dict[Key, bool]) -> str:
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms" if seconds >= 5e-6 else f"{seconds * 1e6:.1f} us"
-
-
-def _macs(count: int) -> str:
-    return f"{count / 1e9:.2f} GMACs" if count >= 1e9 else f"{count / 1e6:.1f} MMACs" if count >= 1e6 else f"{count:,} MACs"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB" if count >= 1e3 else f"{count} B"

@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -163,13 +164,13 @@ def canonical_form(name: str, model: ir.Model, file: Path | None = None, known: 
     with guarded(name):
         settle_free_sizes(name, model, file)
         _check_inlined_size(name, model)
-        _check_tensor_sizes(name, model)
         if has_fixed_batch(model):
+            _check_tensor_sizes(name, model)
             _refuse_free_sizes(name, model)
             changed = free_batch(name, model)
             through = f" ({', '.join(changed)})" if changed else ""
             assume(model, [f"has a batch size of 1, which was made free{through}."])
-        return canonicalise(model, known=known)
+        return canonicalise(model, known=known, check=partial(_check_tensor_sizes, name))
 
 
 def _refuse_free_sizes(name: str, model: ir.Model) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from contract.kinds.kind import Kind
 from contract.preprocessing import Preprocessing
 from contract.references import model_name
 from exporter.errors import BadModel
@@ -23,7 +24,7 @@ class TaskModel:
     labels: one per entry of the output, or empty. preprocessing: how an image becomes a row, None when nobody said; for a model that takes
     float32, also the normalisation that is left to the client. file: where `model` lies as it was given, None when it lies nowhere.
     remark: what to know of it, in a sentence that goes on after its name, or "". tokenizer: of a task that
-    takes texts; None: the client has it.
+    takes texts; None: the client has it. kind: how people read what it answers; None: nobody said.
     """
 
     model: ir.Model
@@ -33,6 +34,7 @@ class TaskModel:
     file: Path | None = None
     remark: str = ""
     tokenizer: TokenizerSource | None = None
+    kind: Kind | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from exporter.sources.onnx_file import first_line
 from exporter.sources.task_model import TaskModel
 from exporter.torch.compare import Comparison, compare
 from exporter.torch.finite import buffer_names, masks_of, refuse_non_finite
+from exporter.torch.known_trace import KnownTrace
 from exporter.torch.outputs import flatten, name_outputs, run_network
 from tuning.network.backbone import Backbone
 from tuning.network.checkpoint import TaskCheckpoint, build_network
@@ -64,7 +65,7 @@ class NetworkExporter:
         self._masks: tuple[str, ...] = ()
         self._size = (height, width)
         self._in_graph = preprocess == "in-graph"
-        self._traces: list[ir.Model] = []
+        self._traces: list[KnownTrace] = []
 
     def export(self, network: nn.Module, preprocessing: Preprocessing | None, name: str = "The network") -> ir.Model:
         """Return `network` as an ONNX model. preprocessing: its normalisation, which "in-graph" needs. name: how to call it in errors.
@@ -79,15 +80,17 @@ class NetworkExporter:
             output: tensor.numpy() for output, tensor in run_network(name, wrapped.network, wrapped.given(images)).items()
         }
         self._masks = masks_of("the network", network, map(torch.from_numpy, expected.values()))
-        for traced in self._traces:
-            model = bind(traced, weights)
+        for known in (known for known in self._traces if known.takes(weights)):
+            model = bind(known.model, weights)
             if self._fits(compare(model, {"image": images.numpy()}, [*expected.values()])):
                 return model
         # The first of its kind, or a head whose size is written into the graph, as in the Reshape after a convolution.
-        self._traces.append(trace(with_distinct_weights(wrapped), self._example(2)))
+        traced = trace(with_distinct_weights(wrapped), self._example(2))
         if len(expected) > 1:
-            name_outputs(self._traces[-1], list(expected))
-        model = bind(self._traces[-1], weights)
+            name_outputs(traced, list(expected))
+        self._traces.append(KnownTrace.of(traced, weights))
+        del traced
+        model = bind(self._traces[-1].model, weights)
         found = compare(model, {"image": images.numpy()}, [*expected.values()])
         if not self._fits(found):
             refuse_uncertain(wrapped, model)
@@ -100,7 +103,7 @@ class NetworkExporter:
 
         For models that are never run.
         """
-        return bind(self._traces[-1], self._wrapped(network, preprocessing).state_dict())
+        return bind(self._traces[-1].model, self._wrapped(network, preprocessing).state_dict())
 
     def _fits(self, found: Comparison) -> bool:
         masks = [f"has infinite numbers in the buffer {name!r}, which is taken for a mask." for name in self._masks]
@@ -176,6 +179,7 @@ def _export(module: nn.Module, example: torch.Tensor) -> torch.onnx.ONNXProgram 
 def bind(traced: ir.Model, weights: Mapping[str, torch.Tensor]) -> ir.Model:
     """Return a copy of `traced` with `weights` in place of the initializers of the same names, optimised."""
     model = traced.clone()
+    given = [value for name, value in model.graph.initializers.items() if name in weights]
     heads: dict[ir.Value, tuple[int, int]] = {}
     for name, value in model.graph.initializers.items():
         if name in weights:
@@ -190,6 +194,12 @@ def bind(traced: ir.Model, weights: Mapping[str, torch.Tensor]) -> ir.Model:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         optimise(model)
+    kept = set(map(id, model.graph.initializers.values()))
+    for value in given:
+        if (
+            id(value) not in kept
+        ):  # folded into others; the graph's garbage would keep all of a network until Python looks for cycles
+            value.const_value = None
     return model
 
 

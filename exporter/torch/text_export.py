@@ -14,6 +14,7 @@ from exporter.sources.onnx_file import first_line
 from exporter.torch.compare import compare
 from exporter.torch.export import OPSET, bind, refuse_uncertain, with_distinct_weights
 from exporter.torch.finite import buffer_names, masks_of, refuse_non_finite
+from exporter.torch.known_trace import KnownTrace
 from exporter.torch.transformers_folder import TextNetwork
 
 _TRACED, _COMPARED = (
@@ -31,7 +32,7 @@ class TextExporter:
     def __init__(self, words: int, most: int | None, pad: int) -> None:
         self.remark = ""
         self._words, self._most, self._pad = words, most, pad
-        self._traces: list[ir.Model] = []
+        self._traces: list[KnownTrace] = []
 
     def export(self, network: TextNetwork, name: str) -> ir.Model:
         """Return `network` as an ONNX model. Raises NonFiniteWeights, FailingForward, or ExportError when torch cannot export it."""
@@ -41,14 +42,14 @@ class TextExporter:
         masks_of(name, network, expected)
         inputs = {key: values.numpy() for key, values in zip(network.inputs, given, strict=True)}
         answers, weights = [answer.numpy() for answer in expected], network.state_dict()
-        for traced in self._traces:
-            model = bind(traced, weights)
+        for known in (known for known in self._traces if known.takes(weights)):
+            model = bind(known.model, weights)
             found = compare(model, inputs, answers)
             if found.fits:
                 self.remark = found.remark
                 return model
-        self._traces.append(self._trace(network))
-        model = bind(self._traces[-1], weights)
+        self._traces.append(KnownTrace.of(self._trace(network), weights))
+        model = bind(self._traces[-1].model, weights)
         found = compare(model, inputs, answers)
         self.remark = found.remark
         if not found.fits:

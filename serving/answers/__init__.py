@@ -5,6 +5,8 @@ from contract.lazy import public
 __all__, __getattr__ = public(
     __name__,
     {
-        "classes": ["as_classes", "assumed_scores", "best_classes"],
+        "answer": ["About", "TaskAnswer"],
+        "classes": ["as_classes", "assumed_scores"],
+        "readers": ["AnyAnswer", "read_answers"],
     },
 )

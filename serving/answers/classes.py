@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.dtypes import Array
+from contract.kinds.classes import Classes
 from contract.repository.model import Scores, Task
-from serving.images.tasks import refusal_of_images
+from serving.answers.answer import About, LabelScore, TaskAnswer, label_of, softmax
 from serving.process.threads import to_thread
-from serving.requests import ScoredLabel
 
+_TOP_K = 5  # classes of an answer, where nobody says
 _MAX_RANKED_VALUES = 1 << 14  # on the event loop: more take a millisecond
 
 
-def softmax(logits: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Return the probabilities of `logits`, shape (rows, classes), stable for values of any size."""
-    values = logits.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # a row that is not finite has no probabilities: NaN, and no warning
-        shifted = np.exp(values - values.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+class ClassesAnswer(TaskAnswer):
+    """The best classes, best first."""
+
+    kind: Literal["classes"] = "classes"
+    labels: list[LabelScore]
 
 
 def scores(values: NDArray[np.generic], kind: Scores) -> NDArray[np.float64]:
@@ -47,12 +48,17 @@ def best(values: NDArray[np.generic], k: int) -> NDArray[np.intp]:
     return np.asarray(np.argsort(turned, axis=1, kind="stable")[:, :k])
 
 
-def best_classes(task: Task, values: Array, top_k: int) -> tuple[tuple[ScoredLabel, ...], ...]:
-    """Return the `top_k` best classes of each row of `values`, what `task` answers, of shape (n, classes)."""
-    return tuple(
-        tuple(ScoredLabel(_label(task.labels, int(index)), float(row[index])) for index in indices)
-        for row, indices in zip(scores(values, task.scores), best(values, top_k), strict=True)
-    )
+def read_classes(task: Task, kind: Classes, values: Mapping[str, Array], about: About) -> list[ClassesAnswer]:
+    """Return the best classes of each row of the only output, shape (n, classes)."""
+    rows = values[task.outputs[0].name]
+    top_k = _TOP_K if about.top_k is None else about.top_k
+    return [
+        ClassesAnswer(
+            version=task.version,
+            labels=[LabelScore(label=label_of(task, int(index)), score=float(row[index])) for index in indices],
+        )
+        for row, indices in zip(scores(rows, task.scores), best(rows, top_k), strict=True)
+    ]
 
 
 def classification_strings(values: NDArray[np.generic], labels: Sequence[str], k: int) -> NDArray[np.object_]:
@@ -81,7 +87,9 @@ async def as_classes(values: Array, labels: Sequence[str], k: int) -> NDArray[np
 def assumed_scores(tasks: Iterable[Task]) -> str | None:
     """Return which of `tasks` have a softmax for their scores although nobody has looked at what they answer; None: none has."""
     unknown = [
-        task.name for task in tasks if not task.scores and refusal_of_images(task) is None and task.outputs[0].shape != (1,)
+        task.name
+        for task in tasks
+        if not task.scores and task.takes == "image" and isinstance(task.answers, Classes) and task.outputs[0].shape != (1,)
     ]
     if not unknown:
         return None
@@ -89,10 +97,6 @@ def assumed_scores(tasks: Iterable[Task]) -> str | None:
         f"Tasks that do not say what their outputs are, having been exported by an earlier version: {', '.join(unknown)}. Their scores "
         "are a softmax of them; export them again if they are probabilities already."
     )
-
-
-def _label(labels: Sequence[str], index: int) -> str:
-    return labels[index] if index < len(labels) else str(index)  # its number, of a task without labels
 
 
 def _ending(labels: Sequence[str], index: int) -> str:

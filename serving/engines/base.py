@@ -158,5 +158,8 @@ class Engine(Protocol):
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes that each open segment takes. Callable from any thread."""
 
+    def computed_by(self) -> Mapping[str, int]:
+        """Return how many of the open segments are computed by what, by its name and version. Callable from any thread."""
+
     def unavailable(self) -> Collection[str]:
         """Return the segments that were loaded and cannot be opened any more, until one of them can. Callable from any thread."""

@@ -19,19 +19,22 @@ from contract.repository.model import Repository, Segment
 from contract.system import available_cores, have_cores, waited_for_cores_s
 from contract.volume import is_free
 from serving.engines.base import Answer, Call, SegmentStatistics
+from serving.engines.bundles.bundling import Bundling
 from serving.engines.free_rows import FreeRows
+from serving.engines.onnxruntime.runtime import OnnxRuntime
 from serving.engines.onnxruntime.segment_cache import processor
 from serving.engines.onnxruntime.session import PROVIDERS as PROVIDERS
 from serving.engines.onnxruntime.session import session_options as session_options
 from serving.engines.runtimes import make_runtime
 from serving.engines.scheduling.batch_size_profile import BatchSizeProfile
 from serving.engines.scheduling.batches import RunSegment
+from serving.engines.scheduling.bundle_step import Bundle
 from serving.engines.scheduling.plan_execution import Group
 from serving.engines.scheduling.scheduler import MAX_QUEUE_ROWS, Scheduler
 from serving.engines.scheduling.thread_allocation import ThreadAllocation, halving
 from serving.engines.sessions.checked import CheckedSegments
 from serving.engines.sessions.checks import zeros_for
-from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
+from serving.engines.sessions.runtime import BundleFile, SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
 from serving.engines.statistics import RunStatistics
 from serving.process.threads import to_thread
@@ -52,6 +55,7 @@ class EngineOptions:
     checked_file: keeps which segments have run here, so that a later process need not run them for a check; None: nowhere.
     max_batch_elements: the most elements of a run of a segment whose sizes are free, in what it takes and gives together; None: as many as
     that best number of rows has at the reference sizes. A row that has more runs alone.
+    bundles: whether small segments that are asked for together run as one session (bundles/bundling.py); on the CPU only.
     """
 
     sessions: SessionStoreOptions = field(default_factory=SessionStoreOptions)
@@ -62,6 +66,7 @@ class EngineOptions:
     rows_file: Path | None = None
     max_batch_elements: int | None = None
     checked_file: Path | None = None
+    bundles: bool = True
 
     def __post_init__(self) -> None:
         for name in ("instances", "max_batch_rows", "max_batch_elements"):
@@ -86,6 +91,7 @@ class EmbeddedEngine:
         self._repository = repository
         self._options = options
         self._segments: Mapping[str, Segment] = {}
+        self._files: Mapping[str, SegmentFile] = {}
         spin = options.sessions.spin and have_cores(options.threads * (options.instances or 1))
         self._runtime = make_runtime(replace(options.sessions, threads=options.threads, spin=spin), options.instances or 1)
         # On a GPU the first run of a size takes long, and had better be the check.
@@ -104,15 +110,16 @@ class EmbeddedEngine:
         self._free_rows: Mapping[str, FreeRows] = {}  # of a run
         self._free_rows_at_once: Mapping[str, FreeRows] = {}  # of a request
         self._statistics = RunStatistics(repository.segments)
+        self._bundling = Bundling(self._store, self._bundle_file, self._limit) if self._has_bundles else None
         self._scheduler = Scheduler(
-            self._store.run,
+            self._run,
             self._limit,
             allocation=self._allocation,
             run_on=self._run_on,
             max_queue_rows=options.max_queue_rows,
             on_run=self._statistics.add,
             is_open=self._store.is_open,
-            run_open=self._store.run_open,
+            run_open=self._store.run_open,  # of a bundle, too
             at_once=self._limit_at_once,
         )
 
@@ -137,6 +144,8 @@ class EmbeddedEngine:
         """Finish what was asked for, then let go of the sessions."""
         await self._scheduler.aclose()
         self._segments = {}
+        if self._bundling is not None:
+            await to_thread(self._bundling.close)
         await to_thread(self._store.close_all)
         if self._behind is not None:
             await self._behind  # nothing that it would open is known any more
@@ -151,12 +160,17 @@ class EmbeddedEngine:
     async def release(self, segments: Collection[str]) -> None:
         """Let go of the sessions of these segments, and of what they have done."""
         self._segments = {name: segment for name, segment in self._segments.items() if name not in segments}
+        self._files = {name: file for name, file in self._files.items() if name not in segments}
+        if self._bundling is not None:
+            self._bundling.remove(segments)
         await to_thread(self._store.close, segments)
         self._statistics.drop(segments)
         self._scheduler.forget(segments)
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
         """Run `plan` on `inputs`, each of shape (n, ...). A segment that fails is named in the answer's errors."""
+        if self._bundling is not None and len(plan.steps) > 1:
+            plan = self._bundling.applied(plan, len(next(iter(inputs.values()))))
         return await self._scheduler.infer(plan, inputs, call)
 
     def try_segment(self, segment: Segment, inputs: Sequence[Array]) -> Sequence[Array]:
@@ -178,9 +192,20 @@ class EmbeddedEngine:
     async def refresh(self) -> None:
         """Do nothing: what ran here is counted when it has run."""
 
+    async def settled(self, seconds: float) -> None:
+        """Return when nothing is opened in the background, or so many seconds have passed: for those who measure."""
+        if self._bundling is not None:
+            await to_thread(self._bundling.settle, seconds)
+
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes of each segment that is open."""
-        return self._store.loaded()
+        loaded = self._store.loaded()
+        return loaded if self._bundling is None else self._bundling.loaded(loaded)
+
+    def computed_by(self) -> Mapping[str, int]:
+        """Return how many of the open segments each runtime computes, and in which precision where there is a choice."""
+        known = self._segments
+        return Counter(self._runtime.computed_by(known[name]) for name in self._store.loaded() if name in known)
 
     def unavailable(self) -> Collection[str]:
         """Return the segments that were closed for others and cannot be opened again."""
@@ -195,7 +220,24 @@ class EmbeddedEngine:
 
     def _run_on(self, shares: int) -> RunSegment:
         """Return what runs segments on so many shares: all threads if they are all that a run may take, else one for each."""
-        return self._store.run if shares == self._allocation.widths[0] else partial(self._store.run, threads=shares)
+        return self._run if shares == self._allocation.widths[0] else partial(self._run, threads=shares)
+
+    def _run(self, name: str, inputs: Sequence[Array], threads: int | None = None) -> Sequence[Array]:
+        """Run a segment, which is opened if need be, or a bundle, which is not."""
+        if self._bundling is not None and name in self._bundling:
+            return self._store.run_open(name, inputs)
+        return self._store.run(name, inputs, threads)
+
+    def _bundle_file(self, bundle: Bundle) -> BundleFile:
+        members = [self._segments[member.segment] for member in bundle.members]
+        outputs = tuple(spec for member in members for spec in member.outputs)
+        macs, weights = sum(member.macs for member in members), sum(member.weight_bytes for member in members)
+        as_one = replace(members[0], name=bundle.name, outputs=outputs, digest="", macs=macs, weight_bytes=weights)
+        return BundleFile(as_one, Path(), tuple(self._files[member.name] for member in members))
+
+    @property
+    def _has_bundles(self) -> bool:
+        return self._options.bundles and self._runtime.on_cpu and isinstance(self._runtime, OnnxRuntime)
 
     @property
     def _has_profile(self) -> bool:
@@ -207,11 +249,14 @@ class EmbeddedEngine:
         uses = Counter(step.segment for task in repository.tasks.values() for step in task.steps)
         new = [segment for name, segment in repository.segments.items() if name not in self._segments]
         new.sort(key=lambda segment: -uses[segment.name])
-        files = [SegmentFile(segment, repository.model_file(segment.name)) for segment in new]
-        self._runtime.prepare(repository, files)
-        left = self._store.open(files, make_room=make_room, at_once=None if make_room else _AT_ONCE)
+        files = {segment.name: SegmentFile(segment, repository.model_file(segment.name)) for segment in new}
+        self._runtime.prepare(repository, [*files.values()])
+        left = self._store.open(files.values(), make_room=make_room, at_once=None if make_room else _AT_ONCE)
         self._segments = {**self._segments, **{segment.name: segment for segment in new}}
+        self._files = {**self._files, **files}
         self._set_limits()
+        if self._bundling is not None:
+            self._bundling.add(repository)
         return left
 
     def _set_limits(self) -> None:
@@ -234,6 +279,8 @@ class EmbeddedEngine:
 
     def _limit(self, group: Group) -> int:
         known = self._limits.get(group)
+        if known is None and self._bundling is not None:
+            known = self._bundling.limit(group)
         if known is not None:
             return known
         name, shapes = (group, ()) if isinstance(group, str) else group

@@ -17,13 +17,23 @@ from contract.preprocessing import Preprocessing
 from contract.repository.model import Task, TensorSpec
 from serving.errors import DeadlineExceeded, NoImageTask, NotAnImage, TooManyPixels
 from serving.process.threads import to_thread
-from serving.questions import CheckRoom, Groups, Prepared, Rows, group_tasks, refusal_of_classes
+from serving.questions import CheckRoom, Groups, Prepared, Rows, group_tasks, refusal_of_answers
 
 AnyImage = Image.Image | NDArray[np.uint8]
 _Way = tuple[tuple[TensorSpec, ...], Preprocessing]
 ImageRows = Mapping[Preprocessing, NDArray[np.uint8]]  # what each makes of the images: shape (n, height, width, 3)
-Prepare = Callable[[Sequence[Preprocessing], CheckRoom], Awaitable[ImageRows]]
 MAX_PIXELS = 50_000_000
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """Images as rows, and width and height of each as it was given."""
+
+    rows: ImageRows
+    sizes: Sequence[tuple[int, int]]
+
+
+Prepare = Callable[[Sequence[Preprocessing], CheckRoom], Awaitable[PreparedImages]]
 
 
 @dataclass(frozen=True)
@@ -34,41 +44,44 @@ class Images:
 
     def names(self, known: Mapping[str, Task]) -> list[str]:
         """Return the tasks that take images. Raises NoImageTask for none."""
-        names = [name for name, task in known.items() if refusal_of_images(task) is None]
+        names = [name for name, task in known.items() if _refusal(task) is None]
         if not names:
             raise NoImageTask
         return names
 
     def group(
-        self, known: Mapping[str, Task], names: Sequence[str], top_k: int, partial: bool
+        self, known: Mapping[str, Task], names: Sequence[str], top_k: int | None, partial: bool
     ) -> tuple[Groups[_Way], dict[str, str]]:
         """Return the tasks `names` by their preprocessing and inputs."""
-        return group_tasks(known, names, top_k, partial, refusal_of_images, _way)
+        return group_tasks(known, names, top_k, partial, _refusal, _way)
 
     async def prepare(self, groups: Groups[_Way], check_room: CheckRoom, deadline: float | None) -> Prepared[_Way]:
         """Return the rows for `groups`, each preprocessing once. Raises DeadlineExceeded, and what `as_rows` raises."""
         made = await _rows_in_time(self.as_rows, groups, check_room, deadline)
-        count = len(next(iter(made.values())))
-        rows = {way: [Rows(range(count), {way[0][0].name: made[way[1]]})] for way in groups}
+        count = len(made.sizes)
+        rows = {way: [Rows(range(count), {way[0][0].name: made.rows[way[1]]}, made.sizes)] for way in groups}
         return Prepared(count, rows)
 
 
 def given(images: Sequence[Any]) -> Prepare:
     """Return how PIL images, or uint8 arrays of shape (height, width, 3), become rows; it raises InvalidRequest for none."""
 
-    async def prepare(ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
+    async def prepare(ways: Sequence[Preprocessing], check_room: CheckRoom) -> PreparedImages:
         if len(images) == 0:
             raise InvalidRequest("No image was given; give at least one.")
         pictures = [_as_image(image) for image in images]
         for picture in pictures:
             check_resized(picture.width, picture.height, ways)
         check_room(len(pictures))
-        return await to_thread(lambda: {way: np.stack([way(picture) for picture in pictures]) for way in ways})
+        rows = await to_thread(lambda: {way: np.stack([way(picture) for picture in pictures]) for way in ways})
+        return PreparedImages(rows, [picture.size for picture in pictures])
 
     return prepare
 
 
-async def _rows_in_time(prepare: Prepare, groups: Iterable[_Way], check_room: CheckRoom, deadline: float | None) -> ImageRows:
+async def _rows_in_time(
+    prepare: Prepare, groups: Iterable[_Way], check_room: CheckRoom, deadline: float | None
+) -> PreparedImages:
     """Return what `prepare` makes of the images for `groups`, each way once. deadline: in time.monotonic seconds, None: none.
 
     Raises DeadlineExceeded, and what `prepare` raises.
@@ -92,26 +105,19 @@ def check_resized(width: int, height: int, ways: Sequence[Preprocessing], max_pi
             )
 
 
-def refusal_of_images(task: Task) -> InvalidRequest | None:
-    """Return why `task` cannot be asked about images: it takes something else, or gives no classes. None if it can."""
-    how = task.preprocessing
+def _refusal(task: Task) -> InvalidRequest | None:
+    """Return why `task` cannot be asked about images: it takes something else, or gives tensors alone. None if it can."""
     if task.text is not None:
         return InvalidRequest(f'Task {task.name!r} takes text, not images; send {{"text": ["..."]}} as JSON.')
-    if how is None or [spec.dtype for spec in task.inputs] != ["UINT8"] or not _fits(task.inputs[0].shape, how):
+    if task.takes != "image":
         return InvalidRequest(f"Task {task.name!r} takes no images; send it tensors through v2/models/{task.name}/infer.")
-    return refusal_of_classes(task)
+    return refusal_of_answers(task)
 
 
 def _way(task: Task) -> _Way:
     if task.preprocessing is None:
         raise ValueError(f"task {task.name!r} takes no images")
     return task.inputs, task.preprocessing
-
-
-def _fits(shape: tuple[int, ...], how: Preprocessing) -> bool:
-    """Whether what `how` makes of an image is a row of this shape, -1 being any size."""
-    made = (how.height, how.width, 3)
-    return len(shape) == len(made) and all(size in (-1, given) for size, given in zip(shape, made, strict=True))
 
 
 def _as_image(image: Any) -> Image.Image:

@@ -46,6 +46,9 @@ class MetricsSource(Protocol):
     def loaded(self) -> Mapping[str, int]:
         """Return the bytes that each open segment takes."""
 
+    def computed_by(self) -> Mapping[str, int]:
+        """Return how many of the open segments are computed by what."""
+
     def unavailable(self) -> Collection[str]:
         """Return the segments that cannot be opened."""
 
@@ -116,6 +119,10 @@ class Metrics(NullObserver, Collector):
             loaded = self._source.loaded()
             yield GaugeMetricFamily("espalier_loaded_segments", "Segments in memory.", value=len(loaded))
             yield GaugeMetricFamily("espalier_loaded_segment_bytes", "Memory that they take.", value=sum(loaded.values()))
+            computed = GaugeMetricFamily("espalier_engine_segments", "Segments in memory, by what computes.", labels=("engine",))
+            for name, count in self._source.computed_by().items():
+                computed.add_metric((name,), count)
+            yield computed
             lost = len(self._source.unavailable())
             yield GaugeMetricFamily("espalier_unavailable_segments", "Segments that cannot be opened.", value=lost)
             yield GaugeMetricFamily("espalier_ready", "1 while requests are answered.", value=int(self._source.ready))

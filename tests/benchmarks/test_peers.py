@@ -25,8 +25,19 @@ from benchmarks.peers.benchmark import plan_of
 from benchmarks.peers.measure import MeasurePlan, RivalRow, measure
 from benchmarks.peers.processes import free_port, started
 from benchmarks.peers.rivals import APPS, all_rivals, choose_rivals
-from benchmarks.peers.server import HEADS_SIDE, SEPARATE, SEPARATE_SIDE, SHARED, Endpoint, Rival, RivalServer, count_lines
+from benchmarks.peers.server import (
+    HEADS_SIDE,
+    ON_OPENVINO,
+    SEPARATE,
+    SEPARATE_SIDE,
+    SHARED,
+    Endpoint,
+    Rival,
+    RivalServer,
+    count_lines,
+)
 from benchmarks.peers.tables import headline, make_result
+from benchmarks.peers.tiny import choose_single, measure_tiny
 from benchmarks.peers.tritons import write_separate, write_shared
 from benchmarks.peers.wires import Form, RawBody
 from benchmarks.peers.work import Work, WorkSample, prepare_work
@@ -126,6 +137,44 @@ def test_networks_that_run_side_by_side_answer_alike(work: Work, variant: str) -
     assert set(row.latency) == {1, 2}
 
 
+@pytest.mark.slow
+def test_we_are_measured_on_the_other_engine_too(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    fp32, bf16 = (peer for peer in all_rivals() if peer.name == ON_OPENVINO)
+    rows = measure(work, [fp32], replace(PLAN, turns=1), STEADY)  # which compares the answers first
+    assert [(row.variant, row.missing, row.protocol) for row in rows] == [
+        ("shared trunk, fp32", "", wire) for wire in ("HTTP", "gRPC")
+    ]
+    assert all(set(row.latency) == {1, 2} for row in rows)
+    monkeypatch.setattr("benchmarks.peers.rivals.has_bf16", lambda: False)
+    (refused,) = measure(work, [bf16], PLAN, STEADY)
+    assert refused.missing == "this processor does not compute in bf16"
+    monkeypatch.setattr("benchmarks.peers.rivals.find_spec", lambda name: None)
+    (refused,) = measure(work, [fp32], PLAN, STEADY)
+    assert refused.missing == "openvino is not installed"
+
+
+@pytest.mark.slow
+def test_what_each_adds_to_a_tiny_network_is_measured_with_one_client_and_with_several(work: Work) -> None:
+    (fastapi,) = choose_single(choose_rivals(["FastAPI by hand"]))
+    assert fastapi.variant == SEPARATE
+    rows = measure_tiny(work, [fastapi, Rival("broken", SHARED, "1", ends_at_once)], replace(PLAN, throughput_turns=2))
+    measured, broken = rows
+    assert [*measured.loads] == [1, PLAN.clients]
+    for load in measured.loads.values():
+        assert len(load.per_s) == 2
+        assert min(*load.per_s, *load.latency_ms) > 0
+        assert min(load.processor_ms) >= 0
+    assert measured.added_ms > 0
+    assert str(measured).startswith("FastAPI by hand, separate networks, HTTP")
+    assert str(broken) == "broken, shared trunk: not measured, or not to the end: it ended with exit code 1: no such model"
+
+
+def test_one_task_is_measured_on_separate_networks_where_there_are_such() -> None:
+    variants = {peer.name: peer.variant for peer in choose_single(all_rivals())}
+    assert variants["espalier"] == SHARED
+    assert {variants[name] for name in ("LitServe", "BentoML", "MLServer", "Ray Serve", "FastAPI by hand")} == {SEPARATE}
+
+
 def test_lines_of_code_are_counted_without_comments_docstrings_and_empty_lines(tmp_path: Path) -> None:
     file = tmp_path / "app.py"
     file.write_text(
@@ -142,7 +191,7 @@ def test_every_app_of_a_peer_is_there_in_both_variants() -> None:
     for kind in ("separate", "shared"):
         wanted = {f"{peer}_{kind}.py" for peer in ("fastapi", "litserve", "bentoml", "ray")} | {f"mlserver_{kind}/runtime.py"}
         assert wanted | {f"fastapi_{kind}_side.py", "litserve_batched.py", "bentoml_batched.py"} <= names
-    assert len({(peer.name, peer.variant) for peer in all_rivals()}) == len(all_rivals()) == 23
+    assert len({(peer.name, peer.variant) for peer in all_rivals()}) == len(all_rivals()) == 25
     assert all(peer.version for peer in all_rivals())
 
 
@@ -272,6 +321,8 @@ def test_the_headline_says_who_is_faster_whoever_it_is() -> None:
         "A request for 2 tasks takes espalier 4.0 ms. Asked for 1 task by several clients"
     )
     assert headline(ROWS[1:], (1, 2)) == "espalier was not measured."
+    fast = row(ON_OPENVINO, f"{SHARED}, bf16", 0.1)  # another engine in another precision is neither ours there nor another's
+    assert headline([*ROWS, fast], (1, 2)) == headline(ROWS, (1, 2))
 
 
 def test_without_ours_the_numbers_are_not_to_be_used() -> None:

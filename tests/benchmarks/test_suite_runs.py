@@ -27,13 +27,14 @@ from benchmarks.registry import BENCHMARKS
 from contract.plan import make_plan
 from contract.repository import Repository
 from serving.engines.embedded import EmbeddedEngine
+from serving.engines.openvino.package import has_bf16
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
-    return Options(tmp_path_factory.mktemp("scratch"), Scale.tiny, "int8", threads=1)  # of which latency alone takes notice
+    return Options(tmp_path_factory.mktemp("scratch"), Scale.tiny, "int8,bf16", threads=1)  # of which latency alone takes notice
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,14 @@ def _check_precisions(result: Result, options: Options) -> None:
     assert [(row["tasks"], row["precision"]) for row in times] == [(1, "fp32"), (1, "int8"), (2, "fp32"), (2, "int8")]
     assert all(isinstance(row[kind], Timing) for row in times for kind in ("shared", "separate"))
     assert [row["precision"] for row in answers] == ["int8"]
-    assert [(row["task"], row["precision"]) for row in trained] == [("parity", "fp32"), ("parity", "int8")]
+    on_openvino = ["OpenVINO, as exported", *["OpenVINO, bf16"] * has_bf16()]
+    assert [(row["task"], row["precision"]) for row in trained] == [("parity", of) for of in ("fp32", "int8", *on_openvino)]
+    (engines,) = (table.rows for table in result.tables if table.title == "Other engines")
+    assert [(row["tasks"], row["engine"], row["precision"]) for row in engines] == [
+        (2, "OpenVINO", "fp32"),
+        *[(2, "OpenVINO", "bf16")] * has_bf16(),
+    ]
+    assert all(isinstance(row[key], float) and row[key] > 0 for row in engines for key in ("faster", "sharing", "share"))
     assert not list(options.scratch.glob("int8-*"))  # what was converted is gone
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from contract.units import human_bytes, human_count, human_macs, percent, short_count
+from contract.units import human_bytes, human_count, human_macs, percent, recorded_bytes, recorded_macs, short_count
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,12 @@ def test_amounts_have_two_to_three_digits_and_a_prefix(count: int, words: str) -
     assert human_bytes(count) == f"{words}B"
     assert human_macs(count) == f"{words}MACs"
     assert human_count(count) == words.rstrip()
+
+
+def test_what_a_repository_records_is_written_as_ever() -> None:
+    assert [recorded_bytes(count) for count in (512, 2_304, 128_000, 125_000_000)] == ["512 B", "2.3 kB", "128.0 kB", "125.0 MB"]
+    macs = ["9,648 MACs", "4.1 MMACs", "144.0 MMACs", "4.09 GMACs"]
+    assert [recorded_macs(count) for count in (9_648, 4_100_000, 144_000_000, 4_090_000_000)] == macs
 
 
 @pytest.mark.parametrize(("count", "words"), [(850, "850"), (75_432, "75 k"), (4_500_000, "4.5 M"), (999_600, "1.0 M")])

@@ -97,8 +97,8 @@ def test_an_open_repository_answers_as_its_networks_do(repository: Repository) -
         for name, values in found.items():
             np.testing.assert_allclose(values, whole(name, rows), rtol=1e-4, atol=1e-6)
         answer = opened.predict([rows[0], Image.fromarray(rows[1])], ["probe"], top_k=2)
-        assert [len(labels) for labels in answer.tasks["probe"]] == [2, 2]
-        assert {label.label for label in answer.tasks["probe"][0]} < {"cat", "dog", "emu"}
+        assert [len(found.labels) for found in answer.tasks["probe"]] == [2, 2]
+        assert {label.label for label in answer.tasks["probe"][0].labels} < {"cat", "dog", "emu"}
         with pytest.raises(UnknownTask):
             opened.predict([rows[0]], ["nobody"])
     opened.close()

@@ -59,7 +59,7 @@ class Encoder(nn.Module):
         self.wider = nn.Linear(WIDTH // 2, WIDTH) if family == "albert" else nn.Identity()
         self.places, self.bias = nn.Embedding(PLACES + 2, WIDTH), nn.Embedding(9, HEADS)
         self.norm = nn.LayerNorm(WIDTH)
-        self.layers = nn.ModuleList(_Layer(family) for _ in range(1 if family == "albert" else 3))
+        self.layers = nn.ModuleList(_Layer(family) for _ in range(1 if family == "albert" else 2))
         self.pool, self.classes, self.mean, self.tokens = (nn.Linear(WIDTH, size) for size in (WIDTH, 3, 2, 5))
         self.register_buffer("numbers", torch.arange(PLACES)[None])
 
@@ -73,7 +73,7 @@ class Encoder(nn.Module):
         elif self.family != "relative":
             x = x + self.places(self.numbers[:, : ids.shape[1]])
         x, bias = self.norm(x), self._bias(ids.shape[1], ids.device) if self.family == "relative" else None
-        for layer in [*self.layers] * (3 if self.family == "albert" else 1):
+        for layer in [*self.layers] * (2 if self.family == "albert" else 1):
             x = layer(x, mask, bias)
         weights = mask[:, :, None].float()
         mean = (x * weights).sum(1) / weights.sum(1).clamp(min=1e-9)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import timm
 import torch
@@ -58,12 +59,12 @@ class Bert(nn.Module):
 
 
 def _vit() -> nn.Module:
-    size = {"embed_dim": 16, "num_heads": 2, "depth": 3, "img_size": 32}
+    size = {"embed_dim": 16, "num_heads": 2, "depth": 2, "img_size": 32}
     return timm.create_model("vit_tiny_patch16_224", num_classes=3, **size)
 
 
 def _swin() -> nn.Module:
-    size = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": 4, "img_size": 32}
+    size = {"embed_dim": 8, "depths": (2, 1), "num_heads": (1, 2), "window_size": 4, "img_size": 32}
     return timm.create_model("swin_tiny_patch4_window7_224", num_classes=3, **size)
 
 
@@ -75,7 +76,7 @@ def _of_blocks(network: type[nn.Module], act_layer: type[nn.Module], pad_type: s
 
 
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
-    "resnet": lambda: timm.create_model("resnet18", num_classes=3, channels=(8, 8, 16, 16)),
+    "resnet": lambda: timm.create_model("resnet18", num_classes=3, channels=(8, 8, 16, 16), layers=(1, 1, 1, 1)),
     "mobilenet": lambda: _of_blocks(MobileNetV3, nn.Hardswish, ""),
     "efficientnet": lambda: _of_blocks(EfficientNet, nn.SiLU, "same"),
     "convnext": lambda: timm.create_model("convnext_atto", num_classes=3, depths=(1, 1, 1, 1), dims=(8, 8, 16, 16)),
@@ -118,6 +119,32 @@ def export(made: nn.Module, how: str, path: Path, length: str = "") -> Path:
             free = {1: torch.export.Dim(length, max=_LENGTH)} if length else {}
             shapes = tuple({0: torch.export.Dim("batch"), **free} for _ in names)
             torch.onnx.export(made, example, path, dynamic_shapes=shapes, optimize=how == NEW, external_data=False, **common)
+    return path
+
+
+@cache
+def _written(family: str, tuned: bool, how: str) -> Mapping[str, bytes]:
+    """Return the file by how it was made; those of the new exporter come of one trace, which is optimised last, as torch does it."""
+    made = network(family, tuned=tuned)
+    if how == OLD:
+        with TemporaryDirectory() as folder:
+            return {OLD: export(made, OLD, Path(folder) / "old.onnx").read_bytes()}
+    names, example = _inputs(made)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        shapes = tuple({0: torch.export.Dim("batch")} for _ in names)
+        common = {"opset_version": 18, "input_names": names, "output_names": ["logits"], "dynamo": True, "verbose": False}
+        program = torch.onnx.export(made, example, dynamic_shapes=shapes, optimize=False, **common)
+        assert program is not None
+        plain = program.model_proto.SerializeToString()
+        program.optimize()
+    return {PLAIN: plain, NEW: program.model_proto.SerializeToString()}
+
+
+def write(family: str, how: str, path: Path, *, tuned: bool = False) -> Path:
+    """Write the network of `family` to `path` as `export` does, with each trace made once."""
+    path.write_bytes(_written(family, tuned, OLD if how == OLD else NEW)[how])
     return path
 
 

@@ -22,7 +22,7 @@ from exporter.sources.runtime import open_session
 from exporter.sources.task_model import Sources
 from exporter.sources.whole import WholeNetwork
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced", "forked_preflight", "small_sizes")]
 
 _BACKBONE = """
     a = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (image, w0) a1 = Relu(a)

@@ -20,7 +20,7 @@ from tests.exporter.bert import LENGTH, WORDS, Bert
 from tests.exporter.exported import NEW, OLD, network
 from tests.exporter.exported import export as write
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced", "forked_preflight", "small_sizes")]
 EXACT = CutOptions("exact")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +140,18 @@ def test_the_commands_say_it_and_offer_it(tmp_path: Path) -> None:
     shown = espalier("inspect", str(repo)).stdout
     assert "The largest relative differences: layer0 " in shown
     assert "With --snap 4e-4 these would be those of one" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_preflight")
+def test_a_deploy_says_it_too_and_takes_the_weights_on_request(tmp_path: Path) -> None:
+    repo, file = tmp_path / "repo", tmp_path / "two.onnx"
+    ir.save(TASKS["two"].clone(), file)
+    export_repository(sources({"one": TASKS["one"]}), ExportOptions(repo, cuts=EXACT))
+    shutil.copytree(repo, tmp_path / "other")
+    said = " ".join(espalier("deploy", file, "--to", repo).stdout.split())
+    assert "Not shared: " in said
+    assert "With --snap 4e-4 these would be those of one" in said
+    run = espalier("deploy", file, "--to", tmp_path / "other", "--snap", "1e-3")
+    assert "its answers change by" in " ".join(run.stdout.split())
+    assert "--snap" not in run.stdout

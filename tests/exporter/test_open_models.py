@@ -13,7 +13,10 @@ from exporter.sources.references import find_tasks, parse_reference
 from exporter.sources.task_model import read_labels
 from tests.exporter.graphs import Net
 
-pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("forked_preflight"),
+]  # as a whole: the fast part of the suite is to stay under a minute
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from exporter.open_models import open_sources
 from exporter.sharing.choose import CutOptions
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.sandbox import analyse
-from tests.exporter.exported import FAMILIES, NEW, OLD, PLAIN, WITHOUT_BATCHNORM, export, network
+from tests.exporter.exported import FAMILIES, NEW, OLD, PLAIN, WITHOUT_BATCHNORM, write
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced", "forked_preflight", "small_sizes")]
 
 EXACT = CutOptions("exact")
 
@@ -32,9 +32,8 @@ def shared_macs(left: Chain, right: Chain) -> int:
 
 @pytest.mark.parametrize("family", WITHOUT_BATCHNORM)
 def test_the_old_exporter_shares_with_the_new_one_as_with_itself(tmp_path: Path, family: str) -> None:
-    given, tuned = network(family), network(family, tuned=True)
-    old, new = (chain(export(given, how, tmp_path / f"{how}.onnx")) for how in (OLD, NEW))
-    other = chain(export(tuned, OLD, tmp_path / "tuned.onnx"))
+    old, new = (chain(write(family, how, tmp_path / f"{how}.onnx")) for how in (OLD, NEW))
+    other = chain(write(family, OLD, tmp_path / "tuned.onnx", tuned=True))
     assert [block.digest for block in new.blocks] == [block.digest for block in old.blocks]
     assert 0 < shared_macs(old, other) < other.macs
     assert shared_macs(new, other) == shared_macs(old, other)
@@ -42,19 +41,15 @@ def test_the_old_exporter_shares_with_the_new_one_as_with_itself(tmp_path: Path,
 
 @pytest.mark.parametrize("family", ["mobilenet", "swin", "bert"])
 def test_what_the_new_exporter_optimises_shares_with_what_it_does_not(tmp_path: Path, family: str) -> None:
-    made = network(family)
-    new, plain = (chain(export(made, how, tmp_path / f"{how}.onnx")) for how in (NEW, PLAIN))
+    new, plain = (chain(write(family, how, tmp_path / f"{how}.onnx")) for how in (NEW, PLAIN))
     assert [block.digest for block in plain.blocks] == [block.digest for block in new.blocks]
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - set(WITHOUT_BATCHNORM)))
 def test_where_batchnorm_was_folded_weights_that_differ_by_rounding_are_taken_as_equal(tmp_path: Path, family: str) -> None:
-    given, tuned = network(family), network(family, tuned=True)
-    a, b, c = (
-        export(given, OLD, tmp_path / "a.onnx"),
-        export(tuned, NEW, tmp_path / "b.onnx"),
-        export(tuned, OLD, tmp_path / "c.onnx"),
-    )
+    a = write(family, OLD, tmp_path / "a.onnx")
+    b = write(family, NEW, tmp_path / "b.onnx", tuned=True)
+    c = write(family, OLD, tmp_path / "c.onnx", tuned=True)
     mixed = export_repository(open_sources(None, {"a": a, "b": b}), ExportOptions(tmp_path / "mixed", cuts=EXACT))
     alike = export_repository(open_sources(None, {"a": a, "c": c}), ExportOptions(tmp_path / "alike", cuts=EXACT))
     assert mixed.plan.forks == {"a": alike.plan.forks["a"], "b": alike.plan.forks["c"]}
@@ -63,7 +58,7 @@ def test_where_batchnorm_was_folded_weights_that_differ_by_rounding_are_taken_as
     assert len(mixed.remarks) <= 1  # of the one whose weights were not taken; on some processors all are equal to the bit
     assert all("which are its own but for rounding" in remark for remark in mixed.remarks.values())
     assert max(mixed.parity_errors.values()) < 1e-5
-    added = add_tasks(tmp_path / "mixed", open_sources(None, {"d": export(given, PLAIN, tmp_path / "d.onnx")}), AddOptions())
+    added = add_tasks(tmp_path / "mixed", open_sources(None, {"d": write(family, PLAIN, tmp_path / "d.onnx")}), AddOptions())
     assert [step.segment for step in added.repository.tasks["d"].steps] == [
         step.segment for step in added.repository.tasks["a"].steps
     ]
@@ -72,8 +67,8 @@ def test_where_batchnorm_was_folded_weights_that_differ_by_rounding_are_taken_as
 def test_a_repository_of_both_answers_as_the_files_do(tmp_path: Path) -> None:
     """The export itself compares the composed segments with each file as it was given."""
     files = {
-        "a": export(network("vit"), OLD, tmp_path / "a.onnx"),
-        "b": export(network("vit", tuned=True), NEW, tmp_path / "b.onnx"),
+        "a": write("vit", OLD, tmp_path / "a.onnx"),
+        "b": write("vit", NEW, tmp_path / "b.onnx", tuned=True),
     }
     report = export_repository(open_sources(None, files), ExportOptions(tmp_path / "repo", cuts=EXACT))
     assert report.plan.tasks["a"][0].segment == report.plan.tasks["b"][0].segment

@@ -55,7 +55,7 @@ def test_a_network_is_one_at_all_opsets_and_answers_as_its_file(tmp_path: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unsynced")
+@pytest.mark.usefixtures("unsynced", "forked_preflight")
 @pytest.mark.parametrize("kind", ["Gelu", "GroupNormalization", "ReduceMean", "Squeeze"])
 def test_tasks_of_several_opsets_share_as_tasks_of_one(tmp_path: Path, kind: str) -> None:
     repo, cuts = tmp_path / "repo", CutOptions("exact")
@@ -108,7 +108,7 @@ def exported(tmp_path: Path, *protos: onnx.ModelProto, backbone: bool = False) -
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unsynced")
+@pytest.mark.usefixtures("unsynced", "forked_preflight")
 def test_an_operator_that_costs_sharing_is_named(tmp_path: Path) -> None:
     one, other = network("LayerNormalization", 18), network("LayerNormalization", 21, head=1)
     (node,) = (node for node in other.graph.node if node.op_type == "LayerNormalization")
@@ -120,7 +120,7 @@ def test_an_operator_that_costs_sharing_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unsynced")
+@pytest.mark.usefixtures("unsynced", "forked_preflight")
 def test_a_first_block_of_other_operators_is_no_other_architecture(tmp_path: Path) -> None:
     one, other = network("Clip", 18), network("Clip", 18, head=1)
     pads = next(node for node in other.graph.node if node.op_type == "Conv").attribute[0]
@@ -135,7 +135,7 @@ def test_a_first_block_of_other_operators_is_no_other_architecture(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unsynced")
+@pytest.mark.usefixtures("unsynced", "forked_preflight")
 def test_weights_that_changed_are_named(tmp_path: Path) -> None:
     one, other = network("Clip", 18), network("Clip", 13, head=1)
     kernel = other.graph.initializer[0]
@@ -147,7 +147,7 @@ def test_weights_that_changed_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unsynced")
+@pytest.mark.usefixtures("unsynced", "forked_preflight")
 def test_an_operator_that_costs_sharing_with_a_repository_is_named(tmp_path: Path) -> None:
     assert exported(tmp_path, network("LayerNormalization", 18)) == {}
     other = network("LayerNormalization", 21, head=1)

@@ -170,7 +170,7 @@ def test_predict_draws_too_and_uses_the_canarys_labels() -> None:
         await router.start()
         found = [await router.predict(list(images(1)), ["late", "probe"], top_k=1) for _ in range(2)]
         await router.aclose()
-        return [prediction.tasks["late"][0][0].label for prediction in found]
+        return [prediction.tasks["late"][0].labels[0].label for prediction in found]
 
     current, canary = asyncio.run(work())
     assert current in "nesw"

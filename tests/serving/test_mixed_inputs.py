@@ -31,7 +31,7 @@ from serving.server import BackgroundServer
 from tests.exporter.graphs import SIZE
 from tests.exporter.mixed import LENGTH, VOCABULARY, save_family
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced", "forked_preflight")]
 LATER = "breed"  # comes while the server runs
 
 Arrays = dict[str, np.ndarray]

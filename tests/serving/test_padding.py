@@ -300,7 +300,7 @@ def test_texts_in_words_are_padded_as_their_ids_are(tmp_path: Path, caplog: pyte
 
     async def answered(router: Router) -> list[Any]:
         answers = await asyncio.gather(*(router.predict_texts([one], ["mood"], 1) for one in asked))
-        return [answer.tasks["mood"][0][0] for answer in answers]
+        return [answer.tasks["mood"][0].labels[0] for answer in answers]
 
     seen: list[int] = []
 

@@ -219,9 +219,9 @@ def test_predict_shares_the_trunk_among_tasks_with_equal_preprocessing() -> None
     for task in TASK_NAMES:
         scores = softmax(whole(task, images(2)))
         for row, found in zip(scores, prediction.tasks[task], strict=True):
-            np.testing.assert_allclose([item.score for item in found], sorted(row, reverse=True)[:2], atol=1e-6)
-    assert prediction.tasks["parity"][0][0].label in ("0", "1")
-    assert prediction.tasks["colour"][0][0].label in ("red", "green", "blue")
+            np.testing.assert_allclose([item.score for item in found.labels], sorted(row, reverse=True)[:2], atol=1e-6)
+    assert prediction.tasks["parity"][0].labels[0].label in ("0", "1")
+    assert prediction.tasks["colour"][0].labels[0].label in ("red", "green", "blue")
 
 
 def test_predict_applies_each_tasks_own_preprocessing() -> None:
@@ -233,7 +233,9 @@ def test_predict_applies_each_tasks_own_preprocessing() -> None:
     assert Counter(run.segment for run in engine.runs)["trunk"] == 2  # two different inputs
     for task, how in (("late", zoomed), ("probe", PREPROCESSING)):
         expected = softmax(whole(task, how(picture)[None]))[0]
-        np.testing.assert_allclose([item.score for item in prediction.tasks[task][0]], sorted(expected, reverse=True), atol=1e-6)
+        np.testing.assert_allclose(
+            [item.score for item in prediction.tasks[task][0].labels], sorted(expected, reverse=True), atol=1e-6
+        )
 
 
 def test_predict_refuses_what_it_cannot_do() -> None:

@@ -24,7 +24,7 @@ from serving.server import BackgroundServer
 from tests.exporter.graphs import Net
 from tests.exporter.mixed import FAMILY, LENGTH, image, rename, save_family
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unsynced", "forked_preflight")]
 
 ORIGINAL = {
     "kind": (["image"], ["logits"]),

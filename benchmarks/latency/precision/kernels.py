@@ -25,11 +25,11 @@ _Make = Callable[[Repository, Array, Path], Repository]
 MAKE: Mapping[str, _Make] = MappingProxyType({"int8": quantised, "bf16": in_bf16})
 
 
-def with_kernels(precisions: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def with_kernels(precisions: Sequence[str], *, elsewhere: bool = False) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return those of `precisions` in which a network of a convolution and a matrix product can be opened, and why others cannot be.
 
     int8 is not asked for: a model in int8 says in fp32 what it computes where there are no kernels. Raises PrecisionUnavailable where
-    only fp32 would be left of more.
+    only fp32 would be left of more, unless another engine computes in the others, `elsewhere`.
     """
     if "bf16" not in precisions:
         return tuple(precisions), ()
@@ -38,9 +38,11 @@ def with_kernels(precisions: Sequence[str]) -> tuple[tuple[str, ...], tuple[str,
             ort.InferenceSession(to_bf16(_small_network()).SerializeToString(), providers=[CPU])
     except PrecisionUnavailable as error:
         left = tuple(precision for precision in precisions if precision != "bf16")
-        if left == (FP32,):
+        if left == (FP32,) and not elsewhere:
             raise
-        return left, (str(error),)
+        return left, ("ONNX Runtime has no kernels for bf16 here; another engine computes in it.",) if elsewhere else (
+            str(error),
+        )
     return tuple(precisions), ()
 
 

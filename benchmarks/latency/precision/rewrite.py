@@ -8,9 +8,9 @@ from dataclasses import replace
 from math import prod
 from pathlib import Path
 
-import onnx
 from onnx import ModelProto, helper
 
+from benchmarks.models.segment_model import load_whole
 from benchmarks.models.separate import open_network
 from contract.dtypes import Array
 from contract.plan import PlanStep, make_plan
@@ -32,7 +32,7 @@ def rewritten(repository: Repository, rows: Array, out: Path, precision: str, co
     segments: dict[str, Segment] = {}
     with written(out, force=False) as folder:
         for name, feeds in calibration(repository, rows):
-            model = convert(onnx.load(repository.model_file(name)), feeds)
+            model = convert(load_whole(repository.model_file(name)), feeds)
             segments[name] = _write(repository.segments[name], model, folder)
         tasks = {name: _moved(task, segments, precision) for name, task in repository.tasks.items()}
         result = write_configs(

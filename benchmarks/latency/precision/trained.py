@@ -16,15 +16,17 @@ import numpy as np
 
 from benchmarks.framework.errors import PrecisionUnavailable
 from benchmarks.framework.options import FP32, Options, Scale
-from benchmarks.latency.precision.accuracy import answers
 from benchmarks.latency.precision.kernels import MAKE, tried
+from benchmarks.models.accuracy import answers
 from benchmarks.models.families import network_cache, networks
+from benchmarks.repository.engines import EngineChoice
 from contract.dtypes import Array
 from contract.preprocessing import Preprocessing
 from contract.repository import Repository
 from exporter.export import ExportOptions, export_repository
 from exporter.sources.task_model import Sources
 from exporter.torch.export import BackboneExporter
+from serving.engines.base import Engine
 from tuning.data.digits import digit_task
 from tuning.data.labelled import TaskData
 from tuning.network.backbone import Backbone
@@ -69,8 +71,12 @@ def _measure_trained(
     precisions: Sequence[str],
     folder: Path,
     threads: int,
+    engines: Sequence[EngineChoice],
 ) -> list[Learnt]:
-    """Tune and export tasks of `backbone` into `folder`, and test each in each of `precisions`, fp32 first. Raises PrecisionUnavailable."""
+    """Tune and export tasks of `backbone` into `folder`, and test each in each of `precisions`, fp32 first.
+
+    engines: that run the segments of fp32, too. Raises PrecisionUnavailable.
+    """
     data = {name: digit_task(name, backbone.spec.preprocessing) for name in training.tasks}
     tuned = {name: fit(backbone, task, ("layer4.*",), _options(training)) for name, task in data.items()}
     loaders = {name: partial(exporter.export_task, checkpoint) for name, checkpoint in tuned.items()}
@@ -83,15 +89,25 @@ def _measure_trained(
             made = repository if precision == FP32 else MAKE[precision](repository, rows, folder / precision)
             chosen = {name: _classes(made, name, task, threads) for name, task in data.items()}
         expected = expected or chosen
+        found += [_judged(name, precision, chosen[name], expected[name], task) for name, task in data.items()]
+    for engine in engines:
         for name, task in data.items():
-            accuracy, agreement = (float(np.mean(chosen[name] == of)) for of in (task.test.targets, expected[name]))
-            found.append(Learnt(name, precision, accuracy, agreement, len(task.test.targets)))
+            classes = _classes(repository, name, task, threads, engine.make(repository, threads, folder / engine.name, 1))
+            found.append(_judged(name, engine.name, classes, expected[name], task))
     return found
 
 
-def learn(options: Options) -> tuple[list[Learnt], list[str]]:
-    """Return what `_measure_trained` finds in the precisions of `options`, and why it found nothing. It is not asked for fp32 alone."""
-    if options.precisions == (FP32,):
+def _judged(name: str, precision: str, classes: Array, expected: Array, task: TaskData) -> Learnt:
+    accuracy, agreement = (float(np.mean(classes == of)) for of in (task.test.targets, expected))
+    return Learnt(name, precision, accuracy, agreement, len(task.test.targets))
+
+
+def learn(options: Options, engines: Sequence[EngineChoice] = ()) -> tuple[list[Learnt], list[str]]:
+    """Return what `_measure_trained` finds in the precisions of `options` and by other `engines`, and why it found nothing.
+
+    It is not asked for fp32 alone.
+    """
+    if options.precisions == (FP32,) and not engines:
         return [], []
     options.say("Training tasks on handwritten digits")
     training = options.pick(PrecisionTraining(12), PrecisionTraining(6), PrecisionTraining(1, tasks=("parity",)))
@@ -103,7 +119,7 @@ def learn(options: Options) -> tuple[list[Learnt], list[str]]:
         exporter = BackboneExporter(backbone)
     with TemporaryDirectory(dir=options.scratch) as folder:
         try:
-            return _measure_trained(exporter, backbone, training, options.precisions, Path(folder), options.cores), []
+            return _measure_trained(exporter, backbone, training, options.precisions, Path(folder), options.cores, engines), []
         except PrecisionUnavailable as error:
             return [], [str(error)]
 
@@ -112,5 +128,5 @@ def _options(training: PrecisionTraining) -> FitOptions:
     return FitOptions(epochs=training.epochs, lr=2e-3, batch_size=32, device="cpu")
 
 
-def _classes(repository: Repository, name: str, task: TaskData, threads: int) -> Array:
-    return np.asarray(answers(repository, [name], task.test.images, threads)[name].argmax(axis=1))
+def _classes(repository: Repository, name: str, task: TaskData, threads: int, engine: Engine | None = None) -> Array:
+    return np.asarray(answers(repository, [name], task.test.images, threads, engine)[name].argmax(axis=1))

@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks.framework.errors import PrecisionUnavailable
 from benchmarks.framework.options import FP32, Options
-from benchmarks.latency.precision.accuracy import Deviation, answers, deviation, mean_deviation, pictures
 from benchmarks.latency.precision.kernels import MAKE, tried
+from benchmarks.models.accuracy import Deviation, answers, deviation, mean_deviation, pictures
 from benchmarks.models.merged import write_merged
 from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE, Feed, SideBySide, open_network
 from contract.dtypes import Array

@@ -43,7 +43,7 @@ _pb: Any = service_pb2
 
 
 @dataclass(frozen=True)
-class WireCost:
+class _WireCost:
     """Of a server under a number of clients: microseconds of processor time for a request, and requests per second; one for each turn."""
 
     server: str
@@ -55,7 +55,7 @@ class WireCost:
         return f"{self.server:34}{self.clients:4} clients {median(self.processor_us):7.0f} us {median(self.per_s):9,.0f}/s"
 
 
-def measure(path: Path, clients: int, seconds: float, turns: int) -> list[WireCost]:
+def _measure(path: Path, clients: int, seconds: float, turns: int) -> list[_WireCost]:
     """Return what a request for the first task of the repository at `path` costs, on ours and on empty servers."""
     repository = read_repository(path)
     task = next(iter(repository.tasks))
@@ -77,14 +77,14 @@ def measure(path: Path, clients: int, seconds: float, turns: int) -> list[WireCo
         return asyncio.run(_in_turn(asks, (1, clients), seconds, turns))
 
 
-async def _in_turn(asks: Mapping[str, Callable[..., Any]], counts: Sequence[int], seconds: float, turns: int) -> list[WireCost]:
+async def _in_turn(asks: Mapping[str, Callable[..., Any]], counts: Sequence[int], seconds: float, turns: int) -> list[_WireCost]:
     found: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for _ in range(turns):
         for count in counts:
             for name, ask in asks.items():
                 found.setdefault((name, count), []).append(await ask(count, seconds))
     by_server = sorted(found.items(), key=lambda item: [*asks].index(item[0][0]))
-    return [WireCost(name, count, *(tuple(values) for values in zip(*turn, strict=True))) for (name, count), turn in by_server]
+    return [_WireCost(name, count, *(tuple(values) for values in zip(*turn, strict=True))) for (name, count), turn in by_server]
 
 
 async def _cost(server: ServerProcess, wire: Wire, request: bytes, clients: int, seconds: float) -> tuple[float, float]:
@@ -96,7 +96,7 @@ async def _cost(server: ServerProcess, wire: Wire, request: bytes, clients: int,
         return (processor_s([server.pid]) - before) / len(loop.spans) * 1e6, loop.per_s
 
 
-def parts(repository: Repository, rounds: int) -> dict[str, float]:
+def _parts(repository: Repository, rounds: int) -> dict[str, float]:
     """Return microseconds of processor time, in this process: one row through the segments of the first task, and the messages."""
     name, task = next(iter(repository.tasks.items()))
     rows = random_rows(task)
@@ -154,8 +154,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = given.repository or write_tiny_family(Path(folder) / "tiny").path
         print(describe_machine())
-        costs = measure(path, given.clients, given.seconds, given.turns)
-        alone = parts(read_repository(path), rounds=max(1, round(300 * given.seconds)))
+        costs = _measure(path, given.clients, given.seconds, given.turns)
+        alone = _parts(read_repository(path), rounds=max(1, round(300 * given.seconds)))
     print(*costs, sep="\n")
     print(*(f"{name:34} {microseconds:7.0f} us" for name, microseconds in alone.items()), sep="\n")
     if given.json:

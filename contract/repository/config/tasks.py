@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, cast, get_args
 
+from contract.kinds.registry import kind_from_json, kind_to_json
 from contract.preprocessing import Preprocessing
 from contract.repository.config.ensembles import ensemble_config, steps_of
 from contract.repository.config.parameters import KIND, SIZES, incomplete, parameters_of, set_parameters
@@ -20,6 +21,7 @@ _PARITY = "parity_sample"
 _VALUES = "value_ranges"
 _TEXT = "text_input"
 _NAMES = "tensor_names"
+_ANSWERS = "answers"
 
 
 def task_config(task: Task) -> Any:
@@ -33,6 +35,8 @@ def task_config(task: Task) -> Any:
         parameters[_TEXT] = task.text.to_json()
     if task.parity is not None:
         parameters[_PARITY] = task.parity.to_json()
+    if task.kind is not None:
+        parameters[_ANSWERS] = kind_to_json(task.kind)
     parameters |= {SIZES: sizes_to_json(task.sizes), _VALUES: ranges_to_json(task.values), _NAMES: names_to_json(task.names)}
     return ensemble_config(task.name, [task], task.steps, parameters)
 
@@ -67,6 +71,7 @@ def parse_task(config: Any, labels: tuple[str, ...], version: str) -> Task:
             values=ranges_from_json(parameters.get(_VALUES, "")),
             text=TextInput.from_json(parameters[_TEXT]) if _TEXT in parameters else None,
             names=names_from_json(parameters.get(_NAMES, "")),
+            kind=kind_from_json(parameters[_ANSWERS]) if _ANSWERS in parameters else None,
         )
     except (KeyError, ValueError, IndexError) as error:
         raise incomplete(config.name, "task", error) from error

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-from tritonclient.grpc import model_config_pb2
-
 from contract.preprocessing import Layout
 from contract.repository.config.parameters import AXES
+from contract.repository.config.triton_protobuf import model_config_pb2
 from contract.repository.free_sizes import axes_from_json, axes_to_json
 from contract.repository.model import TensorSpec
 

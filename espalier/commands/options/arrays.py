@@ -9,11 +9,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.client import Client
 from espalier.console import console, print_data
 
 if TYPE_CHECKING:
     from contract.dtypes import Array
+    from espalier.client import Client
 
 _SHOWN = 6  # numbers of an output
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import ceil, floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from contract.kinds.classes import Classes
 from contract.units import human_bytes, human_macs
 from espalier.console import console
 
@@ -112,13 +113,22 @@ def describe_scores(tasks: Iterable[Task]) -> str | None:
     """Return how scores are made of what `tasks` answer, in a sentence; None where none of them is a classifier."""
     names: dict[str, list[str]] = {}
     for task in tasks:
-        if task.scores:
+        if task.scores and isinstance(task.answers, Classes):
             names.setdefault(_SCORES[task.scores], []).append(task.name)
     if not names:
         return None
     alone = len(names) == 1
     parts = [words if alone else f"{words} ({', '.join(members)})" for words, members in names.items()]
     return f"Scores: {'; '.join(parts)}."
+
+
+def print_answers(tasks: Sequence[Task]) -> None:
+    """Print how people read what `tasks` answer, and of which that is assumed."""
+    from exporter.build.kinds import describe_assumed
+
+    for sentence in (describe_scores(tasks), describe_assumed(tasks)):
+        if sentence:
+            console.print(escape(sentence), soft_wrap=True)
 
 
 def describe_texts(tasks: Iterable[Task]) -> list[str]:

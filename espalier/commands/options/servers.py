@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.markup import escape
 
-from espalier.client import Client
 from espalier.commands.options.token import VARIABLE, read_token
 from espalier.console import console, errors
+
+if TYPE_CHECKING:
+    from espalier.client import Client
 
 _Action = Literal["load", "unload"]
 
@@ -50,6 +52,8 @@ class Servers:
             return ()
         checked = dict.fromkeys(map(checked_url, self.url))
         token = _require_token(self.token_file)
+        from espalier.client import Client
+
         return tuple(Client(url, token) for url in checked)
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from espalier.commands.options.kinds import Kinds, parse_kinds
 from espalier.commands.options.tokenizers import TokenizerFiles, parse_tokenizers
-from espalier.console import say
+from espalier.console import loading, say
 
 if TYPE_CHECKING:
     from exporter.sources.references import InputOptions
@@ -83,7 +84,8 @@ class Inputs:
 
     def options(self) -> InputOptions:
         """Return them as the exporter takes them. Raises typer.BadParameter."""
-        from exporter.sources.references import InputOptions
+        with loading():
+            from exporter.sources.references import InputOptions
 
         channels = (_parse_channels(self.mean, "--mean"), _parse_channels(self.std, "--std", positive=True))
         for kind in ("in-graph", "none"):
@@ -107,13 +109,14 @@ class TaskModels:
     backbone: Backbone = None
     input_names: InputNames = None
     tokenizer: TokenizerFiles = None
+    kind: Kinds = None
 
     def open(self, inputs: InputOptions) -> Sources:
         """Return how to load the models, and say what was assumed. Raises typer.BadParameter, ExportError, TuningError."""
         named = _parse_tasks(self.task or [])
         if self.tasks is not None:
             named = _with_folder(named, self.tasks, self.backbone)
-        return open_named(self.backbone, named, inputs, self.tokenizer or (), self.input_names or ())
+        return open_named(self.backbone, named, inputs, self.tokenizer or (), self.input_names or (), self.kind or ())
 
 
 def open_named(
@@ -122,17 +125,18 @@ def open_named(
     options: InputOptions,
     tokenizers: Sequence[str] = (),
     input_names: Sequence[str] = (),
+    kinds: Sequence[str] = (),
 ) -> Sources:
     """Return how to load the models `named`, and say what was assumed of them.
 
-    tokenizers: as `parse_tokenizers` reads them. input_names: as `InputNames` has them. Raises typer.BadParameter, ExportError,
-    TuningError.
+    tokenizers: as `parse_tokenizers` reads them. input_names, kinds: as `InputNames` and `Kinds` have them. Raises
+    typer.BadParameter, ExportError, TuningError.
     """
     from exporter.build.analysis import BACKBONE
     from exporter.open_models import open_sources
 
     chosen = _parse_inputs(input_names, [*named, *([BACKBONE] if backbone else [])])
-    sources = open_sources(backbone, named, options, parse_tokenizers(tokenizers), chosen)
+    sources = open_sources(backbone, named, options, parse_tokenizers(tokenizers), chosen, parse_kinds(kinds, named))
     for sentence in sources.remarks:
         say(sentence)
     return sources

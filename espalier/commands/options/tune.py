@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from espalier.console import console
+from espalier.console import console, loading
 
 if TYPE_CHECKING:
     from contract.preprocessing import Preprocessing
@@ -60,13 +60,13 @@ class Weights:
 
     def open(self, name: str, like: Preprocessing | None = None) -> Backbone:
         """Return the backbone of that name, for the images of a tuned task where there is one. Say which weights were taken."""
-        from tuning.network.backbone import load_backbone
-
         if like is not None and self.image_size is not None and {self.image_size} != {like.height, like.width}:
             raise typer.BadParameter(
                 f"the task was tuned on {like.height}x{like.width} pixels; leave it out.", param_hint="--image-size"
             )
-        with console.status("Loading the backbone"):
+        with loading("the backbone"):
+            from tuning.network.backbone import load_backbone
+
             backbone = load_backbone(name, self.checkpoint, image_size=self.image_size, preprocessing=like)
         if backbone.remark:
             remark(backbone.remark)
@@ -103,10 +103,10 @@ class Images:
 
     def load(self, source: str, preprocessing: Preprocessing) -> TaskData:
         """Return the data that `source` names."""
-        from tuning.data.sources import DataOptions, load_data
+        with loading("the data"):
+            from tuning.data.sources import DataOptions, load_data
 
-        options = DataOptions(self.data_folder, self.download, self.corruption, self.train_images)
-        with console.status("Loading the data"):
+            options = DataOptions(self.data_folder, self.download, self.corruption, self.train_images)
             return load_data(source, preprocessing, options)
 
 

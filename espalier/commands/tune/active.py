@@ -24,7 +24,7 @@ from espalier.commands.options.tune import (
     remark,
     write_json,
 )
-from espalier.console import console, progress_bars
+from espalier.console import console, loading, progress_bars
 
 
 def active(
@@ -70,11 +70,12 @@ def active(
         _choose(backbone, weights, pool, task, count, out, machine.device)
         return
 
-    from tuning.active.margin import check_sizes, compare, summarise
-    from tuning.training.features import FeatureStore
-    from tuning.training.fit import find_subset
-    from tuning.training.methods import subtuning
-    from tuning.training.trainer import Trainer
+    with loading():
+        from tuning.active.margin import check_sizes, compare, summarise
+        from tuning.training.features import FeatureStore
+        from tuning.training.fit import find_subset
+        from tuning.training.methods import subtuning
+        from tuning.training.trainer import Trainer
 
     if report is not None:
         check_writable(report, ".json", "--report", force=force)
@@ -97,9 +98,10 @@ def active(
 
 
 def _choose(backbone: str, weights: Weights, pool: Path, task: Path, count: int, out: Path, device: str) -> None:
-    from tuning.active.unlabelled import rank_pool, write_candidates
-    from tuning.network.checkpoint import load_task
-    from tuning.training.compute import find_compute
+    with loading():
+        from tuning.active.unlabelled import rank_pool, write_candidates
+        from tuning.network.checkpoint import load_task
+        from tuning.training.compute import find_compute
 
     tuned = load_task(task)
     loaded = weights.open(backbone, like=tuned.backbone.preprocessing)

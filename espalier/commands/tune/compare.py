@@ -15,7 +15,7 @@ from rich.table import Table
 from espalier.commands.options.search import LedgerOption, WorkersOption
 from espalier.commands.options.training import Augmentation, Learning, Machine, make_fit_options
 from espalier.commands.options.tune import AllImages, BackboneOption, DataOption, Weights
-from espalier.console import console, progress_bars, say
+from espalier.console import console, loading, progress_bars, say
 
 if TYPE_CHECKING:
     from tuning.search.compare import Comparison
@@ -93,7 +93,8 @@ def compare(
 
     [dim]espalier tune compare --backbone resnet50.a1_in1k --data flowers/ --sizes 100,200,400 --ledger flowers-methods.jsonl[/]
     """
-    from tuning.search.compare import compare as run
+    with loading():
+        from tuning.search.compare import compare as run
 
     loaded = weights.open(backbone)
     task_data = images.open(data, loaded.spec.preprocessing)

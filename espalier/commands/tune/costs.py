@@ -14,7 +14,7 @@ from rich.table import Table
 
 from contract.units import human_bytes, human_count, human_macs
 from espalier.commands.options.tune import BackboneOption, Weights, write_json
-from espalier.console import Report, console, progress_bars
+from espalier.console import Report, console, loading, progress_bars
 
 if TYPE_CHECKING:
     from exporter.pricing.price import AddedCost, Pricing
@@ -57,8 +57,9 @@ def costs(
 
     [dim]espalier tune costs --backbone resnet50.a1_in1k --given repo --classes 37[/]
     """
-    from espalier.commands.tune.pricing import measure_ms
-    from exporter.pricing.torch import open_pricing
+    with loading():
+        from espalier.commands.tune.pricing import measure_ms
+        from exporter.pricing.torch import open_pricing
 
     if json_file is not None and not json_file.parent.is_dir():
         raise typer.BadParameter(f"the folder {json_file.parent} does not exist.", param_hint="--json")

@@ -18,7 +18,7 @@ from rich.table import Table
 from espalier.commands.options.methods import MethodOptions, check_method, find_method
 from espalier.commands.options.training import Augmentation, Learning, Machine, make_fit_options, open_store
 from espalier.commands.options.tune import BackboneOption, DataOption, ForceOption, Images, Weights, check_writable, write_json
-from espalier.console import console, progress_bars
+from espalier.console import console, loading, progress_bars
 
 if TYPE_CHECKING:
     from tuning.network.checkpoint import TaskCheckpoint
@@ -74,8 +74,9 @@ def fit(
         check_writable(report_file, ".json", "--report", force=force)
     check_method(wanted)
 
-    from tuning.network.checkpoint import save_task
-    from tuning.training.trainer import Trainer
+    with loading():
+        from tuning.network.checkpoint import save_task
+        from tuning.training.trainer import Trainer
 
     options = make_fit_options(learning, augmentation, machine)
     loaded = weights.open(backbone)

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from espalier.commands.options.training import Augmentation, BatchSizeOption, Learning, LrOption, Machine, make_fit_options
 from espalier.commands.options.tune import AllImages, DataOption, ForceOption, check_writable
-from espalier.console import console, progress_bars
+from espalier.console import console, loading, progress_bars
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,11 @@ def pretrain(
 
     [dim]espalier tune pretrain --network resnet18 --channels 24,48,96,192 --data glyphs:letters --out letters.safetensors[/]
     """
-    from contract.preprocessing import Preprocessing
-    from tuning.network.backbone import save_backbone
-    from tuning.training.fit import evaluate
-    from tuning.training.fit import pretrain as run
+    with loading():
+        from contract.preprocessing import Preprocessing
+        from tuning.network.backbone import save_backbone
+        from tuning.training.fit import evaluate
+        from tuning.training.fit import pretrain as run
 
     check_writable(out, force=force)
     how = Preprocessing(image_size, image_size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")

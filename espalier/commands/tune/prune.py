@@ -13,7 +13,7 @@ from rich.table import Table
 from contract.units import human_bytes, human_macs, percent
 from espalier.commands.options.training import Augmentation, Learning, Machine, make_fit_options
 from espalier.commands.options.tune import AllImages, BackboneOption, DataOption, ForceOption, Weights, check_writable
-from espalier.console import console, progress_bars
+from espalier.console import console, loading, progress_bars
 
 
 def prune(
@@ -36,8 +36,9 @@ def prune(
 
     [dim]espalier tune prune --backbone resnet50.a1_in1k --task flowers.safetensors --data flowers/ --out flowers-small.safetensors[/]
     """
-    from tuning.network.checkpoint import load_task, save_task
-    from tuning.pruning.prune import prune_task
+    with loading():
+        from tuning.network.checkpoint import load_task, save_task
+        from tuning.pruning.prune import prune_task
 
     check_writable(out, force=force)
     options = make_fit_options(learning, augmentation, machine)

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from espalier.commands.options.tune import DataOption, ForceOption, Images, Weights, check_writable, write_json
-from espalier.console import console, progress_bars
+from espalier.console import console, loading, progress_bars
 
 if TYPE_CHECKING:
     from contract.preprocessing import Preprocessing
@@ -100,10 +100,11 @@ def transfer(
     if report is not None:
         check_writable(report, ".json", "--report", force=force)
 
-    from espalier.tables.transfer import as_data, methods_table, weights_table
-    from tuning.network.checkpoint import save_task
-    from tuning.transfer.compare import mean_weights, run_methods
-    from tuning.transfer.features import compute_features
+    with loading():
+        from espalier.tables.transfer import as_data, methods_table, weights_table
+        from tuning.network.checkpoint import save_task
+        from tuning.transfer.compare import mean_weights, run_methods
+        from tuning.transfer.features import compute_features
 
     options = training.options()
     pupil = weights.open(student)

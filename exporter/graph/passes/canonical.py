@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -27,7 +27,13 @@ _ROUNDS = 8  # a rewrite makes room for another
 _MERGE = ir.passes.Sequential(MergeEqual(), common.RemoveUnusedNodesPass(), UsedInputs())
 
 
-def canonicalise(model: ir.Model, *, whole: bool = True, known: KnownForms | None = None) -> ir.Model:
+def canonicalise(
+    model: ir.Model,
+    *,
+    whole: bool = True,
+    known: KnownForms | None = None,
+    check: Callable[[ir.Model], None] = lambda model: None,
+) -> ir.Model:
     """Return `model` in canonical form, changed in place.
 
     Its functions are inlined, and control flow is put into new ones; constants are initializers, the batch size is free, the opset 18 or
@@ -35,9 +41,14 @@ def canonicalise(model: ir.Model, *, whole: bool = True, known: KnownForms | Non
 
     whole: it is a network, and not a segment of one, whose outputs may be used inside of it, too.
     known: what other graphs became; one that is as they were is not rewritten again, and is not changed either.
+    check: is shown what is to be rewritten, and may raise; it looks at no weights.
     After it, equal networks have equal nodes in some topological order, whatever their names.
     """
-    rewrite = partial(_rewrite, whole=whole)
+
+    def rewrite(given: ir.Model) -> ir.Model:
+        check(given)
+        return _rewrite(given, whole=whole)
+
     result: ir.Model = _MERGE(rewrite(model) if known is None else known.rewritten(model, rewrite)).model
     return result
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import onnxruntime as ort
 
 from contract.dtypes import Array
-from contract.errors import RepositoryError
+from contract.errors import EspalierError, RepositoryError
 from contract.repository.model import Repository, Segment
+from serving.engines.onnxruntime.bundle_session import BundleSession, open_bundle
 from serving.engines.onnxruntime.plain import run_plain
 from serving.engines.onnxruntime.providers import CPU, TENSORRT, choose_providers, device_of
 from serving.engines.onnxruntime.segment_cache import EngineCache, MakeOptions, SegmentCache
@@ -25,14 +27,16 @@ from serving.engines.onnxruntime.session import (
     warm_up,
 )
 from serving.engines.sessions.checks import cannot_be_read, check_outputs
-from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
+from serving.engines.sessions.runtime import BundleFile, SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
+from serving.errors import EngineError
 from serving.process.memory import malloc_trim
 
 _LARGE_BYTES = 2_000_000  # what a smaller one has freed serves the next; to give it back took a third of a head's opening
+AnySession: TypeAlias = ort.InferenceSession | BundleSession
 
 
-def session_store(options: SessionStoreOptions) -> SessionStore[ort.InferenceSession]:
+def session_store(options: SessionStoreOptions) -> SessionStore[AnySession]:
     """Return a store of ONNX Runtime's sessions. Raises ValueError, ProviderUnavailable."""
     return SessionStore(OnnxRuntime(options), options.memory_limit_bytes)
 
@@ -81,11 +85,14 @@ class OnnxRuntime:
     def prepare(self, repository: Repository, files: Iterable[SegmentFile]) -> None:
         """Do nothing: all segments are run alike."""
 
-    def open(self, file: SegmentFile, threads: int | None = None) -> ort.InferenceSession:
+    def open(self, file: SegmentFile, threads: int | None = None) -> AnySession:
         """Return a session that nobody has checked, with so many threads; None: as of the options. Raises RepositoryError.
 
         For another one of a segment that was checked: a check is a run, and somebody would wait for it.
         """
+        return _open_bundle(file) if isinstance(file, BundleFile) else self._open_segment(file, threads)
+
+    def _open_segment(self, file: SegmentFile, threads: int | None = None) -> ort.InferenceSession:
         make_options = partial(session_options, segment_threads(file.segment, threads or self._threads), self._spin)
         try:
             return file.kept.use(partial(self._open, make_options))
@@ -96,12 +103,14 @@ class OnnxRuntime:
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise cannot_be_loaded(file.segment, file.kept.sizes) from error
 
-    def load(self, file: SegmentFile) -> ort.InferenceSession:
+    def load(self, file: SegmentFile) -> AnySession:
         """Return a session that has been checked by a run with one row. Raises RepositoryError naming the segment.
 
         A model that espalier did not export has been checked against its file, and what it can be tried with nobody knows: no run.
         """
-        session = self.open(file)
+        if isinstance(file, BundleFile):
+            return _open_bundle(file)
+        session = self._open_segment(file)
         if file.segment.plain is not None:
             return session
         try:
@@ -113,8 +122,10 @@ class OnnxRuntime:
         check_outputs(file.segment, results)
         return session
 
-    def run(self, segment: Segment, session: ort.InferenceSession, inputs: Sequence[Array]) -> Sequence[Array]:
+    def run(self, segment: Segment, session: AnySession, inputs: Sequence[Array]) -> Sequence[Array]:
         """Run `session` on the inputs in order, each of shape (n, ...). Raises InvalidRequest, and what ONNX Runtime raises."""
+        if isinstance(session, BundleSession):
+            return session.run(inputs)
         if segment.plain is not None:
             return run_plain(segment, session, inputs)
         if self._device is not None:
@@ -124,6 +135,10 @@ class OnnxRuntime:
     def memory_of(self, file: SegmentFile) -> int:
         """Return the bytes that an open session of `file` takes. Raises RepositoryError."""
         return memory_of(file)
+
+    def computed_by(self, segment: Segment) -> str:
+        """Return `name`."""
+        return self.name
 
     def has_one_thread(self, segment: Segment) -> bool:
         """Return whether sessions of `segment` have one thread, however many are asked for."""
@@ -137,3 +152,13 @@ class OnnxRuntime:
             if model.stat().st_size >= _LARGE_BYTES:
                 malloc_trim()
         return session
+
+
+def _open_bundle(file: BundleFile) -> BundleSession:
+    try:
+        return open_bundle(file)
+    except EspalierError:
+        raise
+    except Exception as error:  # ONNX Runtime's, and of the system where there is no place for a file
+        names = f"{file.members[0].segment.name!r} and {len(file.members) - 1} more"
+        raise EngineError(f"{names} cannot be opened as one session ({type(error).__name__}).") from error

@@ -17,7 +17,7 @@ from contract.weight_files import what_is_damaged
 from serving.engines.device_tensors import Device, is_on_device, whole
 from serving.engines.sessions.checks import check_outputs as check_outputs
 from serving.engines.sessions.checks import is_small, zeros_for
-from serving.engines.sessions.runtime import SegmentFile
+from serving.engines.sessions.runtime import BundleFile, SegmentFile
 
 # Said explicitly: builds for GPUs would try CUDA and TensorRT first and warn where there is no GPU.
 PROVIDERS = ("CPUExecutionProvider",)
@@ -56,7 +56,8 @@ def segment_threads(segment: Segment, threads: int | None) -> int | None:
 
 def memory_of(file: SegmentFile) -> int:
     """Return the bytes that an open session of `file` takes: its weights, and what comes with them. Raises RepositoryError."""
-    return _OVERHEAD_BYTES + file.kept.bytes  # with external data, where there is any
+    # With external data, where there is any.
+    return _OVERHEAD_BYTES + (file.bytes if isinstance(file, BundleFile) else file.kept.bytes)
 
 
 def open_session(

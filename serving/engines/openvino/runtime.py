@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Generic
 
 from contract.dtypes import Array
-from contract.errors import RepositoryError
 from contract.repository.model import Repository, Segment
 from contract.units import listed
 from serving.engines.openvino.agreement import BF16_ALLOWED
@@ -80,6 +80,7 @@ class OpenVinoRuntime(Generic[SessionT]):
 
     def prepare(self, repository: Repository, files: Iterable[SegmentFile]) -> None:
         """Find out how the segments `files` are best run: with the samples that tasks of `repository` have recorded."""
+        files = list(files)
         new = {file.segment.name: file for file in files if file.segment.plain is None}
         tasks = [task for task in with_records(repository) if any(step.segment in new for step in task.steps)]
         known = {step.segment for task in tasks for step in task.steps}
@@ -97,29 +98,20 @@ class OpenVinoRuntime(Generic[SessionT]):
         if unknown and wanted is Way.bf16:
             log.warning("No sample is recorded for segments %s: they stay in fp32.", listed(unknown))
         self._say(new)
+        if plain := [file.segment.name for file in files if file.segment.plain is not None]:
+            log.info("Run on ONNX Runtime, because espalier did not export them: %s.", listed(plain))
 
     def load(self, file: SegmentFile) -> OpenVinoSession | Elsewhere[SessionT]:
         """Return a session of `file` that has been checked by a run with one row. Raises RepositoryError naming the segment."""
-        way = self._way(file.segment)
-        if way is not Way.elsewhere:
-            try:
-                return self._checked(file, way)
-            except Exception as error:  # what it is, ONNX Runtime says, or else runs it
-                session = Elsewhere(self._other.load(file))
-                log.warning("Segment %r runs on ONNX Runtime: %s.", file.segment.name, reason(error))
-                self._ways[file.segment.name] = Way.elsewhere
-                return session
-        return Elsewhere(self._other.load(file))
+        return self._session(file, partial(self._checked, file), lambda: self._other.load(file))
 
     def open(self, file: SegmentFile, threads: int | None = None) -> OpenVinoSession | Elsewhere[SessionT]:
-        """Return another session of a segment that has been checked, with so many threads. Raises RepositoryError."""
-        way = self._way(file.segment)
-        if way is Way.elsewhere:
-            return Elsewhere(self._other.open(file, threads))
-        try:
-            return self._compiled(file, way, threads or self._threads)
-        except Exception as error:
-            raise RepositoryError(f"Segment {file.segment.name!r} cannot be compiled again: {reason(error)}.") from error
+        """Return a session of a segment that has been checked, here or by an earlier process, with so many threads.
+
+        Raises RepositoryError.
+        """
+        compiled = partial(self._compiled, file, threads=threads or self._threads)
+        return self._session(file, compiled, lambda: self._other.open(file, threads))
 
     def run(self, segment: Segment, session: OpenVinoSession | Elsewhere[SessionT], inputs: Sequence[Array]) -> Sequence[Array]:
         """Run `session` of `segment` on its inputs in order, each of shape (n, ...)."""
@@ -134,6 +126,11 @@ class OpenVinoRuntime(Generic[SessionT]):
             return self._other.memory_of(file)
         return _OVERHEAD_BYTES + int(file.kept.bytes * (1 + _PACKED[way]))
 
+    def computed_by(self, segment: Segment) -> str:
+        """Return what computes `segment`, its version, and OpenVINO's precision."""
+        way = self._way(segment)
+        return self._other.computed_by(segment) if way is Way.elsewhere else f"openvino {version()} {way}"
+
     def has_one_thread(self, segment: Segment) -> bool:
         """Return whether sessions of `segment` have one thread: small ones."""
         return self._other.has_one_thread(segment)
@@ -145,6 +142,21 @@ class OpenVinoRuntime(Generic[SessionT]):
     def _way(self, segment: Segment) -> Way:
         small = Way.elsewhere if segment.plain is not None or is_small(segment) else Way.fp32
         return small if segment.plain is not None else self._ways.get(segment.name, small)
+
+    def _session(
+        self, file: SegmentFile, here: Callable[[Way], OpenVinoSession], elsewhere: Callable[[], SessionT]
+    ) -> OpenVinoSession | Elsewhere[SessionT]:
+        """Return what `here` makes of the segment's way, or what `elsewhere` does, where that is the way or the first fails."""
+        name, way = file.segment.name, self._way(file.segment)
+        if way is Way.elsewhere:
+            return Elsewhere(elsewhere())
+        try:
+            return here(way)
+        except Exception as error:  # what is wrong with the file, ONNX Runtime says, or else runs it
+            session = Elsewhere(elsewhere())
+            log.warning("Segment %r runs on ONNX Runtime: %s.", name, reason(error))
+            self._ways[name] = Way.elsewhere
+            return session
 
     def _checked(self, file: SegmentFile, way: Way) -> OpenVinoSession:
         session = self._compiled(file, way, self._threads)

@@ -127,39 +127,38 @@ class _Walk:
             self._done(step.segment)
 
     def _agreed(self, step: Step, right: Sequence[Array], before: frozenset[str]) -> Sequence[Array]:
-        """Return what the step gives in the first way that agrees."""
+        """Return what the step gives in the first way that agrees. Raises _Again, LessPrecise."""
         while True:
             way = self._ways.of[step.segment]
             found = self._run(step.segment, way, [self._found[name] for name in step.inputs])
-            rounded = {name for name in before if self._ways.of[name] is Way.bf16}
-            allowed = BF16_ALLOWED if rounded or way is Way.bf16 else self._sampled.tolerance
-            fault = self._fault(step, right, found, allowed)
-            if not fault:
+            rounded = Way.bf16 in (way, *(self._ways.of[name] for name in before))
+            fault = self._fault(step, right, found, BF16_ALLOWED if rounded else self._sampled.tolerance)
+            if not fault or not self._change(step.segment, before, fault):
                 return found
-            self._change(step.segment, way, rounded, fault)
 
-    def _change(self, segment: str, way: Way, rounded: set[str], fault: str) -> None:
-        """Have `segment` run in the next way, or what comes before it, if that is `rounded`. Raises _Again, LessPrecise, ValueError."""
-        task = next(task.name for task in self._sampled.tasks if any(step.segment == segment for step in task.steps))
-        if way is Way.bf16 and segment not in self._fixed:
-            self._set(segment, Way.fp32, f"Segment {segment!r} stays in fp32: in bf16 its answer to the sample {fault}.")
-        elif rounded:
-            if kept := rounded & self._fixed:
-                raise LessPrecise(segment, task, kept)
-            for name in sorted(rounded):
-                self._set(name, Way.fp32, f"Segment {name!r} stays in fp32: on what it gives in bf16, {segment!r} {fault}.")
-            raise _Again
-        elif way is Way.fp32 and segment not in self._fixed:
-            self._set(segment, Way.elsewhere, f"Segment {segment!r} runs on ONNX Runtime: on OpenVINO its answer {fault}.")
-        else:
-            raise LessPrecise(segment, task, [segment])
+    def _change(self, segment: str, before: frozenset[str], fault: str) -> bool:
+        """Have `segment` run in the next way, or else what comes before it; return whether there was one, for itself.
+
+        Raises _Again where what comes before it changes, LessPrecise where that is served already.
+        """
+        for way, better, words in ((Way.bf16, Way.fp32, "stays in fp32"), (Way.fp32, Way.elsewhere, "runs on ONNX Runtime")):
+            if self._ways.of[segment] is way and segment not in self._fixed:
+                self._set(segment, better, f"{words}: on OpenVINO in {way} its answer to the sample {fault}")
+                return True
+            if changed := {name for name in before | {segment} if self._ways.of[name] is way}:
+                if kept := changed & self._fixed:
+                    raise LessPrecise(segment, fault, kept)
+                for name in changed:
+                    self._set(name, better, f"{words}: on what it gives in {way}, that of {segment!r} {fault}")
+                raise _Again
+        return False  # all of it is ONNX Runtime's
 
     def _set(self, segment: str, way: Way, sentence: str) -> None:
         self._ways.of[segment] = way
-        self._ways.said[segment] = sentence
+        self._ways.said[segment] = f"Segment {segment!r} {sentence}."
 
     def _fault(self, step: Step, right: Sequence[Array], found: Sequence[Array], allowed: float) -> str:
-        """Return what is wrong with what a step gives, words that follow "its answer", or "" where nothing is."""
+        """Return what is wrong with what a step gives, words to follow "its answer to the sample", or "" where nothing is."""
         for name, wanted, given in zip(step.outputs, right, found, strict=True):
             answer = self._sampled.outputs.get(name)
             differs = difference(wanted, given, typical=answer is None)

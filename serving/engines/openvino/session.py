@@ -32,11 +32,17 @@ class OpenVinoSession:
         except IndexError:
             request = self._compiled.create_infer_request()
         for place, rows in zip(self._inputs, inputs, strict=True):
-            request.set_input_tensor(place, self._tensor(np.ascontiguousarray(rows), shared_memory=True))
+            request.set_input_tensor(place, self._tensor(_writable(rows), shared_memory=True))
         request.infer(share_outputs=True)
         results = [np.array(request.get_output_tensor(place).data) for place in self._outputs]  # the next run writes over them
         self._idle.append(request)
         return results
+
+
+def _writable(rows: Array) -> Array:
+    """Return `rows` in one piece that may be written, which OpenVINO asks for and does not do: a copy of what a message holds."""
+    whole = np.ascontiguousarray(rows)
+    return whole if whole.flags.writeable else whole.copy()
 
 
 def _places(ports: Iterable[Any], kind: str, count: int) -> list[int]:

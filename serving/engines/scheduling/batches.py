@@ -12,13 +12,18 @@ from contract.dtypes import Array
 from contract.errors import EspalierError
 from serving.engines.base import SegmentRun
 from serving.engines.device_tensors import is_on_device, stack
+from serving.engines.scheduling.bundle_step import BundleStep, Part, shared_out
 from serving.engines.scheduling.plan_execution import Group, PlanExecution, ReadyStep
 from serving.errors import EngineError
 
 RunSegment = Callable[[str, Sequence[Array]], Sequence[Array]]
 RowLimit = Callable[[Group], int]  # the most rows of a run
 OnRun = Callable[[SegmentRun, Sequence[float]], None]
-Outcome = tuple[ReadyStep, Sequence[Array] | EspalierError, SegmentRun]
+# What a step gave, of a bundle in the place of an output also why that failed; or why all of it did.
+Outcome = tuple[ReadyStep, Sequence[Array | EspalierError] | EspalierError, SegmentRun]
+
+
+_NOTHING = np.empty(0)  # in the places of outputs that nobody takes
 
 
 class SegmentTimes:
@@ -67,7 +72,10 @@ class BatchRunner:
         self.count = on_run
 
     def run(self, batch: Sequence[ReadyStep]) -> list[Outcome]:
-        """Run the segment of `batch` on all of it. When that fails, each step runs by itself: one is not the others' fault."""
+        """Run the segment of `batch` on all of it. When that fails, each step runs by itself: one is not the others' fault.
+
+        So it is with the segments of a bundle, when that fails on a single step.
+        """
         started, started_ns = time.perf_counter(), time.time_ns()
         segment = batch[0].segment
         rows = batch[0].rows if len(batch) == 1 else sum(step.rows for step in batch)
@@ -80,14 +88,13 @@ class BatchRunner:
         except BaseException as error:  # whatever happens in a segment, its worker lives on
             if len(batch) > 1:
                 return [outcome for step in batch for outcome in self.run([step])]
-            known = error if isinstance(error, EspalierError) else EngineError(f"Segment {segment!r} failed on {rows} rows.")
-            known.__cause__ = known.__cause__ or (None if known is error else error)
-            return [(batch[0], known, SegmentRun(segment, rows, time.perf_counter() - started))]
+            if isinstance(batch[0].plan_step, BundleStep):
+                return [self._run_apart(batch[0], batch[0].plan_step.parts)]
+            return [(batch[0], _known(error, segment, rows), SegmentRun(segment, rows, time.perf_counter() - started))]
         seconds = time.perf_counter() - started
         waits = [started - step.ready_s for step in batch]
         run = SegmentRun(segment, rows, seconds, rows, waits[0], started_ns)
-        # As on Triton, each stream of a step is a request to the segment.
-        self.count(run, [wait for step, wait in zip(batch, waits, strict=True) for _ in step.streams])
+        self._tell(batch, run, waits)
         if len(batch) == 1:
             return [(batch[0], results, run)]
         ends = itertools.accumulate(step.rows for step in batch)
@@ -99,6 +106,40 @@ class BatchRunner:
             )
             for step, end, wait in zip(batch, ends, waits, strict=True)
         ]
+
+    def _run_apart(self, step: ReadyStep, parts: Sequence[Part]) -> Outcome:
+        """Run the segments that a bundle's `step` asks for one by one; what fails is said in the places of its outputs."""
+        started, started_ns = time.perf_counter(), time.time_ns()
+        results: list[Array | EspalierError] = [_NOTHING] * len(step.plan_step.outputs[0])
+        inputs, waited = step.inputs(), started - step.ready_s
+        for part in parts:
+            begun = time.perf_counter()
+            try:
+                found = self._run_in_pieces(part.segment, inputs, step.rows, self.limit(part.segment))
+                _check(part.segment, found, step.rows, part.stop - part.start)
+                run = SegmentRun(part.segment, step.rows, time.perf_counter() - begun, step.rows, waited, started_ns)
+                self.count(run, [waited])
+                results[part.start : part.stop] = found
+            except BaseException as error:  # as in `run`
+                results[part.start : part.stop] = [_known(error, part.segment, step.rows)] * (part.stop - part.start)
+        seconds = time.perf_counter() - started
+        return step, results, SegmentRun(step.segment, step.rows, seconds, step.rows, waited, started_ns)
+
+    def _tell(self, batch: Sequence[ReadyStep], run: SegmentRun, waits: Sequence[float]) -> None:
+        """Say what ran; of a bundle, each segment that somebody asked for."""
+        if not isinstance(batch[0].plan_step, BundleStep):
+            # As on Triton, each stream of a step is a request to the segment.
+            self.count(run, [wait for step, wait in zip(batch, waits, strict=True) for _ in step.streams])
+            return
+        asked: dict[Part, tuple[int, list[float]]] = {}
+        for step, wait in zip(batch, waits, strict=True):
+            assert isinstance(step.plan_step, BundleStep)  # as all of its group
+            for part in step.plan_step.parts:
+                rows, others = asked.get(part, (0, []))
+                asked[part] = rows + step.rows, [*others, wait]
+        runs = shared_out(run, [(part, rows) for part, (rows, _) in asked.items()])
+        for one, (_, its_waits) in zip(runs, asked.values(), strict=True):
+            self.count(one, its_waits)
 
     def run_rows(self, segment: str, inputs: Sequence[Array], rows: int, outputs: int) -> Sequence[Array]:
         """Return the `outputs` results of one run of `segment`, uncounted. Raises what it raises, and EngineError for other results."""
@@ -113,9 +154,16 @@ class BatchRunner:
         return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
 
 
-def advance(step: ReadyStep, outcome: Sequence[Array] | EspalierError, run: SegmentRun) -> Iterable[ReadyStep]:
+def advance(step: ReadyStep, outcome: Sequence[Array | EspalierError] | EspalierError, run: SegmentRun) -> Iterable[ReadyStep]:
     """Tell the execution of `step` how it went; return what can follow now."""
     return step.execution.fail(step, outcome) if isinstance(outcome, EspalierError) else step.execution.finish(step, outcome, run)
+
+
+def _known(error: BaseException, segment: str, rows: int) -> EspalierError:
+    """Return `error`, or a sentence for clients that it is the cause of."""
+    known = error if isinstance(error, EspalierError) else EngineError(f"Segment {segment!r} failed on {rows} rows.")
+    known.__cause__ = known.__cause__ or (None if known is error else error)
+    return known
 
 
 def _check(segment: str, results: Sequence[Array], rows: int, outputs: int) -> None:

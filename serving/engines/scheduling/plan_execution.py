@@ -16,6 +16,7 @@ from contract.errors import EspalierError
 from contract.plan import ExecutionPlan, PlanStep
 from serving.engines.base import Answer, Call, SegmentRun
 from serving.engines.device_tensors import stack
+from serving.engines.scheduling.bundle_step import BundleStep, shared_out
 from serving.errors import TooManyRows
 
 Shapes = tuple[tuple[int, ...], ...]  # of the inputs of a segment, without the rows
@@ -103,13 +104,15 @@ class PlanExecution:
         arrays = [[self._tensors[name] for name in step.inputs[stream]] for stream in streams]
         return arrays[0] if len(arrays) == 1 else [stack(parts) for parts in zip(*arrays, strict=True)]
 
-    def finish(self, step: ReadyStep, results: Sequence[Array], run: SegmentRun) -> list[ReadyStep]:
-        """Take the results of `step`, arrays of `step.rows` rows; return what may run now."""
-        self._runs.append(run)
+    def finish(self, step: ReadyStep, results: Sequence[Array | EspalierError], run: SegmentRun) -> list[ReadyStep]:
+        """Take the results of `step`, arrays of `step.rows` rows, or of a bundle why one failed; return what may run now."""
+        self._runs += _runs(step, results, run)
         for place, result in enumerate(results):
             for position, stream in enumerate(step.streams):
                 name = step.plan_step.outputs[stream][place]
-                if self._uses.get(name):  # what a segment gives for other plans is not held
+                if isinstance(result, EspalierError):
+                    self._errors[name] = result
+                elif self._uses.get(name):  # what a segment gives for other plans is not held
                     part = result[position * self.rows : (position + 1) * self.rows] if len(step.streams) > 1 else result
                     self._tensors[name] = part
         return self._close(step)
@@ -175,6 +178,14 @@ class PlanExecution:
             self._uses[name] -= 1
             if not self._uses[name]:
                 self._tensors.pop(name, None)
+
+
+def _runs(step: ReadyStep, results: Sequence[Array | EspalierError], run: SegmentRun) -> Sequence[SegmentRun]:
+    """Return the run of `step`, of a bundle as one of each segment that was asked for and did not fail."""
+    if not isinstance(step.plan_step, BundleStep):
+        return (run,)
+    parts = [part for part in step.plan_step.parts if not isinstance(results[part.start], EspalierError)]
+    return shared_out(run, [(part, step.rows) for part in parts]) if parts else ()
 
 
 def rows_at_once(plan: ExecutionPlan, inputs: Mapping[str, Array], rows_per_run: int, limit: Callable[[Group], int]) -> int:

@@ -87,6 +87,23 @@ class SegmentFile:
             raise RepositoryError(f"Segment {self.segment.name!r} has no model.onnx; export the repository again.") from error
 
 
+@dataclass(frozen=True)
+class BundleFile(SegmentFile):
+    """Segments that take the same, to be computed by one session. segment: as which the store knows them. members: in their order."""
+
+    members: tuple[SegmentFile, ...] = ()
+
+    @cached_property
+    def kept(self) -> KeptFiles:
+        """Return the files of the first; each member keeps its own."""
+        return self.members[0].kept
+
+    @property
+    def bytes(self) -> int:
+        """Return the size of all files."""
+        return sum(member.kept.bytes for member in self.members)
+
+
 class Runtime(Protocol[SessionT]):
     """What computes segments in this process. A session is whatever it likes; closing one is to drop it.
 
@@ -126,6 +143,9 @@ class Runtime(Protocol[SessionT]):
 
     def memory_of(self, file: SegmentFile) -> int:
         """Return the bytes that an open session of `file` takes, before it is opened. Raises RepositoryError."""
+
+    def computed_by(self, segment: Segment) -> str:
+        """Return what computes `segment`, its version, and the precision where there is a choice."""
 
     def has_one_thread(self, segment: Segment) -> bool:
         """Return whether sessions of `segment` have one thread, however many are asked for."""

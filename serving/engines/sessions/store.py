@@ -13,7 +13,7 @@ from contract.dtypes import Array
 from contract.errors import EspalierError, RepositoryError
 from serving.engines.sessions.checked import CheckedSegments
 from serving.engines.sessions.failures import Failures
-from serving.engines.sessions.runtime import Runtime, SegmentFile, SessionT
+from serving.engines.sessions.runtime import BundleFile, Runtime, SegmentFile, SessionT
 from serving.errors import EngineError, SegmentClosed, SegmentTooLarge
 from serving.process.memory import malloc_trim
 
@@ -150,6 +150,16 @@ class SessionStore(Generic[SessionT]):
                     self._changed.wait()
         _let_go(closed)
 
+    def close_idle(self, names: Iterable[str]) -> None:
+        """Close the sessions of these segments that do not run now; the segments stay known, and are opened on their next use."""
+        closed: list[SessionT | None] = []
+        with self._changed:
+            for name in names:
+                slot = self._slots.get(name)
+                if slot is not None and slot.session is not None and not slot.is_busy:
+                    closed.append(self._evict(slot))
+        _let_go(closed)
+
     def close_all(self) -> None:
         """Close every segment, as `close` does."""
         with self._changed:
@@ -231,15 +241,18 @@ class SessionStore(Generic[SessionT]):
         return slot
 
     def _open(self, file: SegmentFile, threads: int | None) -> SessionT:
-        if threads is not None or self._is_known_good(file):
+        if threads is not None:
             return self._runtime.open(file, threads)
+        if self._is_known_good(file):
+            with contextlib.suppress(RepositoryError):  # a runtime may do it another way when it loads, or says what is wrong
+                return self._runtime.open(file)
         session = self._runtime.load(file)
-        if self._checked is not None:
+        if self._checked is not None and not isinstance(file, BundleFile):
             self._checked.add(file)
         return session
 
     def _is_known_good(self, file: SegmentFile) -> bool:
-        return self._checked is not None and self._checked.knows(file)
+        return self._checked is not None and not isinstance(file, BundleFile) and self._checked.knows(file)
 
     def _use(self, slot: _Slot[SessionT]) -> None:
         self._clock += 1

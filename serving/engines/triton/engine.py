@@ -206,6 +206,10 @@ class TritonEngine:
             return {}
         return {name: segment.weight_bytes for name, segment in self._repository.segments.items()}
 
+    def computed_by(self) -> Mapping[str, int]:
+        """Return how many segments Tritons have."""
+        return {"triton": len(self.loaded())}
+
     def unavailable(self) -> Collection[str]:
         """Return nothing: a Triton that does not serve a model is not admitted."""
         return ()

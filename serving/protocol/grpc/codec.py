@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot, is
 from serving.requests import InferRequest, InferResponse, RequestedOutput, error_parameters
 
 _pb: Any = service_pb2
+_MOST_WRITTEN = 4096  # of each kind that are remembered
 _RAW_OUTPUTS = _pb.ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number
 _STREAMED = _pb.ModelStreamInferResponse.DESCRIPTOR.fields_by_name["infer_response"].number
 # Which field of InferTensorContents holds the values of a datatype; the others must come raw.
@@ -110,23 +112,44 @@ def encode_response(response: InferResponse, slots: Mapping[str, Slot], *, in_st
 
     in_stream: in a ModelStreamInferResponse, and as the last that comes for its request. The values are copied once.
     """
-    message = _pb.ModelInferResponse(model_name=response.model, model_version=response.version, id=response.id)
-    for key, reason in error_parameters(response).items():
-        message.parameters[key].string_param = reason
-    if in_stream:
-        message.parameters["triton_final_response"].bool_param = True  # by which clients of streams know that no more comes
-    pieces: list[Any] = []
+    pieces: list[Any] = [_written_model(response.model, response.version)]
+    if response.id or response.errors or in_stream:
+        pieces.append(_written_extras(response, in_stream))
+    pieces += [_written_output(name, dtype_name(array), array.shape) for name, array in response.outputs.items()]
     for name, array in response.outputs.items():
-        message.outputs.add(name=name, datatype=dtype_name(array), shape=array.shape)
         data = to_buffer(array)
         if name in slots:
             slots[name].write(name, bytes(data))
             data = b""  # clients find the others by position
         pieces += (header(_RAW_OUTPUTS, len(data)), data)
-    pieces.insert(0, message.SerializeToString())
     if in_stream:
         pieces.insert(0, header(_STREAMED, sum(map(len, pieces))))
     return b"".join(pieces)
+
+
+# What is the same in answer after answer is written once. The parts of a message, one after the other, are the message.
+
+
+@lru_cache(_MOST_WRITTEN)
+def _written_model(model: str, version: str) -> bytes:
+    return bytes(_pb.ModelInferResponse(model_name=model, model_version=version).SerializeToString())
+
+
+@lru_cache(_MOST_WRITTEN)
+def _written_output(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    message = _pb.ModelInferResponse()
+    message.outputs.add(name=name, datatype=datatype, shape=shape)
+    return bytes(message.SerializeToString())
+
+
+def _written_extras(response: InferResponse, in_stream: bool) -> bytes:
+    """Return what few answers have: the request's id, outputs that failed, and that no more comes in a stream."""
+    message = _pb.ModelInferResponse(id=response.id)
+    for key, reason in error_parameters(response).items():
+        message.parameters[key].string_param = reason
+    if in_stream:
+        message.parameters["triton_final_response"].bool_param = True  # by which clients of streams know that no more comes
+    return bytes(message.SerializeToString())
 
 
 def _input(tensor: Any, contents: Contents | None, raw: bytes | memoryview | None, check: Check) -> Array:

@@ -49,6 +49,16 @@ class _Request(msgspec.Struct):
     outputs: msgspec.Raw = _EMPTY
 
 
+class _Parts(msgspec.Struct):
+    """A request with its tensors apart, as nearly all can be read in one go; null, too, is absence."""
+
+    id: msgspec.Raw = _EMPTY
+    parameters: msgspec.Raw = _EMPTY
+    inputs: list[_Tensor] | None = None
+    outputs: list[_Tensor] | None = None
+
+
+_parts = msgspec.json.Decoder(_Parts)
 _request = msgspec.json.Decoder(_Request)
 _tensors = msgspec.json.Decoder(list[_Tensor])
 _strings = msgspec.json.Decoder(list[str])
@@ -147,6 +157,8 @@ class _Measure:
         """Count what is in `piece`, which has no strings. Raises InvalidRequest where it is nested deeper than the tensor."""
         self._commas += piece.count(b",")
         self._some = self._some or bool(piece.translate(None, b"[]," + _SPACE))
+        if b"[" not in piece and b"]" not in piece:
+            return
         self._empty = self._empty or b"[]" in piece.translate(None, _SPACE)
         brackets = np.frombuffer(piece, np.uint8)
         levels = self._level + np.cumsum((brackets == ord("[")).astype(np.int32) - (brackets == ord("]")))
@@ -185,25 +197,40 @@ def _read_at_once(text: bytes) -> dict[str, Any] | None:
 
 def _read_in_parts(text: bytes, limits: MessageLimits) -> dict[str, Any]:
     """Do as `read_request`."""
-    text, not_finite = _finite(text)
+    text = text.removeprefix(b"\xef\xbb\xbf")
     if text.count(b"{") > limits.objects < sum(_STRING.sub(b"", piece).count(b"{") for piece in _whole_strings(text)):
         raise TooMuch(
             "objects", f"The request has more than {limits.objects} objects in its JSON; no model has so many inputs and outputs."
         )
+    not_finite = False
+    try:
+        request = _parts.decode(text)
+    except (ValueError, RecursionError):
+        request, not_finite = _read_unusual(text, limits)
+    header = _members({"id": request.id, "parameters": request.parameters}, "The request", limits)
+    for key, tensors in (("inputs", request.inputs), ("outputs", request.outputs)):
+        if tensors is not None:
+            header[key] = [_entry(tensor, not_finite, limits) for tensor in tensors]
+    return header
+
+
+def _read_unusual(text: bytes, limits: MessageLimits) -> tuple[_Parts, bool]:
+    """Return the parts of what has numbers that are not finite, and whether it has; or say what is wrong with it."""
+    text, not_finite = _finite(text)
     try:
         request = _request.decode(text)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest("The request's body is not JSON, an object in UTF-8; see the v2 inference protocol.") from error
-    header = _members({"id": request.id, "parameters": request.parameters}, "The request", limits)
-    for key, raw in (("inputs", request.inputs), ("outputs", request.outputs)):
-        if not _is_absent(raw):
-            header[key] = [_entry(tensor, not_finite, limits) for tensor in _tensors_of(key, raw)]
-    return header
+    _members({"id": request.id, "parameters": request.parameters}, "The request", limits)  # what is wrong with them is said first
+    inputs, outputs = (
+        None if _is_absent(raw) else _tensors_of(key, raw)
+        for key, raw in (("inputs", request.inputs), ("outputs", request.outputs))
+    )
+    return _Parts(request.id, request.parameters, inputs, outputs), not_finite
 
 
 def _finite(text: bytes) -> tuple[bytes, bool]:
     """Return `text` in JSON's own words, and whether it had others."""
-    text = text.removeprefix(b"\xef\xbb\xbf")
     if b"NaN" not in text and b"Infinity" not in text:
         return text, False
     return b"".join(_NOT_FINITE.sub(lambda match: _WORDS.get(match[0], match[0]), piece) for piece in _whole_strings(text)), True

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel, Field
 
 from contract.preprocessing import Preprocessing
 from contract.repository.model import Repository, Task, TensorSpec
 from contract.text import TextInput
+from serving.answers.prediction import Prediction
+from serving.answers.readers import AnyAnswer
 from serving.engines.base import SegmentRun
-from serving.requests import Prediction
 
 _ERRORS = "Of tasks that could not be computed, a sentence each; with `partial_results` only."
 
@@ -20,23 +22,6 @@ class ErrorBody(BaseModel):
     """Every error, of whatever kind."""
 
     error: str = Field(description="One sentence: what is wrong, and what would be right.")
-
-
-class LabelScore(BaseModel):
-    """One class of a task."""
-
-    label: str
-    score: float | None = Field(
-        description="Its probability, or what `scores` of the task says (GET /tasks); null where the network answers values that are "
-        "not finite."
-    )
-
-
-class TaskPrediction(BaseModel):
-    """The best classes of one task, best first."""
-
-    version: str = Field(description="Of the task's model.")
-    labels: list[LabelScore]
 
 
 class Run(BaseModel):
@@ -61,7 +46,7 @@ class Timings(BaseModel):
 class PredictBody(BaseModel):
     """The answer to an image: every task that was asked for, and what was computed for it."""
 
-    tasks: dict[str, TaskPrediction]
+    tasks: dict[str, AnyAnswer]
     segments: list[Run] = Field(description="What ran, in order: the trunk once, however many tasks there are.")
     milliseconds: float = Field(description="From the whole body received to the answer ready.")
     timings: Timings
@@ -72,7 +57,7 @@ class FilePrediction(BaseModel):
     """The answer to one file of a form."""
 
     filename: str
-    tasks: dict[str, TaskPrediction]
+    tasks: dict[str, AnyAnswer]
 
 
 class PredictFilesBody(BaseModel):
@@ -97,7 +82,7 @@ class PredictTextBody(PredictBody):
 class TextPrediction(BaseModel):
     """The answer to one text of several."""
 
-    tasks: dict[str, TaskPrediction]
+    tasks: dict[str, AnyAnswer]
     truncated: list[str] = Field(description=_TRUNCATED)
 
 
@@ -157,6 +142,10 @@ class TaskBody(BaseModel):
         "0 to 1 by itself) and `value` (a single number): the answer as it is. `log_probabilities`: exp of it. Empty: nobody has looked; "
         "a softmax, or a single number as it is."
     )
+    kind: dict[str, Any] = Field(
+        description="How people read what it answers: the word of its kind, as answers of /predict have it, and its parameters. `tensor`: "
+        "/predict has no answer."
+    )
     segments: list[str] = Field(description="What runs for the task, in order.")
     macs: int | None = Field(
         description="Multiply-accumulates per row of the task alone; GFLOPs = 2 x GMACs. Null: not known, of a model that espalier did "
@@ -197,14 +186,8 @@ def tasks_body(repository: Repository) -> TasksBody:
     return TasksBody(tasks=[_task(repository, task) for task in repository.tasks.values()])
 
 
-def _image(prediction: Prediction, position: int) -> dict[str, TaskPrediction]:
-    return {
-        name: TaskPrediction(
-            version=prediction.versions[name],
-            labels=[LabelScore(label=item.label, score=item.score) for item in images[position]],
-        )
-        for name, images in prediction.tasks.items()
-    }
+def _image(prediction: Prediction, position: int) -> dict[str, AnyAnswer]:
+    return {name: answers[position] for name, answers in prediction.tasks.items()}
 
 
 def _truncated(prediction: Prediction, place: int) -> list[str]:
@@ -241,6 +224,7 @@ def _task(repository: Repository, task: Task) -> TaskBody:
         preprocessing=None if task.preprocessing is None else _preprocessing(task.preprocessing),
         text=None if task.text is None else _text(task.text),
         scores=task.scores,
+        kind=msgspec.to_builtins(task.answers),
         segments=[step.segment for step in task.steps],
         macs=None if task.plain else sum(repository.segments[step.segment].macs for step in task.steps),
     )

@@ -24,7 +24,6 @@ from benchmarks.framework.errors import PrecisionUnavailable
 from benchmarks.framework.options import Options, Scale
 from benchmarks.harness.noise import Measurement
 from benchmarks.latency.case import LatencyCase
-from benchmarks.latency.precision.accuracy import Deviation, answers, deviation, mean_deviation, pictures
 from benchmarks.latency.precision.bfloat import in_bf16, to_bf16
 from benchmarks.latency.precision.kernels import with_kernels
 from benchmarks.latency.precision.quantise import quantised, reduces_range
@@ -32,6 +31,7 @@ from benchmarks.latency.precision.rewrite import calibration, weight_bytes
 from benchmarks.latency.precision.variants import Precise, PreciseVariants, make_precise
 from benchmarks.latency.precision_tables import PrecisionChange, precision_tables
 from benchmarks.latency.variants import Times
+from benchmarks.models.accuracy import Deviation, answers, deviation, mean_deviation, pictures
 from benchmarks.models.tiny import SIZE, write_tiny_family
 from benchmarks.models.vit_onnx import VitSize, write_vit
 from contract.repository import Repository, read_repository
@@ -179,6 +179,7 @@ def test_a_precision_without_kernels_is_refused_with_the_provider_and_the_reason
     left, (said,) = with_kernels(["fp32", "bf16", "int8"])
     assert left == ("fp32", "int8")
     assert re.search(reason, said)
+    assert with_kernels(["fp32", "bf16"], elsewhere=True)[0] == ("fp32",)
     small = replace(repository, tasks={"late": repository.tasks["late"]})
     made, refused = make_precise(small, ("fp32", "bf16"), Options(tmp_path, Scale.tiny, threads=1))
     assert made == []

@@ -63,7 +63,7 @@ def test_as_many_networks_are_measured_as_fit_into_half_of_the_memory() -> None:
     # The largest has 105 bytes, in two sessions: three of them take 630.
     found = choose(repository(*map(task, "abcde")), (), 16, 2 * 640)
     assert len(found.parts) == 3
-    assert found.notes[0] == "Separate networks of 3 tasks fit into half of the memory, each in two sessions."
+    assert found.notes[0] == "Separate networks of 3 tasks fit into half of the memory, all that are open at a time."
 
 
 def test_one_task_is_asked_for_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from benchmarks.framework.errors import NoSuchEngine
+from benchmarks.models.whole_networks import whole_networks
+from benchmarks.repository.answers import answer_of, differs
 from benchmarks.repository.engines import AS_EXPORTED, EngineChoice, find_engines
-from benchmarks.repository.measure import differs
-from benchmarks.repository.networks import SeparateNetworks
+from benchmarks.repository.networks import Answers, SeparateNetworks
 from benchmarks.repository.precisions import segment_precision
+from contract.plan import make_plan
 from contract.repository import Repository, Segment, Step, Task, TensorSpec
+from serving.engines.embedded import EmbeddedEngine
 from tests.serving import free_nets
 
 X = TensorSpec("x", "FP32", (3,))
@@ -115,3 +119,25 @@ def test_engines_are_found_by_words_and_those_that_are_missing_are_said() -> Non
     assert find_engines(("first",), every) == ([first], [])
     with pytest.raises(NoSuchEngine, match=r"No engine's name contains 'tpu'; there are First, as exported; Second, bf16; Third"):
         find_engines(("tpu",), every)
+
+
+def test_engines_run_whole_networks_as_segments(tmp_path: Path) -> None:
+    """Each task is one segment, whose answers and costs are those of its segments together."""
+    repository = free_nets.write_free(tmp_path / "repository", ("topic", "pair"))
+    whole = whole_networks(repository, ["topic", "pair"], tmp_path / "whole")
+    assert [len(task.steps) for task in whole.tasks.values()] == [1, 1]
+    assert {name: segment.macs for name, segment in whole.segments.items()} == {"whole-topic": 2000, "whole-pair": 3000}
+    tokens = np.random.default_rng(1).integers(0, free_nets.VOCABULARY, (2, 2, 7))
+    feed = {**free_nets.text(2, 5), "query": tokens[0], "document": tokens[1][:, :4]}
+
+    async def ask() -> Answers:
+        engine, plan = EmbeddedEngine(whole, threads=1), make_plan(whole, ["topic", "pair"])
+        await engine.start()
+        try:
+            return await answer_of(engine, plan, feed)
+        finally:
+            await engine.aclose()
+
+    answers = asyncio.run(ask())
+    for name in ("topic", "pair"):
+        np.testing.assert_allclose(answers[name], free_nets.whole(name, feed), rtol=1e-5, atol=1e-6)

@@ -29,6 +29,7 @@ from contract.errors import RepositoryError
 from contract.repository import Repository
 from serving.engines.base import Engine
 from serving.engines.embedded import EmbeddedEngine
+from serving.engines.openvino.package import has_bf16
 from tests.espalier.test_cli import espalier
 from tests.serving import free_nets
 from tests.serving.plain_models import add_sub, add_sub_of_strings, config_of, matmul, write_model
@@ -47,7 +48,7 @@ def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.repository.benchmark.resident_bytes", lambda *arguments: None)
 
 
-def measured(question: Question, scratch: Path, threads: int = 1, only: tuple[str, ...] = ()) -> Result:
+def measured(question: Question, scratch: Path, threads: int = 1, only: tuple[str, ...] = ("onnx runtime,",)) -> Result:
     record = run_benchmark(repository_benchmark(question), Options(scratch, Scale.tiny, threads=threads, only=only))
     assert record.result.failed == ()
     assert all(note.strip() for note in record.result.notes)
@@ -64,7 +65,7 @@ def requests(result: Result) -> list[tuple[object, object]]:
 
 
 def test_a_repository_of_images_is_measured_whole(images: Path, tmp_path: Path) -> None:
-    result = measured(Question(images, rows=2), tmp_path, threads=2)
+    result = measured(Question(images, rows=2), tmp_path, threads=2, only=())
     assert result.headline.startswith("shop: 3 tasks take ")
     speedups, times, sizes, engine, tasks = result.tables
     assert requests(result) == [("probe", 1), ("middle", 1), ("early", 1), ("some", 2), ("all", 3)]
@@ -73,7 +74,13 @@ def test_a_repository_of_images_is_measured_whole(images: Path, tmp_path: Path) 
     assert times.rows[0][SIDE_BY_SIDE] is None
     (row,) = sizes.rows
     assert all(isinstance(row[key], int) and row[key] > 0 for key in ("memory", "separate_memory", "disk", "separate_disk"))
-    assert [(row["engine"], row["faster"]) for row in engine.rows] == [("ONNX Runtime", 1.0)]
+    assert [(row["engine"], row["precision"]) for row in engine.rows] == [
+        ("ONNX Runtime", "as exported"),
+        ("OpenVINO", "as exported"),
+        *[("OpenVINO", "bf16")] * has_bf16(),
+    ]
+    assert all(isinstance(row["sharing"], float) and row["sharing"] > 0 for row in engine.rows)
+    assert all(row["of_spread"] < 1e-3 for row in engine.rows[1:])  # so small that ONNX Runtime computes it there, too
     assert [row["task"] for row in tasks.rows] == ["probe", "middle", "early"]
     assert len(result.plots) == 1
     assert "Segments: 8 in fp32." in result.notes
@@ -120,7 +127,7 @@ def test_another_engine_appears_beside_the_first_with_its_error(
             answer = await super().infer(*arguments, **options)  # type: ignore[arg-type]
             return replace(answer, outputs={name: values * np.float32(1.1) for name, values in answer.outputs.items()})
 
-    def refusing(repository: Repository, threads: int, folder: Path) -> Engine:
+    def refusing(repository: Repository, threads: int, folder: Path, at_a_time: int) -> Engine:
         engine = EmbeddedEngine(repository)
 
         async def start() -> None:
@@ -130,14 +137,15 @@ def test_another_engine_appears_beside_the_first_with_its_error(
         return engine
 
     first, *_ = engines._ENGINES
-    more = EngineChoice("More", "a tenth", lambda repository, threads, folder: More(repository, threads=threads))
+    more = EngineChoice("More", "a tenth", lambda repository, threads, folder, at_a_time: More(repository, threads=threads))
     monkeypatch.setattr(
         "benchmarks.repository.benchmark.find_engines", lambda words: ([first, more, EngineChoice("None", "fp8", refusing)], [])
     )
-    result = measured(Question(images, tasks=("early", "late")), tmp_path)
+    result = measured(Question(images, tasks=("early", "late")), tmp_path, threads=2)
     table = next(table for table in result.tables if table.title.startswith("Engines"))
     assert [row["engine"] for row in table.rows] == ["ONNX Runtime", "More"]
     assert table.rows[0]["of_spread"] is None
+    assert all(isinstance(table.rows[1][key], float) and table.rows[1][key] > 0 for key in ("faster", "sharing", "share"))
     assert table.rows[1]["agreement"] == 1.0
     assert isinstance(table.rows[1]["of_spread"], float)
     assert table.rows[1]["of_spread"] > 0.01
@@ -170,7 +178,7 @@ def test_the_command_measures_a_repository_that_is_not_changed_and_needs_no_torc
         "Options.watch = lambda self: NOTHING_WATCHED\n"
         "import benchmarks.repository.benchmark as benchmark\n"
         "benchmark.resident_bytes = lambda *arguments: None\n"
-        f"sys.argv = ['espalier', 'bench', {str(images)!r}, *'--quick --runs 1 --threads 1 --tasks early --out out'.split()]\n"
+        f"sys.argv = ['espalier', 'bench', {str(images)!r}, *'--quick --runs 1 --threads 1 --tasks early --only onnx --out out'.split()]\n"
         "from espalier.cli import main\n"
         "main()\n"
     )

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from benchmarks.models.task_copies import Copies, copy_tasks
@@ -15,9 +16,12 @@ from benchmarks.studies.many_tasks.measure import main
 from benchmarks.studies.many_tasks.open_segments import OpenSegments
 from benchmarks.studies.many_tasks.results import Timed, by_state
 from contract.repository import Repository, read_repository
+from exporter.export import ExportOptions, export_repository
 from serving.engines.onnxruntime.runtime import session_store
 from serving.engines.onnxruntime.session import memory_of
 from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
+from tests.exporter.biased import biased
+from tests.exporter.test_recut import sources
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +49,17 @@ def test_copies_share_what_was_shared_and_own_what_was_a_tasks_own(repository: R
     assert len(repository.segments) == len(shared) + 4 + 2 * 3
     models = {repository.model_file(name).read_bytes() for name in repository.segments}
     assert len(models) == len(repository.segments)  # each has weights of its own
+
+
+def test_a_task_whose_weights_are_hard_links_is_copied_with_them(tmp_path: Path) -> None:
+    path = export_repository(
+        sources({"one": biased(1, 1), "two": biased(2, 2)}), ExportOptions(tmp_path / "repo")
+    ).repository.path
+    copied = copy_tasks(path, {"one": Copies("copy", 2)})
+    assert copied == read_repository(path)
+    for segment in copied.segments.values():
+        assert not segment.weight_files
+        assert onnx.load(copied.model_file(segment.name)).graph.initializer[0].raw_data
 
 
 def test_what_is_open_is_known_from_the_order_of_requests(repository: Repository) -> None:

@@ -80,6 +80,17 @@ def pair_of_images() -> ir.Model:
             "gives the input 'image' of 'cars' two",
         ),
         (["--task", "cars=cars.onnx", "--input", "cars:pixels=x"], "'cars' has no input 'pixels'; it takes 'image'"),
+        (["--task", "cars=cars.onnx", "--kind", "cars"], "'cars' is not of the form TASK=KIND"),
+        (["--task", "cars=cars.onnx", "--kind", "pets=mask"], "'pets' is none of the tasks that come: cars"),
+        (["--task", "cars=cars.onnx", "--kind", "cars=mask", "--kind", "cars=boxes"], "the name 'cars' is given twice"),
+        (
+            ["--task", "cars=cars.onnx", "--kind", "cars=labels:thresholds=2"],
+            "of 'cars': a threshold is 2; it must be from 0 to 1",
+        ),
+        (
+            ["--task", "cars=cars.onnx", "--kind", "cars=mask"],
+            "cannot be of the kind 'mask': it gives [n, 3], and a mask is one output",
+        ),
         (["--task", "cars=empty"], "is a folder; give a file"),
         (["--task", "pets=cycle.onnx"], "its graph has a cycle through"),
         (["--task", "two=two_labels.onnx"], "2 labels for outputs of shape [3]"),

@@ -79,7 +79,7 @@ def test_clients_ask_about_texts(url: str) -> None:
 def test_texts_are_answered_in_this_process(repo: Path) -> None:
     with espalier.open(repo) as tasks:
         found = tasks.predict_texts([*TEXTS, LONG], ["mood", "topic"], top_k=1, truncate=True)
-    assert [answer[0].label for answer in found.tasks["mood"][:3]] == [expected("mood", text)[0] for text in TEXTS]
+    assert [answer.labels[0].label for answer in found.tasks["mood"][:3]] == [expected("mood", text)[0] for text in TEXTS]
     assert found.cut == {"mood": {3}, "topic": {3}}
 
 

@@ -21,7 +21,7 @@ from exporter.sources.task_model import Sources, TaskModel
 from tests.exporter.graphs import Net
 from tests.exporter.wrong_passes import Pass, rewritten_by, scaled, with_fewer_classes, without_a_relu
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_preflight")]
 
 
 @pytest.mark.parametrize("given", ["file", "memory"])

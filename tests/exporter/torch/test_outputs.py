@@ -18,6 +18,7 @@ from exporter.open_models import open_sources
 from exporter.sources.references import InputOptions
 from exporter.sources.runtime import open_session
 from exporter.torch.export import NetworkExporter
+from exporter.torch.outputs import flatten, run_network
 
 pytestmark = pytest.mark.slow
 
@@ -52,12 +53,8 @@ HOW = Preprocessing(8, 8, mean=(0.5, 0.4, 0.3))
         (lambda y, f, x: {"logits": y, "features": f}, ["logits", "features"]),
         (lambda y, f, x: {"linear": y, "mean": f, "relu": f.sin()}, ["linear", "mean", "relu"]),  # names that nodes inside have
         (lambda y, f, x: {"image": f, "y": y}, ["image_output", "y"]),
-        (lambda y, f, x: ModelOutput(logits=y, hidden=f), ["logits", "hidden"]),
         (lambda y, f, x: (y, f), ["output_0", "output_1"]),
-        (lambda y, f, x: [y, f], ["output_0", "output_1"]),
-        (lambda y, f, x: Pair(y, f), ["logits", "features"]),
         (lambda y, f, x: {"scores": y}, ["logits"]),
-        (lambda y, f, x: (y,), ["logits"]),
         (lambda y, f, x: {"logits": y, "label": y.argmax(1), "sure": y > 0}, ["logits", "label", "sure"]),
     ],
 )
@@ -72,6 +69,27 @@ def test_each_tensor_becomes_an_output(form: Callable[..., object], names: list[
     found = open_session(model).run(None, {"image": images.numpy()})
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [
+        (lambda y, f, x: ModelOutput(logits=y, hidden=f), ["logits", "hidden"]),
+        (lambda y, f, x: [y, f], ["output_0", "output_1"]),
+        (lambda y, f, x: Pair(y, f), ["logits", "features"]),
+        (lambda y, f, x: (y,), ["output_0"]),
+    ],
+)
+def test_what_holds_tensors_is_a_tuple_of_them_before_it_is_traced(form: Callable[..., object], names: list[str]) -> None:
+    network, images = Returning(form).eval(), torch.randn(2, 3, 8, 8)
+    found = run_network("nets:make", network, images)
+    assert [*found] == names
+    with torch.inference_mode():
+        flat = flatten(network(images))
+    assert isinstance(flat, tuple)
+    for ours, theirs in zip(flat, found.values(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert [tuple(tensor.shape) for tensor in flat] == [(2, 5), (2, 4)][: len(names)]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def family(root: Path, name: str) -> dict[str, Any]:
     base = folders.network(f"{name}ForMaskedLM")
     made = {
         "mood": folders.tuned(base, f"{name}ForSequenceClassification", 1, (1,), id2label=MOODS),
-        "topic": folders.tuned(base, f"{name}ForSequenceClassification", 2, num_labels=4),
+        "topic": folders.tuned(base, f"{name}ForSequenceClassification", 2, num_labels=3),
         "more": folders.tuned(base, f"{name}ForSequenceClassification", 4, (1,), num_labels=3),
     }
     if name == "Bert":
@@ -138,7 +138,7 @@ def test_what_tasks_share_is_found_in_a_family(exported: tuple[dict[str, Any], E
     forks = report.plan.forks
     assert forks["topic"] > forks["mood"] == forks["tags"] > 0
     assert report.repository.tasks["mood"].labels == ("calm", "cross", "glad")
-    assert report.repository.tasks["topic"].labels == tuple(f"LABEL_{index}" for index in range(4))
+    assert report.repository.tasks["topic"].labels == tuple(f"LABEL_{index}" for index in range(3))
     assert (report.repository.tasks["tags"].labels, report.repository.tasks["tags"].outputs[0].shape[-1]) == ((), 5)
     assert report.repository.tasks["mood"].provenance == {"network": "BertForSequenceClassification", "file": "mood"}
     text = report.repository.tasks["mood"].text
@@ -195,7 +195,7 @@ def test_several_classes_at_a_time_and_a_deploy(tmp_path: Path) -> None:
     kind = "DistilBertForSequenceClassification"
     network = folders.network(kind, 5, problem_type="multi_label_classification")
     many = folders.save(tmp_path / "many", network)
-    folders.save(tmp_path / "other", folders.network(kind, 6))
+    folders.save(tmp_path / "other", folders.network(kind, 6, num_labels=3))
     mine = words.save(tmp_path, words.tokenizer(words.WORDS[:4]), "mine.json")
     run = espalier("export", "--task", f"many=hf:{many}", "--tokenizer", f"many={mine}", "--out", tmp_path / "repo")
     assert run.returncode == 0, run.stderr

@@ -16,11 +16,12 @@ from contract.errors import InvalidRequest, UnknownTask
 from contract.preprocessing import Preprocessing
 from contract.repository import Canary, Repository, TensorSpec
 from contract.repository.model import Scores
+from serving.answers.prediction import Prediction
 from serving.engines.in_memory import InMemoryEngine
 from serving.errors import DeadlineExceeded, NoImageTask, NotAnImage
-from serving.images.tasks import ImageRows
+from serving.images.tasks import PreparedImages
 from serving.questions import CheckRoom
-from serving.requests import Prediction, RequestOptions
+from serving.requests import RequestOptions
 from serving.router import Router
 from tests.serving.nets import LAYERS, PREPROCESSING, TASK_NAMES, images, make_repository
 
@@ -90,6 +91,7 @@ def classified(kind: Scores, values: list[list[float]], caplog: pytest.LogCaptur
     engine = InMemoryEngine({**LAYERS, "branch-late": lambda rows: np.array(values, np.float32)})
     with caplog.at_level("INFO"):
         (tables,) = ask(lambda router: router.predict(images(2), None), repository, engine=engine).tasks.values()
+    tables = [found.labels for found in tables]
     assert [[float(item.label) for item in table] for table in tables] == np.argsort(-np.array(values), axis=1).tolist()
     return [[item.score for item in sorted(table, key=lambda item: item.label)] for table in tables], caplog.text
 
@@ -122,16 +124,16 @@ def test_scores_are_what_the_task_says_that_its_outputs_are(
     )
 
 
-async def never(ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
+async def never(ways: Sequence[Preprocessing], check_room: CheckRoom) -> PreparedImages:
     raise AssertionError
 
 
-async def endless(ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
+async def endless(ways: Sequence[Preprocessing], check_room: CheckRoom) -> PreparedImages:
     await asyncio.Event().wait()
     raise AssertionError
 
 
-async def refused(ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
+async def refused(ways: Sequence[Preprocessing], check_room: CheckRoom) -> PreparedImages:
     raise NotAnImage("No image.")
 
 
@@ -159,10 +161,10 @@ def test_each_way_is_asked_for_once_and_room_is_asked_of_the_engine() -> None:
     zoomed = Preprocessing(8, 8, crop_fraction=0.5)
     asked: list[Preprocessing] = []
 
-    async def prepare(ways: Sequence[Preprocessing], check_room: CheckRoom) -> ImageRows:
+    async def prepare(ways: Sequence[Preprocessing], check_room: CheckRoom) -> PreparedImages:
         asked.extend(ways)
         check_room(10_000)  # more than the queue may hold, but nothing waits
-        return {way: images(1) for way in ways}
+        return PreparedImages({way: images(1) for way in ways}, [(8, 8)])
 
     repository = make_repository(preprocessing={"late": zoomed})
     ask(lambda router: router.predict_prepared(prepare, ["probe", "late", "parity"], 1, RequestOptions()), repository)

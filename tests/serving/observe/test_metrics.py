@@ -91,6 +91,7 @@ def test_requests_rows_runs_and_savings_are_counted(own: BackgroundServer) -> No
     assert value(found, "espalier_responses_total", protocol="http", status="200") == 3
     assert value(found, "espalier_ready") == 1
     assert value(found, "espalier_loaded_segments") == len(LAYERS)
+    assert value(found, "espalier_engine_segments", engine="functions") == len(LAYERS)
 
 
 def test_failures_have_reasons_and_no_label_is_the_clients(repository: Repository) -> None:

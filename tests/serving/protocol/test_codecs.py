@@ -1,12 +1,8 @@
-"""Wire formats without a wire: tensors, HTTP bodies, compression, images."""
+"""Wire formats without a wire: tensors and HTTP bodies."""
 
 from __future__ import annotations
 
-import asyncio
-import gzip
-import io
 import json
-import zlib
 from contextlib import suppress
 from typing import Any
 
@@ -15,14 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
 
 from contract.dtypes import NUMPY_DTYPES, dtype_name
 from contract.errors import InvalidRequest, TooMuch
 from contract.tensors import from_bytes, from_numbers, to_bytes, values_text
-from serving.errors import BodyTooLarge, NotAnImage, Unsupported
-from serving.images.decode import ImageLimits, decode_image
-from serving.protocol.http.body import accepted_compression, compressed, unpack, unpacked_size
+from serving.errors import Unsupported
 from serving.protocol.http.json_codec import decode_request, encode_response
 from serving.protocol.http.json_request import JsonValues
 from serving.requests import InferResponse, RequestedOutput
@@ -237,6 +230,22 @@ def body(**changes: Any) -> bytes:
     return json.dumps({"inputs": [tensor], **changes}).encode()
 
 
+def test_the_numbers_of_a_usual_request_are_gone_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Any:
+        raise AssertionError("once more")
+
+    monkeypatch.setattr("serving.protocol.http.json_request._finite", refuse)
+    monkeypatch.setattr("serving.protocol.http.json_request._tensors_of", refuse)
+    values = [number / 8 for number in range(3000)]
+    tensor = {"name": "NaN", "datatype": "FP32", "shape": [3000], "data": values}  # of words, only numbers matter
+    body = json.dumps({"id": "Infinity", "inputs": [tensor], "outputs": None}).encode()
+    request, _ = decode_request("m", "", body, None)
+    np.testing.assert_array_equal(request.inputs["NaN"], np.array(values, np.float32))
+    assert (request.id, request.outputs) == ("Infinity", ())
+    with pytest.raises(AssertionError, match="once more"):
+        decode_request("m", "", body.replace(b"0.125,", b"NaN,"), None)
+
+
 def test_a_json_request_says_what_its_outputs_should_be() -> None:
     outputs = [{"name": "a", "parameters": {"binary_data": True}}, {"name": "b", "parameters": {"classification": 2}}]
     request, wanted = decode_request("m", "1", body(id="7", outputs=outputs, parameters={"x": 1}), None)
@@ -377,81 +386,3 @@ def test_a_response_mixes_json_and_binary_in_order() -> None:
 def test_bytes_that_are_no_text_need_binary() -> None:
     with pytest.raises(InvalidRequest, match="Output 'y' is not UTF-8 text; request it as binary data"):
         to_values("y", np.array([b"\xff"], object))
-
-
-@settings(max_examples=50)
-@given(st.binary(max_size=200), st.sampled_from(["gzip", "deflate"]))
-def test_compression_there_and_back_within_the_limit(data: bytes, encoding: str) -> None:
-    packed = asyncio.run(compressed(data, encoding))
-    assert decompress(packed, len(data)) == data
-    if data:
-        with pytest.raises(BodyTooLarge):
-            decompress(packed, len(data) - 1)
-
-
-def decompress(data: bytes, limit: int) -> bytes:
-    return unpack(data, unpacked_size(data, limit), limit)
-
-
-def test_bad_compression_is_refused() -> None:
-    for data in (b"plain", gzip.compress(b"abc")[:-2], zlib.compress(b"abc") + b"more"):
-        with pytest.raises(InvalidRequest):
-            decompress(data, 100)
-
-
-@pytest.mark.parametrize(
-    ("header", "size", "chosen"),
-    [
-        ("", 5000, None),
-        ("gzip", 5000, "gzip"),
-        ("gzip", 50, None),
-        ("deflate", 5000, "deflate"),
-        ("br, gzip;q=0, deflate ;q=0.5", 5000, "deflate"),
-        ("identity", 5000, None),
-    ],
-)
-def test_responses_are_compressed_only_for_clients_that_want_it(header: str, size: int, chosen: str | None) -> None:
-    assert accepted_compression(header, size) == chosen
-
-
-def encoded_image(kind: str, size: tuple[int, int] = (9, 7), mode: str = "RGB") -> bytes:
-    buffer = io.BytesIO()
-    Image.new(mode, size, 128).save(buffer, kind)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
-def test_common_formats_are_decoded(kind: str) -> None:
-    assert decode_image(encoded_image(kind, mode="L"), ImageLimits()).size == (9, 7)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
-def test_a_truncated_image_is_refused(kind: str) -> None:
-    data = encoded_image(kind, (64, 64))
-    with pytest.raises(NotAnImage, match=r"damaged or truncated|not an image"):
-        decode_image(data[: len(data) * 2 // 3], ImageLimits())
-
-
-def test_what_is_no_image_is_refused() -> None:
-    for data in (b"", b"hello", b"\x89PNG\r\n\x1a\n", encoded_image("TIFF"), b"<svg/>"):
-        with pytest.raises(NotAnImage, match="send the bytes of"):
-            decode_image(data, ImageLimits())
-
-
-@settings(max_examples=50)
-@given(st.binary(max_size=60), st.integers(0, 200))
-def test_damaged_images_never_crash(noise: bytes, place: int) -> None:
-    data = encoded_image("PNG", (20, 20))
-    with suppress(NotAnImage):
-        decode_image(data[:place] + noise + data[place + len(noise) :], ImageLimits())
-
-
-def test_limits_hold_before_anything_is_decoded() -> None:
-    with pytest.raises(BodyTooLarge, match="limit of 20 bytes"):
-        decode_image(encoded_image("PNG"), ImageLimits(max_bytes=20))
-    with pytest.raises(NotAnImage, match="more than the limit of 62 pixels"):
-        decode_image(encoded_image("PNG"), ImageLimits(max_pixels=62))
-    bomb = bytearray(encoded_image("BMP"))
-    bomb[18:26] = (60_000).to_bytes(4, "little") * 2  # 3.6 gigapixels, says the header
-    with pytest.raises(NotAnImage, match="pixels; send a smaller one"):
-        decode_image(bytes(bomb), ImageLimits())

@@ -114,6 +114,50 @@ def test_a_long_text_is_refused_or_cut_and_that_is_said(ask: Http) -> None:
     check("mood", "the cat sat not far the", answer["texts"][1]["tasks"]["mood"])
 
 
+def with_other_texts(folder: Path, task: str, **changes: Any) -> Repository:
+    """Write networks of any length, one task of which takes texts otherwise."""
+    repository = write_repository(folder, free=True)
+    text = repository.tasks[task].text
+    assert text is not None
+    other = replace(repository.tasks[task], text=replace(text, **changes))
+    (folder / task / "config.pbtxt").write_text(to_text(task_config(other)))
+    return read_repository(folder)
+
+
+def test_a_text_that_is_too_long_for_one_task_is_answered_by_the_others_on_request(tmp_path: Path) -> None:
+    with_other_texts(tmp_path, "topic", most=4)
+    refusal = (
+        "Text 2 has 5 tokens, and the network takes 4; send a shorter one, or truncate: true to have its beginning answered."
+    )
+    body = {"text": TEXTS[:1] * 2, "tasks": ["mood", "topic"]}
+    body["text"][0] = TEXTS[1]
+    with BackgroundServer(tmp_path, http_port=0, grpc_port=0, threads=1) as server:
+        ask = Http(server)
+        assert post(ask, body) == (400, {"error": refusal})
+        status, answer = post(ask, body, "/predict?partial_results=true")
+        assert (status, answer["errors"]) == (200, {"topic": refusal})
+        for text, found in zip(body["text"], answer["texts"], strict=True):
+            assert found["tasks"].keys() == {"mood"}
+            check("mood", text, found["tasks"]["mood"])
+        assert post(ask, {**body, "tasks": ["topic"]}, "/predict?partial_results=true") == (400, {"error": refusal})
+        ask.connection.close()
+
+
+def test_tasks_of_which_one_may_not_be_padded_run_what_they_share_together(tmp_path: Path) -> None:
+    with_other_texts(tmp_path, "topic", padded=False)
+    with BackgroundServer(tmp_path, http_port=0, grpc_port=0, threads=1) as server:
+        ask = Http(server)
+        for texts, lengths in ((TEXTS[:1] * 2, 1), (TEXTS, 3)):
+            _, answer = post(ask, {"text": texts, "tasks": ["mood", "topic"]})
+            for text, found in zip(texts, answer["texts"], strict=True):
+                assert list(found["tasks"]) == ["mood", "topic"]
+                for task in found["tasks"]:
+                    check(task, text, found["tasks"][task])
+            rows = [run["rows"] for run in answer["segments"] if run["segment"] == "bag"]
+            assert (len(rows), sum(rows)) == (lengths, len(texts))
+        ask.connection.close()
+
+
 @pytest.mark.parametrize(
     ("body", "path", "sentence"),
     [
@@ -123,7 +167,7 @@ def test_a_long_text_is_refused_or_cut_and_that_is_said(ask: Http) -> None:
         (
             {"text": "cat", "tasks": ["words"]},
             "/predict",
-            "Task 'words' gives no classes; ask for its values through v2/models/words/infer.",
+            "Task 'words' is of the kind 'tensor', which people do not read; ask for its values",
         ),
         (
             {"text": "cat", "image": "..."},
@@ -224,7 +268,7 @@ def test_what_is_refused_at_the_start_and_at_a_load(tmp_path: Path) -> None:
             with pytest.raises(LoadFailed, match=r"The tokenizer of task 'mood' is damaged \(it is another one than its config"):
                 await router.load("mood")
             found = await router.predict_texts(["cat"], ["mood"])
-            assert found.tasks["mood"][0][0].label == expected("mood", "cat")[0]
+            assert found.tasks["mood"][0].labels[0].label == expected("mood", "cat")[0]
             with pytest.raises(RepositoryError, match="The tokenizer of task 'mood' is damaged"):
                 await Router(read_repository(repo.path), EmbeddedEngine(repo, threads=1)).start()
         finally:

@@ -22,7 +22,7 @@ goes on where an interrupted one stopped.
 - **Possible**: the share of the networks' MACs that another one of them has computed already. It is found without addresses, digests or
   plans: each whole network is run in ONNX Runtime with every tensor as an output, and computations are one where the operator, its
   attributes and all values that it takes, weights among them, are equal bit by bit. *torch*: the same from torch's operators as the
-  networks run there.
+  networks run there, without what follows from weights alone, which no request computes.
 - **Found**: how much of that is computed once when all tasks are asked for; with every cut (`--cuts exact`), and with the cuts that pay
   at these sizes (the default, which leaves out a cut that costs more than it saves).
 - **Bytes**: how much of the weights that are used on equal inputs is stored once.

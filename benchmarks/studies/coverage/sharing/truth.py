@@ -80,11 +80,15 @@ def run_graph(model: ir.Model, inputs: Mapping[str, Array]) -> Executed:
 
 
 def run_torch(network: nn.Module, inputs: Sequence[Tensor]) -> Executed:
-    """Return the MACs of what `network` computes of one row of `inputs`, by torch's own counter."""
+    """Return the MACs of what `network` computes of one row of `inputs`, by torch's own counter.
+
+    What it computes of its weights alone (DeBERTa's keys of positions) does not count: an export computes it once for all requests.
+    """
     found = Executed()
+    rows = [value[:1] for value in inputs]
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not know the operator that it is made of
-    with torch.no_grad(), _Recorded(found):
-        network(*(value[:1] for value in inputs))
+    with torch.no_grad(), _Recorded(found, rows):
+        network(*rows)
     return found
 
 
@@ -131,21 +135,23 @@ def _is_weight(value: ir.Value) -> bool:
 
 
 class _Recorded(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operators that torch's counter knows, by what they are and take."""
+    """Counts the operators that torch's counter knows, by what they are and take, of what depends on `rows`."""
 
-    def __init__(self, found: Executed) -> None:
+    def __init__(self, found: Executed, rows: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._found = found
+        self._depending = {id(value): value for value in rows}  # kept, so that no other tensor gets their place
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        taken = tree_flatten((args, kwargs or {}))[0]
+        if not any(id(one) in self._depending for one in taken):
+            return out
+        self._depending.update((id(one), one) for one in tree_flatten(out)[0] if isinstance(one, Tensor))
         count = flop_registry.get(func._overloadpacket)
         if count is not None:
-            taken = (
-                _digest(one.detach().numpy()) if isinstance(one, Tensor) else repr(one).encode()
-                for one in tree_flatten((args, kwargs or {}))[0]
-            )
-            key = _hash(str(func).encode(), *taken)
+            contents = (_digest(one.detach().numpy()) if isinstance(one, Tensor) else repr(one).encode() for one in taken)
+            key = _hash(str(func).encode(), *contents)
             self._found.macs[key] += int(count(*args, **(kwargs or {}), out_val=out)) // 2
         return out
 

@@ -119,6 +119,22 @@ def test_one_of_several_that_differ_in_weights_is_rewritten(monkeypatch: pytest.
     assert len(rewritten) == 1
 
 
+def test_one_that_is_not_rewritten_is_not_checked_for_it_either() -> None:
+    checked: list[ir.Model] = []
+    net, known = Written(0), KnownForms()
+    net.nodes, net.shapes, net.last, net.rank = [], {}, "image", 2
+    net.product()
+    models = [net.model(seed) for seed in range(3)]
+    for model in models:
+        canonicalise(model, known=known, check=checked.append)
+    net.gemm()
+    models.append(net.model(0))
+    canonicalise(models[-1], known=known, check=checked.append)
+    canonicalise(net.model(0), check=checked.append)
+    assert checked[:2] == [models[0], models[-1]]
+    assert len(checked) == 3
+
+
 def test_one_whose_weights_are_looked_at_is_rewritten_unless_they_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     rewritten = counted(monkeypatch)
     net, known = Written(0), KnownForms()

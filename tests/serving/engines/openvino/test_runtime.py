@@ -93,6 +93,15 @@ def test_what_openvino_has_no_operator_for_runs_on_onnx_runtime_and_the_log_name
     assert "Segment 'mid' runs on ONNX Runtime: OpenVINO has no com.microsoft.CDist." in caplog.text
 
 
+def test_what_openvino_lacks_is_found_also_where_an_earlier_process_has_checked_it(tmp_path: Path) -> None:
+    path = tmp_path / "repo"
+    write_large(path, records=False)
+    write_segment(path, "mid", with_distances(LAYERS["mid"].model()))
+    made, file = runtime(), file_of(read_repository(path), "mid")
+    assert isinstance(made.open(file), Elsewhere)
+    assert made.computed_by(file.segment).startswith("onnxruntime ")
+
+
 def with_distances(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` with 0 added: a sum of distances between weights, by an operator that OpenVINO lacks, times 0."""
     model.graph.node[-1].output[0] = "bent"
@@ -145,6 +154,13 @@ def test_an_answer_stays_when_the_next_comes(large: Repository) -> None:
     kept = first.copy()
     made.run(segment, session, [np.zeros((2, 7), np.float32)])
     np.testing.assert_array_equal(first, kept)
+
+
+def test_what_a_message_holds_may_not_be_written_and_is_answered_all_the_same(large: Repository) -> None:
+    made = runtime()
+    rows = np.frombuffer(np.ones((2, 7), np.float32).tobytes(), np.float32).reshape(2, 7)
+    found = made.run(large.segments["mid"], made.load(file_of(large, "mid")), [rows])[0]
+    np.testing.assert_allclose(found, LAYERS["mid"](rows), atol=1e-5)
 
 
 def test_a_memory_limit_closes_what_is_unused_and_answers_all(large: Repository) -> None:

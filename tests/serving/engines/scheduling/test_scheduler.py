@@ -1,4 +1,4 @@
-"""The scheduler: what is batched with what, who goes first, and what becomes of work that fails, expires or is taken back."""
+"""The scheduler: what is batched with what, who goes first, and what becomes of work that expires or is taken back."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from contract.dtypes import Array
 from contract.plan import ExecutionPlan, PlanStep, make_plan
 from serving.engines.base import Answer, Call, SegmentRun
 from serving.engines.scheduling.fair_queue import FairQueue
-from serving.engines.scheduling.plan_execution import PlanExecution, ReadyStep
+from serving.engines.scheduling.plan_execution import PlanExecution
 from serving.engines.scheduling.scheduler import Scheduler
-from serving.errors import DeadlineExceeded, EngineError, NotReady, QueueFull, SegmentClosed
+from serving.errors import DeadlineExceeded, NotReady, QueueFull, SegmentClosed
 from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images, make_repository, whole
 
 REPOSITORY = make_repository()
@@ -331,77 +331,6 @@ def test_what_is_taken_back_half_way_goes_no_further() -> None:
     assert segments.runs == [("trunk", 1)]
 
 
-def fail(rows: Array) -> Array:
-    raise EngineError("It broke.")
-
-
-def test_a_segment_that_fails_takes_only_what_depends_on_it() -> None:
-    async def go(scheduler: Scheduler) -> Answer:
-        return await infer(scheduler, TASK_NAMES, 2)
-
-    for broken, failed in {
-        "tuned_a": {"colour"},  # the other streams go through the suffix all the same
-        "suffix": {"probe", "colour", "parity"},
-        "head_colour": {"colour"},
-        "mid": {"probe"},
-        "trunk": set(TASK_NAMES),
-    }.items():
-        answer = work_with(go, Segments(**{broken: fail}), workers=2)
-        assert {name: str(error) for name, error in answer.errors.items()} == dict.fromkeys(failed, "It broke.")
-        assert set(answer.outputs) == set(TASK_NAMES) - failed
-        for name, values in answer.outputs.items():
-            np.testing.assert_allclose(values, whole(name, images(2)), rtol=1e-4, atol=1e-5)
-
-
-def refuse_seven(rows: Array) -> Array:
-    if (rows == 7).any():
-        raise ValueError("7")
-    return LAYERS["trunk"](rows)
-
-
-def test_a_request_that_breaks_a_run_breaks_it_for_itself_only() -> None:
-    segments = Segments(trunk=refuse_seven)
-    plan = make_plan(REPOSITORY, ["late"])
-
-    async def go(scheduler: Scheduler) -> None:
-        segments.gate.clear()
-        segments.entered.clear()
-        first = asyncio.ensure_future(scheduler.infer(plan, {"image": np.zeros((1, 8, 8, 3), np.uint8)}, Call()))
-        await asyncio.to_thread(segments.entered.wait)
-        calls = [
-            scheduler.infer(plan, {"image": np.full((2, 8, 8, 3), value, np.uint8)}, Call(str(value))) for value in (1, 7, 3)
-        ]
-        others = [asyncio.ensure_future(call) for call in calls]
-        await asyncio.sleep(0)
-        segments.gate.set()
-        answers = await asyncio.gather(first, *others)
-        assert [sorted(answer.errors) for answer in answers] == [[], [], ["late"], []]
-        assert str(answers[2].errors["late"]) == "Segment 'trunk' failed on 2 rows."
-
-    work_with(go, segments)
-
-
-def test_a_worker_outlives_whatever_a_segment_raises() -> None:
-    def end(rows: Array) -> Array:
-        raise SystemExit("a thread's end")
-
-    async def go(scheduler: Scheduler) -> None:
-        for _ in range(3):
-            assert "late" in (await infer(scheduler, ["late"])).errors
-        assert not (await infer(scheduler, ["probe"])).errors
-
-    work_with(go, Segments(branch_late=end))
-
-
-@pytest.mark.parametrize("wrong", [lambda rows: rows[:0], lambda rows: np.concatenate([rows, rows]), lambda rows: np.float32(1)])
-def test_a_worker_outlives_results_of_the_wrong_size(wrong: Callable[[Array], Array]) -> None:
-    async def go(scheduler: Scheduler) -> None:
-        assert "late" in (await infer(scheduler, ["late"], 2)).errors
-        assert not (await infer(scheduler, ["probe"], 2)).errors
-
-    work_with(go, Segments(branch_late=wrong))
-
-
 def test_what_is_known_to_be_short_runs_in_the_callers_thread_and_what_is_not_does_not() -> None:
     threads: list[str] = []
 
@@ -510,60 +439,3 @@ def test_what_a_segment_gives_for_other_plans_is_not_held() -> None:
     with pytest.raises(KeyError):
         flow.stacked(PlanStep("any", (("level",),), ()), (0,))
     assert second.inputs()[0].all()
-
-
-def test_the_queue_forgets_what_it_gave_away() -> None:
-    queue = FairQueue(lambda name: 3)
-    plan = make_plan(REPOSITORY, ["late"])
-    kept: list[ReadyStep] = []
-    for number in range(200):
-        queue.push(PlanExecution(plan, {"image": images(1)}, Call(str(number % 3)), number).start()[0])
-        if number % 3 == 2:
-            kept += queue.take()
-    assert len(kept) == 200 - 200 % 3
-    assert len(queue) == 200 % 3
-    heaps = [*queue._by_tenant.values(), *(heap for heaps in queue._by_group.values() for heap in heaps.values())]
-    assert sum(map(len, heaps)) < 20
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.lists(st.sampled_from(["push", "push first", "forget", "take"]), min_size=1, max_size=40), st.integers(0, 9))
-def test_the_queue_gives_away_what_is_not_forgotten_once(steps: list[str], seed: int) -> None:
-    random = np.random.default_rng(seed)
-    queue = FairQueue(lambda name: 2)
-    plan = make_plan(REPOSITORY, ["late"])
-    flows: dict[int, PlanExecution] = {}
-    waiting: list[int] = []
-    for number, step in enumerate(steps * 6):
-        if step.startswith("push"):
-            call = Call(str(random.integers(3)), priority=0 if step == "push first" else int(random.integers(1, 3)))
-            flows[number] = PlanExecution(plan, {"image": images(1)}, call, number)
-            queue.push(flows[number].start()[0])
-            waiting.append(number)
-        elif step == "forget" and waiting:
-            queue.forget(flows[waiting.pop(int(random.integers(len(waiting))))])
-        elif step == "take":
-            batch = [work.execution.number for work in queue.take()]
-            assert len(batch) == min(2, len(waiting))
-            for taken in batch:
-                waiting.remove(taken)
-        assert len(queue) == len(waiting)
-
-
-@pytest.mark.parametrize("goes", ["forgotten", "taken"])
-def test_what_has_gone_from_behind_others_does_not_pile_up(goes: str) -> None:
-    queue = FairQueue(lambda name: 2)
-    late, mid = make_plan(REPOSITORY, ["late"]), ExecutionPlan(("x",), (PlanStep("mid", (("x",),), (("y",),)),), {"y": "y"})
-    rows = {"image": images(1), "x": images(1)}
-    queue.push(PlanExecution(mid, rows, Call("a", priority=0), 0).start()[0])  # nobody takes it
-    for number in range(1, 1000):
-        flow = PlanExecution(late, rows, Call("a", priority=2), number)
-        queue.push(flow.start()[0])
-        if goes == "forgotten":
-            queue.forget(flow)
-        else:  # with the first of another tenant, for the same segment
-            queue.push(PlanExecution(late, rows, Call("b", priority=-1), 1000 + number).start()[0])
-            assert [work.execution.call.tenant for work in queue.take()] == ["b", "a"]
-    assert len(queue) == 1
-    heaps = [*queue._by_tenant.values(), *(heap for heaps in queue._by_group.values() for heap in heaps.values())]
-    assert sum(map(len, heaps)) < 200

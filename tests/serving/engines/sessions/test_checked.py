@@ -111,6 +111,27 @@ def test_what_is_not_the_same_is_checked(
     assert runs == ["mid"]
 
 
+def test_one_that_is_known_and_cannot_be_opened_is_loaded_as_ever(
+    own: Repository, record: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runtime may have others open what it cannot, and finds that out when it loads."""
+    store_of(record).open(files_of(own, "mid"))
+    runs.clear()
+    calls, open_session = [], OnnxRuntime.open
+
+    def fail(self: OnnxRuntime, file: SegmentFile, threads: int | None = None) -> object:
+        calls.append(threads)
+        if len(calls) == 1:
+            raise RepositoryError("It cannot be compiled again.")
+        return open_session(self, file, threads)
+
+    monkeypatch.setattr(OnnxRuntime, "open", fail)
+    store = store_of(record)
+    store.open(files_of(own, "mid"))
+    check(store, "mid")
+    assert runs == ["mid"]
+
+
 def test_a_start_refuses_a_segment_that_was_good_and_is_damaged(own: Repository, record: Path) -> None:
     store_of(record).open(files_of(own))
     model = own.model_file("suffix")

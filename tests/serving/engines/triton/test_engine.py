@@ -285,11 +285,11 @@ def test_it_answers_between_start_and_aclose_only(triton: StandIn, repository: R
         (["--triton-shared-memory"], "--triton-shared-memory: is of use with --engine triton only"),
         (
             ["--engine", "triton", "--triton-url", "grpc://h", "--memory-limit", "1GB"],
-            "--memory-limit: is of use with --engine embedded only",
+            "--memory-limit: is of use with --engine embedded or openvino only",
         ),
         (
             ["--engine", "triton", "--triton-url", "grpc://h", "--threads", "2"],
-            "--threads: is of use with --engine embedded only",
+            "--threads: is of use with --engine embedded or openvino only",
         ),
     ],
 )

@@ -13,6 +13,7 @@ from PIL import Image
 from contract.dtypes import Array
 from contract.plan import make_plan
 from contract.repository import Repository
+from serving.engines.base import Engine
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.sessions.runtime import SessionStoreOptions
 
@@ -46,16 +47,18 @@ def mean_deviation(tasks: Sequence[Deviation]) -> Deviation:
     return Deviation(size, spread, agreement, rows=sum(task.rows for task in tasks))
 
 
-def answers(repository: Repository, names: Sequence[str], rows: Array, threads: int | None = None) -> dict[str, Array]:
-    """Return what the embedded engine answers for the tasks `names`, each (rows, classes), on the CPU and one row at a time.
+def answers(
+    repository: Repository, names: Sequence[str], rows: Array, threads: int | None = None, engine: Engine | None = None
+) -> dict[str, Array]:
+    """Return what `engine`, or else ONNX Runtime on the CPU, answers for the tasks `names`, each (rows, classes), one row at a time.
 
-    One at a time, because the ranges of dynamic quantisation are those of all rows of a run.
+    One at a time, because the ranges of dynamic quantisation are those of all rows of a run. engine: of `repository`, not started.
     """
-    return asyncio.run(_ask(repository, names, rows, threads))
+    by_default = EngineOptions(SessionStoreOptions(threads, provider="cpu"))
+    return asyncio.run(_ask(engine or EmbeddedEngine(repository, options=by_default), repository, names, rows))
 
 
-async def _ask(repository: Repository, names: Sequence[str], rows: Array, threads: int | None) -> dict[str, Array]:
-    engine = EmbeddedEngine(repository, options=EngineOptions(SessionStoreOptions(threads, provider="cpu")))
+async def _ask(engine: Engine, repository: Repository, names: Sequence[str], rows: Array) -> dict[str, Array]:
     plan = make_plan(repository, names)
     await engine.start()
     try:

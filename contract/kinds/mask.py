@@ -1,0 +1,32 @@
+"""A class for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from contract.kinds.kind import Kind, KindDoesNotFit, Shapes, Taken, check_count, only_output
+
+UNKNOWN = 255
+"""What a pixel has in place of a class that the network has not seen."""
+
+
+class Mask(Kind, frozen=True, tag="mask"):
+    """The network gives a map, shape (n, C, h, w), of scores of C classes, of any resolution that covers its input. Labels: one a class.
+
+    Where C is 1, there are two classes: the second is where the score is above `threshold`: 0 of a logit, 0.5 of its sigmoid.
+    """
+
+    threshold: float = 0.0
+
+    most: ClassVar[int] = UNKNOWN
+
+    def check(self, outputs: Shapes, labels: Sequence[str], takes: Taken) -> None:
+        """Raise KindDoesNotFit unless there is one map of at most 255 classes, of images, with a label a class or none."""
+        count, _, _ = only_output(outputs, "C, h, w", "a mask is")
+        if takes != "image":
+            raise KindDoesNotFit("takes no images, and a mask is of one")
+        if count > self.most:
+            raise KindDoesNotFit(f"gives {count} classes, and a mask has at most {self.most}")
+        count = 2 if count == 1 else count
+        check_count(len(labels) or count, count, "label", "labels", "classes")

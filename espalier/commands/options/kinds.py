@@ -1,0 +1,42 @@
+"""The option that says how people read what tasks answer: what `export`, `add` and `deploy` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from contract.kinds.kind import Kind
+
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kind",
+        metavar="TASK=KIND",
+        help="What the task's answers are to people: classes, labels, values, embedding, mask, boxes, tokens or tensor, with parameters "
+        "where they are not the usual ones, as boxes:layout=yolo,score=0.4 or labels:thresholds=0.5+0.3. Repeat it. Without it, one vector "
+        "is taken for classes, and all else for tensors.",
+    ),
+]
+
+
+def parse_kinds(given: Sequence[str], tasks: Collection[str]) -> dict[str, Kind]:
+    """Return kinds by the names of tasks. Raises typer.BadParameter for another form, no kind, an unknown task, a task named twice."""
+    from contract.kinds.registry import parse_kind
+
+    kinds: dict[str, Kind] = {}
+    for text in given:
+        name, separator, kind = text.partition("=")
+        if not separator or not name or not kind:
+            raise typer.BadParameter(f"{text!r} is not of the form TASK=KIND.", param_hint="--kind")
+        if name not in tasks:
+            raise typer.BadParameter(f"{name!r} is none of the tasks that come: {', '.join(tasks)}.", param_hint="--kind")
+        if name in kinds:
+            raise typer.BadParameter(f"the name {name!r} is given twice.", param_hint="--kind")
+        try:
+            kinds[name] = parse_kind(kind)
+        except ValueError as error:
+            raise typer.BadParameter(f"of {name!r}: {error}.", param_hint="--kind") from error
+    return kinds

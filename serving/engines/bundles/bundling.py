@@ -1,0 +1,218 @@
+"""The bundles that are open: which a plan takes, which are opened in the background because it would, and how they change."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from typing import Any
+
+from contract.errors import EspalierError
+from contract.plan import ExecutionPlan
+from contract.repository.model import Repository
+from serving.engines.bundles.partition import Partition
+from serving.engines.scheduling.bundle_step import Bundle, asked_of, with_bundles
+from serving.engines.sessions.runtime import SegmentFile
+from serving.engines.sessions.store import SessionStore
+from serving.errors import CannotBundle
+from serving.process.threads import DaemonPool
+
+log = logging.getLogger(__name__)
+_WANTED = 2  # requests for which a bundle would have paid before it is opened
+_GRACE_S = 1.0  # in which requests that were planned with a bundle begin its run
+_MOST_PLANS = 256
+MakeFile = Callable[[Bundle], SegmentFile]
+
+
+class Bundling:
+    """Puts together the steps of plans that bundles can run. make_file: of a bundle, for `store`. limit: the most rows of a segment's run.
+
+    A bundle is opened by a thread of its own when requests have asked twice for enough of its segments, where memory allows it without
+    closing others; it takes their place, so that their own sessions are closed then, and opened again when one is asked for alone. When
+    tasks come or go, what is open serves on until its successor is. Callable from several threads at once.
+    """
+
+    def __init__(self, store: SessionStore[Any], make_file: MakeFile, limit: Callable[[str], int]) -> None:
+        self._store = store
+        self._make_file = make_file
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._partition = Partition()
+        self._targets: Mapping[str, Bundle] = {}
+        self._open: dict[str, Bundle] = {}  # by segment
+        self._limits: dict[str, int] = {}  # of what is open, and of what was until a moment ago
+        self._wanted: Counter[str] = Counter()
+        self._jobs: dict[str, Future[None]] = {}
+        self._pool: DaemonPool | None = None
+        self._closing = False
+        self._plans: dict[tuple[int, int], tuple[ExecutionPlan, ExecutionPlan, tuple[str, ...]]] = {}
+
+    def add(self, repository: Repository) -> None:
+        """Know the segments of `repository`; a bundle that is open and has got more is replaced."""
+        with self._lock:
+            self._closing = False
+            self._partition.add(repository)
+            self._change()
+
+    def remove(self, segments: Collection[str]) -> None:
+        """Know no more of these, for which nobody will ask."""
+        with self._lock:
+            self._partition.remove(segments)
+            self._change()
+
+    def close(self) -> None:
+        """Let go of all bundles, when what opens has ended. Nobody may ask meanwhile."""
+        with self._lock:
+            pool, self._pool, self._closing = self._pool, None, True
+            jobs = list(self._jobs.values())
+        if pool is not None:
+            pool.shutdown()
+        wait_for(jobs)
+        with self._lock:
+            self._store.close(self._limits)
+            for known in (self._open, self._limits, self._wanted, self._jobs, self._plans):
+                known.clear()
+            self._partition = Partition()
+            self._targets = {}
+
+    def settle(self, seconds: float) -> None:
+        """Return when nothing is being opened or closed, or so many seconds have passed."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        wait_for(jobs, seconds)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether `name` is a bundle's."""
+        return name in self._limits
+
+    def limit(self, group: object) -> int | None:
+        """Return the most rows of a run of the bundle `group`; None: there is none."""
+        return self._limits.get(group)  # type: ignore[call-overload,no-any-return]
+
+    def loaded(self, loaded: Mapping[str, int]) -> Mapping[str, int]:
+        """Return the bytes of open sessions by segment: those of a bundle are its segments', by their weights."""
+        with self._lock:
+            bundles = {bundle.name: bundle for bundle in self._open.values()}
+            served = self._targets.keys()
+        found = Counter({name: size for name, size in loaded.items() if name not in bundles})
+        for name in bundles.keys() & loaded.keys():
+            members = [member for member in bundles[name].members if member.segment in served] or bundles[name].members
+            weights = sum(member.bytes for member in members)
+            for member in members:
+                found[member.segment] += loaded[name] * member.bytes // weights if weights else loaded[name] // len(members)
+        return dict(found)
+
+    def applied(self, plan: ExecutionPlan, rows: int) -> ExecutionPlan:
+        """Return `plan` with the bundles that are open and save work for so many rows, itself where there are none."""
+        key = id(plan), rows.bit_length()
+        known = self._plans.get(key)
+        if known is None or known[0] is not plan or not all(map(self._store.is_open, known[2])):
+            known = self._find(plan, rows)
+            if known is None:
+                return plan
+            self._plans[key] = known
+        return known[1]
+
+    def _find(self, plan: ExecutionPlan, rows: int) -> tuple[ExecutionPlan, ExecutionPlan, tuple[str, ...]] | None:
+        """Return `plan`, what becomes of it and of which bundles; None: that may change with the next request."""
+        with self._lock:
+            asked = asked_of(plan, self._open)
+            bundles = {bundle.name: bundle for bundle in self._open.values()}
+            used = [bundles[name] for name in asked if bundles[name].pays(asked[name], rows) and self._store.is_open(name)]
+            served = {segment for bundle in used for segment in asked[bundle.name]}
+            targets = {bundle.name: bundle for bundle in self._targets.values()}
+            waits = False
+            for name, steps in asked_of(plan, self._targets).items():
+                if not served.issuperset(steps) and targets[name].pays(steps, rows):
+                    waits = True
+                    self._want(targets[name])
+        found = (plan, with_bundles(plan, used) if used else plan, tuple(bundle.name for bundle in used))
+        if waits and not used:
+            return None
+        if len(self._plans) >= _MOST_PLANS:
+            self._plans.clear()
+        return found
+
+    def _want(self, bundle: Bundle) -> None:
+        self._wanted[bundle.name] += 1
+        if self._wanted[bundle.name] >= _WANTED:
+            self._begin(bundle)
+
+    def _change(self) -> None:
+        """Follow the partition; what is open and has become another is replaced."""
+        self._targets = self._partition.targets
+        self._plans.clear()
+        opened = {self._targets[segment].name: self._targets[segment] for segment in self._open if segment in self._targets}
+        known = {bundle.name for bundle in self._open.values()}
+        for name in opened.keys() - known:
+            self._begin(opened[name])
+        gone = known - {bundle.name for segment, bundle in self._open.items() if segment in self._targets}
+        for name in gone:
+            self._retire(name)
+
+    def _begin(self, bundle: Bundle) -> None:
+        if bundle.name not in self._jobs:
+            self._jobs[bundle.name] = self._submit(self._make, bundle)
+
+    def _submit(self, work: Callable[..., None], *arguments: object) -> Future[None]:
+        self._pool = self._pool or DaemonPool(1, "bundles")
+        return self._pool.submit(work, *arguments)
+
+    def _make(self, bundle: Bundle) -> None:
+        """Open `bundle` and let it take the place of what its segments run in, unless nobody needs it any more, or there is no memory."""
+        try:
+            if self._is_target(bundle):
+                self._store.open([self._make_file(bundle)], make_room=False)
+        except KeyError:
+            pass  # one of its segments has gone since
+        except CannotBundle as error:
+            log.info("%s", error)
+            with self._lock:
+                self._partition.exclude(error.segment)
+                self._change()
+        except EspalierError as error:
+            log.info("Segments are run one by one that could run together: %s", error)
+            return  # it stays among the jobs, and is not tried again
+        with self._lock:
+            is_used = self._store.is_open(bundle.name) and self._is_target(bundle)
+            if is_used:
+                self._replace(bundle)
+            self._wanted.pop(bundle.name, None)
+            self._jobs.pop(bundle.name, None)
+            self._plans.clear()
+        if is_used:
+            self._store.close_idle(member.segment for member in bundle.members)
+        else:
+            self._store.close([bundle.name])
+
+    def _is_target(self, bundle: Bundle) -> bool:
+        """Whether `bundle` is what its segments are to run in, still."""
+        target = self._targets.get(bundle.members[0].segment)
+        return target is not None and target.name == bundle.name and not self._closing
+
+    def _replace(self, bundle: Bundle) -> None:
+        """Let `bundle`, which is open, be what its segments run in."""
+        segments = [member.segment for member in bundle.members]
+        before = {self._open[segment].name for segment in segments if segment in self._open} - {bundle.name}
+        self._limits[bundle.name] = min(map(self._limit, segments))
+        self._open.update(dict.fromkeys(segments, bundle))
+        for name in before:
+            self._retire(name)
+
+    def _retire(self, name: str) -> None:
+        """Run `name` no more, and close it when what was planned with it has begun."""
+        self._open = {segment: bundle for segment, bundle in self._open.items() if bundle.name != name}
+        self._plans.clear()
+        if name not in self._jobs:
+            self._jobs[name] = self._submit(self._end, name, time.monotonic() + _GRACE_S)
+
+    def _end(self, name: str, at: float) -> None:
+        time.sleep(max(0.0, at - time.monotonic()))
+        self._store.close([name])
+        with self._lock:
+            self._limits.pop(name, None)
+            self._jobs.pop(name, None)

@@ -1,0 +1,39 @@
+"""Answers of every kind as rows for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from contract.kinds import KINDS
+from espalier.tables.answers import answer_rows
+
+ANSWERS: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
+    "classes": (
+        {"labels": [{"label": "cat", "score": 0.25}, {"label": "b", "score": None}]},
+        [("cat", "0.250"), ("b", "not finite")],
+    ),
+    "labels": ({"labels": []}, [("nothing", "")]),
+    "values": (
+        {"values": [{"name": "age", "value": 31.25, "unit": "years"}, {"name": "x", "value": None, "unit": ""}]},
+        [("age", "31.25 years"), ("x", "not finite")],
+    ),
+    "embedding": ({"size": 7, "vector": [0.5, 1, 2, 3, 4, 5, 6]}, [("7 numbers", "0.5, 1, 2, 3, 4, 5, ...")]),
+    "mask": (
+        {"width": 10, "height": 10, "areas": [{"label": "road", "share": 0.5}], "unknown_pixels": 25},
+        [("road", "50.0 % of what was seen"), ("(cut off)", "25.0 % of the picture")],
+    ),
+    "boxes": ({"boxes": [{"label": "car", "score": 0.9, "box": [1.2, 2.0, 30.6, 40.0]}]}, [("car at 1, 2, 31, 40", "0.900")]),
+    "tokens": ({"spans": [{"label": "place", "text": "Rome", "score": 0.875}]}, [("place: Rome", "0.875")]),
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind, of in KINDS.items() if of.is_for_people])
+def test_each_kind_has_rows(kind: str) -> None:
+    answer, rows = ANSWERS[kind]
+    assert answer_rows({"kind": kind, **answer}) == rows
+
+
+def test_a_kind_of_a_newer_server_is_named() -> None:
+    assert answer_rows({"kind": "sound"}) == [("of the kind 'sound'; --json shows it", "")]

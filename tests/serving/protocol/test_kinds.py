@@ -1,0 +1,185 @@
+"""Tasks of each kind from a torch network through export to the answer of /predict, in another process and in this one."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import espalier
+from contract.repository import Repository, read_repository
+from exporter.errors import KindOfAnother
+from exporter.export import ExportReport
+from exporter.sources.references import InputOptions
+from serving.server import BackgroundServer
+from tests.kinds_nets import SIZE
+from tests.serving.pictures import file
+from tests.serving.protocol.http.test_http import Http
+
+KINDS = {
+    "segments": "mask",
+    "one_thing": "mask",
+    "means": "values:units=%",
+    "vector": "embedding:normalized=true",
+    "marks": "labels:thresholds=0.5",
+    "yolo": "boxes:layout=yolo",
+    "detr": "boxes:layout=detr",
+    "torchvision": "boxes:layout=torchvision",
+}
+RED, BLUE = (10, 30, 30, 50), (35, 50, 55, 65)
+INPUTS = InputOptions("in-graph", SIZE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def network(task: str) -> str:
+    return f"tests.kinds_nets:{'means' if task == 'vector' else task}"
+
+
+def picture() -> Image.Image:
+    """Return a high picture, of which the crop cuts off a sixth above and below, with a red and a blue rectangle."""
+    image = Image.new("RGB", (60, 90))
+    for (x1, y1, x2, y2), colour in ((RED, "red"), (BLUE, "blue")):
+        ImageDraw.Draw(image).rectangle([x1, y1, x2 - 1, y2 - 1], fill=colour)
+    return image
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    tasks = {task: network(task) for task in KINDS} | {"plain": network("segments"), "guess": network("means")}
+    return espalier.export(tasks, tmp_path_factory.mktemp("kinds") / "repo", inputs=INPUTS, kinds=KINDS)
+
+
+@pytest.fixture(scope="module")
+def repo(exported: ExportReport) -> Repository:
+    return read_repository(exported.repository.path)
+
+
+@pytest.fixture(scope="module")
+def ask(repo: Repository) -> Iterator[Http]:
+    with BackgroundServer(repo.path, http_port=0, grpc_port=0, threads=1) as server:
+        http = Http(server)
+        yield http
+        http.connection.close()
+
+
+@pytest.fixture(scope="module")
+def answer(ask: Http) -> dict[str, Any]:
+    status, body = ask("POST", "/predict", file("PNG", picture()))
+    assert status == 200, body
+    return dict(body["tasks"])
+
+
+def test_every_task_with_a_kind_answers_and_says_which(answer: dict[str, Any], repo: Repository) -> None:
+    assert {name: found["kind"] for name, found in answer.items()} == {
+        **{name: kind.partition(":")[0] for name, kind in KINDS.items()},
+        "guess": "classes",
+    }
+    assert repo.tasks["plain"].kind is None  # nobody said
+    assert repo.tasks["means"].answers != repo.tasks["guess"].answers
+    assert [step.segment for step in repo.tasks["means"].steps] == [step.segment for step in repo.tasks["guess"].steps]
+
+
+@pytest.mark.parametrize("task", ["yolo", "detr", "torchvision"])
+def test_boxes_are_where_they_were_drawn(answer: dict[str, Any], task: str) -> None:
+    found = {box["label"]: box["box"] for box in answer[task]["boxes"]}
+    red, blue = ("1", "3") if task == "torchvision" else ("0", "2")  # there, 0 is the background
+    assert found.keys() == {red, blue}
+    np.testing.assert_allclose(found[red], RED, atol=1.5)
+    np.testing.assert_allclose(found[blue], BLUE, atol=1.5)
+
+
+def test_masks_are_where_it_was_drawn_and_unknown_where_the_crop_cut_off(answer: dict[str, Any]) -> None:
+    mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["segments"]["png"]))))
+    assert mask.shape == (90, 60)
+    assert (mask[:15] == 255).all()
+    assert (mask[75:] == 255).all()
+    for (x1, y1, x2, y2), index in ((RED, 1), (BLUE, 3)):
+        assert (mask[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2] == index).all()
+        assert (mask == index).sum() == pytest.approx((x2 - x1) * (y2 - y1), rel=0.2)
+    areas = {area["label"]: area["pixels"] for area in answer["segments"]["areas"]}
+    assert areas == {str(index): int((mask == index).sum()) for index in (0, 1, 3)}
+    assert answer["segments"]["unknown_pixels"] == 60 * 30
+    coarse = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["one_thing"]["png"]))))
+    assert set(np.unique(coarse)) == {0, 1, 255}
+    assert (coarse[RED[1] + 4 : RED[3] - 4, RED[0] + 4 : RED[2] - 4] == 1).all()
+
+
+def test_numbers_labels_and_vectors(answer: dict[str, Any], ask: Http) -> None:
+    assert [label["label"] for label in answer["marks"]["labels"]] == ["0", "2"]
+    values = answer["means"]["values"]
+    assert [one["unit"] for one in values] == ["%"] * 3
+    assert values[0]["value"] > values[2]["value"] > values[1]["value"] == 0
+    vector = answer["vector"]["vector"]
+    assert np.linalg.norm(vector) == pytest.approx(1)
+    status, body = ask("POST", "/predict/vector?vectors=base64", file("PNG", picture()))
+    assert (status, np.frombuffer(base64.b64decode(body["tasks"]["vector"]["vector"]), "<f4").tolist()) == (
+        200,
+        pytest.approx(vector),
+    )
+
+
+def test_in_this_process_it_is_the_same(answer: dict[str, Any], repo: Repository) -> None:
+    with espalier.open(repo.path) as opened:
+        found = opened.predict([picture()]).tasks
+    assert {name: json.loads(rows[0].model_dump_json()) for name, rows in found.items()} == answer
+
+
+def test_over_v2_a_task_gives_its_tensors_whatever_its_kind(ask: Http) -> None:
+    seen = np.asarray(picture().resize((32, 48)).crop((0, 8, 32, 40)))
+    body = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, SIZE, SIZE, 3], "data": seen.ravel().tolist()}]}
+    status, found = ask("POST", "/v2/models/segments/infer", json.dumps(body))
+    assert (status, found["outputs"][0]["shape"]) == (200, [1, 4, SIZE, SIZE])
+
+
+def test_tasks_are_described_with_their_kinds(ask: Http) -> None:
+    status, body = ask("GET", "/tasks")
+    kinds = {task["name"]: task["kind"] for task in body["tasks"]}
+    assert status == 200
+    assert (kinds["marks"], kinds["yolo"]["layout"], kinds["plain"]) == (
+        {"kind": "labels", "thresholds": [0.5]},
+        "yolo",
+        {"kind": "tensor"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/predict/segments?top_k=3", "Task 'segments' is of the kind 'mask', which has no best 3; leave out top_k."),
+        (
+            "/predict/plain",
+            "Task 'plain' is of the kind 'tensor', which people do not read; ask for its values through v2/models/plain",
+        ),
+        ("/predict/vector?vectors=hex", "vectors"),
+    ],
+)
+def test_what_a_kind_has_not_is_refused(ask: Http, path: str, words: str) -> None:
+    status, body = ask("POST", path, file("PNG", picture()))
+    assert (status, words in body["error"]) == (400, True), body
+
+
+def test_top_k_is_of_those_that_have_a_best(ask: Http) -> None:
+    status, body = ask("POST", "/predict?top_k=1&tasks=segments,yolo,guess", file("PNG", picture()))
+    assert (status, len(body["tasks"]["yolo"]["boxes"]), len(body["tasks"]["guess"]["labels"])) == (200, 1, 1)
+
+
+def test_a_kind_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(KindOfAnother, match=r"'means' cannot be of the kind 'mask': it gives \[n, 3\], and a mask is one output"):
+        espalier.export({"means": network("means")}, tmp_path / "repo", inputs=INPUTS, kinds={"means": "mask"})
+    assert not (tmp_path / "repo").exists()
+
+
+def test_a_new_version_keeps_the_kind_unless_it_brings_one(repo: Repository, tmp_path: Path) -> None:
+    tasks = {"means": network("means")}
+    espalier.export(tasks, tmp_path / "repo", inputs=INPUTS, kinds={"means": "embedding"})
+    added = espalier.add(tmp_path / "repo", tasks, inputs=INPUTS, replace=True)
+    assert added.repository.tasks["means"].version == "1"  # what it is already
+    espalier.add(tmp_path / "repo", tasks, inputs=INPUTS, replace=True, kinds={"means": "values"})
+    means = read_repository(tmp_path / "repo").tasks["means"]
+    assert (means.version, means.answers.word(), means.previous and means.previous.answers.word()) == ("2", "values", "embedding")
