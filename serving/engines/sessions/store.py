@@ -247,9 +247,11 @@ class SessionStore(Generic[SessionT]):
         if self._is_known_good(file):
             with contextlib.suppress(RepositoryError):  # a runtime may do it another way when it loads, or says what is wrong
                 return self._runtime.open(file)
+        if self._checked is None or isinstance(file, BundleFile):
+            return self._runtime.load(file)
+        before = self._checked.key(file)
         session = self._runtime.load(file)
-        if self._checked is not None and not isinstance(file, BundleFile):
-            self._checked.add(file)
+        self._checked.add(file, before)
         return session
 
     def _is_known_good(self, file: SegmentFile) -> bool:

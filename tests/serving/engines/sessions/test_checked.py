@@ -249,6 +249,21 @@ def test_one_that_cannot_be_opened_behind_the_start_is_not_available(
     assert {*store.loaded()} == {*own.segments} - {left[0]}
 
 
+def test_one_that_is_written_while_it_is_checked_is_not_remembered(
+    own: Repository, record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = OnnxRuntime.load
+
+    def overwritten(self: OnnxRuntime, file: SegmentFile) -> object:
+        session = load(self, file)
+        file.model.write_bytes(bytes(100))
+        return session
+
+    monkeypatch.setattr(OnnxRuntime, "load", overwritten)
+    store_of(record).open(files_of(own, "mid"))
+    assert not remembering(record).knows(files_of(own, "mid")[0])
+
+
 def test_one_that_is_too_large_is_refused_at_the_start_even_if_it_has_run_here(own: Repository, record: Path) -> None:
     store_of(record).open(files_of(own))
     sizes = {name: OnnxRuntime(CPU).memory_of(file) for name, file in zip(own.segments, files_of(own), strict=True)}
