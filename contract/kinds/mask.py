@@ -14,12 +14,19 @@ UNKNOWN = 255
 class Mask(Kind, frozen=True, tag="mask"):
     """The network gives a map, shape (n, C, h, w), of scores of C classes, of any resolution that covers its input. Labels: one a class.
 
-    Where C is 1, there are two classes: the second is where the score is above `threshold`: 0 of a logit, 0.5 of its sigmoid.
+    Where C is 1, there are two classes: the second is where the score is above `threshold`. None: above 0 of a logit, 0.5 of its sigmoid
+    (`Task.scores` "independent").
     """
 
-    threshold: float = 0.0
+    threshold: float | None = None
 
     most: ClassVar[int] = UNKNOWN
+
+    def least(self, scores: str) -> float:
+        """Return above which score the one thing is there, where the network gives such `scores`, as `Task.scores` has it."""
+        if self.threshold is not None:
+            return self.threshold
+        return 0.5 if scores == "independent" else 0.0
 
     def check(self, outputs: Shapes, labels: Sequence[str], takes: Taken) -> None:
         """Raise KindDoesNotFit unless there is one map of at most 255 classes, of images, with a label a class or none."""
