@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import ClassVar
 
 from contract.kinds.kind import Kind, KindDoesNotFit, Shapes, Taken, check_count, only_output
@@ -21,6 +22,10 @@ class Mask(Kind, frozen=True, tag="mask"):
     threshold: float | None = None
 
     most: ClassVar[int] = UNKNOWN
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not isfinite(self.threshold):  # JSON has no such number
+            raise ValueError(f"the threshold is {self.threshold}; it must be a number")
 
     def least(self, scores: str) -> float:
         """Return above which score the one thing is there, where the network gives such `scores`, as `Task.scores` has it."""
