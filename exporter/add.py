@@ -17,7 +17,7 @@ from contract.repository.versions import all_versions, inherited, replaced, stay
 from contract.repository.write import Change, Waiting, changed, silent, write_models, write_rows
 from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
 from exporter.build.analysis import BACKBONE, Analysis, Progress
-from exporter.build.kinds import check_kinds
+from exporter.build.kinds import check_kinds, check_scores
 from exporter.build.parity import Compared, Look, Parity, ParityChecker, check_error, check_parity
 from exporter.build.recorded_answers import check_recorded_answers
 from exporter.build.reference_outputs import compute_reference_outputs, input_sizes, with_records
@@ -129,6 +129,7 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
     coming, taken = _inherited(before.tasks, addition.coming, tokenizers)
     check_kinds(coming.values())
     references = compute_reference_outputs(coming, analysis, progress)
+    check_scores(coming.values(), {name: found.outputs for name, found in references.items()})
     coming = with_padding(with_records(coming, references), references, tokenizers)
     tasks = _together(before.tasks, recut, coming, options.canary)
     check_output_names(version for task in tasks.values() for version in task.versions)

@@ -14,7 +14,7 @@ from contract.repository import Repository
 from contract.repository.write import Waiting, check_output, recover, silent, write_configs, write_rows, written
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment, describe_task
-from exporter.build.kinds import check_kinds
+from exporter.build.kinds import check_kinds, check_scores
 from exporter.build.near_weights import explain_near
 from exporter.build.parity import check_parity
 from exporter.build.reference_outputs import compute_reference_outputs, with_records
@@ -111,6 +111,7 @@ def export_repository(
         check_kinds(tasks.values())
         not_shared = [*find_not_shared(analysis.segment_graphs(plan)), *explain_near(analysis.near), *analysis.scaled]
         references = compute_reference_outputs(tasks, analysis, progress)
+        check_scores(tasks.values(), {name: found.outputs for name, found in references.items()})
         tokenizers = tokenizers_of(analysis.models.values())
         tasks = with_padding(with_records(tasks, references), references, tokenizers)
         with written(options.out, options.force, waiting) as folder:

@@ -19,7 +19,7 @@ from contract.repository.rows import largest_error, spread_of
 from contract.repository.sample import sample_inputs
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.near_weights import explain_taken
-from exporter.build.scores import scores_of
+from exporter.build.scores import score_rows, scores_of
 from exporter.errors import AnotherForm, CannotRun
 from exporter.graph.free.sizes import size_at, trials
 from exporter.sources.whole import WholeNetwork, WholeSession
@@ -36,7 +36,7 @@ _COARSE_DTYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 class ReferenceOutputs:
     """The outputs of a whole network for SAMPLE_ROWS rows of sample input, each of shape (n, ...), and the record of the first row.
 
-    whole: the network. tolerance: that of the record. scores: what the only output is, if it is a vector. remark: what was run instead of
+    whole: the network. tolerance: that of the record. scores: what the only output is, if it has scores. remark: what was run instead of
     the network as it was given, if something was. elsewhere: the same outputs at other free sizes than the references, with these.
     refused: such sizes at which the network does not run, though they are within its limits.
     """
@@ -72,7 +72,7 @@ def compute_reference_outputs(tasks: Mapping[str, Task], analysis: Analysis, pro
         progress("Running whole networks", index, len(tasks))
         tolerance = COARSE_TOLERANCE if _is_coarse(analysis.models[name].model) else TOLERANCE
         answer = _answer(task, analysis, tolerance)
-        answers[name] = replace(answer, scores=_scores(analysis.models[name].model, answer.outputs))
+        answers[name] = replace(answer, scores=_scores(task, analysis.models[name].model, answer.outputs))
     progress("Running whole networks", len(tasks), len(tasks))
     return answers
 
@@ -153,8 +153,9 @@ def with_records(tasks: Mapping[str, Task], answers: Mapping[str, ReferenceOutpu
     return {name: replace(task, parity=answers[name].record, scores=answers[name].scores) for name, task in tasks.items()}
 
 
-def _scores(model: ir.Model, outputs: Sequence[Array]) -> Scores:
-    return scores_of(model.graph.outputs[0], outputs[0]) if len(outputs) == 1 and outputs[0].ndim == 2 else ""
+def _scores(task: Task, model: ir.Model, outputs: Sequence[Array]) -> Scores:
+    rows = score_rows(task.kind, outputs)
+    return "" if rows is None else scores_of(model.graph.outputs[0], rows)
 
 
 def record_of(one: Sequence[Array], several: Sequence[Array], tolerance: float) -> ParityRecord | None:
