@@ -6,6 +6,7 @@ from pathlib import Path
 
 import transformers
 
+from contract.kinds.tokens import Tokens
 from exporter.sources.task_model import LoadTaskModel, TaskModel
 from exporter.torch.text_export import TextExporter
 from exporter.torch.transformers_folder import TextFolder, load_network, read_folder
@@ -36,7 +37,8 @@ class TextSources:
             model = exporter.export(load_network(folder), str(path))
             provenance = {"network": folder.kind, "file": path.resolve().name}
             tokenizer = None if is_backbone else folder.tokenizer
-            return TaskModel(model, folder.labels, provenance=provenance, remark=exporter.remark, tokenizer=tokenizer)
+            kind = Tokens() if folder.tells_tokens else None
+            return TaskModel(model, folder.labels, provenance=provenance, remark=exporter.remark, tokenizer=tokenizer, kind=kind)
 
         return load
 

@@ -70,9 +70,14 @@ class TextFolder:
         return self.is_task and self.config.problem_type == "multi_label_classification"
 
     @property
+    def tells_tokens(self) -> bool:
+        """Whether it answers each token of a text that its own tokenizer takes apart."""
+        return self.is_task and self.kind.endswith(_TOKENS) and self.config.num_labels > 1 and self.tokenizer is not None
+
+    @property
     def labels(self) -> tuple[str, ...]:
-        """Return the names of its classes; none for a single number, and where it answers each token."""
-        if not self.kind.endswith(_SEQUENCE) or self.config.num_labels < 2:
+        """Return the names of its classes; none for a single number, and of tokens that nobody tells apart for want of a tokenizer."""
+        if not (self.kind.endswith(_SEQUENCE) or self.tells_tokens) or self.config.num_labels < 2:
             return ()
         return tuple(" ".join(str(self.config.id2label[index]).split()) for index in range(self.config.num_labels))
 

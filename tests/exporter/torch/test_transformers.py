@@ -14,6 +14,7 @@ import pytest
 import torch
 import tritonclient.http as http_client
 
+from contract.repository import read_repository
 from espalier.client import Client
 from exporter.errors import BadModel, ExportError, GeneratesText
 from exporter.export import ExportOptions, ExportReport, export_repository
@@ -189,6 +190,16 @@ def test_the_commands_of_the_document(tmp_path: Path) -> None:
     best = answer["texts"][0]["tasks"]["mood"]["labels"][0]
     assert (best["label"], best["score"]) == (MOODS[int(scores.argmax())], pytest.approx(float(scores.max()), abs=1e-4))
     assert MOODS[int(scores.argmax())] in run.stdout
+
+
+def test_a_folder_of_labels_for_tokens_is_of_that_kind(tmp_path: Path) -> None:
+    names = {0: "O", 1: "B-A", 2: "I-A"}
+    network = folders.network("DistilBertForTokenClassification", 5, id2label=names, label2id={"O": 0, "B-A": 1, "I-A": 2})
+    folder = folders.save(tmp_path / "ner", network)
+    run = espalier("export", "--task", f"ner=hf:{folder}", "--out", tmp_path / "repo")
+    assert run.returncode == 0, run.stderr
+    task = read_repository(tmp_path / "repo").tasks["ner"]
+    assert (task.answers.word(), task.labels) == ("tokens", ("O", "B-A", "I-A"))
 
 
 def test_several_classes_at_a_time_and_a_deploy(tmp_path: Path) -> None:
