@@ -8,7 +8,7 @@ the command line: a file, NETWORK@FILE, NETWORK, or PACKAGE.MODULE:CALLABLE (`es
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from contract.kinds.kind import Kind
     from espalier.client import Client
     from espalier.local import LocalRepository
+    from espalier.running_server import RunningServer
     from exporter.add import AddReport
     from exporter.deploy import Deployment
     from exporter.export import ExportReport
@@ -145,25 +146,25 @@ def open(path: str | Path, options: EngineOptions | None = None, *, pad_lengths:
 
 
 def serve(
-    repository: str | Path,
+    repository: str | Path | LocalRepository,
     *,
     host: str = "127.0.0.1",
     http_port: int = 8000,
     grpc_port: int = 8001,
-    on_ready: Callable[[str, str], None] | None = None,
     **options: Any,
-) -> None:
-    """Serve the repository at that path over HTTP and gRPC until SIGTERM or Ctrl-C; to be called in the main thread.
+) -> RunningServer:
+    """Serve a repository, a path or what `open` returned, over HTTP and gRPC, in this process; it answers when this returns.
 
-    http_port, grpc_port: 0 means any free port. on_ready(http_address, grpc_address) is called when requests are answered; by default the
-    addresses are printed. options: further ones of `serving.server.Server`. Raises RepositoryError, AddressInUse, InvalidAddress,
-    ExtraNeeded.
+    The server stops at the end of a `with` block, at `close`, or with this process; `wait` blocks until SIGTERM or Ctrl-C.
+    http_port, grpc_port: 0 means any free port. options: further ones of `serving.server.Server`. Raises RepositoryError, AddressInUse,
+    InvalidAddress, ExtraNeeded.
     """
     from contract.repository.write import recover
-    from serving.server import run
+    from espalier.running_server import RunningServer
 
-    recover(Path(repository))
-    run(repository, on_ready=on_ready, host=host, http_port=http_port, grpc_port=grpc_port, **options)
+    path = Path(repository) if isinstance(repository, str | Path) else repository.repository.path
+    recover(path)
+    return RunningServer(path, host=host, http_port=http_port, grpc_port=grpc_port, **options)
 
 
 def _sources(

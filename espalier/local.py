@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -14,13 +15,16 @@ from contract.dtypes import Array
 from contract.repository.model import Repository
 from contract.repository.read import RepositoryReader
 from contract.repository.write import recover
+from espalier.answers_file import FolderRow
+from espalier.folder_run import BATCH, FolderRun, batched, united
+from espalier.pictures import NamedImage, OneImage, named_images, prepare_named
+from serving.answers.answer import Vectors
 from serving.answers.prediction import Prediction
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.plain import read_plain
-from serving.images.tasks import AnyImage
 from serving.lifecycle import served_part
 from serving.process.loop_thread import LoopThread
-from serving.requests import InferRequest, RequestedOutput
+from serving.requests import InferRequest, RequestedOutput, RequestOptions
 from serving.router import Router
 
 log = logging.getLogger(__name__)
@@ -52,13 +56,43 @@ class LocalRepository:
         """Return the segments and tasks that are answered."""
         return self._router.repository
 
-    def predict(self, images: Sequence[AnyImage], tasks: Sequence[str] | None = None, top_k: int | None = None) -> Prediction:
-        """Return what each of `tasks` answers about each image; None: all that take images.
+    def predict(
+        self,
+        images: OneImage | Iterable[OneImage],
+        tasks: Sequence[str] | None = None,
+        top_k: int | None = None,
+        *,
+        vectors: Vectors = "list",
+    ) -> Prediction:
+        """Return what each of `tasks` answers about each image, in their order; None: all that take images.
 
-        images: PIL images, or uint8 RGB arrays of shape (height, width, 3), each of any size. Raises NoTask, UnknownTask,
-        NotAnImage, InvalidRequest, QueueFull, TaskFailed.
+        images: a path, the bytes of a file, a PIL image, a uint8 RGB array of shape (height, width, 3), each of any size; a folder, with
+        those in it; or any number of these. `tasks` of the answer has a tuple for each task, with one answer for each image, also where
+        there is one image; `rows` has them by image, and `names` what each is called. They run in batches, and one picture is in memory
+        at a time as it was sent. top_k: classes, or boxes. vectors: how embeddings are written. Raises NoTask, UnknownTask, NotAnImage
+        naming the file, InvalidRequest, QueueFull, TaskFailed.
         """
-        return self._wait_for(self._router.predict(images, tasks, top_k))
+        batches = (self._ask(batch, tasks, top_k, vectors) for batch in batched(named_images(images), BATCH))
+        return united([*batches])
+
+    def predict_folder(
+        self,
+        folder: str | Path,
+        tasks: Sequence[str] | None = None,
+        out: str | Path | None = None,
+        *,
+        top_k: int | None = None,
+        vectors: Vectors = "list",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[FolderRow]:
+        """Yield what `tasks` answer about each file in `folder` and the folders in it, but hidden ones; None: all that take images.
+
+        A file that is no image has a row that says why. out: a .csv or .jsonl that gets them, too, a batch at a time; files that it has
+        already are not asked about again, and not yielded. progress: is called with how many files are done, and how many there are.
+        Raises what `predict` does, but for files that are none; InvalidRequest for an `out` that holds anything else.
+        """
+        run = FolderRun(self._ask, Path(folder), top_k, vectors)
+        return run.rows(run.checked_tasks(self.repository.tasks, tasks), out, progress)
 
     def predict_texts(
         self, texts: Sequence[str], tasks: Sequence[str] | None = None, top_k: int | None = None, *, truncate: bool = False
@@ -83,6 +117,18 @@ class LocalRepository:
         loop, self._loop = self._loop, None
         if loop is not None and not self._thread.finish(_CLOSE_S):
             log.error("The engine does not come back, and was left behind: its thread ends with its work.")
+
+    def _ask(
+        self,
+        images: Sequence[NamedImage],
+        tasks: Sequence[str] | None,
+        top_k: int | None,
+        vectors: Vectors,
+        skipped: dict[str, str] | None = None,
+    ) -> Prediction:
+        """Return the answers about a few images. skipped: see `prepare_named`."""
+        asked = self._router.predict_prepared(prepare_named(images, skipped), tasks, top_k, RequestOptions(), vectors)
+        return replace(self._wait_for(asked), names=tuple(image.name for image in images if image.name not in (skipped or ())))
 
     async def _start(self) -> None:
         self._loop = asyncio.get_running_loop()

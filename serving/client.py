@@ -38,6 +38,21 @@ def predict(
     return _answer(url, _send(url, request, timeout_s))
 
 
+def predict_form(
+    url: str, form: tuple[bytes, str], tasks: Sequence[str] = (), top_k: int | None = None, *, timeout_s: float = 60.0
+) -> list[dict[str, Any]]:
+    """Return of the answer of POST /predict for a form of several images, its body and Content-Type, what is said of each.
+
+    In their order, {"filename", "tasks"} each. Raises what `predict` does.
+    """
+    query = urlencode({**({"top_k": top_k} if top_k is not None else {}), **({"tasks": ",".join(tasks)} if tasks else {})})
+    address = f"{checked_url(url)}/predict{'?' if query else ''}{query}"
+    images: list[dict[str, Any]] = _answer(url, _send(url, Request(address, form[0], {"Content-Type": form[1]}), timeout_s))[
+        "images"
+    ]
+    return images
+
+
 def predict_texts(
     url: str,
     texts: str | Sequence[str],
@@ -149,7 +164,7 @@ def checked_url(url: str) -> str:
 def _answer(url: str, body: bytes) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = json.loads(body)
-        if "tasks" in answer or "texts" in answer:
+        if "tasks" in answer or "texts" in answer or "images" in answer:
             return answer
     except (ValueError, TypeError):
         pass

@@ -200,7 +200,7 @@ def run(repository: Repository | str | Path, *, on_ready: _OnReady | None = None
                 # What is here now stays. To look through all of it for garbage takes 40 ms, in which nobody is answered.
                 gc.collect()
                 gc.freeze()
-                (on_ready or _announce)(server.http_address, server.grpc_address)
+                (on_ready or announce)(server.http_address, server.grpc_address)
                 number = news.get()
         except BaseException:
             loop.finish(server.end_s)
@@ -262,5 +262,6 @@ class BackgroundServer:
                 raise
 
 
-def _announce(http_address: str, grpc_address: str) -> None:
+def announce(http_address: str, grpc_address: str) -> None:
+    """Say on standard output where requests are answered."""
     print(f"Serving on http://{http_address} (API at /docs) and grpc://{grpc_address}; Ctrl-C stops.", flush=True)

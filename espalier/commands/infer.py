@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,9 +15,17 @@ from espalier.commands.options.arrays import infer_arrays, read_arrays
 from espalier.console import console, print_data
 from espalier.tables.answers import answer_rows
 
+if TYPE_CHECKING:
+    from espalier.client import Client
+
 
 def infer(
-    image: Annotated[Path | None, typer.Argument(metavar="[IMAGE]", help="An image file (PNG, JPEG, ...).")] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[IMAGE]...", help="Image files (PNG, JPEG, ...), folders of them, or - for one on standard input."
+        ),
+    ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="A text to ask about; repeat it for several.")] = None,
     text_file: Annotated[
         Path | None, typer.Option("--text-file", metavar="FILE", help="Texts to ask about, one a line; - for standard input.")
@@ -40,7 +49,9 @@ def infer(
         int | None,
         typer.Option(min=1, help="How many classes, or boxes, to show per task. By default as many as the server gives."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the server's whole answer.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the server's whole answer; of several images a line each.")
+    ] = False,
 ) -> None:
     """Ask a running server about an image, texts or arrays, for one task, several, or all.
 
@@ -53,17 +64,22 @@ def infer(
     from espalier.client import Client
 
     if array:
-        if image is not None or text is not None or text_file is not None:
+        if image or text is not None or text_file is not None:
             raise typer.BadParameter("ask about arrays, an image or texts, and not about several of them.", param_hint="--array")
         infer_arrays(Client(url), read_arrays(array), task or [], as_json=as_json)
         return
     texts = [*(text or ()), *(_lines(text_file) if text_file is not None else ())]
     asks_texts = text is not None or text_file is not None
-    if asks_texts == (image is not None):
+    if asks_texts == bool(image):
         raise typer.BadParameter(
             "ask about an image or about texts: give IMAGE, --text or --text-file; or arrays with --array.", param_hint="IMAGE"
         )
-    answer = Client(url).predict(image, task or [], top_k, text=texts if asks_texts else None, truncate=truncate)
+    if image and (len(image) > 1 or image[0].is_dir()):
+        _show_many(Client(url), image, task or [], top_k, as_json)
+        return
+    answer = Client(url).predict(
+        _content(image[0]) if image else None, task or [], top_k, text=texts if asks_texts else None, truncate=truncate
+    )
     if as_json:
         print_data(answer)
         return
@@ -73,6 +89,23 @@ def infer(
             console.print(
                 f"Of text {number} only the beginning was read, by {escape(', '.join(found['truncated']))}.", soft_wrap=True
             )
+
+
+def _content(image: Path) -> Path | bytes:
+    return sys.stdin.buffer.read() if str(image) == "-" else image
+
+
+def _show_many(client: Client, images: list[Path], tasks: list[str], top_k: int | None, as_json: bool) -> None:
+    """Ask about several images, and show the answers with the files' names: as JSON a line each, as they come."""
+    answers = client.predict_many(map(_content, images), tasks, top_k)
+    if as_json:
+        for answer in answers:
+            print(json.dumps(answer), flush=True)
+        return
+    table = Table("image", "task", "answer", "")
+    for answer in answers:
+        _add_answer(table, answer, answer["filename"])
+    console.print(table)
 
 
 def _lines(file: Path) -> list[str]:

@@ -15,6 +15,7 @@ class Prediction:
 
     errors: of tasks that failed, a sentence each; only when the request allowed it. versions: of the tasks' models that answered.
     prepare_seconds: that the images, or texts, took to become rows. cut: by task, the places of texts of which only the beginning was read.
+    names: of images that have such: the files'.
     """
 
     tasks: Mapping[str, tuple[AnyAnswer, ...]]
@@ -24,3 +25,9 @@ class Prediction:
     versions: Mapping[str, str] = field(default_factory=dict)
     prepare_seconds: float = 0.0
     cut: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> list[Mapping[str, AnyAnswer]]:
+        """Return for each image, or text, what the tasks answer, by their names."""
+        return [dict(zip(self.tasks, answers, strict=True)) for answers in zip(*self.tasks.values(), strict=True)]

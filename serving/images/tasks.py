@@ -69,7 +69,7 @@ def given(images: Sequence[Any]) -> Prepare:
     async def prepare(ways: Sequence[Preprocessing], check_room: CheckRoom) -> PreparedImages:
         if len(images) == 0:
             raise InvalidRequest("No image was given; give at least one.")
-        pictures = [_as_image(image) for image in images]
+        pictures = [as_image(image) for image in images]
         for picture in pictures:
             check_resized(picture.width, picture.height, ways)
         check_room(len(pictures))
@@ -120,10 +120,13 @@ def _way(task: Task) -> _Way:
     return task.inputs, task.preprocessing
 
 
-def _as_image(image: Any) -> Image.Image:
+def as_image(image: Any, name: str = "") -> Image.Image:
+    """Return `image`, a PIL image or a uint8 array of shape (height, width, 3). Raises NotAnImage, with its `name`."""
     if isinstance(image, Image.Image):
         return image
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise NotAnImage(f"An image is a uint8 array of shape (height, width, 3), not {array.dtype} {array.shape}.")
+        raise NotAnImage(
+            f"{name + ': ' if name else ''}An image is a uint8 array of shape (height, width, 3), not {array.dtype} {array.shape}."
+        )
     return Image.fromarray(array)

@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_preflight", "uns
 
 ONE_THREAD = EngineOptions(SessionStoreOptions(threads=1))
 TOKEN = "sesame"
+ANYWHERE = {"http_port": 0, "grpc_port": 0, "threads": 1}
 
 
 @pytest.fixture(scope="module")
@@ -159,15 +160,31 @@ def test_deploy_tells_servers(networks: dict[str, Path], tmp_path: Path) -> None
         client.unload("late")  # it would be refused for the last model
 
 
-def test_serve_serves_until_a_signal(repository: Repository) -> None:
+def test_serve_waits_for_a_signal(repository: Repository) -> None:
     code = (
-        "import os, signal, sys, urllib.request, espalier\n"
-        "def ready(http, grpc):\n"
-        "    print(urllib.request.urlopen(f'http://{http}/v2/health/ready').status, flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "import os, signal, sys, threading, time, urllib.request, espalier\n"
         "if __name__ == '__main__':\n"
-        "    espalier.serve(sys.argv[1], http_port=0, grpc_port=0, on_ready=ready, threads=1)\n"
+        "    server = espalier.serve(sys.argv[1], http_port=0, grpc_port=0, threads=1)\n"
+        "    print(urllib.request.urlopen(f'{server.url}/v2/health/ready').status, flush=True)\n"
+        "    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "    server.wait()\n"
         "    print('done')\n"
     )
     done = subprocess.run([sys.executable, "-c", code, repository.path], capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout.split()) == (0, ["200", "done"]), done.stderr
+    said = done.stdout.splitlines()
+    assert (done.returncode, said[0], said[-1]) == (0, "200", "done"), done.stderr
+    assert said[1].startswith("Serving on http://127.0.0.1:")
+
+
+def test_serve_answers_within_a_block_and_not_after_it(repository: Repository, caplog: pytest.LogCaptureFixture) -> None:
+    with espalier.open(repository.path, ONE_THREAD) as opened, espalier.serve(opened, **ANYWHERE) as server:
+        client = espalier.Client(server.url)
+        asked = {"image": images(2)}
+        np.testing.assert_array_equal(client.infer("late", asked)["late"], opened.infer("late", asked)["late"])
+        assert server.grpc_address.startswith("127.0.0.1:")
+    with pytest.raises(ServerUnreachable):
+        client.infer("late", {"image": images(2)})
+    server.close()
+    assert not caplog.records
+    espalier.serve(repository.path, **ANYWHERE)
+    assert "stops, for nobody keeps what espalier.serve returned" in caplog.text
