@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from contract.kinds.kind import Kind
+    from contract.repository.model import Precision
     from espalier.client import Client
     from espalier.local import LocalRepository
     from espalier.running_server import RunningServer
     from exporter.add import AddReport
     from exporter.deploy import Deployment
     from exporter.export import ExportReport
+    from exporter.precision.examples import PrecisionOptions
     from exporter.remove import Removal
     from exporter.sharing.choose import CutOptions
     from exporter.sources.references import InputOptions
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 _Models = Mapping[str, str | Path]
 _Tokenizer = str | Path | Mapping[str, str | Path] | None
 _Kinds = Mapping[str, "str | Kind"]
+_Calibration = str | Path | Mapping[str, str | Path] | None
 
 
 def export(
@@ -46,6 +49,9 @@ def export(
     max_batch_rows: int = 64,
     coupled: bool = False,
     snap: float | None = None,
+    precision: Precision | None = None,
+    calibration: _Calibration = None,
+    max_drop: float = 0.005,
     force: bool = False,
 ) -> ExportReport:
     """Find what `tasks` (models by name) share, and write trunk and branches as a model repository at `out`.
@@ -56,13 +62,22 @@ def export(
     take texts. kinds: how people read what tasks answer, by name: of `contract.kinds`, or as words ("boxes:layout=yolo"). cuts: how to
     choose where to fork. max_batch_rows: of one run of a model. coupled: take networks whose answer to a row depends on the
     other rows, too. snap: let tasks take the backbone's, or the first task's, weights for blocks in which theirs differ by so much at
-    most, as a part of the largest in a tensor. force: replace a repository that is there. Raises ExportError, TuningError,
-    NotWritten.
+    most, as a part of the largest in a tensor. precision: "int8" takes calibration, data as docs/precision.md
+    lists it, for all tasks or by their names, and costs no task more than the share max_drop of its answers. force: replace a repository
+    that is there. Raises ExportError, TuningError, NotWritten.
     """
     from exporter.export import ExportOptions, export_repository
     from exporter.sharing.choose import CutOptions
 
-    options = ExportOptions(Path(out), max_batch_rows, force, cuts=cuts or CutOptions(), coupled=coupled, snap=snap)
+    options = ExportOptions(
+        Path(out),
+        max_batch_rows,
+        force,
+        cuts=cuts or CutOptions(),
+        coupled=coupled,
+        snap=snap,
+        precision=_precision(tasks, precision, calibration, max_drop),
+    )
     return export_repository(_sources(backbone, tasks, inputs, tokenizer, input_names, kinds), options)
 
 
@@ -80,6 +95,9 @@ def add(
     cuts: CutOptions | None = None,
     coupled: bool = False,
     snap: float | None = None,
+    precision: Precision | None = None,
+    calibration: _Calibration = None,
+    max_drop: float = 0.005,
 ) -> AddReport:
     """Add `tasks` (models by name) to the repository at that path. What is there stays as it is, to the byte, unless `recut`.
 
@@ -90,7 +108,10 @@ def add(
     from exporter.add import AddOptions, add_tasks
 
     sources = _sources(backbone, tasks, inputs, tokenizer, input_names, kinds)
-    return add_tasks(Path(repository), sources, AddOptions(recut, replace, cuts=cuts, coupled=coupled, snap=snap))
+    asked = _precision(None if recut else tasks, precision, calibration, max_drop)
+    return add_tasks(
+        Path(repository), sources, AddOptions(recut, replace, cuts=cuts, coupled=coupled, snap=snap, precision=asked)
+    )
 
 
 def remove(repository: str | Path, tasks: Iterable[str], *, gc: bool = False) -> Removal:
@@ -114,6 +135,9 @@ def deploy(
     kinds: _Kinds = MappingProxyType({}),
     canary: float | None = None,
     coupled: bool = False,
+    precision: Precision | None = None,
+    calibration: _Calibration = None,
+    max_drop: float = 0.005,
     servers: Sequence[Client] = (),
 ) -> Deployment:
     """Add or replace `tasks` (models by name) in the repository at that path, and have running `servers` switch to them.
@@ -126,7 +150,8 @@ def deploy(
     from exporter.deploy import deploy
 
     sources = _sources(backbone, tasks, inputs, tokenizer, input_names, kinds)
-    deployment = deploy(Path(repository), sources, canary=canary, coupled=coupled)
+    asked = _precision(tasks, precision, calibration, max_drop)
+    deployment = deploy(Path(repository), sources, canary=canary, coupled=coupled, precision=asked)
     for server in servers:
         for task in tasks:
             server.load(task)
@@ -165,6 +190,27 @@ def serve(
     path = Path(repository) if isinstance(repository, str | Path) else repository.repository.path
     recover(path)
     return RunningServer(path, host=host, http_port=http_port, grpc_port=grpc_port, **options)
+
+
+def _precision(
+    tasks: Iterable[str] | None, precision: Precision | None, calibration: _Calibration, max_drop: float
+) -> PrecisionOptions:
+    """Return these as the exporter takes them. tasks: that come; None: any."""
+    from exporter.precision.errors import NeedlessExamples
+    from exporter.precision.examples import PrecisionOptions
+
+    if calibration is None or precision != "int8":
+        if calibration is not None:
+            raise NeedlessExamples
+        return PrecisionOptions(precision, max_drop=max_drop)
+
+    from exporter.torch.calibration import CalibrationData
+
+    given = calibration if isinstance(calibration, Mapping) else {None: calibration}
+    data = CalibrationData({task: str(source) for task, source in given.items()})
+    if tasks is not None:
+        data.check_tasks([*tasks])
+    return PrecisionOptions(precision, data, max_drop)
 
 
 def _sources(

@@ -80,5 +80,7 @@ def export(
     print_stored(result.repository, result.stored)
     print_precision(result.precision)
     worst = max(result.parity_errors.values())
-    console.print(f"Composed segments equal the whole networks (largest difference {worst:.1e} of the outputs' spread).")
+    before = "" if result.precision is None else "Before they were quantised, "
+    composed = f"{before}{'composed' if before else 'Composed'} segments"
+    console.print(f"{composed} equal the whole networks (largest difference {worst:.1e} of the outputs' spread).", soft_wrap=True)
     console.print(f"Wrote {escape(str(out))}. Serve it with: espalier serve {escape(str(out))}", soft_wrap=True)

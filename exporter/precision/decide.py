@@ -122,7 +122,8 @@ class _Judging:
         found = {}
         for key in keys:
             variants = {variant: answers[f"{variant} {key}"] for variant in self.variants[key]}
-            verdict = judge(self._tasks[key].name, self._examples[key], answers[f"fp32 {key}"], variants, max_drop)
+            task, whole = self._tasks[key], answers[f"fp32 {key}"]
+            verdict = judge(task.name, task.answers, self._examples[key], whole, variants, max_drop)
             nothing = "none of its segments multiplies by constants in float32, or it is in int8 as it was given"
             found[key] = verdict if variants else replace(verdict, reason=nothing)
         return found

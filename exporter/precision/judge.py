@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.dtypes import Array
+from contract.kinds.classes import Classes
+from contract.kinds.kind import Kind
 from contract.units import percent
 from exporter.precision.examples import Examples, Variant
 from exporter.precision.intervals import difference, wilson
@@ -47,13 +50,19 @@ class Verdict:
 
 
 def judge(
-    task: str, examples: Examples, expected: Sequence[Array], found: Mapping[Variant, Sequence[Array]], max_drop: float
+    task: str,
+    kind: Kind,
+    examples: Examples,
+    expected: Sequence[Array],
+    found: Mapping[Variant, Sequence[Array]],
+    max_drop: float,
 ) -> Verdict:
     """Return what becomes of `task`: the first variant of `found` that loses no more than `max_drop`, else fp32.
 
-    expected: the outputs in fp32 for the rows to judge on, of (n, ...) each; found: those of the variants, in the order of trial.
+    kind: how people read its answers. expected: the outputs in fp32 for the rows to judge on, of (n, ...) each; found: those of the
+    variants, in the order of trial.
     """
-    measure, judged_by = _measure(expected, examples)
+    measure, judged_by = _measure(kind, expected, examples)
     limit = _MOST_ERROR if measure == "error" else max_drop
     trials: list[Trial] = []
     reasons = []
@@ -67,12 +76,19 @@ def judge(
     return Verdict(task, chosen, measure, judged_by, len(expected[0]), accuracy, tuple(trials), ", ".join(reasons))
 
 
-def _measure(expected: Sequence[Array], examples: Examples) -> tuple[str, str]:
+def _measure(kind: Kind, expected: Sequence[Array], examples: Examples) -> tuple[str, str]:
+    """Return what a drop is, and that in words for people. What has no best class has no right one, either."""
+    if not isinstance(kind, Classes):
+        return "error", f"error of the outputs: it answers with {_plural(kind)}, not with one class"
     if not all(output.ndim == 2 and output.shape[1] > 1 and output.dtype.kind == "f" for output in expected):
         return "error", "error of the outputs: they are no vector with a number a class"
-    if examples.targets is None or len(expected) > 1:
-        return "agreement", f"agreement with fp32 ({examples.unlabelled or 'it has several outputs'})"
+    if examples.targets is None:
+        return "agreement", f"agreement with fp32 ({examples.unlabelled})"
     return "accuracy", "accuracy"
+
+
+def _plural(kind: Kind) -> str:
+    return {"tensor": "tensors", "embedding": "embeddings", "mask": "masks"}.get(kind.word(), kind.word())
 
 
 def _try(measure: str, variant: Variant, expected: Sequence[Array], found: Sequence[Array], targets: Array | None) -> Trial:
@@ -80,19 +96,20 @@ def _try(measure: str, variant: Variant, expected: Sequence[Array], found: Seque
         return Trial(variant, max(_error(*pair) for pair in zip(expected, found, strict=True)))
     number = len(expected[0])
     if measure == "accuracy" and targets is not None:
-        before, after = (_classes(outputs[0]) == targets for outputs in (expected, found))
+        before, after = (_right(outputs[0], targets) for outputs in (expected, found))
         lost, won = int(np.sum(before & ~after)), int(np.sum(after & ~before))
         return Trial(variant, (lost - won) / number, difference(lost, won, number), float(np.mean(after)))
-    others = max(int(np.sum(_classes(ours) != _classes(theirs))) for ours, theirs in zip(expected, found, strict=True))
+    others = max(int(np.sum(~_right(theirs, ours.argmax(axis=1)))) for ours, theirs in zip(expected, found, strict=True))
     return Trial(variant, others / number, wilson(others, number))
 
 
-def _classes(outputs: Array) -> Array:
-    return np.asarray(outputs.argmax(axis=1))
+def _right(outputs: Array, targets: Array) -> NDArray[np.bool_]:
+    """Return where `outputs` choose the class of `targets`; where one is no number they choose none, though argmax finds one."""
+    return np.asarray((outputs.argmax(axis=1) == targets) & ~np.isnan(outputs).any(axis=1), np.bool_)
 
 
 def _accuracy(outputs: Array, targets: Array) -> float:
-    return float(np.mean(_classes(outputs) == targets))
+    return float(np.mean(_right(outputs, targets)))
 
 
 def _error(expected: Array, found: Array) -> float:

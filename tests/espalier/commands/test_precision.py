@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract.repository import read_repository
+from contract.repository import Repository, read_repository
+from espalier import api
 from espalier.local import LocalRepository
+from exporter.precision.errors import BadExamples, NeedlessExamples, NeedsPrecision
 from tests.documents import commands
 from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
@@ -40,6 +42,7 @@ def test_the_commands_of_the_document(networks: Path) -> None:
     assert "Calibration: images.npy: calibrated with 60 rows, judged on 60 others." in said
     assert "Tasks in int8 (at most 2 % may be lost)" in said
     assert "agreement with" in said
+    assert "Before they were quantised, composed segments equal the whole networks" in said
     assert " int8 " in run(networks, *inspect)
     refused = espalier("add", "repo", "--task", "more=more.onnx", cwd=networks)
     assert refused.returncode == 2
@@ -57,6 +60,28 @@ def test_the_commands_of_the_document(networks: Path) -> None:
     with LocalRepository(networks / "repo") as local:
         answers = local.infer("all_tasks", {"image": images(3)})
     assert answers.keys() == precisions.keys()
+
+
+def test_functions_take_what_commands_take(networks: Path) -> None:
+    pytest.importorskip("nncf", reason="networks are quantised by the extra `quantize`")
+    data, repo = networks / "images.npy", networks / "repo"
+    with pytest.raises(NeedlessExamples):
+        api.export({"parity": networks / "parity.onnx"}, repo, calibration=data)
+    with pytest.raises(BadExamples, match="is for the task 'x', which does not come"):
+        api.export({"parity": networks / "parity.onnx"}, repo, precision="int8", calibration={"x": data})
+    assert not repo.exists()
+    api.export({"parity": networks / "parity.onnx"}, repo, precision="int8", calibration=data, max_drop=0.3)
+    with pytest.raises(NeedsPrecision):
+        api.add(repo, {"more": networks / "parity.onnx"})
+    added = api.add(repo, {"more": networks / "parity.onnx"}, precision="fp32")
+    assert _precisions(added.repository, "more") == {"fp32"}
+    changed = {"more": networks / "other.onnx"}
+    deployed = api.deploy(repo, changed, precision="int8", calibration={"more": data}, max_drop=0.3)
+    assert _precisions(deployed.repository, "more") == {"int8"}
+
+
+def _precisions(repository: Repository, task: str) -> set[str]:
+    return {repository.segments[step.segment].precision for step in repository.tasks[task].steps}
 
 
 @pytest.mark.parametrize(
