@@ -105,3 +105,17 @@ def _memory_limit(file: Path) -> int:
         return int(text) if text != "max" else 0
     except (OSError, ValueError):
         return 0
+
+
+def processor_flags() -> frozenset[str]:
+    """Return the names of what the processor's instruction set has, as Linux writes them; nothing where they are not known."""
+    return frozenset(processor_fact("flags").split() or processor_fact("Features").split())
+
+
+def processor_fact(field: str) -> str:
+    """Return what Linux says of the processor under `field`, "" where it says nothing."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")

@@ -17,7 +17,7 @@ from contract.repository.versions import all_versions, inherited, replaced, stay
 from contract.repository.write import Change, Waiting, changed, silent, write_models, write_rows
 from exporter.build.additions import Addition, plan_anew, plan_beside, rows_of
 from exporter.build.analysis import BACKBONE, Analysis, Progress
-from exporter.build.kinds import check_kinds
+from exporter.build.kinds import check_kinds, check_scores
 from exporter.build.parity import Compared, Look, Parity, ParityChecker, check_error, check_parity
 from exporter.build.recorded_answers import check_recorded_answers
 from exporter.build.reference_outputs import compute_reference_outputs, input_sizes, with_records
@@ -31,6 +31,11 @@ from exporter.build.texts import tokenizers_of, with_kept_text
 from exporter.build.written_segments import WrittenSegments, write_segments
 from exporter.errors import BadShare, CannotRun, DifferentAnswer, NothingBesideCanary, OtherInputs, TaskExists, UnlikeRepository
 from exporter.graph.free.sizes import trials
+from exporter.precision.examples import PrecisionOptions
+from exporter.precision.originals import has_int8, write_originals
+from exporter.precision.quantise import require_quantiser
+from exporter.precision.report import PrecisionReport
+from exporter.precision.write import change_in_int8, report_of
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.plan import SharingPlan
@@ -44,7 +49,7 @@ class AddOptions:
 
     replace: tasks of the same names are replaced, and kept as their previous versions. canary: instead, the new ones become canaries
     of those, with that share of the requests. parity_limit, coupled, snap: as in ExportOptions. cuts: how to cut anew; None: by the
-    rule that the repository was cut by.
+    rule that the repository was cut by. precision: which one the tasks that come are to have, and with recut all.
     """
 
     recut: bool = False
@@ -54,6 +59,7 @@ class AddOptions:
     cuts: CutOptions | None = None
     coupled: bool = False
     snap: float | None = None
+    precision: PrecisionOptions = field(default_factory=PrecisionOptions)
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,8 @@ class AddReport:
     missed: per new task, what it shares but computes itself for want of a cut.
     parity_errors: of the new tasks against their whole models, and of recut tasks against what they were before.
     inherited: per task that was there, what the new model lacks and has from the current version: preprocessing, labels.
-    row_remarks: of new segments, whether the rows of a batch affect each other. stored: as of ExportReport.
+    row_remarks: of new segments, whether the rows of a batch affect each other. stored, precision: as of
+    ExportReport.
     """
 
     before: Mapping[str, Task]
@@ -78,6 +85,7 @@ class AddReport:
     inherited: Mapping[str, tuple[str, ...]]
     row_remarks: tuple[str, ...] = ()
     stored: StoredWeights = field(default_factory=StoredWeights)
+    precision: PrecisionReport | None = None
 
 
 def add_tasks(
@@ -94,10 +102,13 @@ def add_tasks(
     """
     if sources.tasks or not options.recut:
         check_names(sources.tasks)
+    if options.precision.precision == "int8":
+        require_quantiser()
     with changed(path, waiting) as change, scratch_folder(path) as scratch:
         _check_places(change.repository, sources.tasks, options)
         _check_images(change.repository, sources.tuned)
-        report = _add(change, sources, options, Analysis(scratch, options.snap), progress)
+        add = _add_in_int8 if options.precision.precision == "int8" or has_int8(change.repository) else _add
+        report = add(change, sources, options, Analysis(scratch, options.snap), progress)
     return replace(report, repository=replace(report.repository, path=path))
 
 
@@ -118,6 +129,7 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
     coming, taken = _inherited(before.tasks, addition.coming, tokenizers)
     check_kinds(coming.values())
     references = compute_reference_outputs(coming, analysis, progress)
+    check_scores(coming.values(), {name: found.outputs for name, found in references.items()})
     coming = with_padding(with_records(coming, references), references, tokenizers)
     tasks = _together(before.tasks, recut, coming, options.canary)
     check_output_names(version for task in tasks.values() for version in task.versions)
@@ -141,6 +153,25 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
         inherited=taken,
         row_remarks=judge.remarks,
         stored=written.stored,
+    )
+
+
+def _add_in_int8(change: Change, sources: Sources, options: AddOptions, analysis: Analysis, progress: Progress) -> AddReport:
+    """Add to what the repository is in fp32, where all is checked as ever, and take what comes of that in its place. Raises ExportError."""
+    before, folder = change.repository, analysis.store.folder / "precision"
+    (folder / "fp32").mkdir(parents=True)
+    there = write_originals(before.exported, folder / "fp32")
+    report = add_tasks(there.path, sources, replace(options, precision=PrecisionOptions("fp32")), progress)
+    fp32 = replace(report.repository, path=there.path)
+    repository, decision = change_in_int8(change, fp32, sources.tasks, options.precision, folder, progress, anew=options.recut)
+    used = [*dict.fromkeys(step.segment for task in repository.tasks.values() for step in task.steps)]
+    return replace(
+        report,
+        before=before.tasks,
+        repository=repository,
+        kept=tuple(name for name in used if name in before.segments),
+        new=tuple(name for name in used if name not in before.segments),
+        precision=report_of(decision, repository, options.precision.max_drop),
     )
 
 

@@ -19,6 +19,7 @@ from contract.repository.write import Waiting, changed, silent, write_models
 if TYPE_CHECKING:
     from exporter.add import AddReport
     from exporter.build.analysis import Progress
+    from exporter.precision.examples import PrecisionOptions
     from exporter.sources.task_model import Sources
 
 
@@ -45,6 +46,7 @@ def deploy(
     *,
     canary: float | None = None,
     coupled: bool = False,
+    precision: PrecisionOptions | None = None,
     snap: float | None = None,
     progress: Progress = lambda what, done, total: None,
     waiting: Waiting = silent,
@@ -53,14 +55,17 @@ def deploy(
 
     A task that is there gets the next version number, and its old version is kept for `rollback`; its canary, and the version that
     was kept until now, go. A model that is current already changes nothing. canary: the current versions stay, and the models answer
-    that share of the requests, in (0, 1), beside them; deploying the same canary again only changes its share. coupled, snap: as
-    in ExportOptions; versions that are there are never snapped.
+    that share of the requests, in (0, 1), beside them; deploying the same canary again only changes its share. coupled, snap, precision:
+    as in ExportOptions; versions that are there are never snapped.
 
     Every model is checked as `exporter.add.add_tasks` does. Raises what that does; then nothing was changed.
     """
     from exporter.add import AddOptions, add_tasks  # to go back and forth between versions takes no exporter
+    from exporter.precision.examples import PrecisionOptions
 
-    report = add_tasks(repo, sources, AddOptions(replace=True, canary=canary, coupled=coupled, snap=snap), progress, waiting)
+    asked = precision or PrecisionOptions()
+    options = AddOptions(replace=True, canary=canary, coupled=coupled, snap=snap, precision=asked)
+    report = add_tasks(repo, sources, options, progress, waiting)
     after = report.repository.tasks
     return Deployment(
         report.repository, {name: VersionChange(report.before.get(name), after[name]) for name in sources.tasks}, report

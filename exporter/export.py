@@ -14,7 +14,7 @@ from contract.repository import Repository
 from contract.repository.write import Waiting, check_output, recover, silent, write_configs, write_rows, written
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.describe import describe_segment, describe_task
-from exporter.build.kinds import check_kinds
+from exporter.build.kinds import check_kinds, check_scores
 from exporter.build.near_weights import explain_near
 from exporter.build.parity import check_parity
 from exporter.build.reference_outputs import compute_reference_outputs, with_records
@@ -25,6 +25,11 @@ from exporter.build.text_padding import with_padding
 from exporter.build.text_trial import check_texts
 from exporter.build.texts import tokenizers_of
 from exporter.graph.chain import Chain
+from exporter.precision.decide import decide
+from exporter.precision.examples import PrecisionOptions
+from exporter.precision.quantise import require_quantiser
+from exporter.precision.report import PrecisionReport
+from exporter.precision.write import report_of, write_in_int8
 from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.not_shared import find_not_shared
@@ -40,7 +45,7 @@ class ExportOptions:
     parity_limit: the largest difference between composed and whole, in units of the output's spread, for float32.
     cuts: how to choose them. coupled: take networks whose rows affect each other, through whatever; each request is then one run.
     snap: let tasks take the backbone's weights (without one, the first task's) for blocks in which theirs differ by so much at most, as a
-    part of the largest weight; None: for none.
+    part of the largest weight; None: for none. precision: which one the tasks are to have.
     """
 
     out: Path
@@ -50,6 +55,7 @@ class ExportOptions:
     cuts: CutOptions = field(default_factory=CutOptions)
     coupled: bool = False
     snap: float | None = None
+    precision: PrecisionOptions = field(default_factory=PrecisionOptions)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ class ExportReport:
     """What was exported: the repository, the plan it follows, the parity error of each task, and what the user should know.
 
     remarks: by task, and of the backbone by that word. row_remarks: of segments, whether the rows of a batch affect each other.
-    stored: what equal weights in several segments take.
+    stored: what equal weights in several segments take. precision: what became of tasks that were to be in int8, None where none was;
+    the plan, and the parity errors, are those of the networks in fp32.
     """
 
     repository: Repository
@@ -67,6 +74,7 @@ class ExportReport:
     remarks: Mapping[str, str]
     row_remarks: tuple[str, ...] = ()
     stored: StoredWeights = field(default_factory=StoredWeights)
+    precision: PrecisionReport | None = None
 
 
 def export_repository(
@@ -80,6 +88,8 @@ def export_repository(
 
     Raises ExportError, one of the errors of `exporter.errors` or of tuning's; then nothing has been written.
     """
+    if options.precision.precision == "int8":
+        return _export_in_int8(sources, options, progress, waiting)
     check_names(sources.tasks)
     recover(options.out, waiting)
     check_output(options.out, options.force)  # before hours of work; and again when it is this writer's turn
@@ -101,6 +111,7 @@ def export_repository(
         check_kinds(tasks.values())
         not_shared = [*find_not_shared(analysis.segment_graphs(plan)), *explain_near(analysis.near), *analysis.scaled]
         references = compute_reference_outputs(tasks, analysis, progress)
+        check_scores(tasks.values(), {name: found.outputs for name, found in references.items()})
         tokenizers = tokenizers_of(analysis.models.values())
         tasks = with_padding(with_records(tasks, references), references, tokenizers)
         with written(options.out, options.force, waiting) as folder:
@@ -122,3 +133,19 @@ def export_repository(
     return ExportReport(
         replace(repository, path=options.out), plan, analysis.tasks, parity.errors, remarks, judge.remarks, weights.stored
     )
+
+
+def _export_in_int8(sources: Sources, options: ExportOptions, progress: Progress, waiting: Waiting) -> ExportReport:
+    """Export in fp32 beside the repository, where all is checked as ever, and from there in int8."""
+    require_quantiser()
+    recover(options.out, waiting)
+    check_output(options.out, options.force)
+    with scratch_folder(options.out) as scratch:
+        fp32 = replace(options, out=scratch / "fp32", force=False, precision=PrecisionOptions("fp32"))
+        report = export_repository(sources, fp32, progress)
+        there = report.repository
+        decision = decide(there, there.tasks, options.precision, {}, scratch, progress)
+        with written(options.out, options.force, waiting) as folder:
+            repository = replace(write_in_int8(there, folder, decision), path=options.out)
+    said = report_of(decision, repository, options.precision.max_drop)
+    return replace(report, repository=repository, precision=said)

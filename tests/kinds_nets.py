@@ -47,6 +47,13 @@ class OneThing(_Net):
         return nn.functional.avg_pool2d(self.coloured(image)[:, :1], 2) - 5.0
 
 
+class Sure(OneThing):
+    """-> (n, 1, 32, 32): how sure it is that it is red, from 0 to 1, made larger behind the sigmoid."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return nn.functional.interpolate(torch.sigmoid(super().forward(image)), scale_factor=2, mode="bilinear")
+
+
 class Means(_Net):
     """-> (n, 3): the mean of each colour."""
 
@@ -59,6 +66,20 @@ class Marks(_Net):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.coloured(image).amax((2, 3)) - 5.0
+
+
+class Shares(Marks):
+    """-> (n, 3): the softmax of what `Marks` gives."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.softmax(super().forward(image), 1)
+
+
+class OneMark(Marks):
+    """-> (n, 1): a logit for green."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image)[:, 1:2]
 
 
 def _boxes(found: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,6 +108,14 @@ class Yolo(_Net):
         return torch.cat([again, once, again], 1).transpose(1, 2)
 
 
+class YoloLogits(Yolo):
+    """The same, with logits for scores."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        boxes, scores = super().forward(image).split([4, 3], 1)
+        return torch.cat([boxes, torch.logit(scores, 0.01)], 1)
+
+
 class Detr(_Net):
     """-> logits (n, 3, 3 + 1) and boxes (n, 3, 4) as fractions of the image."""
 
@@ -108,3 +137,4 @@ class Torchvision(_Net):
 
 
 segments, one_thing, means, marks, yolo, detr, torchvision = Segments, OneThing, Means, Marks, Yolo, Detr, Torchvision
+sure, shares, one_mark, yolo_logits = Sure, Shares, OneMark, YoloLogits

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from contract.system import available_cores, machine_cores, machine_memory_bytes
+from contract.system import available_cores, machine_cores, machine_memory_bytes, processor_fact, processor_flags
 
 _PACKAGES = (
     "espalier",
@@ -51,11 +51,6 @@ def machine_facts() -> dict[str, Any]:
     }
 
 
-def processor_flags() -> frozenset[str]:
-    """Return the names of what the processor's instruction set has, as Linux writes them; nothing where they are not known."""
-    return frozenset(_cpuinfo("flags").split() or _cpuinfo("Features").split())
-
-
 def versions() -> dict[str, str]:
     """Return the versions of what is measured, as far as it is installed."""
     found = {}
@@ -91,12 +86,4 @@ def _gpus() -> list[str]:
 
 
 def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _cpuinfo(field: str) -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
+    return processor_fact("model name") or platform.processor() or platform.machine()

@@ -26,13 +26,13 @@ from onnxruntime import InferenceSession
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from sklearn.datasets import load_digits
 
-from benchmarks.harness.machine import processor_flags
-from benchmarks.latency.precision.quantise import reduces_range
 from contract.dtypes import Array
+from contract.system import processor_flags
 from exporter.export import ExportOptions, export_repository
 from exporter.graph.chain import Tap
 from exporter.graph.extract import extract_segment
 from exporter.graph.passes.canonical import canonicalise
+from exporter.precision.quantise import reduces_range
 from exporter.sharing.plan import PlannedStep
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.task_model import Sources, TaskModel

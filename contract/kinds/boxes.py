@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from contract.kinds.kind import Kind, KindDoesNotFit, Shapes, Taken, check_count, check_fractions
 
 BoxLayout = Literal["torchvision", "yolo", "yolov5", "detr"]
@@ -55,6 +58,11 @@ class Boxes(Kind, frozen=True, tag="boxes"):
         if self.most < 1:
             raise ValueError(f"the most boxes are {self.most}; it must be at least 1")
 
+    @property
+    def beside(self) -> int:
+        """Return how many numbers of a box stand before the scores of its classes, in YOLO's layouts."""
+        return 5 if self.layout == "yolov5" else 4
+
     def check(self, outputs: Shapes, labels: Sequence[str], takes: Taken) -> None:
         """Raise KindDoesNotFit unless the outputs are of the layout, of images, with a label a class or none."""
         if takes != "image":
@@ -62,9 +70,9 @@ class Boxes(Kind, frozen=True, tag="boxes"):
         found = self.find(outputs)
         if labels and self.layout in ("yolo", "yolov5"):
             sizes = outputs[found.boxes]
-            expected = len(labels) + (4 if self.layout == "yolo" else 5)
+            expected = len(labels) + self.beside
             if expected not in sizes and -1 not in sizes:
-                raise KindDoesNotFit(f"has {len(labels)} labels, and none of {list(sizes)} is {expected - len(labels)} more")
+                raise KindDoesNotFit(f"has {len(labels)} labels, and none of {list(sizes)} is {self.beside} more")
         if labels and self.layout == "detr":
             check_count(len(labels), outputs[found.classes][-1] - 1, "label", "labels", "classes")
 
@@ -99,3 +107,16 @@ class Boxes(Kind, frozen=True, tag="boxes"):
             f"gives {given}: of the layout {self.layout}, {'several' if shaped else 'none'} of them could be the {what}; give the "
             f"parameter {what} the name of the right one, or another layout"
         )
+
+
+def by_box(values: NDArray[np.float64], beside: int, labels: int) -> NDArray[np.float64]:
+    """Return YOLO's output for one image with a box a row: labels tell which axis has the numbers of one box, else it is the shorter one.
+
+    beside: numbers before the scores of the classes. labels: how many, 0 if there are none.
+    """
+    first, second = values.shape
+    if labels and second == beside + labels != first:
+        return values
+    if (labels and first == beside + labels != second) or first < second:
+        return values.T
+    return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import ClassVar
 
 from contract.kinds.kind import Kind, KindDoesNotFit, Shapes, Taken, check_count, only_output
@@ -14,12 +15,23 @@ UNKNOWN = 255
 class Mask(Kind, frozen=True, tag="mask"):
     """The network gives a map, shape (n, C, h, w), of scores of C classes, of any resolution that covers its input. Labels: one a class.
 
-    Where C is 1, there are two classes: the second is where the score is above `threshold`: 0 of a logit, 0.5 of its sigmoid.
+    Where C is 1, there are two classes: the second is where the score is above `threshold`. None: above 0 of a logit, 0.5 of its sigmoid
+    (`Task.scores` "independent").
     """
 
-    threshold: float = 0.0
+    threshold: float | None = None
 
     most: ClassVar[int] = UNKNOWN
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not isfinite(self.threshold):  # JSON has no such number
+            raise ValueError(f"the threshold is {self.threshold}; it must be a number")
+
+    def least(self, scores: str) -> float:
+        """Return above which score the one thing is there, where the network gives such `scores`, as `Task.scores` has it."""
+        if self.threshold is not None:
+            return self.threshold
+        return 0.5 if scores == "independent" else 0.0
 
     def check(self, outputs: Shapes, labels: Sequence[str], takes: Taken) -> None:
         """Raise KindDoesNotFit unless there is one map of at most 255 classes, of images, with a label a class or none."""

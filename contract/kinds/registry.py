@@ -87,7 +87,7 @@ def _is_list(word: str, name: str) -> bool:
 
 def _clause(error: msgspec.ValidationError, kind: type[Kind]) -> str:
     """Return what msgspec says, with the parameter in front in place of the path at the end, and what it may be."""
-    words, _, path = str(error).partition(" - at `$")
+    words, _, path = str(error).replace("`float | null`", "`float`").partition(" - at `$")
     name = path.strip("`.").partition("[")[0]
     if not name:
         return words

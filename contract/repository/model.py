@@ -23,6 +23,9 @@ Rows = Literal["independent", "coupled", ""]
 # What the numbers are that a classifier answers: see `Task`.
 Scores = Literal["logits", "probabilities", "independent", "log_probabilities", "value", ""]
 
+Precision = Literal["fp32", "int8"]
+FP32_FOLDER = "fp32"  # of a segment in int8: the folder, of one segment, that it was before; neither Triton nor a server reads it
+
 DEFAULT_CUT_RULE = "cheap"  # what a repository that does not say it was cut by
 # Of the digests that the exporter computes today; whatever changes the digest of a network that was exported raises it. 1: also of what
 # does not say it.
@@ -97,6 +100,9 @@ class Segment:
     sizes: of each free axis of its tensors, by the name that it has in this segment. Costs for one row are those at the reference sizes.
     weight_files: the files beside its model with weights that other segments hold, too, and how many bytes of each it uses. Such a file
         is named by its content, and a hard link of the others of its name.
+    precision: "fp32", as the network was given (perhaps with half precision, or integers of its own), or "int8", made of that.
+    stands_for: of a segment in int8, the name of the one in fp32 whose place it takes; that lies beside it, in FP32_FOLDER, and `digest`,
+        `digest_version` and costs but `weight_bytes` are those of that one.
     """
 
     name: str
@@ -118,6 +124,8 @@ class Segment:
     digest_version: int = 1
     weight_files: Mapping[str, int] = field(default_factory=dict, hash=False)
     sizes: Mapping[str, FreeSize] = field(default_factory=dict)
+    precision: Precision = "fp32"
+    stands_for: str = ""
 
     @property
     def is_coupled(self) -> bool:
@@ -261,3 +269,8 @@ class Repository:
         """Return the path of the ONNX model of `segment`."""
         found = self.segments[segment]
         return self.path / (found.plain.file if found.plain else f"{segment}/{found.version}/model.onnx")
+
+    def network_file(self, segment: str) -> Path:
+        """Return the path of the ONNX model of `segment` as it is in fp32, for whoever compares networks."""
+        found = self.segments[segment]
+        return self.path / segment / FP32_FOLDER / "1/model.onnx" if found.stands_for else self.model_file(segment)

@@ -27,7 +27,7 @@ from contract.repository.not_shared import NotShared, of_tasks
 from contract.repository.read import CANARY, CONFIG_FILE, PREVIOUS, RepositoryReader
 from contract.repository.tokenizers import TokenizerFiles, write_tokenizers
 from contract.repository.transaction.file_system import link_file as link_file
-from contract.repository.transaction.file_system import link_tree
+from contract.repository.transaction.file_system import link_tree as link_tree
 from contract.repository.transaction.folder import Transaction, only_writer, reason
 from contract.repository.transaction.folder import Waiting as Waiting
 from contract.repository.transaction.folder import recover as recover

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from espalier.commands.options.cuts import RecutRule, recut_options
 from espalier.commands.options.groups import ungroup
+from espalier.commands.options.precision import Precise, print_precision
 from espalier.commands.options.reports import (
     describe_inherited,
     print_answers,
@@ -41,6 +42,7 @@ def add(
     ] = False,
     coupled: Coupled = False,
     snap: Snap = None,
+    precise: Precise,
 ) -> None:
     """Add tasks to a repository. What is there stays as it is, down to the byte, unless --recut is given.
 
@@ -59,7 +61,9 @@ def add(
 
     with progress_bars() as report:
         sources = models.open(images)
-        result = add_tasks(repo, sources, AddOptions(recut, replace, cuts=options, coupled=coupled, snap=snap), report, say)
+        precision = precise.options(None if recut else sources.tasks)
+        asked = AddOptions(recut, replace, cuts=options, coupled=coupled, snap=snap, precision=precision)
+        result = add_tasks(repo, sources, asked, report, say)
     console.print(repository_tree(result.repository))
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")
@@ -73,6 +77,7 @@ def add(
         console.print(f"[yellow]Several shapes:[/] {escape(result.plan.several_shapes)}", soft_wrap=True)
     print_not_shared(one for one in result.repository.not_shared if recut or not sources.tasks.keys().isdisjoint(one.tasks))
     print_stored(result.repository, result.stored)
+    print_precision(result.precision)
     if sources.tasks:
         console.print(f"Added {escape(', '.join(sources.tasks))}: {_segments(result)}.", soft_wrap=True)
     if recut:

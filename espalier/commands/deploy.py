@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from espalier.commands.options.groups import ungroup
 from espalier.commands.options.kinds import Kinds
+from espalier.commands.options.precision import Precise, print_precision
 from espalier.commands.options.reports import (
     describe_change,
     describe_inherited,
@@ -50,6 +51,7 @@ def deploy(
     ] = None,
     coupled: Coupled = False,
     snap: Snap = None,
+    precise: Precise,
     servers: Servers,
 ) -> None:
     """Add a task to a repository, or replace it, and have a running server switch to it.
@@ -69,7 +71,10 @@ def deploy(
 
     with progress_bars() as report:
         sources = open_named(backbone, {task: model}, images, tokenizer or (), input_names or (), kind or ())
-        deployment = deploy(repo, sources, canary=share, coupled=coupled, snap=snap, progress=report, waiting=say)
+        precision = precise.options([task])
+        deployment = deploy(
+            repo, sources, canary=share, coupled=coupled, snap=snap, precision=precision, progress=report, waiting=say
+        )
     change = deployment.changes[task]
     console.print(escape(describe_change(change)), soft_wrap=True)
     _print_sharing(deployment, task, repo)
@@ -118,6 +123,7 @@ def _print_sharing(deployment: Deployment, task: str, repo: Path) -> None:
     now = deployment.changes[task].after
     print_texts([now.canary.task if now.canary else now])
     print_answers([now.canary.task if now.canary else now])
+    print_precision(added.precision)
     print_missed(repo, {task: added.missed[task]})
     if added.plan.several_shapes:
         console.print(f"[yellow]Several shapes:[/] {escape(added.plan.several_shapes)}", soft_wrap=True)

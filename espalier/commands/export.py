@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from espalier.commands.options.cuts import Cuts, MaxSegments, cut_options
 from espalier.commands.options.groups import ungroup
+from espalier.commands.options.precision import Precise, print_precision
 from espalier.commands.options.reports import print_answers, print_not_shared, print_remarks, print_stored, print_texts
 from espalier.commands.options.task_models import Coupled, Inputs, Snap, TaskModels
 from espalier.console import console, loading, progress_bars, say
@@ -26,6 +27,7 @@ def export(
     max_batch_rows: Annotated[int, typer.Option(min=1, help="The most rows that one run of a model takes.")] = 64,
     coupled: Coupled = False,
     snap: Snap = None,
+    precise: Precise,
     force: Annotated[bool, typer.Option("--force", help="Replace a repository that is there.")] = False,
 ) -> None:
     """Find what the tasks share and write one frozen trunk and their branches as a Triton model repository.
@@ -60,9 +62,9 @@ def export(
 
     with progress_bars() as report:
         sources = models.open(images)
-        result = export_repository(
-            sources, ExportOptions(out, max_batch_rows, force, cuts=where, coupled=coupled, snap=snap), report, say
-        )
+        precision = precise.options(sources.tasks)
+        options = ExportOptions(out, max_batch_rows, force, cuts=where, coupled=coupled, snap=snap, precision=precision)
+        result = export_repository(sources, options, report, say)
     console.print(repository_tree(result.repository))
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")
@@ -76,6 +78,7 @@ def export(
         console.print(f"[yellow]Several shapes:[/] {escape(result.plan.several_shapes)}", soft_wrap=True)
     print_not_shared(result.repository.not_shared)
     print_stored(result.repository, result.stored)
+    print_precision(result.precision)
     worst = max(result.parity_errors.values())
     console.print(f"Composed segments equal the whole networks (largest difference {worst:.1e} of the outputs' spread).")
     console.print(f"Wrote {escape(str(out))}. Serve it with: espalier serve {escape(str(out))}", soft_wrap=True)

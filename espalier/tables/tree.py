@@ -16,6 +16,7 @@ from contract.repository.unite import united_inputs
 from contract.units import human_bytes, human_count, human_macs
 from espalier.figures.repository.flow import Flow, compare_costs, make_flow
 
+_COSTS = ("MACs", "parameters", "weights", "output")
 _MOST_NAMES = 6  # of the tasks that use a segment
 
 
@@ -94,8 +95,9 @@ def segments_table(repository: Repository) -> Table:
     """Return one row per segment: its modules and cost for one row, and who uses it."""
     title = f"Segments (cost of one row{_reference(repository)}; GFLOPs = 2 x GMACs)"
     table = Table(title=escape(title), title_justify="left")
-    for heading in ("segment", "modules", "MACs", "parameters", "weights", "output", "tasks"):
-        numeric = heading in ("MACs", "parameters", "weights", "output")
+    quantised = any(segment.precision != "fp32" for segment in repository.segments.values())
+    for heading in ("segment", "modules", *(["precision"] if quantised else []), *_COSTS, "tasks"):
+        numeric = heading in _COSTS
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold", min_width=7)
     uncounted: set[str] = set()
     for segment in sorted(repository.segments.values(), key=lambda segment: (segment.blocks, segment.name)):
@@ -103,6 +105,7 @@ def segments_table(repository: Repository) -> Table:
         table.add_row(
             _coloured(segment),
             escape(_modules(segment)),
+            *([segment.precision] if quantised else []),
             human_count(segment.macs),
             f"{segment.parameters:,}",
             human_bytes(segment.weight_bytes),
@@ -163,7 +166,8 @@ def _coloured(segment: Segment) -> str:
 def _describe(segment: Segment, branch: _Branch) -> str:
     together = f", batch of {branch.streams}" if branch.streams > 1 else ""
     also = f", also takes {escape(' and '.join(dict.fromkeys(branch.also_from)))}" if branch.also_from else ""
-    return f"[dim]{human_macs(segment.macs)}, {human_bytes(segment.weight_bytes)}{together}{also}[/]"
+    precision = "" if segment.precision == "fp32" else f", {segment.precision}"
+    return f"[dim]{human_macs(segment.macs)}, {human_bytes(segment.weight_bytes)}{precision}{together}{also}[/]"
 
 
 def _modules(segment: Segment) -> str:

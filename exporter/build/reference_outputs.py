@@ -19,7 +19,7 @@ from contract.repository.rows import largest_error, spread_of
 from contract.repository.sample import sample_inputs
 from exporter.build.analysis import Analysis, Progress
 from exporter.build.near_weights import explain_taken
-from exporter.build.scores import scores_of
+from exporter.build.scores import score_rows, scores_of
 from exporter.errors import AnotherForm, CannotRun
 from exporter.graph.free.sizes import size_at, trials
 from exporter.sources.whole import WholeNetwork, WholeSession
@@ -28,7 +28,7 @@ SAMPLE_ROWS = 4
 _SNAP_ROWS = 16
 # In units of an output's scale. Factors rounded to 11 bits, as TensorFloat-32 and half precision do, moved the outputs of five networks by
 # 0.5 % at most, factors rounded to 8 bits, as bfloat16 does, by 5 %; float32 in another order, by two millionths.
-TOLERANCE, _COARSE_TOLERANCE = 0.02, 0.1
+TOLERANCE, COARSE_TOLERANCE = 0.02, 0.1
 _COARSE_DTYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
@@ -36,7 +36,7 @@ _COARSE_DTYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 class ReferenceOutputs:
     """The outputs of a whole network for SAMPLE_ROWS rows of sample input, each of shape (n, ...), and the record of the first row.
 
-    whole: the network. tolerance: that of the record. scores: what the only output is, if it is a vector. remark: what was run instead of
+    whole: the network. tolerance: that of the record. scores: what the only output is, if it has scores. remark: what was run instead of
     the network as it was given, if something was. elsewhere: the same outputs at other free sizes than the references, with these.
     refused: such sizes at which the network does not run, though they are within its limits.
     """
@@ -70,9 +70,9 @@ def compute_reference_outputs(tasks: Mapping[str, Task], analysis: Analysis, pro
     answers = {}
     for index, (name, task) in enumerate(tasks.items()):
         progress("Running whole networks", index, len(tasks))
-        tolerance = _COARSE_TOLERANCE if _is_coarse(analysis.models[name].model) else TOLERANCE
+        tolerance = COARSE_TOLERANCE if _is_coarse(analysis.models[name].model) else TOLERANCE
         answer = _answer(task, analysis, tolerance)
-        answers[name] = replace(answer, scores=_scores(analysis.models[name].model, answer.outputs))
+        answers[name] = replace(answer, scores=_scores(task, analysis.models[name].model, answer.outputs))
     progress("Running whole networks", len(tasks), len(tasks))
     return answers
 
@@ -86,8 +86,7 @@ def reference_outputs_of(task: Task, whole: WholeNetwork, tolerance: float = TOL
     _check_form(task, whole, outputs, sizes)
     # One row by itself, as a server runs it: a network that is quantised as it runs rounds by what is in the batch.
     one = session.run([values[:1] for values in rows])
-    records = tuple(_record(row[0], several) for row, several in zip(one, outputs, strict=True))
-    record = ParityRecord(records, tolerance) if any(records) else None
+    record = record_of(one, outputs, tolerance)
     tried = list(_elsewhere(task, session, whole))
     elsewhere = tuple((sizes, found) for sizes, found in tried if found is not None)
     refused = tuple(sizes for sizes, found in tried if found is None)
@@ -154,8 +153,15 @@ def with_records(tasks: Mapping[str, Task], answers: Mapping[str, ReferenceOutpu
     return {name: replace(task, parity=answers[name].record, scores=answers[name].scores) for name, task in tasks.items()}
 
 
-def _scores(model: ir.Model, outputs: Sequence[Array]) -> Scores:
-    return scores_of(model.graph.outputs[0], outputs[0]) if len(outputs) == 1 and outputs[0].ndim == 2 else ""
+def _scores(task: Task, model: ir.Model, outputs: Sequence[Array]) -> Scores:
+    rows = score_rows(task.kind, outputs)
+    return "" if rows is None else scores_of(model.graph.outputs[0], rows)
+
+
+def record_of(one: Sequence[Array], several: Sequence[Array], tolerance: float) -> ParityRecord | None:
+    """Return what is recorded of the answers to `one` row, of (1, ...); `several` tell how much they vary. None: nothing can be."""
+    records = tuple(_record(row[0], rows) for row, rows in zip(one, several, strict=True))
+    return ParityRecord(records, tolerance) if any(records) else None
 
 
 def _record(row: Array, rows: Array) -> OutputRecord | None:

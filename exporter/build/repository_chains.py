@@ -143,7 +143,7 @@ class _Reader:
 
     def _network(self, name: str, inner: tuple[bool, ...]) -> Network:
         if name not in self.networks:
-            model = load_onnx(self._repository.model_file(name), linked=True)
+            model = load_onnx(self._repository.network_file(name), linked=True)
             set_free_sizes(model, self._repository.segments[name].sizes)
             segment = self._repository.segments[name]
             is_of_today = segment.digest_version == repository_model.DIGEST_VERSION

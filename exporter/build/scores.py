@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from contract.dtypes import Array
+from contract.kinds.kind import Kind
+from contract.kinds.mask import Mask
+from contract.kinds.tokens import Tokens
 from contract.repository.model import Scores
 
-# What these give are numbers of their first input, at other places or rounded. Integers at the end of a network are told by its answer.
-_MOVED = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather", "Split", "Expand", "Dropout")
+# What these give are numbers of their first input, or between them, at other places or rounded. Integers at the end of a network are told
+# by its answer.
+_MOVED = (
+    "Identity",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Slice",
+    "Gather",
+    "Split",
+    "Expand",
+    "Dropout",
+    "Resize",
+)
 _MOVES = frozenset((*_MOVED, "Cast", "Clip", "QuantizeLinear", "DequantizeLinear"))
 _FRACTIONS = frozenset(("Softmax", "Sigmoid", "HardSigmoid"))
 _SUM_TOLERANCE = 1e-3  # of a thousand classes in half precision
@@ -34,6 +54,18 @@ def scores_of(output: ir.Value, rows: NDArray[np.generic]) -> Scores:
         return "value"
     with np.errstate(over="ignore"):
         return "log_probabilities" if _are_probabilities(np.exp(rows.astype(np.float64))) else "logits"
+
+
+def score_rows(kind: Kind | None, outputs: Sequence[Array]) -> Array | None:
+    """Return the scores among what a network of `kind` answers, shape (rows, classes): of tokens and of masks of one thing, too."""
+    if len(outputs) != 1 or not outputs[0].size:
+        return None
+    (scores,) = outputs
+    if isinstance(kind, Tokens):
+        return scores.reshape(-1, scores.shape[-1])
+    if isinstance(kind, Mask):
+        return scores.reshape(-1, 1) if scores.shape[1] == 1 else None
+    return scores if scores.ndim == 2 else None
 
 
 def _are_probabilities(rows: NDArray[np.generic]) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from contract.dtypes import Array
-from contract.kinds.boxes import Boxes
+from contract.kinds.boxes import Boxes, by_box
 from contract.repository.model import Task
 from serving.answers.answer import About, TaskAnswer, label_of, softmax
 from serving.answers.geometry import Frame, frame_of
@@ -68,20 +68,10 @@ def _found(task: Task, kind: Boxes, values: Mapping[str, Array], frame: Frame) -
     if kind.layout == "detr":
         shares = softmax(values[names.classes], axis=-1)[:, :-1]
         return _corners(boxes * ([frame.seen_width, frame.seen_height] * 2)), shares.max(axis=1), shares.argmax(axis=1)
-    beside = 4 if kind.layout == "yolo" else 5
-    rows = _by_box(boxes, beside, len(task.labels))
+    beside = kind.beside
+    rows = by_box(boxes, beside, len(task.labels))
     shares = rows[:, beside:] if kind.layout == "yolo" else rows[:, 5:] * rows[:, 4:5]
     return _corners(rows[:, :4]), shares.max(axis=1), shares.argmax(axis=1)
-
-
-def _by_box(values: _Floats, beside: int, labels: int) -> _Floats:
-    """Return YOLO's output with a box a row: the axis with the numbers of one is told by the labels, or is the shorter one."""
-    first, second = values.shape
-    if labels and second == beside + labels != first:
-        return values
-    if (labels and first == beside + labels != second) or first < second:
-        return values.T
-    return values
 
 
 def _corners(boxes: _Floats) -> _Floats:

@@ -54,7 +54,7 @@ def read_mask(task: Task, kind: Mask, values: Mapping[str, Array], about: About)
 
 
 def _answer(task: Task, kind: Mask, scores: Array, frame: Frame) -> MaskAnswer:
-    mask = frame.spread(_best(kind, scores, frame.seen_width, frame.seen_height), UNKNOWN)
+    mask = frame.spread(_best(kind.least(task.scores), scores, frame.seen_width, frame.seen_height), UNKNOWN)
     counts = np.bincount(mask.ravel(), minlength=UNKNOWN + 1)
     unknown, seen = int(counts[UNKNOWN]), max(1, int(counts[:UNKNOWN].sum()))
     order = [int(index) for index in np.argsort(-counts[:UNKNOWN], kind="stable") if counts[index]]
@@ -65,13 +65,14 @@ def _answer(task: Task, kind: Mask, scores: Array, frame: Frame) -> MaskAnswer:
     return MaskAnswer(version=task.version, width=width, height=height, png=_png(mask), areas=areas, unknown_pixels=unknown)
 
 
-def _best(kind: Mask, scores: Array, width: int, height: int) -> NDArray[np.uint8]:
-    """Return the class with the highest score for each pixel of the input."""
+def _best(least: float, scores: Array, width: int, height: int) -> NDArray[np.uint8]:
+    """Return the class with the highest score for each pixel of the input; of one map, class 1 where it is above `least`."""
+    scores = scores.astype(np.float32)
     if scores.shape[0] == 1:
-        scores = np.concatenate([np.full_like(scores, kind.threshold), scores])
+        scores = np.concatenate([np.full_like(scores, least), scores])
     highest: NDArray[np.float32] | None = None
     best = np.zeros((height, width), np.uint8)
-    for index, plane in enumerate(scores.astype(np.float32)):
+    for index, plane in enumerate(scores):
         plane = _resized(plane, width, height)
         if highest is None:
             highest = plane.copy()

@@ -48,7 +48,10 @@ class _Open:
 
 
 def read_tokens(task: Task, kind: Tokens, values: Mapping[str, Array], about: About) -> list[TokensAnswer]:
-    """Return the spans of each row's text from logits of shape (n, T, C): neighbours of one label, as far as prefixes do not part them."""
+    """Return the spans of each row's text: neighbours of one label, as far as prefixes do not part them.
+
+    The only output, shape (n, T, C), has logits or their logarithms of probabilities; probabilities where `Task.scores` says so.
+    """
     rows = values[task.outputs[0].name]
     return [
         TokensAnswer(version=task.version, spans=_spans(task, kind, row, text))
@@ -57,7 +60,8 @@ def read_tokens(task: Task, kind: Tokens, values: Mapping[str, Array], about: Ab
 
 
 def _spans(task: Task, kind: Tokens, row: Array, text: EncodedText) -> list[Span]:
-    shares = softmax(row, axis=-1)
+    is_share = task.scores in ("probabilities", "independent")
+    shares = row.astype(np.float64) if is_share else softmax(row, axis=-1)
     found: list[_Open] = []
     for place, best, share in zip(text.spans, shares.argmax(axis=1), shares.max(axis=1), strict=False):
         if place is None:

@@ -205,7 +205,7 @@ class EmbeddedEngine:
     def computed_by(self) -> Mapping[str, int]:
         """Return how many of the open segments each runtime computes, and in which precision where there is a choice."""
         known = self._segments
-        return Counter(self._runtime.computed_by(known[name]) for name in self._store.loaded() if name in known)
+        return Counter(self._runtime.computed_by(known[name]) for name in self.loaded() if name in known)
 
     def unavailable(self) -> Collection[str]:
         """Return the segments that were closed for others and cannot be opened again."""

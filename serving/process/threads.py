@@ -63,8 +63,8 @@ class DaemonPool(Executor):
         try:
             while True:
                 job = self._jobs.get_nowait()
-                if job is not None:
-                    job[0].cancel()
+                if job is not None and job[0].cancel():
+                    job[0].set_running_or_notify_cancel()  # else `concurrent.futures.wait` would wait for it for ever
         except Empty:
             _dismiss(self._jobs, self._most)
 

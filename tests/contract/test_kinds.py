@@ -59,6 +59,8 @@ def test_people_write_parameters_in_short(text: str, kind: Kind) -> None:
         ("classes:top=3", "the kind 'classes' has no parameter 'top'; it has none"),
         ("boxes:layout=ssd", "layout: invalid enum value 'ssd'; it may be torchvision, yolo, yolov5, detr"),
         ("boxes:most=x", "most: expected `int`, got `str`"),
+        ("mask:threshold=nan", "the threshold is nan; it must be a number"),
+        ("mask:threshold=x", "threshold: expected `float`, got `str`"),
         ("boxes:most=0", "the most boxes are 0; it must be at least 1"),
         ("boxes:iou", "'iou' is not of the form PARAMETER=VALUE"),
         ('{"kind": "labels", "thresholds": []}', "there is no threshold; give one for all labels, or one for each"),

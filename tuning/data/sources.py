@@ -78,12 +78,12 @@ def _load(source: str, preprocessing: Preprocessing, options: DataOptions) -> Ta
     if options.table is not None:
         return table_task(Path(source), options.table, preprocessing, _draw(options))
     prefix, colon, rest = source.partition(":")
-    if colon and prefix in _LOADERS:
-        data = _LOADERS[prefix](rest, preprocessing, options)
+    if colon and prefix in DATA_SOURCES:
+        data = DATA_SOURCES[prefix](rest, preprocessing, options)
         return replace(data, name=f"{prefix}:{data.name}")
     path = Path(source)
     if colon and len(prefix) > 1 and not path.exists():  # one letter is a drive of Windows
-        known = ", ".join(f"{name}:" for name in _LOADERS)
+        known = ", ".join(f"{name}:" for name in DATA_SOURCES)
         raise BadData(f"Unknown data source {source!r}; give a folder of images, or a name that begins with one of {known}.")
     if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
         raise BadData(
@@ -120,7 +120,7 @@ def _vtab(folder: str, preprocessing: Preprocessing, options: DataOptions) -> Ta
     return vtab_task(Path(folder), preprocessing, _draw(options))
 
 
-_LOADERS: Mapping[str, Callable[[str, Preprocessing, DataOptions], TaskData]] = MappingProxyType(
+DATA_SOURCES: Mapping[str, Callable[[str, Preprocessing, DataOptions], TaskData]] = MappingProxyType(
     {"digits": _digits, "emoji": _emoji, "glyphs": _glyphs, "icons": _icons, "torchvision": _torchvision, "vtab": _vtab}
 )
 

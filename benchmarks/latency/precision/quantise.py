@@ -18,10 +18,10 @@ import onnx
 from onnx import ModelProto
 from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_dynamic, quantize_static
 
-from benchmarks.harness.machine import processor_flags
 from benchmarks.latency.precision.rewrite import Feed, rewritten
 from contract.dtypes import Array
 from contract.repository import Repository
+from contract.system import processor_flags
 
 _VNNI = ("avx512_vnni", "avx_vnni")
 

@@ -26,9 +26,10 @@ from contract.repository.config.tensors import (
     with_axes,
 )
 from contract.repository.free_sizes import references_of, sizes_from_json, sizes_to_json
-from contract.repository.model import Rows, Segment
+from contract.repository.model import Precision, Rows, Segment
 
 _WEIGHT_FILES = "weight_files"
+_PRECISION, _STANDS_FOR = "precision", "stands_for"
 
 
 def segment_config(segment: Segment) -> Any:
@@ -59,6 +60,8 @@ def segment_config(segment: Segment) -> Any:
             SIZES: sizes_to_json(segment.sizes),
             AXES: axes_text([*segment.inputs, *segment.outputs]),
             _WEIGHT_FILES: json.dumps(dict(segment.weight_files)) if segment.weight_files else "",
+            _PRECISION: "" if segment.precision == "fp32" else segment.precision,
+            _STANDS_FOR: segment.stands_for,
         },
     )
     return config
@@ -88,6 +91,8 @@ def parse_segment(config: Any, version: str) -> Segment:
             digest_version=digest_version_of(parameters),
             sizes=sizes_from_json(parameters.get(SIZES, "")),
             weight_files=_weight_files(parameters.get(_WEIGHT_FILES, "{}")),
+            precision=_precision(parameters.get(_PRECISION, "fp32")),
+            stands_for=parameters.get(_STANDS_FOR, ""),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise incomplete(config.name, "segment", error) from error
@@ -106,6 +111,12 @@ def _rows(word: str) -> Rows:
     if word not in get_args(Rows):
         raise ValueError(f"rows are {word!r}")
     return cast(Rows, word)
+
+
+def _precision(word: str) -> Precision:
+    if word not in get_args(Precision):
+        raise ValueError(f"the precision is {word!r}")
+    return cast(Precision, word)
 
 
 def _weight_files(text: str) -> dict[str, int]:

@@ -124,9 +124,10 @@ def describe_scores(tasks: Iterable[Task]) -> str | None:
 
 def print_answers(tasks: Sequence[Task]) -> None:
     """Print how people read what `tasks` answer, and of which that is assumed."""
-    from exporter.build.kinds import describe_assumed
+    from exporter.build.kinds import describe_assumed, describe_ends
 
-    for sentence in (describe_scores(tasks), describe_assumed(tasks)):
+    assumed = describe_assumed(tasks)
+    for sentence in (describe_scores(tasks), *describe_ends(tasks), assumed and f"{assumed} --kind TASK=KIND gives another."):
         if sentence:
             console.print(escape(sentence), soft_wrap=True)
 

@@ -44,6 +44,7 @@ class Bundling:
         self._partition = Partition()
         self._targets: Mapping[str, Bundle] = {}
         self._open: dict[str, Bundle] = {}  # by segment
+        self._held: dict[str, Bundle] = {}  # that may have a session: also what is being opened, or about to be closed
         self._limits: dict[str, int] = {}  # of what is open, and of what was until a moment ago
         self._wanted: Counter[str] = Counter()
         self._jobs: dict[str, Future[None]] = {}
@@ -74,7 +75,7 @@ class Bundling:
         wait_for(jobs)
         with self._lock:
             self._store.close(self._limits)
-            for known in (self._open, self._limits, self._wanted, self._jobs, self._plans):
+            for known in (self._open, self._held, self._limits, self._wanted, self._jobs, self._plans):
                 known.clear()
             self._partition = Partition()
             self._targets = {}
@@ -96,8 +97,7 @@ class Bundling:
     def loaded(self, loaded: Mapping[str, int]) -> Mapping[str, int]:
         """Return the bytes of open sessions by segment: those of a bundle are its segments', by their weights."""
         with self._lock:
-            bundles = {bundle.name: bundle for bundle in self._open.values()}
-            served = self._targets.keys()
+            bundles, served = dict(self._held), self._targets.keys()
         found = Counter({name: size for name, size in loaded.items() if name not in bundles})
         for name in bundles.keys() & loaded.keys():
             members = [member for member in bundles[name].members if member.segment in served] or bundles[name].members
@@ -155,7 +155,7 @@ class Bundling:
             self._retire(name)
 
     def _begin(self, bundle: Bundle) -> None:
-        if bundle.name not in self._jobs:
+        if bundle.name not in self._jobs and not self._closing:
             self._jobs[bundle.name] = self._submit(self._make, bundle)
 
     def _submit(self, work: Callable[..., None], *arguments: object) -> Future[None]:
@@ -166,6 +166,8 @@ class Bundling:
         """Open `bundle` and let it take the place of what its segments run in, unless nobody needs it any more, or there is no memory."""
         try:
             if self._is_target(bundle):
+                with self._lock:
+                    self._held[bundle.name] = bundle
                 self._store.open([self._make_file(bundle)], make_room=False)
         except KeyError:
             pass  # one of its segments has gone since
@@ -187,7 +189,7 @@ class Bundling:
         if is_used:
             self._store.close_idle(member.segment for member in bundle.members)
         else:
-            self._store.close([bundle.name])
+            self._drop(bundle.name)
 
     def _is_target(self, bundle: Bundle) -> bool:
         """Whether `bundle` is what its segments are to run in, still."""
@@ -207,12 +209,17 @@ class Bundling:
         """Run `name` no more, and close it when what was planned with it has begun."""
         self._open = {segment: bundle for segment, bundle in self._open.items() if bundle.name != name}
         self._plans.clear()
-        if name not in self._jobs:
+        if name not in self._jobs and not self._closing:  # `close` closes it
             self._jobs[name] = self._submit(self._end, name, time.monotonic() + _GRACE_S)
 
     def _end(self, name: str, at: float) -> None:
         time.sleep(max(0.0, at - time.monotonic()))
-        self._store.close([name])
+        self._drop(name)
         with self._lock:
             self._limits.pop(name, None)
             self._jobs.pop(name, None)
+
+    def _drop(self, name: str) -> None:
+        self._store.close([name])
+        with self._lock:
+            self._held.pop(name, None)

@@ -36,7 +36,7 @@ class BundleSession:
     def run(self, inputs: Sequence[Array]) -> Sequence[Array]:
         """Return the outputs of all segments on their inputs in order, each of shape (n, ...)."""
         results = run_session(self.session, inputs)
-        if len(inputs[0]) == 1:  # then parts of rows are without gaps
+        if inputs[0].shape[:-1] == (1,):  # then parts of rows are without gaps
             return [results[result][..., start:stop] if stop else results[result] for result, start, stop in self.places]
         return [
             np.ascontiguousarray(results[result][..., start:stop]) if stop else results[result]

@@ -40,18 +40,20 @@ class CheckedSegments:
 
     def knows(self, file: SegmentFile) -> bool:
         """Whether `file` was checked as it is now. Raises RepositoryError when it was not there when it was first asked for."""
-        key = self._key(file)
+        key = self.key(file)
         with self._lock:
             if self._known is None:
                 self._known = _read(self._file)
             return key in self._known
 
-    def add(self, file: SegmentFile) -> None:
-        """Note that `file` has been checked."""
+    def add(self, file: SegmentFile, before: str) -> None:
+        """Note that `file` has been checked, unless its `key` is not what it was `before` that."""
         newest_ns = max(change for *_, change in file.kept.identities())
         if time.time_ns() - newest_ns < self._settled_ns:
             return
-        key = self._key(file)
+        key = self.key(file)
+        if key != before:
+            return  # what ran was another content
         with self._lock:
             self._known = (_read(self._file) if self._known is None else self._known) | {key}
             self._new.append(key)
@@ -72,7 +74,8 @@ class CheckedSegments:
             finally:
                 os.close(descriptor)
 
-    def _key(self, file: SegmentFile) -> str:
+    def key(self, file: SegmentFile) -> str:
+        """Return what `file` is known by, as it is now. Raises RepositoryError."""
         segment = file.segment
         specs = [_spec(spec) for spec in (*segment.inputs, *segment.outputs)]
         sizes = {name: size.reference for name, size in segment.sizes.items()}

@@ -89,6 +89,7 @@ class SessionStore(Generic[SessionT]):
         try:
             for number, file in enumerate(files):
                 if at_once is not None and number >= at_once and self._is_known_good(file):
+                    self._needed(file)  # one that can never be opened is refused now
                     left.append(file.segment.name)
                 elif make_room or self._fits(file.segment.name):
                     self._release(self._acquire(file.segment.name))
@@ -246,9 +247,11 @@ class SessionStore(Generic[SessionT]):
         if self._is_known_good(file):
             with contextlib.suppress(RepositoryError):  # a runtime may do it another way when it loads, or says what is wrong
                 return self._runtime.open(file)
+        if self._checked is None or isinstance(file, BundleFile):
+            return self._runtime.load(file)
+        before = self._checked.key(file)
         session = self._runtime.load(file)
-        if self._checked is not None and not isinstance(file, BundleFile):
-            self._checked.add(file)
+        self._checked.add(file, before)
         return session
 
     def _is_known_good(self, file: SegmentFile) -> bool:

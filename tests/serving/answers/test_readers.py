@@ -183,6 +183,21 @@ def test_labels_hold_from_their_thresholds_on() -> None:
     assert [one.label for one in read_labels(ended, kind, {"t": np.array([[0.5, 0.5, 0.5]])}, About())[0].labels] == ["0", "2"]
 
 
+@pytest.mark.parametrize(
+    ("scores", "values", "expected"),
+    [
+        ("value", np.array([[-2.0], [2.0]], np.float32), [0, 1]),  # the logit of the only label
+        ("independent", np.array([[0.4], [0.6]], np.float32), [0, 1]),
+        ("value", np.array([[0], [1]]), [0, 1]),
+        ("logits", np.array([[0, 1], [1, 1]]), [1, 2]),
+        ("log_probabilities", np.log(np.array([[0.4, 0.6]], np.float32)), [1]),
+    ],
+)
+def test_labels_are_read_as_the_network_ends(scores: Any, values: Array, expected: list[int]) -> None:
+    made = replace(task(Labels(), t=values.shape[1:]), scores=scores)
+    assert [len(found.labels) for found in read_labels(made, Labels(), {"t": values}, About())] == expected
+
+
 def test_values_have_names_and_units_and_embeddings_a_length() -> None:
     kind = Values(("m", "kg", ""))
     (found,) = read_values(task(kind, ("height", "weight")), kind, {"t": np.array([[1.5, 80, np.nan]], np.float32)}, About())
@@ -229,6 +244,14 @@ def test_neighbours_of_one_label_are_a_span(tags: str, expected: list[str]) -> N
     (found,) = read_tokens(task(kind, labels, t=(-1, len(labels))), kind, {"t": rows}, about)
     assert [f"{span.text}:{span.label}" for span in found.spans] == expected
     assert all(text[span.start : span.end] == span.text and 0.9 < (span.score or 0) <= 1 for span in found.spans)
+
+
+@pytest.mark.parametrize(("scores", "turn"), [("logits", np.log), ("log_probabilities", np.log), ("probabilities", np.asarray)])
+def test_tokens_score_the_same_however_the_network_ends(scores: Any, turn: Any) -> None:
+    made = replace(task(Tokens(), ("O", "X"), t=(-1, 2)), scores=scores)
+    about = About(texts=[EncodedText("Ada", _Tokens("Ada"))])  # type: ignore[arg-type]
+    (found,) = read_tokens(made, Tokens(), {"t": turn(np.array([[[0.8, 0.2], [0.1, 0.9]]]))}, about)
+    assert [span.score for span in found.spans] == [pytest.approx(0.9)]
 
 
 def test_a_drawn_rectangle_is_one_thing_to_mask_and_boxes() -> None:

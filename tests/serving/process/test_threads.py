@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,7 @@ def test_who_is_closed_drops_what_has_not_begun_and_waits_for_nobody() -> None:
     pool.shutdown()
     with pytest.raises(CancelledError):
         waiting.result(20)
+    assert wait([waiting], timeout=20).done == {waiting}  # somebody may wait for all that was asked for
     with pytest.raises(RuntimeError, match="'closed' take no more work"):
         pool.submit(int)
     gate.set()

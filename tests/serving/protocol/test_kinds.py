@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 import espalier
 from contract.repository import Repository, read_repository
+from exporter.build.kinds import describe_ends
 from exporter.errors import KindOfAnother
 from exporter.export import ExportReport
 from exporter.sources.references import InputOptions
@@ -26,9 +27,12 @@ from tests.serving.protocol.http.test_http import Http
 KINDS = {
     "segments": "mask",
     "one_thing": "mask",
+    "sure": "mask",
     "means": "values:units=%",
     "vector": "embedding:normalized=true",
     "marks": "labels:thresholds=0.5",
+    "one_mark": "labels",
+    "shares": "labels:thresholds=0.3",
     "yolo": "boxes:layout=yolo",
     "detr": "boxes:layout=detr",
     "torchvision": "boxes:layout=torchvision",
@@ -108,6 +112,25 @@ def test_masks_are_where_it_was_drawn_and_unknown_where_the_crop_cut_off(answer:
     coarse = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["one_thing"]["png"]))))
     assert set(np.unique(coarse)) == {0, 1, 255}
     assert (coarse[RED[1] + 4 : RED[3] - 4, RED[0] + 4 : RED[2] - 4] == 1).all()
+
+
+def test_how_networks_end_decides_how_their_scores_are_read(answer: dict[str, Any], repo: Repository) -> None:
+    masks = [np.asarray(Image.open(io.BytesIO(base64.b64decode(answer[task]["png"])))) for task in ("one_thing", "sure")]
+    assert (masks[0] == masks[1]).mean() > 0.95
+    assert (answer["one_mark"]["labels"], {label["label"] for label in answer["shares"]["labels"]}) == ([], {"0", "2"})
+    tasks = [*repo.tasks.values()]
+    assert describe_ends(tasks) == [
+        "Masks: scores from 0 to 1, so that things are where they are above 0.5: sure.",
+        "Labels: probabilities that sum to one, so that two labels hardly reach 0.5 together: shares. If one of several is meant, the "
+        "kind is classes.",
+    ]
+
+
+def test_boxes_whose_scores_are_logits_are_refused(tmp_path: Path) -> None:
+    words = r"'y' cannot be of the kind 'boxes': it gives scores from -\d\S* to \S+, and those of the layout yolo are from 0 to 1"
+    with pytest.raises(KindOfAnother, match=words):
+        espalier.export({"y": network("yolo_logits")}, tmp_path / "repo", inputs=INPUTS, kinds={"y": "boxes:layout=yolo"})
+    assert not (tmp_path / "repo").exists()
 
 
 def test_numbers_labels_and_vectors(answer: dict[str, Any], ask: Http) -> None:

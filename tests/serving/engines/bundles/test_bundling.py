@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -19,7 +20,9 @@ from contract.plan import make_plan
 from contract.repository import Repository
 from serving.engines.base import Answer
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
-from serving.engines.sessions.runtime import SessionStoreOptions
+from serving.engines.onnxruntime.runtime import OnnxRuntime
+from serving.engines.sessions.runtime import BundleFile, SegmentFile, SessionStoreOptions
+from serving.errors import CannotBundle
 from tests.serving.heads import FORMS, TRUNK, Head, whole, with_heads, write_heads
 from tests.serving.nets import images
 
@@ -115,6 +118,7 @@ def test_statistics_and_memory_are_of_segments(heads: Repository) -> None:
         assert all(one.seconds > 0 and one.requests.total >= one.seconds for one in done.values())
         loaded = engine.loaded()
         assert loaded.keys() == heads.segments.keys()
+        assert list(engine.computed_by().values()) == [len(heads.segments)]
         assert abs(sum(loaded.values()) - sum(engine._store.loaded().values())) < len(HEADS)
 
     work(action, heads)
@@ -250,3 +254,57 @@ def test_answers_stay_right_while_heads_come_and_go(heads: Repository, actions: 
                 assert not any(answer.errors for answer in together)
 
     work(action, with_heads(heads, HEADS[:4]))
+
+
+def test_the_end_waits_for_what_opens_and_begins_nothing_else(heads: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two bundles are wanted; the first is refused while the engine closes, and would become another one."""
+    monkeypatch.setattr("serving.engines.bundles.partition.MOST_MEMBERS", 4)
+    began, go = threading.Event(), threading.Event()
+
+    def refuse(self: OnnxRuntime, file: SegmentFile) -> object:
+        if not isinstance(file, BundleFile):
+            return load(self, file)
+        began.set()
+        go.wait(20)
+        raise CannotBundle(file.members[0].segment.name, "it is refused")
+
+    load = OnnxRuntime.load
+    monkeypatch.setattr(OnnxRuntime, "load", refuse)
+
+    async def go_on() -> None:
+        engine = EmbeddedEngine(heads, options=EngineOptions(CPU))
+        await engine.start()
+        bundling = engine._bundling
+        assert bundling is not None
+        for _ in range(2):
+            await ask(engine, heads, HEADS)
+        assert await asyncio.to_thread(began.wait, 20)
+        assert len(bundling._jobs) == 2
+        end = asyncio.create_task(engine.aclose())
+        while not bundling._closing:
+            await asyncio.sleep(0.001)
+        bundling._begin(next(iter(bundling._targets.values())))  # as a late request would
+        with bundling._lock:
+            bundling._retire("bundle-0")
+        go.set()
+        await asyncio.wait_for(end, 20)
+        assert bundling._pool is None
+        assert not engine._store.loaded()
+
+    asyncio.run(go_on())
+
+
+def test_what_is_about_to_be_closed_counts_as_its_segments(heads: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def action(engine: EmbeddedEngine) -> None:
+        await warm(engine, heads)
+        monkeypatch.setattr("serving.engines.bundles.bundling._GRACE_S", 0.3)
+        await engine.release([head.name for head in HEADS[2:]])
+        seen: set[frozenset[str]] = set()
+        while any(not job.done() for job in list(engine._bundling._jobs.values())):  # type: ignore[union-attr]
+            seen.add(frozenset(bundles(engine)))
+            assert not any(name.startswith("bundle-") for name in engine.loaded())
+            await asyncio.sleep(0.002)
+        assert any(len(names) == 2 for names in seen), "both were open for a moment"
+        assert engine.loaded().keys() == {TRUNK.name, *(head.name for head in HEADS[:2])}
+
+    work(action, heads)

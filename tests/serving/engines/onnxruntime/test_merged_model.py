@@ -53,16 +53,18 @@ def per_token(classes: int, *, add: bool) -> onnx.ModelProto:
     return model
 
 
+@pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("add", [True, False])
-def test_heads_of_each_token_are_one_product_too(add: bool) -> None:
+def test_heads_of_each_token_are_one_product_too(add: bool, rows: int) -> None:
     models = [per_token(classes, add=add) for classes in (2, 3, 4)]
     merged = merge(models)
     assert [node.op_type for node in merged.model.graph.node] == ["MatMul", "Add"][: 1 + add]
-    tokens = [np.random.default_rng(0).standard_normal((2, 5, WIDTH)).astype(np.float32)]
+    tokens = [np.random.default_rng(0).standard_normal((rows, 5, WIDTH)).astype(np.float32)]
     found = BundleSession(opened(merged.model), merged.places).run(tokens)
     for model, result in zip(models, found, strict=True):
         (alone,) = run_session(opened(model), tokens)
         np.testing.assert_allclose(result, alone, rtol=1e-6, atol=1e-6)
+        assert result.flags.c_contiguous
 
 
 def with_control_flow() -> onnx.ModelProto:

@@ -23,6 +23,7 @@ from serving.engines.onnxruntime.runtime import OnnxRuntime
 from serving.engines.sessions.checked import CheckedSegments
 from serving.engines.sessions.runtime import SegmentFile, SessionStoreOptions
 from serving.engines.sessions.store import SessionStore
+from serving.errors import SegmentTooLarge
 from tests.serving.engines.sessions.test_store import CPU, check, files_of
 from tests.serving.nets import TASK_NAMES, images, whole
 
@@ -246,6 +247,31 @@ def test_one_that_cannot_be_opened_behind_the_start_is_not_available(
     store.open_behind(left)
     assert store.unavailable() == (left[0],)
     assert {*store.loaded()} == {*own.segments} - {left[0]}
+
+
+def test_one_that_is_written_while_it_is_checked_is_not_remembered(
+    own: Repository, record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = OnnxRuntime.load
+
+    def overwritten(self: OnnxRuntime, file: SegmentFile) -> object:
+        session = load(self, file)
+        file.model.write_bytes(bytes(100))
+        return session
+
+    monkeypatch.setattr(OnnxRuntime, "load", overwritten)
+    store_of(record).open(files_of(own, "mid"))
+    assert not remembering(record).knows(files_of(own, "mid")[0])
+
+
+def test_one_that_is_too_large_is_refused_at_the_start_even_if_it_has_run_here(own: Repository, record: Path) -> None:
+    store_of(record).open(files_of(own))
+    sizes = {name: OnnxRuntime(CPU).memory_of(file) for name, file in zip(own.segments, files_of(own), strict=True)}
+    files = sorted(files_of(own), key=lambda file: sizes[file.segment.name])
+    store = SessionStore(OnnxRuntime(CPU), sizes[files[-1].segment.name] - 1, remembering(record))
+    with pytest.raises(SegmentTooLarge):
+        store.open(files, make_room=False, at_once=0)
+    assert not store.loaded()
 
 
 def facts_of(repository: Repository, record: Path) -> list[str]:
