@@ -142,7 +142,7 @@ class BackboneExporter:
         model = self._export(build_network(self._backbone, checkpoint))
         preprocessing = self._backbone.spec.preprocessing
         provenance = _provenance(self._backbone, checkpoint)
-        return TaskModel(model, checkpoint.labels, preprocessing, provenance, remark=self._exporter.remark)
+        return TaskModel(model, checkpoint.labels, preprocessing, provenance, remark=self._exporter.remark, kind=checkpoint.kind)
 
     def _export(self, network: nn.Module) -> ir.Model:
         return self._exporter.export(network, self._backbone.spec.preprocessing)

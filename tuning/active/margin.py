@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from tuning.data.folds import Rows, draw_rows
+from tuning.data.labelled import require_classes
 from tuning.errors import BadOptions
 from tuning.training.methods import Method
 from tuning.training.trainer import Trained, Trainer
@@ -85,6 +86,7 @@ def active_learning(
     first: the rows of the first round, where they are not to be drawn.
     All strategies begin with the same rows. Raises BadOptions, BadData (fewer labels than classes), NonFiniteLoss.
     """
+    require_classes(trainer.data.kind, "Active learning")
     targets = trainer.data.train.targets
     check_sizes(sizes, len(targets))
     if first is not None and len(first) != sizes[0]:

@@ -18,6 +18,7 @@ from torch import nn
 from tuning.active.margin import margins
 from tuning.data.decode import Item, decode
 from tuning.data.folders import scan
+from tuning.data.labelled import require_classes
 from tuning.data.left_out import sentences, together
 from tuning.errors import BadData, CannotWrite
 from tuning.network.backbone import Backbone
@@ -59,6 +60,7 @@ def rank_pool(
     Raises BackboneMismatch, WrongTensors, and BadData for a folder without images.
     """
     compute = compute or find_compute()
+    require_classes(checkpoint.kind, "Active learning")
     network = nn.Sequential(Normalise(backbone.spec.preprocessing), build_network(backbone, checkpoint))
     compute.place(network.eval())
     if not folder.is_dir():

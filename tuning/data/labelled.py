@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from contract.kinds.classes import Classes
+from contract.kinds.kind import Kind
+from contract.kinds.labels import Labels
 from contract.preprocessing import Preprocessing
 from tuning.data.decode import Item, decode, require_memory
 from tuning.data.folders import FolderContents, scan
@@ -27,14 +31,18 @@ _NAMED = 5  # how many classes a sentence names at most
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """images: uint8, (n, height, width, 3), preprocessed but not normalised. targets: int64, (n,), indices of labels."""
+    """images: uint8, (n, height, width, 3), preprocessed but not normalised. targets: of classes int64, (n,), indices of labels; of
+    other kinds float32, (n, labels): 1 or 0 for each label, or the values.
+    """
 
     images: NDArray[np.uint8]
-    targets: NDArray[np.int64]
+    targets: NDArray[Any]
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] != 3:
             raise BadData(f"Images must be uint8 of shape (n, height, width, 3), not {self.images.dtype} {self.images.shape}.")
+        if self.targets.dtype == np.float32 and self.targets.ndim == 2 and len(self.targets) == len(self):
+            return
         if self.targets.dtype != np.int64 or self.targets.shape != self.images.shape[:1]:
             raise BadData(f"Targets must be int64 of shape ({len(self)},), not {self.targets.dtype} {self.targets.shape}.")
 
@@ -48,6 +56,7 @@ class TaskData:
 
     skipped: files that were left out, for whatever reason. remarks: what was assumed, and what was left out why, in sentences.
     validation: int64, (m,), rows of `train` that are the set's fixed validation split; None where folds have to be made.
+    kind: how people read what the task answers: Classes, Labels or Values. labels: of values their names.
     """
 
     name: str
@@ -57,8 +66,12 @@ class TaskData:
     skipped: tuple[str, ...] = ()
     validation: NDArray[np.int64] | None = None
     remarks: tuple[str, ...] = ()
+    kind: Kind = field(default_factory=Classes)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.kind, Classes):
+            self._check_outputs()
+            return
         if len(self.labels) < 2:
             raise BadData(f"Data {self.name!r} has {len(self.labels)} class(es); at least 2 are needed to learn anything.")
         for split in (self.train, self.test):
@@ -66,6 +79,16 @@ class TaskData:
                 raise BadData(f"Data {self.name!r} has targets outside its {len(self.labels)} labels.")
         if self.validation is not None:
             self._check_validation(self.validation)
+
+    def _check_outputs(self) -> None:
+        least = 2 if isinstance(self.kind, Labels) else 1
+        if len(self.labels) < least:
+            raise BadData(f"Data {self.name!r} has {len(self.labels)} {self.kind.word()}; at least {least} are needed.")
+        for split in (self.train, self.test):
+            if split.targets.shape != (len(split), len(self.labels)) or not np.isfinite(split.targets).all():
+                raise BadData(
+                    f"Data {self.name!r} needs a finite target for each image and each of its {len(self.labels)} labels."
+                )
 
     def _check_validation(self, rows: NDArray[np.int64]) -> None:
         if rows.dtype != np.int64 or rows.ndim != 1:
@@ -84,6 +107,12 @@ class Draw:
     train_images: int | None = None
     test_images: int | None = None
     seed: int = 0
+
+
+def require_classes(kind: Kind, doing: str) -> None:
+    """Raise BadData for tasks of other kinds than classes. doing: what cannot be done with them, as in "searching blocks"."""
+    if not isinstance(kind, Classes):
+        raise BadData(f"{doing} is for classes so far; tasks of the kind {kind.word()!r} can be fitted alone.")
 
 
 def fingerprint(data: TaskData) -> str:

@@ -14,6 +14,7 @@ from tuning.data.emoji import emoji_task
 from tuning.data.glyphs import glyph_task
 from tuning.data.icons import icon_task
 from tuning.data.labelled import Draw, Split, TaskData, draw_task, folder_task
+from tuning.data.tables import TABLE_SUFFIXES, TableOptions, table_task
 from tuning.data.torchvision_sets import torchvision_task
 from tuning.data.vtab import vtab_task
 from tuning.errors import BadData, BadOptions
@@ -28,6 +29,7 @@ class DataOptions:
     corruption: name and severity ("gaussian_noise:3"), for training and test images alike: a shift of the input.
     train_images, test_images: stratified draws of so many; a fixed validation split is given up when training images are drawn.
     seed: fixes everything that is dealt, held out, drawn or disturbed.
+    table: for labels and values, which come in a table; None: classes.
     """
 
     folder: Path | None = None
@@ -36,6 +38,7 @@ class DataOptions:
     train_images: int | None = None
     seed: int = 0
     test_images: int | None = None
+    table: TableOptions | None = None
 
     def __post_init__(self) -> None:
         for name, count in (("train_images", self.train_images), ("test_images", self.test_images)):
@@ -48,7 +51,7 @@ class DataOptions:
 
 
 def load_data(source: str, preprocessing: Preprocessing, options: DataOptions | None = None) -> TaskData:
-    """Return the data that `source` names: a folder, or one of
+    """Return the data that `source` names: a table, with `options.table`, a folder, or one of
 
         digits:TASK        scikit-learn's digits (DIGIT_TASKS)
         glyphs:TASK        letters drawn from fonts (GLYPH_TASKS)
@@ -72,6 +75,8 @@ def data_folder() -> Path:
 
 
 def _load(source: str, preprocessing: Preprocessing, options: DataOptions) -> TaskData:
+    if options.table is not None:
+        return table_task(Path(source), options.table, preprocessing, _draw(options))
     prefix, colon, rest = source.partition(":")
     if colon and prefix in DATA_SOURCES:
         data = DATA_SOURCES[prefix](rest, preprocessing, options)
@@ -80,6 +85,11 @@ def _load(source: str, preprocessing: Preprocessing, options: DataOptions) -> Ta
     if colon and len(prefix) > 1 and not path.exists():  # one letter is a drive of Windows
         known = ", ".join(f"{name}:" for name in DATA_SOURCES)
         raise BadData(f"Unknown data source {source!r}; give a folder of images, or a name that begins with one of {known}.")
+    if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
+        raise BadData(
+            f"{path} is a table, which is for the kinds labels and values: they can be fitted, but not searched, compared, pruned, asked "
+            "about or transferred. Classes come in a folder that has a folder of images per class."
+        )
     return folder_task(path, preprocessing, seed=options.seed, train_images=options.train_images, test_images=options.test_images)
 
 

@@ -6,13 +6,16 @@ import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from contract.kinds.classes import Classes
+from contract.kinds.kind import Kind
+from contract.kinds.registry import kind_from_json, kind_to_json
 from tuning.errors import BackboneMismatch, BadCheckpoint, UnknownBlock, WrongTensors
 from tuning.network.backbone import BACKBONE_FORMAT, Backbone, BackboneSpec
 from tuning.network.blocks import is_under, replace_head
@@ -37,6 +40,7 @@ class TaskCheckpoint:
     provenance: method, options and library versions, for people.
     siamese: the network is a `tuning.network.siamese.Siamese`, and the names in `tensors` are its.
     pruned: layers inside the tuned blocks have fewer channels than the backbone's, as many as their tensors say.
+    kind: how people read what the task answers; labels are its names.
     """
 
     tensors: Mapping[str, Tensor]
@@ -49,6 +53,7 @@ class TaskCheckpoint:
     all_weights: bool = False
     siamese: bool = False
     pruned: bool = False
+    kind: Kind = field(default_factory=Classes)
 
 
 def save_task(checkpoint: TaskCheckpoint, path: Path) -> None:
@@ -168,6 +173,7 @@ def _to_json(checkpoint: TaskCheckpoint) -> str:
         "all_weights": checkpoint.all_weights,
         "siamese": checkpoint.siamese,
         "pruned": checkpoint.pruned,
+        **({} if checkpoint.kind == Classes() else {"kind": kind_to_json(checkpoint.kind)}),
     }
     return json.dumps(fields, sort_keys=True)
 
@@ -185,4 +191,5 @@ def _from_json(text: str, tensors: Mapping[str, Tensor]) -> TaskCheckpoint:
         all_weights=bool(fields["all_weights"]),
         siamese=bool(fields.get("siamese", False)),
         pruned=bool(fields.get("pruned", False)),
+        kind=kind_from_json(fields["kind"]) if "kind" in fields else Classes(),
     )

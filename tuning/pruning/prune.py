@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tuning.data.labelled import TaskData
+from tuning.data.labelled import TaskData, require_classes
 from tuning.errors import BadData, BadOptions
 from tuning.network.backbone import Backbone
 from tuning.network.checkpoint import TaskCheckpoint, build_network, inner_parts
@@ -62,6 +62,8 @@ def prune_task(
     Raises BackboneMismatch, BadData, BadOptions, NonFiniteLoss, and UnsupportedNetwork when there is nothing to cut inside the blocks.
     """
     options = options or FitOptions()
+    for kind in (checkpoint.kind, data.kind):
+        require_classes(kind, "Pruning")
     if data.labels != checkpoint.labels:
         raise BadData(f"Data {data.name!r} has the labels {_first(data.labels)}, but the task has {_first(checkpoint.labels)}.")
     cut, cuts = cut_task(backbone, checkpoint, ratio)

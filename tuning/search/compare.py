@@ -15,7 +15,7 @@ from types import MappingProxyType
 from torch import nn
 
 from tuning.data.folds import Fold, Rows, draw_rows, make_folds
-from tuning.data.labelled import TaskData
+from tuning.data.labelled import TaskData, require_classes
 from tuning.errors import BadOptions
 from tuning.network.backbone import Backbone
 from tuning.network.blocks import find_blocks
@@ -79,6 +79,7 @@ def compare(
     on_run: is told (what, epochs done, epochs in all) as trainings advance.
     Raises BadData, BadOptions, UnsupportedNetwork (a method that this network cannot have), LedgerMismatch, TrialDiverged.
     """
+    require_classes(data.kind, "Comparing methods")
     header = make_header(backbone, data, fit_options, 0)
     header = replace(header, training={**header.training, "selection_folds": comparison.folds})
     with _store(fit_options, say) as store, open_ledger(ledger, header) as opened:

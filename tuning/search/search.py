@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tuning.data.folds import Fold, make_folds
-from tuning.data.labelled import TaskData, fingerprint
+from tuning.data.labelled import TaskData, fingerprint, require_classes
 from tuning.errors import BadOptions
 from tuning.network.backbone import Backbone, block_macs
 from tuning.network.libraries import versions
@@ -113,6 +113,7 @@ def open_search(
     say: is told the size of the frozen features before they are computed. Raises BadData (too few images for the folds), UnknownBlock,
     LedgerMismatch, LedgerInUse, BadLedger, CannotWrite.
     """
+    require_classes(data.kind, "Searching blocks")
     folds = make_folds(data.train.targets, options.folds, fit_options.seed, data.validation, data.labels)
     blocks = backbone.blocks if options.blocks is None else options.blocks
     header = make_header(backbone, data, fit_options, len(folds), options.siamese)

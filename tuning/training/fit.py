@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
 from contract.preprocessing import Preprocessing
-from tuning.data.labelled import TaskData
+from tuning.data.labelled import TaskData, require_classes
 from tuning.errors import BadOptions
+from tuning.kinds.values import ValuesObjective
 from tuning.network.backbone import Backbone, BackboneSpec
-from tuning.network.checkpoint import Provenance, TaskCheckpoint
+from tuning.network.checkpoint import Provenance, TaskCheckpoint, build_network
 from tuning.network.libraries import check_forward, create_network, split_name, versions
 from tuning.network.normalise import Normalise
 from tuning.network.paths import find_paths
@@ -29,6 +31,8 @@ from tuning.training.methods import TUNING_LR, Method, all_blocks, full_finetuni
 from tuning.training.trainer import Prepared, Trained, Trainer, check_data, own_tensors
 
 __all__ = ["FitOptions", "Subset", "choose_method", "evaluate", "find_subset", "fit", "fit_method", "make_checkpoint", "pretrain"]
+
+_CHECKED = 3  # test images on which a network of values is checked
 
 Subset = Sequence[str] | Literal["none", "all"]
 
@@ -86,15 +90,14 @@ def fit_method(
 
 
 def make_checkpoint(trainer: Trainer, prepared: Prepared, trained: Trained) -> TaskCheckpoint:
-    """Return what was trained as a task checkpoint, with its accuracies."""
+    """Return what was trained as a task checkpoint, with what it reached: "test_accuracy", say. Raises UnsupportedNetwork."""
     data, options, method = trainer.data, trainer.options, prepared.method
-    scores = {
-        "test_accuracy": trainer.accuracy(trained, "test"),
-        "train_accuracy": trainer.accuracy(trained, "training"),
-        "train_loss": trained.loss,
+    reached = (("test", trainer.measure(trained, "test")), ("train", trainer.measure(trained, "training")))
+    scores = {f"{which}_{name}": value for which, found in reached for name, value in found.items()} | {
+        "train_loss": trained.loss
     }
-    return TaskCheckpoint(
-        tensors=own_tensors(prepared, trained),
+    checkpoint = TaskCheckpoint(
+        tensors=trainer.objective.finish(own_tensors(prepared, trained), prepared.head),
         backbone=trainer.backbone.spec,
         subset=method.paths,
         labels=data.labels,
@@ -103,7 +106,20 @@ def make_checkpoint(trainer: Trainer, prepared: Prepared, trained: Trained) -> T
         provenance=_provenance(data, method, options, trained.lr, prepared.replayed),
         all_weights=method.all_weights,
         siamese=method.siamese,
+        kind=data.kind,
     )
+    if isinstance(trainer.objective, ValuesObjective):
+        _check_values(trainer, trainer.objective, trained, checkpoint)
+    return checkpoint
+
+
+def _check_values(trainer: Trainer, objective: ValuesObjective, trained: Trained, checkpoint: TaskCheckpoint) -> None:
+    """Raise UnsupportedNetwork unless the task's network, built anew, gives the values that training has reached."""
+    rows = np.arange(min(_CHECKED, len(trainer.data.test)))
+    network = nn.Sequential(Normalise(trainer.backbone.spec.preprocessing), build_network(trainer.backbone, checkpoint)).eval()
+    with torch.no_grad():
+        given = network(torch.from_numpy(trainer.data.test.images[rows]))
+    objective.require_equal(given, trainer.logits(trained, "test", rows))
 
 
 def pretrain(
@@ -121,6 +137,7 @@ def pretrain(
     Raises UnknownBackbone, BackboneOptions, UnsupportedNetwork, BadData, NonFiniteLoss.
     """
     options = options or FitOptions()
+    require_classes(data.kind, "Pretraining")
     check_data(data, preprocessing, "network")
     library, bare_name = split_name(name)
     with torch.random.fork_rng(devices=[]):

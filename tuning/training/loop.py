@@ -62,7 +62,8 @@ class FitOptions:
 class Examples:
     """What is trained on.
 
-    inputs: tensors of views * n rows each, view after view, which the module takes as its arguments. targets: int64 (n,).
+    inputs: tensors of views * n rows each, view after view, which the module takes as its arguments. targets: int64 (n,), or what
+    `loss` takes beside float32 scores: it gives a scalar.
     rows: int64, indices below n: the examples that take part.
     """
 
@@ -70,6 +71,7 @@ class Examples:
     targets: Tensor
     rows: Tensor
     views: int = 1
+    loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy
 
     def batch(self, rows: Tensor, epoch: int, compute: Compute) -> tuple[list[Tensor], Tensor]:
         """Return the inputs and targets of `rows` in the view of this epoch, on the device."""
@@ -121,9 +123,7 @@ def train(
         losses = []
         for index, rows in enumerate(batches):
             _set_lr(optimiser, course.lr(epoch, index / steps))
-            losses.append(
-                _step(module, *examples.batch(rows, course.first_epoch + epoch, compute), optimiser, compute) * len(rows)
-            )
+            losses.append(_step(module, examples, rows, course.first_epoch + epoch, optimiser, compute) * len(rows))
             if not math.isfinite(losses[-1]):
                 raise NonFiniteLoss(epoch * steps + index + 1, course.peak)
         loss = sum(losses) / count
@@ -167,10 +167,12 @@ def logits(module: nn.Module, inputs: Sequence[Tensor], rows: Tensor, batch_size
     return torch.cat(parts)
 
 
-def _step(module: nn.Module, inputs: list[Tensor], targets: Tensor, optimiser: torch.optim.Optimizer, compute: Compute) -> float:
+def _step(
+    module: nn.Module, examples: Examples, rows: Tensor, epoch: int, optimiser: torch.optim.Optimizer, compute: Compute
+) -> float:
     """Take one step; return the loss before it. A loss that is not finite is not stepped on."""
     optimiser.zero_grad(set_to_none=True)
-    loss = _loss(module, inputs, targets, compute)
+    loss = _loss(module, examples, rows, epoch, compute)
     value = float(loss.detach())
     if math.isfinite(value):
         loss.backward()  # type: ignore[no-untyped-call]
@@ -178,14 +180,15 @@ def _step(module: nn.Module, inputs: list[Tensor], targets: Tensor, optimiser: t
     return value
 
 
-def _loss(module: nn.Module, inputs: list[Tensor], targets: Tensor, compute: Compute) -> Tensor:
+def _loss(module: nn.Module, examples: Examples, rows: Tensor, epoch: int, compute: Compute) -> Tensor:
+    inputs, targets = examples.batch(rows, epoch, compute)
     with compute.autocast():
         scores = module(*inputs)
     if not isinstance(scores, Tensor):
         raise UnsupportedNetwork(
             "In training this network returns more than class scores (auxiliary heads, say); build it without."
         )
-    return nn.functional.cross_entropy(scores.float(), targets)
+    return examples.loss(scores.float(), targets)
 
 
 def _count_batches(rows: int, batch_size: int) -> int:
@@ -222,7 +225,7 @@ def _weigh_groups(
     norms = torch.zeros(len(optimiser.param_groups))
     for rows in batches:
         optimiser.zero_grad(set_to_none=True)
-        _loss(module, *examples.batch(rows, epoch, compute), compute).backward()  # type: ignore[no-untyped-call]
+        _loss(module, examples, rows, epoch, compute).backward()  # type: ignore[no-untyped-call]
         norms += torch.tensor([_relative_gradient(group["params"][0]) for group in optimiser.param_groups])
     optimiser.zero_grad(set_to_none=True)
     largest = float(norms.max())

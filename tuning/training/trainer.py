@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,7 @@ from tuning.data.augment import draw_views
 from tuning.data.folds import Rows
 from tuning.data.labelled import TaskData
 from tuning.errors import BadData
+from tuning.kinds.registry import objective_of
 from tuning.network.backbone import Backbone
 from tuning.network.blocks import is_under, replace_head
 from tuning.network.copying import copy_sharing, shared_memo
@@ -49,12 +51,14 @@ class Prepared:
     """A method made ready to run, again and again, on other rows.
 
     network: untrained. stages: of the method's phases; their modules are the network's. owned: paths of what the task owns in the network.
+    head: those of its last layer.
     """
 
     method: Method
     network: nn.Module
     stages: tuple[Stage, ...]
     owned: tuple[str, ...]
+    head: tuple[str, ...]
 
     @property
     def replayed(self) -> bool:
@@ -89,7 +93,8 @@ class Trainer:
         self.data = data
         self.options = options
         self.compute: Compute = find_compute(options.device, options.precision)
-        self.targets = torch.from_numpy(data.train.targets)
+        self.objective = objective_of(data)
+        self.targets = self.objective.targets()
         self._store = store or FeatureStore(options.cache_bytes, options.cache_folder)
         self._normalise = Normalise(backbone.spec.preprocessing).to(self.compute.device)
         self._base = self.compute.place(copy.deepcopy(backbone.network))
@@ -110,8 +115,10 @@ class Trainer:
         else:
             network = self.compute.place(copy.deepcopy(network)).eval()
             head = ("head",) if method.siamese else self.backbone.head
+        for path in head:
+            self.objective.check_head(network.get_submodule(path))
         stages = tuple(self._stage(network, _trained(method, phase) + head, phase.everything) for phase in method.phases)
-        return Prepared(method, network, stages, _owned_paths(method.paths, head, method.siamese))
+        return Prepared(method, network, stages, _owned_paths(method.paths, head, method.siamese), head)
 
     def run(
         self, prepared: Prepared, rows: Rows | None = None, seed: int | None = None, on_epoch: OnEpoch | None = None
@@ -161,6 +168,11 @@ class Trainer:
         predicted = self.logits(trained, what, rows).argmax(1).numpy()
         return float((predicted == (split.targets if rows is None else split.targets[rows])).mean())
 
+    def measure(self, trained: Trained, what: str = "test") -> Mapping[str, float]:
+        """Return what was reached on "test" or "training" images, by the names that the task's kind has for it."""
+        split = self.data.test if what == "test" else self.data.train
+        return self.objective.measure(self.logits(trained, what), split.targets)
+
     def logits(self, trained: Trained, what: str, rows: Rows | None = None) -> Tensor:
         """Return the class scores of "test" or "training" images, float32 (n, classes) on the CPU."""
         inputs = self._inputs(trained.stage, what)
@@ -198,7 +210,7 @@ class Trainer:
 
     def _examples(self, stage: Stage, rows: Tensor) -> Examples:
         what = "augmented" if self.options.views else "training"
-        return Examples(self._inputs(stage, what), self.targets, rows, self.options.views or 1)
+        return Examples(self._inputs(stage, what), self.targets, rows, self.options.views or 1, self.objective.loss)
 
     def _inputs(self, stage: Stage, what: str) -> tuple[Tensor, ...]:
         if stage.prefix is None:

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from tuning.data.labelled import Split, TaskData
+from tuning.data.labelled import Split, TaskData, require_classes
 from tuning.errors import BadData, BadOptions
 from tuning.network.backbone import Backbone
 from tuning.network.blocks import replace_head
@@ -78,6 +78,7 @@ def transfer_features(
     data: made with the student's preprocessing. The features are not looked at by "plain".
     """
     options = options or TransferOptions()
+    require_classes(data.kind, "Transfer")
     _check(student, features, data, method)
     pupil = _prepared(student, len(data.labels), options.seed)
     images, targets = torch.from_numpy(data.train.images), torch.from_numpy(data.train.targets)

@@ -15,6 +15,7 @@ from espalier.console import console, loading
 if TYPE_CHECKING:
     from contract.preprocessing import Preprocessing
     from tuning.data.labelled import TaskData
+    from tuning.data.tables import TableOptions
     from tuning.network.backbone import Backbone
     from tuning.training.fit import Subset
 
@@ -95,18 +96,18 @@ class Images:
         None
     )
 
-    def open(self, source: str, preprocessing: Preprocessing) -> TaskData:
-        """Return the data that `source` names, and say what was taken, assumed and left out."""
-        data = self.load(source, preprocessing)
+    def open(self, source: str, preprocessing: Preprocessing, table: TableOptions | None = None) -> TaskData:
+        """Return the data that `source` names, and say what was taken, assumed and left out. table: None for classes."""
+        data = self.load(source, preprocessing, table)
         remark(_taken(data), *data.remarks)
         return data
 
-    def load(self, source: str, preprocessing: Preprocessing) -> TaskData:
+    def load(self, source: str, preprocessing: Preprocessing, table: TableOptions | None = None) -> TaskData:
         """Return the data that `source` names."""
         with loading("the data"):
             from tuning.data.sources import DataOptions, load_data
 
-            options = DataOptions(self.data_folder, self.download, self.corruption, self.train_images)
+            options = DataOptions(self.data_folder, self.download, self.corruption, self.train_images, table=table)
             return load_data(source, preprocessing, options)
 
 
@@ -162,4 +163,4 @@ def _taken(data: TaskData) -> str:
     choosing = f"{kept} of them to choose by, " if kept else ""
     labels = ", ".join(data.labels[:_NAMED]) + (", ..." if len(data.labels) > _NAMED else "")
     images = f"{len(data.train)} images to learn from, {choosing}{len(data.test)} to test on"
-    return f"{data.name}: {images}, {len(data.labels)} classes ({labels})."
+    return f"{data.name}: {images}, {len(data.labels)} {data.kind.word()} ({labels})."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,8 +16,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from espalier.commands.options.methods import MethodOptions, check_method, find_method
+from espalier.commands.options.tables import Tables
 from espalier.commands.options.training import Augmentation, Learning, Machine, make_fit_options, open_store
-from espalier.commands.options.tune import BackboneOption, DataOption, ForceOption, Images, Weights, check_writable, write_json
+from espalier.commands.options.tune import (
+    BackboneOption,
+    DataOption,
+    ForceOption,
+    Images,
+    Weights,
+    check_writable,
+    remark,
+    write_json,
+)
 from espalier.console import console, loading, progress_bars
 
 if TYPE_CHECKING:
@@ -28,13 +38,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _SeedScores:
-    """What one seed reached. Accuracies in [0, 1]; train_loss: mean over the last epoch; seconds: of training."""
+    """What one seed reached. reached: as the checkpoint has it, "test_accuracy" in [0, 1], say; seconds: of training."""
 
     seed: int
-    test_accuracy: float
-    train_accuracy: float
-    train_loss: float
+    reached: Mapping[str, float]
     seconds: float
+
+    def as_data(self) -> dict[str, float]:
+        """Return the numbers by name."""
+        return {"seed": self.seed, **self.reached, "seconds": self.seconds}
 
 
 _OnProgress = Callable[[int, int, int], None]  # (seed, epochs done, epochs in all)
@@ -46,6 +58,7 @@ def fit(
     backbone: BackboneOption,
     data: DataOption,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The task checkpoint to write (.safetensors).")],
+    tables: Tables,
     wanted: MethodOptions,
     images: Images,
     weights: Weights,
@@ -73,6 +86,7 @@ def fit(
     if report_file is not None:
         check_writable(report_file, ".json", "--report", force=force)
     check_method(wanted)
+    table = tables.options()
 
     with loading():
         from tuning.network.checkpoint import save_task
@@ -81,7 +95,7 @@ def fit(
     options = make_fit_options(learning, augmentation, machine)
     loaded = weights.open(backbone)
     plan = find_method(wanted, loaded, learning.epochs)
-    task_data = images.open(data, loaded.spec.preprocessing)
+    task_data = images.open(data, loaded.spec.preprocessing, table)
     with progress_bars() as bar, closing(open_store(options)) as store:
         trainer = Trainer(loaded, task_data, options, store)
         results = _run_seeds(
@@ -91,16 +105,16 @@ def fit(
             lambda number, done, total: bar("Tuning" if seeds == 1 else f"Tuning, seed {number}", done, total),
             lambda tuned: save_task(tuned, out),
         )
+    if trainer.objective.remark:
+        remark(trainer.objective.remark)
     if seeds > 1:
         console.print(_seeds_table(results))
     if report_file is not None:
         write_json(report_file, _report(trainer, plan, results, out))
     first = results[0]
     whose = f" (seed {first.seed})" if seeds > 1 else ""
-    scores = (
-        f"test_accuracy {first.test_accuracy:.3f}, train_accuracy {first.train_accuracy:.3f}, train_loss {first.train_loss:.3f}"
-    )
-    console.print(f"Wrote {escape(str(out))}{whose}: {plan.name}, {scores}.", soft_wrap=True)
+    scores = ", ".join(f"{name} {_number(value)}" for name, value in first.reached.items())
+    console.print(f"Wrote {escape(str(out))}{whose}: {plan.name}, {escape(scores)}.", soft_wrap=True)
 
 
 def _run_seeds(
@@ -116,7 +130,7 @@ def _run_seeds(
         checkpoint = make_checkpoint(trainer, prepared, trained)
         if number == 0:
             on_first(checkpoint)
-        results.append(_SeedScores(seed=seed, seconds=trained.seconds, **checkpoint.scores))
+        results.append(_SeedScores(seed=seed, reached=checkpoint.scores, seconds=trained.seconds))
     return results
 
 
@@ -126,18 +140,18 @@ def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def _seeds_table(results: Sequence[_SeedScores]) -> Table:
-    """Return the accuracies by seed, and their mean and standard deviation."""
-    table = Table("seed", "test accuracy", "train accuracy", "train loss", "seconds")
+    """Return what was reached by seed, and of all but the loss mean and standard deviation."""
+    names = list(results[0].reached)
+    table = Table("seed", *(escape(name.replace("_", " ")) for name in names), "seconds")
     for result in results:
         table.add_row(
             str(result.seed),
-            f"{result.test_accuracy:.3f}",
-            f"{result.train_accuracy:.3f}",
-            f"{result.train_loss:.4f}",
+            *(f"{result.reached[name]:.4f}" if name == "train_loss" else _number(result.reached[name]) for name in names),
             f"{result.seconds:.1f}",
         )
     table.add_section()
-    table.add_row("mean ± std", _spread([r.test_accuracy for r in results]), _spread([r.train_accuracy for r in results]), "", "")
+    spreads = ["" if name == "train_loss" else _spread([result.reached[name] for result in results]) for name in names]
+    table.add_row("mean ± std", *spreads, "")
     return table
 
 
@@ -145,21 +159,23 @@ def _report(trainer: Trainer, method: Method, results: Sequence[_SeedScores], ch
     """Return all numbers, options and versions, for JSON."""
     from tuning.network.libraries import versions
 
-    mean, deviation = _mean_and_deviation([result.test_accuracy for result in results])
+    tested = [name for name in results[0].reached if name.startswith("test_")]
+    spreads = {name: _mean_and_deviation([result.reached[name] for result in results]) for name in tested}
     data = trainer.data
     return {
         "method": asdict(method),
         "backbone": json.loads(trainer.backbone.spec.to_json()),
         "data": {
             "name": data.name,
+            "kind": data.kind.word(),
             "labels": list(data.labels),
             "train_images": len(data.train),
             "test_images": len(data.test),
         },
         "options": {**asdict(trainer.options), "cache_folder": str(trainer.options.cache_folder or "") or None},
         "compute": asdict(trainer.compute),
-        "test_accuracy": {"mean": mean, "std": deviation},
-        "seeds": [asdict(result) for result in results],
+        **{name: {"mean": mean, "std": deviation} for name, (mean, deviation) in spreads.items()},
+        "seeds": [result.as_data() for result in results],
         "checkpoint": {"file": str(checkpoint), "seed": results[0].seed},
         "versions": versions(),
     }
@@ -167,4 +183,9 @@ def _report(trainer: Trainer, method: Method, results: Sequence[_SeedScores], ch
 
 def _spread(values: Sequence[float]) -> str:
     mean, deviation = _mean_and_deviation(values)
-    return f"{mean:.3f}" if deviation is None else f"{mean:.3f} ± {deviation:.3f}"
+    return _number(mean) if deviation is None else f"{_number(mean)} ± {_number(deviation)}"
+
+
+def _number(value: float) -> str:
+    """Return three decimals, or four digits of what they would not show well."""
+    return f"{value:.3f}" if value == 0 or 0.001 <= abs(value) < 1000 else f"{value:.4g}"

@@ -13,6 +13,7 @@ import timm
 import torch
 from PIL import Image, ImageColor
 
+from contract.kinds.values import Values
 from tests.espalier.test_cli import Run, espalier
 from tests.nets import tiny_resnet, tiny_vit
 from tuning.network.backbone import Backbone, load_backbone, save_backbone
@@ -216,3 +217,39 @@ def test_a_network_with_weights_of_its_own_is_named_as_for_export(folder: Path) 
         refused = espalier("tune", "blocks", "--backbone", *arguments, cwd=folder)
         assert refused.returncode == 2
         assert words in " ".join(refused.stderr.split())
+
+
+def test_values_of_a_table_are_fitted_and_bad_asking_is_refused(folder: Path) -> None:
+    names = [f"colours/train/{colour}/{index}.png" for colour in ("red", "green", "blue") for index in range(4)]
+    (folder / "sides.csv").write_text("file,side\n" + "\n".join(f"{name},{i}" for i, name in enumerate(names)))
+    asked = [
+        "--data",
+        "sides.csv",
+        "--kind",
+        "values:units=mm",
+        "--image-column",
+        "file",
+        "--seeds",
+        "2",
+        "--report",
+        "sides.json",
+    ]
+    run = _fit(folder, "resnet", "--blocks", "none", *asked, out="sides.safetensors")
+    assert run.returncode == 0, run.stderr
+    assert "10 images to learn from, 2 to test on, 1 values (side)." in run.stdout
+    assert "Mean absolute error: in the units of the values; less is better." in run.stdout
+    checkpoint = load_task(folder / "sides.safetensors")
+    assert (checkpoint.kind, checkpoint.labels) == (Values(("mm",)), ("side",))
+    report = json.loads((folder / "sides.json").read_text())
+    assert report["seeds"][0]["test_mean_absolute_error"] == checkpoint.scores["test_mean_absolute_error"]
+    assert report["test_mean_absolute_error"]["std"] is not None
+    for arguments, said in (
+        (["--kind", "mask"], "Tasks of the kind 'mask' cannot be tuned; classes, labels and values can."),
+        (["--kind", "values"], "there is no column 'image'"),
+        ([], "sides.csv is a table, which is for the kinds labels and values"),
+        (["--kind", "valuse"], "valuse"),
+    ):
+        refused = _fit(folder, "resnet", "--blocks", "none", "--data", "sides.csv", *arguments, out="none.safetensors")
+        assert refused.returncode != 0
+        assert said in " ".join(refused.stderr.replace("│", " ").split()), refused.stderr
+    assert not (folder / "none.safetensors").exists()
