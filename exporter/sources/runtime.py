@@ -46,7 +46,10 @@ def _written(model: ir.Model, options: ort.SessionOptions) -> tuple[bytes, Mappi
     large = {
         name: value
         for name, value in model.graph.initializers.items()
-        if value.const_value is not None and value.const_value.nbytes >= _LARGE and value.const_value.dtype in _PLAIN
+        if value.const_value is not None
+        and value.const_value.nbytes >= _LARGE
+        and value.const_value.dtype in _PLAIN
+        and value.uses()  # what nothing takes ONNX Runtime has dropped already, and does not find
     }
     arrays = {name: np.ascontiguousarray(value.const_value) for name, value in large.items()}
     options.add_external_initializers([*arrays], [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()])

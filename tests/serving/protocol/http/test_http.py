@@ -309,4 +309,4 @@ def test_the_command_shows_a_score_that_is_no_number(repository: Repository, tmp
     with BackgroundServer(repository, engine, http_port=0, grpc_port=0) as server:
         options = ["infer", str(tmp_path / "picture.png"), "--task", "late", "--url", f"http://{server.http_address}"]
         shown = CliRunner().invoke(app, options)
-    assert (shown.exit_code, shown.output.count("not finite")) == (0, 3)
+    assert (shown.exit_code, shown.output.count("not finite")) == (0, 4)
