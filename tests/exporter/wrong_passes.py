@@ -14,21 +14,21 @@ from exporter.graph.passes.canonical import canonicalise
 Pass = Callable[..., ir.Model]
 
 
-def scaled(model: ir.Model, known: object = None) -> ir.Model:
+def scaled(model: ir.Model, known: object = None, check: object = None) -> ir.Model:
     """A pass that makes the largest weight one per cent larger."""
     value = max(model.graph.initializers.values(), key=lambda value: value.const_value.nbytes)  # type: ignore[union-attr]
     value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1.01), name=value.name)  # type: ignore[union-attr]
     return canonicalise(model)
 
 
-def without_a_relu(model: ir.Model, known: object = None) -> ir.Model:
+def without_a_relu(model: ir.Model, known: object = None, check: object = None) -> ir.Model:
     """A pass that takes an activation for something that does nothing."""
     relu = next(node for node in model.graph if node.op_type == "Relu")
     relu.outputs[0].replace_all_uses_with(relu.inputs[0])
     return canonicalise(model)
 
 
-def with_fewer_classes(model: ir.Model, known: object = None) -> ir.Model:
+def with_fewer_classes(model: ir.Model, known: object = None, check: object = None) -> ir.Model:
     """A pass that loses a class."""
     (output,) = model.graph.outputs
     value = ir.Value(name="first", const_value=ir.tensor(np.array([0, 1], np.int64), name="first"))

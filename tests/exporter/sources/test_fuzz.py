@@ -90,7 +90,7 @@ def test_what_is_refused_is_refused_in_the_same_words(tmp_path: Path) -> None:
 
 
 def test_what_a_library_raises_is_kept_as_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(model: object, known: object = None) -> None:
+    def fail(model: object, known: object = None, check: object = None) -> None:
         raise IndexError("list index out of range")
 
     monkeypatch.setattr("exporter.sources.sandbox.canonicalise", fail)

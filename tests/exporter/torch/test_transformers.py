@@ -140,7 +140,8 @@ def test_what_tasks_share_is_found_in_a_family(exported: tuple[dict[str, Any], E
     assert forks["topic"] > forks["mood"] == forks["tags"] > 0
     assert report.repository.tasks["mood"].labels == ("calm", "cross", "glad")
     assert report.repository.tasks["topic"].labels == tuple(f"LABEL_{index}" for index in range(3))
-    assert (report.repository.tasks["tags"].labels, report.repository.tasks["tags"].outputs[0].shape[-1]) == ((), 5)
+    tags = report.repository.tasks["tags"]
+    assert (tags.answers.word(), tags.labels[1], tags.outputs[0].shape[-1]) == ("tokens", "LABEL_1", 5)
     assert report.repository.tasks["mood"].provenance == {"network": "BertForSequenceClassification", "file": "mood"}
     text = report.repository.tasks["mood"].text
     assert text is not None
