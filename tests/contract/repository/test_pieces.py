@@ -74,8 +74,8 @@ def test_what_two_configurations_have_in_common_is_parsed_once(monkeypatch: pyte
 
     monkeypatch.setattr(text_format, "Parse", counting)
     common = 'backend: "known to two"\ninput {\n  name: "in common"\n}\n'
-    first, second = (parse_text(f'name: "{name}"\n{common}', "there") for name in ("one", "other"))
-    assert (first.name, second.name) == ("one", "other")
+    first, second = (parse_text(f'name: "{name}"\n{common}', "there") for name in ("the first", "the second"))  # no other test's
+    assert (first.name, second.name) == ("the first", "the second")
     assert first.backend == second.backend == "known to two"
     assert len(asked) == 4
     first.input[0].name = "changed"
