@@ -12,7 +12,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import ClassVar
 
@@ -137,7 +137,7 @@ class PipPackage(Package):
 
     def command(self, into: Path) -> list[str] | None:
         """See Package."""
-        if find_spec("pip") is None:
+        if PathFinder.find_spec("pip") is None:  # without setuptools, which clears distutils away where somebody asks for pip
             return None
         wanted = f"{self.name}=={self.version}"
         options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--dest", str(into)]

@@ -135,7 +135,8 @@ def test_what_is_not_there_is_one_sentence(tmp_path: Path, monkeypatch: pytest.M
         BadData, match=rf"by pip \(No matching distribution found for diagrams==0.25.1\); try again, or {by_hand}"
     ):
         load_data("icons:kind", SIZE, DataOptions(tmp_path, download=True))
-    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    find = packages.PathFinder.find_spec
+    monkeypatch.setattr(packages.PathFinder, "find_spec", lambda name, *others: None if name == "pip" else find(name, *others))
     with pytest.raises(BadData, match=rf"by pip, which is not installed; install it \(python -m ensurepip\), or {by_hand}"):
         load_data("icons:kind", SIZE, DataOptions(tmp_path, download=True))
 
