@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -70,16 +71,16 @@ class TextInput:
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A text, and where in it the tokens of its row are. encoding: as the library has it, filled up."""
+    """A text, and where in it the tokens of its row are. encode: gives it with places, filled up; those cost as much again, and few ask."""
 
     text: str
-    encoding: tokenizers.Encoding = field(repr=False, compare=False)
+    encode: Callable[[], tokenizers.Encoding] = field(repr=False, compare=False)
 
     @property
     def spans(self) -> list[tuple[int, int] | None]:
         """Return of each token where in the text it begins and ends, in characters; None of those that are none of its parts."""
-        added = self.encoding.special_tokens_mask
-        return [None if is_added else place for place, is_added in zip(self.encoding.offsets, added, strict=True)]
+        encoding = self.encode()
+        return [None if added else place for place, added in zip(encoding.offsets, encoding.special_tokens_mask, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -161,13 +162,12 @@ class Tokenizer:
                 encodings[place] = self._cut(text, how.most)
                 shortened.add(place)
         groups = self._groups([len(encoding) for encoding in encodings], how)
-        encoded = [EncodedText(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
-        rows = (self._rows([encoded[place] for place in places], places, how, length) for length, places in groups.items())
+        rows = (self._rows(texts, encodings, places, how, length) for length, places in groups.items())
         return EncodedTexts(tuple(rows), frozenset(shortened))
 
     def _encode(self, place: int, text: str) -> tokenizers.Encoding:
         try:
-            return self._tokenizer.encode(text)
+            return self._tokenizer.encode_batch_fast([text])[0]
         except TypeError as error:
             raise LoneSurrogate from error
         except BaseException as error:
@@ -189,13 +189,29 @@ class Tokenizer:
             groups.setdefault(max(length, how.least), []).append(place)
         return groups
 
-    def _rows(self, texts: Sequence[EncodedText], places: Sequence[int], how: TextInput, length: int) -> TextRows:
-        encodings = [text.encoding for text in texts]
+    def _rows(
+        self,
+        texts: Sequence[str],
+        all_encodings: Sequence[tokenizers.Encoding],
+        places: Sequence[int],
+        how: TextInput,
+        length: int,
+    ) -> TextRows:
+        encodings = [all_encodings[place] for place in places]
         for encoding in encodings:
             encoding.pad(length, direction=self._pad_side, pad_id=how.pad, pad_type_id=self._pad_type)
+        encoded = (EncodedText(texts[place], partial(self._with_places, texts[place], how, length)) for place in places)
         said = {how.ids: "ids", how.mask: "attention_mask", how.types: "type_ids"}
         inputs = {name: np.array([getattr(one, said[name]) for one in encodings], np.int64) for name in how.names}
-        return TextRows(tuple(places), inputs, tuple(texts))
+        return TextRows(tuple(places), inputs, tuple(encoded))
+
+    def _with_places(self, text: str, how: TextInput, length: int) -> tokenizers.Encoding:
+        """Return `text` as its row has it, with the places of its tokens."""
+        encoding = self._tokenizer.encode(text)
+        if how.most is not None and len(encoding) > how.most:
+            encoding = self._cut(text, how.most)
+        encoding.pad(length, direction=self._pad_side, pad_id=how.pad, pad_type_id=self._pad_type)
+        return encoding
 
 
 def _is_panic(error: BaseException) -> bool:

@@ -240,7 +240,7 @@ def test_neighbours_of_one_label_are_a_span(tags: str, expected: list[str]) -> N
     for place, tag in enumerate(tags.split(), 1):
         rows[0, place, labels.index(tag)] = 4.0
     kind, text = Tokens(), "Ada Ben Ali ran"
-    about = About(texts=[EncodedText(text, _Tokens(text))])  # type: ignore[arg-type]
+    about = About(texts=[EncodedText(text, lambda: _Tokens(text))])  # type: ignore[arg-type]
     (found,) = read_tokens(task(kind, labels, t=(-1, len(labels))), kind, {"t": rows}, about)
     assert [f"{span.text}:{span.label}" for span in found.spans] == expected
     assert all(text[span.start : span.end] == span.text and 0.9 < (span.score or 0) <= 1 for span in found.spans)
@@ -249,7 +249,7 @@ def test_neighbours_of_one_label_are_a_span(tags: str, expected: list[str]) -> N
 @pytest.mark.parametrize(("scores", "turn"), [("logits", np.log), ("log_probabilities", np.log), ("probabilities", np.asarray)])
 def test_tokens_score_the_same_however_the_network_ends(scores: Any, turn: Any) -> None:
     made = replace(task(Tokens(), ("O", "X"), t=(-1, 2)), scores=scores)
-    about = About(texts=[EncodedText("Ada", _Tokens("Ada"))])  # type: ignore[arg-type]
+    about = About(texts=[EncodedText("Ada", lambda: _Tokens("Ada"))])  # type: ignore[arg-type]
     (found,) = read_tokens(made, Tokens(), {"t": turn(np.array([[[0.8, 0.2], [0.1, 0.9]]]))}, about)
     assert [span.score for span in found.spans] == [pytest.approx(0.9)]
 
