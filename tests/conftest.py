@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,18 @@ def pytest_collection() -> Iterator[None]:
 def pytest_unconfigure() -> None:
     """Let the interpreter clean up as ever, else C++ libraries report what is still there."""
     gc.unfreeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[bool | None]:
+    """A command that a test runs in this process sets up the log: the next test's lines would go to a stream that is closed."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        return (yield)
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
