@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from tuning.data.folds import Rows
 from tuning.training.compute import Compute
 from tuning.training.loop import Examples, OnEpoch
+from tuning.training.macs import counted_macs
 from tuning.training.trainer import Prepared, Trainer
 
 
@@ -45,10 +45,10 @@ def block_gradients(
     network = copy.deepcopy(trained.network).eval().requires_grad_(False)
     parameters = [_values_of(network.get_submodule(block)) for block in trainer.backbone.blocks]
     whole, examples = trainer.whole(network, rows)
-    with FlopCounterMode(display=False) as counter:
+    with counted_macs() as count:
         _sum_gradients(whole, examples, trainer.options.batch_size, trainer.compute)
     norms = {measure: tuple(read(block) for block in parameters) for measure, read in _MEASURES.items()}
-    return BlockGradients(norms, probe.method.epochs + 1, probe_macs + int(counter.get_total_flops()) // 2)
+    return BlockGradients(norms, probe.method.epochs + 1, probe_macs + count())
 
 
 def _values_of(block: nn.Module) -> list[nn.Parameter]:
