@@ -80,6 +80,12 @@ class Client:
 
         return infer(self.url, model, inputs, outputs, timeout_s=self.timeout_s)
 
+    def check_control(self) -> None:
+        """Ask whether the server loads and unloads for this client. Raises LoadsRefused, with its sentence, where it does not."""
+        from serving.client import check_control
+
+        check_control(self.url, self.token, timeout_s=self.timeout_s)
+
     def load(self, task: str) -> None:
         """Have the server serve `task` as its repository says now; return when it does."""
         from serving.client import control_model
@@ -136,6 +142,10 @@ class AsyncClient:
         """Do as `Client.infer`."""
         return await asyncio.to_thread(self._client.infer, model, inputs, outputs)
 
+    async def check_control(self) -> None:
+        """Do as `Client.check_control`."""
+        await asyncio.to_thread(self._client.check_control)
+
     async def load(self, task: str) -> None:
         """Do as `Client.load`."""
         await asyncio.to_thread(self._client.load, task)
@@ -154,3 +164,24 @@ def _content(image: _Image) -> bytes:
         return Path(image).read_bytes()
     except OSError as error:
         raise NotAnImage(f"{image} cannot be read: {error.strerror}.") from error
+
+
+def check_servers(servers: Sequence[Client]) -> None:
+    """Ask each of `servers` once whether it takes loads, before anything is changed.
+
+    One of several that does not answer may do so when it is told. Raises LoadsRefused, and ServerUnreachable where none answers.
+    """
+    from serving.errors import LoadsRefused, RequestRefused, ServerUnreachable
+
+    silent: list[ServerUnreachable] = []
+    for server in servers:
+        try:
+            server.check_control()
+        except LoadsRefused:
+            raise
+        except RequestRefused:
+            continue
+        except ServerUnreachable as error:
+            silent.append(error)
+    if silent and len(silent) == len(servers):
+        raise silent[0]

@@ -36,6 +36,7 @@ _HINTS: Mapping[str, str] = MappingProxyType(
         "UnusableDevice": "Give it with --device.",
         "NotDownloaded": "Give --download to fetch it, or --data-folder.",
         "ServerUnreachable": "Give it with --url.",
+        "LoadsRefused": "A server that is started with --admin-token-file FILE takes loads from who gives the same with --token-file.",
         "SegmentTooLarge": "Give more with --memory-limit.",
         "PrecisionUnavailable": "Give it with --precision.",
         "TritonUnreachable": "Give it with --triton-url.",

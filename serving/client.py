@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from http.client import HTTPException
 from typing import Any, Literal
 from urllib.error import HTTPError, URLError
@@ -18,8 +19,9 @@ import numpy as np
 from contract.dtypes import Array, dtype_name
 from contract.errors import InvalidRequest
 from contract.tensors import from_bytes, to_bytes
-from serving.errors import RequestRefused, ServerUnreachable
+from serving.errors import LoadsRefused, RequestRefused, ServerUnreachable
 
+_NOT_FOR_YOU = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_IMPLEMENTED)
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -124,6 +126,21 @@ def control_model(url: str, model: str, action: Literal["load", "unload"], token
     address = f"{checked_url(url)}/v2/repository/models/{quote(model, safe='')}/{action}"
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     _send(url, Request(address, b"{}", headers), timeout_s)
+
+
+def check_control(url: str, token: str, *, timeout_s: float = 60.0) -> None:
+    """Ask the server `url` whether it loads and unloads models for who has `token`; one of an earlier version cannot say, and may.
+
+    Raises LoadsRefused where it does not, and what `control_model` does.
+    """
+    request = Request(f"{checked_url(url)}/v2/repository/control", headers={"Authorization": f"Bearer {token}"})
+    try:
+        _send(url, request, timeout_s)
+    except RequestRefused as error:
+        if error.status in _NOT_FOR_YOU:
+            raise LoadsRefused(url, error) from error
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
 
 
 def _send(url: str, request: Request, timeout_s: float) -> bytes:
