@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
+from contract.units import human_bytes
+
+_SHOWN = 12  # digits of a hash
 _Channels = tuple[float, float, float]
+
+
+def content_words(sha256: str, size_bytes: int) -> str:
+    """Return a hash and a size for people."""
+    return f"SHA-256 {sha256[:_SHOWN]}..., {human_bytes(size_bytes)}"
 
 
 class BackboneRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -20,6 +28,10 @@ class BackboneRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     size_bytes: int
     weights_sha256: str = ""
     network: str = ""
+
+    def __str__(self) -> str:
+        """Return what it was called, and what it is."""
+        return f"{self.reference!r} ({content_words(self.sha256, self.size_bytes)})"
 
     @property
     def has_file(self) -> bool:

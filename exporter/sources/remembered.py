@@ -18,43 +18,11 @@ from contract.references import Reference, read_reference
 from contract.repository.origin import BackboneRecord, Origin
 from contract.repository.read import read_origin
 from contract.repository.write import recover
-from contract.units import human_bytes
-from exporter.errors import BadModel, ExportError
+from exporter.errors import BackboneChanged, BackboneIsCode, BackboneMoved, BadModel
 from exporter.sources.references import InputOptions
 from exporter.sources.tensors import embedded_tensors, is_external
 
-_SHOWN = 12  # digits of a hash
 _FOLDER_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "adapter_config.json", "adapter_model.*")
-
-
-class BackboneMoved(ExportError):
-    """The file of a remembered backbone is not where it was."""
-
-    def __init__(self, record: BackboneRecord, looked: Iterable[Path]) -> None:
-        super().__init__(
-            f"The repository was exported with the backbone {record.reference!r} ({_described(record)}), and there is no "
-            f"{' and no '.join(map(str, looked))} here; give the backbone by where it is now."
-        )
-
-
-class BackboneChanged(ExportError):
-    """What a remembered backbone's name leads to is something else by now. found: its hash, and its size in bytes."""
-
-    def __init__(self, record: BackboneRecord, where: str, found: tuple[str, int]) -> None:
-        super().__init__(
-            f"The repository was exported with the backbone {record.reference!r} ({_described(record)}), and {where} is something else by "
-            f"now ({_hash_and_size(*found)}); give the backbone as it was, wherever it is."
-        )
-
-
-class BackboneIsCode(ExportError):
-    """A remembered backbone is Python code."""
-
-    def __init__(self, record: BackboneRecord) -> None:
-        super().__init__(
-            f"The repository was exported with the backbone {record.reference!r}, which is Python code and is run only where somebody "
-            "names it; give it again."
-        )
 
 
 @dataclass(frozen=True)
@@ -151,10 +119,7 @@ def remembered_then(before: Origin, given: Origin) -> tuple[Origin, str]:
         return given if before == Origin() else _with_backbone(before, new), ""
     if there.is_same(new):
         return _with_backbone(before, new), ""
-    return before, (
-        f"is {new.reference!r} ({_described(new)}), another one than {there.reference!r} ({_described(there)}), which the repository was "
-        "exported with and goes on remembering."
-    )
+    return before, (f"is {new}, another one than {there}, which the repository was exported with and goes on remembering.")
 
 
 def _content_of(reference: Reference) -> tuple[str, int]:
@@ -207,11 +172,3 @@ def _with_backbone(origin: Origin, backbone: BackboneRecord) -> Origin:
 
 def _options_of(origin: Origin) -> InputOptions:
     return InputOptions("none" if origin.preprocess == "none" else None, origin.image_size, origin.mean, origin.std)
-
-
-def _described(record: BackboneRecord) -> str:
-    return _hash_and_size(record.sha256, record.size_bytes)
-
-
-def _hash_and_size(sha256: str, size_bytes: int) -> str:
-    return f"SHA-256 {sha256[:_SHOWN]}..., {human_bytes(size_bytes)}"

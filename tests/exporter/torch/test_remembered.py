@@ -22,12 +22,12 @@ from contract.repository.not_shared import BACKBONE
 from contract.repository.origin import Origin
 from exporter.add import AddOptions, AddReport, add_tasks
 from exporter.deploy import deploy, rollback
-from exporter.errors import NeedsBackbone
+from exporter.errors import BackboneChanged, BackboneIsCode, BackboneMoved, NeedsBackbone
 from exporter.export import ExportOptions, export_repository
 from exporter.open_models import open_sources
 from exporter.remove import remove_tasks
 from exporter.sources.references import InputOptions
-from exporter.sources.remembered import BackboneChanged, BackboneIsCode, BackboneMoved, Remembered
+from exporter.sources.remembered import Remembered
 from exporter.sources.task_model import Sources
 from tests.exporter.graphs import Net
 from tuning.network.backbone import save_backbone
