@@ -113,9 +113,10 @@ def export_repository(
         check_kinds(tasks.values())
         not_shared = [*find_not_shared(analysis.segment_graphs(plan)), *explain_near(analysis.near), *analysis.scaled]
         references = compute_reference_outputs(tasks, analysis, progress)
+        tasks = with_records(tasks, references)
         check_scores(tasks.values(), {name: found.outputs for name, found in references.items()})
         tokenizers = tokenizers_of(analysis.models.values())
-        tasks = with_padding(with_records(tasks, references), references, tokenizers)
+        tasks = with_padding(tasks, references, tokenizers)
         with written(options.out, options.force, waiting) as folder:
             analysis.write_segments(plan.segments.values(), folder, weights, progress)
             repository = write_configs(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from contract.kinds.kind import Kind, Taken
+from contract.kinds.kind import Kind, Scores, Taken
 from contract.kinds.registry import assumed_kind
 from contract.preprocessing import Layout, Preprocessing
 from contract.repository.free_sizes import FreeSize
@@ -21,8 +21,6 @@ SEGMENT_INPUT = "input"
 SEGMENT_OUTPUT = "output"
 # Whether a row's answer depends on the other rows of its batch: no, yes, or nobody has checked.
 Rows = Literal["independent", "coupled", ""]
-# What the numbers are that a classifier answers: see `Task`.
-Scores = Literal["logits", "probabilities", "independent", "log_probabilities", "value", ""]
 
 Precision = Literal["fp32", "int8"]
 FP32_FOLDER = "fp32"  # of a segment in int8: the folder, of one segment, that it was before; neither Triton nor a server reads it

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from contract.dtypes import Array
+from contract.kinds.kind import Scores
 from contract.kinds.labels import Labels
-from contract.repository.model import Scores, Task
+from contract.repository.model import Task
 from serving.answers.answer import About, LabelScore, TaskAnswer, label_of, sigmoid
 
 

@@ -11,10 +11,10 @@ from contract.dtypes import Array
 from contract.errors import InvalidRequest
 from contract.kinds.classes import Classes
 from contract.kinds.embedding import Embedding
-from contract.kinds.kind import Kind
+from contract.kinds.kind import Kind, Scores
 from contract.kinds.labels import Labels
 from contract.kinds.values import Values
-from contract.repository.model import Scores, Task
+from contract.repository.model import Task
 from serving.answers.answer import Shown, TaskAnswer
 from serving.answers.classes import scores
 from serving.answers.labels import label_scores
