@@ -44,7 +44,8 @@ def test_no_sentence_of_the_library_names_an_option() -> None:
 
 
 def test_hints_are_about_errors_that_there_are() -> None:
-    modules = [file.relative_to(ROOT) for package in LIBRARY for file in (ROOT / package).rglob("errors.py")]
+    forms = ("errors.py", "errors/*.py")
+    modules = [file.relative_to(ROOT) for package in LIBRARY for form in forms for file in (ROOT / package).rglob(form)]
     known = {
         name: value
         for module in modules

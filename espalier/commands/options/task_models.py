@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from espalier.commands.options.kinds import Kinds, parse_kinds
+from espalier.commands.options.preprocessing import Preprocessings, parse_preprocessings
 from espalier.commands.options.tokenizers import TokenizerFiles, parse_tokenizers
 from espalier.console import loading, say
 
@@ -64,7 +65,7 @@ class Inputs:
         typer.Option(
             metavar="in-graph|none",
             help="Of torch networks. in-graph: clients send uint8 NHWC images, normalised inside the trunk. none: float32 NCHW, "
-            "normalised by the client as the repository says.",
+            "normalised by the client as the repository says, or by the server, which is sent images.",
         ),
     ] = "in-graph"
     image_size: Annotated[
@@ -110,13 +111,15 @@ class TaskModels:
     input_names: InputNames = None
     tokenizer: TokenizerFiles = None
     kind: Kinds = None
+    preprocessing: Preprocessings = None
 
     def open(self, inputs: InputOptions) -> Sources:
         """Return how to load the models, and say what was assumed. Raises typer.BadParameter, ExportError, TuningError."""
         named = _parse_tasks(self.task or [])
         if self.tasks is not None:
             named = _with_folder(named, self.tasks, self.backbone)
-        return open_named(self.backbone, named, inputs, self.tokenizer or (), self.input_names or (), self.kind or ())
+        given = (self.tokenizer or (), self.input_names or (), self.kind or (), self.preprocessing or ())
+        return open_named(self.backbone, named, inputs, *given)
 
 
 def open_named(
@@ -126,17 +129,19 @@ def open_named(
     tokenizers: Sequence[str] = (),
     input_names: Sequence[str] = (),
     kinds: Sequence[str] = (),
+    preprocessings: Sequence[str] = (),
 ) -> Sources:
     """Return how to load the models `named`, and say what was assumed of them.
 
-    tokenizers: as `parse_tokenizers` reads them. input_names, kinds: as `InputNames` and `Kinds` have them. Raises
+    tokenizers: as `parse_tokenizers` reads them. input_names, kinds, preprocessings: as the options have them. Raises
     typer.BadParameter, ExportError, TuningError.
     """
     from exporter.build.analysis import BACKBONE
     from exporter.open_models import open_sources
 
     chosen = _parse_inputs(input_names, [*named, *([BACKBONE] if backbone else [])])
-    sources = open_sources(backbone, named, options, parse_tokenizers(tokenizers), chosen, parse_kinds(kinds, named))
+    read = parse_kinds(kinds, named), parse_preprocessings(preprocessings, named)
+    sources = open_sources(backbone, named, options, parse_tokenizers(tokenizers), chosen, *read)
     for sentence in sources.remarks:
         say(sentence)
     return sources
