@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
+
 from contract.repository import Repository
 from contract.repository.write import Waiting, check_output, recover, silent, write_configs, write_rows, written
 from exporter.build.analysis import Analysis, Progress
@@ -125,6 +127,7 @@ def export_repository(
                 options.cuts.rule,
                 tokenizers,
                 not_shared=not_shared,
+                origin=msgspec.structs.replace(sources.origin, snap=options.snap),
             )
             judge = SegmentJudge(plan.segments, plan.segments if options.coupled else ())
             parity = check_parity(repository, references, options.parity_limit, progress, judge.look)

@@ -9,12 +9,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from contract.kinds.kind import Kind
+from contract.repository.origin import BackboneRecord
 from exporter.errors import GivenToNobody, PreprocessingDoesNotFit
 from exporter.sources.assumed import own_labels
 from exporter.sources.images.found import find_preprocessing, stated
 from exporter.sources.images.said import Said, Spoken, read_said
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.references import InputOptions, Preprocess, Reference, parse_reference
+from exporter.sources.remembered import Remembered, file_record, origin_of
 from exporter.sources.sandbox import try_in_sandbox
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel, Tuned, read_labels
 from exporter.sources.tokenizer import Tokenizers, read_tokenizers
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
 def open_sources(
     backbone: str | Path | None,
     tasks: Mapping[str, str | Path],
-    options: InputOptions | Preprocess = "in-graph",
+    options: InputOptions | Preprocess | None = None,
     tokenizers: Tokenizers = MappingProxyType({}),
     input_names: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     kinds: Mapping[str, Kind] = MappingProxyType({}),
+    remembered: Remembered | None = None,
+    *,
     preprocessing: Mapping[str, Spoken] = MappingProxyType({}),
 ) -> Sources:
     """Return how to load `tasks` and `backbone`, each named as `exporter.sources.references.parse_reference` reads it.
@@ -38,13 +42,15 @@ def open_sources(
     A file of weights alone belongs to the backbone: a task checkpoint of ours, or a whole state dict of the backbone's architecture,
     whose head may have a size of its own. Every file is checked now, before anything is traced: ONNX files are tried out in a process
     of their own, state dicts must fit their network. tokenizers: of tasks that take texts. input_names: as `Sources.inputs`.
-    kinds: how people read what tasks answer, by name; of others, as their sources say. preprocessing: how an image becomes the input of
+    kinds: how people read what tasks answer, by name; of others, as their sources say. remembered: of the repository to which they come:
+    its backbone where a task needs one and none is given, and what `options` leave open. preprocessing: how an image becomes the input of
     tasks of ONNX files, by name, as `exporter.sources.images.said.read_said` reads it; of others, as their files say, if they do.
     Raises ExportError or, for networks and checkpoints, TuningError.
     """
-    options = InputOptions(options) if isinstance(options, str) else options
-    base = parse_reference(backbone) if backbone is not None else None
+    options = options if isinstance(options, InputOptions) else InputOptions(options)
     named = {name: parse_reference(text) for name, text in tasks.items()}
+    remembered = remembered or Remembered()
+    base = parse_reference(backbone) if backbone is not None else remembered.backbone_for(named.values())
     references = [reference for reference in (base, *named.values()) if reference is not None]
     for what, given in (("A kind", kinds), ("A preprocessing", preprocessing)):
         if unknown := [name for name in given if name not in tasks]:
@@ -52,12 +58,18 @@ def open_sources(
     said = {name: _read_said(name, named[name], spoken) for name, spoken in preprocessing.items()}
     texts = read_tokenizers(tokenizers, tasks)
     remarks = try_in_sandbox([file for reference in references if (file := reference.onnx_file) is not None])
-    opener = _Opener(options, named, said)
+    opener = _Opener(options, named, remembered, said)
     load_base = opener.open_backbone(base) if base is not None else None
+    record = opener.record_of(base) if base is not None else None
+    if base is not None and record is not None and backbone is None:
+        record = remembered.checked(record)
+        remarks = (*remarks, f"The backbone is {base.text}, as {remembered.path} remembers it.")
     loads = {name: opener.open_task(name, reference) for name, reference in named.items()}
     loads = {name: _with(load, tokenizer=texts[name]) if name in texts else load for name, load in loads.items()}
     loads = {name: _with(load, kind=kinds[name]) if name in kinds else load for name, load in loads.items()}
-    return Sources(loads, load_base, opener.tuned, (*remarks, *opener.remarks), inputs=input_names)
+    return Sources(
+        loads, load_base, opener.tuned, (*remarks, *opener.remarks), inputs=input_names, origin=origin_of(options, record)
+    )
 
 
 def _onnx_task(name: str, file: Path, labels: tuple[str, ...], said: Said | None) -> TaskModel:
@@ -85,8 +97,10 @@ def _with(load: LoadTaskModel, **fields: Any) -> LoadTaskModel:
 class _Opener:
     """Opens ONNX files itself and leaves the rest to TorchSources and TextSources, which come into being when it is needed."""
 
-    def __init__(self, options: InputOptions, tasks: Mapping[str, Reference], said: Mapping[str, Said]) -> None:
-        self._options, self._tasks, self._said = options, tasks, said
+    def __init__(
+        self, options: InputOptions, tasks: Mapping[str, Reference], remembered: Remembered, said: Mapping[str, Said]
+    ) -> None:
+        self._options, self._tasks, self._remembered, self._said = options, tasks, remembered, said
         self._opened: TorchSources | None = None
         self._opened_texts: TextSources | None = None
 
@@ -108,6 +122,10 @@ class _Opener:
         if file is None:
             return self._torch.open_backbone(reference)
         return lambda: TaskModel(load_onnx(file), file=file)
+
+    def record_of(self, backbone: Reference) -> BackboneRecord | None:
+        """Return what is to be remembered of `backbone`, which is open. Raises BadModel."""
+        return self._opened.record if self._opened is not None and self._opened.record else file_record(backbone)
 
     def open_task(self, name: str, reference: Reference) -> LoadTaskModel:
         file = reference.onnx_file
@@ -131,5 +149,5 @@ class _Opener:
         if self._opened is None:
             from exporter.torch.sources import TorchSources
 
-            self._opened = TorchSources(self._options, self._tasks)
+            self._opened = TorchSources(self._options, self._tasks, self._remembered)
         return self._opened

@@ -12,6 +12,7 @@ from contract.kinds.registry import assumed_kind
 from contract.preprocessing import Layout, Preprocessing
 from contract.repository.free_sizes import FreeSize
 from contract.repository.not_shared import NotShared
+from contract.repository.origin import Origin
 from contract.repository.record import ParityRecord
 from contract.tensor_names import Names
 from contract.text import TextInput
@@ -257,6 +258,7 @@ class Repository:
     unserved: why models that are there, and that espalier did not export, cannot be served: a sentence each for people.
     digest_version: of the digests of who wrote it last; segments that stayed may be of an older one.
     not_shared: equal, and nearly equal, weights that tasks compute with by themselves, as far as exports have looked.
+    origin: what the export was told, for who adds to it.
     """
 
     path: Path
@@ -268,6 +270,7 @@ class Repository:
     unserved: Mapping[str, str] = field(default_factory=dict)
     digest_version: int = 1
     not_shared: tuple[NotShared, ...] = ()
+    origin: Origin = Origin()  # noqa: RUF009  # frozen
 
     @property
     def newest_digest_version(self) -> int:

@@ -31,6 +31,7 @@ from exporter.errors.models import (
     UncountableShapes,
     UnsupportedModel,
 )
+from exporter.errors.remembered import BackboneChanged, BackboneIsCode, BackboneMoved
 from exporter.errors.sharing import BadSnap, NoScratch, TooFewSegments, UnknownCutRule
 from exporter.errors.tasks import (
     BadTaskName,
@@ -58,7 +59,10 @@ __all__ = [
     "AmbiguousInput",
     "AnotherArchitecture",
     "AnotherForm",
+    "BackboneChanged",
     "BackboneGiven",
+    "BackboneIsCode",
+    "BackboneMoved",
     "BadCode",
     "BadModel",
     "BadShare",

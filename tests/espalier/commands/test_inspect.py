@@ -169,17 +169,19 @@ def test_a_plot_that_cannot_be_written_is_exit_code_2(folder: Path, tmp_path: Pa
     assert run.stdout == ""
 
 
-def test_a_plot_without_matplotlib_names_the_extra(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_an_svg_is_drawn_and_a_png_names_the_extra(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [
         name for name in sys.modules if name.split(".")[0] == "matplotlib" or name == "espalier.figures.repository.draw"
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
-    run = espalier("inspect", folder, "--plot", tmp_path / "tree.svg")
+    run = espalier("inspect", folder, "--plot", tmp_path / "tree.png")
     assert run.returncode == 2
     assert "needs matplotlib" in run.stderr
     assert "espalier[plot]" in run.stderr
-    assert espalier("inspect", folder).returncode == 0
+    assert espalier("inspect", folder, "--plot", tmp_path / "tree.svg").returncode == 0
 
 
 def test_free_sizes_are_shown_by_name_and_costs_at_their_reference(folder: Path) -> None:

@@ -178,6 +178,58 @@ def test_numbers_labels_and_vectors(answer: dict[str, Any], ask: Http) -> None:
     )
 
 
+SHOWN = ("logits", "scores", "preprocessing")
+
+
+@pytest.fixture(scope="module")
+def shown(ask: Http) -> dict[str, Any]:
+    status, body = ask("POST", "/predict?show=preprocessing,logits&show=scores", file("PNG", picture()))
+    assert status == 200, body
+    return dict(body["tasks"])
+
+
+def values_over_v2(repo: Repository, task: str) -> list[float]:
+    how = repo.tasks[task].preprocessing
+    assert how is not None
+    with espalier.open(repo.path) as opened:
+        return list(opened.infer(task, {"image": how(picture())[None]})[task][0].tolist())
+
+
+def test_what_answers_are_made_of_is_shown_where_it_is_asked_for(
+    answer: dict[str, Any], shown: dict[str, Any], repo: Repository
+) -> None:
+    beside = {name: {word for word in SHOWN if word in found} for name, found in shown.items()}
+    assert {name: {key: found[key] for key in found if key not in SHOWN} for name, found in shown.items()} == answer
+    assert beside["guess"] == beside["marks"] == {*SHOWN}
+    assert beside["means"] == beside["vector"] == {"logits", "preprocessing"}
+    assert beside["segments"] == beside["yolo"] == {"preprocessing"}
+    for task in ("guess", "marks", "vector", "shares"):
+        assert shown[task]["logits"] == pytest.approx(values_over_v2(repo, task), rel=1e-4, abs=1e-6)
+    logits = np.array(shown["guess"]["logits"])
+    assert shown["guess"]["scores"] == pytest.approx(np.exp(logits) / np.exp(logits).sum())
+    assert shown["marks"]["scores"] == pytest.approx(1 / (1 + np.exp(-np.array(shown["marks"]["logits"]))))
+    assert len(shown["marks"]["scores"]) > len(shown["marks"]["labels"])  # also of those below their thresholds
+    assert shown["shares"]["scores"] == pytest.approx(shown["shares"]["logits"])  # which are probabilities already
+    how = shown["guess"]["preprocessing"]
+    assert (how["height"], how["width"], how["mean"], how["std"]) == (SIZE, SIZE, [0, 0, 0], [1, 1, 1])
+
+
+def test_the_clients_and_this_process_show_the_same_by_the_same_words(shown: dict[str, Any], ask: Http, repo: Repository) -> None:
+    client = espalier.Client(f"http://127.0.0.1:{ask.connection.port}")
+    png, tasks = file("PNG", picture()), ["guess", "marks", "vector"]
+    expected = {task: shown[task] for task in tasks}
+    assert client.predict(png, tasks, show=SHOWN)["tasks"] == expected
+    (row,) = client.predict_many([png], tasks, show=SHOWN)
+    assert (row["tasks"], row["errors"], row["timings"]["images"]) == (expected, {}, 1)
+    assert row["timings"]["compute_ms"] > 0
+    (coded,) = client.predict_many([png], ["vector"], vectors="base64", show="logits")
+    numbers = np.frombuffer(base64.b64decode(coded["tasks"]["vector"]["vector"]), "<f4").tolist()
+    assert (numbers, coded["tasks"]["vector"]["logits"]) == (pytest.approx(shown["vector"]["vector"]), shown["vector"]["logits"])
+    with espalier.open(repo.path) as opened:
+        found = opened.predict(picture(), tasks, show=SHOWN).tasks
+    assert {name: json.loads(rows[0].model_dump_json()) for name, rows in found.items()} == expected
+
+
 def test_in_this_process_it_is_the_same(answer: dict[str, Any], repo: Repository) -> None:
     with espalier.open(repo.path) as opened:
         found = opened.predict([picture()]).tasks
@@ -211,6 +263,15 @@ def test_tasks_are_described_with_their_kinds(ask: Http) -> None:
             "Task 'plain' is of the kind 'tensor', which people do not read; ask for its values through v2/models/plain",
         ),
         ("/predict/vector?vectors=hex", "vectors"),
+        (
+            "/predict/segments?show=logits",
+            "Task 'segments' is of the kind 'mask', which has no logits to show; ask for its values through v2/models/segments/infer.",
+        ),
+        ("/predict/means?show=scores", "Task 'means' is of the kind 'values', which has no scores to show"),
+        (
+            "/predict/means?show=loss",
+            "'loss' is nothing that is shown beside an answer; known are: logits, scores, preprocessing.",
+        ),
     ],
 )
 def test_what_a_kind_has_not_is_refused(ask: Http, path: str, words: str) -> None:
