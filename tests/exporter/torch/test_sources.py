@@ -29,7 +29,7 @@ from tuning.network.checkpoint import build_network, load_task, save_task
 from tuning.network.normalise import Normalise
 from tuning.network.state_dicts import read_state_dict
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_traces")]
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def picture() -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+def exported(tmp_path_factory: pytest.TempPathFactory, kept_traces: None) -> ExportReport:
     tasks = {task: network(task) for task in KINDS} | {"plain": network("segments"), "guess": network("means")}
     return espalier.export(tasks, tmp_path_factory.mktemp("kinds") / "repo", inputs=INPUTS, kinds=KINDS)
 
