@@ -140,8 +140,8 @@ def test_models_that_espalier_did_not_export_are_a_line_each(tmp_path: Path) -> 
     assert (run.returncode, run.stdout.splitlines()[:2]) == (
         0,
         [
-            "fixed  fixed/1/model.onnx: x FP32 [1, 3] -> y FP32 [1, 3] (shares nothing)",
-            "simple  simple/1/model.onnx: x FP32 [-1, 3] -> y FP32 [-1, 3] (shares nothing)",
+            "fixed  fixed/1/model.onnx: x FP32 [1, 3] -> y FP32 [1, 3] (tensor, over v2 alone; shares nothing)",
+            "simple  simple/1/model.onnx: x FP32 [-1, 3] -> y FP32 [-1, 3] (classes, over v2 alone; shares nothing)",
         ],
     )
     assert run.stdout.splitlines()[2].startswith("other  is not served: ONNX Runtime does not open its 1/model.onnx (")
