@@ -187,17 +187,20 @@ def serve(
     host: str = "127.0.0.1",
     http_port: int = 8000,
     grpc_port: int = 8001,
+    page: bool = True,
     **options: Any,
 ) -> RunningServer:
     """Serve a repository, a path or what `open` returned, over HTTP and gRPC, in this process; it answers when this returns.
 
     The server stops at the end of a `with` block, at `close`, or with this process; `wait` blocks until SIGTERM or Ctrl-C.
-    http_port, grpc_port: 0 means any free port. options: further ones of `serving.server.Server`. Raises RepositoryError, AddressInUse,
-    InvalidAddress, ExtraNeeded.
+    http_port, grpc_port: 0 means any free port. page: whether there is a page for people at `/`. options: further ones of
+    `serving.server.Server`. Raises RepositoryError, AddressInUse, InvalidAddress, ExtraNeeded.
     """
     from contract.repository.write import recover
+    from espalier.figures.repository.svg import tree_svg
     from espalier.running_server import RunningServer
 
+    options["page"] = tree_svg if page else None
     path = Path(repository) if isinstance(repository, str | Path) else repository.repository.path
     recover(path)
     return RunningServer(path, host=host, http_port=http_port, grpc_port=grpc_port, **options)

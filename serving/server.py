@@ -20,6 +20,7 @@ from serving.lifecycle import served_part
 from serving.observe.prometheus import Metrics
 from serving.observe.setup import Observation, make_observation
 from serving.options import ServerOptions
+from serving.page.page import Page
 from serving.process.ending import LEFT_S, LOOP_S, News, end_process, ended_after, in_time
 from serving.process.loop_thread import LoopThread
 from serving.process.memory import garbage_left, give_back_in_idle_moments, share_one_heap
@@ -55,6 +56,7 @@ class Server:
         self._http = HttpFrontEnd(chosen.host, chosen.http_port, chosen.limits.http, chosen.limits.images, chosen.limits.texts)
         self._grpc = GrpcFrontEnd(chosen.host, chosen.grpc_port, chosen.max_message_bytes)
         self._front_ends: Sequence[FrontEnd] = (self._http, self._grpc)
+        self._page = None if chosen.page is None else Page(chosen.page)
         self._closing = contextlib.AsyncExitStack()
         self._end = 0.0  # of `aclose`, by time.monotonic
         self._left = False
@@ -104,7 +106,8 @@ class Server:
             stack.callback(self._note_left)
             repository, reader = self._read()
             self._tasks = repository.tasks
-            observation = make_observation(access_log=self._options.access_log, others=self._options.observers)
+            others = [*self._options.observers, *([self._page.deploys] if self._page else [])]
+            observation = make_observation(access_log=self._options.access_log, others=others)
             stack.push_async_callback(self._flush, observation)
             engine = self._engine or self._options.engine_for(repository)
             router = Router(
@@ -148,6 +151,7 @@ class Server:
             SharedMemory(options.max_body_bytes) if options.shared_memory else None,
             max_body_bytes=options.max_body_bytes,
             limits=options.limits.messages,
+            page=self._page,
         )
 
     async def _shut_down(self, router: Router, kind: type[BaseException] | None) -> None:

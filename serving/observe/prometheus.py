@@ -93,7 +93,7 @@ class Metrics(NullObserver, Collector):
         with self._lock:
             self._steps_saved += steps_saved
 
-    def deployed(self, task: str, seconds: float, ok: bool) -> None:
+    def deployed(self, task: str, seconds: float, ok: bool, action: str = "load", version: str = "") -> None:
         """Count a deployment; which task it was, and why it failed, is in the log (serving/observe/deployments.py)."""
         with self._lock:
             self._deploys[ok].add(seconds)
