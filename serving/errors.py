@@ -440,3 +440,13 @@ class ProviderUnavailable(EspalierError):
 
     def __init__(self, name: str, usable: Iterable[str]) -> None:
         super().__init__(f"Execution provider {name!r} does not work here; choose one of: {', '.join(usable)}.")
+
+
+class FeaturesElsewhere(EspalierError):
+    """A feature cache for an engine whose features are not in this process."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There can be no feature cache where other servers compute: what their segments give stays there; leave it out, or let this "
+            "process compute."
+        )

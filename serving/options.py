@@ -36,6 +36,7 @@ class ServerOptions:
     configs: a folder that keeps configurations as they were parsed, so that the next start need not; None: none.
     pad_lengths: to the next of which texts are padded, so that requests of different lengths run together, where a task has a mask that
     hides what is added, as runs at the start find out; none: nothing is padded. limits: of connections, messages and images.
+    feature_cache_bytes: how much of what segments give is kept for later requests with the same input (serving/features/); None: nothing.
     """
 
     host: str = "127.0.0.1"
@@ -57,6 +58,7 @@ class ServerOptions:
     configs: Path | None = None
     plain: bool = True
     pad_lengths: Sequence[int] = ()
+    feature_cache_bytes: int | None = None
     limits: Limits = field(default_factory=Limits)
 
     def engine_for(self, repository: Repository) -> Engine:

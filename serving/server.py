@@ -16,6 +16,7 @@ from typing import Any, Self
 from contract.repository.model import Repository
 from contract.repository.read import RepositoryReader
 from serving.engines.base import Engine
+from serving.features.cached_engine import with_feature_cache
 from serving.lifecycle import served_part
 from serving.observe.prometheus import Metrics
 from serving.observe.setup import Observation, make_observation
@@ -101,6 +102,9 @@ class Server:
             observation = make_observation(access_log=self._options.access_log, others=self._options.observers)
             stack.push_async_callback(self._flush, observation)
             engine = self._engine or self._options.engine_for(repository)
+            if self._options.feature_cache_bytes:
+                engine = with_feature_cache(engine, repository, self._options.feature_cache_bytes)
+                observation.metrics.watch_features(engine.features)
             router = Router(
                 repository,
                 engine,

@@ -81,4 +81,5 @@ def serve(
         plain=choice.is_here,
         limits=limits,
         pad_lengths=lengths,
+        feature_cache_bytes=segments.feature_cache,
     )
