@@ -33,6 +33,7 @@ from serving.protocol.http.server import HttpFrontEnd
 from serving.protocol.memory_budget import MemoryBudget, default_budget_bytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
+from serving.watch import Watch, check_watch
 
 log = logging.getLogger(__name__)
 _SWITCH_S = 0.0005
@@ -98,6 +99,8 @@ class Server:
         """
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._note_left)
+            if self._options.watch:
+                check_watch()
             repository, reader = self._read()
             observation = make_observation(access_log=self._options.access_log, others=self._options.observers)
             stack.push_async_callback(self._flush, observation)
@@ -121,6 +124,10 @@ class Server:
                 stack.push_async_callback(front_end.aclose, 0.0)
             stack.push_async_exit(lambda kind, *error: self._shut_down(router, kind))
             await router.start(self._options.check_samples)
+            if self._options.watch:
+                watch = Watch(router, repository)
+                watch.start()
+                stack.push_async_callback(watch.aclose)
             giving_back = asyncio.create_task(give_back_in_idle_moments(lambda: not self._budget.bytes))
             stack.callback(giving_back.cancel)
             self._closing = stack.pop_all()

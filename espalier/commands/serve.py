@@ -44,6 +44,9 @@ def serve(
             "--check-samples", help="Compare every task's answer at the start, too, with what was recorded at its export."
         ),
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Load what changes in the repository when it does; needs the extra `watch`.")
+    ] = False,
     drain_s: Annotated[float, typer.Option(min=0, help="Seconds that requests in flight get after SIGTERM; 0: none.")] = 30.0,
 ) -> None:
     """Serve a repository over HTTP and gRPC (v2 protocol) until SIGTERM or Ctrl-C.
@@ -81,5 +84,6 @@ def serve(
         plain=choice.is_here,
         limits=limits,
         pad_lengths=lengths,
+        watch=watch,
         feature_cache_bytes=segments.feature_cache,
     )
