@@ -96,7 +96,10 @@ def what_lacks(found: Sequence[_Answer]) -> list[str]:
 
 
 def summary(source: Source) -> dict[str, Any]:
-    """Return what was done and found, as plain JSON. macs: multiply-accumulates that all trainings took, forward and backward."""
+    """Return what was done and found, as plain JSON. macs: multiply-accumulates that all trainings took, forward and backward.
+
+    cheap_measurements: proxies that candidates were ranked by; epochs, seconds and macs are theirs as well.
+    """
     contents, header = source.contents, source.contents.header
     facts: dict[str, Any] = {
         "backbone": header.backbone,
@@ -108,9 +111,10 @@ def summary(source: Source) -> dict[str, Any]:
         "seed": header.seed,
         "training": dict(header.training),
         "trainings": len(contents.trials),
-        "epochs": sum(trial.epochs for trial in contents.trials),
-        "seconds": sum(trial.seconds for trial in contents.trials),
-        "macs": sum(trial.macs for trial in contents.trials),
+        "cheap_measurements": len(contents.proxies),
+        "epochs": sum(one.epochs for one in contents.work),
+        "seconds": sum(one.seconds for one in contents.work),
+        "macs": sum(one.macs for one in contents.work),
     }
     return {**facts, **(_search_facts(source) if source.is_search else _comparison_facts(source))}
 
@@ -154,12 +158,17 @@ def summary_tables(source: Source, facts: dict[str, Any]) -> tuple[Table, ...]:
         ("backbone", f"{facts['backbone']} ({facts['weights']})"),
         ("data", f"{facts['data']}, {facts['train_images']:,} training images, {facts['classes']} classes"),
         ("scored on", f"{source.folds} (seed {facts['seed']})" if source.is_search else "the test split"),
-        ("trainings", f"{facts['trainings']:,}, {facts['epochs']:,} epochs"),
+        ("trainings", _trainings_words(facts)),
         ("they took", f"{_duration(facts['seconds'])}, {human_macs(facts['macs'])} forward and backward"),
         *_found_words(source, facts),
     ):
         table.add_row(name, escape(words))
     return (table, *_further_tables(source, facts))
+
+
+def _trainings_words(facts: dict[str, Any]) -> str:
+    measured = f" and {facts['cheap_measurements']:,} cheap measurements" if facts["cheap_measurements"] else ""
+    return f"{facts['trainings']:,}{measured}, {facts['epochs']:,} epochs"
 
 
 def _found_words(source: Source, facts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from tuning.data.folds import Fold, Rows
 from tuning.errors import NonFiniteLoss, TuningError
@@ -19,6 +20,8 @@ from tuning.training.dry_run import DryRun, dry_run
 from tuning.training.loop import OnEpoch
 from tuning.training.methods import Method
 from tuning.training.trainer import Prepared, Trainer
+
+_Result = TypeVar("_Result")
 
 
 class TrialDiverged(TuningError):
@@ -58,46 +61,61 @@ class Evaluator:
 
         Raises TrialDiverged, BadData. KeyboardInterrupt leaves a usable ledger, as every error does.
         """
-        self._prepared.clear()
-        ordered = self._sorted(methods)
-        self.run([_job(method, folds, fold, seed) for method in ordered for fold in range(len(folds))])
-        return self._scores(ordered, folds, seed)
+        self.forget()
+        ordered = self.in_order(methods)
+        self.run([fold_job(method, folds, fold, seed) for method in ordered for fold in range(len(folds))])
+        return self.scores(ordered, folds, seed)
 
     def race(
         self, methods: Iterable[Method], folds: Sequence[Fold], seed: int, value: Callable[[Method, float], float]
     ) -> dict[Method, Score]:
         """Return scores of which that of the best method, by `value` of method and accuracy, is complete; hopeless ones are not."""
-        self._prepared.clear()
-        ordered = self._sorted(methods)
-        self.run([_job(method, folds, 0, seed) for method in ordered])
-        scores = self._scores(ordered, folds, seed)
+        self.forget()
+        ordered = self.in_order(methods)
+        self.run([fold_job(method, folds, 0, seed) for method in ordered])
+        scores = self.scores(ordered, folds, seed)
         leader = max(ordered, key=lambda method: value(method, scores[method].mean))
-        self.run([_job(leader, folds, fold, seed) for fold in range(len(folds))])
+        self.run([fold_job(leader, folds, fold, seed) for fold in range(len(folds))])
         for fold in range(1, len(folds)):
-            scores = self._scores(ordered, folds, seed)
+            scores = self.scores(ordered, folds, seed)
             best = max(value(method, score.mean) for method, score in scores.items() if score.complete)
             hopeful = [m for m in ordered if not scores[m].complete and value(m, scores[m].bound) >= best]
-            self.run([_job(method, folds, fold, seed) for method in hopeful])
-        return self._scores(ordered, folds, seed)
+            self.run([fold_job(method, folds, fold, seed) for method in hopeful])
+        return self.scores(ordered, folds, seed)
 
     def run(self, jobs: Sequence[TrainingJob]) -> list[Trial]:
         """Return the outcome of each job; those that the ledger lacks are done now."""
         missing = [job for job in jobs if self._find(job) is None]
         if missing:
-            self._do(missing)
+            self.side_by_side(missing, self._train, self.ledger.add)
         return [trial for trial in map(self._find, jobs) if trial is not None]
 
-    def _do(self, jobs: Sequence[TrainingJob]) -> None:
+    def side_by_side(
+        self,
+        jobs: Sequence[TrainingJob],
+        train: Callable[[TrainingJob, Prepared, OnEpoch], _Result],
+        done: Callable[[_Result], None],
+    ) -> None:
+        """Have `train` carry out all jobs, several at a time where that is sound; `done` is told each result as soon as it is there."""
         # Tracing is for one thread alone, so everything is prepared before the threads start.
-        random = [self._dry_run(job).random for job in jobs]
+        random = [self.dry_run(job).random for job in jobs]
         progress = _Progress(self._on_epoch, sum(job.method.epochs for job in jobs))
 
-        def train(job: TrainingJob) -> Trial:
-            return self._train(job, progress)
+        def carry_out(job: TrainingJob) -> _Result:
+            return self._carry_out(job, train, progress)
 
-        run_all(jobs, train, self.ledger.add, 1 if any(random) else self._workers, progress.stop)
+        run_all(jobs, carry_out, done, 1 if any(random) else self._workers, progress.stop)
 
-    def _dry_run(self, job: TrainingJob) -> DryRun:
+    def alone(
+        self, job: TrainingJob, train: Callable[[TrainingJob, Prepared, OnEpoch], _Result], done: Callable[[_Result], None]
+    ) -> None:
+        """Have `train` carry out one job in a thread of its own, where nothing else runs networks meanwhile."""
+        self.dry_run(job)
+        progress = _Progress(self._on_epoch, job.method.epochs)
+        run_all([job], lambda one: self._carry_out(one, train, progress), done, 1, progress.stop)
+
+    def dry_run(self, job: TrainingJob) -> DryRun:
+        """Return what the job's method costs; the method is prepared, too."""
         same = _without_rates(job.method)
         if (same, job.seed) not in self._prepared:
             self._prepared[same, job.seed] = self.trainer.prepare(same, job.seed)
@@ -105,13 +123,24 @@ class Evaluator:
             self._dry_runs[same] = dry_run(self.trainer, self._prepared[same, job.seed])
         return self._dry_runs[same]
 
-    def _train(self, job: TrainingJob, progress: _Progress) -> Trial:
-        same = _without_rates(job.method)
-        prepared = replace(self._prepared[same, job.seed], method=job.method)
+    def macs(self, job: TrainingJob) -> int:
+        """Return the multiply-accumulates of a job that was prepared, forward and backward."""
+        return self._dry_runs[_without_rates(job.method)].macs_per_image * len(job.rows) * job.method.epochs
+
+    def forget(self) -> None:
+        """Let go of the networks that were prepared."""
+        self._prepared.clear()
+
+    def _carry_out(
+        self, job: TrainingJob, train: Callable[[TrainingJob, Prepared, OnEpoch], _Result], progress: _Progress
+    ) -> _Result:
         try:
-            trained = self.trainer.run(prepared, job.rows, job.seed, on_epoch=progress)
+            return train(job, replace(self._prepared[_without_rates(job.method), job.seed], method=job.method), progress)
         except NonFiniteLoss as error:
             raise TrialDiverged(job, error, len(self.ledger.contents.trials)) from error
+
+    def _train(self, job: TrainingJob, prepared: Prepared, on_epoch: OnEpoch) -> Trial:
+        trained = self.trainer.run(prepared, job.rows, job.seed, on_epoch=on_epoch)
         method, what = job.method, "test" if job.scored_on is None else "training"
         return Trial(
             method=method.name,
@@ -125,7 +154,8 @@ class Evaluator:
             epochs=method.epochs,
             lr=self.trainer.lr(method),
             seconds=round(trained.seconds, 4),
-            macs=self._dry_runs[same].macs_per_image * len(job.rows) * method.epochs,
+            macs=self.macs(job),
+            processor_s=trained.processor_s,
         )
 
     def _find(self, job: TrainingJob) -> Trial | None:
@@ -133,14 +163,15 @@ class Evaluator:
         lr = self.trainer.lr(method)
         return self.ledger.find((method.name, method.variant, method.paths, job.fold, job.seed, len(job.rows), lr))
 
-    def _scores(self, methods: Iterable[Method], folds: Sequence[Fold], seed: int) -> dict[Method, Score]:
+    def scores(self, methods: Iterable[Method], folds: Sequence[Fold], seed: int) -> dict[Method, Score]:
+        """Return the score of every method by the folds that were run so far."""
         found: dict[Method, Score] = {}
         for method in methods:
-            trials = [self._find(_job(method, folds, fold, seed)) for fold in range(len(folds))]
+            trials = [self._find(fold_job(method, folds, fold, seed)) for fold in range(len(folds))]
             found[method] = Score(tuple(trial.accuracy for trial in trials if trial is not None), len(folds))
         return found
 
-    def _sorted(self, methods: Iterable[Method]) -> list[Method]:
+    def in_order(self, methods: Iterable[Method]) -> list[Method]:
         """Return the methods, each once, by the first block that they tune: those that share features come together."""
         last = len(self._order)
         return sorted(dict.fromkeys(methods), key=lambda method: [self._order.get(path, 0) for path in method.paths] or [last])
@@ -164,7 +195,8 @@ class _Progress:
             self._tell(self._done, self._total)
 
 
-def _job(method: Method, folds: Sequence[Fold], fold: int, seed: int) -> TrainingJob:
+def fold_job(method: Method, folds: Sequence[Fold], fold: int, seed: int) -> TrainingJob:
+    """Return the job to train `method` on a fold's rows and to score it on the others."""
     return TrainingJob(method, folds[fold].train, folds[fold].validation, fold, seed)
 
 

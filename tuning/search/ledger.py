@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tuning.errors import CannotWrite, TuningError
+from tuning.search.proxy import Proxy, read_proxy
 from tuning.search.score import Score, Subset, SubsetCost
 
 _FORMAT = "espalier-ledger/1"
@@ -108,6 +109,7 @@ class Trial:
     train_images: how many it learnt from. accuracy: in [0, 1]. loss: mean training loss of the last epoch. lr: peak.
     seconds: of training and scoring, features that several trainings share not counted.
     macs: multiply-accumulates that the training took, forward and backward.
+    processor_s: seconds of a processor, where one thread did it all; else None.
     """
 
     method: str
@@ -122,6 +124,7 @@ class Trial:
     seconds: float
     macs: int
     variant: str = ""
+    processor_s: float | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -137,6 +140,12 @@ class LedgerContents:
     trials: tuple[Trial, ...] = ()
     costs: Mapping[Subset, SubsetCost] = field(default_factory=dict)
     notes: tuple[Mapping[str, Any], ...] = ()
+    proxies: tuple[Proxy, ...] = ()
+
+    @property
+    def work(self) -> tuple[Trial | Proxy, ...]:
+        """Everything that took time: trainings, and what candidates were ranked by."""
+        return (*self.trials, *self.proxies)
 
     def scores(self, method: str = "subtuning") -> dict[Subset, Score]:
         """Return the cross-validated scores by subset. The empty subset is the linear probe."""
@@ -157,11 +166,13 @@ class Ledger:
         self._trials = {trial.key: trial for trial in contents.trials}
         self._costs = dict(contents.costs)
         self._notes = list(contents.notes)
+        self._proxies = {proxy.key: proxy for proxy in contents.proxies}
 
     @property
     def contents(self) -> LedgerContents:
         """What is in it now."""
-        return LedgerContents(self.header, tuple(self._trials.values()), dict(self._costs), tuple(self._notes))
+        trials, proxies = tuple(self._trials.values()), tuple(self._proxies.values())
+        return LedgerContents(self.header, trials, dict(self._costs), tuple(self._notes), proxies)
 
     def find(self, key: tuple[object, ...]) -> Trial | None:
         """Return the training of that key, if it was done."""
@@ -171,6 +182,15 @@ class Ledger:
         """Write a training down; it is on the disk when this returns."""
         self._trials[trial.key] = trial
         self._write({"trial": asdict(trial)})
+
+    def find_proxy(self, key: tuple[object, ...]) -> Proxy | None:
+        """Return the measurement of that key, if it was made."""
+        return self._proxies.get(key)
+
+    def add_proxy(self, proxy: Proxy) -> None:
+        """Write a measurement down; it is on the disk when this returns."""
+        self._proxies[proxy.key] = proxy
+        self._write({"proxy": asdict(proxy)})
 
     def add_cost(self, subset: Subset, cost: SubsetCost) -> None:
         """Write down what serving `subset` would cost, if that is news."""
@@ -242,6 +262,7 @@ def _parse(path: Path, text: str) -> LedgerContents:
     trials: dict[tuple[object, ...], Trial] = {}
     costs: dict[Subset, SubsetCost] = {}
     notes: list[Mapping[str, Any]] = []
+    proxies: dict[tuple[object, ...], Proxy] = {}
     try:
         header = _header(first["header"])
         for line in lines[1:]:
@@ -257,9 +278,12 @@ def _parse(path: Path, text: str) -> LedgerContents:
                 costs[subset] = SubsetCost(**fields)
             elif "note" in entry:
                 notes.append(entry["note"])
+            elif "proxy" in entry:
+                proxy = read_proxy(entry["proxy"])
+                proxies[proxy.key] = proxy
     except (TypeError, KeyError, AttributeError) as error:
         raise BadLedger(path, f"it is damaged, or of another version ({error})") from error
-    return LedgerContents(header, tuple(trials.values()), costs, tuple(notes))
+    return LedgerContents(header, tuple(trials.values()), costs, tuple(notes), tuple(proxies.values()))
 
 
 def _loaded(line: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from tuning.errors import BadOptions
 from tuning.search.greedy import Direction, GreedyStep, Preference, Selection, StopRule, select
 from tuning.search.ledger import LedgerContents
+from tuning.search.ranking import Ranking
 from tuning.search.score import CostOf, Objective, Score, Subset, SubsetCost
 
 _NAMED = 4  # blocks of a subset that a sentence names
@@ -96,15 +97,21 @@ def search_scores(contents: LedgerContents) -> dict[Subset, Score]:
 
 
 def searched_blocks(contents: LedgerContents) -> Subset:
-    """Return the candidates of the search in forward order: the blocks that occur in any evaluated subset."""
-    used = {block for subset in search_scores(contents) for block in subset}
+    """Return the candidates of the search in forward order: the blocks of any subset that was evaluated, or only ranked."""
+    ranked = {block for proxy in contents.proxies if proxy.name == "epoch" for block in proxy.subset}
+    noted = {block for note in contents.notes for block in note.get("selection", {}).get("candidates", ())}
+    used = {block for subset in search_scores(contents) for block in subset} | ranked | noted
     return tuple(block.name for block in contents.header.blocks if block.name in used)
 
 
-def describe_selection(selection: Selection, rule: StopRule, objective: Objective) -> dict[str, object]:
-    """Return a selection as plain JSON."""
+def describe_selection(
+    selection: Selection, rule: StopRule, objective: Objective, ranking: Ranking | None = None, blocks: Subset = ()
+) -> dict[str, object]:
+    """Return a selection as plain JSON. ranking, blocks: by which some of the candidates `blocks` were not trained."""
+    ranked = {} if ranking is None else {"ranking": asdict(ranking), "candidates": list(blocks)}
     return {
         "selection": {
+            **ranked,
             "direction": selection.direction,
             "rule": asdict(rule),
             "objective": asdict(objective),

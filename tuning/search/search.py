@@ -16,8 +16,10 @@ from tuning.network.libraries import versions
 from tuning.search.evaluate import Evaluator
 from tuning.search.greedy import Direction, Selection, StopRule, select
 from tuning.search.ledger import BlockFacts, Header, LedgerContents, open_ledger
+from tuning.search.proxies import SearchTrainings
+from tuning.search.ranking import RankedEvaluate, Ranking
 from tuning.search.replay import check_budget, describe_selection, make_preference
-from tuning.search.score import CostOf, Objective, Score, Subset, SubsetCost
+from tuning.search.score import CostOf, Evaluate, Objective, Score, Subset, SubsetCost
 from tuning.training.features import FeatureStore
 from tuning.training.loop import FitOptions, OnEpoch
 from tuning.training.methods import PROBE_FACTOR, Method, linear_probe, subtuning
@@ -32,6 +34,7 @@ class SearchOptions:
     """folds: of the training images. blocks: candidates, None: all. workers: trainings side by side, None: as many as make sense.
 
     siamese: heads see the frozen features, too. race: candidates that cannot win any more are given up.
+    ranking: which candidates of a greedy step are trained at all; None: every one, and so the outcome is exact.
     """
 
     folds: int = 5
@@ -39,6 +42,7 @@ class SearchOptions:
     workers: int | None = None
     siamese: bool = False
     race: bool = True
+    ranking: Ranking | None = None
 
 
 class Search:
@@ -68,9 +72,16 @@ class Search:
             return self._score(subsets, preference.value if self._options.race else None)
 
         check_budget(objective, self._cost_of)
-        found = select(direction, self.blocks, evaluate, rule, preference)
-        self._evaluator.ledger.note(describe_selection(found, rule, objective))
+        ranking = self._options.ranking
+        chosen = evaluate if ranking is None else self._ranked(RankedEvaluate(ranking, self.trainings, preference, direction))
+        found = select(direction, self.blocks, chosen, rule, preference)
+        self._evaluator.ledger.note(describe_selection(found, rule, objective, ranking, self.blocks))
         return found
+
+    @property
+    def trainings(self) -> SearchTrainings:
+        """What the search trains and measures, one by one."""
+        return SearchTrainings(self._evaluator, self._folds, self.blocks, self._method_of)
 
     @property
     def contents(self) -> LedgerContents:
@@ -82,13 +93,26 @@ class Search:
             raise BadOptions("Costs were asked for, but nothing says what serving a subset costs.")
         return self._cost(subset)
 
-    def _score(self, subsets: Sequence[Subset], value: Callable[[Subset, float], float] | None = None) -> dict[Subset, Score]:
-        """Return the scores of `subsets`; with a `value` to race for, complete only for those that may be the best."""
+    def _ranked(self, evaluate: RankedEvaluate) -> Evaluate:
+        def priced(subsets: Sequence[Subset]) -> Mapping[Subset, Score]:
+            self._note_costs(subsets)
+            return evaluate(subsets)
+
+        return priced
+
+    def _note_costs(self, subsets: Sequence[Subset]) -> None:
         if self._cost is not None:
             for subset in subsets:
                 self._evaluator.ledger.add_cost(subset, self._cost(subset))
+
+    def _method_of(self, subset: Subset) -> Method:
+        return _make_method(subset, self._evaluator.trainer.options, self._options.siamese)
+
+    def _score(self, subsets: Sequence[Subset], value: Callable[[Subset, float], float] | None = None) -> dict[Subset, Score]:
+        """Return the scores of `subsets`; with a `value` to race for, complete only for those that may be the best."""
+        self._note_costs(subsets)
         options = self._evaluator.trainer.options
-        methods = {_make_method(subset, options, self._options.siamese): subset for subset in subsets}
+        methods = {self._method_of(subset): subset for subset in subsets}
         if value is None or len(subsets) < 2:
             scores = self._evaluator.cross_validate(methods, self._folds, options.seed)
         else:

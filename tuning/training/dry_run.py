@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from tuning.training.compute import Compute, seeded
+from tuning.training.macs import counted_macs
 from tuning.training.trainer import Prepared, Trainer
 
 _ROWS = 2  # images in the step: BatchNorm in training mode refuses a single one where maps are 1 x 1
@@ -34,9 +34,9 @@ def dry_run(trainer: Trainer, prepared: Prepared) -> DryRun:
             stage = trainer.fresh(prepared, index)
             sample = trainer.sample(stage, _ROWS)
             before = _random_state(trainer.compute)
-            with FlopCounterMode(display=False) as counter:
+            with counted_macs() as count:
                 stage.module(*sample).sum().backward()
-            macs += phase.epochs * int(counter.get_total_flops()) // 2
+            macs += phase.epochs * count()
             random |= not torch.equal(before, _random_state(trainer.compute))
     return DryRun(macs // (_ROWS * prepared.method.epochs), random)
 

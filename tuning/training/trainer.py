@@ -70,7 +70,8 @@ class Prepared:
 class Trained:
     """A network after training, in eval mode on the trainer's device, and how it came to be.
 
-    stage: the last. loss: mean over the last epoch. lr: the last phase's peak. seconds: of training.
+    stage: the last. loss: mean over the last epoch. lr: the last phase's peak. seconds: of training. processor_s: seconds of a processor
+    that it took, where one thread did it all; else None.
     """
 
     network: nn.Module
@@ -78,6 +79,7 @@ class Trained:
     loss: float
     lr: float
     seconds: float
+    processor_s: float | None = None
 
 
 class Trainer:
@@ -124,7 +126,7 @@ class Trainer:
         self, prepared: Prepared, rows: Rows | None = None, seed: int | None = None, on_epoch: OnEpoch | None = None
     ) -> Trained:
         """Train on the training images `rows`, all if None. Raises NonFiniteLoss."""
-        start = time.perf_counter()
+        start, processor_start = time.perf_counter(), time.thread_time()
         network, stages = _fresh(prepared)
         method, options = prepared.method, self.options if seed is None else replace(self.options, seed=seed)
         chosen = torch.arange(len(self.targets)) if rows is None else torch.from_numpy(rows)
@@ -144,7 +146,9 @@ class Trainer:
                 loss = train(stage.module, self._examples(stage, chosen), options, course, self.compute, told)
                 done += phase.epochs
         network.eval()
-        return Trained(network, stages[-1], loss, lr, time.perf_counter() - start)
+        alone = torch.get_num_threads() == 1 and self.compute.device == "cpu"
+        processor_s = round(time.thread_time() - processor_start, 4) if alone else None
+        return Trained(network, stages[-1], loss, lr, time.perf_counter() - start, processor_s)
 
     def lr(self, method: Method) -> float:
         """Return the peak learning rate of the method's last phase."""
@@ -155,6 +159,11 @@ class Trainer:
         images = self.compute.put(self._images["training"][:rows])
         with torch.no_grad():
             return tuple(self.compute.put(t) for t in stage.prefix(images)) if stage.prefix else (images,)
+
+    def whole(self, network: nn.Module, rows: Rows) -> tuple[nn.Module, Examples]:
+        """Return a network that runs whole, on images (uint8), and the training images `rows` for it, without augmentation."""
+        examples = Examples((self._images["training"],), self.targets, torch.from_numpy(rows), loss=self.objective.loss)
+        return nn.Sequential(self._normalise, network), examples
 
     def fresh(self, prepared: Prepared, phase: int) -> Stage:
         """Return the stage of `phase` with an untrained copy of the network, in training mode."""
@@ -172,6 +181,11 @@ class Trainer:
         """Return what was reached on "test" or "training" images, by the names that the task's kind has for it."""
         split = self.data.test if what == "test" else self.data.train
         return self.objective.measure(self.logits(trained, what), split.targets)
+
+    def validation_loss(self, trained: Trained, rows: Rows) -> float:
+        """Return the mean loss over the training images `rows`, in eval mode."""
+        scores = self.logits(trained, "training", rows)
+        return float(self.objective.loss(scores, self.targets[torch.from_numpy(rows)]))
 
     def logits(self, trained: Trained, what: str, rows: Rows | None = None) -> Tensor:
         """Return the class scores of "test" or "training" images, float32 (n, classes) on the CPU."""

@@ -98,9 +98,10 @@ def describe_effort(search: Search) -> str:
     """Return what the ledger's trainings took, in a sentence."""
     from contract.units import human_macs
 
-    trials = search.contents.trials
-    seconds = sum(trial.seconds for trial in trials)
-    return f"{len(trials)} trainings in the ledger: {seconds:,.0f} s, {human_macs(sum(trial.macs for trial in trials))}."
+    contents = search.contents
+    measured = f" and {len(contents.proxies)} cheap measurements" if contents.proxies else ""
+    seconds, macs = sum(one.seconds for one in contents.work), sum(one.macs for one in contents.work)
+    return f"{len(contents.trials)} trainings{measured} in the ledger: {seconds:,.0f} s, {human_macs(macs)}."
 
 
 def names(subset: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contract.units import human_bytes, human_macs, percent
+from espalier.commands.options.ranking import RankingOptions, describe_ranking
 from espalier.commands.options.search import (
     Candidates,
     GivenOption,
@@ -103,6 +104,7 @@ def greedy(
     race: Annotated[
         bool, typer.Option("--race/--no-race", help="Give up candidates that cannot win any more; the outcome is the same.")
     ] = True,
+    ranked: RankingOptions,
     candidates: Candidates,
     images: Images,
     weights: Weights,
@@ -113,13 +115,15 @@ def greedy(
 ) -> None:
     """Choose the blocks to tune, one after the other, by cross-validation on the training images (Algorithm 1 of SubTuning).
 
+    With --rank, only the upper part of each step's candidates is trained.
     With costs, a block that serves cheaper wins over one that is hardly better; --given prices it as a task more in a repository.
 
     [dim]espalier tune greedy --backbone resnet50.a1_in1k --data flowers/ --ledger flowers.jsonl --cost-weight 0.02 --given repo[/]
     """
+    ranking = ranked.ranking()
     loaded = weights.open(backbone)
     task_data = images.open(data, loaded.spec.preprocessing)
-    options = search_options(loaded, candidates, workers, race)
+    options = replace(search_options(loaded, candidates, workers, race), ranking=ranking)
     objective = weighing.objective()
     cost = None
     if objective.needs_cost or given is not None:
@@ -132,6 +136,8 @@ def greedy(
         contents, effort = search.contents, describe_effort(search)
     console.print(_path(found, contents))
     show(f"Chosen: [bold]{names(found.chosen.subset)}[/]. The search stopped because {escape(found.why)}.")
+    if ranking is not None:
+        show(describe_ranking(ranking, contents))
     if contents.costs:
         console.print(_front(contents))
     show(effort)

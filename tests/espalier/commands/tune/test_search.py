@@ -62,6 +62,39 @@ def test_greedy_with_costs_prints_the_front(backbone: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_a_ranked_search_says_what_it_did_not_train(backbone: Path, tmp_path: Path) -> None:
+    ledger = tmp_path / "l.jsonl"
+    common = ("--backbone", backbone, *SHORT, "--blocks", "layer3.1,layer4.0,layer4.1", "--ledger", ledger, "--max-blocks", "1")
+    run = espalier("tune", "greedy", *common, "--rank", "epoch", "--halving", "folds")
+    assert run.returncode == 0, run.stderr
+    assert "Ranked by epoch: 2 subsets were trained on every fold, 1 on some; 3 cheap measurements." in run.stdout
+    assert "An exhaustive search may choose others." in run.stdout
+    assert "5 trainings and 3 cheap measurements in the ledger" in run.stdout
+    run = espalier("tune", "replay", ledger)
+    assert run.returncode == 0, run.stderr
+    assert "5 and 3 cheap measurements, 8 epochs" in run.stdout
+    run = espalier("tune", "greedy", *common, "--exhaustive")  # goes on from what is there
+    assert run.returncode == 0, run.stderr
+    assert "Ranked" not in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--exhaustive", "--rank", "epoch"), "an exhaustive search ranks nothing"),
+        (("--keep", "0.25"), "without --rank every candidate is trained"),
+        (("--halving", "folds"), "without --rank every candidate is trained"),
+        (("--rank", "epoch", "--keep", "0"), "must be over 0 and at most 1, not 0"),
+        (("--rank", "luck"), "'luck' is not one of 'epoch', 'gradients', 'singles'"),
+    ],
+)
+def test_impossible_rankings_are_refused(options: tuple[str, ...], sentence: str, backbone: Path, tmp_path: Path) -> None:
+    common = ("--backbone", backbone, *SHORT, "--ledger", tmp_path / "l.jsonl")
+    assert sentence in refused("greedy", *common, *options)
+    assert not (tmp_path / "l.jsonl").exists()
+
+
+@pytest.mark.slow
 def test_compare_prints_a_table(backbone: Path, tmp_path: Path) -> None:
     options = ("--sizes", "20,40", "--seeds", "2", "--folds", "2", "--lrs", "1e-3", "--epochs", "1", "--data", "digits:parity")
     run = espalier(
