@@ -169,16 +169,23 @@ def deploy(
     return deployment
 
 
-def open(path: str | Path, options: EngineOptions | None = None, *, pad_lengths: Sequence[int] = ()) -> LocalRepository:
+def open(
+    path: str | Path,
+    options: EngineOptions | None = None,
+    *,
+    pad_lengths: Sequence[int] = (),
+    feature_cache_bytes: int | None = None,
+) -> LocalRepository:
     """Open the repository at `path` for predictions in this process; to be closed, or used in a `with` block.
 
     options: how it is computed; None: on a GPU if CUDA works here, else with all cores of this process. pad_lengths: to the next of which
-    texts are padded, so that those of several threads run together, where a mask hides what is added.
+    texts are padded, so that those of several threads run together, where a mask hides what is added. feature_cache_bytes: how much of what
+    tasks share is kept for other tasks on the same input; None: nothing.
     Raises RepositoryError, EngineError.
     """
     from espalier.local import LocalRepository
 
-    return LocalRepository(path, options, pad_lengths)
+    return LocalRepository(path, options, pad_lengths, feature_cache_bytes)
 
 
 def serve(
