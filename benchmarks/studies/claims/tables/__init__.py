@@ -1,0 +1,1 @@
+"""The tables of docs/tuning.md, from entries alone: each module gives a section in Markdown, and says what it lacks."""
