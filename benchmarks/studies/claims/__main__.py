@@ -16,12 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from benchmarks.studies.claims.bench import Bench
 from benchmarks.studies.claims.ledgers import Ledgers
 from benchmarks.studies.claims.plan import Planned, make_plan
-from benchmarks.studies.claims.run import Budget, run
 from benchmarks.studies.claims.tables.document import make_document
 from benchmarks.studies.claims.tables.progress import plan_table
 from benchmarks.studies.claims.tables.source import Source
@@ -35,6 +31,7 @@ LEDGERS = Path(__file__).parent / "ledgers"
 def main(arguments: Sequence[str] | None = None, settings: Settings | None = None) -> int:
     """Do what the options say; return the exit status."""
     given = _parser().parse_args(arguments)
+    given.arguments = sys.argv[1:] if arguments is None else list(arguments)
     settings = settings or Settings()
     plan = [one for one in make_plan(settings) if given.only is None or given.only in (one.section, one.unit.kind, one.unit.task)]
     if not plan:
@@ -91,12 +88,15 @@ def _work(given: argparse.Namespace, ledgers: Ledgers, plan: Sequence[Planned]) 
 
 def _run_on_cores(given: argparse.Namespace) -> int:
     """Have one process for each core do the same; return the worst exit status. Ctrl-C reaches all of them."""
-    command = [sys.executable, "-m", "benchmarks.studies.claims", *(sys.argv[1:])]
+    command = [sys.executable, "-m", "benchmarks.studies.claims", *given.arguments]
     parts = [subprocess.Popen([*command, "--part", str(part)]) for part in range(given.cores)]
     return max(part.wait() for part in parts)
 
 
 def _run_here(given: argparse.Namespace, ledgers: Ledgers, plan: Sequence[Planned]) -> int:
+    from benchmarks.studies.claims.bench import Bench
+    from benchmarks.studies.claims.run import Budget, run
+
     _take_core(given.part or 0)
     budget = Budget(given.budget_hours, given.cores, given.busy)
     outcome = run(Bench(ledgers, given.data_folder), plan, budget, lambda sentence: print(sentence, flush=True))
@@ -108,6 +108,8 @@ def _run_here(given: argparse.Namespace, ledgers: Ledgers, plan: Sequence[Planne
 def _take_core(part: int) -> None:
     """Keep this process to one core, and torch to one thread: so a training gives the same on machines "
     "of many cores and of few."""
+    import torch
+
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[part % len(cores)]})

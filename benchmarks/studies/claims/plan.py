@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from benchmarks.studies.claims.unit import Entry, Settings, Unit
-from benchmarks.studies.claims.units.method import METHODS
+from benchmarks.studies.claims.unit import METHODS, Entry, Settings, Unit
 
 FIRST_TASKS = ("category", "rotation")  # five seeds at 100 pictures
 MAIN_TASKS = ("category", "vendor", "rotation", "texture")
@@ -21,6 +20,18 @@ IMAGES = 100
 SEVERITIES = (1, 2, 3, 4, 5)
 CORRUPTION = "gaussian_noise"
 BETAS = (3.0, 10.0)
+WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "category": "labels: nine categories of Google's emoji",
+        "vendor": "vendor shift: the same, chosen and tested on Twitter's drawings",
+        "rotation": "rotation: by how many quarters an emoji is turned",
+        "texture": "texture: which of nine providers an icon is of, its style",
+        "skin": "colour: the tone of an emoji's skin",
+        "places": "labels: five kinds of places",
+        "animals": "labels: six kinds of animals and plants",
+        "twitter": "labels: nine categories of Twitter's emoji",
+    }
+)
 _SIMPLE = ("subtuning", "linear probe", "full finetuning")
 
 

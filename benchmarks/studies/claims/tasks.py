@@ -107,16 +107,3 @@ TASKS: Mapping[str, Load] = MappingProxyType(
         "twitter": _pictures("emoji:twitter/category"),
     }
 )
-
-WORDS: Mapping[str, str] = MappingProxyType(
-    {
-        "category": "labels: nine categories of Google's emoji",
-        "vendor": "vendor shift: the same, chosen and tested on Twitter's drawings",
-        "rotation": "rotation: by how many quarters an emoji is turned",
-        "texture": "texture: which of nine providers an icon is of, its style",
-        "skin": "colour: the tone of an emoji's skin",
-        "places": "labels: five kinds of places",
-        "animals": "labels: six kinds of animals and plants",
-        "twitter": "labels: nine categories of Twitter's emoji",
-    }
-)

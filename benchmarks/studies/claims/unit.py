@@ -11,6 +11,8 @@ from typing import Any
 RECIPE = 1
 """Raised when units of the same words would give something else; entries of other recipes are not looked at."""
 
+SUBTUNING = ("subtuning", "subtuning, one block", "siamese subtuning")
+METHODS = (*SUBTUNING, "linear probe", "full finetuning", "lp-ft", "surgical", "lora")
 KINDS = ("costs", "search", "method", "active", "transfer")
 
 

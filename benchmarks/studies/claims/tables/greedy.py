@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.studies.claims.choice import chosen
 from benchmarks.studies.claims.plan import IMAGES, MAIN_TASKS
 from benchmarks.studies.claims.statistics import compare_pairs, spread
 from benchmarks.studies.claims.tables.source import Searched, Source, difference_words, mean_words, table
-from benchmarks.studies.claims.units.search import chosen
 from tuning.search.greedy import GreedyStep, StopRule
 from tuning.search.replay import replay, search_scores
 from tuning.search.score import Objective

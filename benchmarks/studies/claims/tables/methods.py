@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.studies.claims.plan import IMAGES, MAIN_TASKS
 from benchmarks.studies.claims.statistics import compare_pairs
 from benchmarks.studies.claims.tables.source import Source, difference_words, mean_words, p_words, table
-from benchmarks.studies.claims.units.method import METHODS
+from benchmarks.studies.claims.unit import METHODS
 
 _ONE = "subtuning"
 _HEAD = ("SubTuning against", "task", "pairs", "points", "p, t", "p, permutation")

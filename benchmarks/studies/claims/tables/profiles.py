@@ -5,9 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from benchmarks.studies.claims.plan import IMAGES, MAIN_TASKS
+from benchmarks.studies.claims.plan import IMAGES, MAIN_TASKS, WORDS
 from benchmarks.studies.claims.tables.source import Searched, Source, mean_words, table
-from benchmarks.studies.claims.tasks import WORDS
 from tuning.search.replay import search_scores
 from tuning.search.score import Subset
 

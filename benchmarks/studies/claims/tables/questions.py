@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
+from benchmarks.studies.claims.choice import chosen
 from benchmarks.studies.claims.plan import IMAGES, MAIN_TASKS
 from benchmarks.studies.claims.statistics import agreement, compare_pairs, spread
 from benchmarks.studies.claims.tables.greedy import EPSILONS
 from benchmarks.studies.claims.tables.source import Searched, Source, difference_words, mean_words, p_words, table
-from benchmarks.studies.claims.units.search import chosen
 from contract.units import human_macs
 from tuning.search.greedy import Selection, StopRule
 from tuning.search.rank_replay import replay_ranked

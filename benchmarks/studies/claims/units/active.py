@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.studies.claims.bench import Bench
+from benchmarks.studies.claims.choice import chosen, search_of
 from benchmarks.studies.claims.packed import unpack
 from benchmarks.studies.claims.unit import Unit
-from benchmarks.studies.claims.units.method import search_of
-from benchmarks.studies.claims.units.search import chosen
 from tuning.active.margin import STRATEGIES, active_learning
 from tuning.training.features import FeatureStore
 from tuning.training.methods import subtuning

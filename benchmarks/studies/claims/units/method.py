@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.studies.claims.bench import Bench, learnt_rows
+from benchmarks.studies.claims.choice import chosen, search_of
 from benchmarks.studies.claims.packed import unpack
-from benchmarks.studies.claims.unit import Unit
-from benchmarks.studies.claims.units.search import chosen
+from benchmarks.studies.claims.unit import METHODS, SUBTUNING, Unit
 from tuning.data.folds import Fold, Rows
 from tuning.errors import BadOptions
 from tuning.search.evaluate import Evaluator, TrainingJob
@@ -24,9 +24,6 @@ from tuning.search.search import make_header
 from tuning.training.features import FeatureStore
 from tuning.training.methods import BASELINES, PROBE_FACTOR, Method, subtuning
 from tuning.training.trainer import Trainer
-
-SUBTUNING = ("subtuning", "subtuning, one block", "siamese subtuning")
-METHODS = (*SUBTUNING, "linear probe", "full finetuning", "lp-ft", "surgical", "lora")
 
 
 def measure(bench: Bench, unit: Unit) -> dict[str, Any]:
@@ -44,11 +41,6 @@ def measure(bench: Bench, unit: Unit) -> dict[str, Any]:
             return _result(best, final, ledger.contents.trials)
     finally:
         store.close()
-
-
-def search_of(unit: Unit, blocks: int) -> Unit:
-    """Return the search that SubTuning takes its blocks from."""
-    return Unit("search", unit.task, unit.images, unit.seed, blocks=blocks)
 
 
 def _variants(bench: Bench, unit: Unit) -> tuple[Method, ...]:

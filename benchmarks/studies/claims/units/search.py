@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.studies.claims.bench import Bench, learnt_rows
+from benchmarks.studies.claims.choice import chosen
 from benchmarks.studies.claims.packed import pack, unpack
-from benchmarks.studies.claims.unit import Settings, Unit
+from benchmarks.studies.claims.unit import Unit
 from tuning.data.labelled import TaskData
-from tuning.search.greedy import Selection, StopRule
-from tuning.search.ledger import LedgerContents
-from tuning.search.replay import replay, search_scores
+from tuning.search.greedy import StopRule
+from tuning.search.replay import search_scores
 from tuning.search.score import Objective, Subset
 from tuning.search.search import SearchOptions, open_search
 from tuning.training.features import FeatureStore
@@ -40,14 +40,6 @@ def measure(bench: Bench, unit: Unit) -> dict[str, Any]:
     weighed = chosen(unpack(packed, shares, costs["head"]), bench.settings, bench.settings.cost_weight).chosen.subset
     finals = [*(step.subset for step in whole.steps), weighed]
     return {"ledger": packed, "finals": list(_finals(bench, unit, data, dict.fromkeys(finals)))}
-
-
-def chosen(contents: LedgerContents, settings: Settings, cost_weight: float = 0.0, epsilon: float | None = None) -> Selection:
-    """Return what the greedy rule chooses by an unpacked ledger. cost_weight: accuracy that all of the "
-    "backbone's MACs are worth."""
-    most = max(len(subset) for subset in search_scores(contents))
-    rule = StopRule(settings.gain if epsilon is None else epsilon, max_blocks=most)
-    return replay(contents, "forward", rule, Objective(macs_weight=cost_weight))
 
 
 def _finals(bench: Bench, unit: Unit, data: TaskData, subsets: Iterable[Subset]) -> Iterable[dict[str, Any]]:
