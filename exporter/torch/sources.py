@@ -7,8 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from torch import nn
+
 from contract.preprocessing import Preprocessing
 from contract.references import is_adapter
+from contract.repository.origin import BackboneRecord
 from exporter.errors import (
     BackboneGiven,
     BadModel,
@@ -19,12 +22,14 @@ from exporter.errors import (
     NeedsNamedBackbone,
 )
 from exporter.sources.references import InputOptions, Reference
+from exporter.sources.remembered import Remembered, weights_record
 from exporter.sources.task_model import LoadTaskModel, TaskModel, Tuned, read_labels
 from exporter.torch.export import BackboneExporter, NetworkExporter
 from exporter.torch.finite import buffer_names, refuse_non_finite
 from exporter.torch.networks import Architecture, Fit, open_architecture, overridden
-from tuning.network.backbone import Backbone, load_backbone
+from tuning.network.backbone import Backbone, BackboneSpec, load_backbone
 from tuning.network.checkpoint import TaskCheckpoint, check_backbone, load_task, read_kind, read_spec
+from tuning.network.weights import hash_weights
 
 _Read = TypeVar("_Read")
 
@@ -33,12 +38,14 @@ class TorchSources:
     """Opens torch models one by one: the backbone first, then tasks. What can be refused without tracing is refused on opening.
 
     tasks: all that will be opened: the backbone takes the images that those of them were tuned on which say so. tuned: those.
-    remarks: what was assumed, in sentences.
+    remembered: what `options` leave open. record: the backbone that was opened, to be remembered. remarks: what was assumed, in sentences.
     """
 
-    def __init__(self, options: InputOptions, tasks: Mapping[str, Reference]) -> None:
+    def __init__(self, options: InputOptions, tasks: Mapping[str, Reference], remembered: Remembered) -> None:
         self.tuned = _read_tuned(tasks)
-        self.remarks: dict[str, None] = {}
+        options, taken = remembered.fill(options, tuned=bool(self.tuned))
+        self.remarks: dict[str, None] = dict.fromkeys([taken] if taken else [])
+        self.record: BackboneRecord | None = None
         self._images = _agreed_preprocessing(self.tuned, options)
         self._options = options
         self._is_single = len(tasks) == 1
@@ -51,9 +58,11 @@ class TorchSources:
         """Return how to load the backbone, and put later tasks on it. Raises ExportError or tuning's errors."""
         if reference.is_callable:
             self._backbone_architecture = self._architecture(reference)
+            self.record = _recorded(reference, self._backbone_architecture.network)
             return self._whole(reference, self._backbone_architecture, ())
         backbone = self._load_backbone(reference)
         self._backbone = backbone
+        self.record = _recorded(reference, backbone.network, backbone.spec)
         self._backbone_architecture = Architecture.of_backbone(backbone)
         refuse_non_finite(reference.text, backbone.network.state_dict(), buffer_names(backbone.network))
         return self._on_backbone(backbone).export_backbone
@@ -151,8 +160,17 @@ class TorchSources:
     def _exporter(self, architecture: Architecture) -> NetworkExporter:
         key = (architecture.name, architecture.height, architecture.width)
         if key not in self._exporters:
-            self._exporters[key] = NetworkExporter(architecture.height, architecture.width, self._options.preprocess)
+            self._exporters[key] = NetworkExporter(
+                architecture.height, architecture.width, self._options.preprocess or "in-graph"
+            )
         return self._exporters[key]
+
+
+def _recorded(reference: Reference, network: nn.Module, spec: BackboneSpec | None = None) -> BackboneRecord:
+    size_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
+    if spec is None:
+        return weights_record(reference, hash_weights(network), size_bytes, "")
+    return weights_record(reference, spec.weights_sha256, size_bytes, spec.architecture)
 
 
 def _load_tuned(file: Path, buffers: Collection[str]) -> TaskCheckpoint:

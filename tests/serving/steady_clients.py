@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from tests.serving.exact_nets import answer
 from tests.serving.nets import images
-from tests.serving.protocol.test_request_options import grpc_request, wait_for
+from tests.serving.protocol.held_requests import grpc_request, wait_for
 
 
 class Addressed(Protocol):

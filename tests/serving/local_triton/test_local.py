@@ -29,7 +29,7 @@ from serving.process.sockets import listening_socket
 from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
 from tests.serving.local_triton.tritons import connect, embedded_answers, rows_for
-from tests.serving.protocol.test_request_options import wait_for
+from tests.serving.protocol.held_requests import wait_for
 from tests.serving.test_server import can_connect
 
 ROOT = Path(__file__).parents[3]

@@ -44,7 +44,7 @@ from tests.serving.local_triton.tritons import (
     write_every_dtype,
     write_fails,
 )
-from tests.serving.protocol.test_request_options import wait_for
+from tests.serving.protocol.held_requests import wait_for
 
 pytestmark = pytest.mark.slow
 

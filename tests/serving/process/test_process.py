@@ -24,8 +24,8 @@ from tritonclient.grpc import service_pb2_grpc
 
 from contract.repository import Repository
 from tests.serving.nets import TASK_NAMES, images, whole
+from tests.serving.protocol.held_requests import Reply, ask_grpc, ask_http, grpc_request, infer_body, raw_request, wait_for
 from tests.serving.protocol.http.test_http import PICTURE
-from tests.serving.protocol.test_request_options import Reply, ask_grpc, ask_http, grpc_request, infer_body, raw_request, wait_for
 from tests.serving.test_server import can_connect
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ GATED = """
 import sys, threading
 from serving.server import run
 from tests.serving.nets import make_repository
-from tests.serving.protocol.test_request_options import Gated
+from tests.serving.protocol.held_requests import Gated
 engine = Gated()
 def open_gate():
     if sys.stdin.readline():  # not where stdin has been closed, as by whoever waits for the end

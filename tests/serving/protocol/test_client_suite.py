@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
-import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
@@ -30,13 +28,12 @@ from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 from benchmarks.studies.perf_analyzer.program import PerfAnalyzer, PerfAnalyzerUnavailable, fetch
 from contract.repository import ALL_TASKS
 from contract.repository.config import parse_text
-from contract.repository.write import write_configs
 from serving.local_triton.environment import set_up
 from serving.local_triton.errors import TritonUnavailable
 from serving.local_triton.local import LocalTriton, local_triton
-from tests.serving.nets import CHAINS, LABELS, LAYERS, MAX_ROWS, images, write_repository
+from tests.serving.nets import CHAINS, LABELS, LAYERS, MAX_ROWS, images
 from tests.serving.protocol.differences import DIFFERENCES, REFUSALS
-from tests.serving.protocol.test_request_options import wait_for
+from tests.serving.protocol.held_requests import wait_for
 from tests.serving.protocol.three_servers import (
     OUTPUTS,
     PAIR,
@@ -45,15 +42,18 @@ from tests.serving.protocol.three_servers import (
     Client,
     Face,
     bare,
+    check,
     described,
     ours,
+    outputs_of,
+    settled,
+    spec_of,
     whole,
     write_three,
 )
 
 pytestmark = pytest.mark.slow
 
-DOCS = Path(__file__).parents[3] / "docs/triton.md"
 ALL_OUTPUTS = [output for outputs in OUTPUTS.values() for output in outputs]
 CHOICE = ["probe", "pair.right", "late"]  # neither in the order of names nor in that of the repository
 _pb: Any = service_pb2
@@ -100,12 +100,6 @@ def face(http: Client) -> Face:
     return http.face
 
 
-def check(result: Any, rows: int, outputs: Sequence[str]) -> None:
-    assert {(name, dtype) for name, dtype, _ in described(result)["outputs"]} == {(name, "FP32") for name in outputs}
-    for name in outputs:
-        np.testing.assert_allclose(result.as_numpy(name), whole(name, images(rows)), rtol=1e-4, atol=1e-5)
-
-
 def test_health(client: Client) -> None:
     assert client.client.is_server_live()
     assert client.client.is_server_ready()
@@ -138,13 +132,9 @@ def test_metadata(client: Client, model: str) -> None:
     if model == "trunk":
         sizes, platform, image = {"output": 7}, "onnxruntime_onnx", "input"
     assert (said["name"], said["versions"], said["platform"]) == (model, ["1"], platform)
-    assert [_spec(tensor) for tensor in said["inputs"]] == [(image, "UINT8", [-1, 8, 8, 3])]
-    outputs = [_spec(tensor) for tensor in said["outputs"]]
+    assert [spec_of(tensor) for tensor in said["inputs"]] == [(image, "UINT8", [-1, 8, 8, 3])]
+    outputs = [spec_of(tensor) for tensor in said["outputs"]]
     assert outputs == [(name, "FP32", [-1, sizes[name]]) for name in sorted(sizes)]
-
-
-def _spec(tensor: Any) -> tuple[str, str, list[int]]:
-    return tensor["name"], tensor["datatype"], [int(size) for size in tensor["shape"]]
 
 
 @pytest.mark.parametrize("model", CHAINS)
@@ -221,7 +211,7 @@ def test_every_task_is_a_model(client: Client, rows: int) -> None:
 
 
 @pytest.mark.parametrize("outputs", [["late"], CHOICE, [*reversed(ALL_OUTPUTS)], []], ids=["one", "some", "all", "unnamed"])
-def test_a_choice_of_outputs(client: Client, outputs: list[str]) -> None:
+def test_a_choice_ofoutputs_of(client: Client, outputs: list[str]) -> None:
     result = client.infer(ALL_TASKS, images(2), outputs)
     check(result, 2, outputs or ALL_OUTPUTS)
     if not client.face.is_triton:  # Triton's ensembles answer in the order in which they are done
@@ -323,9 +313,9 @@ def test_system_shared_memory(client: Client) -> None:
         tensor.set_shared_memory(name, rows.nbytes, offset=64)
         wanted = client.module.InferRequestedOutput("late")
         wanted.set_shared_memory(name, 32, offset=2048)
-        (output,) = _outputs(client.client.infer("late", [tensor], outputs=[wanted]))
+        (output,) = outputs_of(client.client.infer("late", [tensor], outputs=[wanted]))
         assert output.keys() == {"name", "datatype", "shape"}
-        assert _spec(output) == ("late", "FP32", [2, 4])
+        assert spec_of(output) == ("late", "FP32", [2, 4])
         found = shm.get_contents_as_numpy(handle, np.float32, [2, 4], offset=2048)
         np.testing.assert_allclose(found, whole("late", rows), rtol=1e-4, atol=1e-5)
         assert name in str(client.ask("get_system_shared_memory_status"))
@@ -335,15 +325,10 @@ def test_system_shared_memory(client: Client) -> None:
         shm.destroy_shared_memory_region(handle)
 
 
-def _outputs(result: Any) -> list[dict[str, Any]]:
-    found = result.get_response() if isinstance(result, tritonclient.http.InferResult) else result.get_response(as_json=True)
-    return list(found["outputs"])
-
-
 def test_successes_are_counted_alike(client: Client) -> None:
     """Of what is asked for, and of the segments that it takes."""
     models = ("probe", "trunk", "head-probe", "head-colour")
-    before = _settled(client, models)
+    before = settled(client, models)
     for rows in (1, 3, 6):
         client.infer("probe", images(rows))
     client.infer(ALL_TASKS, images(2), ["probe", "late"])
@@ -370,24 +355,11 @@ def test_counts_of_durations_are_requests_on_each_stream(client: Client) -> None
             if entry["name"] in models
         }
 
-    _settled(client, models)
+    settled(client, models)
     before = counts()
     client.infer(ALL_TASKS, images(2), ["colour", "parity"])
     grown = {ALL_TASKS: 1, "trunk": 1, "suffix": 2}
     wait_for(lambda: counts() == {name: [count + grown[name] for count in found] for name, found in before.items()})
-
-
-def _settled(client: Client, models: Sequence[str]) -> dict[str, tuple[int, int, int]]:
-    """Triton counts after it has answered: wait for what was asked before."""
-    seen = [client.counts(*models)]
-
-    def is_still() -> bool:
-        time.sleep(0.1)
-        seen.append(client.counts(*models))
-        return len(seen) > 3 and seen[-1] == seen[-4]
-
-    wait_for(is_still)
-    return seen[-1]
 
 
 @pytest.fixture(scope="module")
@@ -435,19 +407,6 @@ def test_refused_requests_count_as_failed_with_ours_alone(client: Client) -> Non
         wait_for(lambda: failed() == before + 1)
 
 
-def test_the_family_of_networks_is_written_as_the_exporter_writes(tmp_path: Path) -> None:
-    repository = write_repository(tmp_path / "ours")
-    for segment in repository.segments:
-        (tmp_path / "exporter" / segment).mkdir(parents=True)
-        shutil.copytree(tmp_path / "ours" / segment / "1", tmp_path / "exporter" / segment / "1")
-    write_configs(tmp_path / "exporter", repository.segments, repository.tasks)
-    assert _files(tmp_path / "ours") == _files(tmp_path / "exporter")
-
-
-def _files(folder: Path) -> dict[Path, bytes]:
-    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
 @pytest.mark.parametrize("case", REFUSALS)
 def test_what_is_refused_is_refused_alike(client: Client, case: str) -> None:
     ask, codes = REFUSALS[case]
@@ -461,10 +420,3 @@ def test_where_they_differ(client: Client, case: str) -> None:
     expected = (difference.triton if client.face.is_triton else difference.ours).of(client)
     if expected is not None:
         assert client.outcome(difference.ask) == expected
-
-
-@pytest.mark.parametrize("case", DIFFERENCES)
-def test_differences_are_documented_and_are_some(case: str) -> None:
-    difference = DIFFERENCES[case]
-    assert difference.ours != difference.triton
-    assert difference.row(case) in DOCS.read_text().splitlines()

@@ -23,9 +23,9 @@ from contract.repository import ALL_TASKS, Repository
 from serving.engines.in_memory import InMemoryEngine
 from serving.server import BackgroundServer
 from tests.serving.nets import CHAINS, LAYERS, TASK_NAMES, images, whole, write_repository
+from tests.serving.protocol.held_requests import wait_for
 from tests.serving.protocol.http.test_http import PICTURE, Http
 from tests.serving.protocol.test_protocols import Client
-from tests.serving.protocol.test_request_options import wait_for
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
 

@@ -17,9 +17,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from serving.server import BackgroundServer
 from tests.serving.nets import make_repository
-from tests.serving.protocol.http.test_http import PICTURE, Http
-from tests.serving.protocol.test_images import FORM, form
-from tests.serving.protocol.test_request_options import (
+from tests.serving.protocol.held_requests import (
     Ask,
     Gated,
     ask_grpc,
@@ -29,6 +27,8 @@ from tests.serving.protocol.test_request_options import (
     raw_request,
     wait_for,
 )
+from tests.serving.protocol.http.test_http import PICTURE, Http
+from tests.serving.protocol.test_images import FORM, form
 
 pytestmark = pytest.mark.slow
 

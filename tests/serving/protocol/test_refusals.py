@@ -17,7 +17,7 @@ from contract.errors import EspalierError
 from contract.repository import Repository
 from serving.server import BackgroundServer
 from tests.serving.nets import images
-from tests.serving.protocol.test_request_options import wait_for
+from tests.serving.protocol.held_requests import wait_for
 
 pb: Any = service_pb2
 DOCS = Path(__file__).parents[3] / "docs" / "limits.md"

@@ -3,161 +3,48 @@
 from __future__ import annotations
 
 import http.client
-import json
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from concurrent.futures import Future
+from contextlib import closing
 from typing import Any
-from urllib.parse import urlencode
 
 import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from contract.repository import ALL_TASKS, Repository
-from serving.engines.in_memory import InMemoryEngine
+from contract.repository import ALL_TASKS
 from serving.server import BackgroundServer
-from tests.serving.nets import CHAINS, LAYERS, PREPROCESSING, TASK_NAMES, images, make_repository, whole
+from tests.serving.nets import TASK_NAMES, images, whole
+from tests.serving.protocol.held_requests import (
+    FORM_HEAD,
+    NO_HEAD,
+    Ask,
+    Failing,
+    Gated,
+    Queue,
+    ask_grpc,
+    ask_http,
+    grpc_request,
+    infer_body,
+    queue_before,
+    raw_request,
+    served,
+    wait_for,
+)
 from tests.serving.protocol.http.test_http import PICTURE
-from tests.serving.protocol.test_images import FORM, form
+from tests.serving.protocol.test_images import form
 from tests.serving.protocol.test_protocols import Client
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
 
 
-class Gated(InMemoryEngine):
-    """The family of nets.py, one run at a time, whose trunk waits until the gate is open. Rows tell requests apart: none are batched."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__({**LAYERS, "trunk": self._trunk}, max_batch_rows=1, **options)
-        self.gate = threading.Event()
-        self.at_the_gate = threading.Event()
-
-    @property
-    def waiting_rows(self) -> int:
-        return sum(self.queued_rows().values())
-
-    def rows_of(self, segment: str) -> list[int]:
-        """Return the rows of each run of `segment`, in order."""
-        return [run.rows for run in self.runs if run.segment == segment]
-
-    def _trunk(self, rows: np.ndarray) -> np.ndarray:
-        self.at_the_gate.set()
-        self.gate.wait(20)
-        return LAYERS["trunk"](rows)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came back. status: of HTTP a number, of gRPC a name. headers: of gRPC the trailing metadata."""
-
-    status: int | str
-    sentence: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    outputs: tuple[str, ...] = ()
-
-
-def ask_http(server: BackgroundServer, model: str = "late", rows: int = 1, **parameters: Any) -> Reply:
-    tensor = {"name": "image", "datatype": "UINT8", "shape": [rows, 8, 8, 3], "data": images(rows).ravel().tolist()}
-    with closing(http.client.HTTPConnection(server.http_address, timeout=20)) as connection:
-        connection.request("POST", f"/v2/models/{model}/infer", json.dumps({"inputs": [tensor], "parameters": parameters}))
-        response = connection.getresponse()
-        answer = json.loads(response.read())
-    headers = {name.lower(): value for name, value in response.getheaders()}
-    outputs = tuple(output["name"] for output in answer.get("outputs", ()))
-    return Reply(response.status, answer.get("error", ""), headers, answer.get("parameters", {}), outputs)
-
-
-def grpc_request(model: str = "late", rows: int = 1, **parameters: Any) -> Any:
-    request = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[images(rows).tobytes()])
-    request.inputs.add(name="image", datatype="UINT8", shape=[rows, 8, 8, 3])
-    fields: dict[type, str] = {bool: "bool_param", int: "int64_param", str: "string_param"}
-    for name, value in parameters.items():
-        setattr(request.parameters[name], fields[type(value)], value)
-    return request
-
-
-def ask_grpc(server: BackgroundServer, model: str = "late", rows: int = 1, **parameters: Any) -> Reply:
-    with grpc.insecure_channel(server.grpc_address) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        try:
-            answer = stub.ModelInfer(grpc_request(model, rows, **parameters), timeout=20)
-        except grpc.RpcError as error:
-            found: Any = error
-            return Reply(found.code().name, found.details(), dict(found.trailing_metadata()))
-    named = {name: value.string_param for name, value in answer.parameters.items()}
-    return Reply("OK", "", {}, named, tuple(output.name for output in answer.outputs))
-
-
-Ask = Callable[..., Reply]
-
-
 @pytest.fixture(params=[ask_http, ask_grpc], ids=["http", "grpc"])
 def ask(request: pytest.FixtureRequest) -> Ask:
     return request.param
-
-
-@contextmanager
-def served(engine: InMemoryEngine, repository: Repository | None = None) -> Iterator[BackgroundServer]:
-    with BackgroundServer(repository or make_repository(), engine, http_port=0, grpc_port=0) as server:
-        yield server
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.002)
-
-
-@dataclass
-class Queue:
-    """A server with one request at the gate (1 row of `probe`), so that all others wait."""
-
-    server: BackgroundServer
-    engine: Gated
-    pool: ThreadPoolExecutor
-    first: Future[Reply]
-
-    def put(self, ask: Ask, rows: int, **parameters: Any) -> Future[Reply]:
-        """Send a request and return when it waits in the engine."""
-        before = self.engine.waiting_rows
-        asked = self.pool.submit(ask, self.server, rows=rows, **parameters)
-        wait_for(lambda: self.engine.waiting_rows == before + rows or asked.done())
-        return asked
-
-    def open(self) -> None:
-        """Let everything run, to its end."""
-        self.engine.gate.set()
-        assert self.first.result(20).status in (200, "OK")
-        wait_for(lambda: not self.engine.waiting_rows)
-
-
-@contextmanager
-def queue_before(engine: Gated) -> Iterator[Queue]:
-    with served(engine) as server, ThreadPoolExecutor(8) as pool:
-        try:
-            first = pool.submit(ask_http, server, "probe")
-            assert engine.at_the_gate.wait(20)
-            yield Queue(server, engine, pool, first)
-        finally:
-            engine.gate.set()
-
-
-@pytest.fixture
-def queue() -> Iterator[Queue]:
-    with queue_before(Gated()) as made:
-        yield made
 
 
 TOO_LATE = (504, "DEADLINE_EXCEEDED")
@@ -250,16 +137,6 @@ def test_the_terms_as_tritonclient_sends_them(queue: Queue) -> None:
     assert queue.engine.rows_of("trunk") == [1, 2, 4, 1, 3]
 
 
-class Failing(InMemoryEngine):
-    """The family of nets.py without these segments."""
-
-    def __init__(self, *segments: str) -> None:
-        super().__init__({name: layer for name, layer in LAYERS.items() if name not in segments})
-
-
-NO_HEAD = "There is no function for segment 'head-parity'."
-
-
 def test_a_task_that_fails_fails_the_request_which_says_so(ask: Ask) -> None:
     with served(Failing("head-parity")) as server:
         reply = ask(server, ALL_TASKS)
@@ -326,24 +203,12 @@ def metrics(server: BackgroundServer) -> list[str]:
         return connection.getresponse().read().decode().splitlines()
 
 
-def raw_request(path: str, body: bytes, head: str = "") -> bytes:
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-
-
-FORM_HEAD = f"Content-Type: {FORM}\r\n"
-
-
 def exchange(server: BackgroundServer, request: bytes) -> bytes:
     """Return what comes back first."""
     host, port = server.http_address.split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         connection.sendall(request)
         return connection.recv(4096)
-
-
-def infer_body(rows: int) -> bytes:
-    tensor = {"name": "image", "datatype": "UINT8", "shape": [rows, 8, 8, 3], "data": images(rows).ravel().tolist()}
-    return json.dumps({"inputs": [tensor]}).encode()
 
 
 @pytest.mark.parametrize(
@@ -377,73 +242,3 @@ def test_what_a_call_that_is_cancelled_had_asked_for_does_not_run(queue: Queue, 
     queue.open()
     assert ask_grpc(queue.server, rows=2).status == "OK"
     assert queue.engine.rows_of("trunk") == [1, 2]
-
-
-def predict(server: BackgroundServer, path: str = "/predict", body: bytes = PICTURE, **query: Any) -> tuple[int, Any]:
-    with closing(http.client.HTTPConnection(server.http_address, timeout=20)) as connection:
-        headers = {} if body is PICTURE else {"Content-Type": FORM}
-        connection.request("POST", f"{path}?{urlencode(query)}", body, headers)
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
-
-
-@pytest.mark.parametrize("path", ["/predict", "/predict/late"])
-def test_predict_has_a_deadline(queue: Queue, path: str) -> None:
-    status, answer = predict(queue.server, path, timeout=20_000)
-    assert (status, "deadline has passed" in answer["error"]) == (504, True)
-    queue.open()
-    assert predict(queue.server, path, timeout=60_000_000)[0] == 200
-    assert queue.engine.rows_of("trunk") == [1, 1]
-
-
-def test_predict_has_a_priority_and_says_how_long_it_waited(queue: Queue) -> None:
-    def put(count: int, priority: int) -> Future[tuple[int, Any]]:
-        body = form(*((f"{number}", PICTURE) for number in range(count)))
-        before = queue.engine.waiting_rows
-        asked = queue.pool.submit(predict, queue.server, "/predict/late", body, priority=priority)
-        wait_for(lambda: queue.engine.waiting_rows == before + count)
-        return asked
-
-    asked = [put(2, 3), put(3, 0), put(4, 1)]
-    time.sleep(0.02)
-    queue.open()
-    answers = [reply.result(20) for reply in asked]
-    assert {status for status, _ in answers} == {200}
-    assert queue.engine.rows_of("trunk") == [1, 4, 3, 2]
-    timings = [answer["timings"] for _, answer in answers]
-    assert all(20 <= times["queue_ms"] <= times["total_ms"] for times in timings), timings
-    assert all(answer["errors"] == {} for _, answer in answers)
-
-
-def test_predict_names_what_failed_beside_the_others() -> None:
-    with served(Failing("head-parity")) as server:
-        status, answer = predict(server)
-        assert (status, answer["error"]) == (503, f"Task 'parity' could not be computed: {NO_HEAD}")
-        for body in (PICTURE, form(("a", PICTURE))):
-            status, answer = predict(server, body=body, partial_results="true", tasks="late,parity,cats")
-            assert status == 200
-            assert list((answer if body is PICTURE else answer["images"][0])["tasks"]) == ["late"]
-            unknown = "Unknown task 'cats'; known are: colour, late, parity, probe."
-            assert answer["errors"] == {"cats": unknown, "parity": NO_HEAD}
-        assert predict(server, partial_results="true", tasks="parity")[0] == 503
-        status, answer = predict(server, partial_results="true", tasks="cats")
-        assert (status, answer["error"]) == (400, "Unknown task 'cats'; known are: colour, late, parity, probe.")
-
-
-def test_predict_gives_what_other_preprocessing_could_do(tmp_path: Path) -> None:
-    """Tasks with other preprocessing run by themselves: that one of those runs gives nothing is no fault of the others."""
-    apart = make_repository(tmp_path, {"late": replace(PREPROCESSING, crop_fraction=0.5)})
-    with served(Failing("branch-late"), apart) as server:
-        assert predict(server)[0] == 503
-        status, answer = predict(server, partial_results="true")
-        assert (status, answer["tasks"].keys()) == (200, {*CHAINS} - {"late"})
-        assert answer["errors"] == {"late": "There is no function for segment 'branch-late'."}
-
-
-@pytest.mark.parametrize("query", ["timeout=-1", "timeout=soon", "priority=-1", "partial_results=perhaps", f"timeout={2**70}"])
-def test_predict_refuses_terms_that_make_no_sense(server: BackgroundServer, query: str) -> None:
-    with closing(http.client.HTTPConnection(server.http_address, timeout=20)) as connection:
-        connection.request("POST", f"/predict?{query}", PICTURE)
-        response = connection.getresponse()
-        assert response.status == 400
-        assert query.partition("=")[0] in json.loads(response.read())["error"]

@@ -8,6 +8,7 @@ image -> trunk -> mid -> suffix -+-> head-left   (pair.left)
 from __future__ import annotations
 
 import http.client
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,8 +30,9 @@ from contract.repository.write import model_path, write_all_tasks, write_models
 from serving.engines.triton.engine import TritonEngine, TritonEngineOptions
 from serving.local_triton.local import LocalTriton
 from serving.server import BackgroundServer
-from tests.serving.nets import CHAINS, LAYERS, Layer, write_repository
+from tests.serving.nets import CHAINS, LAYERS, Layer, images, write_repository
 from tests.serving.nets import whole as whole_task
+from tests.serving.protocol.held_requests import wait_for
 
 PAIR = "pair"
 HEADS = {
@@ -166,3 +168,31 @@ def described(result: Any) -> dict[str, Any]:
     found = result.get_response() if isinstance(result, tritonclient.http.InferResult) else result.get_response(as_json=True)
     outputs = [(output["name"], output["datatype"], tuple(int(size) for size in output["shape"])) for output in found["outputs"]]
     return {"outputs": outputs, **{key: found.get(key, "") for key in ("model_name", "model_version", "id")}}
+
+
+def check(result: Any, rows: int, outputs: Sequence[str]) -> None:
+    assert {(name, dtype) for name, dtype, _ in described(result)["outputs"]} == {(name, "FP32") for name in outputs}
+    for name in outputs:
+        np.testing.assert_allclose(result.as_numpy(name), whole(name, images(rows)), rtol=1e-4, atol=1e-5)
+
+
+def spec_of(tensor: Any) -> tuple[str, str, list[int]]:
+    return tensor["name"], tensor["datatype"], [int(size) for size in tensor["shape"]]
+
+
+def outputs_of(result: Any) -> list[dict[str, Any]]:
+    found = result.get_response() if isinstance(result, tritonclient.http.InferResult) else result.get_response(as_json=True)
+    return list(found["outputs"])
+
+
+def settled(client: Client, models: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """Triton counts after it has answered: wait for what was asked before."""
+    seen = [client.counts(*models)]
+
+    def is_still() -> bool:
+        time.sleep(0.1)
+        seen.append(client.counts(*models))
+        return len(seen) > 3 and seen[-1] == seen[-4]
+
+    wait_for(is_still)
+    return seen[-1]

@@ -4,145 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
-import shutil
 import urllib.request
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
-from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
-from contract.errors import RepositoryError
-from contract.repository import ALL_TASKS, read_repository
-from contract.repository.read import RepositoryReader
-from exporter.gc import collect_garbage
-from exporter.remove import remove_tasks
-from serving.engines.onnxruntime.plain import read_plain, refuse_plain
-from serving.server import BackgroundServer, Server
-from tests.serving.nets import LAYERS, TASK_NAMES, images, whole, write_repository
-from tests.serving.plain_models import (
-    add_sub,
-    add_sub_of_strings,
-    config_of,
-    identity,
-    matmul,
-    onnx_model,
-    ranking,
-    scaled,
-    write_model,
+from contract.repository import ALL_TASKS
+from serving.server import BackgroundServer
+from tests.serving.engines.onnxruntime.plain_folder import (
+    SERVED,
+    UNSERVED,
+    ask,
+    floats,
+    strings,
+    write_folder,
 )
+from tests.serving.nets import LAYERS, TASK_NAMES, images, whole
 from tests.serving.protocol.http.test_http import PICTURE, Http
 from tests.serving.protocol.test_control import TOKEN, Controller
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
 
 MODULES = [tritonclient.http, tritonclient.grpc]
-ENSEMBLE = 'platform: "ensemble" max_batch_size: 1 ensemble_scheduling { step [ { model_name: "simple" model_version: -1 } ] }'
-UNBATCHED = """backend: "onnxruntime"
-input [ { name: "a" data_type: TYPE_FP32 dims: [ 2, -1 ] }, { name: "b" data_type: TYPE_FP32 dims: [ -1, 3 ] } ]
-output [ { name: "c" data_type: TYPE_FP32 dims: [ 2, 3 ] } ]"""
-RANKED = 'output [ { name: "scores" label_filename: "colours.txt" }, { name: "best" } ]'
-PARTIAL = """backend: "onnxruntime" max_batch_size: 2 instance_group [ { count: 2 } ]
-input [ { name: "x" } ] output [ { name: "y" dims: [ 3 ] } ]"""
-RESHAPED = """max_batch_size: 4 input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] reshape { shape: [ 2, 2 ] } } ]
-output [ { name: "y" data_type: TYPE_FP32 dims: [ 4 ] reshape { shape: [ 2, 2 ] } } ]"""
-SERVED = (
-    "bare",
-    "external",
-    "fixed",
-    "matmul",
-    "named",
-    "partial",
-    "ranking",
-    "reshaped",
-    "scalar",
-    "simple",
-    "simple_string",
-    "strings",
-    "versions",
-)
-
-
-def write_served(root: Path) -> None:
-    write_model(root / "simple", add_sub(), config_of("INT32"))
-    write_model(root / "simple_string", add_sub_of_strings(), config_of("STRING"))
-    write_model(root / "strings", identity(("N", "k"), TensorProto.STRING))
-    write_model(root / "matmul", matmul(), UNBATCHED)
-    write_model(root / "fixed", identity((1, 3)))
-    write_model(root / "scalar", identity(()))
-    write_model(root / "bare", identity())
-    write_model(root / "ranking", ranking(), RANKED)
-    (root / "ranking/colours.txt").write_text("red\ngreen\nblue\n")
-    write_model(root / "partial", identity(), PARTIAL)
-    write_model(root / "reshaped", identity(("N", 2, 2)), RESHAPED)
-    write_model(root / "external", scaled("w.bin"), file="1/model.onnx/model.onnx")
-    (root / "external/1/model.onnx/w.bin").write_bytes(floats(3).tobytes())
-    write_model(root / "named", identity(), 'default_model_filename: "net.onnx" backend: "onnxruntime"', "1/net.onnx")
-    for version in (1, 3, 10):
-        write_model(
-            root / "versions",
-            identity(factor=version),
-            "version_policy { specific { versions: [ 3 ] } }",
-            f"{version}/model.onnx",
-        )
-
-
-def sequence_model() -> onnx.ModelProto:
-    model = onnx_model([helper.make_node("SequenceConstruct", ["x"], ["y"])], {"x": ("N", 3)}, {"y": ("N", 3)})
-    model.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, ("N", 3)))
-    return model
-
-
-# What cannot be served: how it is written, and what its reason says.
-UNSERVED: dict[str, tuple[Any, str | None, str]] = {
-    "a_python": (None, 'backend: "python"', "It is for 'python'; beside what espalier exports, only ONNX"),
-    "an_ensemble": (None, ENSEMBLE, "It is an ensemble that espalier did not write"),
-    "a_torch": (None, None, "It has no model.onnx; beside what espalier exports, only ONNX"),
-    "damaged": (b"no model", None, "ONNX Runtime does not open its 1/model.onnx ("),
-    "garbled": (identity(), "max_batch_size {", "garbled/config.pbtxt is not a Triton model configuration"),
-    "misnamed": (identity(), 'name: "another"', "Its config.pbtxt is named 'another'; it must be named like its folder."),
-    "of_a_future": (identity(), 'parameters { key: "espalier_kind" value { string_value: "tower" } }', "It is a 'tower' of another"),
-    "other_type": (add_sub(), config_of("FP32"), "says that 'INPUT0' is FP32; in its file it is INT32"),
-    "other_shape": (add_sub(), config_of("INT32", dims=8), "'INPUT0' has shape [-1, 8], the rows first; in its file it has [-1, 16]"),
-    "other_names": (identity(), config_of("FP32"), "names the inputs 'INPUT0' and 'INPUT1'; those of its file are 'x'."),
-    "no_rows": (add_sub(shape=(1, 16)), config_of("INT32"), "Its max_batch_size is 8, but in its file 'INPUT0' has shape [1, 16]"),
-    "sequences": (add_sub(), config_of("INT32", more="sequence_batching { }"), "asks for sequence_batching, which is not offered here"),
-    "gives_sequences": (sequence_model(), None, "'y' is a seq(tensor(float)) in its file, which is not served here"),
-    "two_versions": (identity(), "version_policy { all { } }", "asks for versions 1 and 2 at once, and one is served"),
-    "no_version": (identity(), "version_policy { specific { versions: 7 } }", "Its version_policy names version 7, which is not there."),
-    "no_labels": (identity(), 'output [ { name: "y" label_filename: "../x" } ]', "Its labels file '../x' is not beside its config.pbtxt."),
-    "outside": (scaled("../../secret.bin"), None, "ONNX Runtime does not open its 1/model.onnx ("),
-    "no_file": (identity(), 'default_model_filename: "net.onnx"', "It has no 1/net.onnx."),
-}  # fmt: skip
-
-
-def write_unserved(root: Path) -> None:
-    for name, (model, config, _) in UNSERVED.items():
-        write_model(root / name, b"" if model is None else model, config, "1/model.pt" if model is None else "1/model.onnx")
-    write_model(root / "two_versions", identity(), None, "2/model.onnx")
-    write_model(root / ".hidden", identity())
-    (root / "notes").mkdir()
-    (root / "secret.bin").write_bytes(b"not theirs!!")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ours, other people's, and what cannot be served, in one repository."""
-    folder = tmp_path_factory.mktemp("plain") / "repo"
-    write_repository(folder)
-    write_served(folder)
-    write_unserved(folder)
-    return folder
+    return write_folder(tmp_path_factory.mktemp("plain") / "repo")
 
 
 @pytest.fixture(scope="module")
@@ -156,25 +52,6 @@ def client(request: pytest.FixtureRequest, server: BackgroundServer) -> Iterator
     made = Controller(request.param, server)
     yield made
     made.client.close()
-
-
-def ask(client: Controller, model: str, inputs: dict[str, Any], outputs: dict[str, int] | None = None, **options: Any) -> Any:
-    """inputs: arrays by name. outputs: the classes wanted of each, 0: values."""
-    tensors = []
-    for name, array in inputs.items():
-        dtype = {"i": "INT32", "f": "FP32", "O": "BYTES"}[array.dtype.kind]
-        tensors.append(client.module.InferInput(name, list(array.shape), dtype))
-        tensors[-1].set_data_from_numpy(array)
-    wanted = [client.module.InferRequestedOutput(name, class_count=count) for name, count in (outputs or {}).items()]
-    return client.client.infer(model, tensors, outputs=wanted or None, **options)
-
-
-def floats(*shape: int) -> Any:
-    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-
-
-def strings(numbers: Any) -> Any:
-    return np.array([str(number).encode() for number in numbers.ravel()], object).reshape(numbers.shape)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 8])
@@ -362,109 +239,3 @@ def test_ours_are_as_they_were(client: Controller, server: BackgroundServer) -> 
         found = re.search(r'nv_inference_count\{model="simple",version="1"\} (\d+)', metrics.read().decode())
     assert found is not None
     assert int(found[1]) > 0
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[tuple[Path, Controller]]:
-    """A server on a plain repository that may be changed, and a client of it."""
-    write_model(tmp_path / "repo/double", identity(factor=2))
-    write_model(tmp_path / "repo/simple", add_sub(), config_of("INT32"))
-    with BackgroundServer(tmp_path / "repo", http_port=0, grpc_port=0, threads=1, admin_token=TOKEN) as server:
-        client = Controller(tritonclient.grpc, server)
-        yield tmp_path / "repo", client
-        client.client.close()
-
-
-def test_they_come_and_go_like_tasks(own: tuple[Path, Controller]) -> None:
-    repo, client = own
-
-    def factor() -> float:
-        return float(ask(client, "double", {"x": floats(1, 3) + 1}).as_numpy("y")[0, 0])
-
-    assert (client.index(), factor()) == ({"double", "simple"}, 2)
-    write_model(repo / "double", identity(factor=3))
-    assert factor() == 2  # until it is told
-    client.load("double")
-    assert factor() == 3
-    write_model(repo / "double", identity(factor=4), file="2/model.onnx")
-    client.load("double")
-    assert (factor(), client.ask("get_model_metadata", "double")["versions"]) == (4, ["2"])
-    write_model(repo / "double", b"damaged", file="2/model.onnx")
-    status, sentence = client.refusal("load", "double")
-    assert (status, sentence.startswith("Model 'double' was not loaded, and nothing has changed: ONNX Runtime does not")) == (
-        "StatusCode.INVALID_ARGUMENT",
-        True,
-    )
-    assert (factor(), str(repo) in sentence) == (4, False)
-    client.unload("double")
-    assert client.index() == {"simple"}
-    write_model(repo / "new", identity(factor=5))
-    client.load("new")
-    client.load(ALL_TASKS)
-    assert client.index() == {"simple", "new"}
-    assert client.refusal("load", "double")[0] == "StatusCode.INVALID_ARGUMENT"
-    shutil.rmtree(repo / "double/2")
-    client.load("double")
-    assert (client.index(), factor()) == ({"simple", "new", "double"}, 3)
-
-
-def test_the_log_names_what_is_not_served_or_not_heeded(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), BackgroundServer(folder, http_port=0, grpc_port=0, threads=1):
-        pass
-    said = [record.getMessage() for record in caplog.records if record.name == "serving.lifecycle"]
-    for name, (_, _, words) in UNSERVED.items():
-        assert sum(line.startswith(f"Model {name!r} is not served: ") and words in line for line in said) == 1
-    assert "Model 'partial' is served, but not what its config.pbtxt says of instance_group." in said
-    assert len(said) == len(UNSERVED) + 1
-
-
-def test_a_repository_in_which_nothing_can_be_served(tmp_path: Path) -> None:
-    write_unserved(tmp_path)
-    with pytest.raises(RepositoryError, match=r"holds no model that can be served\. a_python: It is for 'python'"):
-        asyncio.run(Server(tmp_path, http_port=0, grpc_port=0).start())
-
-
-def test_where_tritons_compute_they_are_not_served(folder: Path) -> None:
-    found = RepositoryReader(folder, refuse_plain).read()
-    assert found.tasks.keys() == {*TASK_NAMES}
-    assert found.unserved.keys() == {*SERVED, *UNSERVED}
-    assert {reason for name, reason in found.unserved.items() if name in SERVED} == {
-        "With Triton as the engine only what espalier has exported is served; ask Triton for it, or take the embedded engine."
-    }
-
-
-def test_one_that_is_larger_than_the_memory_is_not_served(folder: Path) -> None:
-    found = RepositoryReader(folder, partial(read_plain, memory_limit_bytes=1000)).read()
-    assert found.tasks.keys() == {*TASK_NAMES}
-    assert all(found.unserved[name].endswith("more than the limit of 1000 bytes; raise the limit.") for name in SERVED)
-
-
-def test_a_task_of_ours_whose_configuration_is_damaged_is_no_plain_model(tmp_path: Path) -> None:
-    write_repository(tmp_path)
-    reader = RepositoryReader(tmp_path, read_plain)
-    reader.read()
-    (tmp_path / "late/config.pbtxt").write_bytes(b"\xff\x00")
-    with pytest.raises(RepositoryError, match=r"late/config\.pbtxt cannot be read"):
-        reader.read()
-
-
-def test_what_changes_a_repository_leaves_them_as_they_are(tmp_path: Path) -> None:
-    repo = tmp_path / "repo"
-    write_repository(repo)
-    write_served(repo)
-    write_model(repo / "misnamed", identity(), 'name: "another"')
-    names = (*SERVED, "misnamed")
-
-    def files() -> dict[str, bytes]:
-        return {
-            str(file.relative_to(repo)): file.read_bytes()
-            for name in names
-            for file in (repo / name).rglob("*")
-            if file.is_file()
-        }
-
-    before = files()
-    remove_tasks(repo, ["late"])
-    collect_garbage(repo)
-    assert (files(), read_repository(repo).tasks.keys()) == (before, {*TASK_NAMES} - {"late"})
-    assert RepositoryReader(repo, read_plain).read().tasks.keys() == {*TASK_NAMES, *SERVED} - {"late"}

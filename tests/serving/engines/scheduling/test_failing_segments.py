@@ -13,7 +13,7 @@ from contract.plan import make_plan
 from serving.engines.base import Answer, Call
 from serving.engines.scheduling.scheduler import Scheduler
 from serving.errors import EngineError
-from tests.serving.engines.scheduling.test_scheduler import REPOSITORY, Segments, infer, work_with
+from tests.serving.engines.scheduling.held_up import REPOSITORY, Segments, infer, work_with
 from tests.serving.nets import LAYERS, TASK_NAMES, images, whole
 
 

@@ -24,7 +24,7 @@ from serving.local_triton.errors import TritonUnavailable
 from tests.serving.engines.triton.triton_pair import TOKEN, Pair, Served, closed, metric
 from tests.serving.exact_nets import head, set_gate, write_family, write_task
 from tests.serving.process.test_process import started
-from tests.serving.protocol.test_request_options import wait_for
+from tests.serving.protocol.held_requests import wait_for
 from tests.serving.steady_clients import Addressed, Client, GrpcClient, HttpClient, Load, Reply, clients_of
 
 pytestmark = pytest.mark.slow

@@ -30,8 +30,8 @@ from serving.errors import EngineDown
 from serving.server import BackgroundServer
 from tests.serving.engines.triton.engine_on_stand_in import QUICK, ask, check, eventually, use, with_engine, without
 from tests.serving.nets import TASK_NAMES, images, whole
+from tests.serving.protocol.held_requests import ask_grpc, ask_http, wait_for
 from tests.serving.protocol.http.test_http import PICTURE, Http
-from tests.serving.protocol.test_request_options import ask_grpc, ask_http, wait_for
 from tests.serving.stand_in import StandIn
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from serving.engines.triton.engine import TritonEngine, TritonEngineOptions
 from serving.local_triton.command import TritonOptions
 from serving.local_triton.local import LocalTriton
 from serving.server import BackgroundServer
-from tests.serving.protocol.test_request_options import wait_for
+from tests.serving.protocol.held_requests import wait_for
 
 TOKEN = "s3cret"
 

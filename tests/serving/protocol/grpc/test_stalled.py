@@ -23,7 +23,7 @@ from serving.server import BackgroundServer
 from tests.serving.nets import images
 from tests.serving.protocol.grpc.raw_grpc import TAKEN_BYTES, RawCall
 from tests.serving.protocol.grpc.test_cost import refusals
-from tests.serving.protocol.test_request_options import wait_for
+from tests.serving.protocol.held_requests import wait_for
 
 pb: Any = service_pb2
 SERVICE = "/inference.GRPCInferenceService/"

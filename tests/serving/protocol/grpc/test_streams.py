@@ -26,7 +26,7 @@ from serving.protocol.message_limits import MessageLimits
 from serving.server import BackgroundServer
 from tests.serving.nets import images
 from tests.serving.protocol.grpc.test_cost import processor_s, refusals
-from tests.serving.protocol.test_request_options import wait_for
+from tests.serving.protocol.held_requests import wait_for
 
 pb: Any = service_pb2
 Request, Status = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse

@@ -16,18 +16,17 @@ from exporter.graph.beside import Cheap, find_cheap, is_light
 from exporter.graph.chain import Block, Chain, Tap, count_users, in_order
 from exporter.graph.coupling import find_suspects
 from exporter.graph.difference import BlockNodes
-from exporter.graph.digests import addresses, block_digest, combined_digest, steps_digest, weight_digest
+from exporter.graph.digests import addresses, block_digest, weight_digest
 from exporter.graph.flow.macs import macs_of_flow
-from exporter.graph.foreign import is_foreign, operator_name
+from exporter.graph.foreign import is_foreign
 from exporter.graph.levels import find_levels
-from exporter.graph.macs import Macs, count_macs, is_product
-from exporter.graph.modules import modules_of
+from exporter.graph.macs import Macs, count_macs
+from exporter.graph.network.blocks import block_of, closure, needed_for, preprocessing_digest
+from exporter.graph.network.splittable import check_outputs, check_splittable, why_no_rows
+from exporter.graph.network.weights import dtype_of, has_weights, matrices_of
 from exporter.graph.partition import Part, Partitioner, Rules
 from exporter.graph.shapes import name_of, shape_of
-from exporter.graph.walk import walk_back
 
-# Operators whose further inputs are no weights: scales and sizes.
-_PARAMETERS = frozenset(("DequantizeLinear", "Resize", "Upsample", "Pad", "Expand"))
 # What is kept, and other inputs change.
 _BY_ADDRESS = frozenset(("values", "matrices", "preprocessing", "_by_address", "_by_itself", "_places", "levels"))
 _SAVED_BY_ONE_ANSWER = 0.1  # of a network's MACs: outputs whose asking for alone saves less are always asked for together
@@ -46,7 +45,7 @@ class Network:
     """
 
     def __init__(self, name: str, model: ir.Model, inner: Sequence[bool] = ()) -> None:
-        _check_splittable(name, model)
+        check_splittable(name, model)
         self.name, self.model = name, model
         self._inner = [value for value, is_tap in zip(model.graph.inputs, inner, strict=False) if is_tap]
         self._axes = Axes(model)
@@ -54,11 +53,11 @@ class Network:
         self._suspects = find_suspects(model, self._axes.one, self._axes.other)
         for value in (*model.graph.inputs, *model.graph.outputs):
             if not self._has_rows(value):
-                raise UnsupportedModel(name, self._why_no_rows(value))
+                raise UnsupportedModel(name, why_no_rows(model.graph, value, self._one, self._other))
         self._addresses = addresses(model.graph, model.opset_imports)
         self._digests: dict[Part, str] = {}
         self._known_blocks: dict[Part, Block] = {}
-        self._check_outputs()
+        check_outputs(name, model.graph.outputs, self._addresses)
 
     def fed(self, sources: Sequence[str]) -> Network:
         """Return the network with the addresses `sources` for its inputs."""
@@ -85,7 +84,7 @@ class Network:
         """Return the outputs, those together that are asked for together: all, unless asking for one alone saves much."""
         outputs = tuple(self.model.graph.outputs)
         most = self._macs * (1 - _SAVED_BY_ONE_ANSWER)
-        if len(outputs) > 1 and any(self._count(_needed([value])).total <= most for value in outputs):
+        if len(outputs) > 1 and any(self._count(needed_for([value])).total <= most for value in outputs):
             return tuple((value,) for value in outputs)
         return (outputs,)
 
@@ -93,7 +92,8 @@ class Network:
     def values(self) -> tuple[frozenset[str], ...]:
         """Return for each answer the addresses of all that is computed for it."""
         return tuple(
-            frozenset(self._addresses[value] for node in _needed(outputs) for value in node.outputs) for outputs in self.answers
+            frozenset(self._addresses[value] for node in needed_for(outputs) for value in node.outputs)
+            for outputs in self.answers
         )
 
     def chain(self, users: Mapping[str, int] | None = None, there: Sequence[Block] = (), kept: Collection[str] = ()) -> Chain:
@@ -113,7 +113,7 @@ class Network:
         inputs, outputs = map(self._taps, (graph.inputs, graph.outputs))
         return Chain(
             name=self.name,
-            blocks=in_order([*_closure(there, taken), *(self._spanning(block, part) for part, block in own)]),
+            blocks=in_order([*closure(there, taken), *(self._spanning(block, part) for part, block in own)]),
             inputs=inputs,
             outputs=outputs,
             preprocessing=self.preprocessing,
@@ -150,12 +150,10 @@ class Network:
 
     def digest(self, inputs: Sequence[Tap] = (), outputs: Sequence[Tap] = ()) -> str:
         """Return the digest of what lies between taps of the network, as one model; without taps, of all of it."""
-        graph, opsets = self.model.graph, self.model.opset_imports
         if not outputs:
             return self._digest_of(self._whole)
-        before, after = ([self._values[tap.name] for tap in taps] for taps in (inputs, outputs))
-        needed = _needed(after, before)
-        return block_digest([node for node in graph if node in needed], before, after, opsets)
+        part = self.part(inputs, outputs)
+        return block_digest(part.nodes, part.inputs, part.outputs, self.model.opset_imports)
 
     def _digest_of(self, part: Part) -> str:
         if part not in self._digests:
@@ -165,16 +163,16 @@ class Network:
     def values_between(self, inputs: Sequence[Tap], outputs: Sequence[Tap]) -> frozenset[str]:
         """Return the addresses of all that is computed between taps."""
         before, after = ([self._values[tap.name] for tap in taps] for taps in (inputs, outputs))
-        return frozenset(self._addresses[value] for node in _needed(after, before) for value in node.outputs)
+        return frozenset(self._addresses[value] for node in needed_for(after, before) for value in node.outputs)
 
     def part(self, inputs: Sequence[Tap] = (), outputs: Sequence[Tap] = ()) -> BlockNodes:
         """Return what is computed between taps, as a part of the graph; without taps, all of it."""
-        graph = self.model.graph
+        whole, opsets = self._whole, self.model.opset_imports
         if not outputs:
-            return BlockNodes(tuple(graph), tuple(graph.inputs), tuple(graph.outputs), self.model.opset_imports)
+            return BlockNodes(whole.nodes, whole.inputs, whole.outputs, opsets)
         before, after = (tuple(self._values[tap.name] for tap in taps) for taps in (inputs, outputs))
-        needed = _needed(after, before)
-        return BlockNodes(tuple(node for node in graph if node in needed), before, after, self.model.opset_imports)
+        needed = needed_for(after, before)
+        return BlockNodes(tuple(node for node in whole.nodes if node in needed), before, after, opsets)
 
     def address(self, value: ir.Value) -> str:
         """Return the address of a tensor of the graph."""
@@ -197,10 +195,8 @@ class Network:
     @cached_property
     def matrices(self) -> tuple[tuple[str, frozenset[bytes]], ...]:
         """Return, for each value that is computed with weights of two axes and more, its address and the hashes of these."""
-        found = ((node, [value for value in node.inputs if value is not None and _is_matrix(value)]) for node in self.model.graph)
-        return tuple(
-            (self._addresses[node.outputs[0]], frozenset(map(weight_digest, values))) for node, values in found if values
-        )
+        found = matrices_of(self.model.graph)
+        return tuple((self._addresses[node.outputs[0]], frozenset(map(weight_digest, values))) for node, values in found)
 
     @property
     def inputs(self) -> tuple[Tap, ...]:
@@ -243,20 +239,14 @@ class Network:
             beside=cheap.beside,
             follows=cheap.follows,
             inputs=self._sources,
-            weighty=_has_weights,
+            weighty=lambda part: has_weights(part.nodes),
             light=lambda part: is_light(part.nodes),
             kept=lambda value: self._addresses[value] in kept,
         )
         return Partitioner(graph, rules, graph.outputs, given).split()
 
     def _row_bytes(self, value: ir.Value) -> int:
-        return prod(shape_of(value, self._one)[1:]) * _dtype(value).bitwidth // 8
-
-    def _check_outputs(self) -> None:
-        outputs = self.model.graph.outputs
-        if len({self._addresses[value] for value in outputs}) < len(outputs):
-            names = ", ".join(name_of(value) for value in outputs)
-            raise UnsupportedModel(self.name, f"gives the same output twice (among {names}); leave one out.")
+        return prod(shape_of(value, self._one)[1:]) * dtype_of(value).bitwidth // 8
 
     def _has_rows(self, value: ir.Value) -> bool:
         """Whether rows of `value` can be split and stacked."""
@@ -264,29 +254,7 @@ class Network:
 
     def _can_cross(self, value: ir.Value) -> bool:
         """Whether `value` may be a tap: it has rows, of a type that goes from one segment to the next."""
-        return self._has_rows(value) and dtype_of_onnx(_dtype(value).name) in NUMPY_DTYPES
-
-    def _why_no_rows(self, value: ir.Value) -> str:
-        """Return what is wrong with an input or output that has no rows."""
-        shapes = [shapes.get(name_of(value)) for shapes in (self._one, self._other)]
-        unknown = next((node for node in self.model.graph if self._loses_shape(node)), None)
-        if None in shapes and unknown is not None:
-            label = unknown.name or name_of(unknown.outputs[0])
-            return (
-                f"no shape can be found behind {operator_name(unknown)} (node {label!r}), nor by ONNX Runtime; export it without."
-            )
-        found = " and ".join(str(list(shape)) if shape is not None else "unknown" for shape in shapes)
-        wanted = "inputs and outputs must have the batch size as their first dimension and nowhere else"
-        return f"{wanted}; the shape of {name_of(value)!r} is {found} for 1 and 3 rows."
-
-    def _loses_shape(self, node: ir.Node) -> bool:
-        """Whether the shapes of all that `node` takes are known, and of what it makes are not."""
-        taken = [value for value in node.inputs if value is not None and value.const_value is None]
-        known, made = (
-            [name_of(value) in self._one and name_of(value) in self._other for value in values]
-            for values in (taken, node.outputs)
-        )
-        return all(known) and not all(made)
+        return self._has_rows(value) and dtype_of_onnx(dtype_of(value).name) in NUMPY_DTYPES
 
     def _blocks(self, parts: Sequence[Part]) -> Iterator[Block]:
         for index, part in enumerate(parts):
@@ -296,28 +264,9 @@ class Network:
     def _block_anywhere(self, part: Part) -> Block:
         """Return `part` as a block without taps: whatever the network is fed, and whatever others there are, the rest is the same."""
         if part not in self._known_blocks:
-            self._known_blocks[part] = self._new_block(part)
+            opsets, counted = self.model.opset_imports, self._count(part.nodes)
+            self._known_blocks[part] = block_of(part, opsets, self._digest_of(part), counted, self._suspects)
         return self._known_blocks[part]
-
-    def _new_block(self, part: Part) -> Block:
-        opsets = self.model.opset_imports
-        weights = [(_dtype(value), value.const_value) for value in _weights(part) if value.const_value is not None]
-        counted = self._count(part.nodes)
-        return Block(
-            index=0,
-            digest=self._digest_of(part),
-            structure=block_digest(part.nodes, part.inputs, part.outputs, opsets, structure_only=True),
-            inputs=(),
-            outputs=(),
-            macs=counted.total,
-            parameters=sum(int(tensor.size) for dtype, tensor in weights if dtype.is_floating_point()),
-            weight_bytes=sum(int(tensor.nbytes) for _, tensor in weights),
-            modules=modules_of(part.nodes),
-            uncounted=counted.uncounted,
-            matrices=frozenset(weight_digest(value) for value in _weights(part) if _is_matrix(value)),
-            steps=steps_digest(part.nodes),
-            suspects=tuple(dict.fromkeys(self._suspects[node] for node in part.nodes if node in self._suspects)),
-        )
 
     def _taps(self, values: Sequence[ir.Value]) -> tuple[Tap, ...]:
         return tuple(self._tap(value) for value in values)
@@ -325,102 +274,9 @@ class Network:
     def _tap(self, value: ir.Value) -> Tap:
         axes = self._axes
         names, known = axes.names(value), axes.known(value)
-        return Tap(name_of(value), self._addresses[value], _dtype(value).name, axes.shape(value), names, known)
+        return Tap(name_of(value), self._addresses[value], dtype_of(value).name, axes.shape(value), names, known)
 
     @cached_property
     def preprocessing(self) -> str:
         """Return the digest of what is computed before the first product, "" if nothing is."""
-        before: set[ir.Value] = set(self.model.graph.inputs)
-        behind: set[ir.Value] = set()
-        for node in self.model.graph:
-            if is_product(node) or not behind.isdisjoint(node.inputs):
-                behind.update(node.outputs)
-            elif not before.isdisjoint(node.inputs):
-                before.update(node.outputs)
-        ends = (
-            value for node in self.model.graph if not behind.isdisjoint(node.outputs) for value in node.inputs if value in before
-        )
-        found = sorted({self._addresses[value] for value in ends if value is not None and value.producer() is not None})
-        return combined_digest(found) if found else ""
-
-
-def _check_splittable(name: str, model: ir.Model) -> None:
-    graph = model.graph
-    if not graph.inputs or not graph.outputs:
-        raise UnsupportedModel(name, "has no input or no output; a task model takes and gives tensors.")
-    for kind, values in (("input", graph.inputs), ("output", graph.outputs)):
-        for value in values:
-            if value.dtype is None:
-                raise UnsupportedModel(name, f"the {kind} {value.name!r} has no known dtype.")
-    for value in graph.inputs:
-        if value.shape is not None and not len(value.shape):
-            why = (
-                f"the input {value.name!r} is one number for all rows; make it a constant, or give it a first dimension for rows."
-            )
-            raise UnsupportedModel(name, why)
-        batch, *others = value.shape or (None,)
-        if isinstance(batch, int):
-            raise UnsupportedModel(name, f"the batch size is fixed to {batch}; export it with a dynamic first dimension.")
-        if any(not isinstance(dim, int) and dim.value in (None, batch.value if batch else None) for dim in others):
-            why = f"has the shape {value.shape}; a size other than the batch size is fixed, or has a name of its own."
-            raise UnsupportedModel(name, f"the input {value.name!r} {why}")
-    _check_dependence(name, graph)
-
-
-def _check_dependence(name: str, graph: ir.Graph) -> None:
-    depending = set(graph.inputs)
-    for node in graph:
-        if any(value in depending for value in node.inputs):
-            depending.update(node.outputs)
-    for value in graph.outputs:
-        if value not in depending or value in graph.inputs:
-            raise UnsupportedModel(name, f"the output {value.name!r} is not computed from an input.")
-
-
-def _has_weights(part: Part) -> bool:
-    """Whether a task may have tuned the part: it holds fractions, or numbers of any kind that a product takes.
-
-    What says how large a result is, or by which scale a DequantizeLinear takes a tensor, is none; what that makes a weight of is.
-    Classical models keep theirs in attributes.
-    """
-    return any(
-        any(_is_weight(value, node, position) for position, value in enumerate(node.inputs))
-        or (node.domain == "ai.onnx.ml" and any(item.type == ir.AttributeType.FLOATS for item in node.attributes.values()))
-        for node in part.nodes
-    )
-
-
-def _is_weight(value: ir.Value | None, node: ir.Node, position: int) -> bool:
-    if value is None or not value.is_initializer():
-        return False
-    if node.op_type in _PARAMETERS:
-        return position == 0
-    return (value.dtype is not None and value.dtype.is_floating_point()) or is_product(node)
-
-
-def _closure(blocks: Sequence[Block], addresses: Iterable[str]) -> list[Block]:
-    """Return those of `blocks`, each after those whose taps it takes, that are needed for the tensors `addresses`."""
-    wanted, needed = set(addresses), []
-    for block in reversed(blocks):
-        if not wanted.isdisjoint(tap.address for tap in block.outputs):
-            needed.append(block)
-            wanted.update(tap.address for tap in block.inputs)
-    return needed[::-1]
-
-
-def _needed(targets: Iterable[ir.Value], given: Collection[ir.Value] = ()) -> set[ir.Node]:
-    return walk_back(targets, given.__contains__)[0]
-
-
-def _weights(part: Part) -> list[ir.Value]:
-    used = dict.fromkeys(value for node in part.nodes for value in node.inputs if value is not None and value.is_initializer())
-    return list(used)
-
-
-def _dtype(value: ir.Value) -> ir.DataType:
-    return value.dtype if value.dtype is not None else ir.DataType.UNDEFINED
-
-
-def _is_matrix(value: ir.Value) -> bool:
-    tensor = value.const_value
-    return tensor is not None and tensor.dtype.is_floating_point() and sum(int(str(size)) > 1 for size in tensor.shape) > 1
+        return preprocessing_digest(self.model.graph, self._addresses)
