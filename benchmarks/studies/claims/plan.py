@@ -144,5 +144,4 @@ _ALIKE: tuple[Callable[[Unit], tuple[object, ...]], ...] = (
 
 
 def _per_image(entry: Entry) -> float:
-    """Return seconds an image: of the processor where the machine was busy, as the clock then says little."""
-    return (entry.processor_s if entry.busy else entry.seconds) / max(entry.unit.images, 1)
+    return entry.core_s / max(entry.unit.images, 1)

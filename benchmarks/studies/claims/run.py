@@ -44,7 +44,7 @@ class Budget:
         """Return the seconds of one core that are left."""
         if self.hours is None:
             return float("inf")
-        return self.hours * 3600 * self.cores - sum(entry.seconds for entry in entries)
+        return self.hours * 3600 * self.cores - sum(entry.core_s for entry in entries)
 
 
 @dataclass

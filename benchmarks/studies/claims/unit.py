@@ -89,3 +89,8 @@ class Entry:
     busy: bool
     machine: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def core_s(self) -> float:
+        """Seconds that a core was taken: by the clock, or of the processor where the machine was busy, as the clock then says little."""
+        return self.processor_s if self.busy else self.seconds

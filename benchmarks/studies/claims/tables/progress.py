@@ -13,8 +13,12 @@ def section(source: Source, plan: Sequence[Planned], cores: int) -> str:
     done = [source.entries[one.unit] for one in plan if one.unit in source.entries]
     busy = sum(entry.busy for entry in done)
     lacking = [one.unit.words for one in plan if one.unit not in source.entries]
-    hours = sum(entry.seconds for entry in done) / 3600
-    marked = f" {busy} of them were measured on a busy machine: their accuracies count, their seconds do not." if busy else ""
+    hours = sum(entry.core_s for entry in done) / 3600
+    marked = (
+        f" {busy} of them were measured on a busy machine: their accuracies count, and of their seconds those of the processor."
+        if busy
+        else ""
+    )
     listed = "".join(f"- {words}\n" for words in lacking)
     rest = f"\nNot run:\n\n{listed}" if lacking else "\nEverything was run.\n"
     return (
@@ -30,7 +34,7 @@ def plan_table(source: Source, plan: Sequence[Planned], cores: int) -> str:
     for section in dict.fromkeys(one.section for one in plan):
         units = [one.unit for one in plan if one.section == section]
         done = [source.entries[unit] for unit in units if unit in source.entries]
-        spent = sum(entry.seconds for entry in done) / 3600
+        spent = sum(entry.core_s for entry in done) / 3600
         left = sum(estimator.seconds(unit) for unit in units if unit not in source.entries) / 3600
         total += left
         rows.append(
