@@ -4,3 +4,5 @@ Work is cut into units (a task, a method, a size, a seed). What a unit gave is o
 from all that decides about it; a run does what is missing, the most valuable first, until the budget is spent, and tables are made
 from the ledgers alone.
 """
+
+__all__: list[str] = []

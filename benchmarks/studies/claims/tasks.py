@@ -19,7 +19,7 @@ from tuning.errors import BadOptions
 Load = Callable[[Preprocessing, Path | None], TaskData]
 
 _LEAST, _MOST = 30, 90  # icons of a provider to learn from
-CHOOSING = 200  # pictures of the other designer that the vendor task is scored on in searches
+_CHOOSING = 200  # pictures of the other designer that the vendor task is scored on in searches
 
 
 def load_task(name: str, preprocessing: Preprocessing, folder: Path | None = None) -> TaskData:
@@ -59,7 +59,7 @@ def _vendor_shift(preprocessing: Preprocessing, folder: Path | None) -> TaskData
     google, twitter = (_pictures(f"emoji:{vendor}/category")(preprocessing, folder) for vendor in ("google", "twitter"))
     if google.labels != twitter.labels:
         raise BadOptions("The two designers have drawn other categories.")
-    rows = draw_rows(twitter.train.targets, CHOOSING, 0)
+    rows = draw_rows(twitter.train.targets, _CHOOSING, 0)
     images = np.concatenate([google.train.images, twitter.train.images[rows]])
     targets = np.concatenate([google.train.targets, twitter.train.targets[rows]])
     validation = np.arange(len(google.train), len(targets), dtype=np.int64)

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-RECIPE = 1
+_RECIPE = 1
 """Raised when units of the same words would give something else; entries of other recipes are not looked at."""
 
 SUBTUNING = ("subtuning", "subtuning, one block", "siamese subtuning")
 METHODS = (*SUBTUNING, "linear probe", "full finetuning", "lp-ft", "surgical", "lora")
-KINDS = ("costs", "search", "method", "active", "transfer")
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Unit:
-    """kind: one of `KINDS`. task: a name of `tasks.py`, "" for none. images: to learn from.
+    """kind: one of "costs", "search", "method", "active", "transfer". task: a name of `tasks.py`, "" for none. images: to learn from.
 
     blocks: of a search, the most. method: of a kind "method" or "transfer". beta: of transfer.
     """
@@ -58,7 +57,7 @@ class Unit:
 
     def key(self, settings: Settings) -> str:
         """Return 16 hexadecimal digits that name all that decides about the result."""
-        content = json.dumps({"recipe": RECIPE, "settings": asdict(settings), "unit": asdict(self)}, sort_keys=True)
+        content = json.dumps({"recipe": _RECIPE, "settings": asdict(settings), "unit": asdict(self)}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property

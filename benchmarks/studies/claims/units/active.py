@@ -16,7 +16,7 @@ from tuning.training.features import FeatureStore
 from tuning.training.methods import subtuning
 from tuning.training.trainer import Trainer
 
-GROWTH = (1, 2, 4, 8)  # rounds, in first rounds
+_GROWTH = (1, 2, 4, 8)  # rounds, in first rounds
 
 
 def measure(bench: Bench, unit: Unit) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def measure(bench: Bench, unit: Unit) -> dict[str, Any]:
     contents = unpack(bench.need(unit, search_of(unit, unit.blocks)).result["ledger"])
     block = chosen(contents, bench.settings, epsilon=-1.0).steps[1].subset
     data, options = bench.whole(unit.task), bench.fit_options(unit.seed)
-    sizes = [unit.images * times for times in GROWTH if unit.images * times <= len(data.train)]
+    sizes = [unit.images * times for times in _GROWTH if unit.images * times <= len(data.train)]
     store = FeatureStore(options.cache_bytes)
     try:
         trainer, method = Trainer(bench.backbone, data, options, store), subtuning(block, options.epochs)

@@ -27,7 +27,7 @@ from tuning.transfer.features import compute_features
 from tuning.transfer.training import TransferOptions
 from tuning.transfer.transfer import Method
 
-PRETRAINING = Unit("transfer", "twitter", method="student")
+_PRETRAINING = Unit("transfer", "twitter", method="student")
 _LR = 1e-3
 _RANDOM = "random"
 
@@ -49,8 +49,8 @@ def measure(bench: Bench, unit: Unit) -> dict[str, Any]:
 
 def _student(bench: Bench) -> Backbone:
     """Return the student, which is trained once and kept in the folder for work; again where it is gone."""
-    file = bench.ledgers.scratch(PRETRAINING, ".safetensors")
-    with bench.ledgers.wait_for(PRETRAINING):
+    file = bench.ledgers.scratch(_PRETRAINING, ".safetensors")
+    with bench.ledgers.wait_for(_PRETRAINING):
         _pretrain(bench, file)
     return load_backbone(file)
 
@@ -61,7 +61,7 @@ def _pretrain(bench: Bench, file: Path) -> None:
         preprocessing = Preprocessing(size, size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic")
         channels = list(bench.settings.student_channels)
         options = FitOptions(bench.settings.student_epochs, 2e-3, batch_size=32, device="cpu")
-        data = bench.whole(PRETRAINING.task, preprocessing)
+        data = bench.whole(_PRETRAINING.task, preprocessing)
         network_options = {"channels": channels, "stem_width": channels[0]}
         save_backbone(pretrain("resnet18", data, preprocessing, options, network_options=network_options), file)
 
