@@ -21,6 +21,18 @@ class Histogram:
         """Return how many durations there were."""
         return sum(self.counts)
 
+    def quantile(self, share: float) -> float | None:
+        """Return the seconds within which a `share` of them were, 0 to 1, as Prometheus' histogram_quantile does; None: there were none.
+
+        Within a bucket they are taken to lie evenly; where it is the last one, its lower bound is returned.
+        """
+        wanted, below, lower = share * self.count, 0, 0.0
+        for count, upper in zip(self.counts, DURATION_BOUNDS_S, strict=False):
+            if count and below + count >= wanted:
+                return lower + (upper - lower) * (wanted - below) / count
+            below, lower = below + count, upper
+        return lower if self.count else None
+
 
 EMPTY = Histogram()
 

@@ -14,6 +14,7 @@ from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.plain import read_plain, refuse_plain
 from serving.limits import Limits
 from serving.observe.events import Observer
+from serving.page.page import DrawTree
 from serving.protocol.front_end import MAX_BODY_BYTES
 
 
@@ -36,6 +37,9 @@ class ServerOptions:
     configs: a folder that keeps configurations as they were parsed, so that the next start need not; None: none.
     pad_lengths: to the next of which texts are padded, so that requests of different lengths run together, where a task has a mask that
     hides what is added, as runs at the start find out; none: nothing is padded. limits: of connections, messages and images.
+    page: what draws the tree of a repository, for the page at `/` (`serving.page`); None: there is no page.
+    feature_cache_bytes: how much of what segments give is kept for later requests with the same input (serving/features/); None: nothing.
+    watch: whether what changes on disk is loaded when it does (serving/watch.py).
     """
 
     host: str = "127.0.0.1"
@@ -57,7 +61,10 @@ class ServerOptions:
     configs: Path | None = None
     plain: bool = True
     pad_lengths: Sequence[int] = ()
+    feature_cache_bytes: int | None = None
+    watch: bool = False
     limits: Limits = field(default_factory=Limits)
+    page: DrawTree | None = None
 
     def engine_for(self, repository: Repository) -> Engine:
         """Return the engine that is to run `repository`."""

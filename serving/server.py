@@ -16,10 +16,12 @@ from typing import Any, Self
 from contract.repository.model import Repository, Task
 from contract.repository.read import RepositoryReader
 from serving.engines.base import Engine
+from serving.features.cached_engine import with_feature_cache
 from serving.lifecycle import served_part
 from serving.observe.prometheus import Metrics
 from serving.observe.setup import Observation, make_observation
 from serving.options import ServerOptions
+from serving.page.page import Page
 from serving.process.ending import LEFT_S, LOOP_S, News, end_process, ended_after, in_time
 from serving.process.loop_thread import LoopThread
 from serving.process.memory import garbage_left, give_back_in_idle_moments, share_one_heap
@@ -32,6 +34,7 @@ from serving.protocol.http.server import HttpFrontEnd
 from serving.protocol.memory_budget import MemoryBudget, default_budget_bytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
+from serving.watch import Watch, check_watch
 
 log = logging.getLogger(__name__)
 _SWITCH_S = 0.0005
@@ -55,6 +58,7 @@ class Server:
         self._http = HttpFrontEnd(chosen.host, chosen.http_port, chosen.limits.http, chosen.limits.images, chosen.limits.texts)
         self._grpc = GrpcFrontEnd(chosen.host, chosen.grpc_port, chosen.max_message_bytes)
         self._front_ends: Sequence[FrontEnd] = (self._http, self._grpc)
+        self._page = None if chosen.page is None else Page(chosen.page)
         self._closing = contextlib.AsyncExitStack()
         self._end = 0.0  # of `aclose`, by time.monotonic
         self._left = False
@@ -102,11 +106,17 @@ class Server:
         """
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._note_left)
+            if self._options.watch:
+                check_watch()
             repository, reader = self._read()
             self._tasks = repository.tasks
-            observation = make_observation(access_log=self._options.access_log, others=self._options.observers)
+            others = [*self._options.observers, *([self._page.deploys] if self._page else [])]
+            observation = make_observation(access_log=self._options.access_log, others=others)
             stack.push_async_callback(self._flush, observation)
             engine = self._engine or self._options.engine_for(repository)
+            if self._options.feature_cache_bytes:
+                engine = with_feature_cache(engine, repository, self._options.feature_cache_bytes)
+                observation.metrics.watch_features(engine.features)
             router = Router(
                 repository,
                 engine,
@@ -123,6 +133,10 @@ class Server:
                 stack.push_async_callback(front_end.aclose, 0.0)
             stack.push_async_exit(lambda kind, *error: self._shut_down(router, kind))
             await router.start(self._options.check_samples)
+            if self._options.watch:
+                watch = Watch(router, repository)
+                watch.start()
+                stack.push_async_callback(watch.aclose)
             giving_back = asyncio.create_task(give_back_in_idle_moments(lambda: not self._budget.bytes))
             stack.callback(giving_back.cancel)
             self._closing = stack.pop_all()
@@ -148,6 +162,7 @@ class Server:
             SharedMemory(options.max_body_bytes) if options.shared_memory else None,
             max_body_bytes=options.max_body_bytes,
             limits=options.limits.messages,
+            page=self._page,
         )
 
     async def _shut_down(self, router: Router, kind: type[BaseException] | None) -> None:

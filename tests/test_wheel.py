@@ -30,10 +30,11 @@ def test_it_holds_every_module_and_nothing_else(wheel: Path) -> None:
         file.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for file in (ROOT / package).rglob("*")
-        if file.suffix in (".py", ".txt", ".json") or file.name == "py.typed"
+        if file.suffix in (".py", ".txt", ".json") or file.name == "py.typed" or file.parent == ROOT / "serving/page/static"
         if ROOT / "benchmarks/studies" not in file.parents
     }
     assert names == expected
+    assert {"serving/page/static/index.html", "serving/page/static/main.js", "serving/page/static/style.css"} <= names
 
 
 def test_it_carries_its_licence_and_command(wheel: Path) -> None:

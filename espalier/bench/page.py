@@ -54,7 +54,9 @@ td.time span, small {{ white-space: nowrap; }}
 small {{ color: var(--dim); font-size: 0.8125rem; }}
 thead th {{ white-space: normal; min-width: 4.5rem; vertical-align: bottom; border-bottom-color: var(--axis); }}
 .right {{ text-align: right; }}
-.machine td {{ white-space: normal; }}
+td.words {{ white-space: normal; min-width: 18rem; }}
+.machine th {{ white-space: normal; }}
+.machine td {{ white-space: normal; overflow-wrap: anywhere; }}
 summary {{ cursor: pointer; margin: 1rem 0 0.25rem; font-weight: 600; }}
 @media print {{  /* paper does not scroll */
   .wide {{ overflow: visible; max-width: 100%; position: static; transform: none; }}

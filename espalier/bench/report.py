@@ -20,6 +20,7 @@ from espalier.figures.style import DIM_COLOUR, GRID, INK_COLOUR, WORSE
 # What the page replaces in the plots, so that they are readable on light and on dark.
 _COLOURS = {INK_COLOUR: "var(--ink)", DIM_COLOUR: "var(--dim)", GRID: "var(--grid)", WORSE: "var(--axis)", "#ffffff": "none"}
 _LONG = 12  # rows beyond which a table is folded away, unless it is a benchmark's main one
+_LONG_WORDS = 48  # characters of a cell beyond which it has several lines
 _RECENT_S = 180  # for which the load average remembers a benchmark that has ended
 _SPREAD = re.compile(r"(\S+) (\(\S+\))")  # a median and its quartiles
 
@@ -131,7 +132,7 @@ def _cells(words: Sequence[str], sides: Sequence[str]) -> str:
         if spread := _SPREAD.fullmatch(word) if side == "right" else None:  # the quartiles go below where there is little room
             cells += f'<td class="right time"><span>{escape(spread[1])}</span> <small>{escape(spread[2])}</small></td>'
             continue
-        kind = f"{side} noisy" if word.startswith("noisy") else side
+        kind = side + " noisy" * word.startswith("noisy") + " words" * (len(word) > _LONG_WORDS)
         cells += f'<td class="{kind}">{escape(word)}</td>'
     return cells
 

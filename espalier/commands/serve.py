@@ -49,14 +49,25 @@ def serve(
             "--check-samples", help="Compare every task's answer at the start, too, with what was recorded at its export."
         ),
     ] = False,
+    page: Annotated[
+        bool,
+        typer.Option(
+            "--page/--no-page", help="A page at / on which people try tasks and watch them; docs/page.md says what it tells."
+        ),
+    ] = True,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Load what changes in the repository when it does; needs the extra `watch`.")
+    ] = False,
     drain_s: Annotated[float, typer.Option(min=0, help="Seconds that requests in flight get after SIGTERM; 0: none.")] = 30.0,
 ) -> None:
     """Serve a repository over HTTP and gRPC (v2 protocol) until SIGTERM or Ctrl-C.
 
     Every task is a model that any v2 client can call; `all_tasks` answers several at once and runs the trunk once.
     Images go to POST /predict; the API is described at /docs. GET /metrics is for Prometheus; OTEL_* variables turn on traces.
+    The page at / is for people: try tasks on an image or a text, and watch them.
     """
     from contract.repository.write import recover
+    from espalier.figures.repository.svg import tree_svg
     from serving.server import run
 
     check_engine_options(context, choice.engine)
@@ -87,6 +98,9 @@ def serve(
         plain=choice.is_here,
         limits=limits,
         pad_lengths=lengths,
+        page=tree_svg if page else None,
+        watch=watch,
+        feature_cache_bytes=segments.feature_cache,
     )
 
 

@@ -19,6 +19,7 @@ from espalier.demo.query import Interrogator, Query, ask_all_ways, png_bytes
 from espalier.demo.report import accuracy_table, queries_table, winnings_table
 from espalier.demo.tasks import choose_tasks
 from espalier.demo.tune import TunedTask, get_backbone, sample_images, tune_tasks
+from espalier.figures.repository.svg import tree_svg
 from espalier.tables.tree import repository_tree
 from exporter.export import ExportOptions, ExportReport, export_repository
 from exporter.sources.onnx_file import load_onnx
@@ -76,7 +77,13 @@ def run_demo(options: DemoOptions) -> None:
     console.print(winnings_table(report.repository, latency, memory))
     console.print(f"Done in {time.monotonic() - started:.0f} s. Everything is in {escape(str(options.out))}/.", soft_wrap=True)
     if options.serve:
-        run(report.repository.path, http_port=options.http_port, grpc_port=options.grpc_port, on_ready=_inviting_to(sample))
+        run(
+            report.repository.path,
+            http_port=options.http_port,
+            grpc_port=options.grpc_port,
+            page=tree_svg,
+            on_ready=_inviting_to(sample),
+        )
 
 
 def _heading(number: int, title: str) -> None:
@@ -116,7 +123,8 @@ def _query(repository: Repository, networks: dict[str, Path], images: Array) -> 
 def _inviting_to(image: Path) -> Callable[[Server], None]:
     def invite(server: Server) -> None:
         console.print(
-            f"Serving on http://{server.http_address} (API at /docs) and grpc://{server.grpc_address}; Ctrl-C stops. Try:",
+            f"Serving on http://{server.http_address} (a page for browsers; API at /docs) and grpc://{server.grpc_address}; Ctrl-C "
+            "stops. Try:",
             soft_wrap=True,
         )
         console.print(

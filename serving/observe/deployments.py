@@ -28,12 +28,17 @@ def observed(observer: Observer, action: str, name: str, served: Callable[[], _T
         yield
     except BaseException as error:
         seconds = time.perf_counter() - started
-        observer.deployed(name, seconds, ok=False)
+        _tell(observer, action, name, before.get(name), seconds, ok=False)
         _write(action, name, before.get(name), seconds, error)
         raise
     seconds = time.perf_counter() - started
-    observer.deployed(name, seconds, ok=True)
-    _write(action, name, (served() if action == "load" else before).get(name), seconds)
+    task = (served() if action == "load" else before).get(name)
+    _tell(observer, action, name, task, seconds, ok=True)
+    _write(action, name, task, seconds)
+
+
+def _tell(observer: Observer, action: str, name: str, task: Task | None, seconds: float, *, ok: bool) -> None:
+    observer.deployed(name, seconds, ok, action, "" if task is None else task.version)
 
 
 def _write(action: str, name: str, task: Task | None, seconds: float, error: BaseException | None = None) -> None:

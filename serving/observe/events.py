@@ -87,8 +87,11 @@ class Observer(Protocol):
     def plan_done(self, runs: Sequence[SegmentRun], steps_saved: int) -> None:
         """Hear of the runs of segments for one execution plan, and how many more its tasks would have taken one by one."""
 
-    def deployed(self, task: str, seconds: float, ok: bool) -> None:
-        """Hear that a task was deployed, or that it was tried and nothing changed."""
+    def deployed(self, task: str, seconds: float, ok: bool, action: str = "load", version: str = "") -> None:
+        """Hear that a task was deployed, or that it was tried and nothing changed.
+
+        action: "load" or "unload". version: that is served now, or was, of a task that is unloaded; "": none.
+        """
 
     def refused(self, limit: str) -> None:
         """Hear that something was refused because of the limit of this name, one of docs/limits.md."""
@@ -106,7 +109,7 @@ class NullObserver:
     def plan_done(self, runs: Sequence[SegmentRun], steps_saved: int) -> None:
         """Do nothing."""
 
-    def deployed(self, task: str, seconds: float, ok: bool) -> None:
+    def deployed(self, task: str, seconds: float, ok: bool, action: str = "load", version: str = "") -> None:
         """Do nothing."""
 
     def refused(self, limit: str) -> None:
@@ -134,10 +137,10 @@ class Observers:
         for observer in self._observers:
             observer.plan_done(runs, steps_saved)
 
-    def deployed(self, task: str, seconds: float, ok: bool) -> None:
+    def deployed(self, task: str, seconds: float, ok: bool, action: str = "load", version: str = "") -> None:
         """Tell all of them."""
         for observer in self._observers:
-            observer.deployed(task, seconds, ok)
+            observer.deployed(task, seconds, ok, action, version)
 
     def refused(self, limit: str) -> None:
         """Tell all of them."""

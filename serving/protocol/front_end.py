@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from serving.observe.prometheus import Metrics
+from serving.page.page import Page
 from serving.process.work_pool import WorkPool
 from serving.protocol.control import Admin
 from serving.protocol.memory_budget import MemoryBudget
@@ -22,7 +23,7 @@ class Service:
 
     metrics: what is told of it. admin: who may load and unload models. budget: counts the bytes of requests and answers. memory: system
     shared memory; None: not offered. pool: where long messages are decoded and encoded. max_body_bytes: the largest request, counted after
-    decompression. limits: of what a request holds.
+    decompression. limits: of what a request holds. page: for people, over HTTP; None: there is none.
     """
 
     router: Router
@@ -33,6 +34,7 @@ class Service:
     pool: WorkPool = field(default_factory=WorkPool)
     max_body_bytes: int = MAX_BODY_BYTES
     limits: MessageLimits = USUAL
+    page: Page | None = None
 
 
 class FrontEnd(Protocol):

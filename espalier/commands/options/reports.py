@@ -135,10 +135,12 @@ def describe_scores(tasks: Iterable[Task]) -> str | None:
 
 def print_answers(tasks: Sequence[Task]) -> None:
     """Print how people read what `tasks` answer, and of which that is assumed."""
-    from exporter.build.kinds import describe_assumed, describe_ends
+    from exporter.build.kinds import describe_assumed, describe_ends, describe_unsaid
 
     assumed = describe_assumed(tasks)
-    for sentence in (describe_scores(tasks), *describe_ends(tasks), assumed and f"{assumed} --kind TASK=KIND gives another."):
+    unsaid = describe_unsaid(tasks)
+    hints = (assumed and f"{assumed} --kind TASK=KIND gives another.", unsaid and f"{unsaid} --preprocessing TASK=HOW says it.")
+    for sentence in (describe_scores(tasks), *describe_ends(tasks), *hints):
         if sentence:
             console.print(escape(sentence), soft_wrap=True)
 

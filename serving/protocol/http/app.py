@@ -9,6 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.images.workers import ImageWorkers
 from serving.observe.prometheus import CONTENT_TYPE, Metrics
+from serving.page.page import Page
+from serving.page.routes import page_routes
 from serving.process.threads import to_thread
 from serving.protocol.control import Admin
 from serving.protocol.describe import server_metadata
@@ -35,12 +37,14 @@ def create_app(
     metrics: Metrics | None = None,
     admin: Admin | None = None,
     budget: MemoryBudget | None = None,
+    page: Page | None = None,
 ) -> FastAPI:
     """Return the application that answers for `router`, which somebody else starts and closes.
 
     images: who decodes them, None: threads of its own. texts: limits of those that are sent, None: the usual ones.
     memory: system shared memory; None: not offered. metrics: what GET /metrics tells; None: there is no such path.
     admin: who may load and unload models; None: nobody. budget: counts the bytes of bodies; None: without a limit.
+    page: for people, at `/`; None: there is none.
     """
     budget = budget or MemoryBudget()
     # Its own pages name their parts from the root, and ReDoc's shows a picture from elsewhere; a redirected POST is a lost one.
@@ -54,6 +58,8 @@ def create_app(
     app.include_router(control_routes(router, admin or Admin()))
     if metrics is not None:
         app.include_router(_metrics_routes(metrics))
+    if page is not None:
+        app.include_router(page_routes(router, page))
     install_error_handlers(app, router.observer.refused)
     add_docs_page(app)
     document(app, router)

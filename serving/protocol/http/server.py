@@ -42,6 +42,7 @@ class HttpFrontEnd:
                 metrics=service.metrics,
                 admin=service.admin,
                 budget=service.budget,
+                page=service.page,
             )
             await warm_up(app)
             service.metrics.watch_images(lambda: images.waiting_pixels)
