@@ -16,7 +16,7 @@ from exporter.sources.images.found import find_preprocessing, stated
 from exporter.sources.images.said import Said, Spoken, read_said
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.references import InputOptions, Preprocess, Reference, parse_reference
-from exporter.sources.remembered import Remembered, file_record, origin_of
+from exporter.sources.remembered import Remembered, file_record, needs_backbone, origin_of
 from exporter.sources.sandbox import try_in_sandbox
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel, Tuned, read_labels
 from exporter.sources.tokenizer import Tokenizers, read_tokenizers
@@ -40,8 +40,9 @@ def open_sources(
     """Return how to load `tasks` and `backbone`, each named as `exporter.sources.references.parse_reference` reads it.
 
     A file of weights alone belongs to the backbone: a task checkpoint of ours, or a whole state dict of the backbone's architecture,
-    whose head may have a size of its own. Every file is checked now, before anything is traced: ONNX files are tried out in a process
-    of their own, state dicts must fit their network. tokenizers: of tasks that take texts. input_names: as `Sources.inputs`.
+    whose head may have a size of its own. The published backbone that checkpoints were tuned on need not be given.
+    Every file is checked now, before anything is traced: ONNX files are tried out in a process of their own, state dicts must fit
+    their network. tokenizers: of tasks that take texts. input_names: as `Sources.inputs`.
     kinds: how people read what tasks answer, by name; of others, as their sources say. remembered: of the repository to which they come:
     its backbone where a task needs one and none is given, and what `options` leave open. preprocessing: how an image becomes the input of
     tasks of ONNX files, by name, as `exporter.sources.images.said.read_said` reads it; of others, as their files say, if they do.
@@ -59,6 +60,9 @@ def open_sources(
     texts = read_tokenizers(tokenizers, tasks)
     remarks = try_in_sandbox([file for reference in references if (file := reference.onnx_file) is not None])
     opener = _Opener(options, named, remembered, said)
+    if base is None and (published := opener.published_backbone()):
+        base, backbone = parse_reference(published), published
+        remarks = (*remarks, f"The backbone is {published}, on which the task checkpoints were tuned.")
     load_base = opener.open_backbone(base) if base is not None else None
     record = opener.record_of(base) if base is not None else None
     if base is not None and record is not None and backbone is None:
@@ -122,6 +126,10 @@ class _Opener:
         if file is None:
             return self._torch.open_backbone(reference)
         return lambda: TaskModel(load_onnx(file), file=file)
+
+    def published_backbone(self) -> str:
+        """Return by which name the backbone is published that task checkpoints were tuned on; "" where there is none."""
+        return self._torch.published_backbone if any(needs_backbone(task) for task in self._tasks.values()) else ""
 
     def record_of(self, backbone: Reference) -> BackboneRecord | None:
         """Return what is to be remembered of `backbone`, which is open. Raises BadModel."""
