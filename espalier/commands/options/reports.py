@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from contract.kinds.classes import Classes
 from contract.units import human_bytes, human_macs
 from espalier.console import console
 
@@ -122,6 +121,8 @@ def describe_copied(repository: Repository) -> list[str]:
 
 def describe_scores(tasks: Iterable[Task]) -> str | None:
     """Return how scores are made of what `tasks` answer, in a sentence; None where none of them is a classifier."""
+    from contract.kinds.classes import Classes  # brings numpy, which no help text needs
+
     names: dict[str, list[str]] = {}
     for task in tasks:
         if task.scores and isinstance(task.answers, Classes):
