@@ -37,6 +37,13 @@ class Tables:
         ),
     ] = ""
 
+    split_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Of a table: which of train, val and test a row is of. Default: split, where there is one."
+        ),
+    ] = None
+
     def options(self) -> TableOptions | None:
         """Return them as the data takes them; None for classes, which come in folders. Raises typer.BadParameter."""
         from contract.kinds.classes import Classes
@@ -50,4 +57,4 @@ class Tables:
         if isinstance(kind, Classes):
             return None
         columns = tuple(name.strip() for name in self.value_columns.split(",") if name.strip())
-        return TableOptions(kind, self.image_column, self.label_column, columns)
+        return TableOptions(kind, self.image_column, self.label_column, columns, self.split_column)
