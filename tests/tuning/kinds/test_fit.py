@@ -19,6 +19,7 @@ from contract.kinds.labels import Labels
 from contract.kinds.values import Values
 from contract.repository import read_repository
 from serving.server import BackgroundServer
+from tests.espalier.test_cli import espalier as espalier_command
 from tests.nets import tiny_data, tiny_resnet, tiny_vit
 from tests.serving.pictures import file
 from tests.serving.protocol.http.test_http import Http
@@ -115,3 +116,37 @@ def test_what_is_for_classes_alone_refuses_other_kinds(tuned: Mapping[str, TaskC
     with pytest.raises(BadData, match="Pretraining is for classes"):
         pretrain("resnet18", data, backbone.spec.preprocessing, OPTIONS)
     assert not list(tmp_path.iterdir())
+
+
+def test_thresholds_that_are_found_go_from_the_table_to_the_answer(tmp_path: Path) -> None:
+    parts = {"train": 24, "val": 12, "test": 6}
+    lines, data = ["image,labels,split"], drawn(Labels(), 56)
+    rows = iter(zip(data.train.images, data.train.targets, strict=True))
+    for split, count in parts.items():
+        for index in range(count):
+            pixels, there = next(rows)
+            name = f"{split}{index}.png"
+            Image.fromarray(pixels).save(tmp_path / name)
+            lines.append(f"{name},{';'.join(c for c, yes in zip(data.labels, there, strict=True) if yes)},{split}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    save_backbone(tiny_resnet(), tmp_path / "backbone.safetensors")
+    run = espalier_command(
+        "tune", "fit", "--backbone", tmp_path / "backbone.safetensors", "--data", tmp_path / "t.csv", "--kind", "labels",
+        "--blocks", "none", "--epochs", "3", "--device", "cpu", "--out", tmp_path / "marks.safetensors",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    found = load_task(tmp_path / "marks.safetensors")
+    assert isinstance(found.kind, Labels)
+    assert (len(found.kind.thresholds), found.provenance["train_images"]) == (3, 24)
+    assert f"blue {found.kind.threshold(0):.3f}, green {found.kind.threshold(1):.3f}" in run.stdout
+    espalier.export({"marks": tmp_path / "marks.safetensors"}, tmp_path / "repo", backbone=tmp_path / "backbone.safetensors")
+    assert read_repository(tmp_path / "repo").tasks["marks"].kind == found.kind
+    network = nn.Sequential(Normalise(found.backbone.preprocessing), build_network(tiny_resnet(), found))
+    with torch.no_grad():
+        scores = torch.sigmoid(network(torch.from_numpy(data.train.images[:1])))[0].tolist()
+    wanted = {label for label, score, least in zip(found.labels, scores, found.kind.thresholds, strict=True) if score >= least}
+    with BackgroundServer(tmp_path / "repo", http_port=0, grpc_port=0, threads=1) as server:
+        answered = _ask(server, Image.fromarray(data.train.images[0]))["marks"]["labels"]
+    assert {label["label"] for label in answered} == wanted
+    for label in answered:
+        assert label["score"] == pytest.approx(scores[found.labels.index(label["label"])], abs=1e-3)
