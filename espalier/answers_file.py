@@ -13,8 +13,10 @@ from typing import Any
 from contract.errors import InvalidRequest
 from contract.kinds.classes import Classes
 from contract.repository.model import Task
+from serving.answers.answer import About
 from serving.answers.readers import AnyAnswer
 
+_BESIDE = {"logits", "scores", "preprocessing"}
 _ERRORS = "surrogateescape"  # names of files need not be UTF-8
 
 
@@ -31,16 +33,18 @@ class FolderRow:
 
 
 class AnswersFile:
-    """The file `path`, of answers of `tasks`. top_k: classes of an answer, as asked for.
+    """The file `path`, of answers of `tasks`. about: how answers are wanted.
 
-    In a CSV a task of classes has two columns, its name and "NAME score", the best class alone unless more are asked for; one that
+    In a CSV a task of classes has two columns, its name and "NAME score", the best class alone unless more is asked for; one that
     gives a single number has that; all else is JSON in one cell. Raises InvalidRequest for a file that holds anything else.
     """
 
-    def __init__(self, path: str | Path, tasks: Sequence[Task], top_k: int | None) -> None:
+    def __init__(self, path: str | Path, tasks: Sequence[Task], about: About) -> None:
         self._path = Path(path)
         self._names = [task.name for task in tasks]
-        self._ranked = {task.name for task in tasks if isinstance(task.answers, Classes) and top_k in (None, 1)}
+        self._ranked = {
+            task.name for task in tasks if isinstance(task.answers, Classes) and about.top_k in (None, 1) and not about.show
+        }
         if self._path.suffix not in (".csv", ".jsonl"):
             raise InvalidRequest(f"{path} says not how answers are written; give it a name that ends in .csv or .jsonl.")
         self._is_csv = self._path.suffix == ".csv"
@@ -144,6 +148,6 @@ def _plain(answer: AnyAnswer) -> Any:
 
 def _cell(answer: AnyAnswer) -> object:
     plain = _plain(answer)
-    if plain["kind"] == "values" and len(plain["values"]) == 1:
+    if plain["kind"] == "values" and len(plain["values"]) == 1 and not plain.keys() & _BESIDE:
         return plain["values"][0]["value"]
     return json.dumps(plain)

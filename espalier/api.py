@@ -102,12 +102,13 @@ def add(
     """Add `tasks` (models by name) to the repository at that path. What is there stays as it is, to the byte, unless `recut`.
 
     replace: tasks of the same names, which are kept for a rollback. recut: cut all tasks anew, by the rule of `cuts` (None: as it was
-    exported). All else as for `export`. Raises ExportError, TuningError, RepositoryError,
-    NotWritten.
+    exported). What is left out is as the repository remembers it: its backbone, where a task of weights alone needs that and its
+    reference still leads to the same; what `inputs` leave open; and `snap` (0: none). All else as for `export`. Raises ExportError,
+    TuningError, RepositoryError, NotWritten.
     """
     from exporter.add import AddOptions, add_tasks
 
-    sources = _sources(backbone, tasks, inputs, tokenizer, input_names, kinds)
+    sources = _sources(backbone, tasks, inputs, tokenizer, input_names, kinds, Path(repository))
     asked = _precision(None if recut else tasks, precision, calibration, max_drop)
     return add_tasks(
         Path(repository), sources, AddOptions(recut, replace, cuts=cuts, coupled=coupled, snap=snap, precision=asked)
@@ -135,6 +136,7 @@ def deploy(
     kinds: _Kinds = MappingProxyType({}),
     canary: float | None = None,
     coupled: bool = False,
+    snap: float | None = None,
     precision: Precision | None = None,
     calibration: _Calibration = None,
     max_drop: float = 0.005,
@@ -143,15 +145,18 @@ def deploy(
     """Add or replace `tasks` (models by name) in the repository at that path, and have running `servers` switch to them.
 
     The old versions are kept for a rollback. canary: they stay current, and the new ones answer that share of the requests, in (0, 1).
-    All else as for `export`. Raises what `add` does, then nothing was changed; and for the first
-    server that refuses or does not answer RequestRefused or ServerUnreachable, then the repository is changed, and the servers before it
-    serve that.
+    All else as for `add`. Raises what that does, LoadsRefused for a server that takes no loads from this client, and
+    ServerUnreachable where none answers: then nothing was changed. For the first server that fails to load it RequestRefused or
+    ServerUnreachable is raised: then the repository is changed, and the servers before it serve that.
     """
+    from espalier.client import check_servers
     from exporter.deploy import deploy
 
-    sources = _sources(backbone, tasks, inputs, tokenizer, input_names, kinds)
+    check_servers(servers)
+
+    sources = _sources(backbone, tasks, inputs, tokenizer, input_names, kinds, Path(repository))
     asked = _precision(tasks, precision, calibration, max_drop)
-    deployment = deploy(Path(repository), sources, canary=canary, coupled=coupled, precision=asked)
+    deployment = deploy(Path(repository), sources, canary=canary, coupled=coupled, snap=snap, precision=asked)
     for server in servers:
         for task in tasks:
             server.load(task)
@@ -220,14 +225,17 @@ def _sources(
     tokenizer: _Tokenizer,
     input_names: Mapping[str, Mapping[str, str]] | None,
     kinds: _Kinds,
+    repository: Path | None = None,
 ) -> Sources:
     from contract.kinds.registry import parse_kind
     from exporter.open_models import open_sources
     from exporter.sources.references import InputOptions
+    from exporter.sources.remembered import Remembered
 
     tokenizers = tokenizer if isinstance(tokenizer, Mapping) else {"": tokenizer} if tokenizer is not None else {}
     read = {task: parse_kind(kind) if isinstance(kind, str) else kind for task, kind in kinds.items()}
-    sources = open_sources(backbone, tasks, inputs or InputOptions(), tokenizers, input_names or {}, read)
+    remembered = Remembered() if repository is None else Remembered.by(repository)
+    sources = open_sources(backbone, tasks, inputs or InputOptions(), tokenizers, input_names or {}, read, remembered)
     for remark in sources.remarks:
         log.info("%s", remark)
     return sources

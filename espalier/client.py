@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from contract.dtypes import Array
+    from serving.answers.answer import Show, Vectors
 
 _Image = bytes | str | Path
 
@@ -40,36 +41,50 @@ class Client:
         *,
         text: str | Sequence[str] | None = None,
         truncate: bool = False,
+        vectors: Vectors = "list",
+        show: Show = (),
     ) -> dict[str, Any]:
         """Return what each of `tasks` answers about an image or texts; none: all that take such.
 
         image: the bytes of a PNG, JPEG, ... file, or its path. text: in its place, one or several; truncate: whether of one that is too
-        long the beginning is answered. The answer is the server's, as `serving.client` describes it.
+        long the beginning is answered. vectors: how embeddings are written, "list" or "base64". show: what is put beside answers, "logits",
+        "scores", "preprocessing" (docs/python.md). The answer is the server's, as `serving.client` describes it.
         Raises NotAnImage for a file that cannot be read, and InvalidRequest unless there is either an image or text.
         """
         from contract.errors import InvalidRequest
         from serving.client import predict, predict_texts
 
         if text is not None and image is None:
-            return predict_texts(self.url, text, tasks, top_k, truncate=truncate, timeout_s=self.timeout_s)
+            return predict_texts(
+                self.url, text, tasks, top_k, truncate=truncate, vectors=vectors, show=show, timeout_s=self.timeout_s
+            )
         if image is None or text is not None:
             raise InvalidRequest("A question is about an image or about text; give one of them.")
-        return predict(self.url, _content(image), tasks, top_k, timeout_s=self.timeout_s)
+        return predict(self.url, _content(image), tasks, top_k, vectors=vectors, show=show, timeout_s=self.timeout_s)
 
     def predict_many(
-        self, images: Iterable[_Image], tasks: Sequence[str] = (), top_k: int | None = None
+        self,
+        images: Iterable[_Image],
+        tasks: Sequence[str] = (),
+        top_k: int | None = None,
+        *,
+        vectors: Vectors = "list",
+        show: Show = (),
     ) -> Iterator[dict[str, Any]]:
-        """Yield what each of `tasks` answers about each image, {"filename", "tasks"}; some 32 go in a request.
+        """Yield what each of `tasks` answers about each image, {"filename", "tasks", "errors", "timings"}; some 32 go in a request.
 
-        images: as for `predict`, or folders, with those in them. Raises NotAnImage for a file that cannot be read, and an empty folder.
+        images: as for `predict`, or folders, with those in them. errors: of tasks that failed. timings: of the request that it went in,
+        with how many "images". All else as for `predict`. Raises NotAnImage for a file that cannot be read, and an empty folder.
         """
         from espalier.forms import in_forms, named_files, written_form
         from serving.client import predict_form
 
         for form in in_forms(named_files(images)):
-            answers = predict_form(self.url, written_form(form), tasks, top_k, timeout_s=self.timeout_s)
-            for (name, _), answer in zip(form, answers, strict=True):
-                yield answer | {"filename": name}
+            sent = written_form(form)
+            answer = predict_form(self.url, sent, tasks, top_k, vectors=vectors, show=show, timeout_s=self.timeout_s)
+            timings = {**answer["timings"], "images": len(form)}
+            for (name, _), found in zip(form, answer["images"], strict=True):
+                yield {**found, "filename": name, "errors": answer["errors"], "timings": timings}
 
     def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> dict[str, Array]:
         """Return what a model (a task, "all_tasks") answers to arrays, by name, each of shape (rows, ...), of any size that it takes.
@@ -79,6 +94,12 @@ class Client:
         from serving.client import infer
 
         return infer(self.url, model, inputs, outputs, timeout_s=self.timeout_s)
+
+    def check_control(self) -> None:
+        """Ask whether the server loads and unloads for this client. Raises LoadsRefused, with its sentence, where it does not."""
+        from serving.client import check_control
+
+        check_control(self.url, self.token, timeout_s=self.timeout_s)
 
     def load(self, task: str) -> None:
         """Have the server serve `task` as its repository says now; return when it does."""
@@ -116,15 +137,25 @@ class AsyncClient:
         *,
         text: str | Sequence[str] | None = None,
         truncate: bool = False,
+        vectors: Vectors = "list",
+        show: Show = (),
     ) -> dict[str, Any]:
         """Do as `Client.predict`."""
-        return await asyncio.to_thread(self._client.predict, image, tasks, top_k, text=text, truncate=truncate)
+        return await asyncio.to_thread(
+            self._client.predict, image, tasks, top_k, text=text, truncate=truncate, vectors=vectors, show=show
+        )
 
     async def predict_many(
-        self, images: Iterable[_Image], tasks: Sequence[str] = (), top_k: int | None = None
+        self,
+        images: Iterable[_Image],
+        tasks: Sequence[str] = (),
+        top_k: int | None = None,
+        *,
+        vectors: Vectors = "list",
+        show: Show = (),
     ) -> list[dict[str, Any]]:
         """Return what `Client.predict_many` yields."""
-        return await asyncio.to_thread(lambda: [*self._client.predict_many(images, tasks, top_k)])
+        return await asyncio.to_thread(lambda: [*self._client.predict_many(images, tasks, top_k, vectors=vectors, show=show)])
 
     async def __aenter__(self) -> Self:
         return self
@@ -135,6 +166,10 @@ class AsyncClient:
     async def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> dict[str, Array]:
         """Do as `Client.infer`."""
         return await asyncio.to_thread(self._client.infer, model, inputs, outputs)
+
+    async def check_control(self) -> None:
+        """Do as `Client.check_control`."""
+        await asyncio.to_thread(self._client.check_control)
 
     async def load(self, task: str) -> None:
         """Do as `Client.load`."""
@@ -154,3 +189,24 @@ def _content(image: _Image) -> bytes:
         return Path(image).read_bytes()
     except OSError as error:
         raise NotAnImage(f"{image} cannot be read: {error.strerror}.") from error
+
+
+def check_servers(servers: Sequence[Client]) -> None:
+    """Ask each of `servers` once whether it takes loads, before anything is changed.
+
+    One of several that does not answer may do so when it is told. Raises LoadsRefused, and ServerUnreachable where none answers.
+    """
+    from serving.errors import LoadsRefused, RequestRefused, ServerUnreachable
+
+    silent: list[ServerUnreachable] = []
+    for server in servers:
+        try:
+            server.check_control()
+        except LoadsRefused:
+            raise
+        except RequestRefused:
+            continue
+        except ServerUnreachable as error:
+            silent.append(error)
+    if silent and len(silent) == len(servers):
+        raise silent[0]

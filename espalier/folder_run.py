@@ -13,8 +13,9 @@ from contract.repository.model import Task
 from espalier.answers_file import AnswersFile, FolderRow
 from espalier.image_files import files_in
 from espalier.pictures import NamedImage, prepare_named
-from serving.answers.answer import Vectors
+from serving.answers.answer import About
 from serving.answers.prediction import Prediction
+from serving.answers.shown import check_shown
 from serving.errors import NotAnImage
 from serving.images.tasks import Images
 
@@ -26,7 +27,7 @@ class _Ask(Protocol):
     """Asks about a few images; see `LocalRepository`."""
 
     def __call__(
-        self, images: Sequence[NamedImage], tasks: Sequence[str], top_k: int | None, vectors: Vectors, skipped: dict[str, str], /
+        self, images: Sequence[NamedImage], tasks: Sequence[str], about: About, skipped: dict[str, str], /
     ) -> Prediction:
         """Return the answers about those that are not `skipped`."""
 
@@ -54,25 +55,25 @@ def united(parts: Sequence[Prediction]) -> Prediction:
 
 @dataclass(frozen=True)
 class FolderRun:
-    """The files of `folder`, in batches. ask: answers about some images. top_k, vectors: as of `LocalRepository.predict`."""
+    """The files of `folder`, in batches. ask: answers about some images. about: how answers are wanted."""
 
     ask: _Ask
     folder: Path
-    top_k: int | None
-    vectors: Vectors
+    about: About
 
     def checked_tasks(self, known: Mapping[str, Task], names: Sequence[str] | None) -> list[Task]:
         """Return the tasks `names`, None: all that take images. Raises what asking them would, before a file is touched."""
         question = Images(prepare_named(()))
         names = [*dict.fromkeys(question.names(known) if names is None else names)]
-        question.group(known, names, self.top_k, False)
+        question.group(known, names, self.about.top_k, False)
+        check_shown([known[name] for name in names], self.about.show)
         return [known[name] for name in names]
 
     def rows(
         self, tasks: Sequence[Task], out: str | Path | None, progress: Callable[[int, int], None] | None
     ) -> Iterator[FolderRow]:
         """Return the rows of all files that `out` has not yet. What is wrong with `out` or the folder is raised here, not later."""
-        kept = None if out is None else AnswersFile(out, tasks, self.top_k)
+        kept = None if out is None else AnswersFile(out, tasks, self.about)
         own = None if out is None else Path(out).resolve()
         files = {file.relative_to(self.folder).as_posix(): file for file in files_in(self.folder) if file.resolve() != own}
         left = [name for name in files if kept is None or name not in kept.files]
@@ -99,7 +100,7 @@ class FolderRun:
         images = [NamedImage(str(file), file) for file in files.values()]
         skipped: dict[str, str] = {}
         try:
-            answers = iter(self.ask(images, tasks, self.top_k, self.vectors, skipped).rows)
+            answers = iter(self.ask(images, tasks, self.about, skipped).rows)
         except NotAnImage:
             if len(skipped) < len(images):
                 raise

@@ -18,8 +18,9 @@ from contract.repository.write import recover
 from espalier.answers_file import FolderRow
 from espalier.folder_run import BATCH, FolderRun, batched, united
 from espalier.pictures import NamedImage, OneImage, named_images, prepare_named
-from serving.answers.answer import Vectors
+from serving.answers.answer import About, Show, Vectors
 from serving.answers.prediction import Prediction
+from serving.answers.shown import parse_shown
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.plain import read_plain
 from serving.lifecycle import served_part
@@ -63,16 +64,19 @@ class LocalRepository:
         top_k: int | None = None,
         *,
         vectors: Vectors = "list",
+        show: Show = (),
     ) -> Prediction:
         """Return what each of `tasks` answers about each image, in their order; None: all that take images.
 
         images: a path, the bytes of a file, a PIL image, a uint8 RGB array of shape (height, width, 3), each of any size; a folder, with
         those in it; or any number of these. `tasks` of the answer has a tuple for each task, with one answer for each image, also where
         there is one image; `rows` has them by image, and `names` what each is called. They run in batches, and one picture is in memory
-        at a time as it was sent. top_k: classes, or boxes. vectors: how embeddings are written. Raises NoTask, UnknownTask, NotAnImage
+        at a time as it was sent. top_k: classes, or boxes. vectors: how embeddings are written. show: what is put beside answers,
+        "logits", "scores", "preprocessing". Raises NoTask, UnknownTask, NotAnImage
         naming the file, InvalidRequest, QueueFull, TaskFailed.
         """
-        batches = (self._ask(batch, tasks, top_k, vectors) for batch in batched(named_images(images), BATCH))
+        about = About(top_k=top_k, vectors=vectors, show=parse_shown(show))
+        batches = (self._ask(batch, tasks, about) for batch in batched(named_images(images), BATCH))
         return united([*batches])
 
     def predict_folder(
@@ -83,6 +87,7 @@ class LocalRepository:
         *,
         top_k: int | None = None,
         vectors: Vectors = "list",
+        show: Show = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[FolderRow]:
         """Yield what `tasks` answer about each file in `folder` and the folders in it, but hidden ones; None: all that take images.
@@ -91,18 +96,27 @@ class LocalRepository:
         already are not asked about again, and not yielded. progress: is called with how many files are done, and how many there are.
         Raises what `predict` does, but for files that are none; InvalidRequest for an `out` that holds anything else.
         """
-        run = FolderRun(self._ask, Path(folder), top_k, vectors)
+        run = FolderRun(self._ask, Path(folder), About(top_k=top_k, vectors=vectors, show=parse_shown(show)))
         return run.rows(run.checked_tasks(self.repository.tasks, tasks), out, progress)
 
     def predict_texts(
-        self, texts: Sequence[str], tasks: Sequence[str] | None = None, top_k: int | None = None, *, truncate: bool = False
+        self,
+        texts: Sequence[str],
+        tasks: Sequence[str] | None = None,
+        top_k: int | None = None,
+        *,
+        truncate: bool = False,
+        vectors: Vectors = "list",
+        show: Show = (),
     ) -> Prediction:
         """Return what each of `tasks` answers about each text; None: all that take text.
 
         truncate: whether of a text that is too long the beginning is answered; its place is then in `cut` of the answer. Otherwise it is
-        refused. Raises NoTask, UnknownTask, InvalidRequest, ExtraNeeded, QueueFull, TaskFailed.
+        refused. vectors, show: as of `predict`. Raises NoTask, UnknownTask, InvalidRequest, ExtraNeeded, QueueFull, TaskFailed.
         """
-        return self._wait_for(self._router.predict_texts(texts, tasks, top_k, truncate=truncate))
+        return self._wait_for(
+            self._router.predict_texts(texts, tasks, top_k, truncate=truncate, vectors=vectors, show=parse_shown(show))
+        )
 
     def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> Mapping[str, Array]:
         """Return the outputs of a model (a task, or "all_tasks") for tensors, by name. outputs: no name means all of them.
@@ -122,12 +136,13 @@ class LocalRepository:
         self,
         images: Sequence[NamedImage],
         tasks: Sequence[str] | None,
-        top_k: int | None,
-        vectors: Vectors,
+        about: About,
         skipped: dict[str, str] | None = None,
     ) -> Prediction:
         """Return the answers about a few images. skipped: see `prepare_named`."""
-        asked = self._router.predict_prepared(prepare_named(images, skipped), tasks, top_k, RequestOptions(), vectors)
+        asked = self._router.predict_prepared(
+            prepare_named(images, skipped), tasks, about.top_k, RequestOptions(), about.vectors, about.show
+        )
         return replace(self._wait_for(asked), names=tuple(image.name for image in images if image.name not in (skipped or ())))
 
     async def _start(self) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from contract.dtypes import Array
 from contract.repository import Repository, Task, TensorSpec
+from contract.repository.origin import Origin
 from contract.repository.rows import largest_error
 from contract.repository.tokenizers import TokenizerFiles, tokenizer_files
 from contract.repository.versions import all_versions, inherited, replaced, staying, with_canary, with_steps
@@ -40,6 +41,7 @@ from exporter.sharing.check import check_names, check_output_names
 from exporter.sharing.choose import CutOptions
 from exporter.sharing.plan import SharingPlan
 from exporter.sharing.reuse import Missed
+from exporter.sources.remembered import remembered_then
 from exporter.sources.task_model import Sources, Tuned
 
 
@@ -48,8 +50,9 @@ class AddOptions:
     """recut: all tasks are cut anew, as an export of them would cut them; otherwise every segment that is there stays.
 
     replace: tasks of the same names are replaced, and kept as their previous versions. canary: instead, the new ones become canaries
-    of those, with that share of the requests. parity_limit, coupled, snap: as in ExportOptions. cuts: how to cut anew; None: by the
-    rule that the repository was cut by. precision: which one the tasks that come are to have, and with recut all.
+    of those, with that share of the requests. parity_limit, coupled: as in ExportOptions. snap: as there; None: as the repository was
+    exported; 0: for no blocks. cuts: how to cut anew; None: by the rule that the repository was cut by. precision: which one the tasks
+    that come are to have, and with recut all.
     """
 
     recut: bool = False
@@ -71,7 +74,7 @@ class AddReport:
     parity_errors: of the new tasks against their whole models, and of recut tasks against what they were before.
     inherited: per task that was there, what the new model lacks and has from the current version: preprocessing, labels.
     row_remarks: of new segments, whether the rows of a batch affect each other. stored, precision: as of
-    ExportReport.
+    ExportReport. snap: within which blocks took other weights because the export did so; None: it was given, or there is none.
     """
 
     before: Mapping[str, Task]
@@ -86,6 +89,7 @@ class AddReport:
     row_remarks: tuple[str, ...] = ()
     stored: StoredWeights = field(default_factory=StoredWeights)
     precision: PrecisionReport | None = None
+    snap: float | None = None
 
 
 def add_tasks(
@@ -105,11 +109,12 @@ def add_tasks(
     if options.precision.precision == "int8":
         require_quantiser()
     with changed(path, waiting) as change, scratch_folder(path) as scratch:
+        remembered = change.repository.origin.snap if options.snap is None and sources.tasks else None
         _check_places(change.repository, sources.tasks, options)
         _check_images(change.repository, sources.tuned)
         add = _add_in_int8 if options.precision.precision == "int8" or has_int8(change.repository) else _add
-        report = add(change, sources, options, Analysis(scratch, options.snap), progress)
-    return replace(report, repository=replace(report.repository, path=path))
+        report = add(change, sources, options, Analysis(scratch, options.snap or remembered or None), progress)
+    return replace(report, repository=replace(report.repository, path=path), snap=remembered)
 
 
 def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analysis, progress: Progress) -> AddReport:
@@ -129,12 +134,14 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
     coming, taken = _inherited(before.tasks, addition.coming, tokenizers)
     check_kinds(coming.values())
     references = compute_reference_outputs(coming, analysis, progress)
+    coming = with_records(coming, references)
     check_scores(coming.values(), {name: found.outputs for name, found in references.items()})
-    coming = with_padding(with_records(coming, references), references, tokenizers)
+    coming = with_padding(coming, references, tokenizers)
     tasks = _together(before.tasks, recut, coming, options.canary)
     check_output_names(version for task in tasks.values() for version in task.versions)
     write = partial(write_segments, change, addition.plan, analysis, repository_chains, rows_of(before), progress)
-    repository, written = _write(change, [*tasks.values()], addition, partial(write, anew=options.recut), tokenizers)
+    origin, other_backbone = remembered_then(before.origin, sources.origin)
+    repository, written = _write(change, [*tasks.values()], addition, partial(write, anew=options.recut), tokenizers, origin)
     judge = _judge(addition.plan, repository_chains, before, options.coupled)
     alone = replace(repository, tasks={**repository.tasks, **coming})
     parity = check_parity(alone, references, options.parity_limit, progress, judge.look)
@@ -149,7 +156,7 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
         new=tuple(name for name in segments if name not in before.segments),
         missed=addition.missed,
         parity_errors={**parity.errors, **again.errors},
-        remarks=_remarks(analysis, parity, again, sources.tasks),
+        remarks=_remarks(analysis, parity, again, sources.tasks, other_backbone),
         inherited=taken,
         row_remarks=judge.remarks,
         stored=written.stored,
@@ -238,7 +245,12 @@ def _tensors(specs: Iterable[TensorSpec]) -> str:
 
 
 def _write(
-    change: Change, tasks: Sequence[Task], addition: Addition, write: Callable[[], WrittenSegments], tokenizers: TokenizerFiles
+    change: Change,
+    tasks: Sequence[Task],
+    addition: Addition,
+    write: Callable[[], WrittenSegments],
+    tokenizers: TokenizerFiles,
+    origin: Origin,
 ) -> tuple[Repository, WrittenSegments]:
     before, plan = change.repository, addition.plan
     for name in before.segments:
@@ -249,7 +261,7 @@ def _write(
         change.keep(name)
     rewritten = {task.name: task for task in tasks if task.name not in unchanged}
     write_models(change.folder, segments.described, rewritten, tokenizers)
-    return change.write_all_tasks(tasks, plan.cuts_left_out, addition.cut_rule, addition.not_shared), segments
+    return change.write_all_tasks(tasks, plan.cuts_left_out, addition.cut_rule, addition.not_shared, origin), segments
 
 
 def _judge(plan: SharingPlan, repository_chains: RepositoryChains, before: Repository, coupled: bool) -> SegmentJudge:
@@ -298,7 +310,12 @@ def _difference_of_optimising(repository: Repository, task: str, inputs: Sequenc
     return largest_error(plain, optimised)
 
 
-def _remarks(analysis: Analysis, coming: Parity, recut: Parity, names: Collection[str]) -> dict[str, str]:
-    """Return what to know of the tasks `names`, which come, of the backbone, and of tasks that were cut anew."""
+def _remarks(analysis: Analysis, coming: Parity, recut: Parity, names: Collection[str], other_backbone: str) -> dict[str, str]:
+    """Return what to know of the tasks `names`, which come, of the backbone, and of tasks that were cut anew.
+
+    other_backbone: what to know of one that is not the repository's, or "".
+    """
     found = {name: remark for name, remark in analysis.remarks(coming.remarks).items() if name in (*names, BACKBONE)}
+    if other_backbone:
+        found[BACKBONE] = " It ".join(filter(None, (other_backbone, found.get(BACKBONE))))
     return {name: " It ".join(sentences) for name, sentences in recut.remarks.items() if sentences} | found

@@ -55,8 +55,8 @@ def deploy(
 
     A task that is there gets the next version number, and its old version is kept for `rollback`; its canary, and the version that
     was kept until now, go. A model that is current already changes nothing. canary: the current versions stay, and the models answer
-    that share of the requests, in (0, 1), beside them; deploying the same canary again only changes its share. coupled, snap, precision:
-    as in ExportOptions; versions that are there are never snapped.
+    that share of the requests, in (0, 1), beside them; deploying the same canary again only changes its share. coupled, precision:
+    as in ExportOptions, snap: as in AddOptions; versions that are there are never snapped.
 
     Every model is checked as `exporter.add.add_tasks` does. Raises what that does; then nothing was changed.
     """

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
+
 from contract.repository import Repository
 from contract.repository.write import Waiting, check_output, recover, silent, write_configs, write_rows, written
 from exporter.build.analysis import Analysis, Progress
@@ -111,9 +113,10 @@ def export_repository(
         check_kinds(tasks.values())
         not_shared = [*find_not_shared(analysis.segment_graphs(plan)), *explain_near(analysis.near), *analysis.scaled]
         references = compute_reference_outputs(tasks, analysis, progress)
+        tasks = with_records(tasks, references)
         check_scores(tasks.values(), {name: found.outputs for name, found in references.items()})
         tokenizers = tokenizers_of(analysis.models.values())
-        tasks = with_padding(with_records(tasks, references), references, tokenizers)
+        tasks = with_padding(tasks, references, tokenizers)
         with written(options.out, options.force, waiting) as folder:
             analysis.write_segments(plan.segments.values(), folder, weights, progress)
             repository = write_configs(
@@ -124,6 +127,7 @@ def export_repository(
                 options.cuts.rule,
                 tokenizers,
                 not_shared=not_shared,
+                origin=msgspec.structs.replace(sources.origin, snap=options.snap),
             )
             judge = SegmentJudge(plan.segments, plan.segments if options.coupled else ())
             parity = check_parity(repository, references, options.parity_limit, progress, judge.look)

@@ -9,9 +9,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from contract.kinds.kind import Kind
+from contract.repository.origin import BackboneRecord
 from exporter.sources.assumed import own_labels
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.references import InputOptions, Preprocess, Reference, parse_reference
+from exporter.sources.remembered import Remembered, file_record, needs_backbone, origin_of
 from exporter.sources.sandbox import try_in_sandbox
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel, Tuned, read_labels
 from exporter.sources.tokenizer import Tokenizers, read_tokenizers
@@ -24,31 +26,44 @@ if TYPE_CHECKING:
 def open_sources(
     backbone: str | Path | None,
     tasks: Mapping[str, str | Path],
-    options: InputOptions | Preprocess = "in-graph",
+    options: InputOptions | Preprocess | None = None,
     tokenizers: Tokenizers = MappingProxyType({}),
     input_names: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     kinds: Mapping[str, Kind] = MappingProxyType({}),
+    remembered: Remembered | None = None,
 ) -> Sources:
     """Return how to load `tasks` and `backbone`, each named as `exporter.sources.references.parse_reference` reads it.
 
     A file of weights alone belongs to the backbone: a task checkpoint of ours, or a whole state dict of the backbone's architecture,
-    whose head may have a size of its own. Every file is checked now, before anything is traced: ONNX files are tried out in a process
-    of their own, state dicts must fit their network. tokenizers: of tasks that take texts. input_names: as `Sources.inputs`.
-    kinds: how people read what tasks answer, by name; of others, as their sources say.
+    whose head may have a size of its own. The published backbone that checkpoints were tuned on need not be given.
+    Every file is checked now, before anything is traced: ONNX files are tried out in a process of their own, state dicts must fit
+    their network. tokenizers: of tasks that take texts. input_names: as `Sources.inputs`.
+    kinds: how people read what tasks answer, by name; of others, as their sources say. remembered: of the repository to which they come:
+    its backbone where a task needs one and none is given, and what `options` leave open.
     Raises ExportError or, for networks and checkpoints, TuningError.
     """
-    options = InputOptions(options) if isinstance(options, str) else options
-    base = parse_reference(backbone) if backbone is not None else None
+    options = options if isinstance(options, InputOptions) else InputOptions(options)
     named = {name: parse_reference(text) for name, text in tasks.items()}
+    remembered = remembered or Remembered()
+    base = parse_reference(backbone) if backbone is not None else remembered.backbone_for(named.values())
     references = [reference for reference in (base, *named.values()) if reference is not None]
     texts = read_tokenizers(tokenizers, tasks)
     remarks = try_in_sandbox([file for reference in references if (file := reference.onnx_file) is not None])
-    opener = _Opener(options, named)
+    opener = _Opener(options, named, remembered)
+    if base is None and (published := opener.published_backbone()):
+        base, backbone = parse_reference(published), published
+        remarks = (*remarks, f"The backbone is {published}, on which the task checkpoints were tuned.")
     load_base = opener.open_backbone(base) if base is not None else None
+    record = opener.record_of(base) if base is not None else None
+    if base is not None and record is not None and backbone is None:
+        record = remembered.checked(record)
+        remarks = (*remarks, f"The backbone is {base.text}, as {remembered.path} remembers it.")
     loads = {name: opener.open_task(name, reference) for name, reference in named.items()}
     loads = {name: _with(load, tokenizer=texts[name]) if name in texts else load for name, load in loads.items()}
     loads = {name: _with(load, kind=kinds[name]) if name in kinds else load for name, load in loads.items()}
-    return Sources(loads, load_base, opener.tuned, (*remarks, *opener.remarks), inputs=input_names)
+    return Sources(
+        loads, load_base, opener.tuned, (*remarks, *opener.remarks), inputs=input_names, origin=origin_of(options, record)
+    )
 
 
 def _onnx_task(file: Path, labels: tuple[str, ...]) -> TaskModel:
@@ -63,8 +78,8 @@ def _with(load: LoadTaskModel, **fields: Any) -> LoadTaskModel:
 class _Opener:
     """Opens ONNX files itself and leaves the rest to TorchSources and TextSources, which come into being when it is needed."""
 
-    def __init__(self, options: InputOptions, tasks: Mapping[str, Reference]) -> None:
-        self._options, self._tasks = options, tasks
+    def __init__(self, options: InputOptions, tasks: Mapping[str, Reference], remembered: Remembered) -> None:
+        self._options, self._tasks, self._remembered = options, tasks, remembered
         self._opened: TorchSources | None = None
         self._opened_texts: TextSources | None = None
 
@@ -86,6 +101,14 @@ class _Opener:
         if file is None:
             return self._torch.open_backbone(reference)
         return lambda: TaskModel(load_onnx(file), file=file)
+
+    def published_backbone(self) -> str:
+        """Return by which name the backbone is published that task checkpoints were tuned on; "" where there is none."""
+        return self._torch.published_backbone if any(needs_backbone(task) for task in self._tasks.values()) else ""
+
+    def record_of(self, backbone: Reference) -> BackboneRecord | None:
+        """Return what is to be remembered of `backbone`, which is open. Raises BadModel."""
+        return self._opened.record if self._opened is not None and self._opened.record else file_record(backbone)
 
     def open_task(self, name: str, reference: Reference) -> LoadTaskModel:
         file = reference.onnx_file
@@ -109,5 +132,5 @@ class _Opener:
         if self._opened is None:
             from exporter.torch.sources import TorchSources
 
-            self._opened = TorchSources(self._options, self._tasks)
+            self._opened = TorchSources(self._options, self._tasks, self._remembered)
         return self._opened

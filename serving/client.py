@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from http.client import HTTPException
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
@@ -18,39 +19,53 @@ import numpy as np
 from contract.dtypes import Array, dtype_name
 from contract.errors import InvalidRequest
 from contract.tensors import from_bytes, to_bytes
-from serving.errors import RequestRefused, ServerUnreachable
+from serving.errors import LoadsRefused, RequestRefused, ServerUnreachable
 
+if TYPE_CHECKING:
+    from serving.answers.answer import Show, Vectors
+
+_NOT_FOR_YOU = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_IMPLEMENTED)
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 def predict(
-    url: str, image_bytes: bytes, tasks: Sequence[str] = (), top_k: int | None = None, *, timeout_s: float = 60.0
+    url: str,
+    image_bytes: bytes,
+    tasks: Sequence[str] = (),
+    top_k: int | None = None,
+    *,
+    vectors: Vectors = "list",
+    show: Show = (),
+    timeout_s: float = 60.0,
 ) -> dict[str, Any]:
     """Return the answer of POST /predict at the server `url` for one image; no `tasks` means all of them.
 
-    top_k: how many classes, or boxes; None: as many as the server gives. The answer is {"tasks": {name: {"kind": "classes", "labels":
+    top_k: how many classes, or boxes; None: as many as the server gives. vectors: how embeddings are written. show: what is put beside the
+    answers, "logits", "scores", "preprocessing". The answer is {"tasks": {name: {"kind": "classes", "labels":
     [{"label", "score"}, ...]}}, "segments": [...], "milliseconds": ...}; what stands beside "kind" depends on it (docs/kinds.md).
     Raises ServerUnreachable, RequestRefused with the server's sentence, InvalidRequest for a `url` that is none.
     """
-    query = urlencode({**({"top_k": top_k} if top_k is not None else {}), **({"tasks": ",".join(tasks)} if tasks else {})})
-    address = f"{checked_url(url)}/predict{'?' if query else ''}{query}"
+    address = _predict_address(url, tasks, top_k, vectors, show)
     request = Request(address, image_bytes, {"Content-Type": "application/octet-stream"})
     return _answer(url, _send(url, request, timeout_s))
 
 
 def predict_form(
-    url: str, form: tuple[bytes, str], tasks: Sequence[str] = (), top_k: int | None = None, *, timeout_s: float = 60.0
-) -> list[dict[str, Any]]:
-    """Return of the answer of POST /predict for a form of several images, its body and Content-Type, what is said of each.
+    url: str,
+    form: tuple[bytes, str],
+    tasks: Sequence[str] = (),
+    top_k: int | None = None,
+    *,
+    vectors: Vectors = "list",
+    show: Show = (),
+    timeout_s: float = 60.0,
+) -> dict[str, Any]:
+    """Return the answer of POST /predict for a form of several images, its body and Content-Type.
 
-    In their order, {"filename", "tasks"} each. Raises what `predict` does.
+    Its "images" are {"filename", "tasks"} each, in their order; all else is of them together. Raises what `predict` does.
     """
-    query = urlencode({**({"top_k": top_k} if top_k is not None else {}), **({"tasks": ",".join(tasks)} if tasks else {})})
-    address = f"{checked_url(url)}/predict{'?' if query else ''}{query}"
-    images: list[dict[str, Any]] = _answer(url, _send(url, Request(address, form[0], {"Content-Type": form[1]}), timeout_s))[
-        "images"
-    ]
-    return images
+    address = _predict_address(url, tasks, top_k, vectors, show)
+    return _answer(url, _send(url, Request(address, form[0], {"Content-Type": form[1]}), timeout_s))
 
 
 def predict_texts(
@@ -60,18 +75,34 @@ def predict_texts(
     top_k: int | None = None,
     *,
     truncate: bool = False,
+    vectors: Vectors = "list",
+    show: Show = (),
     timeout_s: float = 60.0,
 ) -> dict[str, Any]:
     """Return the answer of POST /predict at the server `url` for one text or several; no `tasks` means all that take text.
 
     The answer to one is as of `predict`, with the "truncated" tasks, which have read its beginning alone; to several {"texts": [one for
-    each], "segments": ...}. truncate: whether a text that is too long may be cut; otherwise it is refused. Raises what `predict` does.
+    each], "segments": ...}. truncate: whether a text that is too long may be cut; otherwise it is refused.
+    vectors, show: as of `predict`. Raises what that does.
     """
     asked: dict[str, Any] = {"text": texts if isinstance(texts, str) else list(texts), "truncate": truncate}
     asked |= {"top_k": top_k} if top_k is not None else {}
     body = json.dumps(asked | ({"tasks": list(tasks)} if tasks else {})).encode()
-    request = Request(f"{checked_url(url)}/predict", body, {"Content-Type": "application/json"})
+    address = _predict_address(url, (), None, vectors, show)
+    request = Request(address, body, {"Content-Type": "application/json"})
     return _answer(url, _send(url, request, timeout_s))
+
+
+def _predict_address(url: str, tasks: Sequence[str], top_k: int | None, vectors: Vectors, show: Show) -> str:
+    """Return the address of /predict with what is asked for; what is as usual is left out."""
+    asked = {
+        "top_k": top_k,
+        "tasks": ",".join(tasks),
+        "vectors": vectors if vectors != "list" else "",
+        "show": show if isinstance(show, str) else ",".join(show),
+    }
+    query = urlencode({name: value for name, value in asked.items() if value not in (None, "")})
+    return f"{checked_url(url)}/predict{'?' if query else ''}{query}"
 
 
 def infer(
@@ -124,6 +155,21 @@ def control_model(url: str, model: str, action: Literal["load", "unload"], token
     address = f"{checked_url(url)}/v2/repository/models/{quote(model, safe='')}/{action}"
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     _send(url, Request(address, b"{}", headers), timeout_s)
+
+
+def check_control(url: str, token: str, *, timeout_s: float = 60.0) -> None:
+    """Ask the server `url` whether it loads and unloads models for who has `token`; one of an earlier version cannot say, and may.
+
+    Raises LoadsRefused where it does not, and what `control_model` does.
+    """
+    request = Request(f"{checked_url(url)}/v2/repository/control", headers={"Authorization": f"Bearer {token}"})
+    try:
+        _send(url, request, timeout_s)
+    except RequestRefused as error:
+        if error.status in _NOT_FOR_YOU:
+            raise LoadsRefused(url, error) from error
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
 
 
 def _send(url: str, request: Request, timeout_s: float) -> bytes:

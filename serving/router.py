@@ -19,10 +19,11 @@ from contract.plan import ExecutionPlan
 from contract.repository.config import ALL_TASKS
 from contract.repository.model import Repository, Task
 from contract.repository.read import RepositoryReader
-from serving.answers.answer import About, Vectors
+from serving.answers.answer import About, Shown, Vectors
 from serving.answers.classes import as_classes, assumed_scores
 from serving.answers.prediction import Prediction
 from serving.answers.readers import AnyAnswer, read_answers
+from serving.answers.shown import check_shown
 from serving.catalog import Catalog, Model, involved, served_by
 from serving.engines.base import Answer, Call, Engine, SegmentRun, SegmentStatistics
 from serving.errors import ModelNotReady, NotReady, TaskFailed
@@ -193,10 +194,16 @@ class Router:
         return await self.predict_prepared(given(images), tasks, top_k, options)
 
     async def predict_prepared(
-        self, prepare: Prepare, tasks: Sequence[str] | None, top_k: int | None, options: RequestOptions, vectors: Vectors = "list"
+        self,
+        prepare: Prepare,
+        tasks: Sequence[str] | None,
+        top_k: int | None,
+        options: RequestOptions,
+        vectors: Vectors = "list",
+        show: Collection[Shown] = (),
     ) -> Prediction:
         """Do what `predict` does. prepare: gives the rows of the images, and is called when the tasks are known to take some."""
-        return await self._answer(Images(prepare), tasks, top_k, options, vectors)
+        return await self._answer(Images(prepare), tasks, About(top_k=top_k, vectors=vectors, show=show), options)
 
     async def predict_texts(
         self,
@@ -207,6 +214,7 @@ class Router:
         *,
         truncate: bool = False,
         vectors: Vectors = "list",
+        show: Collection[Shown] = (),
     ) -> Prediction:
         """Return what each of `tasks` answers about each of `texts`; None: all that take text.
 
@@ -215,34 +223,33 @@ class Router:
         DeadlineExceeded, TaskFailed.
         """
         question = Texts(texts, self.lifecycle.tokenizers.of, truncate, options.partial)
-        return await self._answer(question, tasks, top_k, options, vectors)
+        return await self._answer(question, tasks, About(top_k=top_k, vectors=vectors, show=show), options)
 
     async def _answer(
         self,
         question: Question[_Way],
         tasks: Sequence[str] | None,
-        top_k: int | None,
+        wanted: About,
         options: RequestOptions,
-        vectors: Vectors,
     ) -> Prediction:
         self.check_ready()
         with self.lifecycle.use() as catalog:
-            return await self._predict(catalog, question, tasks, top_k, options, vectors)
+            return await self._predict(catalog, question, tasks, wanted, options)
 
     async def _predict(
         self,
         catalog: Catalog,
         question: Question[_Way],
         tasks: Sequence[str] | None,
-        top_k: int | None,
+        wanted: About,
         options: RequestOptions,
-        vectors: Vectors,
     ) -> Prediction:
         if catalog.has_canaries:
             catalog = served_by(catalog, catalog.repository.tasks if tasks is None else tasks, "", self._draw)
         known = catalog.repository.tasks
         names = question.names(known) if tasks is None else tasks
-        groups, errors = question.group(known, names, top_k, options.partial)
+        groups, errors = question.group(known, names, wanted.top_k, options.partial)
+        check_shown([known[name] for members in groups.values() for name in members], wanted.show)
         failures: dict[str, EspalierError] = {}
         tables: dict[str, dict[int, AnyAnswer]] = {}
         runs: list[SegmentRun] = []
@@ -270,7 +277,7 @@ class Router:
                     for name in members:
                         tallies[name].took(len(rows.places))
                         tallies[name].ran(_runs_of(known[name], answer.runs))
-                    about = About(rows.pictures, rows.texts, top_k, vectors)
+                    about = replace(wanted, pictures=rows.pictures, texts=rows.texts)
                     for name in members:
                         task = known[name]
                         if failed := [answer.errors[spec.name] for spec in task.outputs if spec.name in answer.errors]:

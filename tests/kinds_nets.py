@@ -126,6 +126,38 @@ class Detr(_Net):
         return {"logits": torch.cat([there, nothing], 2), "pred_boxes": boxes / SIZE}
 
 
+class SoftDetr(Detr):
+    """The same behind a softmax."""
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        found = super().forward(image)
+        return found | {"logits": torch.softmax(found["logits"], 2)}
+
+
+class RtDetr(Detr):
+    """The same, with a logit for each class and none of nothing."""
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        found = super().forward(image)
+        return found | {"logits": found["logits"][:, :, :3] - 2.0}
+
+
+class SureRtDetr(RtDetr):
+    """The same behind a sigmoid."""
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        found = super().forward(image)
+        return found | {"logits": torch.sigmoid(found["logits"])}
+
+
+class SureYolo(Yolo):
+    """As `Yolo`, with scores from a sigmoid."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        boxes, scores = super().forward(image).split([4, 3], 1)
+        return torch.cat([boxes, torch.sigmoid(20 * scores - 10)], 1)
+
+
 class Torchvision(_Net):
     """-> corners (n, 3, 4), scores (n, 3) and numbers of classes (n, 3), as torchvision's detectors have them."""
 
@@ -137,4 +169,5 @@ class Torchvision(_Net):
 
 
 segments, one_thing, means, marks, yolo, detr, torchvision = Segments, OneThing, Means, Marks, Yolo, Detr, Torchvision
-sure, shares, one_mark, yolo_logits = Sure, Shares, OneMark, YoloLogits
+sure, shares, one_mark, yolo_logits, sure_yolo = Sure, Shares, OneMark, YoloLogits, SureYolo
+soft_detr, rtdetr, sure_rtdetr = SoftDetr, RtDetr, SureRtDetr

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+Numbers = NDArray[np.generic]
+# What the numbers are that a network answers with: see `contract.repository.model.Task`.
+Scores = Literal["logits", "probabilities", "independent", "log_probabilities", "value", ""]
 Shapes = Mapping[str, tuple[int, ...]]
 """What a task gives: the shape of each output by name, without the batch axis, -1 for a size that is free."""
 Taken = Literal["image", "text", ""]
@@ -33,6 +38,21 @@ class Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     def check(self, outputs: Shapes, labels: Sequence[str], takes: Taken) -> None:
         """Raise KindDoesNotFit unless a task with these outputs and labels, which takes such, can be of this kind."""
         raise NotImplementedError
+
+    def scores_in(self, outputs: Mapping[str, Numbers], labels: int) -> tuple[str, Numbers] | None:
+        """Return which output has scores, and those among what a network answers to some rows, shape (rows, classes).
+
+        None: nothing is read as scores. outputs: each of shape (n, ...). labels: how many there are.
+        """
+        named = [(name, values) for name, values in outputs.items() if values.ndim == 2]
+        return named[0] if len(outputs) == len(named) == 1 else None
+
+    def check_scores(self, scores: Scores, found: Numbers, labels: int) -> None:
+        """Raise KindDoesNotFit where `scores`, of which a network gave those that `scores_in` has `found`, are none of the kind."""
+
+    def remarks(self, scores: Scores, labels: int) -> Sequence[str]:
+        """Return how the network's end decides how it is read, or makes the kind doubtful: sentences, with {} for the task's name."""
+        return ()
 
 
 def only_output(outputs: Shapes, axes: str, what: str) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contract.kinds.kind import Kind, Shapes, Taken, check_count, check_fractions, only_output
+from contract.kinds.kind import Kind, Scores, Shapes, Taken, check_count, check_fractions, only_output
 
 
 class Labels(Kind, frozen=True, tag="labels"):
@@ -25,6 +25,15 @@ class Labels(Kind, frozen=True, tag="labels"):
         (count,) = only_output(outputs, "L", "labels are")
         check_count(len(labels) or count, count, "label", "labels", "outputs")
         check_count(count if len(self.thresholds) == 1 else len(self.thresholds), count, "threshold", "thresholds", "labels")
+
+    def remarks(self, scores: Scores, labels: int) -> Sequence[str]:
+        """Say it of probabilities that sum to one."""
+        if scores not in ("probabilities", "log_probabilities"):
+            return ()
+        return (
+            "Labels: probabilities that sum to one, so that two labels hardly reach 0.5 together: {}. If one of several is meant, the kind "
+            "is classes.",
+        )
 
     def threshold(self, index: int) -> float:
         """Return from which score on label number `index` holds."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import ClassVar
 
-from contract.kinds.kind import Kind, KindDoesNotFit, Shapes, Taken, check_count, only_output
+from contract.kinds.kind import Kind, KindDoesNotFit, Numbers, Scores, Shapes, Taken, check_count, only_output
 
 UNKNOWN = 255
 """What a pixel has in place of a class that the network has not seen."""
@@ -27,7 +27,7 @@ class Mask(Kind, frozen=True, tag="mask"):
         if self.threshold is not None and not isfinite(self.threshold):  # JSON has no such number
             raise ValueError(f"the threshold is {self.threshold}; it must be a number")
 
-    def least(self, scores: str) -> float:
+    def least(self, scores: Scores) -> float:
         """Return above which score the one thing is there, where the network gives such `scores`, as `Task.scores` has it."""
         if self.threshold is not None:
             return self.threshold
@@ -42,3 +42,14 @@ class Mask(Kind, frozen=True, tag="mask"):
             raise KindDoesNotFit(f"gives {count} classes, and a mask has at most {self.most}")
         count = 2 if count == 1 else count
         check_count(len(labels) or count, count, "label", "labels", "classes")
+
+    def scores_in(self, outputs: Mapping[str, Numbers], labels: int) -> tuple[str, Numbers] | None:
+        """Return them where there is one class: of several the largest is taken, whatever they are."""
+        ((name, values),) = outputs.items()
+        return (name, values.reshape(-1, 1)) if values.shape[1] == 1 else None
+
+    def remarks(self, scores: Scores, labels: int) -> Sequence[str]:
+        """Say it where the threshold follows from the network's end."""
+        if self.threshold is not None or scores != "independent":
+            return ()
+        return ("Masks: scores from 0 to 1, so that things are where they are above 0.5: {}.",)

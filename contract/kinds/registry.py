@@ -48,6 +48,8 @@ def parse_kind(text: str) -> Kind:
         name, separator, value = pair.partition("=")
         if not separator:
             raise ValueError(f"{pair!r} is not of the form PARAMETER=VALUE")
+        if name in fields:
+            raise ValueError(f"the parameter {name!r} is given twice")
         parts = [f"0{part}" if part.startswith(".") else part for part in value.split("+")]  # msgspec takes no number like .5
         fields[name] = parts if _is_list(word, name) else "+".join(parts)
     return _kind(fields, strict=False)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from contract.kinds.kind import Kind, KindDoesNotFit, Shapes, Taken, check_count, only_output
+from contract.kinds.kind import Kind, KindDoesNotFit, Numbers, Shapes, Taken, check_count, only_output
 
 
 class Tokens(Kind, frozen=True, tag="tokens"):
@@ -23,3 +23,8 @@ class Tokens(Kind, frozen=True, tag="tokens"):
         if not labels:
             raise KindDoesNotFit("has no labels, and tokens are told apart by them; give NAME.labels.txt")
         check_count(len(labels), count, "label", "labels", "classes")
+
+    def scores_in(self, outputs: Mapping[str, Numbers], labels: int) -> tuple[str, Numbers] | None:
+        """Return those of all tokens."""
+        ((name, values),) = outputs.items()
+        return name, values.reshape(-1, values.shape[-1])

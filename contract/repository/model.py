@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from contract.kinds.kind import Kind, Taken
+from contract.kinds.kind import Kind, Scores, Taken
 from contract.kinds.registry import assumed_kind
 from contract.preprocessing import Layout, Preprocessing
 from contract.repository.free_sizes import FreeSize
 from contract.repository.not_shared import NotShared
+from contract.repository.origin import Origin
 from contract.repository.record import ParityRecord
 from contract.tensor_names import Names
 from contract.text import TextInput
@@ -20,8 +21,6 @@ SEGMENT_INPUT = "input"
 SEGMENT_OUTPUT = "output"
 # Whether a row's answer depends on the other rows of its batch: no, yes, or nobody has checked.
 Rows = Literal["independent", "coupled", ""]
-# What the numbers are that a classifier answers: see `Task`.
-Scores = Literal["logits", "probabilities", "independent", "log_probabilities", "value", ""]
 
 Precision = Literal["fp32", "int8"]
 FP32_FOLDER = "fp32"  # of a segment in int8: the folder, of one segment, that it was before; neither Triton nor a server reads it
@@ -242,6 +241,7 @@ class Repository:
     unserved: why models that are there, and that espalier did not export, cannot be served: a sentence each for people.
     digest_version: of the digests of who wrote it last; segments that stayed may be of an older one.
     not_shared: equal, and nearly equal, weights that tasks compute with by themselves, as far as exports have looked.
+    origin: what the export was told, for who adds to it.
     """
 
     path: Path
@@ -253,6 +253,7 @@ class Repository:
     unserved: Mapping[str, str] = field(default_factory=dict)
     digest_version: int = 1
     not_shared: tuple[NotShared, ...] = ()
+    origin: Origin = Origin()  # noqa: RUF009  # frozen
 
     @property
     def newest_digest_version(self) -> int:

@@ -23,6 +23,7 @@ from contract.repository.config import (
     parse_digest_version,
     parse_kept,
     parse_not_shared,
+    parse_origin,
     parse_segment,
     parse_task,
 )
@@ -32,6 +33,7 @@ from contract.repository.files import PREVIOUS as PREVIOUS
 from contract.repository.files import ModelFiles, PlainFiles, Texts, decode, read_files, read_plain_files
 from contract.repository.model import DEFAULT_CUT_RULE, Repository, Segment, Task
 from contract.repository.not_shared import NotShared, of_tasks
+from contract.repository.origin import Origin
 from contract.repository.parsed_configs import ParsedConfigs
 
 # Each attempt but the last met a writer that replaced the repository in these very milliseconds.
@@ -46,6 +48,7 @@ class _AllTasks:
     cut_rule: str = DEFAULT_CUT_RULE
     digest_version: int = 1
     not_shared: tuple[NotShared, ...] = ()
+    origin: Origin = Origin()  # noqa: RUF009  # frozen
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,16 @@ def read_repository(path: str | Path) -> Repository:
     Raises RepositoryError when `path` is not a folder, holds no task, or its models do not fit together.
     """
     return RepositoryReader(path).read()
+
+
+def read_origin(path: Path) -> Origin:
+    """Return what the export of the repository at `path` was told; nothing where there is none. Raises RepositoryError."""
+    try:
+        files = read_files(path / ALL_TASKS)
+    except (RepositoryError, OSError):
+        return Origin()
+    model = None if files is None else _parse(files, ParsedConfigs(None, path))
+    return model.origin if isinstance(model, _AllTasks) else Origin()
 
 
 class RepositoryReader:
@@ -131,6 +144,7 @@ class RepositoryReader:
             told.cut_rule,
             digest_version=told.digest_version,
             not_shared=of_tasks(told.not_shared, tasks),
+            origin=told.origin,
         )
         check_repository(repository)
         if self._read_plain is not None:
@@ -222,7 +236,11 @@ def _parse(files: ModelFiles, configs: ParsedConfigs) -> _Model:
         return task
     if kind == ALL_TASKS:
         return _AllTasks(
-            parse_cuts_left_out(config), parse_cut_rule(config), parse_digest_version(config), parse_not_shared(config)
+            parse_cuts_left_out(config),
+            parse_cut_rule(config),
+            parse_digest_version(config),
+            parse_not_shared(config),
+            parse_origin(config),
         )
     return _Copy() if kind == COPY else None
 

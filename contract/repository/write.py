@@ -24,6 +24,7 @@ from contract.repository.config import (
 )
 from contract.repository.model import DEFAULT_CUT_RULE, Rows
 from contract.repository.not_shared import NotShared, of_tasks
+from contract.repository.origin import Origin
 from contract.repository.read import CANARY, CONFIG_FILE, PREVIOUS, RepositoryReader
 from contract.repository.tokenizers import TokenizerFiles, write_tokenizers
 from contract.repository.transaction.file_system import link_file as link_file
@@ -70,12 +71,15 @@ class Change:
         cuts_left_out: Sequence[str] | None = None,
         cut_rule: str | None = None,
         not_shared: Sequence[NotShared] | None = None,
+        origin: Origin | None = None,
     ) -> Repository:
         """Write the ensemble of all `tasks`, as below; None: as it was in the repository until now. Return what is there now."""
         before, tasks = self.repository, list(tasks)
         left_out = before.cuts_left_out if cuts_left_out is None else cuts_left_out
         apart = of_tasks(before.not_shared if not_shared is None else not_shared, [task.name for task in tasks])
-        _write_all_tasks(self.folder, tasks, left_out, before.cut_rule if cut_rule is None else cut_rule, apart)
+        _write_all_tasks(
+            self.folder, tasks, left_out, before.cut_rule if cut_rule is None else cut_rule, apart, origin or before.origin
+        )
         reader = self._reader or RepositoryReader(self.folder)
         return reader.at(self.folder).read()  # checked as a server will, and what is kept has been parsed
 
@@ -170,13 +174,14 @@ def write_configs(
     cut_rule: str = DEFAULT_CUT_RULE,
     tokenizers: TokenizerFiles = MappingProxyType({}),
     not_shared: Sequence[NotShared] = (),
+    origin: Origin | None = None,
 ) -> Repository:
     """Write the configurations of `segments` (whose models are there already), `tasks` and all_tasks; return what is there now.
 
     tokenizers: those of `tasks`. Raises NameTaken when the folder of a task is there already.
     """
     write_models(folder, segments, tasks, tokenizers)
-    return write_all_tasks(folder, tasks.values(), cuts_left_out, cut_rule, not_shared)
+    return write_all_tasks(folder, tasks.values(), cuts_left_out, cut_rule, not_shared, origin)
 
 
 def write_models(
@@ -209,22 +214,28 @@ def write_all_tasks(
     cuts_left_out: Sequence[str] = (),
     cut_rule: str = DEFAULT_CUT_RULE,
     not_shared: Sequence[NotShared] = (),
+    origin: Origin | None = None,
 ) -> Repository:
     """Write the ensemble of all `tasks`, whose own folders and segments are in `folder` already; return what is there now.
 
     An ensemble of that name that is there is replaced.
     """
-    _write_all_tasks(folder, list(tasks), cuts_left_out, cut_rule, not_shared)
+    _write_all_tasks(folder, list(tasks), cuts_left_out, cut_rule, not_shared, origin)
     return read_repository(folder)
 
 
 def _write_all_tasks(
-    folder: Path, tasks: Sequence[Task], cuts_left_out: Sequence[str], cut_rule: str, not_shared: Sequence[NotShared]
+    folder: Path,
+    tasks: Sequence[Task],
+    cuts_left_out: Sequence[str],
+    cut_rule: str,
+    not_shared: Sequence[NotShared],
+    origin: Origin | None,
 ) -> None:
     if (folder / ALL_TASKS).exists():
         shutil.rmtree(folder / ALL_TASKS)
     config = all_tasks_config(
-        tasks, cuts_left_out, cut_rule, digest_version=repository_model.DIGEST_VERSION, not_shared=not_shared
+        tasks, cuts_left_out, cut_rule, digest_version=repository_model.DIGEST_VERSION, not_shared=not_shared, origin=origin
     )
     _ensemble_folder(folder, ALL_TASKS, to_text(config))
     for task in tasks:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.framework.result import Plot, Series, Style
-from espalier.figures.drawing import DIM_COLOUR, LABEL_SIZE, SMALL_SIZE, clean, make_figure, render_figure
+from espalier.figures.drawing import LABEL_SIZE, SMALL_SIZE, clean, make_figure, render_figure
+from espalier.figures.style import DIM_COLOUR
 
 _WIDTH, _HEIGHT = 7.4, 3.6  # inches, of what is drawn into
 _DPI = 160

@@ -15,7 +15,7 @@ from benchmarks.harness.noise import RULE
 from contract.units import human_bytes
 from espalier.bench.page import PAGE, RULES
 from espalier.bench.tables import heading, is_left, shown_columns, table_words
-from espalier.figures.drawing import DIM_COLOUR, GRID, INK_COLOUR, WORSE
+from espalier.figures.style import DIM_COLOUR, GRID, INK_COLOUR, WORSE
 
 # What the page replaces in the plots, so that they are readable on light and on dark.
 _COLOURS = {INK_COLOUR: "var(--ink)", DIM_COLOUR: "var(--dim)", GRID: "var(--grid)", WORSE: "var(--axis)", "#ffffff": "none"}

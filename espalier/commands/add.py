@@ -17,6 +17,7 @@ from espalier.commands.options.reports import (
     print_missed,
     print_not_shared,
     print_remarks,
+    print_snap,
     print_stored,
     print_texts,
 )
@@ -50,7 +51,7 @@ def add(
     see `espalier export --help`. With --recut, segments that are there are divided and joined where that makes all tasks cheaper;
     what no task uses any more stays until `espalier gc`.
 
-    [dim]espalier add repo --backbone resnet50.a1_in1k --task birds=birds.safetensors[/]
+    [dim]espalier add repo --task birds=birds.safetensors[/]
     """
     with loading():
         images = inputs.options()
@@ -60,7 +61,7 @@ def add(
         from exporter.add import AddOptions, add_tasks
 
     with progress_bars() as report:
-        sources = models.open(images)
+        sources = models.open(images, repo)
         precision = precise.options(None if recut else sources.tasks)
         asked = AddOptions(recut, replace, cuts=options, coupled=coupled, snap=snap, precision=precision)
         result = add_tasks(repo, sources, asked, report, say)
@@ -68,6 +69,7 @@ def add(
     for name, remark in result.remarks.items():
         console.print(f"[yellow]{escape(name)}[/] {escape(remark)}")
     print_remarks(result.row_remarks)
+    print_snap(result)
     print_texts(result.repository.tasks[name] for name in sources.tasks)
     for name, taken in result.inherited.items():
         console.print(f"[yellow]{escape(describe_inherited(result.before[name], taken))}[/]", soft_wrap=True)

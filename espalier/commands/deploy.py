@@ -20,6 +20,7 @@ from espalier.commands.options.reports import (
     print_missed,
     print_not_shared,
     print_remarks,
+    print_snap,
     print_stored,
     print_texts,
 )
@@ -59,7 +60,7 @@ def deploy(
     The old version is kept: `espalier rollback` goes back to it without an export. Every segment that is there stays as it is. For
     what MODEL may be, see `espalier export --help`. Deploying what is current already changes nothing and tells the server again.
 
-    [dim]espalier deploy birds=birds.safetensors --backbone resnet50.a1_in1k --to repo --canary 5% --url http://127.0.0.1:8000[/]
+    [dim]espalier deploy birds=birds.safetensors --to repo --canary 5% --url http://127.0.0.1:8000[/]
     """
     images = inputs.options()
     share = None if canary is None else _parse_share(canary)
@@ -70,7 +71,7 @@ def deploy(
         from exporter.deploy import deploy
 
     with progress_bars() as report:
-        sources = open_named(backbone, {task: model}, images, tokenizer or (), input_names or (), kind or ())
+        sources = open_named(backbone, {task: model}, images, tokenizer or (), input_names or (), kind or (), repo=repo)
         precision = precise.options([task])
         deployment = deploy(
             repo, sources, canary=share, coupled=coupled, snap=snap, precision=precision, progress=report, waiting=say
@@ -112,12 +113,16 @@ def _parse_task_model(text: str, name: str | None) -> tuple[str, str]:
 
 
 def _print_sharing(deployment: Deployment, task: str, repo: Path) -> None:
+    from contract.repository.not_shared import BACKBONE
+
     added = deployment.added
     if added is None:
         return
-    if task in added.remarks:
-        console.print(f"[yellow]{escape(task)}[/] {escape(added.remarks[task])}", soft_wrap=True)
+    for name in (task, BACKBONE):
+        if name in added.remarks:
+            console.print(f"[yellow]{escape(name)}[/] {escape(added.remarks[name])}", soft_wrap=True)
     print_remarks(added.row_remarks)
+    print_snap(added)
     if task in added.inherited:
         console.print(f"[yellow]{escape(describe_inherited(added.before[task], added.inherited[task]))}[/]", soft_wrap=True)
     now = deployment.changes[task].after

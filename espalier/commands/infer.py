@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +19,7 @@ from espalier.tables.answers import answer_rows
 
 if TYPE_CHECKING:
     from espalier.client import Client
+    from serving.answers.answer import Shown, Vectors
 
 
 def infer(
@@ -49,6 +52,17 @@ def infer(
         int | None,
         typer.Option(min=1, help="How many classes, or boxes, to show per task. By default as many as the server gives."),
     ] = None,
+    vectors: Annotated[
+        str, typer.Option(metavar="list|base64", help="How embeddings are written; base64 is of little-endian float32.")
+    ] = "list",
+    show: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="logits|scores|preprocessing",
+            help="Show beside the answers the numbers that the network gives, the scores that are made of them, of all labels, or what the "
+            "image or text was made into. Repeat it, or put commas between them.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the server's whole answer; of several images a line each.")
     ] = False,
@@ -68,6 +82,7 @@ def infer(
             raise typer.BadParameter("ask about arrays, an image or texts, and not about several of them.", param_hint="--array")
         infer_arrays(Client(url), read_arrays(array), task or [], as_json=as_json)
         return
+    asked = _Asked(task or [], top_k, _parse_vectors(vectors), _parse_show(show or ()))
     texts = [*(text or ()), *(_lines(text_file) if text_file is not None else ())]
     asks_texts = text is not None or text_file is not None
     if asks_texts == bool(image):
@@ -75,10 +90,16 @@ def infer(
             "ask about an image or about texts: give IMAGE, --text or --text-file; or arrays with --array.", param_hint="IMAGE"
         )
     if image and (len(image) > 1 or image[0].is_dir()):
-        _show_many(Client(url), image, task or [], top_k, as_json)
+        _show_many(Client(url), image, asked, as_json)
         return
     answer = Client(url).predict(
-        _content(image[0]) if image else None, task or [], top_k, text=texts if asks_texts else None, truncate=truncate
+        _content(image[0]) if image else None,
+        asked.tasks,
+        asked.top_k,
+        text=texts if asks_texts else None,
+        truncate=truncate,
+        vectors=asked.vectors,
+        show=asked.show,
     )
     if as_json:
         print_data(answer)
@@ -95,9 +116,42 @@ def _content(image: Path) -> Path | bytes:
     return sys.stdin.buffer.read() if str(image) == "-" else image
 
 
-def _show_many(client: Client, images: list[Path], tasks: list[str], top_k: int | None, as_json: bool) -> None:
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked, and how answers are wanted; as of `Client.predict`."""
+
+    tasks: list[str]
+    top_k: int | None
+    vectors: Vectors
+    show: tuple[Shown, ...]
+
+
+def _parse_vectors(word: str) -> Vectors:
+    """Return `word` as how embeddings are written. Raises typer.BadParameter."""
+    known: tuple[Vectors, ...] = ("list", "base64")
+    for one in known:
+        if word == one:
+            return one
+    raise typer.BadParameter(f"must be list or base64, not {word!r}.", param_hint="--vectors")
+
+
+def _parse_show(words: Sequence[str]) -> tuple[Shown, ...]:
+    """Return `words` as what is shown. Raises typer.BadParameter."""
+    if not words:
+        return ()
+    from contract.errors import InvalidRequest
+    from serving.answers.shown import parse_shown
+
+    try:
+        return parse_shown(words)
+    except InvalidRequest as error:
+        raise typer.BadParameter(str(error), param_hint="--show") from error
+
+
+def _show_many(client: Client, images: list[Path], asked: _Asked, as_json: bool) -> None:
     """Ask about several images, and show the answers with the files' names: as JSON a line each, as they come."""
-    answers = client.predict_many(map(_content, images), tasks, top_k)
+    contents = map(_content, images)
+    answers = client.predict_many(contents, asked.tasks, asked.top_k, vectors=asked.vectors, show=asked.show)
     if as_json:
         for answer in answers:
             print(json.dumps(answer), flush=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,10 @@ from espalier.commands.options.engines import EngineChoice, check_engine_options
 from espalier.commands.options.groups import ungroup
 from espalier.commands.options.serving import Addresses, LogLines, RequestLimits, Scheduling, Segments
 from espalier.commands.options.token import read_token
+from espalier.next_steps import next_steps
+
+if TYPE_CHECKING:
+    from serving.server import Server
 
 
 @ungroup
@@ -64,6 +69,7 @@ def serve(
     options = replace(options, sessions=choice.on(options.sessions))
     run(
         repo,
+        on_ready=None if log.log_format == "json" else partial(_announce, repo, takes_loads=token is not None),
         options=options,
         make_engine=choice.make_engine(scheduling.max_queue_rows),
         host=addresses.host,
@@ -82,3 +88,12 @@ def serve(
         limits=limits,
         pad_lengths=lengths,
     )
+
+
+def _announce(repo: Path, server: Server, *, takes_loads: bool) -> None:
+    """Say where requests are answered, and what one does next."""
+    from serving.server import announce
+
+    announce(server.http_address, server.grpc_address)
+    for line in next_steps(server.tasks, server.http_address, repo, takes_loads=takes_loads):
+        print(line, flush=True)

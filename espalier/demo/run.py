@@ -24,7 +24,7 @@ from exporter.export import ExportOptions, ExportReport, export_repository
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel
 from exporter.torch.export import BackboneExporter
-from serving.server import BackgroundServer, run
+from serving.server import BackgroundServer, Server, run
 from tuning.network.backbone import Backbone, save_backbone
 
 
@@ -113,13 +113,16 @@ def _query(repository: Repository, networks: dict[str, Path], images: Array) -> 
             interrogator.close()
 
 
-def _inviting_to(image: Path) -> Callable[[str, str], None]:
-    def invite(http_address: str, grpc_address: str) -> None:
+def _inviting_to(image: Path) -> Callable[[Server], None]:
+    def invite(server: Server) -> None:
         console.print(
-            f"Serving on http://{http_address} (API at /docs) and grpc://{grpc_address}; Ctrl-C stops. Try:", soft_wrap=True
+            f"Serving on http://{server.http_address} (API at /docs) and grpc://{server.grpc_address}; Ctrl-C stops. Try:",
+            soft_wrap=True,
         )
         console.print(
-            f"  curl --data-binary @{escape(str(image))} 'http://{http_address}/predict?top_k=2'", soft_wrap=True, highlight=False
+            f"  curl --data-binary @{escape(str(image))} 'http://{server.http_address}/predict?top_k=2'",
+            soft_wrap=True,
+            highlight=False,
         )
 
     return invite

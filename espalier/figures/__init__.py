@@ -1,4 +1,4 @@
-"""Pictures: of a repository, and of what a ledger says. Needs matplotlib to draw."""
+"""Pictures: of a repository, and of what a ledger says. All but the SVG of a repository needs matplotlib."""
 
 from contract.lazy import public
 

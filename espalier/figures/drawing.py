@@ -18,16 +18,13 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from espalier.figures.style import DIM_COLOUR, FONTS, GRID, INK_COLOUR, WORSE
 from espalier.figures.text import characters, drawable
 
-INK_COLOUR, DIM_COLOUR = "#1f2933", "#5f6b7a"
-WORSE = "#cfd4da"
-GRID = "#e8ebef"
 POINTS = 72  # per inch
 _TITLE_SIZE, _DETAIL_SIZE, LABEL_SIZE, SMALL_SIZE = 12.0, 9.0, 9.0, 8.0
 _MARGIN = 0.14  # inches
 _TITLE_LINE, _DETAIL_LINE = 0.21, 0.165
-_FONTS = ["DejaVu Sans", "Verdana", "Arial", "Helvetica"]
 
 
 def render_figure(draw: Callable[[], Figure], file_format: str, *, png_dpi: int, title: str | None = None) -> bytes:
@@ -40,7 +37,7 @@ def render_figure(draw: Callable[[], Figure], file_format: str, *, png_dpi: int,
     about = {} if title is None else {"Title": title}
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()  # a user's style would change the picture
-        mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "espalier", "font.sans-serif": _FONTS})
+        mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "espalier", "font.sans-serif": [*FONTS]})
         mpl.rcParams.update({"text.color": INK_COLOUR, "text.parse_math": False, "hatch.linewidth": 0.7})
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = draw()

@@ -10,6 +10,7 @@ from espalier.figures.errors import PlotNotWritten, UnknownPlotFormat
 from espalier.figures.ledgers.kinds import Kind
 from espalier.figures.ledgers.source import open_source
 from espalier.figures.repository.layout import make_layout
+from espalier.figures.repository.svg import to_svg
 from espalier.figures.repository.text import MACS
 
 _FORMATS = ("svg", "png")
@@ -26,13 +27,17 @@ def check_plot_file(path: Path) -> None:
 def write_plot(repository: Repository, path: Path, unit: str = MACS) -> None:
     """Write the tree of `repository` to `path`, in which width is MACs or, if `unit` is WEIGHTS, bytes of weights.
 
-    The same repository gives the same bytes with the same matplotlib. Raises UnknownPlotFormat, PlotNotWritten, and
+    The same repository gives the same bytes, of a PNG with the same matplotlib. Raises UnknownPlotFormat, PlotNotWritten, and for a PNG
     ModuleNotFoundError without matplotlib (the extra `plot`).
     """
-    from espalier.figures.repository.draw import render
-
     check_plot_file(path)
-    _write(path, render(make_layout(repository, unit), _kind(path)))
+    layout = make_layout(repository, unit)
+    if _kind(path) == "svg":
+        _write(path, to_svg(layout).encode())
+        return
+    from espalier.figures.repository.draw import to_png
+
+    _write(path, to_png(layout))
 
 
 def write_chart(ledgers: Sequence[Path], path: Path, kind: Kind = Kind.auto) -> None:

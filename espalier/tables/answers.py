@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _Rows = list[tuple[str, str]]
 _NOTHING = [("nothing", "")]
-_NUMBERS = 6  # of an embedding
+_NUMBERS = 6  # of an embedding, logits, scores
+_LETTERS = 40  # of one in base64
 
 
 def answer_rows(answer: Mapping[str, Any]) -> _Rows:
     """Return a task's answer, as JSON has it, in rows of two words. What is of a kind that nobody here knows is named."""
     read = _ROWS.get(answer.get("kind", "classes"))
-    return (read(answer) or _NOTHING) if read else [(f"of the kind {answer['kind']!r}; --json shows it", "")]
+    rows = (read(answer) or _NOTHING) if read else [(f"of the kind {answer['kind']!r}; --json shows it", "")]
+    return [*rows, *_beside(answer)]
+
+
+def _beside(answer: Mapping[str, Any]) -> _Rows:
+    """Return what was asked to be shown beside an answer."""
+    rows = [(word, _numbers(answer[word])) for word in ("logits", "scores") if word in answer]
+    how = answer.get("preprocessing", {})
+    return [*rows, *((f"preprocessing: {name}", str(value)) for name, value in how.items())]
 
 
 def _labels(answer: Mapping[str, Any]) -> _Rows:
@@ -25,8 +34,14 @@ def _values(answer: Mapping[str, Any]) -> _Rows:
 
 
 def _embedding(answer: Mapping[str, Any]) -> _Rows:
-    first = ", ".join(map(_number, answer["vector"][:_NUMBERS]))
-    return [(f"{answer['size']} numbers", f"{first}, ..." if answer["size"] > _NUMBERS else first)]
+    vector = answer["vector"]
+    shown = f"{vector[:_LETTERS]}..." if isinstance(vector, str) else _numbers(vector)
+    return [(f"{answer['size']} numbers", shown)]
+
+
+def _numbers(values: Sequence[float | None]) -> str:
+    first = ", ".join(map(_number, values[:_NUMBERS]))
+    return f"{first}, ..." if len(values) > _NUMBERS else first
 
 
 def _mask(answer: Mapping[str, Any]) -> _Rows:

@@ -82,7 +82,8 @@ def other_models(repository: Repository) -> Iterator[str]:
     for task in repository.tasks.values():
         if task.plain is not None:
             takes, gives = (_tensors(specs, task.plain.has_rows) for specs in (task.inputs, task.outputs))
-            yield f"[bold green]{escape(task.name)}[/]  {escape(f'{task.plain.file}: {takes} -> {gives}')} [dim](shares nothing)[/]"
+            described = escape(f"{task.plain.file}: {takes} -> {gives}")
+            yield f"[bold green]{escape(task.name)}[/]  {described} [dim]({task.answers.word()}, over v2 alone; shares nothing)[/]"
     for name, reason in repository.unserved.items():
         yield f"[bold]{escape(name)}[/]  is not served: {escape(reason)}"
 

@@ -10,16 +10,17 @@ import numpy as np
 import onnx_ir as ir
 
 from contract.dtypes import Array
+from contract.kinds.kind import Scores
 from contract.repository import Task
 from contract.repository.free_sizes import FreeSize, references_of
-from contract.repository.model import Scores
 from contract.repository.record import OutputRecord, ParityRecord, recorded_places
 from contract.repository.reference import at_sizes
 from contract.repository.rows import largest_error, spread_of
 from contract.repository.sample import sample_inputs
 from exporter.build.analysis import Analysis, Progress
+from exporter.build.kinds import found_scores
 from exporter.build.near_weights import explain_taken
-from exporter.build.scores import score_rows, scores_of
+from exporter.build.scores import scores_of
 from exporter.errors import AnotherForm, CannotRun
 from exporter.graph.free.sizes import size_at, trials
 from exporter.sources.whole import WholeNetwork, WholeSession
@@ -154,8 +155,11 @@ def with_records(tasks: Mapping[str, Task], answers: Mapping[str, ReferenceOutpu
 
 
 def _scores(task: Task, model: ir.Model, outputs: Sequence[Array]) -> Scores:
-    rows = score_rows(task.kind, outputs)
-    return "" if rows is None else scores_of(model.graph.outputs[0], rows)
+    found = found_scores(task, outputs)
+    if found is None:
+        return ""
+    place = [spec.name for spec in task.outputs].index(found[0])
+    return scores_of(model.graph.outputs[place], found[1], is_part=found[1].size < outputs[place].size)
 
 
 def record_of(one: Sequence[Array], several: Sequence[Array], tolerance: float) -> ParityRecord | None:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from contract.dtypes import Array
-from contract.kinds.kind import Kind
-from contract.kinds.mask import Mask
-from contract.kinds.tokens import Tokens
-from contract.repository.model import Scores
+from contract.kinds.kind import Scores
 
 # What these give are numbers of their first input, or between them, at other places or rounded. Integers at the end of a network are told
 # by its answer.
@@ -35,15 +29,16 @@ _FRACTIONS = frozenset(("Softmax", "Sigmoid", "HardSigmoid"))
 _SUM_TOLERANCE = 1e-3  # of a thousand classes in half precision
 
 
-def scores_of(output: ir.Value, rows: NDArray[np.generic]) -> Scores:
-    """Return what the only output of a network is, from the graph in canonical form and its answer `rows` of shape (n, classes).
+def scores_of(output: ir.Value, rows: NDArray[np.generic], *, is_part: bool = False) -> Scores:
+    """Return what the scores in an output of a network are, from the graph in canonical form and those answered, `rows` of (n, classes).
 
+    is_part: whether they are the last part of what the output has, behind boxes.
     Softmax may be spelt out in any way: rows that all sum to one show it. What ends in neither Softmax nor Sigmoid is taken for logits,
     a single number for what it is.
     """
     if rows.dtype.kind != "f":
         return "value" if rows.shape[1] == 1 else "logits"
-    end = _end(output)
+    end = _last_part(output) if is_part else _end(output)
     if end is not None and (end.op_type == "LogSoftmax" or (end.op_type == "Log" and _gives_fractions(_end(end.inputs[0])))):
         return "log_probabilities"
     if rows.shape[1] > 1 and _are_probabilities(rows):
@@ -54,18 +49,6 @@ def scores_of(output: ir.Value, rows: NDArray[np.generic]) -> Scores:
         return "value"
     with np.errstate(over="ignore"):
         return "log_probabilities" if _are_probabilities(np.exp(rows.astype(np.float64))) else "logits"
-
-
-def score_rows(kind: Kind | None, outputs: Sequence[Array]) -> Array | None:
-    """Return the scores among what a network of `kind` answers, shape (rows, classes): of tokens and of masks of one thing, too."""
-    if len(outputs) != 1 or not outputs[0].size:
-        return None
-    (scores,) = outputs
-    if isinstance(kind, Tokens):
-        return scores.reshape(-1, scores.shape[-1])
-    if isinstance(kind, Mask):
-        return scores.reshape(-1, 1) if scores.shape[1] == 1 else None
-    return scores if scores.ndim == 2 else None
 
 
 def _are_probabilities(rows: NDArray[np.generic]) -> bool:
@@ -83,11 +66,17 @@ def _end(value: ir.Value | None) -> ir.Node | None:
     return node
 
 
+def _last_part(value: ir.Value | None) -> ir.Node | None:
+    """Return the node that computes the end of `value`, along whatever axis it was put together: the last of what was."""
+    node = _end(value)
+    return _last_part(node.inputs[-1]) if node is not None and node.op_type == "Concat" else node
+
+
 def _gives_fractions(node: ir.Node | None) -> bool:
     """Tell whether `node` gives numbers from 0 to 1 that are no logits: an operator for it, or 1 / (1 + exp(x)) spelt out."""
     if node is None:
         return False
-    if node.op_type == "Concat":
+    if node.op_type in ("Concat", "Mul"):
         return all(_gives_fractions(_end(value)) for value in node.inputs)
     if node.op_type == "Reciprocal" or (node.op_type == "Div" and _is_constant(node.inputs[0])):
         return _is_one_and_exp(_end(node.inputs[-1]))

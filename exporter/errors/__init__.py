@@ -29,6 +29,7 @@ from exporter.errors.models import (
     UncountableShapes,
     UnsupportedModel,
 )
+from exporter.errors.remembered import BackboneChanged, BackboneIsCode, BackboneMoved
 from exporter.errors.sharing import BadSnap, NoScratch, TooFewSegments, UnknownCutRule
 from exporter.errors.tasks import (
     BadTaskName,
@@ -55,7 +56,10 @@ __all__ = [
     "AmbiguousInput",
     "AnotherArchitecture",
     "AnotherForm",
+    "BackboneChanged",
     "BackboneGiven",
+    "BackboneIsCode",
+    "BackboneMoved",
     "BadCode",
     "BadModel",
     "BadShare",

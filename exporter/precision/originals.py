@@ -44,4 +44,6 @@ def write_originals(repository: Repository, folder: Path) -> Repository:
         versions = [task, task.previous, task.canary.task if task.canary else None]
         tasks[name] = with_versions(task, *(version and original(repository, version) for version in versions))  # type: ignore[arg-type]
     write_models(folder, {}, tasks, tokenizer_files(repository))
-    return write_all_tasks(folder, tasks.values(), repository.cuts_left_out, repository.cut_rule, repository.not_shared)
+    return write_all_tasks(
+        folder, tasks.values(), repository.cuts_left_out, repository.cut_rule, repository.not_shared, repository.origin
+    )

@@ -48,7 +48,7 @@ def write_in_int8(fp32: Repository, folder: Path, decision: Decision) -> Reposit
     precisely = _Precisely(fp32, {**fp32.tasks, **decision.tasks}, decision.int8)
     segments = precisely.write_segments(folder, ())
     write_models(folder, segments, precisely.tasks, tokenizer_files(fp32))
-    return write_all_tasks(folder, precisely.tasks.values(), fp32.cuts_left_out, fp32.cut_rule, fp32.not_shared)
+    return write_all_tasks(folder, precisely.tasks.values(), fp32.cuts_left_out, fp32.cut_rule, fp32.not_shared, fp32.origin)
 
 
 def report_of(decision: Decision, repository: Repository, max_drop: float) -> PrecisionReport:
@@ -89,7 +89,7 @@ def change_in_int8(
     write_models(
         change.folder, segments, {name: task for name, task in tasks.items() if name not in unchanged}, tokenizer_files(fp32)
     )
-    return change.write_all_tasks(tasks.values(), fp32.cuts_left_out, fp32.cut_rule, fp32.not_shared), decision
+    return change.write_all_tasks(tasks.values(), fp32.cuts_left_out, fp32.cut_rule, fp32.not_shared, fp32.origin), decision
 
 
 def _there(before: Repository) -> dict[str, Int8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -20,17 +20,27 @@ Channels = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class InputOptions:
-    """What torch networks take. None: as the network's library, its file or the module itself says.
+    """What torch networks take. None: as the repository remembers it; else as the network's library, its file or the module itself says.
 
-    preprocess: "in-graph" (uint8, shape (batch, height, width, 3), normalised inside) or "none" (float32,
+    preprocess: "in-graph" (uint8, shape (batch, height, width, 3), normalised inside; so is None) or "none" (float32,
     (batch, 3, height, width), normalised by the client). image_size: pixels of the square input. mean, std: per RGB channel, of
     values in [0, 1].
     """
 
-    preprocess: Preprocess = "in-graph"
+    preprocess: Preprocess | None = None
     image_size: int | None = None
     mean: Channels | None = None
     std: Channels | None = None
+
+    @property
+    def is_in_graph(self) -> bool:
+        """Whether images are normalised inside the network."""
+        return self.preprocess != "none"
+
+    def over(self, other: InputOptions) -> InputOptions:
+        """Return these, and where they say nothing what `other` says."""
+        chosen = {one.name: getattr(self, one.name) for one in fields(self)}
+        return InputOptions(**{name: getattr(other, name) if value is None else value for name, value in chosen.items()})
 
 
 def parse_reference(text: str | Path) -> Reference:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from contract.kinds.kind import Kind
 from contract.preprocessing import Preprocessing
 from contract.references import model_name
+from contract.repository.origin import Origin
 from exporter.errors import BadModel
 from exporter.sources.tokenizer import TokenizerSource
 
@@ -54,6 +55,7 @@ class Sources:
 
     tuned: of those that are task checkpoints, what they were tuned on. remarks: what was assumed on opening them, in sentences.
     inputs: per task, what some of its network's inputs are to be called; the others are matched (`exporter.sources.inputs`).
+    origin: what was said of them, to be remembered.
     """
 
     tasks: Mapping[str, LoadTaskModel]
@@ -61,6 +63,7 @@ class Sources:
     tuned: Mapping[str, Tuned] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
 
 
 def read_labels(task: str, model: Path) -> tuple[str, ...]:

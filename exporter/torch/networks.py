@@ -134,9 +134,9 @@ def _from_code(name: str, options: InputOptions) -> Architecture:
     if how is not None:
         return Architecture(name, network, how.height, how.width, how)
     size = options.image_size
-    if size is None or options.preprocess == "in-graph":
+    if size is None or options.is_in_graph:
         missing = [("image_size", size), ("mean", options.mean), ("std", options.std)]
-        wanted = missing if options.preprocess == "in-graph" else missing[:1]
+        wanted = missing if options.is_in_graph else missing[:1]
         raise UnknownInput(name, [option for option, value in wanted if value is None])
     return Architecture(name, network, size, size, None)
 

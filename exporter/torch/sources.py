@@ -7,8 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from torch import nn
+
 from contract.preprocessing import Preprocessing
 from contract.references import is_adapter
+from contract.repository.origin import BackboneRecord
 from exporter.errors import (
     BackboneGiven,
     BadModel,
@@ -19,12 +22,15 @@ from exporter.errors import (
     NeedsNamedBackbone,
 )
 from exporter.sources.references import InputOptions, Reference
+from exporter.sources.remembered import Remembered, weights_record
 from exporter.sources.task_model import LoadTaskModel, TaskModel, Tuned, read_labels
 from exporter.torch.export import BackboneExporter, NetworkExporter
 from exporter.torch.finite import buffer_names, refuse_non_finite
 from exporter.torch.networks import Architecture, Fit, open_architecture, overridden
-from tuning.network.backbone import Backbone, load_backbone
+from exporter.torch.published import published_backbone, tuned_on
+from tuning.network.backbone import Backbone, BackboneSpec, load_backbone
 from tuning.network.checkpoint import TaskCheckpoint, check_backbone, load_task, read_kind, read_spec
+from tuning.network.weights import hash_weights
 
 _Read = TypeVar("_Read")
 
@@ -33,12 +39,15 @@ class TorchSources:
     """Opens torch models one by one: the backbone first, then tasks. What can be refused without tracing is refused on opening.
 
     tasks: all that will be opened: the backbone takes the images that those of them were tuned on which say so. tuned: those.
-    remarks: what was assumed, in sentences.
+    remembered: what `options` leave open. record: the backbone that was opened, to be remembered. remarks: what was assumed, in sentences.
     """
 
-    def __init__(self, options: InputOptions, tasks: Mapping[str, Reference]) -> None:
-        self.tuned = _read_tuned(tasks)
-        self.remarks: dict[str, None] = {}
+    def __init__(self, options: InputOptions, tasks: Mapping[str, Reference], remembered: Remembered) -> None:
+        self._specs = _read_specs(tasks)
+        self.tuned = {name: Tuned(spec.weights_sha256, spec.preprocessing) for name, spec in self._specs.items()}
+        options, taken = remembered.fill(options, tuned=bool(self.tuned))
+        self.remarks: dict[str, None] = dict.fromkeys([taken] if taken else [])
+        self.record: BackboneRecord | None = None
         self._images = _agreed_preprocessing(self.tuned, options)
         self._options = options
         self._is_single = len(tasks) == 1
@@ -47,13 +56,20 @@ class TorchSources:
         self._backbone: Backbone | None = None
         self._backbone_architecture: Architecture | None = None
 
+    @property
+    def published_backbone(self) -> str:
+        """Return by which name the backbone of all task checkpoints is published; "" where it is not."""
+        return published_backbone(self._specs.values())
+
     def open_backbone(self, reference: Reference) -> LoadTaskModel:
         """Return how to load the backbone, and put later tasks on it. Raises ExportError or tuning's errors."""
         if reference.is_callable:
             self._backbone_architecture = self._architecture(reference)
+            self.record = _recorded(reference, self._backbone_architecture.network)
             return self._whole(reference, self._backbone_architecture, ())
         backbone = self._load_backbone(reference)
         self._backbone = backbone
+        self.record = _recorded(reference, backbone.network, backbone.spec)
         self._backbone_architecture = Architecture.of_backbone(backbone)
         refuse_non_finite(reference.text, backbone.network.state_dict(), buffer_names(backbone.network))
         return self._on_backbone(backbone).export_backbone
@@ -88,7 +104,7 @@ class TorchSources:
         backbone = self._backbone
         if backbone is None:
             if self._backbone_architecture is None:
-                raise NeedsBackbone(name, file)
+                raise NeedsBackbone(name, file, tuned_on(self._specs[name]))
             raise NeedsNamedBackbone(name)
         buffers = buffer_names(backbone.network)
         checkpoint = _load_tuned(file, buffers)
@@ -151,8 +167,17 @@ class TorchSources:
     def _exporter(self, architecture: Architecture) -> NetworkExporter:
         key = (architecture.name, architecture.height, architecture.width)
         if key not in self._exporters:
-            self._exporters[key] = NetworkExporter(architecture.height, architecture.width, self._options.preprocess)
+            self._exporters[key] = NetworkExporter(
+                architecture.height, architecture.width, self._options.preprocess or "in-graph"
+            )
         return self._exporters[key]
+
+
+def _recorded(reference: Reference, network: nn.Module, spec: BackboneSpec | None = None) -> BackboneRecord:
+    size_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
+    if spec is None:
+        return weights_record(reference, hash_weights(network), size_bytes, "")
+    return weights_record(reference, spec.weights_sha256, size_bytes, spec.architecture)
 
 
 def _load_tuned(file: Path, buffers: Collection[str]) -> TaskCheckpoint:
@@ -161,11 +186,10 @@ def _load_tuned(file: Path, buffers: Collection[str]) -> TaskCheckpoint:
     return checkpoint
 
 
-def _read_tuned(tasks: Mapping[str, Reference]) -> dict[str, Tuned]:
+def _read_specs(tasks: Mapping[str, Reference]) -> dict[str, BackboneSpec]:
     """Return what the task checkpoints among `tasks` were tuned on, by their headers alone. Raises BadCheckpoint."""
     files = {name: task.file for name, task in tasks.items() if task.file is not None and not task.network}
-    specs = {name: read_spec(file) for name, file in files.items() if read_kind(file) == "task"}
-    return {name: Tuned(spec.weights_sha256, spec.preprocessing) for name, spec in specs.items()}
+    return {name: read_spec(file) for name, file in files.items() if read_kind(file) == "task"}
 
 
 def _agreed_preprocessing(tuned: Mapping[str, Tuned], options: InputOptions) -> Preprocessing | None:

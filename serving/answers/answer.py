@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,16 +10,41 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from contract.preprocessing import Preprocessing
 from contract.repository.model import Task
-from contract.text import EncodedText
+from contract.text import EncodedText, TextInput
 
 Vectors = Literal["list", "base64"]
+Shown = Literal["logits", "scores", "preprocessing"]
+Show = Shown | Collection[Shown]
+_Numbers = list[float | None]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class TaskAnswer(BaseModel):
     """What a task answers about one image or text."""
 
     version: str = Field(description="Of the task's model.")
+    logits: _Numbers | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="With `show=logits` only: the numbers that the network gives, in the order of the task's labels, before anything is "
+        "made of them, whatever `scores` of the task calls them. Not of masks, boxes and tokens.",
+    )
+    scores: _Numbers | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="With `show=scores` only: what is made of the logits, of every label, in the order of the task's labels. Of classes "
+        "and labels.",
+    )
+    preprocessing: Preprocessing | TextInput | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="With `show=preprocessing` only: what the image, or the text, was made into.",
+    )
 
 
 class LabelScore(BaseModel):
@@ -37,13 +62,14 @@ class About:
     """What a few rows are about, and how people want to have the answers.
 
     pictures: width and height of each row's picture as it was sent; texts: each row's; of which one is empty.
-    top_k: how many of the best parts, None: as many as the kind gives. vectors: how embeddings are written.
+    top_k: how many of the best parts, None: as many as the kind gives. vectors: how embeddings are written. show: what is put beside.
     """
 
     pictures: Sequence[tuple[int, int]] = ()
     texts: Sequence[EncodedText] = ()
     top_k: int | None = None
     vectors: Vectors = "list"
+    show: Collection[Shown] = ()
 
 
 def label_of(task: Task, index: int) -> str:

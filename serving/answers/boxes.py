@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from contract.dtypes import Array
-from contract.kinds.boxes import Boxes, by_box
+from contract.kinds.boxes import Boxes
 from contract.repository.model import Task
-from serving.answers.answer import About, TaskAnswer, label_of, softmax
+from serving.answers.answer import About, TaskAnswer, label_of, sigmoid
+from serving.answers.classes import scores as class_scores
 from serving.answers.geometry import Frame, frame_of
 
 _Floats = NDArray[np.float64]
 _Found = tuple[_Floats, _Floats, NDArray[np.intp]]  # corners (n, 4) in pixels of the input, scores (n,), classes (n,)
+_MOST_CLASSES = 1 << 31
 _MOST_COMPARED = 3000  # boxes with the highest scores among which overlaps are looked for: each is compared with each
 
 
@@ -46,7 +48,8 @@ def read_boxes(task: Task, kind: Boxes, values: Mapping[str, Array], about: Abou
     most = kind.most if about.top_k is None else min(about.top_k, kind.most)
     answers = []
     for row, frame in enumerate(frames):
-        found = _kept(kind, *_found(task, kind, {name: array[row] for name, array in values.items()}, frame), frame, most)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is no box, and no warning
+            found = _kept(kind, *_found(task, kind, {name: array[row] for name, array in values.items()}, frame), frame, most)
         answers.append(BoxesAnswer(version=task.version, boxes=_boxes(task, found)))
     return answers
 
@@ -64,14 +67,27 @@ def _found(task: Task, kind: Boxes, values: Mapping[str, Array], frame: Frame) -
     names = kind.find(task.output_shapes)
     boxes = values[names.boxes].astype(np.float64)
     if kind.layout == "torchvision":
-        return boxes, values[names.scores].astype(np.float64), values[names.classes].astype(np.intp)
-    if kind.layout == "detr":
-        shares = softmax(values[names.classes], axis=-1)[:, :-1]
+        return boxes, values[names.scores].astype(np.float64), _numbers(values[names.classes])
+    if not kind.is_yolo:
+        shares = _shares(task, kind, values[names.classes])
         return _corners(boxes * ([frame.seen_width, frame.seen_height] * 2)), shares.max(axis=1), shares.argmax(axis=1)
     beside = kind.beside
-    rows = by_box(boxes, beside, len(task.labels))
+    rows = kind.by_box(boxes, task.output_shapes[names.boxes], len(task.labels)).astype(np.float64)
     shares = rows[:, beside:] if kind.layout == "yolo" else rows[:, 5:] * rows[:, 4:5]
     return _corners(rows[:, :4]), shares.max(axis=1), shares.argmax(axis=1)
+
+
+def _numbers(classes: Array) -> NDArray[np.intp]:
+    """Return numbers of classes as such, -1 of what can be none."""
+    numbers = classes.astype(np.float64)
+    return np.where((numbers >= 0) & (numbers < _MOST_CLASSES), numbers, -1).astype(np.intp)  # NaN is none
+
+
+def _shares(task: Task, kind: Boxes, scores: Array) -> _Floats:
+    """Return from 0 to 1 how sure a network of DETR's layouts is of each class of each box, but of nothing."""
+    if kind.layout == "detr":
+        return class_scores(scores, task.scores)[:, :-1]
+    return scores.astype(np.float64) if task.scores == "independent" else sigmoid(scores)
 
 
 def _corners(boxes: _Floats) -> _Floats:
@@ -82,8 +98,8 @@ def _corners(boxes: _Floats) -> _Floats:
 
 def _kept(kind: Boxes, corners: _Floats, scores: _Floats, classes: NDArray[np.intp], frame: Frame, most: int) -> _Found:
     """Return the `most` best boxes that people see, in pixels of the picture."""
-    finite = np.isfinite(corners).all(axis=1)
-    likely = np.flatnonzero(finite & (scores >= kind.score))  # not NaN
+    is_box = np.isfinite(corners).all(axis=1) & (classes >= 0)
+    likely = np.flatnonzero(is_box & (scores >= kind.score))  # not NaN
     likely = likely[np.argsort(-scores[likely], kind="stable")]
     placed = frame.to_picture(corners[likely])
     is_seen = (placed[:, 2] > placed[:, 0]) & (placed[:, 3] > placed[:, 1])

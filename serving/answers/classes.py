@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from contract.dtypes import Array
 from contract.kinds.classes import Classes
-from contract.repository.model import Scores, Task
+from contract.kinds.kind import Scores
+from contract.repository.model import Task
 from serving.answers.answer import About, LabelScore, TaskAnswer, label_of, softmax
 from serving.process.threads import to_thread
 

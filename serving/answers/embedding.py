@@ -30,7 +30,8 @@ def read_embedding(task: Task, kind: Embedding, values: Mapping[str, Array], abo
     rows = values[task.outputs[0].name].astype(np.float32)
     if kind.normalized:
         lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-        rows = (rows / np.where(lengths == 0, 1, lengths)).astype(np.float32)
+        with np.errstate(invalid="ignore"):  # infinities have no direction: NaN, and no warning
+            rows = (rows / np.where(lengths == 0, 1, lengths)).astype(np.float32)
     return [EmbeddingAnswer(version=task.version, size=len(row), vector=_written(row, about)) for row in rows]
 
 

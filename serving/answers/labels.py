@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from contract.dtypes import Array
+from contract.kinds.kind import Scores
 from contract.kinds.labels import Labels
-from contract.repository.model import Scores, Task
+from contract.repository.model import Task
 from serving.answers.answer import About, LabelScore, TaskAnswer, label_of, sigmoid
 
 
@@ -25,12 +26,12 @@ class LabelsAnswer(TaskAnswer):
 def read_labels(task: Task, kind: Labels, values: Mapping[str, Array], about: About) -> list[LabelsAnswer]:
     """Return the labels of each row of the only output, shape (n, L), whose scores are at least their thresholds."""
     rows = values[task.outputs[0].name]
-    scores = _scores(rows, task.scores)
+    scores = label_scores(rows, task.scores)
     least = np.array([kind.threshold(index) for index in range(scores.shape[1])])
     return [LabelsAnswer(version=task.version, labels=_holding(task, row, least)) for row in scores]
 
 
-def _scores(rows: Array, kind: Scores) -> NDArray[np.float64]:
+def label_scores(rows: Array, kind: Scores) -> NDArray[np.float64]:
     """Return `rows`, which are of `kind`, each from 0 to 1: a single number that is no sigmoid is a logit, too; integers are 0 or 1."""
     if kind == "log_probabilities":
         return np.exp(rows.astype(np.float64))

@@ -23,6 +23,7 @@ from serving.answers.classes import ClassesAnswer, read_classes
 from serving.answers.embedding import EmbeddingAnswer, read_embedding
 from serving.answers.labels import LabelsAnswer, read_labels
 from serving.answers.mask import MaskAnswer, read_mask
+from serving.answers.shown import show_beside
 from serving.answers.tokens import TokensAnswer, read_tokens
 from serving.answers.values import ValuesAnswer, read_values
 from serving.process.threads import to_thread
@@ -31,8 +32,8 @@ AnyAnswer = Annotated[
     ClassesAnswer | LabelsAnswer | ValuesAnswer | EmbeddingAnswer | MaskAnswer | BoxesAnswer | TokensAnswer,
     Field(discriminator="kind"),
 ]
-_Read = Callable[[Task, Any, Mapping[str, Array], About], Sequence[AnyAnswer]]
-_READERS: Mapping[type[Kind], _Read] = {
+_Reader = Callable[[Task, Any, Mapping[str, Array], About], Sequence[AnyAnswer]]
+_READERS: Mapping[type[Kind], _Reader] = {
     Classes: read_classes,
     Labels: read_labels,
     Values: read_values,
@@ -46,8 +47,14 @@ _MANY_VALUES = 1 << 16  # on the event loop: more take a millisecond
 
 async def read_answers(task: Task, values: Mapping[str, Array], about: About) -> Sequence[AnyAnswer]:
     """Return what `task` answers to people for each row of `values`, its outputs by name; of large ones in a thread."""
+    if isinstance(task.answers, Mask) or sum(array.size for array in values.values()) > _MANY_VALUES:
+        return await to_thread(_read, task, values, about)
+    return _read(task, values, about)
+
+
+def _read(task: Task, values: Mapping[str, Array], about: About) -> Sequence[AnyAnswer]:
     kind = task.answers
-    read = _READERS[type(kind)]
-    if isinstance(kind, Mask) or sum(array.size for array in values.values()) > _MANY_VALUES:
-        return await to_thread(read, task, kind, values, about)
-    return read(task, kind, values, about)
+    answers = _READERS[type(kind)](task, kind, values, about)
+    if about.show:
+        show_beside(answers, task, values, about.show)
+    return answers

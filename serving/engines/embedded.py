@@ -118,6 +118,7 @@ class EmbeddedEngine:
             run_on=self._run_on,
             max_queue_rows=options.max_queue_rows,
             on_run=self._statistics.add,
+            on_together=self._statistics.add_together,
             is_open=self._store.is_open,
             run_open=self._store.run_open,  # of a bundle, too
             at_once=self._limit_at_once,
@@ -169,9 +170,10 @@ class EmbeddedEngine:
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
         """Run `plan` on `inputs`, each of shape (n, ...). A segment that fails is named in the answer's errors."""
-        if self._bundling is not None and len(plan.steps) > 1:
-            plan = self._bundling.applied(plan, len(next(iter(inputs.values()))))
-        return await self._scheduler.infer(plan, inputs, call)
+        if self._bundling is None or len(plan.steps) < 2:
+            return await self._scheduler.infer(plan, inputs, call)
+        with self._bundling.applied(plan, len(next(iter(inputs.values())))) as bundled:
+            return await self._scheduler.infer(bundled, inputs, call)
 
     def try_segment(self, segment: Segment, inputs: Sequence[Array]) -> Sequence[Array]:
         """Return what `segment` gives on `inputs`; not counted. Raises EngineError, RepositoryError."""

@@ -3,7 +3,7 @@
 `serving.protocol.status` maps them to wire codes.
 """
 
-from serving.errors.addresses import AddressInUse, InvalidAddress, InvalidLimit, RequestRefused, ServerUnreachable
+from serving.errors.addresses import AddressInUse, InvalidAddress, InvalidLimit, LoadsRefused, RequestRefused, ServerUnreachable
 from serving.errors.control import Forbidden, LastModel, LoadFailed, NotATask, Unauthenticated
 from serving.errors.images import NotAnImage, TooCostlyImage, TooManyFiles, TooManyPixels, TooManyScans, TooManySections
 from serving.errors.messages import (
@@ -67,6 +67,7 @@ __all__ = [
     "LastModel",
     "LessPrecise",
     "LoadFailed",
+    "LoadsRefused",
     "MessageStalled",
     "ModelNotReady",
     "NoImageTask",

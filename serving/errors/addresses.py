@@ -41,4 +41,14 @@ class RequestRefused(EspalierError):
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(f"The server refused the request ({status}): {printable(sentence)}")
-        self.status = status
+        self.status, self.sentence = status, printable(sentence)
+
+
+class LoadsRefused(RequestRefused):
+    """A server does not load or unload models for who asks."""
+
+    def __init__(self, url: str, refusal: RequestRefused) -> None:
+        super().__init__(refusal.status, refusal.sentence)
+        self.args = (
+            f"The server at {url} takes no loads from here, so that nothing was changed ({self.status}): {self.sentence}",
+        )

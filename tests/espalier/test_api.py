@@ -20,7 +20,7 @@ from exporter.errors import TaskExists
 from exporter.sharing.choose import CutOptions
 from serving.engines.embedded import EngineOptions
 from serving.engines.sessions.runtime import SessionStoreOptions
-from serving.errors import NotAnImage, RequestRefused, ServerUnreachable
+from serving.errors import LoadsRefused, NotAnImage, RequestRefused, ServerUnreachable
 from serving.server import BackgroundServer
 from tests.exporter.graphs import SIZE, Net
 from tests.exporter.test_export import BACKBONE, FAMILY
@@ -154,8 +154,16 @@ def test_clients_say_what_is_wrong(tmp_path: Path) -> None:
 def test_deploy_tells_servers(networks: dict[str, Path], tmp_path: Path) -> None:
     repo, backbone = tmp_path / "repo", networks["backbone"]
     espalier.export({"late": networks["late"]}, repo, backbone=backbone)
+    with BackgroundServer(repo, http_port=0, grpc_port=0, threads=1) as server:
+        client = espalier.Client(f"http://{server.http_address}", TOKEN)
+        with pytest.raises(LoadsRefused, match=r"nothing was changed \(501\): .* it was started without an admin token\.$"):
+            espalier.deploy(repo, {"early": networks["early"]}, servers=[client])
+    assert read_repository(repo).tasks.keys() == {"late"}
     with BackgroundServer(repo, http_port=0, grpc_port=0, threads=1, admin_token=TOKEN) as server:
         client = espalier.Client(f"http://{server.http_address}", TOKEN)
+        asyncio.run(espalier.AsyncClient(client.url, TOKEN).check_control())
+        with pytest.raises(LoadsRefused, match=r"\(403\)"):
+            espalier.Client(client.url, "another").check_control()
         espalier.deploy(repo, {"early": networks["early"]}, backbone=backbone, servers=[client])
         client.unload("late")  # it would be refused for the last model
 

@@ -27,7 +27,11 @@ class UnknownBirdFolder(FolderGiven):
 def raised(file: Path) -> Iterator[str]:
     """The texts in what is raised, and in the modules that hold nothing but errors."""
     tree = ast.parse(file.read_text())
-    nodes = [tree] if file.name == "errors.py" else [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    nodes = (
+        [tree]
+        if file.name == "errors.py" or file.parent.name == "errors"
+        else [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    )
     for node in nodes:
         yield from (part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str))
 
@@ -44,7 +48,8 @@ def test_no_sentence_of_the_library_names_an_option() -> None:
 
 
 def test_hints_are_about_errors_that_there_are() -> None:
-    modules = [file.relative_to(ROOT) for package in LIBRARY for file in (ROOT / package).rglob("errors.py")]
+    files = [file for package in LIBRARY for file in (ROOT / package).rglob("*.py")]
+    modules = [file.relative_to(ROOT) for file in files if file.name == "errors.py" or file.parent.name == "errors"]
     known = {
         name: value
         for module in modules

@@ -11,6 +11,7 @@ from contract.repository.config.all_tasks import (
     parse_cuts_left_out,
     parse_digest_version,
     parse_not_shared,
+    parse_origin,
 )
 from contract.repository.config.ensembles import ALL_TASKS, LABELS_FILE
 from contract.repository.config.parameters import KIND
@@ -37,6 +38,7 @@ __all__ = [
     "parse_digest_version",
     "parse_kept",
     "parse_not_shared",
+    "parse_origin",
     "parse_segment",
     "parse_task",
     "parse_text",

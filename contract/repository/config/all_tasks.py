@@ -20,11 +20,13 @@ from contract.repository.config.parameters import (
 from contract.repository.config.tensors import ModelConfig, add_tensors
 from contract.repository.model import DEFAULT_CUT_RULE, Step, Task
 from contract.repository.not_shared import NotShared, from_json, to_json
+from contract.repository.origin import Origin, origin_from_json, origin_to_json
 from contract.repository.unite import Copy, ensemble_of, united_inputs
 
 COPY = "copy"
 _CUT_RULE = "cut_rule"
 _NOT_SHARED = "not_shared"
+_ORIGIN = "origin"
 
 
 def all_tasks_config(
@@ -35,13 +37,14 @@ def all_tasks_config(
     digest_version: int = 1,
     copied: bool = True,
     not_shared: Sequence[NotShared] = (),
+    origin: Origin | None = None,
 ) -> Any:
     """Return the ensemble of all `tasks`: the outputs of each; a client picks tasks by the outputs that it requests.
 
     An input that not all tasks take is optional: a request brings what its outputs need. A step that several tasks have in common
     appears once; where tasks have equal outputs, or no output needs all inputs, there are also steps that copy tensors, whose models
-    `copy_configs` describes. copied: False leaves that out, for engines that have no such models. digest_version, not_shared: as of
-    `Repository`.
+    `copy_configs` describes. copied: False leaves that out, for engines that have no such models. digest_version, not_shared, origin:
+    as of `Repository`.
     """
     tasks = _in_order(tasks)
     steps = list(dict.fromkeys(step for task in tasks for step in task.steps))
@@ -53,6 +56,7 @@ def all_tasks_config(
         _CUT_RULE: cut_rule if cut_rule != DEFAULT_CUT_RULE else "",
         DIGEST_VERSION_KEY: version_text(digest_version),
         _NOT_SHARED: to_json(not_shared),
+        _ORIGIN: origin_to_json(origin or Origin()),
     }
     return ensemble_config(ALL_TASKS, tasks, steps, parameters)
 
@@ -115,5 +119,13 @@ def parse_not_shared(config: Any) -> tuple[NotShared, ...]:
     """Return what `all_tasks_config` was told that is not shared. Raises RepositoryError."""
     try:
         return from_json(parameters_of(config).get(_NOT_SHARED, ""))
+    except ValueError as error:
+        raise incomplete(config.name, "model", error) from error
+
+
+def parse_origin(config: Any) -> Origin:
+    """Return what `all_tasks_config` was told that the export was told. Raises RepositoryError."""
+    try:
+        return origin_from_json(parameters_of(config).get(_ORIGIN, ""))
     except ValueError as error:
         raise incomplete(config.name, "model", error) from error

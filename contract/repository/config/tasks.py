@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any, cast, get_args
 
+from contract.kinds.kind import Scores
 from contract.kinds.registry import kind_from_json, kind_to_json
 from contract.preprocessing import Preprocessing
 from contract.repository.config.ensembles import ensemble_config, steps_of
 from contract.repository.config.parameters import KIND, SIZES, incomplete, parameters_of, set_parameters
 from contract.repository.config.tensors import input_specs, tensor_specs, with_axes
 from contract.repository.free_sizes import ranges_from_json, ranges_to_json, sizes_from_json, sizes_to_json
-from contract.repository.model import Canary, Scores, Task
+from contract.repository.model import Canary, Task
 from contract.repository.record import ParityRecord
 from contract.tensor_names import names_from_json, names_to_json
 from contract.text import TextInput

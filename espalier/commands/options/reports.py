@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from contract.repository import Repository, Task
     from contract.repository.not_shared import NotShared
     from contract.text import TextInput
+    from exporter.add import AddReport
     from exporter.build.shared_weights import StoredWeights
     from exporter.deploy import VersionChange
     from exporter.sharing.reuse import Missed
@@ -34,6 +35,16 @@ def print_remarks(remarks: Iterable[str]) -> None:
     """Print what an export says of the rows of segments, a line each."""
     for remark in remarks:
         console.print(f"[yellow]Rows:[/] {escape(remark)}", soft_wrap=True)
+
+
+def print_snap(report: AddReport) -> None:
+    """Print that blocks took other weights where nobody asked for it but the export did."""
+    if report.snap is not None:
+        console.print(
+            f"[yellow]As the repository was exported:[/] blocks that differ by {report.snap:g} at most take other weights; --snap 0: none "
+            "does.",
+            soft_wrap=True,
+        )
 
 
 def describe_rows(repository: Repository) -> list[str]:

@@ -42,7 +42,7 @@ class Servers:
     def find(self) -> tuple[Client, ...]:
         """Return the servers, each once, in the order of the command line; before anything is changed.
 
-        Raises InvalidRequest for a URL that is none, typer.BadParameter without a token.
+        Raises InvalidRequest for a URL that is none, typer.BadParameter without a token, LoadsRefused, ServerUnreachable.
         """
         from serving.client import checked_url
 
@@ -52,9 +52,11 @@ class Servers:
             return ()
         checked = dict.fromkeys(map(checked_url, self.url))
         token = _require_token(self.token_file)
-        from espalier.client import Client
+        from espalier.client import Client, check_servers
 
-        return tuple(Client(url, token) for url in checked)
+        servers = tuple(Client(url, token) for url in checked)
+        check_servers(servers)
+        return servers
 
 
 def notify(servers: Sequence[Client], tasks: Sequence[str], action: _Action, *, changed: str, undo_hint: str) -> None:

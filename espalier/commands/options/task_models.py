@@ -15,15 +15,15 @@ from espalier.commands.options.tokenizers import TokenizerFiles, parse_tokenizer
 from espalier.console import loading, say
 
 if TYPE_CHECKING:
-    from exporter.sources.references import InputOptions
+    from exporter.sources.references import InputOptions, Preprocess
     from exporter.sources.task_model import Sources
 
 Backbone = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL",
-        help="The network that the tasks were tuned from. Needed for tasks of weights alone; without it, what the tasks have in "
-        "common becomes the trunk.",
+        help="The network that the tasks were tuned from. Tasks of weights alone need it; a repository remembers the one of its export. "
+        "An export without it makes what the tasks have in common the trunk.",
     ),
 ]
 InputNames = Annotated[
@@ -50,7 +50,7 @@ Snap = Annotated[
         metavar="DIFFERENCE",
         help="Where a task's weights differ from the backbone's (without one, the first task's) by so much at most, as a part of the "
         "largest in a tensor, take those, block by block: 1e-3 for weights that were rounded to half precision. By how much that changes "
-        "its answers is said.",
+        "its answers is said. A repository remembers it; 0: not.",
     ),
 ]
 
@@ -60,13 +60,13 @@ class Inputs:
     """Options of the images that torch networks take."""
 
     preprocess: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="in-graph|none",
             help="Of torch networks. in-graph: clients send uint8 NHWC images, normalised inside the trunk. none: float32 NCHW, "
-            "normalised by the client as the repository says.",
+            "normalised by the client as the repository says. Default: as the repository was exported, else in-graph.",
         ),
-    ] = "in-graph"
+    ] = None
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -88,7 +88,8 @@ class Inputs:
             from exporter.sources.references import InputOptions
 
         channels = (_parse_channels(self.mean, "--mean"), _parse_channels(self.std, "--std", positive=True))
-        for kind in ("in-graph", "none"):
+        kinds: tuple[Preprocess | None, ...] = ("in-graph", "none", None)
+        for kind in kinds:
             if self.preprocess == kind:
                 return InputOptions(kind, self.image_size, *channels)
         raise typer.BadParameter(f"must be in-graph or none, not {self.preprocess!r}.", param_hint="--preprocess")
@@ -111,12 +112,16 @@ class TaskModels:
     tokenizer: TokenizerFiles = None
     kind: Kinds = None
 
-    def open(self, inputs: InputOptions) -> Sources:
-        """Return how to load the models, and say what was assumed. Raises typer.BadParameter, ExportError, TuningError."""
+    def open(self, inputs: InputOptions, repo: Path | None = None) -> Sources:
+        """Return how to load the models, and say what was assumed. repo: to which they come, None: to a new one.
+
+        Raises typer.BadParameter, ExportError, TuningError.
+        """
         named = _parse_tasks(self.task or [])
         if self.tasks is not None:
             named = _with_folder(named, self.tasks, self.backbone)
-        return open_named(self.backbone, named, inputs, self.tokenizer or (), self.input_names or (), self.kind or ())
+        others = self.tokenizer or (), self.input_names or (), self.kind or ()
+        return open_named(self.backbone, named, inputs, *others, repo=repo)
 
 
 def open_named(
@@ -126,17 +131,22 @@ def open_named(
     tokenizers: Sequence[str] = (),
     input_names: Sequence[str] = (),
     kinds: Sequence[str] = (),
+    *,
+    repo: Path | None = None,
 ) -> Sources:
     """Return how to load the models `named`, and say what was assumed of them.
 
-    tokenizers: as `parse_tokenizers` reads them. input_names, kinds: as `InputNames` and `Kinds` have them. Raises
-    typer.BadParameter, ExportError, TuningError.
+    tokenizers: as `parse_tokenizers` reads them. input_names, kinds: as `InputNames` and `Kinds` have them. repo: as of
+    `TaskModels.open`. Raises typer.BadParameter, ExportError, TuningError.
     """
     from exporter.build.analysis import BACKBONE
     from exporter.open_models import open_sources
+    from exporter.sources.remembered import Remembered
 
     chosen = _parse_inputs(input_names, [*named, *([BACKBONE] if backbone else [])])
-    sources = open_sources(backbone, named, options, parse_tokenizers(tokenizers), chosen, parse_kinds(kinds, named))
+    remembered = Remembered() if repo is None else Remembered.by(repo)
+    read = parse_tokenizers(tokenizers), chosen, parse_kinds(kinds, named)
+    sources = open_sources(backbone, named, options, *read, remembered)
     for sentence in sources.remarks:
         say(sentence)
     return sources

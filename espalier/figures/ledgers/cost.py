@@ -10,11 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from espalier.figures.drawing import DIM_COLOUR, INK_COLOUR, SMALL_SIZE, WORSE, clean, make_figure
+from espalier.figures.drawing import SMALL_SIZE, clean, make_figure
 from espalier.figures.ledgers.facts import CostPoints, cost_facts
 from espalier.figures.ledgers.source import Source
 from espalier.figures.ledgers.style import CHOSEN, MAIN, round_numbers
 from espalier.figures.ledgers.words import subset_words
+from espalier.figures.style import DIM_COLOUR, INK_COLOUR, WORSE
 from espalier.figures.text import drawable
 from tuning.search.score import Subset
 

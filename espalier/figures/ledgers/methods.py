@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from espalier.figures.drawing import DIM_COLOUR, LABEL_SIZE, SMALL_SIZE, clean, make_figure
+from espalier.figures.drawing import LABEL_SIZE, SMALL_SIZE, clean, make_figure
 from espalier.figures.ledgers.facts import Line, line_facts
 from espalier.figures.ledgers.source import Source
 from espalier.figures.ledgers.style import Look, apart, looks, round_numbers
 from espalier.figures.ledgers.words import DEVIATION
+from espalier.figures.style import DIM_COLOUR
 from espalier.figures.text import drawable
 from tuning.kinds.metric import Metric
 

@@ -13,11 +13,12 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from espalier.figures.drawing import DIM_COLOUR, INK_COLOUR, LABEL_SIZE, POINTS, SMALL_SIZE, WORSE, clean, make_figure
+from espalier.figures.drawing import LABEL_SIZE, POINTS, SMALL_SIZE, clean, make_figure
 from espalier.figures.ledgers.facts import pair_facts
 from espalier.figures.ledgers.source import Source
 from espalier.figures.ledgers.style import CHOSEN
 from espalier.figures.ledgers.words import score_words
+from espalier.figures.style import DIM_COLOUR, INK_COLOUR, WORSE
 from espalier.figures.text import drawable
 from tuning.kinds.metric import Metric
 from tuning.search.score import Score, Subset

@@ -5,11 +5,12 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from espalier.figures.drawing import DIM_COLOUR, SMALL_SIZE, WORSE, clean, make_figure
+from espalier.figures.drawing import SMALL_SIZE, clean, make_figure
 from espalier.figures.ledgers.facts import GreedyPath, path_facts
 from espalier.figures.ledgers.source import Source
 from espalier.figures.ledgers.style import CHOSEN, MAIN, apart, round_numbers
 from espalier.figures.ledgers.words import score_words, subset_words
+from espalier.figures.style import DIM_COLOUR, WORSE
 from espalier.figures.text import drawable
 from tuning.search.greedy import GreedyStep
 

@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from contract.units import short_count
-from espalier.figures.drawing import DIM_COLOUR, INK_COLOUR, LABEL_SIZE, SMALL_SIZE, WORSE, clean, make_figure
+from espalier.figures.drawing import LABEL_SIZE, SMALL_SIZE, clean, make_figure
 from espalier.figures.ledgers.facts import Profile
 from espalier.figures.ledgers.style import MAIN, PALE, round_numbers
 from espalier.figures.ledgers.words import score_words
+from espalier.figures.style import DIM_COLOUR, INK_COLOUR, WORSE
 from espalier.figures.text import drawable, shorten
 
 _ROW = 0.27  # inches

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator
 
-from espalier.figures.drawing import INK_COLOUR
+from espalier.figures.style import INK_COLOUR
 
 MAIN = "#0077bb"  # what a chart is about
 PALE = "#a6cbe3"

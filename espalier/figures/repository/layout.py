@@ -1,4 +1,4 @@
-"""The picture of a repository as data: where every box, ribbon and word goes. Pure; `espalier.figures.repository.draw` draws it."""
+"""The picture of a repository as data: where every box, ribbon and word goes. Pure; `svg.py` and `draw.py` beside it draw it."""
 
 from __future__ import annotations
 

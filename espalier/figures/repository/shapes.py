@@ -38,7 +38,10 @@ class Ribbon:
 
 @dataclass(frozen=True)
 class Text:
-    """One line, `y` at its middle. anchor: "left", "center" or "right" of `x`. paint: INK, DIM, or "on:" and that of what is below."""
+    """One line, `y` at its middle. anchor: "left", "center" or "right" of `x`. paint: INK, DIM, or "on:" and that of what is below.
+
+    segment: whose label it is; "": nobody's.
+    """
 
     x: float
     y: float
@@ -47,6 +50,7 @@ class Text:
     paint: str
     bold: bool = False
     anchor: str = "left"
+    segment: str = ""
 
 
 @dataclass(frozen=True)

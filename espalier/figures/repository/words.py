@@ -23,13 +23,15 @@ def run_texts(parts: Parts) -> list[Text]:
     texts = []
     for index, label in parts.labels.items():
         x, upper, thickness = parts.left(index), parts.upper[index], parts.sizes.thickness[index]
+        name = parts.graph.nodes[index].name
         middle = upper + thickness / 2 if label.inside else upper - label.height_above / 2 - 0.5
         for number, line in enumerate(label.lines):
             y = middle + LINE_HEIGHT * (number - (len(label.lines) - 1) / 2)
             if label.inside:
-                texts.append(Text(x + BOX_WIDTH / 2, y, line, LABEL_SIZE, ON + parts.paint(index), anchor="center"))
+                paint = ON + parts.paint(index)
+                texts.append(Text(x + BOX_WIDTH / 2, y, line, LABEL_SIZE, paint, anchor="center", segment=name))
             else:
-                texts.append(Text(x, y, line, LABEL_SIZE, INK))
+                texts.append(Text(x, y, line, LABEL_SIZE, INK, segment=name))
     return texts
 
 

@@ -31,10 +31,16 @@ _UNLOAD = _docs(
 
 
 def control_routes(router: Router, admin: Admin) -> APIRouter:
-    """Return the routes below /v2/repository/models."""
-    routes = APIRouter(prefix="/v2/repository/models", responses=_ERRORS, tags=["control"])
+    """Return the routes below /v2/repository/models, and the one that says whether they are open."""
+    routes = APIRouter(prefix="/v2/repository", responses=_ERRORS, tags=["control"])
 
-    @routes.post("/{model}/load", summary="Serve a task as it is in the repository on disk now", openapi_extra=_LOAD)
+    @routes.get("/control", summary="May the caller load and unload models?")
+    async def control(request: Request) -> JSONResponse:
+        """Answer 200 where a load or unload with the same token is taken, and otherwise what that would be answered: for who deploys."""
+        admin.check(request.headers.get("authorization"))
+        return JSONResponse({})
+
+    @routes.post("/models/{model}/load", summary="Serve a task as it is in the repository on disk now", openapi_extra=_LOAD)
     async def load(request: Request, model: _TaskName) -> JSONResponse:
         """Open what is new of the task, try it, and let it take the place of what was served; after a failure nothing has changed."""
         admin.check(request.headers.get("authorization"))
@@ -45,7 +51,7 @@ def control_routes(router: Router, admin: Admin) -> APIRouter:
         await router.load(model)
         return JSONResponse({})
 
-    @routes.post("/{model}/unload", summary="Serve a task no longer", openapi_extra=_UNLOAD)
+    @routes.post("/models/{model}/unload", summary="Serve a task no longer", openapi_extra=_UNLOAD)
     async def unload(request: Request, model: _TaskName) -> JSONResponse:
         """Let go of the task and of the segments that no other task needs, once the requests that use them are answered."""
         admin.check(request.headers.get("authorization"))

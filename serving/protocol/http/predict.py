@@ -14,7 +14,8 @@ from fastapi import APIRouter, Path, Query, Request
 from contract.errors import InvalidRequest
 from contract.preprocessing import Preprocessing
 from contract.units import quoted
-from serving.answers.answer import Vectors
+from serving.answers.answer import Shown, Vectors
+from serving.answers.shown import parse_shown
 from serving.errors import BodyTooLarge, TextBodyTooLarge
 from serving.images.decode import Picture, open_pictures
 from serving.images.tasks import PreparedImages
@@ -55,6 +56,10 @@ _TopK = Annotated[
 _Vectors = Annotated[
     Vectors, Query(description="How embeddings are written: as a list, or as the base64 of little-endian float32.")
 ]
+_Show = Annotated[
+    list[str] | None,
+    Query(description="What to show beside answers: logits, scores, preprocessing; several with commas, or each in a parameter."),
+]
 _TaskList = Annotated[
     list[str] | None,
     Query(
@@ -67,7 +72,8 @@ _Timeout = Annotated[
 _Priority = Annotated[int, Query(ge=0, description="1 goes first, and larger numbers later; 0: as if 2.")]
 _Partial = Annotated[bool, Query(description="Whether tasks that fail are named in `errors` beside the others' answers.")]
 _PredictAnswer = PredictTextBody | PredictBody | PredictTextsBody | PredictFilesBody
-_OPTIONS = ("top_k", "vectors", "timeout", "priority")
+_OPTIONS = ("top_k", "vectors", "show", "timeout", "priority")
+_LISTS = ("tasks", "show")
 
 
 def predict_routes(router: Router, images: ImageWorkers, texts: TextLimits, budget: MemoryBudget) -> APIRouter:
@@ -87,6 +93,7 @@ def predict_routes(router: Router, images: ImageWorkers, texts: TextLimits, budg
         tasks: _TaskList = None,
         top_k: _TopK = None,
         vectors: _Vectors = "list",
+        show: _Show = None,
         timeout: _Timeout = 0,
         priority: _Priority = 0,
         partial_results: _Partial = False,
@@ -94,7 +101,7 @@ def predict_routes(router: Router, images: ImageWorkers, texts: TextLimits, budg
         """Answer about an image, the files of a form, or texts, for several tasks at once; what they share is computed once."""
         _check_query(request, ("tasks", *_OPTIONS, "partial_results"))
         names = None if tasks is None else [name.strip() for name in ",".join(tasks).split(",") if name.strip()]
-        return await asked.answer(request, names, _Wanted(top_k, vectors), _parameters(timeout, priority, partial_results))
+        return await asked.answer(request, names, _Wanted(top_k, vectors, show), _parameters(timeout, priority, partial_results))
 
     @routes.post("/predict/{task}", openapi_extra=predict_docs("/predict/{task}?top_k=3"))
     async def predict_task(
@@ -102,12 +109,13 @@ def predict_routes(router: Router, images: ImageWorkers, texts: TextLimits, budg
         task: Annotated[str, Path(description="A task's name; GET /tasks lists them.")],
         top_k: _TopK = None,
         vectors: _Vectors = "list",
+        show: _Show = None,
         timeout: _Timeout = 0,
         priority: _Priority = 0,
     ) -> _PredictAnswer:
         """Answer about an image, the files of a form, or texts, for one task."""
         _check_query(request, _OPTIONS)
-        return await asked.answer(request, [task], _Wanted(top_k, vectors), _parameters(timeout, priority))
+        return await asked.answer(request, [task], _Wanted(top_k, vectors, show), _parameters(timeout, priority))
 
     return routes
 
@@ -118,7 +126,7 @@ def _check_query(request: Request, known: Collection[str]) -> None:
     for name, count in counts.items():
         if name not in known:
             raise InvalidRequest(f"Unknown query parameter {name!r}; known are: {', '.join(known)}.")
-        if count > 1 and name != "tasks":
+        if count > 1 and name not in _LISTS:
             raise InvalidRequest(f"Query parameter {name!r} is given {count} times; give it once.")
 
 
@@ -132,6 +140,12 @@ class _Wanted:
 
     top_k: int | None
     vectors: Vectors
+    show: list[str] | None
+
+    @property
+    def shown(self) -> tuple[Shown, ...]:
+        """Return what is to be shown. Raises InvalidRequest."""
+        return parse_shown(self.show or ())
 
 
 class _Asked:
@@ -186,7 +200,7 @@ class _Asked:
     ) -> PredictTextBody | PredictTextsBody:
         started = time.perf_counter()
         prediction = await self._router.predict_texts(
-            asked.texts, names, wanted.top_k, options, truncate=asked.truncate, vectors=wanted.vectors
+            asked.texts, names, wanted.top_k, options, truncate=asked.truncate, vectors=wanted.vectors, show=wanted.shown
         )
         total_s = time.perf_counter() - started
         return (
@@ -197,7 +211,7 @@ class _Asked:
         self, sent: _SentImages, names: list[str] | None, wanted: _Wanted, options: RequestOptions
     ) -> _PredictAnswer:
         started = time.perf_counter()
-        prediction = await self._router.predict_prepared(sent.prepare, names, wanted.top_k, options, wanted.vectors)
+        prediction = await self._router.predict_prepared(sent.prepare, names, wanted.top_k, options, wanted.vectors, wanted.shown)
         total_s = time.perf_counter() - started
         if sent.is_form:
             return predict_files_body(prediction, sent.names, total_s)

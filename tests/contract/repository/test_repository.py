@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc.model_config_pb2 import ModelInput
 
 from contract.errors import RepositoryError
+from contract.kinds.kind import Scores
 from contract.preprocessing import Preprocessing
 from contract.repository import Canary, Repository, Segment, Step, Task, TensorSpec, read_repository
 from contract.repository.check import check_repository
@@ -28,7 +29,6 @@ from contract.repository.config import (
     task_config,
     to_text,
 )
-from contract.repository.model import Scores
 from tests.serving.nets import make_repository, make_task
 
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)

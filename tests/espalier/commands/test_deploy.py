@@ -29,6 +29,7 @@ from tests.exporter.test_export import FAMILY, export
 # as a whole: the fast part of the suite is to stay under a minute
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_preflight", "unsynced")]
 
+ASKED = ("GET", "/v2/repository/control")
 NEW = Net(blocks=(1, 2, 3, 41), head=11)
 
 
@@ -198,7 +199,7 @@ def test_what_a_model_keeps_of_the_version_before_is_said(folder: Path, command:
 def test_a_server_is_told_with_the_token(folder: Path, server: Server, command: list[str], path: str) -> None:
     run = espalier(*command, "--url", f"{server.url}/", "--token-file", "token", cwd=folder)
     assert run.returncode == 0, run.stderr
-    assert server.asked == [("POST", f"/v2/repository/models/{path}", "Bearer s3cret")]
+    assert server.asked == [(*ASKED, "Bearer s3cret"), ("POST", f"/v2/repository/models/{path}", "Bearer s3cret")]
     assert server.url in run.stdout
     assert "s3cret" not in run.stdout + run.stderr
 
@@ -213,12 +214,12 @@ def test_the_token_may_be_in_the_environment(folder: Path, server: Server, monke
     ):
         assert espalier(*command, "repo", "--url", server.url, cwd=folder).returncode == 0
     assert espalier("promote", "probe", "--in", "repo", "--url", server.url, cwd=folder).returncode == 0
-    assert {(path, token) for _, path, token in server.asked} == {("/v2/repository/models/probe/load", "Bearer from-there")}
-    assert len(server.asked) == 4
+    told = ("POST", "/v2/repository/models/probe/load", "Bearer from-there")
+    assert server.asked == [(*ASKED, "Bearer from-there"), told] * 4
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("status", [401, 403, 404, 501, 503])
+@pytest.mark.parametrize("status", [404, 503])
 def test_a_server_that_refuses_is_quoted_and_the_way_back_is_named(folder: Path, server: Server, status: int) -> None:
     server.status = status
     run = espalier("deploy", "probe.onnx", "--to", "repo", "--url", server.url, "--token-file", "token", cwd=folder)
@@ -228,6 +229,32 @@ def test_a_server_that_refuses_is_quoted_and_the_way_back_is_named(folder: Path,
     assert "`espalier rollback probe --in repo` goes back." in run.stderr
     assert f"To tell the server again: POST {server.url}/v2/repository/models/probe/load." in run.stderr
     assert versions(folder, "probe") == ["2", "1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [401, 403, 501])
+def test_a_server_that_takes_no_loads_is_asked_before_anything_is_changed(folder: Path, server: Server, status: int) -> None:
+    server.status = status
+    before = state(folder / "repo")
+    with running_server() as willing:
+        told = ("--url", willing.url, "--url", server.url, "--token-file", "token")
+        for command in (["deploy", "probe.onnx", "--to"], ["undeploy", "late", "--from"], ["rollback", "probe", "--in"]):
+            run = espalier(*command, "repo", *told, cwd=folder)
+            assert run.returncode == 2
+            words = f"takes no loads from here, so that nothing was changed ({status}): Because of {status}. A server that is started with"
+            assert f"The server at {server.url} {words} --admin-token-file FILE takes loads from who gives the same" in run.stderr
+        assert [one[:2] for one in (*willing.asked, *server.asked)] == [ASKED] * 6
+    assert state(folder / "repo") == before
+
+
+@pytest.mark.slow
+def test_nothing_is_changed_where_no_server_answers(folder: Path) -> None:
+    before = state(folder / "repo")
+    with running_server() as gone:
+        gone.server_close()
+        run = espalier("deploy", "probe.onnx", "--to", "repo", "--url", gone.url, "--token-file", "token", cwd=folder)
+    assert (run.returncode, f"No server answers at {gone.url}" in run.stderr) == (2, True)
+    assert state(folder / "repo") == before
 
 
 @pytest.mark.slow
@@ -250,10 +277,14 @@ def test_several_servers_are_told_in_order_each_once(folder: Path, server: Serve
         told = ("--url", server.url, "--url", other.url, "--url", f"{server.url}/", "--token-file", "token")
         run = espalier("deploy", "probe.onnx", "--to", "repo", *told, cwd=folder)
         assert run.returncode == 0, run.stderr
-        assert server.asked == other.asked == [("POST", "/v2/repository/models/probe/load", "Bearer s3cret")]
+        assert (
+            server.asked
+            == other.asked
+            == [(*ASKED, "Bearer s3cret"), ("POST", "/v2/repository/models/probe/load", "Bearer s3cret")]
+        )
         assert run.stdout.endswith(f"{server.url} serves it now.\n{other.url} serves it now.\n")
         espalier("undeploy", "late", "--from", "repo", *told, cwd=folder)
-        assert [path for _, path, _ in other.asked[1:]] == ["/v2/repository/models/late/unload"]
+        assert [path for _, path, _ in other.asked[2:]] == [ASKED[1], "/v2/repository/models/late/unload"]
 
 
 def test_servers_that_are_not_told_hinder_no_others_and_are_named(folder: Path, server: Server) -> None:
@@ -263,9 +294,9 @@ def test_servers_that_are_not_told_hinder_no_others_and_are_named(folder: Path, 
         gone.server_close()
         told = [word for url in urls for word in ("--url", url)]
         run = espalier("rollback", "probe", "--in", "repo", *told, "--token-file", "token", cwd=folder)
-        assert (run.returncode, other.asked) == (2, [])  # nothing to roll back
+        assert (run.returncode, len(other.asked)) == (2, 1)  # nothing to roll back
         run = espalier("deploy", "probe.onnx", "--to", "repo", *told, "--token-file", "token", cwd=folder)
-        assert (run.returncode, len(other.asked)) == (1, 1)
+        assert (run.returncode, len(other.asked)) == (1, 3)
     assert f"{other.url} serves it now." in run.stdout
     assert f"Error: {gone.url}: No server answers at {gone.url}" in run.stderr
     assert f"{server.url}: The server refused the request (503): Because of 503. Of 3 servers 1 was told." in run.stderr
@@ -343,9 +374,9 @@ def test_a_real_server_that_refuses_goes_on_as_it_was(folder: Path) -> None:
         served = Served(running)
         told = ("--url", served.url, "--token-file", "token")
         run = espalier("deploy", "probe.onnx", "--to", "repo", *told, cwd=folder)
-        assert run.returncode == 1
-        assert "The server refused the request (403): The token is not this server's." in run.stderr
-        assert versions(folder, "probe") == ["2", "1"]
+        assert run.returncode == 2
+        assert "takes no loads from here, so that nothing was changed (403): The token is not this server's." in run.stderr
+        assert versions(folder, "probe") == ["1"]
         assert served.version("probe") == "1"
         (folder / "token").write_text("s3cret")
         espalier("undeploy", "late", "--from", "repo", *told, cwd=folder)
@@ -353,7 +384,10 @@ def test_a_real_server_that_refuses_goes_on_as_it_was(folder: Path) -> None:
         assert run.returncode != 0
         assert served.version("probe") == "1"
     with BackgroundServer(folder / "repo", http_port=0, grpc_port=0, threads=1) as running:
-        assert Served(running).version("probe") == "2"  # what starts later serves what is on disk
+        served = Served(running)
+        run = espalier("deploy", "probe.onnx", "--to", "repo", "--url", served.url, "--token-file", "token", cwd=folder)
+        assert "nothing was changed (501): Loading and unloading models is not offered by this server" in run.stderr
+        assert versions(folder, "probe") == ["1"]
 
 
 @pytest.mark.slow
@@ -362,17 +396,7 @@ def test_a_token_is_not_taken_elsewhere_by_a_redirect(folder: Path, server: Serv
     run = espalier("deploy", "probe.onnx", "--to", "repo", "--url", server.url, "--token-file", "token", cwd=folder)
     assert run.returncode == 1
     assert "(302)" in run.stderr
-    assert [path for _, path, _ in server.asked] == ["/v2/repository/models/probe/load"]
-
-
-@pytest.mark.slow
-def test_a_server_that_is_not_there_leaves_the_change_on_disk(folder: Path, server: Server) -> None:
-    url = server.url
-    server.server_close()
-    run = espalier("deploy", "probe.onnx", "--to", "repo", "--url", url, "--token-file", "token", cwd=folder)
-    assert run.returncode == 1
-    assert f"No server answers at {url}" in run.stderr
-    assert versions(folder, "probe") == ["2", "1"]
+    assert [path for _, path, _ in server.asked] == ["/v2/repository/control", "/v2/repository/models/probe/load"]
 
 
 REFUSED = {

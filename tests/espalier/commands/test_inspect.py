@@ -140,8 +140,8 @@ def test_models_that_espalier_did_not_export_are_a_line_each(tmp_path: Path) -> 
     assert (run.returncode, run.stdout.splitlines()[:2]) == (
         0,
         [
-            "fixed  fixed/1/model.onnx: x FP32 [1, 3] -> y FP32 [1, 3] (shares nothing)",
-            "simple  simple/1/model.onnx: x FP32 [-1, 3] -> y FP32 [-1, 3] (shares nothing)",
+            "fixed  fixed/1/model.onnx: x FP32 [1, 3] -> y FP32 [1, 3] (tensor, over v2 alone; shares nothing)",
+            "simple  simple/1/model.onnx: x FP32 [-1, 3] -> y FP32 [-1, 3] (classes, over v2 alone; shares nothing)",
         ],
     )
     assert run.stdout.splitlines()[2].startswith("other  is not served: ONNX Runtime does not open its 1/model.onnx (")
@@ -169,17 +169,19 @@ def test_a_plot_that_cannot_be_written_is_exit_code_2(folder: Path, tmp_path: Pa
     assert run.stdout == ""
 
 
-def test_a_plot_without_matplotlib_names_the_extra(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_an_svg_is_drawn_and_a_png_names_the_extra(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [
         name for name in sys.modules if name.split(".")[0] == "matplotlib" or name == "espalier.figures.repository.draw"
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
-    run = espalier("inspect", folder, "--plot", tmp_path / "tree.svg")
+    run = espalier("inspect", folder, "--plot", tmp_path / "tree.png")
     assert run.returncode == 2
     assert "needs matplotlib" in run.stderr
     assert "espalier[plot]" in run.stderr
-    assert espalier("inspect", folder).returncode == 0
+    assert espalier("inspect", folder, "--plot", tmp_path / "tree.svg").returncode == 0
 
 
 def test_free_sizes_are_shown_by_name_and_costs_at_their_reference(folder: Path) -> None:

@@ -35,5 +35,20 @@ def test_each_kind_has_rows(kind: str) -> None:
     assert answer_rows({"kind": kind, **answer}) == rows
 
 
+def test_what_is_shown_beside_an_answer_has_rows_of_its_own() -> None:
+    beside = {"logits": [1.5, None], "scores": [0.25] * 7, "preprocessing": {"height": 8, "mean": [0.5, 0.5, 0.5]}}
+    assert answer_rows({"kind": "labels", "labels": [], **beside}) == [
+        ("nothing", ""),
+        ("logits", "1.5, not finite"),
+        ("scores", "0.25, 0.25, 0.25, 0.25, 0.25, 0.25, ..."),
+        ("preprocessing: height", "8"),
+        ("preprocessing: mean", "[0.5, 0.5, 0.5]"),
+    ]
+
+
+def test_a_vector_in_base64_is_shown_by_its_beginning() -> None:
+    assert answer_rows({"kind": "embedding", "size": 30, "vector": "A" * 160}) == [("30 numbers", f"{'A' * 40}...")]
+
+
 def test_a_kind_of_a_newer_server_is_named() -> None:
     assert answer_rows({"kind": "sound"}) == [("of the kind 'sound'; --json shows it", "")]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +17,9 @@ from PIL import Image, ImageDraw
 
 from contract.dtypes import Array
 from contract.kinds.boxes import Boxes
+from contract.kinds.classes import Classes
 from contract.kinds.embedding import Embedding
-from contract.kinds.kind import Kind
+from contract.kinds.kind import Kind, KindDoesNotFit, Scores
 from contract.kinds.labels import Labels
 from contract.kinds.mask import UNKNOWN, Mask
 from contract.kinds.tokens import Tokens
@@ -30,6 +33,7 @@ from serving.answers.embedding import read_embedding
 from serving.answers.geometry import frame_of
 from serving.answers.labels import read_labels
 from serving.answers.mask import read_mask
+from serving.answers.readers import read_answers
 from serving.answers.tokens import read_tokens
 from serving.answers.values import read_values
 
@@ -270,3 +274,80 @@ def test_a_drawn_rectangle_is_one_thing_to_mask_and_boxes() -> None:
     ys, xs = np.nonzero(decoded(one.png) == 1)
     np.testing.assert_allclose(other.boxes[0].box, [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], atol=1.2)
     np.testing.assert_allclose(other.boxes[0].box, [20, 34, 40, 54], atol=2)
+
+
+_SHAPES = st.one_of(*(st.tuples(*[st.sampled_from([-1, 1, 2, 3, 4, 5, 6, 7])] * rank) for rank in range(1, 4)))
+_KINDS = st.one_of(
+    st.sampled_from([Classes(), Labels(), Values(("m",)), Embedding(), Embedding(normalized=True), Mask(), Tokens()]),
+    st.builds(Boxes, st.sampled_from(["torchvision", "yolo", "yolov5", "detr", "rtdetr"]), st.sampled_from([0.0, 0.5])),
+)
+_OUTPUTS = st.one_of(
+    st.builds(lambda shape: {"t": shape}, _SHAPES),
+    st.dictionaries(st.sampled_from(["t.boxes", "t.scores", "t.labels"]), _SHAPES, min_size=2),
+    st.builds(lambda n, c: {"t.boxes": (n, 4), "t.labels": (n, c)}, st.sampled_from([-1, 3]), st.integers(1, 4)),
+    st.builds(lambda n: {"t.boxes": (n, 4), "t.scores": (n,), "t.labels": (n,)}, st.sampled_from([-1, 3])),
+)
+_SCORES: tuple[Scores, ...] = ("", "logits", "probabilities", "independent", "log_probabilities", "value")
+
+
+def answers_to_anything(asked: Task, free: int, odd: float, seed: int) -> list[Any]:
+    """Return what is read from random numbers, some of them `odd`. free: what sizes are that are free."""
+    random = np.random.default_rng(seed)
+    values = {}
+    for spec in asked.outputs:
+        shape = [free if size < 0 else size for size in spec.shape]
+        values[spec.name] = random.normal(0, 5, (2, *shape)).astype(np.float32)
+        values[spec.name][random.random((2, *shape)) < 0.1] = odd
+    text = EncodedText("Ada Ben", lambda: _Tokens("Ada Ben"))  # type: ignore[arg-type]
+    about = About(texts=[text] * 2) if isinstance(asked.kind, Tokens) else About(pictures=[(9, 5), (1, 1)])
+    return [*asyncio.run(read_answers(asked, values, about))]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    _KINDS,
+    _OUTPUTS,
+    st.integers(0, 4),
+    st.integers(0, 7),
+    st.sampled_from(_SCORES),
+    st.sampled_from([np.nan, np.inf, -np.inf, 0.5]),
+    st.integers(0, 1 << 30),
+)
+def test_whatever_fits_a_kind_is_read(
+    kind: Kind, outputs: dict[str, tuple[int, ...]], labels: int, free: int, scores: Scores, odd: float, seed: int
+) -> None:
+    """Networks of any shapes: either they are refused, or any numbers that they give, NaN and infinities too, are an answer."""
+    names = tuple(map(str, range(labels)))
+    how = None if isinstance(kind, Tokens) else Preprocessing(4, 6, crop_fraction=0.7)
+    try:
+        kind.check(outputs, names, "image" if how else "text")
+    except KindDoesNotFit:
+        return
+    asked = replace(task(kind, names, how), scores=scores, outputs=tuple(TensorSpec(n, "FP32", s) for n, s in outputs.items()))
+    answers = answers_to_anything(asked, free if isinstance(kind, Boxes) else free + 1, odd, seed)
+    assert [answer.kind for answer in answers] == [kind.word()] * 2
+    for answer in answers:
+        json.loads(answer.model_dump_json(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+
+
+def test_what_is_no_class_is_no_box() -> None:
+    """Detectors fill up with the class -1; it is not the last of the labels."""
+    kind, how = Boxes(score=0.1), Preprocessing(8, 8)
+    asked = task(kind, ("thing", "other"), how, t_boxes=(3, 4), t_scores=(3,), t_labels=(3,))
+    values = {
+        "t.boxes": np.array([[[0, 0, 4, 4]] * 3]),
+        "t.scores": np.array([[0.9, 0.8, 0.7]]),
+        "t.labels": np.array([[-1, 1, 0]]),
+    }
+    (found,) = read_boxes(asked, kind, values, About(pictures=[(8, 8)]))
+    assert [box.label for box in found.boxes] == ["other", "thing"]
+
+
+@pytest.mark.parametrize("free", [2, 9])
+def test_the_axis_of_yolo_that_is_free_has_the_boxes(free: int) -> None:
+    """Of a small picture there are fewer boxes than a box has numbers."""
+    kind, how = Boxes("yolo", score=0.1), Preprocessing(8, 8)
+    asked = task(kind, (), how, t=(6, -1))
+    rows = np.tile(np.array([4.0, 4, 2, 2, 0.0, 0.9])[:, None], (1, free))[None]
+    (found,) = read_boxes(asked, kind, {"t": rows}, About(pictures=[(8, 8)]))
+    assert [(box.label, box.box) for box in found.boxes] == [("1", (3.0, 3.0, 5.0, 5.0))]

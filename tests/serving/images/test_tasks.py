@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from contract.errors import InvalidRequest, UnknownTask
+from contract.kinds.kind import Scores
 from contract.preprocessing import Preprocessing
 from contract.repository import Canary, Repository, TensorSpec
-from contract.repository.model import Scores
 from serving.answers.prediction import Prediction
 from serving.engines.in_memory import InMemoryEngine
 from serving.errors import DeadlineExceeded, NoImageTask, NotAnImage

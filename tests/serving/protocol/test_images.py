@@ -148,9 +148,9 @@ def test_tasks_are_checked_before_images_are_read(server: BackgroundServer) -> N
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/predict?task=probe", "'task'; known are: tasks, top_k, vectors, timeout, priority, partial_results."),
-        ("/predict?top_k=1&Tasks=probe", "'Tasks'; known are: tasks, top_k, vectors, timeout, priority, partial_results."),
-        ("/predict/probe?tasks=late", "'tasks'; known are: top_k, vectors, timeout, priority."),
+        ("/predict?task=probe", "'task'; known are: tasks, top_k, vectors, show, timeout, priority, partial_results."),
+        ("/predict?top_k=1&Tasks=probe", "'Tasks'; known are: tasks, top_k, vectors, show, timeout, priority, partial_results."),
+        ("/predict/probe?tasks=late", "'tasks'; known are: top_k, vectors, show, timeout, priority."),
     ],
 )
 def test_a_parameter_that_is_none_is_refused(server: BackgroundServer, path: str, words: str) -> None:

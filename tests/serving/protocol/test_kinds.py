@@ -34,7 +34,11 @@ KINDS = {
     "one_mark": "labels",
     "shares": "labels:thresholds=0.3",
     "yolo": "boxes:layout=yolo",
+    "sure_yolo": "boxes:layout=yolo",
     "detr": "boxes:layout=detr",
+    "soft_detr": "boxes:layout=detr",
+    "rtdetr": "boxes:layout=rtdetr",
+    "sure_rtdetr": "boxes:layout=rtdetr",
     "torchvision": "boxes:layout=torchvision",
 }
 RED, BLUE = (10, 30, 30, 50), (35, 50, 55, 65)
@@ -89,7 +93,7 @@ def test_every_task_with_a_kind_answers_and_says_which(answer: dict[str, Any], r
     assert [step.segment for step in repo.tasks["means"].steps] == [step.segment for step in repo.tasks["guess"].steps]
 
 
-@pytest.mark.parametrize("task", ["yolo", "detr", "torchvision"])
+@pytest.mark.parametrize("task", [task for task, kind in KINDS.items() if kind.startswith("boxes")])
 def test_boxes_are_where_they_were_drawn(answer: dict[str, Any], task: str) -> None:
     found = {box["label"]: box["box"] for box in answer[task]["boxes"]}
     red, blue = ("1", "3") if task == "torchvision" else ("0", "2")  # there, 0 is the background
@@ -118,18 +122,45 @@ def test_how_networks_end_decides_how_their_scores_are_read(answer: dict[str, An
     masks = [np.asarray(Image.open(io.BytesIO(base64.b64decode(answer[task]["png"])))) for task in ("one_thing", "sure")]
     assert (masks[0] == masks[1]).mean() > 0.95
     assert (answer["one_mark"]["labels"], {label["label"] for label in answer["shares"]["labels"]}) == ([], {"0", "2"})
-    tasks = [*repo.tasks.values()]
-    assert describe_ends(tasks) == [
+    assert {*describe_ends(task for task in repo.tasks.values() if task.answers.word() != "boxes")} == {
         "Masks: scores from 0 to 1, so that things are where they are above 0.5: sure.",
         "Labels: probabilities that sum to one, so that two labels hardly reach 0.5 together: shares. If one of several is meant, the "
         "kind is classes.",
-    ]
+    }
 
 
-def test_boxes_whose_scores_are_logits_are_refused(tmp_path: Path) -> None:
-    words = r"'y' cannot be of the kind 'boxes': it gives scores from -\d\S* to \S+, and those of the layout yolo are from 0 to 1"
-    with pytest.raises(KindOfAnother, match=words):
-        espalier.export({"y": network("yolo_logits")}, tmp_path / "repo", inputs=INPUTS, kinds={"y": "boxes:layout=yolo"})
+def test_a_softmax_or_sigmoid_at_the_end_is_found_and_none_is_taken_again(answer: dict[str, Any], repo: Repository) -> None:
+    for ended, plain in (("soft_detr", "detr"), ("sure_rtdetr", "rtdetr")):
+        scores = [[box["score"] for box in answer[task]["boxes"]] for task in (ended, plain)]
+        np.testing.assert_allclose(*scores, rtol=1e-5)
+    assert {*describe_ends(task for task in repo.tasks.values() if task.answers.word() == "boxes")} == {
+        "Boxes: scores from 0 to 1 for the sample, taken for such though no sigmoid or softmax was found at the end: torchvision, yolo.",
+        "Boxes: the network ends in logits, whose softmax gives the scores: detr.",
+        "Boxes: the last class is taken for that of nothing, there being no labels: detr, soft_detr.",
+        "Boxes: the network ends in logits, whose sigmoid gives the scores: rtdetr.",
+        "Boxes: scores that are from 0 to 1 where the network ends, and are read as they are: soft_detr, sure_rtdetr.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("net", "layout", "words"),
+    [
+        ("yolo_logits", "yolo", r"gives scores from -\d\S* to \S+, and those of the layout yolo are from 0 to 1"),
+        (
+            "sure_rtdetr",
+            "detr",
+            r"do not sum to one over the classes, so that the last is not that of nothing, as the layout detr has it",
+        ),
+        (
+            "soft_detr",
+            "rtdetr",
+            r"gives probabilities that sum to one over the classes, and those of the layout rtdetr are each by itself",
+        ),
+    ],
+)
+def test_boxes_whose_scores_are_of_another_layout_are_refused(tmp_path: Path, net: str, layout: str, words: str) -> None:
+    with pytest.raises(KindOfAnother, match=rf"'y' cannot be of the kind 'boxes': it .*{words}"):
+        espalier.export({"y": network(net)}, tmp_path / "repo", inputs=INPUTS, kinds={"y": f"boxes:layout={layout}"})
     assert not (tmp_path / "repo").exists()
 
 
@@ -145,6 +176,58 @@ def test_numbers_labels_and_vectors(answer: dict[str, Any], ask: Http) -> None:
         200,
         pytest.approx(vector),
     )
+
+
+SHOWN = ("logits", "scores", "preprocessing")
+
+
+@pytest.fixture(scope="module")
+def shown(ask: Http) -> dict[str, Any]:
+    status, body = ask("POST", "/predict?show=preprocessing,logits&show=scores", file("PNG", picture()))
+    assert status == 200, body
+    return dict(body["tasks"])
+
+
+def values_over_v2(repo: Repository, task: str) -> list[float]:
+    how = repo.tasks[task].preprocessing
+    assert how is not None
+    with espalier.open(repo.path) as opened:
+        return list(opened.infer(task, {"image": how(picture())[None]})[task][0].tolist())
+
+
+def test_what_answers_are_made_of_is_shown_where_it_is_asked_for(
+    answer: dict[str, Any], shown: dict[str, Any], repo: Repository
+) -> None:
+    beside = {name: {word for word in SHOWN if word in found} for name, found in shown.items()}
+    assert {name: {key: found[key] for key in found if key not in SHOWN} for name, found in shown.items()} == answer
+    assert beside["guess"] == beside["marks"] == {*SHOWN}
+    assert beside["means"] == beside["vector"] == {"logits", "preprocessing"}
+    assert beside["segments"] == beside["yolo"] == {"preprocessing"}
+    for task in ("guess", "marks", "vector", "shares"):
+        assert shown[task]["logits"] == pytest.approx(values_over_v2(repo, task), rel=1e-4, abs=1e-6)
+    logits = np.array(shown["guess"]["logits"])
+    assert shown["guess"]["scores"] == pytest.approx(np.exp(logits) / np.exp(logits).sum())
+    assert shown["marks"]["scores"] == pytest.approx(1 / (1 + np.exp(-np.array(shown["marks"]["logits"]))))
+    assert len(shown["marks"]["scores"]) > len(shown["marks"]["labels"])  # also of those below their thresholds
+    assert shown["shares"]["scores"] == pytest.approx(shown["shares"]["logits"])  # which are probabilities already
+    how = shown["guess"]["preprocessing"]
+    assert (how["height"], how["width"], how["mean"], how["std"]) == (SIZE, SIZE, [0, 0, 0], [1, 1, 1])
+
+
+def test_the_clients_and_this_process_show_the_same_by_the_same_words(shown: dict[str, Any], ask: Http, repo: Repository) -> None:
+    client = espalier.Client(f"http://127.0.0.1:{ask.connection.port}")
+    png, tasks = file("PNG", picture()), ["guess", "marks", "vector"]
+    expected = {task: shown[task] for task in tasks}
+    assert client.predict(png, tasks, show=SHOWN)["tasks"] == expected
+    (row,) = client.predict_many([png], tasks, show=SHOWN)
+    assert (row["tasks"], row["errors"], row["timings"]["images"]) == (expected, {}, 1)
+    assert row["timings"]["compute_ms"] > 0
+    (coded,) = client.predict_many([png], ["vector"], vectors="base64", show="logits")
+    numbers = np.frombuffer(base64.b64decode(coded["tasks"]["vector"]["vector"]), "<f4").tolist()
+    assert (numbers, coded["tasks"]["vector"]["logits"]) == (pytest.approx(shown["vector"]["vector"]), shown["vector"]["logits"])
+    with espalier.open(repo.path) as opened:
+        found = opened.predict(picture(), tasks, show=SHOWN).tasks
+    assert {name: json.loads(rows[0].model_dump_json()) for name, rows in found.items()} == expected
 
 
 def test_in_this_process_it_is_the_same(answer: dict[str, Any], repo: Repository) -> None:
@@ -180,6 +263,15 @@ def test_tasks_are_described_with_their_kinds(ask: Http) -> None:
             "Task 'plain' is of the kind 'tensor', which people do not read; ask for its values through v2/models/plain",
         ),
         ("/predict/vector?vectors=hex", "vectors"),
+        (
+            "/predict/segments?show=logits",
+            "Task 'segments' is of the kind 'mask', which has no logits to show; ask for its values through v2/models/segments/infer.",
+        ),
+        ("/predict/means?show=scores", "Task 'means' is of the kind 'values', which has no scores to show"),
+        (
+            "/predict/means?show=loss",
+            "'loss' is nothing that is shown beside an answer; known are: logits, scores, preprocessing.",
+        ),
     ],
 )
 def test_what_a_kind_has_not_is_refused(ask: Http, path: str, words: str) -> None:
