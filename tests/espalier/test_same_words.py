@@ -41,6 +41,7 @@ SERVED = {
     "engine": "options.sessions.runtime",
     "memory_limit": "options.sessions.memory_limit_bytes",
     "cache_limit": "options.sessions.cache_limit_bytes",
+    "feature_cache": "feature_cache_bytes",
     "segment_cache": "options.sessions.cache_folder",
     "verify_segments": "options.sessions.record_hashes",
     **dict.fromkeys(("triton_url", "triton_send_files", "triton_shared_memory", "triton_wait_s"), "make_engine"),
