@@ -56,8 +56,9 @@ def subsets_up_to(count: int) -> list[Subset]:
     return sorted(set(found), key=lambda s: (len(s), s))
 
 
+# Sixteenths: their sums are exact, so that what ties, ties in every order of adding.
 TABLES = st.fixed_dictionaries(
-    {s: st.lists(st.integers(0, 20).map(lambda n: n / 20), min_size=3, max_size=3) for s in subsets_up_to(2)}
+    {s: st.lists(st.integers(0, 16).map(lambda n: n / 16), min_size=3, max_size=3) for s in subsets_up_to(2)}
 )
 
 
