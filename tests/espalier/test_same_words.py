@@ -29,7 +29,7 @@ RENAMED = {
     "max_segments": "cuts",
 }
 # Where these are left out, the command line says it by a value that stands for it.
-OTHER_DEFAULTS = {"max_drop", "cuts"}
+OTHER_DEFAULTS = {"max_drop", "cuts", "preprocessing"}
 # Of `serve`: where each option is in Python; "": nowhere, because whoever calls it has a log of their own.
 SERVED = {
     "repo": "repository",
@@ -50,7 +50,7 @@ SERVED = {
 # What the command line decides itself, or leaves as it is.
 ONLY_PYTHON = {
     *("max_body_bytes", "observers", "rows_record", "configs", "plain"),
-    *("options.rows_file", "options.checked_file", "options.bundles", "options.sessions.device"),
+    *("options.rows_file", "options.checked_file", "options.sessions.ways_file", "options.bundles", "options.sessions.device"),
 }
 # Of `infer`: what it asks, and what it prints.
 ASKED = {"image": "image", "text": "text", "text_file": "text", "task": "tasks", "array": "", "url": "", "as_json": ""}
@@ -89,7 +89,7 @@ def test_serving_has_the_same_options() -> None:
     shell = {SERVED.get(name, name) for name in options("serve")} - {""}
     assert shell <= python
     assert python - shell == ONLY_PYTHON
-    assert arguments(espalier.open).keys() == {"path", "pad_lengths"}  # and `options`, how it is computed
+    assert arguments(espalier.open).keys() == {"path", "pad_lengths", "feature_cache_bytes"}  # and `options`, how it is computed
     plain = {name: value for name, value in arguments(espalier.serve).items() if name != "repository"}
     assert plain == {name: options("serve")[name] for name in plain}
 

@@ -98,6 +98,20 @@ class Header:
                 return "training", f"{name} {self.training.get(name)}", f"{name} {other.training.get(name)}"
         return None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as plain JSON. Of classes neither kind nor metric is said: so it was before there were others."""
+        fields = {name: value for name, value in asdict(self).items() if name not in ("kind", "metric")}
+        if self.kind == _CLASSES:
+            return fields
+        return {**fields, "kind": self.kind, "metric": metric_to_json(self.metric)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Header:
+        """Return the header that `to_json` gave. Raises KeyError or TypeError where it is none."""
+        blocks: Sequence[Mapping[str, Any]] = fields["blocks"]
+        metric = metric_from_json(fields["metric"]) if "metric" in fields else ACCURACY
+        return cls(**{**fields, "blocks": tuple(BlockFacts(**block) for block in blocks), "metric": metric})
+
     @property
     def _backbone_in_words(self) -> str:
         return f"{self.backbone} with weights {self.weights_sha256[:12]} ({self.weights})"
@@ -255,7 +269,7 @@ def _opened(path: Path, file: IO[str], header: Header) -> Ledger:
     text = file.read()
     if not text.strip():
         ledger = Ledger(path, file, LedgerContents(header))
-        ledger._write({"format": _FORMAT, "header": _header_fields(header)})
+        ledger._write({"format": _FORMAT, "header": header.to_json()})
         return ledger
     contents = _parse(path, text)
     found = contents.header.difference(header)
@@ -276,7 +290,7 @@ def _parse(path: Path, text: str) -> LedgerContents:
     notes: list[Mapping[str, Any]] = []
     proxies: dict[tuple[object, ...], Proxy] = {}
     try:
-        header = _header(first["header"])
+        header = Header.from_json(first["header"])
         for line in lines[1:]:
             entry = _loaded(line)
             if entry is None:
@@ -303,20 +317,6 @@ def _loaded(line: str) -> Any:
         return json.loads(line)
     except ValueError:
         return None
-
-
-def _header(fields: Mapping[str, Any]) -> Header:
-    blocks: Sequence[Mapping[str, Any]] = fields["blocks"]
-    metric = metric_from_json(fields["metric"]) if "metric" in fields else ACCURACY
-    return Header(**{**fields, "blocks": tuple(BlockFacts(**block) for block in blocks), "metric": metric})
-
-
-def _header_fields(header: Header) -> dict[str, Any]:
-    """Return a header as plain JSON. Of classes neither kind nor metric is said: so it was before there were others."""
-    fields = {name: value for name, value in asdict(header).items() if name not in ("kind", "metric")}
-    if header.kind == _CLASSES:
-        return fields
-    return {**fields, "kind": header.kind, "metric": metric_to_json(header.metric)}
 
 
 def _trial(fields: Mapping[str, Any], metric: Metric) -> Trial:

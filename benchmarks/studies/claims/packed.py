@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from tuning.search.ledger import BlockFacts, Header, LedgerContents, Trial
+from tuning.search.ledger import Header, LedgerContents, Trial
 from tuning.search.proxy import Proxy
 from tuning.search.score import Subset, SubsetCost
 
@@ -17,17 +16,16 @@ def pack(contents: LedgerContents) -> dict[str, Any]:
     """Return a ledger as plain JSON: its header, trials and proxies. Costs and notes are left out."""
     names = [block.name for block in contents.header.blocks]
     return {
-        "header": {**asdict(contents.header), "versions": {}},
+        "header": {**contents.header.to_json(), "versions": {}},
         "trials": sorted((_trial(trial, names) for trial in contents.trials), key=_place),
         "proxies": sorted((_proxy(proxy, names) for proxy in contents.proxies), key=_place),
     }
 
 
 def unpack(packed: Mapping[str, Any], shares: Mapping[str, float] | None = None, head: float = 0.0) -> LedgerContents:
-    """Return the ledger again. shares: of the backbone's MACs that serving adds, by the first tuned "
-    "block; they become costs."""
-    fields = packed["header"]
-    header = Header(**{**fields, "blocks": tuple(BlockFacts(**block) for block in fields["blocks"])})
+    """Return the ledger again. shares: of the backbone's MACs that serving adds, by the first tuned
+    block; they become costs."""
+    header = Header.from_json(packed["header"])
     names = [block.name for block in header.blocks]
     trials = tuple(_trial_again(row, names, header) for row in packed["trials"])
     proxies = tuple(_proxy_again(row, names, header) for row in packed["proxies"])
@@ -50,7 +48,7 @@ def _numbers(subset: Sequence[str], names: Sequence[str]) -> list[int]:
 
 def _trial(trial: Trial, names: Sequence[str]) -> list[Any]:
     took = (trial.epochs, trial.lr, trial.seconds, trial.macs, trial.processor_s)
-    learnt = (trial.train_images, round(trial.accuracy, 6), round(trial.loss, _LOSS_DIGITS))
+    learnt = (trial.train_images, round(trial.score, 6), round(trial.loss, _LOSS_DIGITS))
     return [trial.method, _numbers(trial.subset, names), trial.fold, *learnt, *took]
 
 

@@ -56,8 +56,9 @@ def subsets_up_to(count: int) -> list[Subset]:
     return sorted(set(found), key=lambda s: (len(s), s))
 
 
+# Sixteenths: their sums are exact, so that what ties, ties in every order of adding.
 TABLES = st.fixed_dictionaries(
-    {s: st.lists(st.integers(0, 20).map(lambda n: n / 20), min_size=3, max_size=3) for s in subsets_up_to(2)}
+    {s: st.lists(st.integers(0, 16).map(lambda n: n / 16), min_size=3, max_size=3) for s in subsets_up_to(2)}
 )
 
 
@@ -75,7 +76,7 @@ def exhaustive(told: Told, preference: Preference | None = None) -> Subset:
 def test_a_rank_that_knows_the_scores_loses_nothing(table: Mapping[Subset, Sequence[float]]) -> None:
     mean = max(sum(folds) for subset, folds in table.items() if len(subset) == 1)
     found = choose(Told(table), Ranking("epoch"))
-    assert any(sum(table[(block,)]) == pytest.approx(mean) for block in found)  # the best single block, or one that ties with it
+    assert any(sum(table[(block,)]) == mean for block in found)  # the best single block, or one that ties with it
 
 
 @given(TABLES, st.sampled_from(("epoch", "gradients", "singles")))
@@ -105,7 +106,7 @@ def test_only_the_upper_half_is_trained() -> None:
 
 def test_a_rank_that_is_wrong_is_believed() -> None:
     told = Told(falling(), rank={s: -sum(folds) for s, folds in falling().items()})
-    assert choose(told, Ranking("epoch")) == ("c", "d")  # the best of the lower half, and beside it the best of three more
+    assert choose(told, Ranking("epoch")) == ("c", "d")  # each the best of the lower half, first of six and then of five
 
 
 def test_halving_over_steps_forgets_blocks_for_good() -> None:

@@ -79,7 +79,7 @@ def _train(evaluator: Evaluator, method: Method, rows: Rows | None, seed: int) -
 
 def _result(method: Method, final: Trial, trials: tuple[Trial, ...]) -> dict[str, Any]:
     return {
-        "test": final.accuracy,
+        "test": final.score,
         "lr": final.lr,
         "subset": list(method.paths) if method.name in SUBTUNING else [],
         "variant": method.variant,

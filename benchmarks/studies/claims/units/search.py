@@ -53,6 +53,6 @@ def _finals(bench: Bench, unit: Unit, data: TaskData, subsets: Iterable[Subset])
                 subtuning(subset, options.epochs) if subset else linear_probe(options.epochs, PROBE_FACTOR * (options.lr or 0))
             )
             trained = trainer.run(trainer.prepare(method), rows)
-            yield {"subset": list(subset), "test": trainer.accuracy(trained), "loss": round(trained.loss, 5)}
+            yield {"subset": list(subset), "test": trainer.score(trained), "loss": round(trained.loss, 5)}
     finally:
         store.close()

@@ -147,8 +147,8 @@ def test_a_packed_ledger_is_the_ledger(done: Ledgers) -> None:
     assert {trial.key for trial in again.trials} == by_key.keys()
     for found in again.trials:
         expected = by_key[found.key]
-        assert (found.accuracy, found.macs, found.seconds) == pytest.approx(
-            (expected.accuracy, expected.macs, expected.seconds), abs=1e-6
+        assert (found.score, found.macs, found.seconds) == pytest.approx(
+            (expected.score, expected.macs, expected.seconds), abs=1e-6
         )
     measured = {proxy.key: proxy for proxy in contents.proxies}
     assert {proxy.key for proxy in again.proxies} == measured.keys()
