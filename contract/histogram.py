@@ -51,6 +51,11 @@ class DurationCounter:
         self._counts[bisect_left(DURATION_BOUNDS_S, seconds)] += 1
         self.total += seconds
 
+    def add_all(self, other: DurationCounter) -> None:
+        """Count what `other` has counted."""
+        self._counts = [own + its for own, its in zip(self._counts, other._counts, strict=True)]
+        self.total += other.total
+
     def snapshot(self) -> Histogram:
         """Return the counts of this moment."""
         return Histogram(tuple(self._counts), self.total)

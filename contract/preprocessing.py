@@ -1,7 +1,8 @@
 """What happens to an image before the first segment, in one place for training and serving.
 
 An image becomes a uint8 array (height, width, 3) here: decode, convert to RGB, resize, centre crop. What follows (scale to
-[0, 1], normalise, layout) is arithmetic and is exported into the graph; `mean` and `std` are recorded for people to see.
+[0, 1], normalise, layout) is arithmetic and is exported into the graph; `mean` and `std` are recorded for people to see. Of networks that
+others exported it is not: `as_input` does it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from PIL import Image
 Layout = Literal["NHWC", "NCHW", ""]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
+_FLOATS = {"FP16": np.float16, "FP32": np.float32}  # of inputs that images become
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -92,6 +94,17 @@ class Preprocessing:
         if shape == (self.height, self.width, 3):
             return "NHWC"
         return "NCHW" if shape == (3, self.height, self.width) else ""
+
+    def as_input(self, images: NDArray[Any], dtype: str, layout: Layout) -> NDArray[Any]:
+        """Return uint8 `images` of shape (n, height, width, 3) as a network takes them: of `dtype` in the v2 protocol's words.
+
+        As floats they are normalised: by the network's own arithmetic where it takes UINT8. layout: "NCHW" turns them.
+        """
+        rows: NDArray[Any] = images
+        if dtype != "UINT8":
+            mean, std = (np.asarray(values, np.float32) for values in (self.mean, self.std))
+            rows = ((images.astype(np.float32) / np.float32(255) - mean) / std).astype(_FLOATS[dtype])
+        return np.ascontiguousarray(rows.transpose(0, 3, 1, 2)) if layout == "NCHW" else rows
 
     def differing(self, other: Preprocessing) -> frozenset[str]:
         """Return the names of the fields in which `other` is different."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from contract.kinds.kind import Kind
+    from contract.preprocessing import Preprocessing
     from contract.repository.model import Precision
     from espalier.client import Client
     from espalier.local import LocalRepository
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 _Models = Mapping[str, str | Path]
 _Tokenizer = str | Path | Mapping[str, str | Path] | None
 _Kinds = Mapping[str, "str | Kind"]
+_Said = Mapping[str, "str | Path | Preprocessing"]
 _Calibration = str | Path | Mapping[str, str | Path] | None
 
 
@@ -45,6 +47,7 @@ def export(
     input_names: Mapping[str, Mapping[str, str]] | None = None,
     tokenizer: _Tokenizer = None,
     kinds: _Kinds = MappingProxyType({}),
+    preprocessing: _Said = MappingProxyType({}),
     cuts: CutOptions | None = None,
     max_batch_rows: int = 64,
     coupled: bool = False,
@@ -59,12 +62,13 @@ def export(
     backbone: the network that they were tuned from; None: what they have in common becomes the trunk. inputs: of torch networks.
     input_names: per task, what inputs of its network are called in the repository; by default those of networks with several inputs are
     matched by name, and the only one of a network by what it takes. tokenizer: a tokenizer.json, for all tasks or by their names: they
-    take texts. kinds: how people read what tasks answer, by name: of `contract.kinds`, or as words ("boxes:layout=yolo"). cuts: how to
-    choose where to fork. max_batch_rows: of one run of a model. coupled: take networks whose answer to a row depends on the
-    other rows, too. snap: let tasks take the backbone's, or the first task's, weights for blocks in which theirs differ by so much at
-    most, as a part of the largest in a tensor. precision: "int8" takes calibration, data as docs/precision.md
-    lists it, for all tasks or by their names, and costs no task more than the share max_drop of its answers. force: replace a repository
-    that is there. Raises ExportError, TuningError, NotWritten.
+    take texts. kinds: how people read what tasks answer, by name: of `contract.kinds`, or as words ("boxes:layout=yolo"). preprocessing: of
+    ONNX files, by task, how an image becomes their input: one of `contract`, a JSON file as transformers or timm write it, or words
+    ("imagenet,size=224,crop=0.875"); None: as the file says, if it does. cuts: how to choose where to fork. max_batch_rows: of one run
+    of a model. coupled: take networks whose answer to a row depends on the other rows, too. snap: let tasks take the backbone's, or the
+    first task's, weights for blocks in which theirs differ by so much at most, as a part of the largest in a tensor. precision: "int8"
+    takes calibration, data as docs/precision.md lists it, for all tasks or by their names, and costs no task more than the share max_drop
+    of its answers. force: replace a repository that is there. Raises ExportError, TuningError, NotWritten.
     """
     from exporter.export import ExportOptions, export_repository
     from exporter.sharing.choose import CutOptions
@@ -78,7 +82,7 @@ def export(
         snap=snap,
         precision=_precision(tasks, precision, calibration, max_drop),
     )
-    return export_repository(_sources(backbone, tasks, inputs, tokenizer, input_names, kinds), options)
+    return export_repository(_sources(backbone, tasks, inputs, tokenizer, input_names, kinds, preprocessing), options)
 
 
 def add(
@@ -90,6 +94,7 @@ def add(
     input_names: Mapping[str, Mapping[str, str]] | None = None,
     tokenizer: _Tokenizer = None,
     kinds: _Kinds = MappingProxyType({}),
+    preprocessing: _Said = MappingProxyType({}),
     replace: bool = False,
     recut: bool = False,
     cuts: CutOptions | None = None,
@@ -108,7 +113,7 @@ def add(
     """
     from exporter.add import AddOptions, add_tasks
 
-    sources = _sources(backbone, tasks, inputs, tokenizer, input_names, kinds, Path(repository))
+    sources = _sources(backbone, tasks, inputs, tokenizer, input_names, kinds, preprocessing, Path(repository))
     asked = _precision(None if recut else tasks, precision, calibration, max_drop)
     return add_tasks(
         Path(repository), sources, AddOptions(recut, replace, cuts=cuts, coupled=coupled, snap=snap, precision=asked)
@@ -134,6 +139,7 @@ def deploy(
     input_names: Mapping[str, Mapping[str, str]] | None = None,
     tokenizer: _Tokenizer = None,
     kinds: _Kinds = MappingProxyType({}),
+    preprocessing: _Said = MappingProxyType({}),
     canary: float | None = None,
     coupled: bool = False,
     snap: float | None = None,
@@ -154,7 +160,7 @@ def deploy(
 
     check_servers(servers)
 
-    sources = _sources(backbone, tasks, inputs, tokenizer, input_names, kinds, Path(repository))
+    sources = _sources(backbone, tasks, inputs, tokenizer, input_names, kinds, preprocessing, Path(repository))
     asked = _precision(tasks, precision, calibration, max_drop)
     deployment = deploy(Path(repository), sources, canary=canary, coupled=coupled, snap=snap, precision=asked)
     for server in servers:
@@ -163,16 +169,23 @@ def deploy(
     return deployment
 
 
-def open(path: str | Path, options: EngineOptions | None = None, *, pad_lengths: Sequence[int] = ()) -> LocalRepository:
+def open(
+    path: str | Path,
+    options: EngineOptions | None = None,
+    *,
+    pad_lengths: Sequence[int] = (),
+    feature_cache_bytes: int | None = None,
+) -> LocalRepository:
     """Open the repository at `path` for predictions in this process; to be closed, or used in a `with` block.
 
     options: how it is computed; None: on a GPU if CUDA works here, else with all cores of this process. pad_lengths: to the next of which
-    texts are padded, so that those of several threads run together, where a mask hides what is added.
+    texts are padded, so that those of several threads run together, where a mask hides what is added. feature_cache_bytes: how much of what
+    tasks share is kept for other tasks on the same input; None: nothing.
     Raises RepositoryError, EngineError.
     """
     from espalier.local import LocalRepository
 
-    return LocalRepository(path, options, pad_lengths)
+    return LocalRepository(path, options, pad_lengths, feature_cache_bytes)
 
 
 def serve(
@@ -228,6 +241,7 @@ def _sources(
     tokenizer: _Tokenizer,
     input_names: Mapping[str, Mapping[str, str]] | None,
     kinds: _Kinds,
+    preprocessing: _Said,
     repository: Path | None = None,
 ) -> Sources:
     from contract.kinds.registry import parse_kind
@@ -238,7 +252,9 @@ def _sources(
     tokenizers = tokenizer if isinstance(tokenizer, Mapping) else {"": tokenizer} if tokenizer is not None else {}
     read = {task: parse_kind(kind) if isinstance(kind, str) else kind for task, kind in kinds.items()}
     remembered = Remembered() if repository is None else Remembered.by(repository)
-    sources = open_sources(backbone, tasks, inputs or InputOptions(), tokenizers, input_names or {}, read, remembered)
+    sources = open_sources(
+        backbone, tasks, inputs or InputOptions(), tokenizers, input_names or {}, read, remembered, preprocessing=preprocessing
+    )
     for remark in sources.remarks:
         log.info("%s", remark)
     return sources

@@ -50,6 +50,7 @@ def united(parts: Sequence[Prediction]) -> Prediction:
         versions=parts[-1].versions,
         prepare_seconds=sum(part.prepare_seconds for part in parts),
         names=tuple(chain.from_iterable(part.names for part in parts)),
+        cached=tuple(dict.fromkeys(chain.from_iterable(part.cached for part in parts))),
     )
 
 

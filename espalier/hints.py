@@ -18,6 +18,8 @@ _HINTS: Mapping[str, str] = MappingProxyType(
         "UnlikeRepository": "`espalier tune fit --image-size` tunes for images of another size.",
         "ContradictsTask": "Leave out {options}.",
         "UnknownInput": "Give {options}.",
+        "KindNeedsImages": "Give --preprocessing {task}=HOW.",
+        "PreprocessingDoesNotFit": "Give it with --preprocessing.",
         "NoTasks": "Give at least one with --task NAME=FILE.",
         "CoupledRows": "Give --coupled for that.",
         "UnknownCutRule": "Give --cuts.",

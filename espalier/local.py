@@ -21,8 +21,10 @@ from espalier.pictures import NamedImage, OneImage, named_images, prepare_named
 from serving.answers.answer import About, Show, Vectors
 from serving.answers.prediction import Prediction
 from serving.answers.shown import parse_shown
+from serving.engines.base import Engine
 from serving.engines.embedded import EmbeddedEngine, EngineOptions
 from serving.engines.onnxruntime.plain import read_plain
+from serving.features.cached_engine import with_feature_cache
 from serving.lifecycle import served_part
 from serving.process.loop_thread import LoopThread
 from serving.requests import InferRequest, RequestedOutput, RequestOptions
@@ -36,17 +38,27 @@ _T = TypeVar("_T")
 class LocalRepository:
     """What `espalier.open` returns: the tasks of a repository, which wait for requests until `close`, or the end of a `with` block.
 
-    Several threads may ask at a time; rows that wait are batched, as in a server. pad_lengths: as of `serving.options.ServerOptions`.
+    Several threads may ask at a time; rows that wait are batched, as in a server. pad_lengths, feature_cache_bytes: as of
+    `serving.options.ServerOptions`.
     Raises RepositoryError for a folder that cannot be served, and EngineError where its segments cannot be opened.
     """
 
-    def __init__(self, path: str | Path, options: EngineOptions | None = None, pad_lengths: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        options: EngineOptions | None = None,
+        pad_lengths: Sequence[int] = (),
+        feature_cache_bytes: int | None = None,
+    ) -> None:
         options = options or EngineOptions()
         path = Path(path)
         recover(path)
         reader = RepositoryReader(path, partial(read_plain, memory_limit_bytes=options.sessions.memory_limit_bytes))
         repository = served_part(reader.read())
-        self._router = Router(repository, EmbeddedEngine(repository, options=options), reader=reader, pad_lengths=pad_lengths)
+        engine: Engine = EmbeddedEngine(repository, options=options)
+        if feature_cache_bytes:
+            engine = with_feature_cache(engine, repository, feature_cache_bytes)
+        self._router = Router(repository, engine, reader=reader, pad_lengths=pad_lengths)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = LoopThread(self._start, self._router.aclose, "espalier-local")
         self._thread.begin()

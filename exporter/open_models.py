@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from contract.kinds.kind import Kind
 from contract.repository.origin import BackboneRecord
+from exporter.errors import GivenToNobody, PreprocessingDoesNotFit
 from exporter.sources.assumed import own_labels
+from exporter.sources.images.found import find_preprocessing, stated
+from exporter.sources.images.said import Said, Spoken, read_said
 from exporter.sources.onnx_file import load_onnx
 from exporter.sources.references import InputOptions, Preprocess, Reference, parse_reference
-from exporter.sources.remembered import Remembered, file_record, origin_of
+from exporter.sources.remembered import Remembered, file_record, needs_backbone, origin_of
 from exporter.sources.sandbox import try_in_sandbox
 from exporter.sources.task_model import LoadTaskModel, Sources, TaskModel, Tuned, read_labels
 from exporter.sources.tokenizer import Tokenizers, read_tokenizers
@@ -31,14 +34,18 @@ def open_sources(
     input_names: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     kinds: Mapping[str, Kind] = MappingProxyType({}),
     remembered: Remembered | None = None,
+    *,
+    preprocessing: Mapping[str, Spoken] = MappingProxyType({}),
 ) -> Sources:
     """Return how to load `tasks` and `backbone`, each named as `exporter.sources.references.parse_reference` reads it.
 
     A file of weights alone belongs to the backbone: a task checkpoint of ours, or a whole state dict of the backbone's architecture,
-    whose head may have a size of its own. Every file is checked now, before anything is traced: ONNX files are tried out in a process
-    of their own, state dicts must fit their network. tokenizers: of tasks that take texts. input_names: as `Sources.inputs`.
+    whose head may have a size of its own. The published backbone that checkpoints were tuned on need not be given.
+    Every file is checked now, before anything is traced: ONNX files are tried out in a process of their own, state dicts must fit
+    their network. tokenizers: of tasks that take texts. input_names: as `Sources.inputs`.
     kinds: how people read what tasks answer, by name; of others, as their sources say. remembered: of the repository to which they come:
-    its backbone where a task needs one and none is given, and what `options` leave open.
+    its backbone where a task needs one and none is given, and what `options` leave open. preprocessing: how an image becomes the input of
+    tasks of ONNX files, by name, as `exporter.sources.images.said.read_said` reads it; of others, as their files say, if they do.
     Raises ExportError or, for networks and checkpoints, TuningError.
     """
     options = options if isinstance(options, InputOptions) else InputOptions(options)
@@ -46,9 +53,16 @@ def open_sources(
     remembered = remembered or Remembered()
     base = parse_reference(backbone) if backbone is not None else remembered.backbone_for(named.values())
     references = [reference for reference in (base, *named.values()) if reference is not None]
+    for what, given in (("A kind", kinds), ("A preprocessing", preprocessing)):
+        if unknown := [name for name in given if name not in tasks]:
+            raise GivenToNobody(what, unknown[0], [*tasks])
+    said = {name: _read_said(name, named[name], spoken) for name, spoken in preprocessing.items()}
     texts = read_tokenizers(tokenizers, tasks)
     remarks = try_in_sandbox([file for reference in references if (file := reference.onnx_file) is not None])
-    opener = _Opener(options, named, remembered)
+    opener = _Opener(options, named, remembered, said)
+    if base is None and (published := opener.published_backbone()):
+        base, backbone = parse_reference(published), published
+        remarks = (*remarks, f"The backbone is {published}, on which the task checkpoints were tuned.")
     load_base = opener.open_backbone(base) if base is not None else None
     record = opener.record_of(base) if base is not None else None
     if base is not None and record is not None and backbone is None:
@@ -62,9 +76,22 @@ def open_sources(
     )
 
 
-def _onnx_task(file: Path, labels: tuple[str, ...]) -> TaskModel:
+def _onnx_task(name: str, file: Path, labels: tuple[str, ...], said: Said | None) -> TaskModel:
     model = load_onnx(file)
-    return TaskModel(model, labels or own_labels(model), provenance={"file": file.name}, file=file)
+    try:
+        how, remark = find_preprocessing(model, file) if said is None else stated(model, said)
+    except ValueError as error:
+        raise PreprocessingDoesNotFit(name, str(error)) from error
+    return TaskModel(model, labels or own_labels(model), how, {"file": file.name}, file, remark)
+
+
+def _read_said(name: str, reference: Reference, spoken: Spoken) -> Said:
+    if reference.onnx_file is None:
+        raise PreprocessingDoesNotFit(name, "its model is no ONNX file; of a torch network, give the image size, mean and std")
+    try:
+        return read_said(spoken)
+    except ValueError as error:
+        raise PreprocessingDoesNotFit(name, str(error)) from error
 
 
 def _with(load: LoadTaskModel, **fields: Any) -> LoadTaskModel:
@@ -74,8 +101,10 @@ def _with(load: LoadTaskModel, **fields: Any) -> LoadTaskModel:
 class _Opener:
     """Opens ONNX files itself and leaves the rest to TorchSources and TextSources, which come into being when it is needed."""
 
-    def __init__(self, options: InputOptions, tasks: Mapping[str, Reference], remembered: Remembered) -> None:
-        self._options, self._tasks, self._remembered = options, tasks, remembered
+    def __init__(
+        self, options: InputOptions, tasks: Mapping[str, Reference], remembered: Remembered, said: Mapping[str, Said]
+    ) -> None:
+        self._options, self._tasks, self._remembered, self._said = options, tasks, remembered, said
         self._opened: TorchSources | None = None
         self._opened_texts: TextSources | None = None
 
@@ -98,6 +127,10 @@ class _Opener:
             return self._torch.open_backbone(reference)
         return lambda: TaskModel(load_onnx(file), file=file)
 
+    def published_backbone(self) -> str:
+        """Return by which name the backbone is published that task checkpoints were tuned on; "" where there is none."""
+        return self._torch.published_backbone if any(needs_backbone(task) for task in self._tasks.values()) else ""
+
     def record_of(self, backbone: Reference) -> BackboneRecord | None:
         """Return what is to be remembered of `backbone`, which is open. Raises BadModel."""
         return self._opened.record if self._opened is not None and self._opened.record else file_record(backbone)
@@ -109,7 +142,7 @@ class _Opener:
         if file is None:
             return self._torch.open_task(name, reference)
         labels = read_labels(name, file)
-        return lambda: _onnx_task(file, labels)
+        return lambda: _onnx_task(name, file, labels, self._said.get(name))
 
     @property
     def _texts(self) -> TextSources:

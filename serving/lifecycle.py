@@ -98,6 +98,11 @@ class Lifecycle:
             generation.users -= 1
             self._release_soon()
 
+    async def on_disk(self) -> Repository:
+        """Return what a load of everything would serve now. Raises LoadFailed."""
+        async with self._changing:
+            return served_part(await self._read(ALL_TASKS))
+
     async def load(self, name: str) -> None:
         """Serve the task `name` as it is on disk now, or, for all_tasks, exactly the tasks that are there.
 

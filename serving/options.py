@@ -38,6 +38,8 @@ class ServerOptions:
     pad_lengths: to the next of which texts are padded, so that requests of different lengths run together, where a task has a mask that
     hides what is added, as runs at the start find out; none: nothing is padded. limits: of connections, messages and images.
     page: what draws the tree of a repository, for the page at `/` (`serving.page`); None: there is no page.
+    feature_cache_bytes: how much of what segments give is kept for later requests with the same input (serving/features/); None: nothing.
+    watch: whether what changes on disk is loaded when it does (serving/watch.py).
     """
 
     host: str = "127.0.0.1"
@@ -59,6 +61,8 @@ class ServerOptions:
     configs: Path | None = None
     plain: bool = True
     pad_lengths: Sequence[int] = ()
+    feature_cache_bytes: int | None = None
+    watch: bool = False
     limits: Limits = field(default_factory=Limits)
     page: DrawTree | None = None
 

@@ -45,7 +45,7 @@ class InferResponse:
     """The outputs in the order in which they were requested, and the segment runs that made them.
 
     errors: of outputs that were requested and failed, a sentence each; only when the request allowed it.
-    queue_seconds: that it waited.
+    queue_seconds: that it waited. cached: segments that did not run, since an earlier request had left what they give.
     """
 
     model: str
@@ -55,11 +55,13 @@ class InferResponse:
     runs: tuple[SegmentRun, ...]
     errors: Mapping[str, str] = field(default_factory=dict)
     queue_seconds: float = 0.0
+    cached: tuple[str, ...] = ()
 
 
-def error_parameters(response: InferResponse) -> dict[str, str]:
-    """Return the parameters that tell a client of outputs that failed: `error.OUTPUT`, a sentence."""
-    return {f"error.{name}": sentence for name, sentence in response.errors.items()}
+def answer_parameters(response: InferResponse) -> dict[str, str]:
+    """Return what few answers say besides: `error.OUTPUT`, a sentence for each that failed; `cached`, the segments that need not run."""
+    found = {f"error.{name}": sentence for name, sentence in response.errors.items()}
+    return found | ({"cached": ",".join(response.cached)} if response.cached else {})
 
 
 @dataclass(frozen=True)

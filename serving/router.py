@@ -175,7 +175,9 @@ class Router:
                 found = await as_classes(found, model.outputs[output.name].labels, output.classes)
             values[called.get(output.name, output.name)] = found if model.has_rows else found[0]
         errors = {called.get(name, name): sentence for name, sentence in errors.items()}
-        return InferResponse(model.name, model.version, request.id, values, answer.runs, errors, answer.queue_seconds)
+        return InferResponse(
+            model.name, model.version, request.id, values, answer.runs, errors, answer.queue_seconds, answer.cached
+        )
 
     async def predict(
         self,
@@ -253,6 +255,7 @@ class Router:
         failures: dict[str, EspalierError] = {}
         tables: dict[str, dict[int, AnyAnswer]] = {}
         runs: list[SegmentRun] = []
+        cached: list[str] = []
         queue_seconds = 0.0
         asked = ",".join(dict.fromkeys(names))
         note_work(asked, 0)  # also of requests whose images nobody sees
@@ -287,6 +290,7 @@ class Router:
                         read = await read_answers(task, values, about)
                         tables.setdefault(name, {}).update(zip(rows.places, read, strict=True))
                     runs.extend(answer.runs)
+                    cached.extend(answer.cached)
                     queue_seconds += answer.queue_seconds
             complete = {name: table for name, table in tables.items() if name not in failures}
             _raise_failure(None, failures, allowed=bool(complete))
@@ -296,7 +300,8 @@ class Router:
         }
         versions = {name: known[name].version for name in answered}
         cut = {name: made.cut.get(way, frozenset()) for way, members in groups.items() for name in members}
-        return Prediction(answered, tuple(runs), errors, queue_seconds, versions, prepare_seconds, cut)
+        found = tuple(dict.fromkeys(cached))
+        return Prediction(answered, tuple(runs), errors, queue_seconds, versions, prepare_seconds, cut, cached=found)
 
     def all_statistics(self) -> Mapping[ModelVersion, ModelStatistics]:
         """Return `statistics` of every version of a model that was asked for."""
@@ -380,7 +385,7 @@ class Router:
         plan = catalog.plan(model, outputs)
         # Tasks that are asked for together are accounted to nobody in particular.
         tenant = model.name if set(outputs) <= model.outputs.keys() else ALL_TASKS
-        return plan, Call(tenant, options.deadline, options.priority, catalog.rows_per_run(plan, model))
+        return plan, Call(tenant, options.deadline, options.priority, catalog.rows_per_run(plan, model), keeps=True)
 
     def _is_worth_a_trace(self, failure: EspalierError) -> bool:
         """Whether to log where `failure` came from, a page: networks fail on some inputs, as often as somebody likes."""

@@ -16,6 +16,7 @@ from typing import Any, Self
 from contract.repository.model import Repository, Task
 from contract.repository.read import RepositoryReader
 from serving.engines.base import Engine
+from serving.features.cached_engine import with_feature_cache
 from serving.lifecycle import served_part
 from serving.observe.prometheus import Metrics
 from serving.observe.setup import Observation, make_observation
@@ -33,6 +34,7 @@ from serving.protocol.http.server import HttpFrontEnd
 from serving.protocol.memory_budget import MemoryBudget, default_budget_bytes
 from serving.protocol.shared_memory import SharedMemory
 from serving.router import Router
+from serving.watch import Watch, check_watch
 
 log = logging.getLogger(__name__)
 _SWITCH_S = 0.0005
@@ -104,12 +106,17 @@ class Server:
         """
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._note_left)
+            if self._options.watch:
+                check_watch()
             repository, reader = self._read()
             self._tasks = repository.tasks
             others = [*self._options.observers, *([self._page.deploys] if self._page else [])]
             observation = make_observation(access_log=self._options.access_log, others=others)
             stack.push_async_callback(self._flush, observation)
             engine = self._engine or self._options.engine_for(repository)
+            if self._options.feature_cache_bytes:
+                engine = with_feature_cache(engine, repository, self._options.feature_cache_bytes)
+                observation.metrics.watch_features(engine.features)
             router = Router(
                 repository,
                 engine,
@@ -126,6 +133,10 @@ class Server:
                 stack.push_async_callback(front_end.aclose, 0.0)
             stack.push_async_exit(lambda kind, *error: self._shut_down(router, kind))
             await router.start(self._options.check_samples)
+            if self._options.watch:
+                watch = Watch(router, repository)
+                watch.start()
+                stack.push_async_callback(watch.aclose)
             giving_back = asyncio.create_task(give_back_in_idle_moments(lambda: not self._budget.bytes))
             stack.callback(giving_back.cancel)
             self._closing = stack.pop_all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +13,16 @@ from typing import TYPE_CHECKING
 # Before torch and numpy are imported: tiny networks are no work for several threads, which wait for one another the longer, the
 # busier the machine is. Processes that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Hundreds of processes that tests start would compile all modules anew: half a second each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
     from contract.repository import Repository
+
+sys.dont_write_bytecode = False
 
 # Machines are shared: an example that takes long is no failure. What must be fast is measured in benchmarks.
 settings.register_profile("espalier", deadline=None)
@@ -43,14 +48,21 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol() -> Iterator[bool | None]:
-    """A command that a test runs in this process sets up the log: the next test's lines would go to a stream that is closed."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    """A command that a test runs in this process sets the process up, which the next test is not to see.
+
+    Its lines would go to a stream that is closed, or nowhere; what it cannot catch to typer's hook; and threads would take turns faster.
+    """
+    loggers = [logging.getLogger(name) for name in (None, "uvicorn", "uvicorn.error", "asyncio")]
+    handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
+    hook, interval_s = sys.excepthook, sys.getswitchinterval()
     try:
         return (yield)
     finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
+        loggers[0].handlers[:] = handlers
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        sys.excepthook = hook
+        sys.setswitchinterval(interval_s)
 
 
 @pytest.fixture(scope="session")

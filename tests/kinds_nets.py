@@ -168,6 +168,43 @@ class Torchvision(_Net):
         return {"boxes": torch.cat([boxes[:, :, :2] - half, boxes[:, :, :2] + half], 2), "scores": sure, "labels": numbers}
 
 
+class Feature(Means):
+    """-> (n, 4): what `Head` sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 4, 3, padding=1)
+        with torch.no_grad():
+            self.mix.weight.copy_(torch.arange(108).reshape(4, 3, 3, 3) / 108)
+            self.mix.bias.fill_(0.1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.relu(self.mix(self.coloured(image))).mean((2, 3))
+
+
+class Head(Feature):
+    """-> (n, classes): a layer on the feature."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        torch.manual_seed(classes)
+        self.head = nn.Linear(4, classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(super().forward(image))
+
+
+def head_one() -> Head:
+    """Return a network of three classes."""
+    return Head(3)
+
+
+def head_two() -> Head:
+    """Return a network of five classes."""
+    return Head(5)
+
+
 segments, one_thing, means, marks, yolo, detr, torchvision = Segments, OneThing, Means, Marks, Yolo, Detr, Torchvision
 sure, shares, one_mark, yolo_logits, sure_yolo = Sure, Shares, OneMark, YoloLogits, SureYolo
 soft_detr, rtdetr, sure_rtdetr = SoftDetr, RtDetr, SureRtDetr
+feature = Feature

@@ -95,7 +95,7 @@ def _measure(
         options.say(f"Measuring {network.name}, fork at {fork}, {count} tasks")
         names = bench.names[:count]
         times = measure_quietly(lambda names=names: bench.measure(names, runs.rounds, runs.warmup), noise)  # type: ignore[misc]
-        yield LatencyCase(network.name, fork, count, _possible(bench, names), times)
+        yield LatencyCase(network=network.name, fork=fork, tasks=count, predicted=_possible(bench, names), times=times)
 
 
 def _measure_engines(

@@ -5,36 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.harness.noise import Measurement
-from benchmarks.harness.timing import Timing, summarise
 from benchmarks.latency.variants import Times
-from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE, fastest
+from benchmarks.models.compared import Compared
+from benchmarks.models.separate import SEPARATE
 
 
-@dataclass(frozen=True)
-class LatencyCase:
+@dataclass(frozen=True, kw_only=True)
+class LatencyCase(Compared[Times]):
     """A network, a fork and a number of tasks, whose variants took turns. predicted: the speed-up by MACs, which is what is possible."""
 
     network: str
     fork: str
     tasks: int
     predicted: float
-    times: Measurement[Times]
-
-    def timing(self, variant: str) -> Timing | None:
-        """Return the variant's time; None if it was not measured."""
-        seconds = self.times.value.seconds.get(variant)
-        return summarise(seconds) if seconds else None
-
-    @property
-    def baseline(self) -> str:
-        """Return how separate networks were faster: one after another, or side by side where that was measured."""
-        return fastest(self.times.value.seconds, (SEPARATE, SIDE_BY_SIDE))
-
-    @property
-    def speedup(self) -> float:
-        """Return the median of the separate networks, as they were faster, over that of the shared trunk."""
-        return median(self.times.value.seconds[self.baseline]) / median(self.times.value.seconds["shared"])
 
     @property
     def one_by_one(self) -> float:
@@ -53,5 +36,4 @@ class LatencyCase:
     @property
     def share_one_after_another(self) -> float:
         """Return the share of the possible over separate networks one after another, even where they are faster side by side."""
-        seconds = self.times.value.seconds
-        return median(seconds[SEPARATE]) / median(seconds["shared"]) / self.predicted
+        return self.over(SEPARATE) / self.predicted

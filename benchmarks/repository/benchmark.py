@@ -124,7 +124,7 @@ def _measure(
         options.say(f"Measuring {_in_words(asked)}")
         feed = make_rows(repository, asked.tasks, sizes, question.rows)
         times = measure_quietly(partial(bench.measure, asked.tasks, feed, runs), noise)
-        case = Case(asked, _possible(repository, asked.tasks), times)
+        case = Case(asked=asked, possible=_possible(repository, asked.tasks), times=times)
         if asked in weighed:
             memory = resident_bytes(repository, asked.tasks, bench.networks, feed, folder, repeats)
             case = replace(case, memory=memory, disk=disk_bytes(repository, asked.tasks, bench.networks))

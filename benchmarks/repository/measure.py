@@ -14,6 +14,7 @@ from types import TracebackType
 from benchmarks.framework.options import Runs
 from benchmarks.harness.noise import NoiseWatch
 from benchmarks.harness.timing import take_samples
+from benchmarks.models.compared import SHARED
 from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
 from benchmarks.repository.answers import answer_of, differs
 from benchmarks.repository.engines import EngineChoice
@@ -22,7 +23,6 @@ from benchmarks.repository.other_engines import EngineTimes, EngineWork, measure
 from contract.plan import make_plan
 from contract.repository import Repository
 
-SHARED = "shared"  # by the first engine
 FEW_BITS = 0.1  # of the largest output: segments of few bits round otherwise when they are fused
 SAME = 1e-3  # the same arithmetic in another order
 

@@ -7,11 +7,11 @@ from math import isfinite
 
 from benchmarks.framework.result import Cell, Column, Plot, Series, Table, Unit
 from benchmarks.harness.timing import Timing
+from benchmarks.models.compared import SHARED
 from benchmarks.models.separate import SEPARATE, SIDE_BY_SIDE
 from benchmarks.repository.case import Case
 from benchmarks.repository.choice import ALL, ONE, Choice
 from benchmarks.repository.engines import EngineChoice
-from benchmarks.repository.measure import SHARED
 from benchmarks.repository.other_engines import EngineTimes
 from contract.repository import Repository
 from contract.units import human_bytes

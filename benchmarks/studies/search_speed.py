@@ -179,9 +179,7 @@ def _stretch(
 
 
 def _differences(plain: dict[Subset, Score], search: Search) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    pairs = [
-        (plain[t.subset].folds[t.fold], t.accuracy) for t in search.contents.trials if t.fold is not None and t.subset in plain
-    ]
+    pairs = [(plain[t.subset].folds[t.fold], t.score) for t in search.contents.trials if t.fold is not None and t.subset in plain]
     return np.array([abs(a - b) for a, b in pairs])
 
 

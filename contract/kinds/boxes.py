@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from contract.kinds.kind import Kind, KindDoesNotFit, Numbers, Scores, Shapes, Taken, check_count, check_fractions
+from contract.kinds.kind import Kind, KindDoesNotFit, Numbers, Scores, Shapes, Taken, TakesNoImages, check_count, check_fractions
 
 BoxLayout = Literal["torchvision", "yolo", "yolov5", "detr", "rtdetr"]
 _ROUNDING = 1e-3  # of scores from 0 to 1
@@ -79,7 +79,7 @@ class Boxes(Kind, frozen=True, tag="boxes"):
     def check(self, outputs: Shapes, labels: Sequence[str], takes: Taken) -> None:
         """Raise KindDoesNotFit unless the outputs are of the layout, of images, with a label a class or none."""
         if takes != "image":
-            raise KindDoesNotFit("takes no images, and boxes are in one")
+            raise TakesNoImages("boxes", "are in one")
         found = self.find(outputs)
         if self.is_yolo:
             self._check_numbers(outputs[found.boxes], len(labels))

@@ -22,6 +22,14 @@ class KindDoesNotFit(ValueError):
     """A kind that a task's network cannot have. The sentence is a clause about the task: "gives 2 outputs, and ..."."""
 
 
+class TakesNoImages(KindDoesNotFit):
+    """Of a kind whose answers are about images. kind: a word for people, as "a mask"."""
+
+    def __init__(self, kind: str, many: str) -> None:
+        super().__init__(f"takes no images, and {kind} {many}")
+        self.kind = kind
+
+
 class Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"):
     """How people read what a task answers. A subclass has the parameters of one kind; a value out of range raises ValueError."""
 

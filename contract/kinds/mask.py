@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import ClassVar
 
-from contract.kinds.kind import Kind, KindDoesNotFit, Numbers, Scores, Shapes, Taken, check_count, only_output
+from contract.kinds.kind import Kind, KindDoesNotFit, Numbers, Scores, Shapes, Taken, TakesNoImages, check_count, only_output
 
 UNKNOWN = 255
 """What a pixel has in place of a class that the network has not seen."""
@@ -37,7 +37,7 @@ class Mask(Kind, frozen=True, tag="mask"):
         """Raise KindDoesNotFit unless there is one map of at most 255 classes, of images, with a label a class or none."""
         count, _, _ = only_output(outputs, "C, h, w", "a mask is")
         if takes != "image":
-            raise KindDoesNotFit("takes no images, and a mask is of one")
+            raise TakesNoImages("a mask", "is of one")
         if count > self.most:
             raise KindDoesNotFit(f"gives {count} classes, and a mask has at most {self.most}")
         count = 2 if count == 1 else count

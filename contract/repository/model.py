@@ -191,12 +191,29 @@ class Task:
         """Return what it can be asked about besides tensors: texts where it has a tokenizer, images where one becomes its only input."""
         if self.text is not None:
             return "text"
+        return "image" if self.image_layout else ""
+
+    @property
+    def image_layout(self) -> Layout:
+        """Return how an image lies in its only input, as the preprocessing makes one; "" where none becomes that."""
         how = self.preprocessing
-        if how is None or [spec.dtype for spec in self.inputs] != ["UINT8"]:
+        if how is None or not self.is_like_image:
             return ""
-        shape, made = self.inputs[0].shape, (how.height, how.width, 3)
-        fits = len(shape) == len(made) and all(size in (-1, given) for size, given in zip(shape, made, strict=True))
-        return "image" if fits else ""
+        ways: dict[Layout, tuple[int, ...]] = {"NHWC": (how.height, how.width, 3), "NCHW": (3, how.height, how.width)}
+        for layout, made in ways.items():
+            if all(size in (-1, given) for size, given in zip(self.inputs[0].shape, made, strict=True)):
+                return layout
+        return ""
+
+    @property
+    def is_like_image(self) -> bool:
+        """Whether it has one input, which could be an image: uint8 with the channels last, or floats with them last or first."""
+        if len(self.inputs) != 1 or len(self.inputs[0].shape) != 3:
+            return False
+        first, _, last = self.inputs[0].shape
+        return (self.inputs[0].dtype == "UINT8" and last == 3) or (
+            self.inputs[0].dtype in ("FP32", "FP16") and 3 in (first, last)
+        )
 
     @property
     def output_shapes(self) -> Mapping[str, tuple[int, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -112,12 +113,10 @@ def _write(file: Path, configs: Mapping[bytes, bytes]) -> None:
     for digest, data in configs.items():
         pieces += [digest, len(data).to_bytes(_LENGTH_BYTES, "big"), data]
     body = b"".join(pieces)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(8)}")
     try:
         if not make_private_folder(file.parent):
             return
-        with suppress(OSError):
-            aside.unlink()
         with aside.open("xb") as stream:
             stream.write(body + hashlib.sha256(body).digest())
         aside.replace(file)

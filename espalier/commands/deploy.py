@@ -12,6 +12,7 @@ from rich.markup import escape
 from espalier.commands.options.groups import ungroup
 from espalier.commands.options.kinds import Kinds
 from espalier.commands.options.precision import Precise, print_precision
+from espalier.commands.options.preprocessing import Preprocessings
 from espalier.commands.options.reports import (
     describe_change,
     describe_inherited,
@@ -46,6 +47,7 @@ def deploy(
     inputs: Inputs,
     input_names: InputNames = None,
     kind: Kinds = None,
+    preprocessing: Preprocessings = None,
     canary: Annotated[
         str | None,
         typer.Option(metavar="SHARE", help="Keep the current version and give this one a share of the requests, such as 5%."),
@@ -71,7 +73,8 @@ def deploy(
         from exporter.deploy import deploy
 
     with progress_bars() as report:
-        sources = open_named(backbone, {task: model}, images, tokenizer or (), input_names or (), kind or (), repo=repo)
+        given = (tokenizer or (), input_names or (), kind or (), preprocessing or ())
+        sources = open_named(backbone, {task: model}, images, *given, repo=repo)
         precision = precise.options([task])
         deployment = deploy(
             repo, sources, canary=share, coupled=coupled, snap=snap, precision=precision, progress=report, waiting=say

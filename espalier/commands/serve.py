@@ -55,6 +55,9 @@ def serve(
             "--page/--no-page", help="A page at / on which people try tasks and watch them; docs/page.md says what it tells."
         ),
     ] = True,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Load what changes in the repository when it does; needs the extra `watch`.")
+    ] = False,
     drain_s: Annotated[float, typer.Option(min=0, help="Seconds that requests in flight get after SIGTERM; 0: none.")] = 30.0,
 ) -> None:
     """Serve a repository over HTTP and gRPC (v2 protocol) until SIGTERM or Ctrl-C.
@@ -96,6 +99,8 @@ def serve(
         limits=limits,
         pad_lengths=lengths,
         page=tree_svg if page else None,
+        watch=watch,
+        feature_cache_bytes=segments.feature_cache,
     )
 
 

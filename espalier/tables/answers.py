@@ -12,10 +12,23 @@ _LETTERS = 40  # of one in base64
 
 
 def answer_rows(answer: Mapping[str, Any]) -> _Rows:
-    """Return a task's answer, as JSON has it, in rows of two words. What is of a kind that nobody here knows is named."""
-    read = _ROWS.get(answer.get("kind", "classes"))
-    rows = (read(answer) or _NOTHING) if read else [(f"of the kind {answer['kind']!r}; --json shows it", "")]
-    return [*rows, *_beside(answer)]
+    """Return a task's answer, as JSON has it, in rows of two words. What is of a kind without rows of its own is shown as it is."""
+    read = _ROWS.get(answer.get("kind", "classes"), _anything)
+    return [*(read(answer) or _NOTHING), *_beside(answer)]
+
+
+def _anything(answer: Mapping[str, Any]) -> _Rows:
+    """Return a row for each thing in the lists of an answer: what its first word is, and its other fields."""
+    things = [one for value in answer.values() if isinstance(value, list) for one in value if isinstance(one, dict) and one]
+    rows = []
+    for one in things:
+        first, *others = one.items()
+        rows.append((str(first[1]), ", ".join(f"{name} {_brief(value)}" for name, value in others)))
+    return rows or [(f"of the kind {answer['kind']!r}; --json shows it", "")]
+
+
+def _brief(value: Any) -> str:
+    return _number(value) if isinstance(value, float) else str(value)
 
 
 def _beside(answer: Mapping[str, Any]) -> _Rows:

@@ -13,7 +13,8 @@ from rich.table import Table
 from contract.units import human_macs, percent
 from espalier.figures.ledgers.facts import line_facts, macs_from_first_tuned
 from espalier.figures.ledgers.source import Source
-from espalier.figures.ledgers.words import DEVIATION, score_words, subset_words
+from espalier.figures.ledgers.words import DEVIATION, subset_words
+from tuning.kinds.metric import metric_to_json
 from tuning.search.greedy import Direction, Selection, StopRule
 from tuning.search.ledger import LedgerContents
 from tuning.search.replay import MissingCosts, MissingScores, noted_selections, replay
@@ -43,7 +44,7 @@ def _answer(source: Source, direction: Direction, rule: StopRule, objective: Obj
 
 
 def answers_data(source: Source, found: Sequence[_Answer]) -> list[dict[str, Any]]:
-    """Return answers as plain JSON; accuracies in [0, 1]."""
+    """Return answers as plain JSON; scores by the metric's name (accuracies in [0, 1]), "value" so that more is better."""
     return [_answer_data(source, answer) for answer in found]
 
 
@@ -67,9 +68,10 @@ def answers_table(source: Source, found: Sequence[_Answer], objective: Objective
     """Return a row for each rule. The value is shown where costs weigh."""
     table = Table("epsilon", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("blocks", overflow="fold")
-    table.add_column(f"accuracy {DEVIATION} deviation")
+    metric = source.contents.header.metric
+    table.add_column(f"{metric.title} {DEVIATION} deviation")
     if objective.needs_cost:
-        table.add_column("less costs", justify="right")
+        table.add_column("plus costs" if metric.less_is_better else "less costs", justify="right")
     table.add_column("MACs", justify="right")
     table.add_column("why it stopped", overflow="fold")
     names = [block.name for block in source.contents.header.blocks]
@@ -79,10 +81,10 @@ def answers_table(source: Source, found: Sequence[_Answer], objective: Objective
             table.add_row(epsilon, "[yellow]not in the ledger[/]")
             continue
         chosen = answer.selection.chosen
-        value = [f"{percent(chosen.value)} %"] if objective.needs_cost else []
+        value = [metric.words(metric.worth(chosen.value))] if objective.needs_cost else []
         share = f"{percent(_macs_share(source.contents, chosen.subset), 0)} %"
         words = escape(subset_words(chosen.subset, names, len(names)))
-        table.add_row(epsilon, words, score_words(chosen.score), *value, share, escape(answer.selection.why))
+        table.add_row(epsilon, words, chosen.score.words, *value, share, escape(answer.selection.why))
     return table
 
 
@@ -106,6 +108,8 @@ def summary(source: Source) -> dict[str, Any]:
         "weights": header.weights,
         "data": header.data,
         "train_images": header.train_images,
+        "kind": header.kind,
+        "metric": metric_to_json(header.metric),
         "classes": header.classes,
         "folds": header.folds,
         "seed": header.seed,
@@ -142,7 +146,7 @@ def _comparison_facts(source: Source) -> dict[str, Any]:
                 "method": line.name,
                 "train_images": count,
                 "seeds": len(line.accuracies[count]),
-                "accuracy": line.mean(count),
+                source.contents.header.metric.name: line.mean(count),
                 "deviation": line.deviation(count),
             }
             for line in line_facts(source)
@@ -156,7 +160,7 @@ def summary_tables(source: Source, facts: dict[str, Any]) -> tuple[Table, ...]:
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, words in (
         ("backbone", f"{facts['backbone']} ({facts['weights']})"),
-        ("data", f"{facts['data']}, {facts['train_images']:,} training images, {facts['classes']} classes"),
+        ("data", f"{facts['data']}, {facts['train_images']:,} training images, {facts['classes']} {facts['kind']}"),
         ("scored on", f"{source.folds} (seed {facts['seed']})" if source.is_search else "the test split"),
         ("trainings", _trainings_words(facts)),
         ("they took", f"{_duration(facts['seconds'])}, {human_macs(facts['macs'])} forward and backward"),
@@ -180,7 +184,7 @@ def _found_words(source: Source, facts: dict[str, Any]) -> list[tuple[str, str]]
         found = facts[key]
         if found is not None:
             subset = f"{subset_words(tuple(found['subset']), names, len(names))}: " if "subset" in found else ""
-            rows.append((title, f"{subset}{_spread(found)}"))
+            rows.append((title, f"{subset}{_spread(source, found)}"))
     return rows
 
 
@@ -189,34 +193,36 @@ def _further_tables(source: Source, facts: dict[str, Any]) -> list[Table]:
     if facts.get("selections"):
         table = Table("selected", "epsilon", box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("blocks", overflow="fold")
-        table.add_column(f"accuracy {DEVIATION} deviation")
+        table.add_column(f"{source.contents.header.metric.title} {DEVIATION} deviation")
         table.add_column("why it stopped", overflow="fold")
         for made in facts["selections"]:
             words = escape(subset_words(tuple(made["chosen"]), names, len(names)))
             rule = f"{made['epsilon']:g} ({made['meaning']})"
-            table.add_row(made["direction"], rule, words, _spread(made), escape(made["why"]))
+            table.add_row(made["direction"], rule, words, _spread(source, made), escape(made["why"]))
         return [table]
     if facts.get("methods"):
-        table = Table("method", "training images", "seeds", f"accuracy {DEVIATION} deviation", box=SIMPLE_HEAD, pad_edge=False)
+        heading = f"{source.contents.header.metric.title} {DEVIATION} deviation"
+        table = Table("method", "training images", "seeds", heading, box=SIMPLE_HEAD, pad_edge=False)
         for row in facts["methods"]:
-            table.add_row(escape(row["method"]), f"{row['train_images']:,}", f"{row['seeds']}", _spread(row))
+            table.add_row(escape(row["method"]), f"{row['train_images']:,}", f"{row['seeds']}", _spread(source, row))
         return [table]
     return []
 
 
 def _score_data(score: Score) -> dict[str, float]:
-    return {"accuracy": score.mean, "deviation": score.deviation}
+    return {score.metric.name: score.mean, "deviation": score.deviation}
 
 
 def _best(scores: dict[Subset, Score]) -> dict[str, Any] | None:
     if not scores:
         return None
-    best = max(scores, key=lambda subset: (scores[subset].mean, -len(subset)))
+    best = max(scores, key=lambda subset: (scores[subset].worth, -len(subset)))
     return {"subset": list(best), **_score_data(scores[best])}
 
 
-def _spread(found: dict[str, Any]) -> str:
-    return f"{percent(found['accuracy'])} {DEVIATION} {percent(found['deviation'])} %"
+def _spread(source: Source, found: dict[str, Any]) -> str:
+    metric = source.contents.header.metric
+    return metric.words(found[metric.name], found["deviation"])
 
 
 def _macs_share(contents: LedgerContents, subset: Subset) -> float:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from contract.dtypes import Array
 from contract.kinds.classes import Classes
-from contract.kinds.kind import KindDoesNotFit
+from contract.kinds.kind import KindDoesNotFit, TakesNoImages
 from contract.repository.model import Task
-from exporter.errors import KindOfAnother, LabelsOfNoClasses
+from exporter.errors import KindNeedsImages, KindOfAnother, LabelsOfNoClasses
 
 
 def check_kinds(tasks: Iterable[Task]) -> None:
@@ -20,6 +20,8 @@ def check_kinds(tasks: Iterable[Task]) -> None:
             elif task.labels:
                 Classes().check(task.output_shapes, task.labels, task.takes)
         except KindDoesNotFit as error:
+            if isinstance(error, TakesNoImages) and task.is_like_image and task.preprocessing is None:
+                raise KindNeedsImages(task.name, error.kind) from error
             if task.kind is not None:
                 raise KindOfAnother(task.name, task.kind.word(), str(error)) from error
             raise LabelsOfNoClasses(task.name, len(task.labels), [spec.shape for spec in task.outputs]) from error
@@ -51,6 +53,12 @@ def describe_ends(tasks: Iterable[Task]) -> list[str]:
         for sentence in task.kind.remarks(task.scores, len(task.labels)) if task.kind is not None else ():
             names.setdefault(sentence, []).append(task.name)
     return [sentence.format(", ".join(found)) for sentence, found in names.items()]
+
+
+def describe_unsaid(tasks: Iterable[Task]) -> str | None:
+    """Return of which tasks an image could become the input, and nothing says how, in a sentence; None where there are none."""
+    names = [task.name for task in tasks if task.preprocessing is None and task.text is None and task.is_like_image]
+    return f"Nothing says how an image becomes the input of {', '.join(names)}: asked over v2 alone." if names else None
 
 
 def describe_assumed(tasks: Iterable[Task]) -> str | None:

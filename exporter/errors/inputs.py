@@ -96,6 +96,20 @@ class TokenizerOfNobody(ExportError):
         super().__init__(f"A tokenizer is given for {name!r}, which is none of the tasks that come ({listed(tasks)}).")
 
 
+class GivenToNobody(ExportError):
+    """Something is given for a task that does not come. what: a kind, ..."""
+
+    def __init__(self, what: str, name: str, tasks: Sequence[str]) -> None:
+        super().__init__(f"{what} is given for {name!r}, which is none of the tasks that come ({listed(tasks)}).")
+
+
+class PreprocessingDoesNotFit(ExportError):
+    """A preprocessing that is none, or that a task's network cannot have. reason: a clause."""
+
+    def __init__(self, task: str, reason: str) -> None:
+        super().__init__(f"The preprocessing that is given for task {task!r} does not do: {reason.rstrip('.')}.")
+
+
 class NotForTexts(ExportError):
     """A task that gets a tokenizer and has an input that no tokenizer fills. what: its type and shape."""
 

@@ -60,6 +60,16 @@ class LabelsOfNoClasses(ExportError):
         self.task = task
 
 
+class KindNeedsImages(ExportError):
+    """A kind of answers about images, of a task of which nothing says how an image becomes its input. kind: as "a mask"."""
+
+    def __init__(self, task: str, kind: str) -> None:
+        super().__init__(
+            f"Nothing says how an image becomes the input of task {task!r}, and {kind} lies in one: give its preprocessing."
+        )
+        self.task = task
+
+
 class KindOfAnother(ExportError):
     """A kind that the network of a task cannot be of. reason: a clause about the task."""
 

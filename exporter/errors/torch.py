@@ -58,11 +58,16 @@ class StaysInTraining(ExportError):
 class NeedsBackbone(ExportError):
     """A task of weights alone, without the network that they belong to."""
 
-    def __init__(self, task: str, file: Path) -> None:
-        super().__init__(
-            f"Task {task!r} is a checkpoint, {file.name}, and needs its network: give the backbone that it was tuned on, by its name or "
-            f"as a backbone file, or for a whole state dict its own network, as NETWORK@{file}."
+    def __init__(self, task: str, file: Path, tuned_on: str = "") -> None:
+        wanted = (
+            f"give the backbone that it was tuned on, {tuned_on}."
+            if tuned_on
+            else (
+                "give the backbone that it was tuned on, by its name or as a backbone file, or for a whole state dict its own network, as "
+                f"NETWORK@{file}."
+            )
         )
+        super().__init__(f"Task {task!r} is a checkpoint, {file.name}, and needs its network: {wanted}")
         self.task, self.file = task, file
 
 

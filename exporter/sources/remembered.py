@@ -44,7 +44,7 @@ class Remembered:
         Raises BackboneMoved, BackboneChanged, BackboneIsCode.
         """
         record = self.origin.backbone
-        if record is None or not any(_needs_backbone(task) for task in tasks):
+        if record is None or not any(needs_backbone(task) for task in tasks):
             return None
         named = _reference_of(record)
         if named.is_callable:
@@ -150,7 +150,7 @@ def _files_of(where: Path) -> Iterator[Path]:
         yield from sorted({where.parent / entry.value for entry in entries if entry.key == "location"})
 
 
-def _needs_backbone(task: Reference) -> bool:
+def needs_backbone(task: Reference) -> bool:
     """Whether `task` is a file of weights alone."""
     return task.file is not None and not task.network and task.onnx_file is None
 

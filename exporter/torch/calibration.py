@@ -149,7 +149,8 @@ def _images(source: str, task: Task) -> _Data:
         )
     folder = Path(source)
     found = _unlabelled(source, folder, how) if folder.is_dir() and not _has_classes(folder) else _labelled(source, how)
-    rows = Rows(found.rows.source, *(_as_input(images, spec, how) for images in (found.rows.calibrate, found.rows.judge)))
+    given = (found.rows.calibrate, found.rows.judge)
+    rows = Rows(found.rows.source, *(how.as_input(images, spec.dtype, how.layout(spec.shape)) for images in given))
     return replace(found, rows=rows)
 
 
@@ -173,11 +174,3 @@ def _unlabelled(source: str, folder: Path, how: Preprocessing) -> _Data:
     images, _, left_out = decode([items[place] for place in places], how)
     why = "the images are in no folders of classes"
     return _Data(_dealt(source, images, "readable images"), why=why, remarks=sentences({**names.left_out, **left_out}))
-
-
-def _as_input(images: Array, spec: TensorSpec, how: Preprocessing) -> Array:
-    """Return uint8 images of (n, height, width, 3) as the network takes them: in floats, normalised as the client does it."""
-    if spec.dtype == "FP32":
-        mean, std = (np.asarray(values, np.float32) for values in (how.mean, how.std))
-        images = (images.astype(np.float32) / np.float32(255) - mean) / std
-    return images if how.layout(spec.shape) == "NHWC" else np.ascontiguousarray(images.transpose(0, 3, 1, 2))

@@ -27,6 +27,7 @@ from exporter.sources.task_model import LoadTaskModel, TaskModel, Tuned, read_la
 from exporter.torch.export import BackboneExporter, NetworkExporter
 from exporter.torch.finite import buffer_names, refuse_non_finite
 from exporter.torch.networks import Architecture, Fit, open_architecture, overridden
+from exporter.torch.published import published_backbone, tuned_on
 from tuning.network.backbone import Backbone, BackboneSpec, load_backbone
 from tuning.network.checkpoint import TaskCheckpoint, check_backbone, load_task, read_kind, read_spec
 from tuning.network.weights import hash_weights
@@ -42,7 +43,8 @@ class TorchSources:
     """
 
     def __init__(self, options: InputOptions, tasks: Mapping[str, Reference], remembered: Remembered) -> None:
-        self.tuned = _read_tuned(tasks)
+        self._specs = _read_specs(tasks)
+        self.tuned = {name: Tuned(spec.weights_sha256, spec.preprocessing) for name, spec in self._specs.items()}
         options, taken = remembered.fill(options, tuned=bool(self.tuned))
         self.remarks: dict[str, None] = dict.fromkeys([taken] if taken else [])
         self.record: BackboneRecord | None = None
@@ -53,6 +55,11 @@ class TorchSources:
         self._exporters: dict[tuple[str, int, int], NetworkExporter] = {}
         self._backbone: Backbone | None = None
         self._backbone_architecture: Architecture | None = None
+
+    @property
+    def published_backbone(self) -> str:
+        """Return by which name the backbone of all task checkpoints is published; "" where it is not."""
+        return published_backbone(self._specs.values())
 
     def open_backbone(self, reference: Reference) -> LoadTaskModel:
         """Return how to load the backbone, and put later tasks on it. Raises ExportError or tuning's errors."""
@@ -97,7 +104,7 @@ class TorchSources:
         backbone = self._backbone
         if backbone is None:
             if self._backbone_architecture is None:
-                raise NeedsBackbone(name, file)
+                raise NeedsBackbone(name, file, tuned_on(self._specs[name]))
             raise NeedsNamedBackbone(name)
         buffers = buffer_names(backbone.network)
         checkpoint = _load_tuned(file, buffers)
@@ -179,11 +186,10 @@ def _load_tuned(file: Path, buffers: Collection[str]) -> TaskCheckpoint:
     return checkpoint
 
 
-def _read_tuned(tasks: Mapping[str, Reference]) -> dict[str, Tuned]:
+def _read_specs(tasks: Mapping[str, Reference]) -> dict[str, BackboneSpec]:
     """Return what the task checkpoints among `tasks` were tuned on, by their headers alone. Raises BadCheckpoint."""
     files = {name: task.file for name, task in tasks.items() if task.file is not None and not task.network}
-    specs = {name: read_spec(file) for name, file in files.items() if read_kind(file) == "task"}
-    return {name: Tuned(spec.weights_sha256, spec.preprocessing) for name, spec in specs.items()}
+    return {name: read_spec(file) for name, file in files.items() if read_kind(file) == "task"}
 
 
 def _agreed_preprocessing(tuned: Mapping[str, Tuned], options: InputOptions) -> Preprocessing | None:

@@ -15,7 +15,7 @@ class Prediction:
 
     errors: of tasks that failed, a sentence each; only when the request allowed it. versions: of the tasks' models that answered.
     prepare_seconds: that the images, or texts, took to become rows. cut: by task, the places of texts of which only the beginning was read.
-    names: of images that have such: the files'.
+    names: of images that have such: the files'. cached: segments that did not run, since an earlier request had left what they give.
     """
 
     tasks: Mapping[str, tuple[AnyAnswer, ...]]
@@ -26,6 +26,7 @@ class Prediction:
     prepare_seconds: float = 0.0
     cut: Mapping[str, frozenset[int]] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    cached: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[Mapping[str, AnyAnswer]]:

@@ -19,13 +19,14 @@ class Call:
 
     tenant: who it is accounted to, the model that was called; tenants share the machine fairly.
     deadline: in time.monotonic seconds; None: none. priority: smaller goes first. rows_per_run: the most rows of the request that go
-    through the plan at once, 0: any number.
+    through the plan at once, 0: any number. keeps: whether it may take features that others have left, and leave some (serving/features/).
     """
 
     tenant: str = ""
     deadline: float | None = None
     priority: int = 0
     rows_per_run: int = 0
+    keeps: bool = False
 
     def at_once(self, rows: int) -> int:
         """Return how many of a request's `rows` go through the plan at once."""
@@ -52,7 +53,7 @@ class Answer:
     """The outputs of a plan by name, each of shape (rows, ...), and the runs that produced them in order.
 
     errors: of outputs that could not be computed. queue_seconds: that the request waited for its first run. parts: in how many its rows
-    went through the plan.
+    went through the plan. cached: segments that did not run, since what they give was there.
     """
 
     outputs: Mapping[str, Array]
@@ -60,6 +61,7 @@ class Answer:
     errors: Mapping[str, EspalierError] = field(default_factory=dict)
     queue_seconds: float = 0.0
     parts: int = 1
+    cached: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

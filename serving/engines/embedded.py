@@ -52,7 +52,8 @@ class EngineOptions:
     each tenant has its share. max_batch_rows: the most rows of a run, None: as many as the segment takes; a segment whose rows may
     affect each other gets those of one request, whatever this is. learn_rows: whether `start` finds out which batch size is best for
     each segment (a tenth of a second for each shape that is not known; on the CPU only); rows_file: where that is kept, None: nowhere.
-    checked_file: keeps which segments have run here, so that a later process need not run them for a check; None: nowhere.
+    checked_file: keeps which segments have run here, so that a later process need not run them for a check, and beside it how OpenVINO's
+    are best run; None: nowhere.
     max_batch_elements: the most elements of a run of a segment whose sizes are free, in what it takes and gives together; None: as many as
     that best number of rows has at the reference sizes. A row that has more runs alone.
     bundles: whether small segments that are asked for together run as one session (bundles/bundling.py); on the CPU only.
@@ -93,10 +94,13 @@ class EmbeddedEngine:
         self._segments: Mapping[str, Segment] = {}
         self._files: Mapping[str, SegmentFile] = {}
         spin = options.sessions.spin and have_cores(options.threads * (options.instances or 1))
-        self._runtime = make_runtime(replace(options.sessions, threads=options.threads, spin=spin), options.instances or 1)
+        ways_file = None if options.checked_file is None else options.checked_file.with_name("openvino.jsonl")
+        sessions = replace(options.sessions, threads=options.threads, spin=spin, ways_file=ways_file)
+        self._runtime = make_runtime(sessions, options.instances or 1)
         # On a GPU the first run of a size takes long, and had better be the check.
         facts = (self._runtime.name, options.sessions.provider, processor())
-        checked = CheckedSegments(options.checked_file, facts) if self._runtime.on_cpu else None
+        computed_by = self._runtime.computed_by
+        checked = CheckedSegments(options.checked_file, facts, computed_by=computed_by) if self._runtime.on_cpu else None
         self._store = SessionStore(self._runtime, options.sessions.memory_limit_bytes, checked)
         self._behind: asyncio.Task[None] | None = None  # opens what `start` has left
         self._batch_sizes = BatchSizeProfile(
@@ -118,6 +122,7 @@ class EmbeddedEngine:
             run_on=self._run_on,
             max_queue_rows=options.max_queue_rows,
             on_run=self._statistics.add,
+            on_together=self._statistics.add_together,
             is_open=self._store.is_open,
             run_open=self._store.run_open,  # of a bundle, too
             at_once=self._limit_at_once,
@@ -169,9 +174,10 @@ class EmbeddedEngine:
 
     async def infer(self, plan: ExecutionPlan, inputs: Mapping[str, Array], call: Call = Call()) -> Answer:  # noqa: B008 (frozen)
         """Run `plan` on `inputs`, each of shape (n, ...). A segment that fails is named in the answer's errors."""
-        if self._bundling is not None and len(plan.steps) > 1:
-            plan = self._bundling.applied(plan, len(next(iter(inputs.values()))))
-        return await self._scheduler.infer(plan, inputs, call)
+        if self._bundling is None or len(plan.steps) < 2:
+            return await self._scheduler.infer(plan, inputs, call)
+        with self._bundling.applied(plan, len(next(iter(inputs.values())))) as bundled:
+            return await self._scheduler.infer(bundled, inputs, call)
 
     def try_segment(self, segment: Segment, inputs: Sequence[Array]) -> Sequence[Array]:
         """Return what `segment` gives on `inputs`; not counted. Raises EngineError, RepositoryError."""

@@ -9,12 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from contract.histogram import DurationCounter
 from serving.engines.base import BatchStatistics, RequestSeconds, SegmentRun, SegmentStatistics
 
+Shares = tuple[tuple[str, float], ...]  # segments that ran together, and the share that each has of the seconds
+_MOST_TOGETHER = 256
+
 
 class RunStatistics:
     """Adds up runs by segment; safe to use from several threads."""
 
     def __init__(self, segments: Iterable[str]) -> None:
         self._counters = {segment: _Counters() for segment in segments}
+        self._together: dict[Shares, dict[float, _Counters]] = {}  # by share: what is not yet in the counters of segments
         self._lock = threading.Lock()
 
     def add(self, run: SegmentRun, waits_s: Sequence[float] | None = None) -> None:
@@ -24,15 +28,34 @@ class RunStatistics:
             counters = self._counters.get(run.segment) or self._counters.setdefault(run.segment, _Counters())
             counters.add(run, (run.queue_seconds,) if waits_s is None else waits_s, now_ms)
 
+    def add_together(self, shares: Shares, run: SegmentRun, waits_s: Sequence[float]) -> None:
+        """Count `run`, of all segments of `shares` at once: once for each share, since what they have done is only added up when asked."""
+        now_ms = time.time_ns() // 1_000_000
+        with self._lock:
+            if shares not in self._together:
+                if len(self._together) >= _MOST_TOGETHER:
+                    self._share_out()
+                self._together[shares] = {share: _Counters() for _, share in shares}
+            for share, counters in self._together[shares].items():
+                counters.add(run._replace(seconds=run.seconds * share), waits_s, now_ms)
+
+    def _share_out(self) -> None:
+        together, self._together = self._together, {}
+        for shares, counters in together.items():
+            for segment, share in shares:
+                self._counters.setdefault(segment, _Counters()).add_all(counters[share])
+
     def drop(self, segments: Iterable[str]) -> None:
         """Forget what these have done."""
         with self._lock:
+            self._share_out()
             for segment in segments:
                 self._counters.pop(segment, None)
 
     def totals(self) -> Mapping[str, SegmentStatistics]:
         """Return the statistics of this moment."""
         with self._lock:
+            self._share_out()
             return {segment: counters.snapshot() for segment, counters in self._counters.items()}
 
 
@@ -56,6 +79,16 @@ class _Counters:
         batch[0] += 1
         batch[1] += run.seconds
         self.last_run_ms = now_ms
+
+    def add_all(self, other: _Counters) -> None:
+        self.compute.add_all(other.compute)
+        self.queue.add_all(other.queue)
+        self.infer_s += other.infer_s
+        for rows, (runs, seconds) in other.batches.items():
+            batch = self.batches.setdefault(rows, [0, 0.0])
+            batch[0] += runs
+            batch[1] += seconds
+        self.last_run_ms = max(self.last_run_ms, other.last_run_ms)
 
     def snapshot(self) -> SegmentStatistics:
         batches = {rows: BatchStatistics(int(runs), seconds) for rows, (runs, seconds) in sorted(self.batches.items())}

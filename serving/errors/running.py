@@ -75,3 +75,13 @@ class CannotBundle(EspalierError):
     def __init__(self, segment: str, why: str) -> None:
         super().__init__(f"Segment {segment!r} is run by itself, and not in one session with others: {why}.")
         self.segment = segment
+
+
+class FeaturesElsewhere(EspalierError):
+    """A feature cache for an engine whose features are not in this process."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There can be no feature cache where other servers compute: what their segments give stays there; leave it out, or let this "
+            "process compute."
+        )

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.errors import InvalidRequest
-from contract.preprocessing import Preprocessing
+from contract.preprocessing import Layout, Preprocessing
 from contract.repository.model import Task, TensorSpec
 from serving.errors import DeadlineExceeded, NoImageTask, NotAnImage, TooManyPixels
 from serving.process.threads import to_thread
 from serving.questions import CheckRoom, Groups, Prepared, Rows, group_tasks, refusal_of_answers
 
 AnyImage = Image.Image | NDArray[np.uint8]
-_Way = tuple[tuple[TensorSpec, ...], Preprocessing]
+_Way = tuple[TensorSpec, Preprocessing, Layout]  # the input, and how an image becomes it
 ImageRows = Mapping[Preprocessing, NDArray[np.uint8]]  # what each makes of the images: shape (n, height, width, 3)
 MAX_PIXELS = 50_000_000
 
@@ -59,8 +59,8 @@ class Images:
         """Return the rows for `groups`, each preprocessing once. Raises DeadlineExceeded, and what `as_rows` raises."""
         made = await _rows_in_time(self.as_rows, groups, check_room, deadline)
         count = len(made.sizes)
-        rows = {way: [Rows(range(count), {way[0][0].name: made.rows[way[1]]}, made.sizes)] for way in groups}
-        return Prepared(count, rows)
+        inputs = {way: await _as_input(way, made.rows[way[1]]) for way in groups}
+        return Prepared(count, {way: [Rows(range(count), {way[0].name: inputs[way]}, made.sizes)] for way in groups})
 
 
 def given(images: Sequence[Any]) -> Prepare:
@@ -79,6 +79,14 @@ def given(images: Sequence[Any]) -> Prepare:
     return prepare
 
 
+async def _as_input(way: _Way, images: NDArray[np.uint8]) -> NDArray[Any]:
+    """Return `images` as the input takes them, floats being made in a thread."""
+    spec, how, layout = way
+    if spec.dtype == "UINT8":
+        return images
+    return await to_thread(how.as_input, images, spec.dtype, layout)
+
+
 async def _rows_in_time(
     prepare: Prepare, groups: Iterable[_Way], check_room: CheckRoom, deadline: float | None
 ) -> PreparedImages:
@@ -86,7 +94,7 @@ async def _rows_in_time(
 
     Raises DeadlineExceeded, and what `prepare` raises.
     """
-    ways = [*dict.fromkeys(preprocessing for _, preprocessing in groups)]
+    ways = [*dict.fromkeys(way[1] for way in groups)]
     try:
         async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
             return await prepare(ways, check_room)
@@ -109,6 +117,11 @@ def _refusal(task: Task) -> InvalidRequest | None:
     """Return why `task` cannot be asked about images: it takes something else, or gives tensors alone. None if it can."""
     if task.text is not None:
         return InvalidRequest(f'Task {task.name!r} takes text, not images; send {{"text": ["..."]}} as JSON.')
+    if task.preprocessing is None and task.plain is None and task.is_like_image:
+        return InvalidRequest(
+            f"Task {task.name!r} takes no images, since nobody has said how one becomes its input: add its model again with a "
+            f"preprocessing (mean, std, and size where it is free), or send it tensors through v2/models/{task.name}/infer."
+        )
     if task.takes != "image":
         return InvalidRequest(f"Task {task.name!r} takes no images; send it tensors through v2/models/{task.name}/infer.")
     return refusal_of_answers(task)
@@ -117,7 +130,7 @@ def _refusal(task: Task) -> InvalidRequest | None:
 def _way(task: Task) -> _Way:
     if task.preprocessing is None:
         raise ValueError(f"task {task.name!r} takes no images")
-    return task.inputs, task.preprocessing
+    return task.inputs[0], task.preprocessing, task.image_layout
 
 
 def as_image(image: Any, name: str = "") -> Image.Image:

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from contract.histogram import DURATION_BOUNDS_S, Histogram
 from serving.catalog import Model
 from serving.engines.base import SegmentStatistics
+from serving.features.cache import FeatureStatistics
 from serving.observe.reported import Reported, reported
 from serving.statistics import ModelStatistics, ModelVersion
 
@@ -94,6 +95,17 @@ def segment_families(runs: Mapping[str, SegmentStatistics]) -> Iterator[Metric]:
     for name, done in ran.items():
         _add(rows, {"segment": name}, _row_buckets(done), done.rows)
     yield rows
+
+
+def feature_families(done: FeatureStatistics) -> Iterator[Metric]:
+    """Yield the metrics of a feature cache."""
+    requests = CounterMetricFamily("espalier_feature_cache_requests", "Requests that share features.", labels=("result",))
+    for result, count in (("hit", done.hits), ("wait", done.waits), ("miss", done.misses)):
+        requests.add_metric((result,), count)
+    yield requests
+    yield CounterMetricFamily("espalier_feature_cache_evictions", "Tensors that made room.", value=done.evictions)
+    yield GaugeMetricFamily("espalier_feature_cache_tensors", "Tensors kept.", value=done.tensors)
+    yield GaugeMetricFamily("espalier_feature_cache_bytes", "Memory that they take.", value=done.bytes)
 
 
 def duration_family(name: str, text: str, histograms: Iterable[tuple[_Labels, Histogram]]) -> Metric:

@@ -60,11 +60,11 @@ def make_handler(log_format: str, stream: TextIO) -> logging.Handler:
 def set_up_logging(log_format: str = "console", level: str = "info", stream: TextIO | None = None) -> None:
     """Log everything from `level` on to `stream` (stderr), instead of what was set up before: for whoever owns the process.
 
-    The HTTP server's own lines below warnings come with "debug" only.
+    Lines of the HTTP server's own, and of what watches files, below warnings come with "debug" only.
     """
     logging.basicConfig(level=level.upper(), handlers=[make_handler(log_format, stream or sys.stderr)], force=True)
     quiet = logging.NOTSET if level == "debug" else logging.WARNING
-    for name in ("uvicorn", "uvicorn.error", "asyncio"):
+    for name in ("uvicorn", "uvicorn.error", "asyncio", "watchfiles"):
         logging.getLogger(name).setLevel(quiet)
 
 

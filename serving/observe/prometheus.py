@@ -16,8 +16,16 @@ from prometheus_client.registry import Collector
 from contract.histogram import DurationCounter
 from serving.catalog import Catalog
 from serving.engines.base import SegmentRun, SegmentStatistics
+from serving.features.cache import FeatureStatistics
 from serving.observe.events import NullObserver, RequestRecord
-from serving.observe.families import duration_family, model_families, queue_family, segment_families, triton_families
+from serving.observe.families import (
+    duration_family,
+    feature_families,
+    model_families,
+    queue_family,
+    segment_families,
+    triton_families,
+)
 from serving.statistics import ModelStatistics, ModelVersion
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -66,6 +74,7 @@ class Metrics(NullObserver, Collector):
         self._source: MetricsSource | None = None
         self._pending_bytes: Callable[[], int] = lambda: 0
         self._waiting_pixels: Callable[[], int] = lambda: 0
+        self._features: Callable[[], FeatureStatistics] | None = None
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
@@ -77,6 +86,10 @@ class Metrics(NullObserver, Collector):
     def watch_images(self, waiting_pixels: Callable[[], int]) -> None:
         """Report the pixels of images that wait to be decoded from now on."""
         self._waiting_pixels = waiting_pixels
+
+    def watch_features(self, features: Callable[[], FeatureStatistics]) -> None:
+        """Report a feature cache from now on."""
+        self._features = features
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format. Takes up to some tenths of a second where there are thousands of tasks."""
@@ -128,6 +141,8 @@ class Metrics(NullObserver, Collector):
             yield GaugeMetricFamily("espalier_ready", "1 while requests are answered.", value=int(self._source.ready))
             yield GaugeMetricFamily("espalier_pending_bytes", "Of requests not answered yet.", value=self._pending_bytes())
             yield GaugeMetricFamily("espalier_waiting_pixels", "Of images not decoded yet.", value=self._waiting_pixels())
+        if self._features is not None:
+            yield from feature_families(self._features())
         with self._lock:
             families = list(self._own())
         yield from families

@@ -187,7 +187,7 @@ def test_the_speedup_if_branches_ran_one_by_one_follows_from_the_time_of_a_branc
 
     # A branch that takes a quarter of the time but a tenth of the MACs: 4 tasks take 3 + 4 x 1 instead of 4 x 4.
     times = Times({"shared": [0.008] * 3, "separate": [0.016] * 3}, trunk_s=0.003, branch_s=0.001, wrong="")
-    measured = LatencyCase("net", "block", 4, predicted=4 / (0.9 + 0.4), times=Measurement(times, 0.0, 1))
+    measured = LatencyCase(network="net", fork="block", tasks=4, predicted=4 / (0.9 + 0.4), times=Measurement(times, 0.0, 1))
     assert measured.one_by_one == pytest.approx(16 / 7)
     assert measured.speedup == pytest.approx(2)
     assert measured.share == pytest.approx(2 * 1.3 / 4)
@@ -202,7 +202,9 @@ def test_the_baseline_is_the_faster_of_the_separate_ones(side_by_side: float, ba
 
     # Medians: the third run of each says nothing.
     seconds = {"shared": [0.008] * 3, SEPARATE: [0.016, 0.016, 0.1], SIDE_BY_SIDE: [side_by_side, side_by_side, 0.001]}
-    measured = LatencyCase("net", "block", 4, 3.0, Measurement(Times(seconds, 0.003, 0.001, ""), 0.0, 1))
+    measured = LatencyCase(
+        network="net", fork="block", tasks=4, predicted=3.0, times=Measurement(Times(seconds, 0.003, 0.001, ""), 0.0, 1)
+    )
     assert measured.baseline == baseline
     assert measured.speedup == pytest.approx(speedup)
     assert measured.share == pytest.approx(speedup / 3)

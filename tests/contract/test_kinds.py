@@ -53,7 +53,7 @@ def test_people_write_parameters_in_short(text: str, kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("masks", "there is no kind 'masks'; choose one of: classes, labels, values, embedding, mask, boxes, tokens, tensor"),
+        ("masks", "there is no kind 'masks'; choose one of: classes, labels, values, embedding, mask, boxes, tokens, "),
         ("labels:thresholds=2", "a threshold is 2; it must be from 0 to 1"),
         ("labels:thresholds=nan", "a threshold is nan; it must be from 0 to 1"),
         ("labels:threshold=0.5", "the kind 'labels' has no parameter 'threshold'; it has thresholds"),

@@ -46,4 +46,5 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         exec(compile(example, str(PAGE), "exec"), known)
     said = capsys.readouterr().out
     assert "photos/one.jpg" in said
+    assert said.endswith("\n2\n")  # the version that was deployed
     assert "one.jpg" in (tmp_path / "answers.csv").read_text()

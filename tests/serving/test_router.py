@@ -247,7 +247,13 @@ def test_predict_refuses_what_it_cannot_do() -> None:
         (["probe"], images(0), 1, InvalidRequest, "No image was given"),
         (["probe"], images(1)[:, :, :, :2], 1, NotAnImage, r"not uint8 \(8, 8, 2\)"),
         (["probe"], images(1) / 255, 1, NotAnImage, "not float64"),
-        (["probe", "late"], images(1), 1, InvalidRequest, "'late' takes no images; send it tensors through v2/models/late/infer"),
+        (
+            ["probe", "late"],
+            images(1),
+            1,
+            InvalidRequest,
+            "'late' takes no images, since nobody has said how one becomes its input",
+        ),
     ):
         with pytest.raises(kind, match=words):
             ask(lambda router, a=(pictures, tasks, top_k): router.predict(*a), tensors_only)

@@ -33,6 +33,8 @@ from serving.protocol.http.connection.limits import HttpLimits
 from serving.protocol.http.connection.server import HttpServer
 from serving.server import BackgroundServer, Server
 from tests.serving.nets import IMAGE, LAYERS
+from tests.serving.protocol.http.echo_server import EchoServer
+from tests.serving.protocol.http.raw import GET, status_of
 
 pytestmark = pytest.mark.slow
 
@@ -185,7 +187,7 @@ def test_a_server_in_somebodys_process_ends_in_time_and_says_what_it_leaves_behi
 
     class Stuck(InMemoryEngine):
         async def infer(self, plan: Any, inputs: Any, call: Any = None) -> Any:
-            return await to_thread(lambda: at_the_gate.set() or gate.wait(60))
+            return await to_thread(lambda: at_the_gate.set() or gate.wait(600))
 
     with (
         BackgroundServer(repository, Stuck(LAYERS), http_port=0, grpc_port=0, grace_s=0.1) as server,
@@ -193,8 +195,7 @@ def test_a_server_in_somebodys_process_ends_in_time_and_says_what_it_leaves_behi
     ):
         connection.request("POST", "/predict/late", png())
         assert at_the_gate.wait(20)
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 0.1 + 1 + 3  # the grace, the second, and what a busy machine adds
+    assert at_work()  # it has not waited for it
     assert "Still at work, in threads that end with their work or with this process: aside-" in caplog.text
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("aside") and not thread.daemon]
     gate.set()
@@ -218,18 +219,13 @@ def test_http_gives_requests_in_flight_the_time_that_it_was_told(grace_s: float,
     ]  # nothing was in flight, so nothing was cut off
 
 
-def test_an_idle_connection_is_kept_for_longer_than_clients_and_balancers_keep_it(repository: Repository) -> None:
-    with BackgroundServer(repository, InMemoryEngine(LAYERS), http_port=0, grpc_port=0) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=20)
-        connection.auto_open = False  # or it would hide what is tested
-        connection.connect()
-        for pause_s in (0, 6):  # uvicorn would close it after 5
-            time.sleep(pause_s)
-            connection.request("GET", "/v2/health/live")
-            with connection.getresponse() as answer:
-                assert answer.status == 200
-                answer.read()
-        connection.close()
+def test_an_idle_connection_is_kept_for_longer_than_clients_and_balancers_keep_it() -> None:
+    with EchoServer() as echo, closing(echo.connect(GET)) as raw:
+        assert status_of(raw) == 200
+        for _ in range(4):  # uvicorn would close it after 5 s
+            echo.later(16)
+        raw.sendall(GET)
+        assert status_of(raw) == 200
     assert HttpLimits().keep_alive_s > 60  # what balancers keep, as a rule
 
 

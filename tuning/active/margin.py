@@ -97,7 +97,7 @@ def active_learning(
     rounds: list[ActiveRound] = []
     for index, size in enumerate(sizes):
         trained = trainer.run(prepared, rows, seed)
-        rounds.append(ActiveRound(size, tuple(rows.tolist()), trainer.accuracy(trained), trained.seconds))
+        rounds.append(ActiveRound(size, tuple(rows.tolist()), trainer.score(trained), trained.seconds))
         if size != sizes[-1]:
             rows = np.concatenate([rows, ask(trained, rows, sizes[index + 1] - size)])
         if on_round:

@@ -71,6 +71,8 @@ class TaskData:
     def __post_init__(self) -> None:
         if not isinstance(self.kind, Classes):
             self._check_outputs()
+            if self.validation is not None:
+                self._check_validation(self.validation)
             return
         if len(self.labels) < 2:
             raise BadData(f"Data {self.name!r} has {len(self.labels)} class(es); at least 2 are needed to learn anything.")

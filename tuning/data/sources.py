@@ -87,8 +87,8 @@ def _load(source: str, preprocessing: Preprocessing, options: DataOptions) -> Ta
         raise BadData(f"Unknown data source {source!r}; give a folder of images, or a name that begins with one of {known}.")
     if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
         raise BadData(
-            f"{path} is a table, which is for the kinds labels and values: they can be fitted, but not searched, compared, pruned, asked "
-            "about or transferred. Classes come in a folder that has a folder of images per class."
+            f"{path} is a table, which is for the kinds labels and values: with their kind said they can be fitted, searched and compared, "
+            "but not pruned, asked about or transferred. Classes come in a folder that has a folder of images per class."
         )
     return folder_task(path, preprocessing, seed=options.seed, train_images=options.train_images, test_images=options.test_images)
 

@@ -23,12 +23,13 @@ from contract.preprocessing import Preprocessing
 from tuning.data.decode import Item, decode, require_memory
 from tuning.data.labelled import Draw, Split, TaskData
 from tuning.data.left_out import LeftOut, sentences, together
+from tuning.data.table_splits import ListedImage, deal_rows
 from tuning.errors import BadData, BadOptions
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".ndjson")
 
 _SEPARATOR = re.compile("[;|]")
-_TEST_SHARE = 5  # of so many images one is held out
+_NAMED = 3  # missing images that a sentence names
 _Row = tuple[int, Mapping[str, Any]]  # (line in the file, from 1; its cells)
 
 
@@ -37,13 +38,15 @@ class TableOptions:
     """How to read a table. kind: Labels, with a cell of names separated by ";" or "|" (JSON: a list), or Values, numbers.
 
     image: the column with the image's path, relative to the table. labels: the column of labels. values: the columns of values; empty: all
-    but the image's, or of JSON the object "values" where there is one.
+    but the image's, or of JSON the object "values" where there is one. split: the column that says train, val or test; None: "split",
+    where there is one.
     """
 
     kind: Kind
     image: str = "image"
     labels: str = "labels"
     values: tuple[str, ...] = field(default=())
+    split: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.kind, (Labels, Values)):
@@ -53,25 +56,32 @@ class TableOptions:
 
 
 def table_task(path: Path, options: TableOptions, preprocessing: Preprocessing, draw: Draw) -> TaskData:
-    """Return the data that the table `path` lists; one image of five, drawn by the seed, is held out to test on.
+    """Return the data that the table `path` lists, split as it says; else one image of five, drawn by the seed, is held out to test on.
 
-    Raises BadData, with the line: no table, a column that is not there, an image that is missing, a value that is no number, fewer
-    than two labels, a label without training images, units or thresholds of another number.
+    A validation split beside a test split is the fixed one, put behind the training images. Raises BadData, with the line: no table, a
+    column that is not there, images that are missing or in two splits, a value that is no number, fewer than two labels, a label without
+    training images, units or thresholds of another number.
     """
     rows = list(_read(path))
     if not rows:
         raise BadData(f"{path} lists no images.")
-    for line, cells in rows:
-        _check_image(path, line, cells, options)
+    split = _split_column(rows, options)
+    listed = [_listed(path, line, cells, options, split) for line, cells in rows]
+    _check_there(path, rows, listed, options)
+    if split is not None and isinstance(options.kind, Values):
+        rows = [(line, {name: cell for name, cell in cells.items() if name != split}) for line, cells in rows]
     labels, targets = (_labels if isinstance(options.kind, Labels) else _values)(path, rows, options)
     try:
         options.kind.check({"answers": (len(labels),)}, labels, "image")
     except KindDoesNotFit as error:
         raise BadData(f"{path} cannot be of the kind {options.kind.word()!r}: it {error}.") from error
     items = [Item(str(cells[options.image]), row, _opener(path, cells, options)) for row, (_, cells) in enumerate(rows)]
-    train, test = _deal(len(items), draw)
-    require_memory(len(train) + len(test), preprocessing)
-    (learnt, unread), (tested, unread_test) = (_split([items[r] for r in part], targets, preprocessing) for part in (train, test))
+    dealt = deal_rows(path, listed, draw)
+    parts = (np.concatenate([dealt.train, dealt.validation]), dealt.test)
+    require_memory(sum(map(len, parts)), preprocessing)
+    (learnt, read, unread), (tested, _, unread_test) = (
+        _split([items[r] for r in part], targets, preprocessing) for part in parts
+    )
     left_out = together(unread, unread_test)
     data = TaskData(
         path.resolve().name,
@@ -79,11 +89,11 @@ def table_task(path: Path, options: TableOptions, preprocessing: Preprocessing, 
         learnt,
         tested,
         tuple(name for names in left_out.values() for name in names),
+        np.flatnonzero(read >= len(dealt.train)) if len(dealt.validation) else None,
         kind=options.kind,
     )
     _check_learnable(data)
-    held = "One image of five is held out to test on, chosen by the seed."
-    return replace(data, remarks=(held, *sentences(left_out)))
+    return replace(data, remarks=(*dealt.remarks, *sentences(left_out)))
 
 
 def _read(path: Path) -> Iterator[_Row]:
@@ -134,10 +144,27 @@ def _opener(path: Path, cells: Mapping[str, Any], options: TableOptions) -> Any:
     return partial(Image.open, _place(path, cells, options))
 
 
-def _check_image(path: Path, line: int, cells: Mapping[str, Any], options: TableOptions) -> None:
+def _split_column(rows: Sequence[_Row], options: TableOptions) -> str | None:
+    """Return the column of splits; None where there is none, and none was asked for."""
+    return options.split or ("split" if any("split" in cells for _, cells in rows) else None)
+
+
+def _listed(path: Path, line: int, cells: Mapping[str, Any], options: TableOptions, split: str | None) -> ListedImage:
     name = _cell(path, line, cells, options.image)
-    if not isinstance(name, str) or not name or not _place(path, cells, options).is_file():
-        raise BadData(f"{path}, line {line}: the image {name!r} is not there; paths are relative to the table.")
+    if not isinstance(name, str) or not name:
+        raise BadData(f"{path}, line {line}: {name!r} in the column {options.image!r} is no path of an image.")
+    said = None if split is None else _cell(path, line, cells, split)
+    return ListedImage(line, _place(path, cells, options), "" if said is None and split is not None else said)
+
+
+def _check_there(path: Path, rows: Sequence[_Row], listed: Sequence[ListedImage], options: TableOptions) -> None:
+    missing = [
+        (cells[options.image], line) for (line, cells), image in zip(rows, listed, strict=True) if not image.place.is_file()
+    ]
+    if missing:
+        named = ", ".join(f"{name!r} (line {line})" for name, line in missing[:_NAMED]) + ", ..." * (len(missing) > _NAMED)
+        images = "1 image is" if len(missing) == 1 else f"{len(missing)} images are"
+        raise BadData(f"{path}: {images} not there: {named}; paths are relative to the table.")
 
 
 def _labels(path: Path, rows: Sequence[_Row], options: TableOptions) -> tuple[tuple[str, ...], NDArray[np.float32]]:
@@ -191,28 +218,24 @@ def _number(path: Path, line: int, cells: Mapping[str, Any], column: str) -> flo
     return number
 
 
-def _deal(count: int, draw: Draw) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows to learn from and to test on."""
-    order = np.random.default_rng(draw.seed).permutation(count)
-    held = max(1, round(count / _TEST_SHARE))
-    parts = order[held:], order[:held]
-    for part, wanted, what in zip(parts, (draw.train_images, draw.test_images), ("training", "test"), strict=True):
-        if wanted is not None and wanted > len(part):
-            raise BadData(f"{wanted} {what} images were asked for; there are {len(part)}.")
-    return np.sort(parts[0][: draw.train_images]), np.sort(parts[1][: draw.test_images])
-
-
-def _split(items: Sequence[Item], targets: NDArray[np.float32], preprocessing: Preprocessing) -> tuple[Split, LeftOut]:
+def _split(
+    items: Sequence[Item], targets: NDArray[np.float32], preprocessing: Preprocessing
+) -> tuple[Split, NDArray[np.int64], LeftOut]:
+    """Return the readable images, which of `items` they are, and the others."""
     images, rows, left_out = decode(items, preprocessing)
-    return Split(images, targets[[items[row].target for row in rows]]), left_out
+    return Split(images, targets[[items[row].target for row in rows]]), rows, left_out
 
 
 def _check_learnable(data: TaskData) -> None:
     """Raise BadData for a label that no training image has, and where no test image has any label."""
     if not isinstance(data.kind, Labels):
         return
-    lacking = [name for column, name in enumerate(data.labels) if not data.train.targets[:, column].any()]
+    fixed = () if data.validation is None else data.validation
+    learnt = np.delete(data.train.targets, fixed, axis=0)
+    lacking = [name for column, name in enumerate(data.labels) if not learnt[:, column].any()]
     if lacking:
         raise BadData(f"{data.name} has no readable training image with the label {lacking[0]!r}; add images.")
+    if data.validation is not None and not data.train.targets[data.validation].any():
+        raise BadData(f"{data.name} has no readable validation image with a label; add images.")
     if not data.test.targets.any():
         raise BadData(f"{data.name} leaves no readable image with a label to test on; add images.")

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tuning.data.folds import Fold, Rows
+from tuning.kinds.metric import AVERAGE_PRECISION, Metric
 from tuning.kinds.objective import Objective
+from tuning.kinds.strata import draw_label_rows, label_folds
 
 
 class LabelsObjective(Objective):
@@ -18,6 +21,11 @@ class LabelsObjective(Objective):
     remark = (
         "Mean average precision: of each label from 0 to 1, averaged over the labels that any of the images has; more is better."
     )
+
+    @property
+    def metric(self) -> Metric:
+        """The mean average precision."""
+        return AVERAGE_PRECISION
 
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         """Return the binary cross entropy of logits, each label by itself."""
@@ -30,3 +38,15 @@ class LabelsObjective(Objective):
         there = targets.any(axis=0)
         precisions = average_precision_score(targets[:, there], scores.numpy()[:, there], average=None)
         return {"mean_average_precision": float(np.mean(precisions))}
+
+    def make_folds(self, rows: Rows, count: int, seed: int) -> tuple[Fold, ...]:
+        """Return folds of the places in `rows`, of which each learns from images of every label."""
+        return label_folds(self.data.train.targets[rows], count, seed, self.data.labels)
+
+    def most_folds(self, rows: Rows) -> int:
+        """Return how many images the rarest label has."""
+        return int((self.data.train.targets[rows] > 0).sum(axis=0).min())
+
+    def draw(self, count: int, seed: int) -> Rows:
+        """Return a draw with images of every label."""
+        return draw_label_rows(self.data.train.targets, count, seed)

@@ -14,9 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from contract.kinds.values import Values
+from tuning.data.folds import Fold, Rows
 from tuning.data.labelled import TaskData
 from tuning.errors import BadData, UnsupportedNetwork
+from tuning.kinds.metric import Metric, absolute_error
 from tuning.kinds.objective import Objective
+from tuning.kinds.strata import draw_value_rows, value_folds
+
+_LEAST_GAIN = 0.005  # of a standard deviation
 
 
 class ValuesObjective(Objective):
@@ -36,6 +42,17 @@ class ValuesObjective(Objective):
                     f"Data {data.name!r} has the same {name!r} in all training images, {value:g}; there is nothing to learn."
                 )
 
+    @property
+    def metric(self) -> Metric:
+        """The mean absolute error: of one value in its unit, of several in standard deviations of each, as their units may differ.
+
+        A gain counts from half a per cent of a standard deviation on.
+        """
+        if len(self.data.labels) > 1:
+            return absolute_error("standard deviations", _LEAST_GAIN)
+        unit = self.data.kind.unit(0) if isinstance(self.data.kind, Values) else ""
+        return absolute_error(unit, float(f"{_LEAST_GAIN * self._deviation[0]:.3g}"))
+
     def targets(self) -> Tensor:
         """Return the standardised training targets, float32 (n, V)."""
         return torch.from_numpy(((self.data.train.targets - self._mean) / self._deviation).astype(np.float32))
@@ -50,6 +67,23 @@ class ValuesObjective(Objective):
         if len(errors) == 1:
             return {"mean_absolute_error": float(errors[0])}
         return {f"mean_absolute_error_{name}": float(error) for name, error in zip(self.data.labels, errors, strict=True)}
+
+    def score(self, scores: Tensor, targets: NDArray[Any]) -> float:
+        """Return the mean absolute error: of several values over the standard deviation of each."""
+        errors = np.abs(self.answers(scores).numpy() - targets).mean(axis=0)
+        return float(errors[0] if len(errors) == 1 else (errors / self._deviation).mean())
+
+    def make_folds(self, rows: Rows, count: int, seed: int) -> tuple[Fold, ...]:
+        """Return folds of the places in `rows`, by chance."""
+        return value_folds(len(rows), count, seed)
+
+    def most_folds(self, rows: Rows) -> int:
+        """Return how many folds of two images there are."""
+        return len(rows) // 2
+
+    def draw(self, count: int, seed: int) -> Rows:
+        """Return a draw by chance."""
+        return draw_value_rows(len(self.data.train), count, seed)
 
     def check_head(self, head: nn.Module) -> None:
         """Raise UnsupportedNetwork for a last layer without a bias, which has no room for the values' mean."""

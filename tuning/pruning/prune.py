@@ -114,7 +114,7 @@ def _method(checkpoint: TaskCheckpoint, epochs: int) -> Method:
 def _measure(trainer: Trainer, method: Method, checkpoint: TaskCheckpoint) -> Measured:
     network = build_network(trainer.backbone, checkpoint)
     prepared = trainer.prepare(method, network=network)
-    accuracy = trainer.accuracy(Trained(prepared.network, prepared.stages[-1], loss=0.0, lr=0.0, seconds=0.0))
+    accuracy = trainer.score(Trained(prepared.network, prepared.stages[-1], loss=0.0, lr=0.0, seconds=0.0))
     owned = () if checkpoint.all_weights else prepared.owned
     size = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
     return Measured(accuracy, branch_macs(network, owned, _blank(trainer.backbone)), size)

@@ -14,8 +14,8 @@ from types import MappingProxyType
 
 from torch import nn
 
-from tuning.data.folds import Fold, Rows, draw_rows, make_folds
-from tuning.data.labelled import TaskData, require_classes
+from tuning.data.folds import Rows
+from tuning.data.labelled import TaskData
 from tuning.errors import BadOptions
 from tuning.network.backbone import Backbone
 from tuning.network.blocks import find_blocks
@@ -79,7 +79,6 @@ def compare(
     on_run: is told (what, epochs done, epochs in all) as trainings advance.
     Raises BadData, BadOptions, UnsupportedNetwork (a method that this network cannot have), LedgerMismatch, TrialDiverged.
     """
-    require_classes(data.kind, "Comparing methods")
     header = make_header(backbone, data, fit_options, 0)
     header = replace(header, training={**header.training, "selection_folds": comparison.folds})
     with _store(fit_options, say) as store, open_ledger(ledger, header) as opened:
@@ -88,7 +87,7 @@ def compare(
         found: list[Trial] = []
         for size in comparison.sizes or (len(data.train),):
             for seed in comparison.seeds:
-                rows = draw_rows(data.train.targets, size, seed)
+                rows = trainer.objective.draw(size, seed)
                 for name in comparison.methods:
                     what = f"{name}, {size} images, seed {seed}"
                     found.append(_compete(trainer, opened, comparison, candidates[name], rows, seed, _telling(on_run, what)))
@@ -108,20 +107,11 @@ def _compete(
     evaluator = Evaluator(trainer, ledger, comparison.workers, on_epoch)
     chosen = candidates[0]
     if len(candidates) > 1:
-        scores = evaluator.race(
-            candidates, _folds_of(trainer.data, rows, comparison.folds, seed), seed, lambda method, accuracy: accuracy
-        )
-        chosen = max((m for m in candidates if scores[m].complete), key=lambda method: scores[method].mean)
+        folds = trainer.objective.folds_of(rows, comparison.folds, seed)
+        scores = evaluator.race(candidates, folds, seed, lambda method, worth: worth)
+        chosen = max((m for m in candidates if scores[m].complete), key=lambda method: scores[method].worth)
     (trial,) = evaluator.run([TrainingJob(chosen, rows, None, None, seed)])
     return trial
-
-
-def _folds_of(data: TaskData, rows: Rows, count: int, seed: int) -> tuple[Fold, ...]:
-    """Return folds of `rows`, fewer than `count` where a class has fewer images."""
-    targets = data.train.targets[rows]
-    smallest = min(int((targets == target).sum()) for target in set(targets.tolist()))
-    folds = make_folds(targets, max(2, min(count, smallest)), seed, labels=data.labels)
-    return tuple(Fold(rows[fold.train], rows[fold.validation]) for fold in folds)
 
 
 def _candidates(name: str, trainer: Trainer, comparison: Comparison) -> list[Method]:

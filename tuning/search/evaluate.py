@@ -1,7 +1,8 @@
 """Scores methods by cross-validation on the training images: several trainings side by side, each once, all of them in the ledger.
 
 Racing: in a step of a greedy search only the best candidate matters. One fold of each candidate is run, then the leader's other folds;
-after that a candidate is given up as soon as it could not win even if all its remaining folds scored 1. The outcome is the same.
+after that a candidate is given up as soon as it could not win even if all its remaining folds scored the metric's best. The outcome is
+the same.
 """
 
 from __future__ import annotations
@@ -69,16 +70,16 @@ class Evaluator:
     def race(
         self, methods: Iterable[Method], folds: Sequence[Fold], seed: int, value: Callable[[Method, float], float]
     ) -> dict[Method, Score]:
-        """Return scores of which that of the best method, by `value` of method and accuracy, is complete; hopeless ones are not."""
+        """Return scores of which that of the best method, by `value` of method and worth, is complete; hopeless ones are not."""
         self.forget()
         ordered = self.in_order(methods)
         self.run([fold_job(method, folds, 0, seed) for method in ordered])
         scores = self.scores(ordered, folds, seed)
-        leader = max(ordered, key=lambda method: value(method, scores[method].mean))
+        leader = max(ordered, key=lambda method: value(method, scores[method].worth))
         self.run([fold_job(leader, folds, fold, seed) for fold in range(len(folds))])
         for fold in range(1, len(folds)):
             scores = self.scores(ordered, folds, seed)
-            best = max(value(method, score.mean) for method, score in scores.items() if score.complete)
+            best = max(value(method, score.worth) for method, score in scores.items() if score.complete)
             hopeful = [m for m in ordered if not scores[m].complete and value(m, scores[m].bound) >= best]
             self.run([fold_job(method, folds, fold, seed) for method in hopeful])
         return self.scores(ordered, folds, seed)
@@ -149,7 +150,7 @@ class Evaluator:
             fold=job.fold,
             seed=job.seed,
             train_images=len(job.rows),
-            accuracy=self.trainer.accuracy(trained, what, job.scored_on),
+            score=self.trainer.score(trained, what, job.scored_on),
             loss=trained.loss,
             epochs=method.epochs,
             lr=self.trainer.lr(method),
@@ -168,7 +169,9 @@ class Evaluator:
         found: dict[Method, Score] = {}
         for method in methods:
             trials = [self._find(fold_job(method, folds, fold, seed)) for fold in range(len(folds))]
-            found[method] = Score(tuple(trial.accuracy for trial in trials if trial is not None), len(folds))
+            found[method] = Score(
+                tuple(trial.score for trial in trials if trial is not None), len(folds), self.ledger.header.metric
+            )
         return found
 
     def in_order(self, methods: Iterable[Method]) -> list[Method]:

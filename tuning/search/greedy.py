@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tuning.kinds.metric import ACCURACY
 from tuning.search.score import Evaluate, Score, Subset
 
 Direction = Literal["forward", "backward", "both"]
@@ -22,7 +23,10 @@ _Meaning = Literal["gain", "drop"]
 
 @dataclass(frozen=True)
 class StopRule:
-    """epsilon: in units of accuracy; a gain of exactly 0 is none. meaning: see the module. max_blocks: the most blocks of an answer."""
+    """epsilon: in units of the metric (of accuracy 0.005 is half a point); a gain of exactly 0 is none. meaning: see the module.
+
+    max_blocks: the most blocks of an answer.
+    """
 
     epsilon: float = 0.005
     meaning: _Meaning = "gain"
@@ -31,11 +35,14 @@ class StopRule:
 
 @dataclass(frozen=True)
 class Preference:
-    """What the search knows of subsets beside their scores. value: what is maximised. allowed: may it be chosen? cost: breaks ties."""
+    """What the search knows of subsets beside their scores. value: what is maximised, of a score's worth. allowed: may it be chosen?
+    cost: breaks ties. words: differences of values, for people.
+    """
 
-    value: Callable[[Subset, float], float] = lambda subset, accuracy: accuracy
+    value: Callable[[Subset, float], float] = lambda subset, worth: worth
     allowed: Callable[[Subset], bool] = lambda subset: True
     cost: Callable[[Subset], float] = lambda subset: 0.0
+    words: Callable[[float], str] = ACCURACY.gain_words
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,13 @@ def select(
     return max(ways, key=lambda way: (_fits(way.chosen, rule, preference), way.chosen.value, -len(way.chosen.subset)))
 
 
+def candidates(subset: Subset, blocks: Sequence[str], direction: str) -> list[tuple[str, Subset]]:
+    """Return what a step from `subset` chooses from: (the block that is added or removed, the subset that this leads to)."""
+    if direction == "forward":
+        return [(name, tuple(b for b in blocks if b in subset or b == name)) for name in blocks if name not in subset]
+    return [(name, tuple(b for b in subset if b != name)) for name in subset]
+
+
 def _forward(blocks: Subset, evaluate: Evaluate, rule: StopRule, preference: Preference) -> Selection:
     steps = [_start((), evaluate, preference)]
     limit = len(blocks) if rule.max_blocks is None else rule.max_blocks
@@ -78,13 +92,13 @@ def _forward(blocks: Subset, evaluate: Evaluate, rule: StopRule, preference: Pre
         here = steps[-1]
         if len(here.subset) >= limit:
             return _answer("forward", steps, rule, preference, f"{len(here.subset)} blocks are the most allowed")
-        candidates = {_with(blocks, here.subset, b): b for b in blocks if b not in here.subset}
-        step = _best({subset: b for subset, b in candidates.items() if preference.allowed(subset)}, evaluate, preference)
+        others = candidates(here.subset, blocks, "forward")
+        step = _best({subset: b for b, subset in others if preference.allowed(subset)}, evaluate, preference)
         if step is None:
             return _answer("forward", steps, rule, preference, "every other subset is over the budget")
         gain = step.value - here.value
         if rule.meaning == "gain" and (gain < rule.epsilon or gain == rule.epsilon == 0):
-            return _answer("forward", steps, rule, preference, f"the best addition, {step.block}, gains {gain:+.4f}")
+            return _answer("forward", steps, rule, preference, f"the best addition, {step.block}, gains {preference.words(gain)}")
         if rule.meaning == "drop" and step.value < max(s.value for s in steps) - rule.epsilon:
             return _answer("forward", steps, rule, preference, f"adding {step.block} ends more than epsilon below the best")
         steps.append(step)
@@ -97,15 +111,16 @@ def _backward(blocks: Subset, evaluate: Evaluate, rule: StopRule, preference: Pr
         here = steps[-1]
         if not here.subset:
             return _answer("backward", steps, rule, preference, "no block is left to remove")
-        candidates = {tuple(b for b in here.subset if b != removed): removed for removed in here.subset}
+        others = {subset: removed for removed, subset in candidates(here.subset, blocks, "backward")}
         # What is over a budget may lead to what is not: if no candidate is within it, the best of the others is gone through.
-        within = {subset: b for subset, b in candidates.items() if preference.allowed(subset)}
-        step = _best(within or candidates, evaluate, preference)
+        within = {subset: b for subset, b in others.items() if preference.allowed(subset)}
+        step = _best(within or others, evaluate, preference)
         assert step is not None
         loss = here.value - step.value
         must = len(here.subset) > limit or not preference.allowed(here.subset)
         if not must and rule.meaning == "gain" and loss >= rule.epsilon and loss > 0:
-            return _answer("backward", steps, rule, preference, f"the best removal, {step.block}, costs {loss:.4f}")
+            why = f"the best removal, {step.block}, costs {preference.words(loss).removeprefix('+')}"
+            return _answer("backward", steps, rule, preference, why)
         if not must and rule.meaning == "drop" and step.value < max(s.value for s in steps) - rule.epsilon:
             return _answer("backward", steps, rule, preference, f"removing {step.block} ends more than epsilon below the best")
         steps.append(step)
@@ -113,7 +128,7 @@ def _backward(blocks: Subset, evaluate: Evaluate, rule: StopRule, preference: Pr
 
 def _start(subset: Subset, evaluate: Evaluate, preference: Preference) -> GreedyStep:
     score = evaluate([subset])[subset]
-    return GreedyStep(subset, score, preference.value(subset, score.mean))
+    return GreedyStep(subset, score, preference.value(subset, score.worth))
 
 
 def _best(candidates: Mapping[Subset, str], evaluate: Evaluate, preference: Preference) -> GreedyStep | None:
@@ -124,7 +139,7 @@ def _best(candidates: Mapping[Subset, str], evaluate: Evaluate, preference: Pref
     if not candidates:
         return None
     complete = {subset: score for subset, score in evaluate(list(candidates)).items() if score.complete}
-    values = {subset: preference.value(subset, score.mean) for subset, score in complete.items()}
+    values = {subset: preference.value(subset, score.worth) for subset, score in complete.items()}
     best = min(values, key=lambda subset: (-values[subset], preference.cost(subset), list(candidates).index(subset)))
     return GreedyStep(best, complete[best], values[best], candidates[best])
 
@@ -141,7 +156,3 @@ def _answer(direction: str, steps: Sequence[GreedyStep], rule: StopRule, prefere
 
 def _fits(step: GreedyStep, rule: StopRule, preference: Preference) -> bool:
     return preference.allowed(step.subset) and (rule.max_blocks is None or len(step.subset) <= rule.max_blocks)
-
-
-def _with(blocks: Subset, subset: Subset, block: str) -> Subset:
-    return tuple(b for b in blocks if b in subset or b == block)

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from tuning.errors import CannotWrite, TuningError
+from tuning.kinds.metric import ACCURACY, Metric, metric_from_json, metric_to_json
 from tuning.search.proxy import Proxy, read_proxy
 from tuning.search.score import Score, Subset, SubsetCost
 
 _FORMAT = "espalier-ledger/1"
+_CLASSES = "classes"
 
 
 class BadLedger(TuningError):
@@ -61,7 +63,8 @@ class Header:
     backbone: architecture. weights: where they came from. weights_sha256: what they are. data: name. data_sha256: what they are.
     train_images: in all. folds: their number; 0 where trainings are measured on the test split (a comparison of methods).
     seed: of folds and trainings. training: options that decide about results, by name. blocks: in forward order.
-    macs: of the whole backbone for one image. versions: of libraries, for people.
+    macs: of the whole backbone for one image. versions: of libraries, for people. kind: of the task. metric: what trainings are scored
+    by.
     """
 
     backbone: str
@@ -77,6 +80,8 @@ class Header:
     blocks: tuple[BlockFacts, ...]
     macs: int
     versions: Mapping[str, str] = field(default_factory=dict)
+    kind: str = _CLASSES
+    metric: Metric = ACCURACY
 
     def difference(self, other: Header) -> tuple[str, object, object] | None:
         """Return (what, own, other's) of the first thing that makes trainings incomparable; None if they belong together."""
@@ -84,6 +89,8 @@ class Header:
             return "backbone", self._backbone_in_words, other._backbone_in_words
         if self.data_sha256 != other.data_sha256:
             return "data set", self._data_in_words, other._data_in_words
+        if (self.kind, self.metric) != (other.kind, other.metric):
+            return "kind of task", self._kind_in_words, other._kind_in_words
         if (self.folds, self.seed) != (other.folds, other.seed):
             return "split", f"{self.folds} folds of seed {self.seed}", f"{other.folds} folds of seed {other.seed}"
         for name in sorted(self.training.keys() | other.training.keys()):
@@ -96,6 +103,10 @@ class Header:
         return f"{self.backbone} with weights {self.weights_sha256[:12]} ({self.weights})"
 
     @property
+    def _kind_in_words(self) -> str:
+        return f"{self.kind} scored by {self.metric.heading}"
+
+    @property
     def _data_in_words(self) -> str:
         return f"{self.data} ({self.train_images} training images, {self.data_sha256[:12]})"
 
@@ -106,7 +117,7 @@ class Trial:
 
     method: as `tuning.training.methods` names it. variant: what else tells it from others of the method ("rank 8"), or "".
     subset: what was tuned. fold: which one it was scored on, None: the test split. seed: of head and order.
-    train_images: how many it learnt from. accuracy: in [0, 1]. loss: mean training loss of the last epoch. lr: peak.
+    train_images: how many it learnt from. score: by the header's metric. loss: mean training loss of the last epoch. lr: peak.
     seconds: of training and scoring, features that several trainings share not counted.
     macs: multiply-accumulates that the training took, forward and backward.
     processor_s: seconds of a processor, where one thread did it all; else None.
@@ -117,7 +128,7 @@ class Trial:
     fold: int | None
     seed: int
     train_images: int
-    accuracy: float
+    score: float
     loss: float
     epochs: int
     lr: float
@@ -152,8 +163,9 @@ class LedgerContents:
         folds: dict[Subset, dict[int, float]] = {}
         for trial in self.trials:
             if trial.fold is not None and (trial.method == method or not trial.subset):
-                folds.setdefault(trial.subset, {})[trial.fold] = trial.accuracy
-        return {subset: Score(tuple(found[f] for f in sorted(found)), self.header.folds) for subset, found in folds.items()}
+                folds.setdefault(trial.subset, {})[trial.fold] = trial.score
+        of, metric = self.header.folds, self.header.metric
+        return {subset: Score(tuple(found[f] for f in sorted(found)), of, metric) for subset, found in folds.items()}
 
 
 class Ledger:
@@ -181,7 +193,7 @@ class Ledger:
     def add(self, trial: Trial) -> None:
         """Write a training down; it is on the disk when this returns."""
         self._trials[trial.key] = trial
-        self._write({"trial": asdict(trial)})
+        self._write({"trial": _trial_fields(trial, self.header.metric)})
 
     def find_proxy(self, key: tuple[object, ...]) -> Proxy | None:
         """Return the measurement of that key, if it was made."""
@@ -243,7 +255,7 @@ def _opened(path: Path, file: IO[str], header: Header) -> Ledger:
     text = file.read()
     if not text.strip():
         ledger = Ledger(path, file, LedgerContents(header))
-        ledger._write({"format": _FORMAT, "header": asdict(header)})
+        ledger._write({"format": _FORMAT, "header": _header_fields(header)})
         return ledger
     contents = _parse(path, text)
     found = contents.header.difference(header)
@@ -270,7 +282,7 @@ def _parse(path: Path, text: str) -> LedgerContents:
             if entry is None:
                 continue  # an empty line, or one that a kill cut off
             if "trial" in entry:
-                trial = Trial(**{**entry["trial"], "subset": tuple(entry["trial"]["subset"])})
+                trial = _trial(entry["trial"], header.metric)
                 trials[trial.key] = trial
             elif "cost" in entry:
                 fields = dict(entry["cost"])
@@ -295,4 +307,24 @@ def _loaded(line: str) -> Any:
 
 def _header(fields: Mapping[str, Any]) -> Header:
     blocks: Sequence[Mapping[str, Any]] = fields["blocks"]
-    return Header(**{**fields, "blocks": tuple(BlockFacts(**block) for block in blocks)})
+    metric = metric_from_json(fields["metric"]) if "metric" in fields else ACCURACY
+    return Header(**{**fields, "blocks": tuple(BlockFacts(**block) for block in blocks), "metric": metric})
+
+
+def _header_fields(header: Header) -> dict[str, Any]:
+    """Return a header as plain JSON. Of classes neither kind nor metric is said: so it was before there were others."""
+    fields = {name: value for name, value in asdict(header).items() if name not in ("kind", "metric")}
+    if header.kind == _CLASSES:
+        return fields
+    return {**fields, "kind": header.kind, "metric": metric_to_json(header.metric)}
+
+
+def _trial(fields: Mapping[str, Any], metric: Metric) -> Trial:
+    known = {name: value for name, value in fields.items() if name != metric.name}
+    return Trial(**{**known, "score": fields[metric.name], "subset": tuple(fields["subset"])})
+
+
+def _trial_fields(trial: Trial, metric: Metric) -> dict[str, Any]:
+    """Return a training as plain JSON, its score by the metric's name; seconds of a processor that nobody knows are left out."""
+    known = {name: value for name, value in asdict(trial).items() if (name, value) != ("processor_s", None)}
+    return {metric.name if name == "score" else name: value for name, value in known.items()}

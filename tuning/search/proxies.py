@@ -88,7 +88,7 @@ class SearchTrainings:
         values = {
             "validation_loss": (trainer.validation_loss(trained, rows),),
             "training_loss": (trained.loss,),
-            "score": (trainer.accuracy(trained, "training", rows),),
+            "score": (trainer.objective.metric.worth(trainer.score(trained, "training", rows)),),
         }
         alone = trained.processor_s is not None
         return self._proxy(

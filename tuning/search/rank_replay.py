@@ -63,7 +63,7 @@ def replay_ranked(
     Raises MissingScores where the ledger ends, BadOptions.
     """
     told = _LedgerTrainings(contents)
-    preference = make_preference(objective, _cost_of(contents))
+    preference = make_preference(objective, _cost_of(contents), contents.header.metric)
     if ranking is not None:
         evaluate = RankedEvaluate(ranking, told, preference, direction)
         found = select(direction, searched_blocks(contents), evaluate, rule, preference)
@@ -76,7 +76,7 @@ class _LedgerTrainings:
     """Trainings that were done, told when they are asked for; what was asked for is counted."""
 
     def __init__(self, contents: LedgerContents) -> None:
-        self._folds = contents.header.folds
+        self._folds, self._metric = contents.header.folds, contents.header.metric
         self._blocks = tuple(block.name for block in contents.header.blocks)
         method = _METHODS[bool(contents.header.training.get("siamese"))]
         trials = [t for t in contents.trials if t.fold is not None and (t.method == method or not t.subset)]
@@ -104,8 +104,8 @@ class _LedgerTrainings:
 
     def scores(self, subsets: Sequence[Subset]) -> Mapping[Subset, Score]:
         """Return the scores by what was asked for so far."""
-        found = {s: [self._told[s, f].accuracy for f in range(self._folds) if (s, f) in self._told] for s in subsets}
-        return {subset: Score(tuple(folds), self._folds) for subset, folds in found.items() if folds}
+        found = {s: [self._told[s, f].score for f in range(self._folds) if (s, f) in self._told] for s in subsets}
+        return {subset: Score(tuple(folds), self._folds, self._metric) for subset, folds in found.items() if folds}
 
     def all(self, subsets: Sequence[Subset]) -> Mapping[Subset, Score]:
         """Return complete scores."""

@@ -151,7 +151,7 @@ class RankedEvaluate:
         known = {s: scores[single] for s, single in alone.items() if single != s and single in scores}
         if len(known) < len(subsets):
             return {}
-        return {s: self._preference.value(single, known[s].mean) for s, single in alone.items()}
+        return {s: self._preference.value(single, known[s].worth) for s, single in alone.items()}
 
     def _front(self, values: Mapping[Subset, float]) -> Iterable[Subset]:
         """Return what no other beats in rank and cost, where costs differ: a rank knows nothing of costs, by which these may win."""
@@ -178,12 +178,12 @@ class RankedEvaluate:
             self._trainings.run([leader], fold)
         for fold in range(1, self._trainings.folds):
             scores = self._trainings.scores(kept)
-            best = max(self._preference.value(s, score.mean) for s, score in scores.items() if score.complete)
+            best = max(self._preference.value(s, score.worth) for s, score in scores.items() if score.complete)
             hopeful = [s for s in kept if not scores[s].complete and self._preference.value(s, scores[s].bound) >= best]
             self._trainings.run(hopeful, fold)
 
     def _worth(self, subsets: Sequence[Subset]) -> dict[Subset, float]:
-        return {s: self._preference.value(s, score.mean) for s, score in self._trainings.scores(subsets).items()}
+        return {s: self._preference.value(s, score.worth) for s, score in self._trainings.scores(subsets).items()}
 
 
 def read_values(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tuning.errors import BadOptions
+from tuning.kinds.metric import ACCURACY, Metric
 from tuning.search.greedy import Direction, GreedyStep, Preference, Selection, StopRule, select
 from tuning.search.ledger import LedgerContents
 from tuning.search.ranking import Ranking
@@ -58,12 +59,12 @@ def replay(contents: LedgerContents, direction: Direction, rule: StopRule, objec
             raise MissingCosts(subset, "how long it takes to serve")
         return costs[subset]
 
-    preference = make_preference(objective, cost)
+    preference = make_preference(objective, cost, contents.header.metric)
     check_budget(objective, cost)
 
     def evaluate(subsets: Sequence[Subset]) -> Mapping[Subset, Score]:
         found = {subset: scores[subset] for subset in subsets if subset in scores}
-        best = max((preference.value(s, score.mean) for s, score in found.items() if score.complete), default=float("-inf"))
+        best = max((preference.value(s, score.worth) for s, score in found.items() if score.complete), default=float("-inf"))
         # What a race gave up could not win then; by another objective it might.
         open_ = [s for s in subsets if s not in found or (not found[s].complete and preference.value(s, found[s].bound) >= best)]
         if open_:
@@ -73,14 +74,15 @@ def replay(contents: LedgerContents, direction: Direction, rule: StopRule, objec
     return select(direction, searched_blocks(contents), evaluate, rule, preference)
 
 
-def make_preference(objective: Objective, cost: CostOf) -> Preference:
+def make_preference(objective: Objective, cost: CostOf, metric: Metric = ACCURACY) -> Preference:
     """Return what the search needs to know of an objective."""
     if not objective.needs_cost:
-        return Preference()
+        return Preference(words=metric.gain_words)
     return Preference(
-        value=lambda subset, accuracy: objective.value(accuracy, cost(subset)),
+        value=lambda subset, worth: objective.value(worth, cost(subset)),
         allowed=lambda subset: objective.allows(cost(subset)),
         cost=lambda subset: cost(subset).macs_share + cost(subset).bytes_share,
+        words=metric.gain_words,
     )
 
 
@@ -121,7 +123,7 @@ def describe_selection(
                 {
                     "subset": list(s.subset),
                     "block": s.block,
-                    "accuracy": s.score.mean,
+                    s.score.metric.name: s.score.mean,
                     "deviation": s.score.deviation,
                     "value": s.value,
                 }

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tuning.data.folds import Fold, make_folds
-from tuning.data.labelled import TaskData, fingerprint, require_classes
+from tuning.data.folds import Fold
+from tuning.data.labelled import TaskData, fingerprint
 from tuning.errors import BadOptions
+from tuning.kinds.registry import objective_of
 from tuning.network.backbone import Backbone, block_macs
 from tuning.network.libraries import versions
 from tuning.search.evaluate import Evaluator
@@ -66,7 +67,7 @@ class Search:
 
     def select(self, direction: Direction, rule: StopRule, objective: Objective) -> Selection:
         """Return the greedy selection, and note it in the ledger. Raises BadOptions when nothing is within the latency budget."""
-        preference = make_preference(objective, self._cost_of)
+        preference = make_preference(objective, self._cost_of, self._evaluator.ledger.header.metric)
 
         def evaluate(subsets: Sequence[Subset]) -> Mapping[Subset, Score]:
             return self._score(subsets, preference.value if self._options.race else None)
@@ -116,7 +117,7 @@ class Search:
         if value is None or len(subsets) < 2:
             scores = self._evaluator.cross_validate(methods, self._folds, options.seed)
         else:
-            scores = self._evaluator.race(methods, self._folds, options.seed, lambda m, accuracy: value(methods[m], accuracy))
+            scores = self._evaluator.race(methods, self._folds, options.seed, lambda m, worth: value(methods[m], worth))
         return {methods[method]: score for method, score in scores.items()}
 
 
@@ -137,8 +138,7 @@ def open_search(
     say: is told the size of the frozen features before they are computed. Raises BadData (too few images for the folds), UnknownBlock,
     LedgerMismatch, LedgerInUse, BadLedger, CannotWrite.
     """
-    require_classes(data.kind, "Searching blocks")
-    folds = make_folds(data.train.targets, options.folds, fit_options.seed, data.validation, data.labels)
+    folds = objective_of(data).folds(options.folds, fit_options.seed)
     blocks = backbone.blocks if options.blocks is None else options.blocks
     header = make_header(backbone, data, fit_options, len(folds), options.siamese)
     store = FeatureStore(fit_options.cache_bytes, fit_options.cache_folder, say)
@@ -175,6 +175,8 @@ def make_header(backbone: Backbone, data: TaskData, options: FitOptions, folds: 
         blocks=tuple(BlockFacts(block, _parameters(backbone, block), by_block[block]) for block in backbone.blocks),
         macs=total,
         versions=versions(),
+        kind=data.kind.word(),
+        metric=objective_of(data).metric,
     )
 
 

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from contract.kinds.kind import Kind
 from contract.preprocessing import Preprocessing
+from tuning.data.folds import Rows
 from tuning.data.labelled import TaskData, require_classes
 from tuning.errors import BadOptions
 from tuning.kinds.values import ValuesObjective
@@ -89,10 +91,15 @@ def fit_method(
         return make_checkpoint(trainer, prepared, trained)
 
 
-def make_checkpoint(trainer: Trainer, prepared: Prepared, trained: Trained) -> TaskCheckpoint:
-    """Return what was trained as a task checkpoint, with what it reached: "test_accuracy", say. Raises UnsupportedNetwork."""
+def make_checkpoint(
+    trainer: Trainer, prepared: Prepared, trained: Trained, rows: Rows | None = None, kind: Kind | None = None
+) -> TaskCheckpoint:
+    """Return what was trained as a task checkpoint, with what it reached: "test_accuracy", say. Raises UnsupportedNetwork.
+
+    rows: of the training images that were learnt from; None: all. kind: with parameters that were found; None: the data's.
+    """
     data, options, method = trainer.data, trainer.options, prepared.method
-    reached = (("test", trainer.measure(trained, "test")), ("train", trainer.measure(trained, "training")))
+    reached = (("test", trainer.measure(trained, "test")), ("train", trainer.measure(trained, "training", rows)))
     scores = {f"{which}_{name}": value for which, found in reached for name, value in found.items()} | {
         "train_loss": trained.loss
     }
@@ -103,10 +110,13 @@ def make_checkpoint(trainer: Trainer, prepared: Prepared, trained: Trained) -> T
         labels=data.labels,
         scores=scores,
         seed=options.seed,
-        provenance=_provenance(data, method, options, trained.lr, prepared.replayed),
+        provenance={
+            **_provenance(data, method, options, trained.lr, prepared.replayed),
+            "train_images": len(data.train) if rows is None else len(rows),
+        },
         all_weights=method.all_weights,
         siamese=method.siamese,
-        kind=data.kind,
+        kind=kind or data.kind,
     )
     if isinstance(trainer.objective, ValuesObjective):
         _check_values(trainer, trainer.objective, trained, checkpoint)

@@ -6,8 +6,10 @@ import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from contract.preprocessing import Preprocessing
@@ -171,16 +173,17 @@ class Trainer:
         self._set_modes(network, stages[phase])
         return stages[phase]
 
-    def accuracy(self, trained: Trained, what: str = "test", rows: Rows | None = None) -> float:
-        """Return the share of "test" or "training" images (or of `rows` among them) that are put into the right class."""
-        split = self.data.test if what == "test" else self.data.train
-        predicted = self.logits(trained, what, rows).argmax(1).numpy()
-        return float((predicted == (split.targets if rows is None else split.targets[rows])).mean())
+    def score(self, trained: Trained, what: str = "test", rows: Rows | None = None) -> float:
+        """Return the number of the kind's metric, such as the accuracy, on "test" or "training" images (or on `rows` among them)."""
+        return self.objective.score(self.logits(trained, what, rows), self._wanted(what, rows))
 
-    def measure(self, trained: Trained, what: str = "test") -> Mapping[str, float]:
-        """Return what was reached on "test" or "training" images, by the names that the task's kind has for it."""
-        split = self.data.test if what == "test" else self.data.train
-        return self.objective.measure(self.logits(trained, what), split.targets)
+    def measure(self, trained: Trained, what: str = "test", rows: Rows | None = None) -> Mapping[str, float]:
+        """Return what was reached on "test" or "training" images (or `rows`), by the names that the task's kind has for it."""
+        return self.objective.measure(self.logits(trained, what, rows), self._wanted(what, rows))
+
+    def _wanted(self, what: str, rows: Rows | None) -> NDArray[Any]:
+        targets = (self.data.test if what == "test" else self.data.train).targets
+        return targets if rows is None else targets[rows]
 
     def validation_loss(self, trained: Trained, rows: Rows) -> float:
         """Return the mean loss over the training images `rows`, in eval mode."""

@@ -45,6 +45,7 @@ _ONLY_WITH: dict[tuple[EngineKind, ...], tuple[str, ...]] = {
         "learn_rows",
         "spin",
         "memory_limit",
+        "feature_cache",
         "cache_limit",
         "verify_segments",
     ),

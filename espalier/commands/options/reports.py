@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from contract.kinds.classes import Classes
 from contract.units import human_bytes, human_macs
 from espalier.console import console
 
@@ -122,6 +121,8 @@ def describe_copied(repository: Repository) -> list[str]:
 
 def describe_scores(tasks: Iterable[Task]) -> str | None:
     """Return how scores are made of what `tasks` answer, in a sentence; None where none of them is a classifier."""
+    from contract.kinds.classes import Classes  # brings numpy, which no help text needs
+
     names: dict[str, list[str]] = {}
     for task in tasks:
         if task.scores and isinstance(task.answers, Classes):
@@ -135,10 +136,12 @@ def describe_scores(tasks: Iterable[Task]) -> str | None:
 
 def print_answers(tasks: Sequence[Task]) -> None:
     """Print how people read what `tasks` answer, and of which that is assumed."""
-    from exporter.build.kinds import describe_assumed, describe_ends
+    from exporter.build.kinds import describe_assumed, describe_ends, describe_unsaid
 
     assumed = describe_assumed(tasks)
-    for sentence in (describe_scores(tasks), *describe_ends(tasks), assumed and f"{assumed} --kind TASK=KIND gives another."):
+    unsaid = describe_unsaid(tasks)
+    hints = (assumed and f"{assumed} --kind TASK=KIND gives another.", unsaid and f"{unsaid} --preprocessing TASK=HOW says it.")
+    for sentence in (describe_scores(tasks), *describe_ends(tasks), *hints):
         if sentence:
             console.print(escape(sentence), soft_wrap=True)
 

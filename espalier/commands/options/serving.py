@@ -171,6 +171,15 @@ class Segments:
             help="Memory for open segments, as 16GB; those unused for longest are closed for others.",
         ),
     ] = None
+    feature_cache: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_size,
+            metavar="SIZE",
+            help="Memory for what tasks share, as 512MB: a later request for other tasks on the same input runs their branches only. By "
+            "default nothing is kept.",
+        ),
+    ] = None
     cache_limit: Annotated[
         int,
         typer.Option(

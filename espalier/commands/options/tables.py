@@ -20,7 +20,8 @@ class Tables:
         typer.Option(
             metavar="classes|labels|values",
             help="What the task answers. labels and values learn from a table: --data FILE.csv with a header, or FILE.jsonl. "
-            "With parameters as in export: labels:thresholds=0.4, values:units=mm+kg.",
+            "With parameters as in export: labels:thresholds=0.4, values:units=mm+kg. tune fit finds the thresholds that are not said "
+            "where the table has the splits train, val and test.",
         ),
     ] = "classes"
     image_column: Annotated[str, typer.Option(metavar="NAME", help="Of a table: the image's path, relative to the table.")] = (
@@ -37,6 +38,18 @@ class Tables:
         ),
     ] = ""
 
+    split_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Of a table: which of train, val and test a row is of. Default: split, where there is one."
+        ),
+    ] = None
+
+    @property
+    def says_thresholds(self) -> bool:
+        """Whether the kind comes with thresholds."""
+        return "thresholds" in self.kind
+
     def options(self) -> TableOptions | None:
         """Return them as the data takes them; None for classes, which come in folders. Raises typer.BadParameter."""
         from contract.kinds.classes import Classes
@@ -50,4 +63,4 @@ class Tables:
         if isinstance(kind, Classes):
             return None
         columns = tuple(name.strip() for name in self.value_columns.split(",") if name.strip())
-        return TableOptions(kind, self.image_column, self.label_column, columns)
+        return TableOptions(kind, self.image_column, self.label_column, columns, self.split_column)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from espalier.commands.options.kinds import Kinds, parse_kinds
+from espalier.commands.options.preprocessing import Preprocessings, parse_preprocessings
 from espalier.commands.options.tokenizers import TokenizerFiles, parse_tokenizers
 from espalier.console import loading, say
 
@@ -64,7 +65,8 @@ class Inputs:
         typer.Option(
             metavar="in-graph|none",
             help="Of torch networks. in-graph: clients send uint8 NHWC images, normalised inside the trunk. none: float32 NCHW, "
-            "normalised by the client as the repository says. Default: as the repository was exported, else in-graph.",
+            "normalised by the client as the repository says, or by the server, which is sent images. Default: as the repository was "
+            "exported, else in-graph.",
         ),
     ] = None
     image_size: Annotated[
@@ -111,6 +113,7 @@ class TaskModels:
     input_names: InputNames = None
     tokenizer: TokenizerFiles = None
     kind: Kinds = None
+    preprocessing: Preprocessings = None
 
     def open(self, inputs: InputOptions, repo: Path | None = None) -> Sources:
         """Return how to load the models, and say what was assumed. repo: to which they come, None: to a new one.
@@ -120,7 +123,7 @@ class TaskModels:
         named = _parse_tasks(self.task or [])
         if self.tasks is not None:
             named = _with_folder(named, self.tasks, self.backbone)
-        others = self.tokenizer or (), self.input_names or (), self.kind or ()
+        others = self.tokenizer or (), self.input_names or (), self.kind or (), self.preprocessing or ()
         return open_named(self.backbone, named, inputs, *others, repo=repo)
 
 
@@ -131,12 +134,13 @@ def open_named(
     tokenizers: Sequence[str] = (),
     input_names: Sequence[str] = (),
     kinds: Sequence[str] = (),
+    preprocessings: Sequence[str] = (),
     *,
     repo: Path | None = None,
 ) -> Sources:
     """Return how to load the models `named`, and say what was assumed of them.
 
-    tokenizers: as `parse_tokenizers` reads them. input_names, kinds: as `InputNames` and `Kinds` have them. repo: as of
+    tokenizers: as `parse_tokenizers` reads them. input_names, kinds, preprocessings: as the options have them. repo: as of
     `TaskModels.open`. Raises typer.BadParameter, ExportError, TuningError.
     """
     from exporter.build.analysis import BACKBONE
@@ -146,7 +150,8 @@ def open_named(
     chosen = _parse_inputs(input_names, [*named, *([BACKBONE] if backbone else [])])
     remembered = Remembered() if repo is None else Remembered.by(repo)
     read = parse_tokenizers(tokenizers), chosen, parse_kinds(kinds, named)
-    sources = open_sources(backbone, named, options, *read, remembered)
+    said = parse_preprocessings(preprocessings, named)
+    sources = open_sources(backbone, named, options, *read, remembered, preprocessing=said)
     for sentence in sources.remarks:
         say(sentence)
     return sources

@@ -13,11 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from espalier.commands.options.search import LedgerOption, WorkersOption
+from espalier.commands.options.tables import Tables
 from espalier.commands.options.training import Augmentation, Learning, Machine, make_fit_options
 from espalier.commands.options.tune import AllImages, BackboneOption, DataOption, Weights
 from espalier.console import console, loading, progress_bars, say
 
 if TYPE_CHECKING:
+    from tuning.kinds.metric import Metric
     from tuning.search.compare import Comparison
     from tuning.search.ledger import Trial
 
@@ -79,6 +81,7 @@ def compare(
     backbone: BackboneOption,
     data: DataOption,
     ledger: LedgerOption,
+    tables: Tables,
     plan: _Plan,
     images: AllImages,
     weights: Weights,
@@ -94,10 +97,12 @@ def compare(
     [dim]espalier tune compare --backbone resnet50.a1_in1k --data flowers/ --sizes 100,200,400 --ledger flowers-methods.jsonl[/]
     """
     with loading():
+        from tuning.kinds.registry import objective_of
         from tuning.search.compare import compare as run
 
+    table = tables.options()
     loaded = weights.open(backbone)
-    task_data = images.open(data, loaded.spec.preprocessing)
+    task_data = images.open(data, loaded.spec.preprocessing, table)
     comparison = plan.comparison(workers)
     fit_options = make_fit_options(learning, augmentation, machine)
     try:
@@ -106,23 +111,23 @@ def compare(
     except KeyboardInterrupt:
         say(f"Stopped. What was done is in {ledger}; the same command goes on from there.")
         raise typer.Exit(130) from None
-    console.print(_table(trials, comparison.methods))
+    console.print(_table(trials, comparison.methods, objective_of(task_data).metric))
 
 
-def _table(trials: Sequence[Trial], methods: Sequence[str]) -> Table:
+def _table(trials: Sequence[Trial], methods: Sequence[str], metric: Metric) -> Table:
     sizes = sorted({trial.train_images for trial in trials})
-    table = Table(
-        title="Test accuracy, %: mean and standard deviation over seeds", box=SIMPLE_HEAD, pad_edge=False, title_justify="left"
-    )
+    less = "; less is better" * metric.less_is_better
+    title = f"{metric.heading[0].upper()}{metric.heading[1:]}, of the test images: mean and standard deviation over seeds{less}"
+    table = Table(title=escape(title), box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
     table.add_column("method", no_wrap=True)
     for size in sizes:
         table.add_column(f"{size} images", justify="right", no_wrap=True)
     for method in methods:
         cells = []
         for size in sizes:
-            values = [100 * t.accuracy for t in trials if t.method == method and t.train_images == size]
-            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.fmean(values):.1f}{spread}" if values else "")
+            values = [t.score for t in trials if t.method == method and t.train_images == size]
+            spread = f" ± {metric.text(statistics.stdev(values))}" if len(values) > 1 else ""
+            cells.append(f"{metric.text(statistics.fmean(values))}{spread}" if values else "")
         table.add_row(escape(method), *cells)
     return table
 

@@ -15,6 +15,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from contract.kinds.labels import Labels
 from espalier.commands.options.methods import MethodOptions, check_method, find_method
 from espalier.commands.options.tables import Tables
 from espalier.commands.options.training import Augmentation, Learning, Machine, make_fit_options, open_store
@@ -89,13 +90,16 @@ def fit(
     table = tables.options()
 
     with loading():
-        from tuning.network.checkpoint import save_task
         from tuning.training.trainer import Trainer
 
     options = make_fit_options(learning, augmentation, machine)
     loaded = weights.open(backbone)
     plan = find_method(wanted, loaded, learning.epochs)
     task_data = images.open(data, loaded.spec.preprocessing, table)
+    finds = isinstance(task_data.kind, Labels) and not tables.says_thresholds
+    if finds and task_data.validation is None:
+        remark("Thresholds: 0.5 of every label. They are found where the table has the splits train, val and test.")
+    finds = finds and task_data.validation is not None
     with progress_bars() as bar, closing(open_store(options)) as store:
         trainer = Trainer(loaded, task_data, options, store)
         results = _run_seeds(
@@ -103,7 +107,8 @@ def fit(
             plan,
             range(learning.seed, learning.seed + seeds),
             lambda number, done, total: bar("Tuning" if seeds == 1 else f"Tuning, seed {number}", done, total),
-            lambda tuned: save_task(tuned, out),
+            lambda tuned: _keep(tuned, out, finds),
+            finds,
         )
     if trainer.objective.remark:
         remark(trainer.objective.remark)
@@ -118,20 +123,36 @@ def fit(
 
 
 def _run_seeds(
-    trainer: Trainer, method: Method, seeds: Sequence[int], on_progress: _OnProgress, on_first: _OnFirst
+    trainer: Trainer, method: Method, seeds: Sequence[int], on_progress: _OnProgress, on_first: _OnFirst, finds: bool
 ) -> list[_SeedScores]:
-    """Train `method` once per seed; `on_first` gets the first seed's checkpoint as soon as it is there."""
+    """Train `method` once per seed; `on_first` gets the first seed's checkpoint as soon as it is there.
+
+    finds: thresholds are, on the validation split, which is not learnt from then.
+    """
     from tuning.training.fit import make_checkpoint
+    from tuning.training.thresholds import find_thresholds, learnt_rows
 
     results = []
+    rows = learnt_rows(trainer.data) if finds else None
     for number, seed in enumerate(seeds):
         prepared = trainer.prepare(method, seed)
-        trained = trainer.run(prepared, seed=seed, on_epoch=partial(on_progress, seed))
-        checkpoint = make_checkpoint(trainer, prepared, trained)
+        trained = trainer.run(prepared, rows, seed, on_epoch=partial(on_progress, seed))
+        kind = Labels(find_thresholds(trainer, trained)) if finds else None
+        checkpoint = make_checkpoint(trainer, prepared, trained, rows, kind)
         if number == 0:
             on_first(checkpoint)
         results.append(_SeedScores(seed=seed, reached=checkpoint.scores, seconds=trained.seconds))
     return results
+
+
+def _keep(tuned: TaskCheckpoint, out: Path, found: bool) -> None:
+    """Write the checkpoint, and say which thresholds were found."""
+    from tuning.network.checkpoint import save_task
+
+    save_task(tuned, out)
+    if found and isinstance(tuned.kind, Labels):
+        each = ", ".join(f"{label} {tuned.kind.threshold(index):.3f}" for index, label in enumerate(tuned.labels))
+        remark(f"Thresholds, by F1 on the validation split, which was not learnt from: {each}.")
 
 
 def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:

@@ -9,7 +9,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from contract.units import human_macs, percent
+from contract.units import human_macs
 from espalier.commands.options.search import (
     Candidates,
     GivenOption,
@@ -22,11 +22,13 @@ from espalier.commands.options.search import (
     searching,
     show,
 )
+from espalier.commands.options.tables import Tables
 from espalier.commands.options.training import Augmentation, Machine, make_fit_options
 from espalier.commands.options.tune import BackboneOption, DataOption, Images, Weights
 from espalier.console import console
 
 if TYPE_CHECKING:
+    from tuning.kinds.metric import Metric
     from tuning.search.ledger import LedgerContents
     from tuning.search.score import Score, Subset
 
@@ -38,6 +40,7 @@ def profile(
     backbone: BackboneOption,
     data: DataOption,
     ledger: LedgerOption,
+    tables: Tables,
     pairs: Annotated[bool, typer.Option("--pairs", help="Each two blocks together, too.")] = False,
     candidates: Candidates,
     given: GivenOption = None,
@@ -55,8 +58,9 @@ def profile(
 
     [dim]espalier tune profile --backbone resnet50.a1_in1k --data flowers/ --ledger flowers.jsonl[/]
     """
+    table = tables.options()
     loaded = weights.open(backbone)
-    task_data = images.open(data, loaded.spec.preprocessing)
+    task_data = images.open(data, loaded.spec.preprocessing, table)
     options = search_options(loaded, candidates, workers)
     cost = None
     if costs or given is not None:
@@ -69,26 +73,27 @@ def profile(
         contents, effort = search.contents, describe_effort(search)
     console.print(_singles(scores, contents))
     if pairs:
-        console.print(_best_pairs(scores))
+        console.print(_best_pairs(scores, contents.header.metric))
     show(effort)
 
 
 def _singles(scores: Mapping[Subset, Score], contents: LedgerContents) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("tuned", no_wrap=True)
-    for column in ("accuracy, %", "deviation", "parameters", "MACs", *(["added MACs"] if contents.costs else [])):
+    metric = contents.header.metric
+    for column in (metric.heading, "deviation", "parameters", "MACs", *(["added MACs"] if contents.costs else [])):
         table.add_column(column, justify="right", no_wrap=True)
     facts = {block.name: block for block in contents.header.blocks}
-    best = max(score.mean for subset, score in scores.items() if len(subset) < 2)
+    best = max(score.worth for subset, score in scores.items() if len(subset) < 2)
     for subset, score in sorted(scores.items(), key=lambda item: [list(facts).index(block) for block in item[0]]):
         if len(subset) > 1:
             continue
         block = facts.get(subset[0]) if subset else None
-        accuracy = percent(score.mean, 2)
+        reached = metric.text(score.mean, 2)
         table.add_row(
             names(subset),
-            f"[bold]{accuracy}[/]" if score.mean == best else accuracy,
-            percent(score.deviation, 2),
+            f"[bold]{reached}[/]" if score.worth == best else reached,
+            metric.text(score.deviation, 2),
             f"{block.parameters:,}" if block else "",
             human_macs(block.macs) if block else "",
             *([human_macs(contents.costs[subset].macs)] if contents.costs else []),
@@ -96,9 +101,9 @@ def _singles(scores: Mapping[Subset, Score], contents: LedgerContents) -> Table:
     return table
 
 
-def _best_pairs(scores: Mapping[Subset, Score]) -> Table:
-    table = Table("best pairs", "accuracy, %", "deviation", box=SIMPLE_HEAD, pad_edge=False)
-    pairs = sorted(((score, subset) for subset, score in scores.items() if len(subset) == 2), key=lambda p: -p[0].mean)
+def _best_pairs(scores: Mapping[Subset, Score], metric: Metric) -> Table:
+    table = Table("best pairs", metric.heading, "deviation", box=SIMPLE_HEAD, pad_edge=False)
+    pairs = sorted(((score, subset) for subset, score in scores.items() if len(subset) == 2), key=lambda p: -p[0].worth)
     for score, subset in pairs[:_SHOWN_PAIRS]:
-        table.add_row(names(subset), percent(score.mean, 2), percent(score.deviation, 2))
+        table.add_row(names(subset), metric.text(score.mean, 2), metric.text(score.deviation, 2))
     return table

@@ -20,7 +20,8 @@ def replay(
         typer.Option(help="forward: from the head alone, the default; backward: from all blocks; both: the better of the two."),
     ] = None,
     epsilon: Annotated[
-        str | None, typer.Option(metavar="X[,X...]", help="Stopping rules to answer, in units of accuracy; default 0.005.")
+        str | None,
+        typer.Option(metavar="X[,X...]", help="Stopping rules to answer, in units of the metric; default 0.005 of shares."),
     ] = None,
     meaning: Annotated[
         Meaning | None,
@@ -30,10 +31,10 @@ def replay(
     ] = None,
     max_blocks: Annotated[int | None, typer.Option(min=0, help="The most blocks to choose.")] = None,
     cost_weight: Annotated[
-        float | None, typer.Option(min=0, help="Accuracy (0 to 1) that all of the backbone's MACs are worth.")
+        float | None, typer.Option(min=0, help="How much of the metric (accuracy: 0 to 1) all of the backbone's MACs are worth.")
     ] = None,
     bytes_weight: Annotated[
-        float | None, typer.Option(min=0, help="Accuracy (0 to 1) that all of the backbone's weight bytes are worth.")
+        float | None, typer.Option(min=0, help="How much of the metric all of the backbone's weight bytes are worth.")
     ] = None,
     latency_budget_ms: Annotated[float | None, typer.Option(min=0, help="The most milliseconds that serving may add.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the answers as JSON, too.")] = None,
@@ -47,8 +48,8 @@ def replay(
     from tuning.search.greedy import StopRule
     from tuning.search.score import Objective
 
-    epsilons = _parse_numbers(epsilon) if epsilon is not None else (StopRule().epsilon,)
     source = open_source(ledger)
+    epsilons = _parse_numbers(epsilon) if epsilon is not None else (source.contents.header.metric.epsilon,)
     facts = summary(source)
     data: dict[str, Any] = {"ledger": str(ledger), "summary": facts}
     asked = (direction, epsilon, meaning, max_blocks, cost_weight, bytes_weight, latency_budget_ms)

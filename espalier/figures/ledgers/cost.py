@@ -1,4 +1,4 @@
-"""Draws accuracy against what serving a subset costs."""
+"""Draws what was scored against what serving a subset costs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from contract.units import percent
 from espalier.figures.drawing import SMALL_SIZE, clean, make_figure
 from espalier.figures.ledgers.facts import CostPoints, cost_facts
 from espalier.figures.ledgers.source import Source
@@ -36,13 +35,18 @@ def draw_cost(source: Source) -> Figure:
         rows.append(("", points.chosen, subset_words(points.chosen, blocks, _MOST_NAMES)))
     names = 0.7 + 0.066 * max(len(words) for *_, words in rows)
     height = max(_HEIGHT, _ROW * (len(rows) + 2) + 0.4)
-    figure = make_figure(_WIDTH + names + 0.7, height, f"Accuracy against serving cost: {source.about}", _details(points))
+    figure = make_figure(
+        _WIDTH + names + 0.7,
+        height,
+        f"{source.metric.opening} against serving cost: {source.about}",
+        _details(points),
+    )
     plot, margin = figure.subplots(1, 2, width_ratios=[_WIDTH, names])
     unit, unit_words = _unit(points)
     _draw_points(plot, points, unit)
     clean(plot, grid="both", keep=("bottom",))
     plot.set_xlabel(f"{unit_words} per image that the task adds" + ("" if points.measured else ", from the first tuned block on"))
-    plot.set_ylabel("accuracy (%)")
+    plot.set_ylabel(source.metric.axis)
     round_numbers(plot.yaxis, 9)
     _add_share_axis(plot, points, unit)
     _list_front(margin, points, rows, height)
@@ -50,7 +54,7 @@ def draw_cost(source: Source) -> Figure:
 
 
 def _details(points: CostPoints) -> list[str]:
-    words = f"Every subset that was scored on {points.source.folds}; numbered: no other is as cheap and as accurate."
+    words = f"Every subset that was scored on {points.source.folds}; numbered: no other is as cheap and as good."
     if points.chosen is None:
         return [words]
     return [words, "Ring: chosen by the last selection."]
@@ -62,7 +66,7 @@ def _unit(points: CostPoints) -> tuple[float, str]:
 
 
 def _place(points: CostPoints, subset: Subset, unit: float) -> tuple[float, float]:
-    return points.macs[subset] / unit, 100 * points.scores[subset].mean
+    return points.macs[subset] / unit, points.source.metric.scaled(points.scores[subset].mean)
 
 
 def _draw_points(axes: Axes, points: CostPoints, unit: float) -> None:
@@ -109,7 +113,7 @@ def _list_front(axes: Axes, points: CostPoints, rows: list[tuple[str, Subset, st
     axes.set_axis_off()
     axes.set_xlim(0, 1)
     axes.set_ylim(height - 0.4, 0)  # inches
-    axes.text(1, _ROW * 0.5, "accuracy", ha="right", va="center_baseline", fontsize=SMALL_SIZE, color=DIM_COLOUR)
+    axes.text(1, _ROW * 0.5, points.source.metric.title, ha="right", va="center_baseline", fontsize=SMALL_SIZE, color=DIM_COLOUR)
     axes.text(0.09, _ROW * 0.5, "tuned", va="center_baseline", fontsize=SMALL_SIZE, color=DIM_COLOUR)
     for index, (number, subset, words) in enumerate(rows):
         y = _ROW * (index + 1.5)
@@ -120,4 +124,4 @@ def _list_front(axes: Axes, points: CostPoints, rows: list[tuple[str, Subset, st
         }
         axes.text(0.06, y, number, ha="right", weight="bold", **style)
         axes.text(0.09, y, drawable(words), **style)
-        axes.text(1, y, f"{percent(points.scores[subset].mean)} %", ha="right", **style)
+        axes.text(1, y, points.source.metric.words(points.scores[subset].mean), ha="right", **style)

@@ -11,7 +11,8 @@ from itertools import combinations
 from espalier.figures.errors import LedgerLacks, OtherBlocks
 from espalier.figures.ledgers.source import Source
 from tuning.errors import BadOptions
-from tuning.search.greedy import Selection, StopRule
+from tuning.kinds.metric import Metric
+from tuning.search.greedy import Selection, StopRule, candidates
 from tuning.search.ledger import BlockFacts, LedgerContents, Trial
 from tuning.search.replay import Noted, make_preference, noted_selections, replay, searched_blocks
 from tuning.search.score import Objective, Score, Subset, pareto_front
@@ -19,7 +20,7 @@ from tuning.search.score import Objective, Score, Subset, pareto_front
 
 @dataclass(frozen=True)
 class Profile:
-    """Scores of the head alone and of the blocks tuned one at a time. best: the block of the highest mean."""
+    """Scores of the head alone and of the blocks tuned one at a time. best: the best block."""
 
     source: Source
     blocks: tuple[BlockFacts, ...]
@@ -30,11 +31,12 @@ class Profile:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A subset that was looked at on the way. complete: all folds were run."""
+    """A subset that was looked at on the way. complete: all folds were run. block: what it adds or removes."""
 
     size: int
     value: float
     complete: bool
+    block: str
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,15 @@ class GreedyPath:
     candidates: tuple[_Candidate, ...]
     noted: bool
 
+    @property
+    def metric(self) -> Metric:
+        """What is measured."""
+        return self.source.contents.header.metric
+
 
 @dataclass(frozen=True)
 class Line:
-    """A method's accuracies on the test split, one for each seed, by number of training images."""
+    """A method's scores on the test split, one for each seed, by number of training images."""
 
     name: str
     method: str
@@ -98,7 +105,7 @@ def _profile(source: Source) -> Profile:
         raise LedgerLacks(source.path, missing, "run tune profile")
     blocks = source.contents.header.blocks
     complete = [name for name, score in singles.items() if score.complete] or list(singles)
-    return Profile(source, blocks, scores[()], singles, max(complete, key=lambda name: singles[name].mean))
+    return Profile(source, blocks, scores[()], singles, max(complete, key=lambda name: singles[name].worth))
 
 
 def has_all_pairs(source: Source) -> bool:
@@ -127,35 +134,29 @@ def path_facts(source: Source) -> GreedyPath:
     noted = last_noted(source)
     found = noted or _replayed(source)
     sizes_by_step = {step.subset for step in found.selection.steps}
-    preference = make_preference(found.objective, lambda subset: source.contents.costs[subset])
+    preference = make_preference(found.objective, lambda subset: source.contents.costs[subset], source.contents.header.metric)
     priced = source.contents.costs.keys() if found.objective.needs_cost else scores.keys()
-    looked_at = _neighbours(found.selection, searched_blocks(source.contents)) - sizes_by_step
+    looked_at = _neighbours(found.selection, searched_blocks(source.contents))
     candidates = [
-        _Candidate(len(subset), preference.value(subset, scores[subset].mean), scores[subset].complete)
-        for subset in sorted(looked_at & scores.keys() & priced)
+        _Candidate(len(subset), preference.value(subset, scores[subset].worth), scores[subset].complete, looked_at[subset])
+        for subset in sorted((looked_at.keys() - sizes_by_step) & scores.keys() & priced)
         if preference.allowed(subset)
     ]
     return GreedyPath(source, found.selection, found.rule, found.objective, tuple(candidates), noted is not None)
 
 
 def _replayed(source: Source) -> Noted:
-    rule, objective = StopRule(), Objective()
+    rule, objective = StopRule(source.contents.header.metric.epsilon), Objective()
     try:
         return Noted(replay(source.contents, "forward", rule, objective), rule, objective)
     except BadOptions as error:
         raise LedgerLacks(source.path, "no greedy selection", "run tune greedy") from error
 
 
-def _neighbours(selection: Selection, blocks: Subset) -> set[Subset]:
-    """Return what the steps of a selection chose from."""
-    found = set()
-    for step in selection.steps:
-        for block in blocks:
-            if selection.direction == "forward" and block not in step.subset:
-                found.add(tuple(b for b in blocks if b in step.subset or b == block))
-            elif selection.direction == "backward" and block in step.subset:
-                found.add(tuple(b for b in step.subset if b != block))
-    return found
+def _neighbours(selection: Selection, blocks: Subset) -> dict[Subset, str]:
+    """Return what the steps of a selection chose from, and the block that each adds or removes."""
+    steps = (candidates(step.subset, blocks, selection.direction) for step in selection.steps)
+    return {subset: block for found in steps for block, subset in found}
 
 
 def line_facts(source: Source) -> tuple[Line, ...]:
@@ -167,7 +168,7 @@ def line_facts(source: Source) -> tuple[Line, ...]:
     lines: dict[tuple[str, str], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for trial in trials:
         name = f"{trial.method}, {_variant(trial)}" if trial.method in several else trial.method
-        lines[trial.method, name][trial.train_images][trial.seed] = trial.accuracy  # of two, the later counts
+        lines[trial.method, name][trial.train_images][trial.seed] = trial.score  # of two, the later counts
     return tuple(
         Line(name, method, {count: tuple(found[count].values()) for count in sorted(found)})
         for (method, name), found in lines.items()
@@ -197,7 +198,7 @@ def cost_facts(source: Source) -> CostPoints:
     macs = {s: costs[s].macs if measured else macs_from_first_tuned(source.contents, s) for s in scores}
     noted = last_noted(source)
     chosen = noted.selection.chosen.subset if noted else None
-    front = pareto_front({subset: (macs[subset], score.mean) for subset, score in scores.items()})
+    front = pareto_front({subset: (macs[subset], score.worth) for subset, score in scores.items()})
     return CostPoints(source, scores, macs, measured, front, chosen)
 
 

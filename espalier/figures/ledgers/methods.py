@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from contract.units import percent
 from espalier.figures.drawing import LABEL_SIZE, SMALL_SIZE, clean, make_figure
 from espalier.figures.ledgers.facts import Line, line_facts
 from espalier.figures.ledgers.source import Source
@@ -18,6 +17,7 @@ from espalier.figures.ledgers.style import Look, apart, looks, round_numbers
 from espalier.figures.ledgers.words import DEVIATION
 from espalier.figures.style import DIM_COLOUR
 from espalier.figures.text import drawable
+from tuning.kinds.metric import Metric
 
 _WIDTH, _HEIGHT = 5.4, 4.0  # inches, of what is drawn into
 _ROW = 0.34
@@ -31,21 +31,25 @@ def draw_methods(source: Source) -> Figure:
     lines = line_facts(source)
     counts = sorted({count for line in lines for count in line.accuracies})
     title = f"Methods compared: {source.about}"
-    return _draw_rows(title, lines, counts[0]) if len(counts) == 1 else _draw_lines(title, lines, counts)
+    metric = source.metric
+    return _draw_rows(title, lines, counts[0], metric) if len(counts) == 1 else _draw_lines(title, lines, counts, metric)
 
 
-def _details(what: str, lines: Sequence[Line]) -> list[str]:
+def _details(what: str, lines: Sequence[Line], metric: Metric) -> list[str]:
     seeds = {len(values) for line in lines for values in line.accuracies.values()}
     if seeds == {1}:
-        return [f"Accuracy on the test split{what}.", "One training each."]
+        return [f"{metric.opening} on the test split{what}.", "One training each."]
     over = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"
-    return [f"Accuracy on the test split{what}.", f"Mean and standard deviation over {over} seeds."]
+    return [
+        f"{metric.opening} on the test split{what}.",
+        f"Mean and standard deviation over {over} seeds.",
+    ]
 
 
-def _draw_lines(title: str, lines: Sequence[Line], counts: Sequence[int]) -> Figure:
+def _draw_lines(title: str, lines: Sequence[Line], counts: Sequence[int], metric: Metric) -> Figure:
     names = 0.35 + 0.078 * max(len(line.name) for line in lines)
     height = max(_HEIGHT, _LINE_GAP * len(lines) + 0.9)
-    figure = make_figure(_WIDTH + names + 0.8, height + 0.6, title, _details(" by number of training images", lines))
+    figure = make_figure(_WIDTH + names + 0.8, height + 0.6, title, _details(" by number of training images", lines, metric))
     plot = figure.subplots()
     clean(plot, grid="y", keep=("bottom",))
     plot.set_xscale("log")
@@ -58,25 +62,25 @@ def _draw_lines(title: str, lines: Sequence[Line], counts: Sequence[int]) -> Fig
     low, high = counts[0] * exp(-margin), counts[-1] * exp(margin)
     plot.set_xlim(low, high)
     for index, line in enumerate(lines):
-        _draw_line(plot, line, look[line.name], exp(step * (index - (len(lines) - 1) / 2)), bars)
+        _draw_line(plot, line, metric, look[line.name], exp(step * (index - (len(lines) - 1) / 2)), bars)
     plot.xaxis.set_major_locator(FixedLocator(_spaced(counts, low, high)))
     plot.xaxis.set_minor_locator(NullLocator())
     plot.xaxis.set_minor_formatter(NullFormatter())
     plot.xaxis.set_major_formatter(lambda value, _: f"{round(value):,}")
     plot.set_xlabel("training images (logarithmic)")
-    plot.set_ylabel("accuracy (%)")
+    plot.set_ylabel(metric.axis)
     bottom, top = plot.get_ylim()
     plot.set_ylim(bottom, top)
-    _name_ends(plot, lines, look, (top - bottom) * _LINE_GAP / (height - 0.2))
+    _name_ends(plot, lines, metric, look, (top - bottom) * _LINE_GAP / (height - 0.2))
     return figure
 
 
-def _draw_line(axes: Axes, line: Line, look: Look, shift: float, bars: bool) -> None:
+def _draw_line(axes: Axes, line: Line, metric: Metric, look: Look, shift: float, bars: bool) -> None:
     counts = list(line.accuracies)
     axes.errorbar(
         [count * shift for count in counts],
-        [100 * line.mean(count) for count in counts],
-        yerr=[100 * line.deviation(count) for count in counts] if bars else None,
+        [metric.scaled(line.mean(count)) for count in counts],
+        yerr=[metric.scaled(line.deviation(count)) for count in counts] if bars else None,
         color=look.colour,
         marker=look.marker,
         markersize=5.5,
@@ -87,9 +91,9 @@ def _draw_line(axes: Axes, line: Line, look: Look, shift: float, bars: bool) -> 
     )
 
 
-def _name_ends(axes: Axes, lines: Sequence[Line], look: Mapping[str, Look], gap: float) -> None:
+def _name_ends(axes: Axes, lines: Sequence[Line], metric: Metric, look: Mapping[str, Look], gap: float) -> None:
     """Write the names beside the plot at the height of the lines' ends, moved apart where they would overlap."""
-    ends = [100 * line.mean(max(line.accuracies)) for line in lines]
+    ends = [metric.scaled(line.mean(max(line.accuracies))) for line in lines]
     beside = axes.get_yaxis_transform()
     for line, end, y in zip(lines, ends, apart(ends, gap), strict=True):
         style = look[line.name]
@@ -118,10 +122,10 @@ def _spaced(counts: Sequence[int], low: float, high: float) -> list[int]:
     return kept[::-1]
 
 
-def _draw_rows(title: str, lines: Sequence[Line], count: int) -> Figure:
-    ordered = sorted(lines, key=lambda line: line.mean(count))
+def _draw_rows(title: str, lines: Sequence[Line], count: int, metric: Metric) -> Figure:
+    ordered = sorted(lines, key=lambda line: metric.worth(line.mean(count)))
     names = 0.085 * max(len(line.name) for line in lines)
-    details = _details(f" after training on {count:,} images", lines)
+    details = _details(f" after training on {count:,} images", lines, metric)
     figure = make_figure(_WIDTH + names, _ROW * len(lines) + 0.7, title, details)
     axes = figure.subplots()
     clean(axes, grid="x")
@@ -129,23 +133,29 @@ def _draw_rows(title: str, lines: Sequence[Line], count: int) -> Figure:
     for y, line in enumerate(ordered):
         values, style = line.accuracies[count], look[line.name]
         if len(values) > 1:
-            axes.plot([100 * value for value in values], [y - 0.25] * len(values), "o", markersize=3.5, color="#b3bac3")
-        deviation = 100 * line.deviation(count)
+            axes.plot([metric.scaled(value) for value in values], [y - 0.25] * len(values), "o", markersize=3.5, color="#b3bac3")
+        deviation = metric.scaled(line.deviation(count))
         axes.errorbar(
-            100 * line.mean(count), y, xerr=deviation or None, color=style.colour, marker=style.marker, markersize=6.5, capsize=3
+            metric.scaled(line.mean(count)),
+            y,
+            xerr=deviation or None,
+            color=style.colour,
+            marker=style.marker,
+            markersize=6.5,
+            capsize=3,
         )
     round_numbers(axes.xaxis, 7)
     axes.set_yticks(range(len(ordered)), [drawable(line.name) for line in ordered])
     axes.set_ylim(-0.6, len(ordered) - 0.4)
-    axes.set_xlabel("accuracy (%)")
+    axes.set_xlabel(metric.axis)
     numbers = axes.secondary_yaxis("right")
-    numbers.set_yticks(range(len(ordered)), [_number(line, count) for line in ordered])
+    numbers.set_yticks(range(len(ordered)), [_number(line, count, metric) for line in ordered])
     numbers.tick_params(length=0, labelsize=SMALL_SIZE, colors=DIM_COLOUR)
     numbers.spines["right"].set_visible(False)
     return figure
 
 
-def _number(line: Line, count: int) -> str:
+def _number(line: Line, count: int, metric: Metric) -> str:
     if len(line.accuracies[count]) == 1:
-        return percent(line.mean(count))
-    return f"{percent(line.mean(count))} {DEVIATION} {percent(line.deviation(count))}"
+        return metric.text(line.mean(count))
+    return f"{metric.text(line.mean(count))} {DEVIATION} {metric.text(line.deviation(count))}"

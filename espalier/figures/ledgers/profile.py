@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from contract.units import percent, short_count
+from contract.units import short_count
 from espalier.figures.drawing import LABEL_SIZE, SMALL_SIZE, clean, make_figure
 from espalier.figures.ledgers.facts import Profile
 from espalier.figures.ledgers.style import MAIN, PALE, round_numbers
@@ -52,7 +52,9 @@ def _title(profiles: Sequence[Profile]) -> str:
 
 def _details(profiles: Sequence[Profile]) -> list[str]:
     over = " or ".join(dict.fromkeys(profile.source.folds for profile in profiles))
-    details = ["Accuracy when one block and the head are tuned, against the head alone (line)."]
+    metrics = list(dict.fromkeys(profile.source.metric.opening for profile in profiles))
+    what = metrics[0] if len(metrics) == 1 else "What is reached"
+    details = [f"{what} when one block and the head are tuned, against the head alone (line)."]
     spread = f"Mean and standard deviation over {over}."
     if len(profiles) == 1:
         profile = profiles[0]
@@ -64,18 +66,21 @@ def _details(profiles: Sequence[Profile]) -> list[str]:
 
 
 def _draw_panel(axes: Axes, profile: Profile, alone: bool) -> None:
-    probe, places = 100 * profile.probe.mean, {block.name: y for y, block in enumerate(profile.blocks)}
-    deviation = 100 * profile.probe.deviation
+    metric = profile.source.metric
+    probe, places = metric.scaled(profile.probe.mean), {block.name: y for y, block in enumerate(profile.blocks)}
+    deviation = metric.scaled(profile.probe.deviation)
     clean(axes, grid="x")
     axes.axvspan(probe - deviation, probe + deviation, color=WORSE, alpha=0.45, linewidth=0)
     for name, score in profile.scores.items():
-        mean = 100 * score.mean
-        colour = MAIN if name == profile.best else PALE if mean >= probe else WORSE
+        mean = metric.scaled(score.mean)
+        colour = MAIN if name == profile.best else PALE if score.worth >= profile.probe.worth else WORSE
         look: dict[str, Any] = (
             {"color": colour} if score.complete else {"facecolor": "white", "edgecolor": colour, "hatch": "/////"}
         )
         axes.barh(places[name], mean - probe, left=probe, height=0.66, **look)
-        axes.errorbar(mean, places[name], xerr=100 * score.deviation, color=INK_COLOUR, linewidth=0.9, capsize=2, capthick=0.9)
+        axes.errorbar(
+            mean, places[name], xerr=metric.scaled(score.deviation), color=INK_COLOUR, linewidth=0.9, capsize=2, capthick=0.9
+        )
     axes.axvline(probe, color=INK_COLOUR, linewidth=1.1)
     low, high = _limits(profile)
     axes.set_xlim(low, high)
@@ -84,25 +89,26 @@ def _draw_panel(axes: Axes, profile: Profile, alone: bool) -> None:
     for name in places.keys() - profile.scores.keys():
         axes.annotate("not tried", (probe, places[name]), **_beside(6), color=DIM_COLOUR, style="italic")
     _write_heading(axes, profile, (probe - low) / (high - low), alone)
-    axes.set_xlabel("accuracy (%)")
+    axes.set_xlabel(metric.axis)
 
 
 def _limits(profile: Profile) -> tuple[float, float]:
     """Return the ends of the axis: room for bars and deviations, and on the right for a number."""
-    scores = [profile.probe, *profile.scores.values()]
-    low = min(100 * (score.mean - score.deviation) for score in scores)
-    high = max(100 * (score.mean + score.deviation) for score in scores)
-    span = max(high - low, 0.5)
+    scores, scaled = [profile.probe, *profile.scores.values()], profile.source.metric.scaled
+    low = min(scaled(score.mean - score.deviation) for score in scores)
+    high = max(scaled(score.mean + score.deviation) for score in scores)
+    span = max(high - low, scaled(profile.source.metric.epsilon))
     return low - 0.06 * span, high + 0.16 * span
 
 
 def _write_values(axes: Axes, profile: Profile, places: dict[str, int], alone: bool) -> None:
-    probe_end = 100 * (profile.probe.mean + profile.probe.deviation)
+    metric = profile.source.metric
+    probe_end = metric.scaled(profile.probe.mean + profile.probe.deviation)
     for name, score in profile.scores.items():
         if alone or name == profile.best:
-            end = max(100 * (score.mean + score.deviation), probe_end)
+            end = max(metric.scaled(score.mean + score.deviation), probe_end)
             axes.annotate(
-                percent(score.mean),
+                metric.text(score.mean),
                 (end, places[name]),
                 **_beside(4),
                 color=INK_COLOUR if name == profile.best else DIM_COLOUR,
@@ -114,7 +120,7 @@ def _write_heading(axes: Axes, profile: Profile, share: float, alone: bool) -> N
     """Name the reference line above it and, of several panels, the task."""
     side = "left" if share < 0.3 else "right" if share > 0.7 else "center"
     axes.annotate(
-        f"head alone {percent(profile.probe.mean)}",
+        f"head alone {profile.source.metric.text(profile.probe.mean)}",
         (share, 1),
         xytext=(0, 3),
         xycoords="axes fraction",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espalier.figures.errors import LedgerLacks
+from tuning.kinds.metric import Metric
 from tuning.search.ledger import LedgerContents, read_ledger
 from tuning.search.replay import search_scores
 from tuning.search.score import Score, Subset
@@ -38,6 +39,11 @@ class Source:
     def data(self) -> str:
         """The data's name, without what stands in brackets (which fonts drew the glyphs)."""
         return re.sub(r" \([^)]*\)", "", self.contents.header.data)
+
+    @property
+    def metric(self) -> Metric:
+        """What is measured."""
+        return self.contents.header.metric
 
     @property
     def folds(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contract.units import percent
 from tuning.search.score import Score, Subset
 
 DEVIATION = "\N{PLUS-MINUS SIGN}"
@@ -12,8 +11,8 @@ _RUN = 3  # so many neighbouring blocks, or more, are named by the first and the
 
 
 def score_words(score: Score) -> str:
-    """Return mean and deviation over folds in per cent."""
-    return f"{percent(score.mean)} {DEVIATION} {percent(score.deviation)} %"
+    """Return mean and deviation over folds with the metric's unit."""
+    return score.words
 
 
 def subset_words(subset: Subset, blocks: Sequence[str], most: int = 3) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from contract.errors import EspalierError
 from contract.plan import ExecutionPlan
@@ -23,9 +23,16 @@ from serving.process.threads import DaemonPool
 
 log = logging.getLogger(__name__)
 _WANTED = 2  # requests for which a bundle would have paid before it is opened
-_GRACE_S = 1.0  # in which requests that were planned with a bundle begin its run
 _MOST_PLANS = 256
 MakeFile = Callable[[Bundle], SegmentFile]
+
+
+class _Applied(NamedTuple):
+    """What becomes of `plan`, by which bundles."""
+
+    plan: ExecutionPlan
+    bundled: ExecutionPlan
+    bundles: tuple[str, ...]
 
 
 class Bundling:
@@ -33,7 +40,8 @@ class Bundling:
 
     A bundle is opened by a thread of its own when requests have asked twice for enough of its segments, where memory allows it without
     closing others; it takes their place, so that their own sessions are closed then, and opened again when one is asked for alone. When
-    tasks come or go, what is open serves on until its successor is. Callable from several threads at once.
+    tasks come or go, what is open serves on until its successor is, or cannot be. Then it is closed with the last request that was planned
+    with it. Callable from several threads at once.
     """
 
     def __init__(self, store: SessionStore[Any], make_file: MakeFile, limit: Callable[[str], int]) -> None:
@@ -45,12 +53,17 @@ class Bundling:
         self._targets: Mapping[str, Bundle] = {}
         self._open: dict[str, Bundle] = {}  # by segment
         self._held: dict[str, Bundle] = {}  # that may have a session: also what is being opened, or about to be closed
-        self._limits: dict[str, int] = {}  # of what is open, and of what was until a moment ago
+        self._limits: dict[
+            str, int
+        ] = {}  # of what is open, and of what was while requests that were planned with it are under way
+        self._users: Counter[str] = Counter()  # requests that are under way
+        self._retired: set[str] = set()  # to be closed with the last of these
+        self._without_room: set[str] = set()  # not tried again until something has been closed, or has come
         self._wanted: Counter[str] = Counter()
         self._jobs: dict[str, Future[None]] = {}
         self._pool: DaemonPool | None = None
         self._closing = False
-        self._plans: dict[tuple[int, int], tuple[ExecutionPlan, ExecutionPlan, tuple[str, ...]]] = {}
+        self._plans: dict[tuple[int, int], _Applied] = {}
 
     def add(self, repository: Repository) -> None:
         """Know the segments of `repository`; a bundle that is open and has got more is replaced."""
@@ -77,6 +90,9 @@ class Bundling:
             self._store.close(self._limits)
             for known in (self._open, self._held, self._limits, self._wanted, self._jobs, self._plans):
                 known.clear()
+            self._users.clear()
+            self._retired.clear()
+            self._without_room.clear()
             self._partition = Partition()
             self._targets = {}
 
@@ -106,46 +122,65 @@ class Bundling:
                 found[member.segment] += loaded[name] * member.bytes // weights if weights else loaded[name] // len(members)
         return dict(found)
 
-    def applied(self, plan: ExecutionPlan, rows: int) -> ExecutionPlan:
-        """Return `plan` with the bundles that are open and save work for so many rows, itself where there are none."""
+    @contextmanager
+    def applied(self, plan: ExecutionPlan, rows: int) -> Iterator[ExecutionPlan]:
+        """Yield `plan` with the bundles that are open and save work for so many rows, itself where there are none.
+
+        They stay open until the block ends, unless the memory is needed.
+        """
+        known = self._plans.get((id(plan), rows.bit_length()))
+        if known is not None and known.plan is plan and not known.bundles:
+            yield plan
+            return
+        with self._lock:
+            known = self._known(plan, rows)
+            self._users.update(known.bundles)
+        try:
+            yield known.bundled
+        finally:
+            with self._lock:
+                self._users.subtract(known.bundles)
+                for name in self._retired.intersection(known.bundles):
+                    self._end_unused(name)
+                self._users = +self._users  # without those that nobody uses
+
+    def _known(self, plan: ExecutionPlan, rows: int) -> _Applied:
+        """Return what becomes of `plan`, which is remembered unless another request for it makes a difference."""
         key = id(plan), rows.bit_length()
         known = self._plans.get(key)
-        if known is None or known[0] is not plan or not all(map(self._store.is_open, known[2])):
-            known = self._find(plan, rows)
-            if known is None:
-                return plan
-            self._plans[key] = known
-        return known[1]
+        if known is None or known.plan is not plan or not all(map(self._store.is_open, known.bundles)):
+            known, is_final = self._find(plan, rows)
+            if is_final:
+                if len(self._plans) >= _MOST_PLANS:
+                    self._plans.clear()
+                self._plans[key] = known
+        return known
 
-    def _find(self, plan: ExecutionPlan, rows: int) -> tuple[ExecutionPlan, ExecutionPlan, tuple[str, ...]] | None:
-        """Return `plan`, what becomes of it and of which bundles; None: that may change with the next request."""
-        with self._lock:
-            asked = asked_of(plan, self._open)
-            bundles = {bundle.name: bundle for bundle in self._open.values()}
-            used = [bundles[name] for name in asked if bundles[name].pays(asked[name], rows) and self._store.is_open(name)]
-            served = {segment for bundle in used for segment in asked[bundle.name]}
-            targets = {bundle.name: bundle for bundle in self._targets.values()}
-            waits = False
-            for name, steps in asked_of(plan, self._targets).items():
-                if not served.issuperset(steps) and targets[name].pays(steps, rows):
-                    waits = True
-                    self._want(targets[name])
-        found = (plan, with_bundles(plan, used) if used else plan, tuple(bundle.name for bundle in used))
-        if waits and not used:
-            return None
-        if len(self._plans) >= _MOST_PLANS:
-            self._plans.clear()
-        return found
+    def _find(self, plan: ExecutionPlan, rows: int) -> tuple[_Applied, bool]:
+        """Return what becomes of `plan`, and whether it is the same for the next request, as long as no bundle opens or closes."""
+        asked = asked_of(plan, self._open)
+        bundles = {bundle.name: bundle for bundle in self._open.values()}
+        used = [bundles[name] for name in asked if bundles[name].pays(asked[name], rows) and self._store.is_open(name)]
+        served = {segment for bundle in used for segment in asked[bundle.name]}
+        targets = {bundle.name: bundle for bundle in self._targets.values()}
+        is_final = True
+        for name, steps in asked_of(plan, self._targets).items():
+            if not served.issuperset(steps) and targets[name].pays(steps, rows):
+                is_final &= self._want(targets[name])
+        return _Applied(plan, with_bundles(plan, used) if used else plan, tuple(bundle.name for bundle in used)), is_final
 
-    def _want(self, bundle: Bundle) -> None:
+    def _want(self, bundle: Bundle) -> bool:
+        """Note that a request wants `bundle`; return whether that was enough for it to be opened, or tried."""
         self._wanted[bundle.name] += 1
         if self._wanted[bundle.name] >= _WANTED:
             self._begin(bundle)
+        return bundle.name in self._jobs or bundle.name in self._without_room
 
     def _change(self) -> None:
         """Follow the partition; what is open and has become another is replaced."""
         self._targets = self._partition.targets
         self._plans.clear()
+        self._without_room.clear()
         opened = {self._targets[segment].name: self._targets[segment] for segment in self._open if segment in self._targets}
         known = {bundle.name for bundle in self._open.values()}
         for name in opened.keys() - known:
@@ -155,7 +190,7 @@ class Bundling:
             self._retire(name)
 
     def _begin(self, bundle: Bundle) -> None:
-        if bundle.name not in self._jobs and not self._closing:
+        if bundle.name not in self._jobs and bundle.name not in self._without_room and not self._closing:
             self._jobs[bundle.name] = self._submit(self._make, bundle)
 
     def _submit(self, work: Callable[..., None], *arguments: object) -> Future[None]:
@@ -178,14 +213,19 @@ class Bundling:
                 self._change()
         except EspalierError as error:
             log.info("Segments are run one by one that could run together: %s", error)
+            with self._lock:
+                self._retire_outdated(bundle)
             return  # it stays among the jobs, and is not tried again
         with self._lock:
             is_used = self._store.is_open(bundle.name) and self._is_target(bundle)
             if is_used:
                 self._replace(bundle)
+            elif self._is_target(bundle):
+                self._without_room.add(bundle.name)
             self._wanted.pop(bundle.name, None)
             self._jobs.pop(bundle.name, None)
             self._plans.clear()
+            self._retire_outdated(bundle)
         if is_used:
             self._store.close_idle(member.segment for member in bundle.members)
         else:
@@ -202,22 +242,42 @@ class Bundling:
         before = {self._open[segment].name for segment in segments if segment in self._open} - {bundle.name}
         self._limits[bundle.name] = min(map(self._limit, segments))
         self._open.update(dict.fromkeys(segments, bundle))
+        self._retired.discard(bundle.name)
         for name in before:
             self._retire(name)
 
+    def _retire_outdated(self, successor: Bundle) -> None:
+        """Plan no more with what `successor` cannot follow, if that has segments that are gone: it would hold their weights for ever."""
+        for name in {self._open[member.segment].name for member in successor.members if member.segment in self._open}:
+            targets = {self._targets.get(segment) for segment, bundle in self._open.items() if bundle.name == name}
+            others = {target.name for target in targets if target is not None} - {successor.name}
+            if None in targets and not any(map(self._is_under_way, others)):
+                self._retire(name)
+
     def _retire(self, name: str) -> None:
-        """Run `name` no more, and close it when what was planned with it has begun."""
+        """Plan with `name` no more, and close it when all that was planned with it is answered."""
         self._open = {segment: bundle for segment, bundle in self._open.items() if bundle.name != name}
         self._plans.clear()
-        if name not in self._jobs and not self._closing:  # `close` closes it
-            self._jobs[name] = self._submit(self._end, name, time.monotonic() + _GRACE_S)
+        self._retired.add(name)
+        self._end_unused(name)
 
-    def _end(self, name: str, at: float) -> None:
-        time.sleep(max(0.0, at - time.monotonic()))
+    def _end_unused(self, name: str) -> None:
+        if not self._users[name] and not self._closing and not self._is_under_way(name):  # `close` closes it
+            self._retired.discard(name)
+            self._jobs[name] = self._submit(self._end, name)
+
+    def _is_under_way(self, name: str) -> bool:
+        """Whether `name` is being opened or closed, or waits for that."""
+        job = self._jobs.get(name)
+        return job is not None and not job.done()
+
+    def _end(self, name: str) -> None:
         self._drop(name)
         with self._lock:
             self._limits.pop(name, None)
             self._jobs.pop(name, None)
+            self._without_room.clear()
+            self._plans.clear()
 
     def _drop(self, name: str) -> None:
         self._store.close([name])

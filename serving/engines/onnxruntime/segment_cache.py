@@ -80,7 +80,7 @@ class SegmentCache:
         self._min_bytes = min_bytes
         self._digests = file_digests(folder, record_hashes)
         self._pool = WeightPool(folder / POOL, self._digests)
-        self._entries = Entries(folder, limit_bytes, self._digests, self._checksum, self._pool.prune)
+        self._entries = Entries(folder, limit_bytes, self._digests, self._checksum)
         self._machine = {"onnxruntime": ort.__version__, "build": ort.get_build_info(), "cpu": processor()}
 
     def open(self, model: Path, make_options: MakeOptions) -> ort.InferenceSession | None:

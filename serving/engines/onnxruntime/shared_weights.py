@@ -81,14 +81,6 @@ class WeightPool:
             return any(_POOLED.fullmatch(file.name) for file in entry.iterdir())
         return False
 
-    def prune(self) -> None:
-        """Delete what no entry links any more."""
-        with suppress(OSError):
-            for file in self.folder.iterdir():
-                with suppress(OSError):
-                    if file.stat().st_nlink == 1:
-                        file.unlink()
-
     def _put(self, folder: Path, content: bytes) -> str:
         """Let the weight `content` stand in `folder`; return the name of its file."""
         digest = hashlib.sha256(content).hexdigest()

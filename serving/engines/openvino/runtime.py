@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Generic
 
 from contract.dtypes import Array
-from contract.repository.model import Repository, Segment
+from contract.repository.model import Repository, Segment, Task
 from contract.units import listed
 from serving.engines.openvino.agreement import BF16_ALLOWED
 from serving.engines.openvino.model_cache import ModelCache
-from serving.engines.openvino.package import chosen_precision, core, properties, version
+from serving.engines.openvino.package import chosen_precision, core, openvino, properties, version
 from serving.engines.openvino.reasons import reason
 from serving.engines.openvino.sample_walk import Way, Ways, settle, with_records
 from serving.engines.openvino.session import OpenVinoSession
+from serving.engines.openvino.verdicts import Verdict, Verdicts
 from serving.engines.sessions.checks import check_outputs, is_small, zeros_for
 from serving.engines.sessions.runtime import Precision, Runtime, SegmentFile, SessionStoreOptions, SessionT
 from serving.process.memory import malloc_trim
@@ -56,6 +57,7 @@ class OpenVinoRuntime(Generic[SessionT]):
         self._cache: ModelCache | None = None
         if options.cache_folder is not None:
             self._cache = ModelCache(options.cache_folder, options.cache_limit_bytes, record_hashes=options.record_hashes)
+        self._verdicts = Verdicts(options.ways_file, (self.name, str(openvino().__version__), other.name))
         self._ways: dict[str, Way] = {}  # only grows: a segment's name stands for its content
 
     @property
@@ -88,9 +90,7 @@ class OpenVinoRuntime(Generic[SessionT]):
         ways = Ways({**self._ways})
         for name, file in new.items():
             ways.of[name] = Way.elsewhere if is_small(file.segment) else wanted if name in known else Way.fp32
-        others = {name: SegmentFile(repository.segments[name], repository.model_file(name)) for name in known - new.keys()}
-        trial = _Trial(self, {**new, **others}, ways)
-        settle(tasks, ways, known - new.keys(), trial.run, trial.close)
+        self._settle(repository, tasks, new, ways)
         self._ways.update(ways.of)
         for sentence in ways.said.values():
             log.warning("%s", sentence)
@@ -101,17 +101,43 @@ class OpenVinoRuntime(Generic[SessionT]):
         if plain := [file.segment.name for file in files if file.segment.plain is not None]:
             log.info("Run on ONNX Runtime, because espalier did not export them: %s.", listed(plain))
 
+    def _settle(self, repository: Repository, tasks: Sequence[Task], new: Mapping[str, SegmentFile], ways: Ways) -> None:
+        """Change `ways` as the samples of `tasks` say, which are run unless an earlier process has run the same. Raises LessPrecise."""
+        known = {step.segment for task in tasks for step in task.steps}
+        small = [name for name in known if ways.of[name] is Way.elsewhere]
+        fixed = known - new.keys()
+        key = self._verdicts.key(repository, tasks, small, {name: ways.of[name] for name in sorted(fixed)})
+        verdict = self._verdicts.find(key, known - fixed)
+        if verdict is not None:
+            ways.of.update(verdict.ways)
+            ways.said.update(verdict.said)
+            log.info(
+                "How %d segments are best run is known from an earlier start: their samples are not run again.", len(verdict.ways)
+            )
+            return
+        others = {name: SegmentFile(repository.segments[name], repository.model_file(name)) for name in fixed}
+        trial = _Trial(self, {**new, **others}, ways)
+        settle(tasks, ways, fixed, trial.run, trial.close)
+        if not trial.has_refused:  # which may be for want of memory
+            self._verdicts.keep(key, Verdict({name: ways.of[name] for name in known - fixed}, ways.said))
+
     def load(self, file: SegmentFile) -> OpenVinoSession | Elsewhere[SessionT]:
         """Return a session of `file` that has been checked by a run with one row. Raises RepositoryError naming the segment."""
-        return self._session(file, partial(self._checked, file), lambda: self._other.load(file))
+        elsewhere = partial(self._other.load, file)
+        return self._session(file, partial(self._checked, file), elsewhere, elsewhere)
 
     def open(self, file: SegmentFile, threads: int | None = None) -> OpenVinoSession | Elsewhere[SessionT]:
         """Return a session of a segment that has been checked, here or by an earlier process, with so many threads.
 
-        Raises RepositoryError.
+        What OpenVINO does not run now is checked on ONNX Runtime. Raises RepositoryError.
         """
+
+        def unforeseen() -> SessionT:
+            session = self._other.load(file)
+            return session if threads is None else self._other.open(file, threads)
+
         compiled = partial(self._compiled, file, threads=threads or self._threads)
-        return self._session(file, compiled, lambda: self._other.open(file, threads))
+        return self._session(file, compiled, partial(self._other.open, file, threads), unforeseen)
 
     def run(self, segment: Segment, session: OpenVinoSession | Elsewhere[SessionT], inputs: Sequence[Array]) -> Sequence[Array]:
         """Run `session` of `segment` on its inputs in order, each of shape (n, ...)."""
@@ -144,16 +170,20 @@ class OpenVinoRuntime(Generic[SessionT]):
         return small if segment.plain is not None else self._ways.get(segment.name, small)
 
     def _session(
-        self, file: SegmentFile, here: Callable[[Way], OpenVinoSession], elsewhere: Callable[[], SessionT]
+        self,
+        file: SegmentFile,
+        here: Callable[[Way], OpenVinoSession],
+        elsewhere: Callable[[], SessionT],
+        unforeseen: Callable[[], SessionT],
     ) -> OpenVinoSession | Elsewhere[SessionT]:
-        """Return what `here` makes of the segment's way, or what `elsewhere` does, where that is the way or the first fails."""
+        """Return what `here` makes of the segment's way, what `elsewhere` does, where that is the way, or `unforeseen`, if `here` fails."""
         name, way = file.segment.name, self._way(file.segment)
         if way is Way.elsewhere:
             return Elsewhere(elsewhere())
         try:
             return here(way)
         except Exception as error:  # what is wrong with the file, ONNX Runtime says, or else runs it
-            session = Elsewhere(elsewhere())
+            session = Elsewhere(unforeseen())
             log.warning("Segment %r runs on ONNX Runtime: %s.", name, reason(error))
             self._ways[name] = Way.elsewhere
             return session
@@ -188,6 +218,7 @@ class _Trial(Generic[SessionT]):
     def __init__(self, runtime: OpenVinoRuntime[SessionT], files: dict[str, SegmentFile], ways: Ways) -> None:
         self._runtime, self._files, self._ways = runtime, files, ways
         self._sessions: dict[tuple[str, Way], OpenVinoSession | Elsewhere[SessionT]] = {}
+        self.has_refused = False  # OpenVINO, to compile or run one
 
     def run(self, name: str, way: Way, inputs: Sequence[Array]) -> Sequence[Array]:
         """Run segment `name` in `way`; what OpenVINO cannot, on ONNX Runtime from now on. Raises RepositoryError."""
@@ -199,6 +230,7 @@ class _Trial(Generic[SessionT]):
         except Exception as error:
             if way is Way.elsewhere:
                 raise
+            self.has_refused = True
             self._ways.of[name] = Way.elsewhere
             self._ways.said[name] = f"Segment {name!r} runs on ONNX Runtime: {reason(error)}."
             return self.run(name, Way.elsewhere, inputs)

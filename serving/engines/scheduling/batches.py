@@ -14,11 +14,12 @@ from serving.engines.base import SegmentRun
 from serving.engines.device_tensors import is_on_device, stack
 from serving.engines.scheduling.bundle_step import BundleStep, Part, shared_out
 from serving.engines.scheduling.plan_execution import Group, PlanExecution, ReadyStep
-from serving.errors import EngineError
+from serving.errors import EngineError, SegmentClosed
 
 RunSegment = Callable[[str, Sequence[Array]], Sequence[Array]]
 RowLimit = Callable[[Group], int]  # the most rows of a run
 OnRun = Callable[[SegmentRun, Sequence[float]], None]
+OnTogether = Callable[[tuple[tuple[str, float], ...], SegmentRun, Sequence[float]], None]
 # What a step gave, of a bundle in the place of an output also why that failed; or why all of it did.
 Outcome = tuple[ReadyStep, Sequence[Array | EspalierError] | EspalierError, SegmentRun]
 
@@ -64,12 +65,16 @@ class SegmentTimes:
 
 
 class BatchRunner:
-    """Runs batches: ready steps of one group. run_segment, limit, on_run: as of the scheduler. Callable from several threads at once."""
+    """Runs batches: ready steps of one group. run_segment, limit, on_run: as of the scheduler. Callable from several threads at once.
 
-    def __init__(self, run_segment: RunSegment, limit: RowLimit, on_run: OnRun) -> None:
+    on_together: is told a run of several segments at once, with the share that each has of its seconds; None: on_run is, of each.
+    """
+
+    def __init__(self, run_segment: RunSegment, limit: RowLimit, on_run: OnRun, on_together: OnTogether | None = None) -> None:
         self._run_segment = run_segment
         self.limit = limit
         self.count = on_run
+        self._count_together = on_together or self._count_each
 
     def run(self, batch: Sequence[ReadyStep]) -> list[Outcome]:
         """Run the segment of `batch` on all of it. When that fails, each step runs by itself: one is not the others' fault.
@@ -108,28 +113,38 @@ class BatchRunner:
         ]
 
     def _run_apart(self, step: ReadyStep, parts: Sequence[Part]) -> Outcome:
-        """Run the segments that a bundle's `step` asks for one by one; what fails is said in the places of its outputs."""
+        """Run the segments that a bundle's `step` asks for one by one; what fails is said in the places of its outputs.
+
+        Where one is closed, and may not be opened here, the whole request is run anew: nothing is counted of what ran before it.
+        """
         started, started_ns = time.perf_counter(), time.time_ns()
         results: list[Array | EspalierError] = [_NOTHING] * len(step.plan_step.outputs[0])
-        inputs, waited = step.inputs(), started - step.ready_s
+        inputs, waited, runs = step.inputs(), started - step.ready_s, []
         for part in parts:
             begun = time.perf_counter()
             try:
                 found = self._run_in_pieces(part.segment, inputs, step.rows, self.limit(part.segment))
                 _check(part.segment, found, step.rows, part.stop - part.start)
-                run = SegmentRun(part.segment, step.rows, time.perf_counter() - begun, step.rows, waited, started_ns)
-                self.count(run, [waited])
+                runs.append(SegmentRun(part.segment, step.rows, time.perf_counter() - begun, step.rows, waited, started_ns))
                 results[part.start : part.stop] = found
+            except SegmentClosed as error:
+                return step, error, SegmentRun(step.segment, step.rows, time.perf_counter() - started)
             except BaseException as error:  # as in `run`
                 results[part.start : part.stop] = [_known(error, part.segment, step.rows)] * (part.stop - part.start)
+        for run in runs:
+            self.count(run, [waited])
         seconds = time.perf_counter() - started
         return step, results, SegmentRun(step.segment, step.rows, seconds, step.rows, waited, started_ns)
 
     def _tell(self, batch: Sequence[ReadyStep], run: SegmentRun, waits: Sequence[float]) -> None:
         """Say what ran; of a bundle, each segment that somebody asked for."""
-        if not isinstance(batch[0].plan_step, BundleStep):
+        first = batch[0].plan_step
+        if not isinstance(first, BundleStep):
             # As on Triton, each stream of a step is a request to the segment.
             self.count(run, [wait for step, wait in zip(batch, waits, strict=True) for _ in step.streams])
+            return
+        if all(step.plan_step is first for step in batch):
+            self._count_together(first.shares, run, waits)
             return
         asked: dict[Part, tuple[int, list[float]]] = {}
         for step, wait in zip(batch, waits, strict=True):
@@ -140,6 +155,10 @@ class BatchRunner:
         runs = shared_out(run, [(part, rows) for part, (rows, _) in asked.items()])
         for one, (_, its_waits) in zip(runs, asked.values(), strict=True):
             self.count(one, its_waits)
+
+    def _count_each(self, shares: tuple[tuple[str, float], ...], run: SegmentRun, waits: Sequence[float]) -> None:
+        for segment, share in shares:
+            self.count(run._replace(segment=segment, seconds=run.seconds * share), waits)
 
     def run_rows(self, segment: str, inputs: Sequence[Array], rows: int, outputs: int) -> Sequence[Array]:
         """Return the `outputs` results of one run of `segment`, uncounted. Raises what it raises, and EngineError for other results."""

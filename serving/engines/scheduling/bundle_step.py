@@ -67,6 +67,12 @@ class BundleStep(PlanStep):
 
     parts: tuple[Part, ...] = ()
 
+    @cached_property
+    def shares(self) -> tuple[tuple[str, float], ...]:
+        """Return the segments that the plan asks for, each with its share of a run's seconds, by MACs."""
+        work = [max(1, part.macs) for part in self.parts]
+        return tuple((part.segment, macs / sum(work)) for part, macs in zip(self.parts, work, strict=True))
+
 
 class _BundledPlan(ExecutionPlan):
     """A plan with steps of bundles."""

@@ -107,9 +107,8 @@ class PlanExecution:
     def finish(self, step: ReadyStep, results: Sequence[Array | EspalierError], run: SegmentRun) -> list[ReadyStep]:
         """Take the results of `step`, arrays of `step.rows` rows, or of a bundle why one failed; return what may run now."""
         self._runs += _runs(step, results, run)
-        for place, result in enumerate(results):
-            for position, stream in enumerate(step.streams):
-                name = step.plan_step.outputs[stream][place]
+        for position, stream in enumerate(step.streams):
+            for name, result in zip(step.plan_step.outputs[stream], results, strict=True):
                 if isinstance(result, EspalierError):
                     self._errors[name] = result
                 elif self._uses.get(name):  # what a segment gives for other plans is not held
@@ -184,7 +183,11 @@ def _runs(step: ReadyStep, results: Sequence[Array | EspalierError], run: Segmen
     """Return the run of `step`, of a bundle as one of each segment that was asked for and did not fail."""
     if not isinstance(step.plan_step, BundleStep):
         return (run,)
-    parts = [part for part in step.plan_step.parts if not isinstance(results[part.start], EspalierError)]
+    bundled = step.plan_step
+    parts = [part for part in bundled.parts if not isinstance(results[part.start], EspalierError)]
+    if len(parts) == len(bundled.parts):
+        rows, seconds, rest = step.rows, run.seconds, run[3:]
+        return [SegmentRun(segment, rows, seconds * share, *rest) for segment, share in bundled.shares]
     return shared_out(run, [(part, step.rows) for part in parts]) if parts else ()
 
 

@@ -14,7 +14,17 @@ from contract.dtypes import Array
 from contract.plan import ExecutionPlan
 from serving.engines.base import Answer, Call
 from serving.engines.scheduling.admission import Admission, QueuePlace
-from serving.engines.scheduling.batches import BatchRunner, OnRun, Outcome, RowLimit, RunSegment, SegmentTimes, advance
+from serving.engines.scheduling.batches import (
+    BatchRunner,
+    OnRun,
+    OnTogether,
+    Outcome,
+    RowLimit,
+    RunSegment,
+    SegmentTimes,
+    advance,
+)
+from serving.engines.scheduling.bundle_step import BundleStep
 from serving.engines.scheduling.fair_queue import FairQueue
 from serving.engines.scheduling.inline import InlineRuns
 from serving.engines.scheduling.plan_execution import PlanExecution, ReadyStep, join_chunks, rows_at_once, split_rows
@@ -33,7 +43,7 @@ class Scheduler:
     shares of the threads that there are, of which each run takes one or more, and run_on: what runs a segment on so many of them (None:
     run_segment on any number). max_queue_rows: rows of requests that have not begun, of which each tenant has its share (admission.py); of
     a request in chunks, those of one chunk count, and where sizes are free as many as they would be at the reference sizes. on_run: is told
-    every run, and the seconds that each request in it waited for it, in the thread of the run.
+    every run, and the seconds that each request in it waited for it, in the thread of the run. on_together: as of `BatchRunner`.
     is_open: whether a segment can run without being opened first. run_open: as run_segment, but raises SegmentClosed rather than open
     one; None: run_segment never opens any. at_once: where sizes are free, the most rows of a request that a segment is to be given at a
     time, in one run or several; None: as limit. There is no artificial delay: where threads are free, what is there begins.
@@ -49,6 +59,7 @@ class Scheduler:
         run_on: Callable[[int], RunSegment] | None = None,
         max_queue_rows: int = MAX_QUEUE_ROWS,
         on_run: OnRun | None = None,
+        on_together: OnTogether | None = None,
         is_open: Callable[[str], bool] = lambda segment: True,
         run_open: RunSegment | None = None,
         at_once: RowLimit | None = None,
@@ -56,10 +67,10 @@ class Scheduler:
         self._allocation = allocation or ThreadAllocation(workers)
         on_run = on_run or (lambda run, waits: None)
         runs = {width: run_on(width) if run_on else run_segment for width in self._allocation.widths}
-        self._runners = {width: BatchRunner(run, limit, on_run) for width, run in runs.items()}
+        self._runners = {width: BatchRunner(run, limit, on_run, on_together) for width, run in runs.items()}
         self._at_once = at_once or limit
         self._times = SegmentTimes()
-        self._inline = InlineRuns(BatchRunner(run_open or run_segment, limit, on_run), self._times, limit, is_open)
+        self._inline = InlineRuns(BatchRunner(run_open or run_segment, limit, on_run, on_together), self._times, limit, is_open)
         self._threads: list[threading.Thread] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
@@ -194,11 +205,17 @@ class Scheduler:
                 if self._stopping and not self._open:
                     return None
                 self._changed.wait()
-            width = self._allocation.width(self._free, 1 if self._is_brief(batch) else 1 + self._queue.runs(self._free))
+            width = self._width(batch)
             self._free -= width
             if self._free and len(self._queue):
                 self._changed.notify()
             return batch, width
+
+    def _width(self, batch: Sequence[ReadyStep]) -> int:
+        """Return the shares that `batch` takes. A bundle has one thread, and others may be run beside it, however brief they are."""
+        if isinstance(batch[0].plan_step, BundleStep):
+            return self._allocation.widths[-1]
+        return self._allocation.width(self._free, 1 if self._is_brief(batch) else 1 + self._queue.runs(self._free))
 
     def _is_brief(self, batch: Sequence[ReadyStep]) -> bool:
         """Whether `batch` is known to be so short that what waits is better batched than run beside it."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from contract.private_folder import is_private, make_private_folder
-from contract.repository.model import TensorSpec
-from serving.engines.cache_json import read_bounded
+from contract.repository.model import Segment, TensorSpec
+from serving.engines.cache_json import append_private, read_private
 from serving.engines.sessions.file_digests import current_boot
 from serving.engines.sessions.runtime import SegmentFile
 
@@ -22,17 +20,25 @@ _TOO_LONG_BYTES = 4_000_000  # some fifty thousand segments; beyond it the recor
 
 
 class CheckedSegments:
-    """The segments that were checked. facts: what a check depends on beside the segment: what computes, its version, the processor.
+    """The segments that were checked. facts: what a check depends on beside the segment: the runtime, its version, the processor.
 
+    computed_by: what computes a segment, where a runtime leaves some to another: what one has run, the other has not.
     file: where later processes find what this one has checked; None: nowhere. A segment is known while its files have the same inodes,
     sizes and times, its configuration says the same of its tensors, and until the machine starts again, as is so of hashes
     (file_digests.py). settled_s: one that was written less than so long ago is not remembered. Safe to use from several threads.
     """
 
-    def __init__(self, file: Path | None, facts: Sequence[str], settled_s: float = _SETTLED_S) -> None:
+    def __init__(
+        self,
+        file: Path | None,
+        facts: Sequence[str],
+        settled_s: float = _SETTLED_S,
+        computed_by: Callable[[Segment], str] = lambda segment: "",
+    ) -> None:
         self._boot = current_boot()
         self._file = file if self._boot else None
         self._facts = [self._boot, *facts]
+        self._computed_by = computed_by
         self._settled_ns = settled_s * 1e9
         self._known: set[str] | None = None  # until the record has been read
         self._new: list[str] = []
@@ -62,24 +68,16 @@ class CheckedSegments:
         """Keep what was added, a line each, in one write, so that those of several processes do not mix."""
         with self._lock:
             new, self._new = self._new, []
-        if self._file is None or not new:
-            return
-        with suppress(OSError):
-            if not make_private_folder(self._file.parent):
-                return
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | (os.O_TRUNC if _is_too_long(self._file) else 0)
-            descriptor = os.open(self._file, flags, 0o600)
-            try:
-                os.write(descriptor, "".join(f"{key}\n" for key in new).encode())
-            finally:
-                os.close(descriptor)
+        if new:
+            append_private(self._file, "".join(f"{key}\n" for key in new).encode(), _TOO_LONG_BYTES)
 
     def key(self, file: SegmentFile) -> str:
         """Return what `file` is known by, as it is now. Raises RepositoryError."""
         segment = file.segment
         specs = [_spec(spec) for spec in (*segment.inputs, *segment.outputs)]
         sizes = {name: size.reference for name, size in segment.sizes.items()}
-        facts = [self._facts, str(file.model.absolute()), file.kept.identities(), len(segment.inputs), specs, sizes]
+        what = [str(file.model.absolute()), file.kept.identities(), len(segment.inputs), specs, sizes]
+        facts = [self._facts, self._computed_by(segment), *what]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -89,12 +87,6 @@ def _spec(spec: TensorSpec) -> list[object]:
 
 def _read(file: Path | None) -> set[str]:
     """Return the keys in `file`; what cannot be read, or not believed, only costs time."""
-    with suppress(OSError, ValueError):
-        return set(read_bounded(file).decode("ascii").split()) if file is not None and is_private(file.parent) else set()
+    with suppress(ValueError):
+        return set(read_private(file).decode("ascii").split())
     return set()
-
-
-def _is_too_long(file: Path) -> bool:
-    with suppress(OSError):
-        return file.stat().st_size > _TOO_LONG_BYTES
-    return False

@@ -43,7 +43,8 @@ class Entry:
 class Entries:
     """The entries in `folder`, of `limit_bytes` at most: the ones used least recently go first.
 
-    checksum: of a file in an entry, by default its digest. after_deletion: called when entries have gone.
+    checksum: of a file in an entry, by default its digest. Weights that no entry has any more go with the last one, whichever runtime's
+    entries they were.
     """
 
     def __init__(
@@ -52,12 +53,10 @@ class Entries:
         limit_bytes: int,
         digests: FileDigests,
         checksum: Callable[[Path], str] | None = None,
-        after_deletion: Callable[[], None] = lambda: None,
     ) -> None:
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._checksum = checksum or digests.of
-        self._after_deletion = after_deletion
 
     def entry(self, facts: Mapping[str, object]) -> Entry:
         """Return the entry that `facts` lead to, whether it is there or not."""
@@ -101,14 +100,14 @@ class Entries:
         """Delete what was used least recently until the entries are within the limit, and what killed processes left."""
         for folder in self._children(stale=True):
             shutil.rmtree(folder, ignore_errors=True)
-        self._after_deletion()
+        _prune_pool(self._folder / POOL)
         used = sorted((_last_used(folder), folder, _size(folder)) for folder in self._children(stale=False))
         excess = sum(size for _, _, size in used) - self._limit_bytes
         for _, folder, size in used:
             if excess <= 0:
                 return
             self._delete(folder)
-            self._after_deletion()
+            _prune_pool(self._folder / POOL)
             excess -= size
 
     def _checksums(self, folder: Path) -> dict[str, str]:
@@ -158,6 +157,15 @@ def processor() -> str:
         return f"{platform.machine()} {platform.processor()}"
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     return f"{platform.machine()} " + " ".join(f"{key}={fields[key]}" for key in _CPU_FIELDS if key in fields)
+
+
+def _prune_pool(folder: Path) -> None:
+    """Delete the weights that no entry links any more."""
+    with suppress(OSError):
+        for file in folder.iterdir():
+            with suppress(OSError):
+                if file.stat().st_nlink == 1:
+                    file.unlink()
 
 
 def _last_used(folder: Path) -> float:

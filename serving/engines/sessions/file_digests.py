@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -84,7 +85,7 @@ class DigestRecord:
 
     def _write(self, known: _Known) -> None:
         """Replace the record by `known`, less the files that are gone; what others add meanwhile is lost, and hashed again."""
-        aside = self.file.with_name(f"{self.file.name}.{os.getpid()}")
+        aside = self.file.with_name(f"{self.file.name}.{os.getpid()}-{secrets.token_hex(8)}")
         lines = [self._line(file, *found) for file, found in known.items() if file.exists()]
         aside.write_bytes(b"".join(lines))
         aside.replace(self.file)

@@ -48,7 +48,7 @@ class SessionStoreOptions:
     spin: as of `session_options`.
     device: where features stay between segments; None: on the GPU if that computes, else on the host.
     runtime: ONNX Runtime, or OpenVINO, which leaves to ONNX Runtime what it cannot do (serving/engines/openvino/runtime.py); precision: of
-    OpenVINO's.
+    OpenVINO's; ways_file: where that keeps how segments were found to be best run, None: nowhere.
     """
 
     threads: int | None = None
@@ -61,6 +61,7 @@ class SessionStoreOptions:
     device: Device | None = None
     runtime: RuntimeKind = RuntimeKind.onnxruntime
     precision: Precision = Precision.fp32
+    ways_file: Path | None = None
 
     def __post_init__(self) -> None:
         if self.runtime == RuntimeKind.openvino and self.provider not in ("auto", "cpu"):

@@ -20,7 +20,7 @@ from serving.protocol.grpc.cost import QUICK_DATA_BYTES
 from serving.protocol.grpc.wire import header
 from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot, is_shared
-from serving.requests import InferRequest, InferResponse, RequestedOutput, error_parameters
+from serving.requests import InferRequest, InferResponse, RequestedOutput, answer_parameters
 
 _pb: Any = service_pb2
 _MOST_WRITTEN = 4096  # of each kind that are remembered
@@ -113,7 +113,7 @@ def encode_response(response: InferResponse, slots: Mapping[str, Slot], *, in_st
     in_stream: in a ModelStreamInferResponse, and as the last that comes for its request. The values are copied once.
     """
     pieces: list[Any] = [_written_model(response.model, response.version)]
-    if response.id or response.errors or in_stream:
+    if response.id or response.errors or response.cached or in_stream:
         pieces.append(_written_extras(response, in_stream))
     pieces += [_written_output(name, dtype_name(array), array.shape) for name, array in response.outputs.items()]
     for name, array in response.outputs.items():
@@ -143,10 +143,10 @@ def _written_output(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
 
 
 def _written_extras(response: InferResponse, in_stream: bool) -> bytes:
-    """Return what few answers have: the request's id, outputs that failed, and that no more comes in a stream."""
+    """Return what few answers have: the request's id, what the answer says besides, and that no more comes in a stream."""
     message = _pb.ModelInferResponse(id=response.id)
-    for key, reason in error_parameters(response).items():
-        message.parameters[key].string_param = reason
+    for key, text in answer_parameters(response).items():
+        message.parameters[key].string_param = text
     if in_stream:
         message.parameters["triton_final_response"].bool_param = True  # by which clients of streams know that no more comes
     return bytes(message.SerializeToString())

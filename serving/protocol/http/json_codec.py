@@ -21,7 +21,7 @@ from serving.protocol.fields import decimal, objects, optional, parameters_of, r
 from serving.protocol.http.json_request import JsonValues, read_request
 from serving.protocol.message_limits import USUAL, MessageLimits
 from serving.protocol.shared_memory import RequestMemory, SharedMemory, Slot
-from serving.requests import InferRequest, InferResponse, RequestedOutput, error_parameters, read_options
+from serving.requests import InferRequest, InferResponse, RequestedOutput, answer_parameters, read_options
 
 _WHERE = "The request"
 _JSON_VALUE_BYTES = 22  # of a float32 as JSON, with its comma; of most strings, too
@@ -116,8 +116,8 @@ def encode_response(response: InferResponse, wanted: _OutputFormat, check: Check
     header: dict[str, Any] = {"model_name": response.model, "model_version": response.version}
     if response.id:
         header["id"] = response.id
-    if response.errors:
-        header["parameters"] = error_parameters(response)
+    if response.errors or response.cached:
+        header["parameters"] = answer_parameters(response)
     blobs = {name: to_bytes(array) for name, array in response.outputs.items() if wanted.is_binary(name)}
     head = [msgspec.json.encode(header)[:-1], b',"outputs":[']
     for number, (name, array) in enumerate(response.outputs.items()):

@@ -15,6 +15,7 @@ from serving.answers.prediction import Prediction
 from serving.answers.readers import AnyAnswer
 from serving.engines.base import SegmentRun
 
+_CACHED = "Segments that need not run, because an earlier request with the same input has left what they give (--feature-cache)."
 _ERRORS = "Of tasks that could not be computed, a sentence each; with `partial_results` only."
 
 
@@ -48,6 +49,7 @@ class PredictBody(BaseModel):
 
     tasks: dict[str, AnyAnswer]
     segments: list[Run] = Field(description="What ran, in order: the trunk once, however many tasks there are.")
+    cached: list[str] = Field(description=_CACHED)
     milliseconds: float = Field(description="From the whole body received to the answer ready.")
     timings: Timings
     errors: dict[str, str] = Field(description=_ERRORS)
@@ -65,6 +67,7 @@ class PredictFilesBody(BaseModel):
 
     images: list[FilePrediction]
     segments: list[Run] = Field(description="What ran, in order; the rows are images.")
+    cached: list[str] = Field(description=_CACHED)
     milliseconds: float = Field(description="From the whole body received to the answer ready.")
     timings: Timings
     errors: dict[str, str] = Field(description=_ERRORS)
@@ -91,6 +94,7 @@ class PredictTextsBody(BaseModel):
 
     texts: list[TextPrediction]
     segments: list[Run] = Field(description="What ran, in order; the rows are texts.")
+    cached: list[str] = Field(description=_CACHED)
     milliseconds: float = Field(description="From the whole body received to the answer ready.")
     timings: Timings
     errors: dict[str, str] = Field(description=_ERRORS)
@@ -202,8 +206,14 @@ def _computed(prediction: Prediction, total_s: float) -> dict[str, Any]:
         compute_ms=_milliseconds(compute_s),
         total_ms=_milliseconds(total_s),
     )
-    segments = [_run(run) for run in prediction.runs]
-    return {"segments": segments, "milliseconds": timings.total_ms, "timings": timings, "errors": prediction.errors}
+    segments, cached = [_run(run) for run in prediction.runs], list(prediction.cached)
+    return {
+        "segments": segments,
+        "cached": cached,
+        "milliseconds": timings.total_ms,
+        "timings": timings,
+        "errors": prediction.errors,
+    }
 
 
 def _milliseconds(seconds: float) -> float:

@@ -109,7 +109,9 @@ def test_separate_networks_in_int8_compute_what_the_shared_trunk_does(
 def test_gains_in_other_precisions_are_those_of_the_faster_separate_networks() -> None:
     seconds = {"shared": [0.01], "separate": [0.04], "separate, side by side": [0.03]}
     seconds |= {"shared int8": [0.005], "separate int8": [0.012], "separate int8, side by side": [0.015]}
-    measured = LatencyCase("net", "block", 4, 4.0, Measurement(Times(seconds, 0.003, 0.001, ""), 0.0, 1))
+    measured = LatencyCase(
+        network="net", fork="block", tasks=4, predicted=4.0, times=Measurement(Times(seconds, 0.003, 0.001, ""), 0.0, 1)
+    )
     change = PrecisionChange("net", "block", "int8", Deviation(0.1, 0.1, 1.0, 1), 1, 4)
     fp32, int8 = precision_tables([measured], [change], [])[0].rows
     assert (fp32["speedup"], int8["speedup"]) == (pytest.approx(3), pytest.approx(2.4))

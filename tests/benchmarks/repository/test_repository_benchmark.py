@@ -162,7 +162,7 @@ def test_answers_that_differ_make_the_numbers_useless(images: Path, tmp_path: Pa
 
 def test_the_speedup_is_over_the_faster_of_the_separate_ones() -> None:
     seconds = {SHARED: [0.008] * 3, SEPARATE: [0.016, 0.016, 0.1], SIDE_BY_SIDE: [0.012, 0.012, 0.001]}
-    case = Case(Asked(ALL, ("a", "b")), 3.0, Measurement(Times(seconds, ""), 0.0, 1))
+    case = Case(asked=Asked(ALL, ("a", "b")), possible=3.0, times=Measurement(Times(seconds, ""), 0.0, 1))
     assert (case.baseline, case.speedup) == (SIDE_BY_SIDE, pytest.approx(1.5))
     assert case.share == pytest.approx(0.5)
     assert case.share_one_after_another == pytest.approx(2 / 3)

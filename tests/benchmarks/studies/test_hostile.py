@@ -18,7 +18,7 @@ from benchmarks.studies.hostile.measure import Target, watched
 from contract.repository import Repository
 
 ROOT = Path(__file__).parents[3]
-SCALE = 0.08
+SCALE = 0.04
 
 
 @pytest.fixture(scope="module")

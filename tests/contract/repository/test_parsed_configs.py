@@ -11,6 +11,7 @@ import contract.repository.parsed_configs
 from contract.errors import RepositoryError
 from contract.repository import read_repository
 from contract.repository.config import parse_text
+from contract.repository.parsed_configs import _read, _write
 from contract.repository.read import RepositoryReader
 from tests.contract.repository.test_repository import CANARY, PREVIOUS, edit, keep
 from tests.serving.nets import write_repository
@@ -141,3 +142,20 @@ def test_repositories_do_not_fill_the_folder(
     parsed.clear()
     RepositoryReader(repo.parent / "f", configs=folder).read()
     assert not parsed  # it is the oldest that go
+
+
+def test_two_threads_that_keep_at_once_do_not_write_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second begins, and ends, while the first is about to put its file in its place."""
+    file, replace, taken = tmp_path / "cache/configs/one.bin", Path.replace, []
+
+    def replacing(self: Path, target: Path) -> Path:
+        taken.append(self.name)
+        if len(taken) == 1:
+            _write(file, {b"2" * 32: b"second"})
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replacing)
+    _write(file, {b"1" * 32: b"first"})
+    assert len(set(taken)) == 2
+    assert _read(file) == {b"1" * 32: b"first"}
+    assert [path.name for path in file.parent.iterdir()] == ["one.bin"]

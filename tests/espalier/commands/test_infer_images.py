@@ -26,7 +26,6 @@ def untimed(answer: dict[str, object]) -> dict[str, object]:
 
 
 def test_several_images_are_asked_about(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "300")
     photos, pictures = tmp_path / "photos", images(COUNT)
     photos.mkdir()
     for number, picture in enumerate(pictures):
@@ -56,7 +55,7 @@ def test_several_images_are_asked_about(repository: Repository, tmp_path: Path, 
         assert json.loads(run.stdout)["tasks"] == found[4]["tasks"], run.stderr
         run = command("infer", files[0], files[1], "--task", "probe", "--top-k", "1", "--url", url)
         assert (run.returncode, best[1] in run.stdout, "image" in run.stdout) == (0, True, True)
-        run = command("infer", *files[:2], "--task", "probe", "--show", "logits,scores", "--show", "preprocessing", "--url", url)
+        run = command("infer", files[0], "--task", "probe", "--show", "logits,scores", "--show", "preprocessing", "--url", url)
         assert run.returncode == 0, run.stderr
         assert ", ".join(f"{value:.4g}" for value in whole("probe", pictures[:1])[0]) in " ".join(run.stdout.split())
         assert "preprocessing: height" in run.stdout

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from contract.kinds import KINDS
 from espalier.tables.answers import answer_rows
 
 ANSWERS: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
@@ -29,7 +28,7 @@ ANSWERS: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [kind for kind, of in KINDS.items() if of.is_for_people])
+@pytest.mark.parametrize("kind", ANSWERS)
 def test_each_kind_has_rows(kind: str) -> None:
     answer, rows = ANSWERS[kind]
     assert answer_rows({"kind": kind, **answer}) == rows
@@ -48,6 +47,11 @@ def test_what_is_shown_beside_an_answer_has_rows_of_its_own() -> None:
 
 def test_a_vector_in_base64_is_shown_by_its_beginning() -> None:
     assert answer_rows({"kind": "embedding", "size": 30, "vector": "A" * 160}) == [("30 numbers", f"{'A' * 40}...")]
+
+
+def test_a_kind_without_rows_of_its_own_is_shown_as_it_is() -> None:
+    answer = {"version": "1", "kind": "keypoints", "points": [{"label": "nose", "score": 0.95, "x": 19.7656, "y": 40.0}]}
+    assert answer_rows(answer) == [("nose", "score 0.95, x 19.77, y 40")]
 
 
 def test_a_kind_of_a_newer_server_is_named() -> None:

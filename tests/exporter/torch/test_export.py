@@ -20,7 +20,7 @@ from tuning.network.checkpoint import build_network, save_task
 from tuning.network.normalise import Normalise
 from tuning.network.weights import hash_weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_traces")]
 
 
 @pytest.fixture(scope="module")

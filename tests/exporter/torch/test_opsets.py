@@ -42,7 +42,7 @@ def test_the_opset_of_torchs_export_makes_no_difference(tmp_path: Path) -> None:
     network, image = Mixed().eval(), torch.randn(2, 3, 16, 16)
     nn.init.normal_(network.norm.weight)
     found = {}
-    for opset in (18, 20, 21):
+    for opset in (18, 21):  # test_versions.py has each operator at all of them
         path = tmp_path / f"{opset}.onnx"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -58,5 +58,5 @@ def test_the_opset_of_torchs_export_makes_no_difference(tmp_path: Path) -> None:
             )
         chain = analyse("net", load_onnx(path))[1]
         found[opset] = [block.content for block in chain.blocks], [tap.address for tap in chain.outputs]
-    assert found[18] == found[20] == found[21]
+    assert found[18] == found[21]
     assert len(found[18][0]) > 8

@@ -29,8 +29,10 @@ from exporter.remove import remove_tasks
 from exporter.sources.references import InputOptions
 from exporter.sources.remembered import Remembered
 from exporter.sources.task_model import Sources
+from tests.espalier.test_cli import espalier
 from tests.exporter.graphs import Net
-from tuning.network.backbone import save_backbone
+from tuning.errors import BackboneMismatch
+from tuning.network.backbone import load_backbone, save_backbone
 from tuning.network.checkpoint import build_network, save_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_traces", "unsynced", "forked_preflight")]
@@ -146,6 +148,17 @@ def test_a_file_that_moved_is_asked_for_and_then_remembered_where_it_is(home: Pa
     assert (found.reference, found.sha256) == ("moved.safetensors", record.sha256)
 
 
+def test_the_commands_need_no_backbone_and_say_what_helps_where_it_is_gone(home: Path) -> None:
+    run = espalier("deploy", "second.safetensors", "--to", "repo", cwd=home)
+    assert run.returncode == 0, run.stderr
+    assert "The backbone is backbone.safetensors, as repo remembers it." in run.stderr
+    (home / "backbone.safetensors").unlink()
+    run = espalier("add", "repo", "--task", "whole=whole.pth", cwd=home)
+    assert run.returncode == 2
+    assert "there is no backbone.safetensors here; give the backbone by where it is now. Give it with --backbone." in run.stderr
+    assert read_repository(home / "repo").tasks.keys() == {"first", "second"}
+
+
 def test_a_file_that_changed_is_not_taken(home: Path) -> None:
     other = random_backbone("resnet18", 32, channels=(8, 8, 16, 16), classes=9)
     nn.init.zeros_(next(other.network.parameters()))
@@ -173,7 +186,8 @@ def test_another_backbone_is_said_and_does_not_take_the_place_of_the_first(home:
 
 def test_a_repository_that_remembers_none_asks_for_it_and_remembers_it_then(home: Path) -> None:
     without_origin(home / "repo")
-    with pytest.raises(NeedsBackbone, match="give the backbone that it was tuned on"):
+    words = r"give the backbone that it was tuned on, timm/resnet18 with the weights 'random.safetensors' \(their SHA-256 is "
+    with pytest.raises(NeedsBackbone, match=words):
         opened({"second": "second.safetensors"})
     added({"second": "second.safetensors"}, "backbone.safetensors")
     assert added({"whole": "whole.pth"}).repository.origin.backbone is not None
@@ -240,6 +254,23 @@ def test_a_network_by_name_and_what_images_become_are_remembered(tmp_path: Path,
     published(2)
     with pytest.raises(BackboneChanged, match=rf"what '{NAME}' gives is something else by now"):
         open_sources(None, {"two": tmp_path / "two.pth"}, remembered=remembered)
+
+
+def test_a_checkpoint_says_on_which_published_network_it_was_tuned(tmp_path: Path, published: Callable[[int], None]) -> None:
+    backbone = load_backbone(NAME, image_size=32)
+    for seed, name in enumerate(("one", "two")):
+        save_task(random_task(backbone, (), 3, seed), tmp_path / f"{name}.safetensors")
+    tasks = {name: tmp_path / f"{name}.safetensors" for name in ("one", "two")}
+    sources = open_sources(None, tasks)
+    assert "The backbone is test_resnet.r160_in1k, on which the task checkpoints were tuned." in sources.remarks
+    assert sources.origin.backbone is not None
+    assert (sources.origin.backbone.reference, sources.backbone is None) == ("test_resnet.r160_in1k", False)
+    published(2)
+    with pytest.raises(BackboneMismatch, match="weights"):
+        open_sources(None, tasks)
+    save_task(random_task(random_backbone(NAME, 32), (), 3, seed=1), tmp_path / "other.safetensors")
+    with pytest.raises(NeedsBackbone):  # of two networks, none is taken
+        open_sources(None, {**tasks, "other": tmp_path / "other.safetensors"})
 
 
 def make() -> nn.Module:

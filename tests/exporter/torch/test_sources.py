@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import espalier
 import exporter.torch.export
 import exporter.torch.networks
 import exporter.torch.sources
 from benchmarks.models.synthetic import random_backbone, random_task
-from contract.errors import InvalidRequest
 from contract.preprocessing import Preprocessing
 from exporter.errors import NonFiniteWeights
 from exporter.export import ExportOptions, export_repository
@@ -25,14 +24,12 @@ from exporter.open_models import open_sources
 from exporter.sources.references import InputOptions
 from exporter.sources.runtime import open_session
 from exporter.torch.export import NetworkExporter
-from serving.engines.embedded import EmbeddedEngine
-from serving.router import Router
 from tuning.network.backbone import save_backbone
 from tuning.network.checkpoint import build_network, load_task, save_task
 from tuning.network.normalise import Normalise
 from tuning.network.state_dicts import read_state_dict
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_traces")]
 
 
 @pytest.fixture
@@ -94,16 +91,12 @@ def test_networks_by_name_without_preprocessing(tmp_path: Path, traces: list[nn.
     assert task.preprocessing is not None
     assert (task.preprocessing.width, task.preprocessing.mean) == (32, (0.1, 0.2, 0.3))
 
-    async def ask() -> None:
-        router = Router(repository, EmbeddedEngine(repository))
-        await router.start()
-        try:
-            await router.predict([np.zeros((32, 32, 3), np.uint8)], ["three"])
-        finally:
-            await router.aclose()
-
-    with pytest.raises(InvalidRequest, match=r"Task 'three' takes no images; send it tensors through v2/models/three/infer\."):
-        asyncio.run(ask())
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    with espalier.open(repository.path) as opened:  # pictures are normalised by the server
+        (found,) = opened.predict(image, ["three"], 3).tasks["three"]
+        floats = task.preprocessing.as_input(image[None], "FP32", "NCHW")
+        logits = opened.infer("three", {"image": floats})["three"][0]
+    assert [label.label for label in found.labels] == [str(index) for index in np.argsort(-logits)]
 
 
 class _ConvolutionalHead(nn.Module):

@@ -35,8 +35,8 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 @pytest.fixture
 def own(repository: Repository) -> Iterator[BackgroundServer]:
-    """A server that nobody else has asked."""
-    with BackgroundServer(repository, InMemoryEngine(LAYERS), http_port=0, grpc_port=0) as running:
+    """A server that nobody else has asked, with all that there are metrics of."""
+    with BackgroundServer(repository, InMemoryEngine(LAYERS), http_port=0, grpc_port=0, feature_cache_bytes=1 << 20) as running:
         yield running
 
 

@@ -181,19 +181,30 @@ def test_runs_are_summed_by_rows_and_waits_by_request(added: list[tuple[int, flo
 
 def served_together() -> tuple[dict[str, Any], Samples]:
     """Return what a router says in the protocol, by model, and in the metrics, after requests that waited for each other."""
-    engine, metrics = InMemoryEngine({**LAYERS, "trunk": _slow_trunk}, max_batch_rows=6), Metrics()
+    all_asked = threading.Event()
+
+    def slow_trunk(rows: NDArray[Any]) -> NDArray[Any]:
+        assert all_asked.wait(20)
+        time.sleep(0.005)
+        return LAYERS["trunk"](rows)
+
+    engine, metrics = InMemoryEngine({**LAYERS, "trunk": slow_trunk}, max_batch_rows=6), Metrics()
     asked = [("late", 2, ()), ("late", 5, ()), ("probe", 2, ()), (ALL_TASKS, 1, ("colour", "parity")), ("trunk", 1, ())]
 
     async def work() -> Router:
         router = Router(make_repository(), engine)
         metrics.watch(router)
         await router.start()
-        await asyncio.gather(
+        answers = asyncio.gather(
             *(
                 router.infer(InferRequest(model, {"input" if model == "trunk" else IMAGE.name: images(rows)}, _wanted(outputs)))
                 for model, rows, outputs in asked
             )
         )
+        for _ in range(20):  # until they wait
+            await asyncio.sleep(0)
+        all_asked.set()
+        await answers
         with pytest.raises(InvalidRequest):
             await router.infer(InferRequest("trunk", {"other": images(1)}))
         await router.predict(list(images(2)), ["late", "probe"])
@@ -206,11 +217,6 @@ def served_together() -> tuple[dict[str, Any], Samples]:
 
 def _wanted(outputs: Sequence[str]) -> tuple[RequestedOutput, ...]:
     return tuple(map(RequestedOutput, outputs))
-
-
-def _slow_trunk(rows: NDArray[Any]) -> NDArray[Any]:
-    time.sleep(0.005)  # the others come meanwhile
-    return LAYERS["trunk"](rows)
 
 
 def test_counts_of_a_models_durations_are_its_requests_and_the_metrics_say_the_same() -> None:

@@ -65,8 +65,9 @@ def test_an_http_request_continues_the_clients_trace_with_a_span_per_run(reposit
         assert run.parent.span_id == request.context.span_id
         assert f"{run.context.trace_id:032x}" == TRACE
         assert run.attributes["espalier.rows"] == 1
-        assert request.start_time <= run.start_time <= run.end_time <= request.end_time
-    assert runs[0].end_time <= runs[1].start_time + 100_000  # clocks of different kinds: within 0.1 ms
+        assert request.start_time <= run.start_time <= request.end_time
+        assert run.start_time <= run.end_time  # by a clock of another kind: who is held up between the two looks ends late
+    assert runs[0].start_time <= runs[1].start_time
 
 
 def test_an_rpc_is_a_span_too_and_without_a_parent_a_trace_begins(repository: Repository) -> None:

@@ -45,7 +45,8 @@ def test_a_thread_that_is_idle_is_used_again() -> None:
     pool = DaemonPool(8, "again")
     for _ in range(5):
         pool.submit(int).result(20)
-        time.sleep(0.01)  # until it waits again
+        while not pool._idle._value:  # until it waits again
+            time.sleep(0.001)
     assert threads_named("again-") == 1
 
 

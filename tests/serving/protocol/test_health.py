@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -64,7 +63,7 @@ class Slow(InMemoryEngine):
 def test_watching_follows_the_server_from_loading_to_the_end(repository: Repository) -> None:
     async def work() -> None:
         engine = Slow()
-        server = Server(repository, engine, http_port=0, grpc_port=0, grace_s=20)
+        server = Server(repository, engine, http_port=0, grpc_port=0, grace_s=600)  # of which nothing is needed
         starting = asyncio.create_task(server.start())
         while server.grpc_port == 0:
             await asyncio.sleep(0.01)
@@ -83,14 +82,12 @@ def test_watching_follows_the_server_from_loading_to_the_end(repository: Reposit
             await starting
             assert (await watched[""].read()).status == Status.SERVING
             assert (await watched["late"].read()).status == Status.SERVING
-            before = time.monotonic()
             closing = asyncio.create_task(server.aclose())
             assert (await watched[""].read()).status == Status.NOT_SERVING
             assert (await watched["late"].read()).status == Status.NOT_SERVING
             for call in watched.values():  # and the streams end, so that the server need not wait for them
                 assert await call.code() == grpc.StatusCode.UNAVAILABLE
             await closing
-            assert time.monotonic() - before < server._options.grace_s
 
     asyncio.run(work())
 

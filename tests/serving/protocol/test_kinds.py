@@ -58,7 +58,7 @@ def picture() -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+def exported(tmp_path_factory: pytest.TempPathFactory, kept_traces: None) -> ExportReport:
     tasks = {task: network(task) for task in KINDS} | {"plain": network("segments"), "guess": network("means")}
     return espalier.export(tasks, tmp_path_factory.mktemp("kinds") / "repo", inputs=INPUTS, kinds=KINDS)
 
@@ -298,3 +298,16 @@ def test_a_new_version_keeps_the_kind_unless_it_brings_one(repo: Repository, tmp
     espalier.add(tmp_path / "repo", tasks, inputs=INPUTS, replace=True, kinds={"means": "values"})
     means = read_repository(tmp_path / "repo").tasks["means"]
     assert (means.version, means.answers.word(), means.previous and means.previous.answers.word()) == ("2", "values", "embedding")
+
+
+def test_an_embedding_that_is_what_the_trunk_gives_has_no_segment_of_its_own(tmp_path: Path) -> None:
+    """Pooled or not: asked alone it runs what the others share, and nothing else."""
+    tasks = {name: f"tests.kinds_nets:{name}" for name in ("feature", "head_one", "head_two")}
+    repo = espalier.export(tasks, tmp_path / "repo", inputs=INPUTS, kinds={"feature": "embedding"}).repository
+    segments = {name: [step.segment for step in task.steps] for name, task in repo.tasks.items()}
+    assert segments["head_one"][:-1] == segments["head_two"][:-1] == segments["feature"]
+    with espalier.open(repo.path) as opened:
+        assert [run.segment for run in opened.predict([picture()], ["feature"]).runs] == segments["feature"]
+        found = opened.predict([picture()]).tasks
+    assert found["feature"][0].kind == "embedding"
+    assert found["head_one"][0].kind == "classes"

@@ -122,7 +122,7 @@ def test_strategies_begin_alike_and_rounds_start_from_the_pretrained_weights() -
     assert told == [(done, 8) for done in range(1, 9)]
     last = found["margin"][1][1]
     direct = trainer.run(trainer.prepare(method, 1), np.array(last.rows), 1)
-    assert trainer.accuracy(direct) == last.test_accuracy
+    assert trainer.score(direct) == last.test_accuracy
 
 
 @pytest.mark.slow

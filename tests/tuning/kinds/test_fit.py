@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import nn
 
 import espalier
@@ -19,52 +19,22 @@ from contract.kinds.labels import Labels
 from contract.kinds.values import Values
 from contract.repository import read_repository
 from serving.server import BackgroundServer
+from tests.espalier.test_cli import espalier as espalier_command
 from tests.nets import tiny_data, tiny_resnet, tiny_vit
 from tests.serving.pictures import file
 from tests.serving.protocol.http.test_http import Http
-from tuning.data.labelled import Split, TaskData
+from tests.tuning.kinds.drawn import drawn, picture, picture_of
+from tuning.data.labelled import Split
 from tuning.errors import BadData, UnsupportedNetwork
 from tuning.network.backbone import save_backbone
 from tuning.network.checkpoint import TaskCheckpoint, build_network, load_task, save_task
 from tuning.network.normalise import Normalise
 from tuning.pruning.prune import prune_task
-from tuning.search.compare import Comparison, compare
-from tuning.search.search import SearchOptions, open_search
 from tuning.training.fit import FitOptions, fit, pretrain
 
 pytestmark = pytest.mark.slow
 
-COLOURS = ("blue", "green", "red")
 OPTIONS = FitOptions(epochs=15, batch_size=16, lr=1e-2, device="cpu")
-
-
-def picture(colours: tuple[str, ...], side: int) -> Image.Image:
-    """Return a picture with a square of each colour beside each other."""
-    image = Image.new("RGB", (32, 32))
-    for colour in colours:
-        left = 10 * COLOURS.index(colour) if len(colours) > 1 else 0
-        ImageDraw.Draw(image).rectangle([left, 0, left + side - 1, side - 1], fill=colour)
-    return image
-
-
-def drawn(kind: Kind, count: int = 120) -> TaskData:
-    """Return pictures of squares: which colours there are, or how long the side of the white one is, and twice of that, in mm."""
-    rng, images, targets = np.random.default_rng(0), [], []
-    for _ in range(count):
-        there, side = rng.integers(0, 2, 3), int(rng.integers(4, 28))
-        shown = picture(tuple(c for c, yes in zip(COLOURS, there, strict=True) if yes), 9)
-        images.append(np.asarray(shown if isinstance(kind, Labels) else picture_of(side)))
-        targets.append(there if isinstance(kind, Labels) else (1000 + side, -2 * side))
-    pixels, wanted = np.array(images), np.array(targets, dtype=np.float32)
-    held = count // 4
-    names = COLOURS if isinstance(kind, Labels) else ("side", "minus_twice")
-    return TaskData("drawn", names, Split(pixels[held:], wanted[held:]), Split(pixels[:held], wanted[:held]), kind=kind)
-
-
-def picture_of(side: int) -> Image.Image:
-    image = Image.new("RGB", (32, 32))
-    ImageDraw.Draw(image).rectangle([0, 0, side - 1, side - 1], fill="white")
-    return image
 
 
 @pytest.fixture(scope="module")
@@ -141,15 +111,42 @@ def test_values_that_do_not_differ_and_heads_without_bias_are_refused() -> None:
 
 def test_what_is_for_classes_alone_refuses_other_kinds(tuned: Mapping[str, TaskCheckpoint], tmp_path: Path) -> None:
     data, backbone = drawn(Labels(), 40), tiny_resnet()
-    with (
-        pytest.raises(BadData, match=r"Searching blocks is for classes so far; tasks of the kind 'labels' can be fitted alone\."),
-        open_search(backbone, data, OPTIONS, SearchOptions(), tmp_path / "ledger.jsonl"),
-    ):
-        pass
-    with pytest.raises(BadData, match="Comparing methods is for classes"):
-        compare(backbone, data, OPTIONS, Comparison(("subtuning",)), tmp_path / "ledger.jsonl")
     with pytest.raises(BadData, match="Pruning is for classes"):
         prune_task(backbone, tuned["colours"], tiny_data(), OPTIONS)
     with pytest.raises(BadData, match="Pretraining is for classes"):
         pretrain("resnet18", data, backbone.spec.preprocessing, OPTIONS)
     assert not list(tmp_path.iterdir())
+
+
+def test_thresholds_that_are_found_go_from_the_table_to_the_answer(tmp_path: Path) -> None:
+    parts = {"train": 24, "val": 12, "test": 6}
+    lines, data = ["image,labels,split"], drawn(Labels(), 56)
+    rows = iter(zip(data.train.images, data.train.targets, strict=True))
+    for split, count in parts.items():
+        for index in range(count):
+            pixels, there = next(rows)
+            name = f"{split}{index}.png"
+            Image.fromarray(pixels).save(tmp_path / name)
+            lines.append(f"{name},{';'.join(c for c, yes in zip(data.labels, there, strict=True) if yes)},{split}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    save_backbone(tiny_resnet(), tmp_path / "backbone.safetensors")
+    run = espalier_command(
+        "tune", "fit", "--backbone", tmp_path / "backbone.safetensors", "--data", tmp_path / "t.csv", "--kind", "labels",
+        "--blocks", "none", "--epochs", "3", "--device", "cpu", "--out", tmp_path / "marks.safetensors",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    found = load_task(tmp_path / "marks.safetensors")
+    assert isinstance(found.kind, Labels)
+    assert (len(found.kind.thresholds), found.provenance["train_images"]) == (3, 24)
+    assert f"blue {found.kind.threshold(0):.3f}, green {found.kind.threshold(1):.3f}" in run.stdout
+    espalier.export({"marks": tmp_path / "marks.safetensors"}, tmp_path / "repo", backbone=tmp_path / "backbone.safetensors")
+    assert read_repository(tmp_path / "repo").tasks["marks"].kind == found.kind
+    network = nn.Sequential(Normalise(found.backbone.preprocessing), build_network(tiny_resnet(), found))
+    with torch.no_grad():
+        scores = torch.sigmoid(network(torch.from_numpy(data.train.images[:1])))[0].tolist()
+    wanted = {label for label, score, least in zip(found.labels, scores, found.kind.thresholds, strict=True) if score >= least}
+    with BackgroundServer(tmp_path / "repo", http_port=0, grpc_port=0, threads=1) as server:
+        answered = _ask(server, Image.fromarray(data.train.images[0]))["marks"]["labels"]
+    assert {label["label"] for label in answered} == wanted
+    for label in answered:
+        assert label["score"] == pytest.approx(scores[found.labels.index(label["label"])], abs=1e-3)

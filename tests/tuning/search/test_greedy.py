@@ -34,7 +34,7 @@ def test_forward_adds_the_best_until_it_gains_too_little() -> None:
     found = select("forward", BLOCKS, scorer, StopRule(epsilon=0.02))
     assert [step.block for step in found.steps] == [None, "b", "c"]
     assert chosen(found) == ("b", "c")
-    assert "a, gains +0.0100" in found.why
+    assert "a, gains +1.00 %" in found.why
 
 
 def test_the_number_of_evaluations_is_that_of_the_paper() -> None:

@@ -51,7 +51,7 @@ def test_a_second_opening_goes_on(tmp_path: Path) -> None:
     with open_ledger(path, HEADER) as ledger:
         assert ledger.find(TRIAL.key) == TRIAL
         assert ledger.find(replace(TRIAL, fold=1).key) is None
-        ledger.add(replace(TRIAL, fold=1, accuracy=0.7))
+        ledger.add(replace(TRIAL, fold=1, score=0.7))
     score = read_ledger(path).scores()[("layer1.0",)]
     assert score.folds == (0.5, 0.7)
     assert not score.complete
@@ -69,8 +69,8 @@ def test_a_file_cut_off_anywhere_after_the_header_is_usable(tmp_path_factory: py
     kept = len(read_ledger(path).trials)
     with open_ledger(path, HEADER) as ledger:
         assert len(ledger.contents.trials) == kept
-        ledger.add(replace(TRIAL, fold=2, accuracy=0.25))
-    assert read_ledger(path).trials[-1].accuracy == 0.25
+        ledger.add(replace(TRIAL, fold=2, score=0.25))
+    assert read_ledger(path).trials[-1].score == 0.25
 
 
 @pytest.mark.parametrize(

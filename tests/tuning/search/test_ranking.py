@@ -75,7 +75,7 @@ def exhaustive(told: Told, preference: Preference | None = None) -> Subset:
 def test_a_rank_that_knows_the_scores_loses_nothing(table: Mapping[Subset, Sequence[float]]) -> None:
     mean = max(sum(folds) for subset, folds in table.items() if len(subset) == 1)
     found = choose(Told(table), Ranking("epoch"))
-    assert any(sum(table[(block,)]) == mean for block in found)  # the best single block, or one that ties with it
+    assert any(sum(table[(block,)]) == pytest.approx(mean) for block in found)  # the best single block, or one that ties with it
 
 
 @given(TABLES, st.sampled_from(("epoch", "gradients", "singles")))
@@ -105,7 +105,7 @@ def test_only_the_upper_half_is_trained() -> None:
 
 def test_a_rank_that_is_wrong_is_believed() -> None:
     told = Told(falling(), rank={s: -sum(folds) for s, folds in falling().items()})
-    assert choose(told, Ranking("epoch")) == ("d", "e")  # the best of the lower half, beside the best that its half allows
+    assert choose(told, Ranking("epoch")) == ("c", "d")  # the best of the lower half, and beside it the best of three more
 
 
 def test_halving_over_steps_forgets_blocks_for_good() -> None:

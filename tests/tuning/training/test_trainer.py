@@ -283,8 +283,8 @@ def test_accuracy_counts_the_rows_asked_for() -> None:
     trainer = Trainer(VIT, tiny_data(), SHORT)
     trained = trainer.run(trainer.prepare(linear_probe(2)))
     scores = trainer.logits(trained, "test")
-    assert trainer.accuracy(trained) == pytest.approx(_right(trainer, scores, lambda t: t))
-    assert trainer.accuracy(trained, rows=np.array([11, 2, 4])) == pytest.approx(_right(trainer, scores, lambda t: t[[11, 2, 4]]))
+    assert trainer.score(trained) == pytest.approx(_right(trainer, scores, lambda t: t))
+    assert trainer.score(trained, rows=np.array([11, 2, 4])) == pytest.approx(_right(trainer, scores, lambda t: t[[11, 2, 4]]))
 
 
 @pytest.mark.slow

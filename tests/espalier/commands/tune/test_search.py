@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.espalier.test_cli import Run, espalier
 from tests.nets import tiny_resnet
@@ -144,3 +145,30 @@ def test_unknown_methods_and_bad_numbers_are_refused(backbone: Path, tmp_path: P
     assert "Unknown method 'probing'; known are: subtuning" in refused("compare", *common, "--methods", "probing")
     assert "must be numbers, separated by commas" in refused("compare", *common, "--sizes", "ten")
     assert "Cannot draw 5000" in refused("compare", *common, "--sizes", "5000")
+
+
+@pytest.mark.slow
+def test_values_of_a_table_are_searched_in_their_unit(backbone: Path, tmp_path: Path) -> None:
+    lines = ["image,length"]
+    for index in range(20):
+        Image.new("RGB", (32, 32), (12 * index,) * 3).save(tmp_path / f"{index}.png")
+        lines.append(f"{index}.png,{index}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    common = (
+        "--backbone",
+        backbone,
+        "--data",
+        tmp_path / "t.csv",
+        "--folds",
+        "2",
+        "--epochs",
+        "1",
+        "--ledger",
+        tmp_path / "l.jsonl",
+    )
+    run = espalier("tune", "greedy", *common, "--kind", "values:units=mm", "--blocks", "layer4.1", "--epsilon", "-99")
+    assert run.returncode == 0, run.stderr
+    assert "mean absolute error, mm" in run.stdout
+    assert "less is better" in run.stdout
+    assert "Chosen: layer4.1" in run.stdout
+    assert "is a table, which is for the kinds labels and values" in refused("profile", *common)

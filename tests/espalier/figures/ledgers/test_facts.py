@@ -115,7 +115,7 @@ def test_without_a_note_the_default_rule_is_replayed() -> None:
 def test_lines_are_means_over_seeds_of_what_was_scored_on_the_test_split() -> None:
     contents = comparison(seeds=2)
     lines = {line.name: line for line in line_facts(source(contents))}
-    by_hand = [t.accuracy for t in contents.trials if t.method == "subtuning" and t.train_images == 400 and t.fold is None]
+    by_hand = [t.score for t in contents.trials if t.method == "subtuning" and t.train_images == 400 and t.fold is None]
     assert lines["subtuning"].mean(400) == pytest.approx(sum(by_hand) / 2)
     assert lines["subtuning"].deviation(400) == pytest.approx(abs(by_hand[0] - by_hand[1]) / 2**0.5)
     assert tuple(lines["subtuning"].accuracies) == (100, 200, 400, 800)

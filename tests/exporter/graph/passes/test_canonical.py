@@ -23,7 +23,7 @@ from benchmarks.models.synthetic import random_backbone
 from exporter.graph.network import make_chain
 from exporter.graph.passes import canonicalise
 from exporter.torch.export import BackboneExporter
-backbone = random_backbone("vit_tiny_patch16_224", 32, embed_dim=24, depth=2, img_size=32)
+backbone = random_backbone("vit_tiny_patch16_224", 32, embed_dim=24, depth=1, img_size=32)
 print([block.digest for block in make_chain("net", canonicalise(BackboneExporter(backbone).export_backbone().model)).blocks])
 """
 

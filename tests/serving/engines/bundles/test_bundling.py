@@ -36,12 +36,6 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return write_heads(tmp_path_factory.mktemp("heads"), HEADS)
 
 
-@pytest.fixture(autouse=True)
-def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has a successor is closed at once, which a request may notice."""
-    monkeypatch.setattr("serving.engines.bundles.bundling._GRACE_S", 0.0)
-
-
 @asynccontextmanager
 async def started(repository: Repository, **options: Any) -> AsyncIterator[EmbeddedEngine]:
     engine = EmbeddedEngine(repository, options=EngineOptions(**{"sessions": CPU, **options}))
@@ -294,17 +288,54 @@ def test_the_end_waits_for_what_opens_and_begins_nothing_else(heads: Repository,
     asyncio.run(go_on())
 
 
-def test_what_is_about_to_be_closed_counts_as_its_segments(heads: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_request_was_planned_with_stays_open_until_it_is_answered_and_counts_as_its_segments(heads: Repository) -> None:
     async def action(engine: EmbeddedEngine) -> None:
         await warm(engine, heads)
-        monkeypatch.setattr("serving.engines.bundles.bundling._GRACE_S", 0.3)
-        await engine.release([head.name for head in HEADS[2:]])
-        seen: set[frozenset[str]] = set()
-        while any(not job.done() for job in list(engine._bundling._jobs.values())):  # type: ignore[union-attr]
-            seen.add(frozenset(bundles(engine)))
-            assert not any(name.startswith("bundle-") for name in engine.loaded())
-            await asyncio.sleep(0.002)
-        assert any(len(names) == 2 for names in seen), "both were open for a moment"
+        (before,) = bundles(engine)
+        plan = make_plan(heads, [f"task-{head.name}" for head in HEADS])
+        assert engine._bundling is not None
+        with engine._bundling.applied(plan, 1) as bundled:
+            assert before in [step.segment for step in bundled.steps]
+            await engine.release([head.name for head in HEADS[2:]])
+            await settled(engine)
+            assert len(bundles(engine)) == 2, "both are open"
+            assert engine.loaded().keys() == {TRUNK.name, *(head.name for head in HEADS[:2])}
+        await settled(engine)
+        assert before not in bundles(engine), "at once: nobody is planned with it"
         assert engine.loaded().keys() == {TRUNK.name, *(head.name for head in HEADS[:2])}
+
+    work(action, heads)
+
+
+def test_weights_of_what_is_gone_go_also_where_no_successor_can_be_opened(
+    heads: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def action(engine: EmbeddedEngine) -> None:
+        await warm(engine, heads)
+        (before,) = bundles(engine)
+        fits = engine._store._fits
+        monkeypatch.setattr(engine._store, "_fits", lambda name: not str(name).startswith("bundle-") and fits(name))
+        await engine.release([HEADS[0].name])
+        await settled(engine)
+        assert before not in engine._store.loaded()
+        monkeypatch.undo()
+        await engine.load(with_heads(heads, HEADS[1:]))
+        await warm(engine, with_heads(heads, HEADS[1:]), HEADS[1:])
+        assert len(bundles(engine)) == 1
+
+    work(action, heads)
+
+
+def test_a_second_bundle_that_only_one_plan_wants_is_opened(heads: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.engines.bundles.partition.MOST_MEMBERS", 4)
+
+    async def action(engine: EmbeddedEngine) -> None:
+        await warm(engine, heads, HEADS[:4])
+        assert len(bundles(engine)) == 1
+        plan = make_plan(heads, [f"task-{head.name}" for head in HEADS])
+        for _ in range(2):
+            await engine.infer(plan, {"image": images(1)})
+        await settled(engine)
+        assert len(bundles(engine)) == 2
 
     work(action, heads)

@@ -39,13 +39,15 @@ def test_threads_stay_awake_only_where_all_runs_together_have_a_core_for_each(
 def test_no_thread_stays_awake_after_a_run() -> None:
     session = ort.InferenceSession(layers(), session_options(2), providers=["CPUExecutionProvider"])
     rows = np.ones((64, 256), np.float32)
-    spent = []
-    for _ in range(3):
+    for _ in range(20):
         session.run(None, {"x": rows})
         started = time.process_time()
         time.sleep(0.1)
-        spent.append(time.process_time() - started)
-    assert min(spent) < 0.01  # 0.04 s where they stay awake
+        if (
+            time.process_time() - started < 0.01
+        ):  # 0.04 s where they stay awake; other threads of this process may work now and then
+            return
+    pytest.fail("threads of the run stay awake")
 
 
 def layers() -> bytes:

@@ -109,6 +109,18 @@ def test_the_least_recently_used_entries_go_when_there_is_no_room(tmp_path: Path
     assert len(entries(folder)) == 2
 
 
+def test_with_the_entries_go_the_weights_that_only_they_had(tmp_path: Path, cache: ModelCache, model: Path) -> None:
+    """As of ONNX Runtime's entries in the same folder."""
+    folder = tmp_path / "cache"
+    for name in ("used", "left"):
+        (folder / "weights").mkdir(parents=True, exist_ok=True)
+        (folder / "weights" / f"{name}.bin").write_bytes(b"weights")
+    (folder / "entry").mkdir()
+    os.link(folder / "weights/used.bin", folder / "entry/used.bin")
+    assert cache.read(model) is not None
+    assert [file.name for file in (folder / "weights").iterdir()] == ["used.bin"]
+
+
 def test_small_models_and_those_with_weights_beside_them_have_none(tmp_path: Path, model: Path) -> None:
     assert ModelCache(tmp_path / "cache").read(model) is None
     (tmp_path / "beside").mkdir()

@@ -93,12 +93,20 @@ def test_what_openvino_has_no_operator_for_runs_on_onnx_runtime_and_the_log_name
     assert "Segment 'mid' runs on ONNX Runtime: OpenVINO has no com.microsoft.CDist." in caplog.text
 
 
-def test_what_openvino_lacks_is_found_also_where_an_earlier_process_has_checked_it(tmp_path: Path) -> None:
+def test_what_openvino_lacks_is_found_also_where_an_earlier_process_has_checked_it_and_is_checked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    load = OnnxRuntime.load
+    monkeypatch.setattr(OnnxRuntime, "load", lambda self, file: loaded.append(file.segment.name) or load(self, file))
     path = tmp_path / "repo"
     write_large(path, records=False)
     write_segment(path, "mid", with_distances(LAYERS["mid"].model()))
     made, file = runtime(), file_of(read_repository(path), "mid")
     assert isinstance(made.open(file), Elsewhere)
+    assert loaded == ["mid"]
+    assert isinstance(made.open(file), Elsewhere)
+    assert loaded == ["mid"], "it is known now"
     assert made.computed_by(file.segment).startswith("onnxruntime ")
 
 

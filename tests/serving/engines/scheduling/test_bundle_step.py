@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +17,10 @@ from serving.engines.base import Call, SegmentRun
 from serving.engines.scheduling.batches import BatchRunner
 from serving.engines.scheduling.bundle_step import Bundle, BundleStep, Member, Part, shared_out, with_bundles
 from serving.engines.scheduling.plan_execution import PlanExecution
+from serving.engines.scheduling.scheduler import Scheduler
+from serving.engines.scheduling.thread_allocation import halving
+from serving.engines.statistics import RunStatistics
+from serving.errors import SegmentClosed
 
 TAP = ("tap",)
 
@@ -98,3 +104,79 @@ def test_requests_that_ask_one_bundle_for_different_heads_are_one_run() -> None:
     assert {name: values.tolist() for name, values in first.outputs.items()} == {"task-a": [[0.0]] * 2, "task-b": [[1.0]] * 2}
     assert {name: values.tolist() for name, values in second.outputs.items()} == {"task-b": [[11.0]] * 3, "task-c": [[12.0]] * 3}
     assert [(run.segment, run.rows, run.batch_rows) for run in second.runs] == [("b", 3, 5), ("c", 3, 5)]
+
+
+def test_where_a_request_is_run_anew_nothing_is_counted_of_what_a_bundle_fell_apart_into() -> None:
+    def run_segment(name: str, inputs: Sequence[Array]) -> Sequence[Array]:
+        if name != "a":
+            raise SegmentClosed(name)
+        return inputs
+
+    told: list[str] = []
+    runner = BatchRunner(run_segment, lambda group: 64, lambda run, waits: told.append(run.segment))
+    plan = with_bundles(plan_for("a", "b"), [bundle_of("a", "b")])
+    execution = PlanExecution(ExecutionPlan(TAP, plan.steps[1:], plan.outputs), {"tap": np.zeros((1, 1))}, Call(), 0)
+    ((_, outcome, _),) = runner.run(execution.start())
+    assert isinstance(outcome, SegmentClosed)
+    assert not told
+
+
+@given(
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=5),
+    st.lists(st.tuples(st.integers(1, 9), st.floats(1e-6, 10), st.lists(st.floats(0, 1), min_size=1, max_size=3)), max_size=5),
+)
+def test_runs_that_are_counted_together_count_as_each_by_itself(
+    macs: list[int], runs: list[tuple[int, float, list[float]]]
+) -> None:
+    """A step of one output for each segment; dropping one forgets what it has done together with others."""
+    parts = tuple(Part(f"s{place}", place, place + 1, work) for place, work in enumerate(macs))
+    step = BundleStep("bundle", (TAP,), (tuple("y" * len(parts)),), parts=parts)
+    together, apart = RunStatistics([]), RunStatistics([])
+    for rows, seconds, waits in runs:
+        run = SegmentRun("bundle", rows, seconds, rows, 0.0, 7)
+        together.add_together(step.shares, run, waits)
+        for one in shared_out(run, [(part, rows) for part in parts]):
+            apart.add(one, waits)
+    found, expected = together.totals(), apart.totals()
+    assert found.keys() == expected.keys()
+    for name, one in found.items():
+        other = expected[name]
+        assert (one.runs, one.rows, one.compute.counts, one.queue.counts) == (
+            other.runs,
+            other.rows,
+            other.compute.counts,
+            other.queue.counts,
+        )
+        assert one.seconds == pytest.approx(other.seconds)
+        assert one.requests.total == pytest.approx(other.requests.total)
+    together.drop(["s0"])
+    assert "s0" not in together.totals()
+
+
+def test_bundles_run_side_by_side_however_brief_they_are() -> None:
+    """Each run waits until the other has begun, too: with all threads for each, they would wait in vain."""
+    both = threading.Barrier(2)
+    learn = threading.Event()
+
+    def run_segment(name: str, inputs: Sequence[Array]) -> Sequence[Array]:
+        if learn.is_set():
+            both.wait(20)
+        return [*inputs, *inputs]
+
+    bundled = with_bundles(plan_for("a", "b", "c", "d"), [bundle_of("a", "b"), bundle_of("c", "d")])
+    plan = ExecutionPlan(TAP, bundled.steps[1:], bundled.outputs)
+
+    async def ask() -> None:
+        scheduler = Scheduler(run_segment, lambda group: 64, allocation=halving(2), is_open=lambda name: False)
+        scheduler.start()
+        try:
+            for _ in range(3):
+                await scheduler.infer(plan, {"tap": np.zeros((1, 1))}, Call())
+            learn.set()
+            answer = await scheduler.infer(plan, {"tap": np.zeros((1, 1))}, Call())
+            assert not answer.errors
+        finally:
+            await scheduler.aclose()
+
+    asyncio.run(ask())
+    assert not both.broken

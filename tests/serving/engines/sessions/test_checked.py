@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def remembering(record: Path | None, *facts: str, settled_s: float = 0.0) -> CheckedSegments:
-    return CheckedSegments(record, facts or FACTS, settled_s)
+    return CheckedSegments(record, facts or FACTS, settled_s, OnnxRuntime(CPU).computed_by)
 
 
 def store_of(record: Path | None, *facts: str) -> SessionStore:
@@ -80,6 +81,13 @@ def test_nothing_is_known_of_another_runtime_or_without_a_record(own: Repository
     store_of(record, "onnxruntime 2", "a processor").open(files_of(own, "mid"))
     store_of(None).open(files_of(own, "mid"))
     assert runs == ["mid"] * 3
+
+
+def test_what_one_runtime_has_run_is_checked_where_another_computes_it(own: Repository, record: Path, runs: list[str]) -> None:
+    for computed_by in ("openvino 1", "onnxruntime 1", "openvino 1"):
+        known = CheckedSegments(record, FACTS, 0.0, lambda segment, name=computed_by: name)  # type: ignore[misc]
+        SessionStore(OnnxRuntime(CPU), None, known).open(files_of(own, "mid"))
+    assert runs == ["mid"] * 2
 
 
 @pytest.mark.parametrize("change", ["written", "replaced", "times", "says", "boot", "beside"])
@@ -174,7 +182,7 @@ def test_a_record_that_is_none_costs_only_time(own: Repository, record: Path, ru
 def remember_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let engines open 2 segments at once, and remember those that were written just now."""
     monkeypatch.setattr(serving.engines.embedded, "_AT_ONCE", 2)
-    monkeypatch.setattr(serving.engines.embedded, "CheckedSegments", lambda file, facts: CheckedSegments(file, facts, 0.0))
+    monkeypatch.setattr(serving.engines.embedded, "CheckedSegments", partial(CheckedSegments, settled_s=0.0))
 
 
 def test_of_many_those_that_are_known_are_opened_behind_the_start(

@@ -157,7 +157,7 @@ def test_deadline_and_priority_go_along(triton: StandIn, repository: Repository)
         assert triton.requests == []
         triton.held["late"] = threading.Event()
         with pytest.raises(DeadlineExceeded):
-            await ask(engine, repository, "late", deadline=time.monotonic() + 0.1)
+            await ask(engine, repository, "late", deadline=time.monotonic() + 1)
         assert [model for model, _, _ in triton.requests] == ["late"]  # and not its steps
         triton.held["late"].set()
 
@@ -188,7 +188,7 @@ def test_what_nobody_waits_for_any_more_is_not_cancelled_on_triton_but_counts(re
         with pytest.raises(asyncio.CancelledError):
             await leaves
         with pytest.raises(DeadlineExceeded):
-            await ask(engine, repository, "probe", "late", deadline=time.monotonic() + 0.1)
+            await ask(engine, repository, "probe", "late", deadline=time.monotonic() + 1)
         assert engine.queued_rows() == {"probe": 4}
         with pytest.raises(QueueFull, match="4 rows are waiting for model 'probe', whose share of the limit of 7 has no room"):
             await ask(engine, repository, "probe", "late")

@@ -69,12 +69,12 @@ def test_segments_that_are_over_stay_for_a_while_unless_they_are_needed_again(ow
         await engine.load(before)
         await engine.release({"branch-late"})
         await engine.load(own)  # before its time
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.5)
         assert triton.loads.count("-branch-late") == 1
         check(await ask(engine, own, "late"), "late")
 
     with StandIn(own.path) as triton:
-        use(own, triton, work, replace(QUICK, keep_s=0.2))
+        use(own, triton, work, replace(QUICK, keep_s=1.0))
 
 
 def test_requests_never_get_an_answer_of_another_version(own: Repository) -> None:

@@ -20,6 +20,7 @@ from serving.protocol.grpc.cost import QUICK_BYTES, Schema, check_cost, is_quick
 from serving.protocol.grpc.wire import fields
 from serving.protocol.message_limits import USUAL
 from serving.server import BackgroundServer
+from tests.processor_time import without_collecting
 from tests.serving.nets import images
 from tests.serving.protocol.grpc.message_memory import delimited, raw, tensor
 from tests.serving.protocol.http.test_http import Http
@@ -192,10 +193,15 @@ def test_dear_messages_are_counted_beside_the_loop(repository: Repository) -> No
         (loop,) = {thread for thread in threading.enumerate() if thread.name == "espalier-server"} - others
         with grpc.insecure_channel(server.grpc_address) as channel:
             assert call(channel, "ServerLive", b"")[0] == "OK"
-            before = processor_s(loop)
-            for _ in range(5):
-                call(channel, "ModelInfer", DEAR["strings"][0])
-            assert processor_s(loop) - before < 0.1  # in the loop they take 0.2 to 0.4
+
+            def takes_s() -> float:
+                with without_collecting():
+                    before = processor_s(loop)
+                    for _ in range(5):
+                        call(channel, "ModelInfer", DEAR["strings"][0])
+                    return processor_s(loop) - before
+
+            assert any(takes_s() < 0.1 for _ in range(5))  # in the loop they take 0.2 to 0.4
 
 
 def processor_s(thread: threading.Thread) -> float:

@@ -24,6 +24,7 @@ from serving.protocol.grpc.health import MAX_NAME_CHARS
 from serving.protocol.grpc.server import max_connections, needed_bytes
 from serving.protocol.message_limits import MessageLimits
 from serving.server import BackgroundServer
+from tests.processor_time import without_collecting
 from tests.serving.nets import images
 from tests.serving.protocol.grpc.test_cost import processor_s, refusals
 from tests.serving.protocol.held_requests import wait_for
@@ -78,11 +79,17 @@ class Watch:
 def test_idle_streams_cost_the_loop_nothing(repository: Repository, kind: Callable[..., Any]) -> None:
     with served(repository) as (server, loop), grpc.insecure_channel(server.grpc_address) as channel:
         streams = [kind(channel) for _ in range(IDLE_STREAMS)]
-        before = processor_s(loop)
-        time.sleep(1)
-        assert processor_s(loop) - before < 0.03  # where each asks ten times a second, they take 0.06 to 0.2
+        assert any(takes_s(loop) < 0.03 for _ in range(5))  # where each asks ten times a second, they take 0.06 to 0.2
         for stream in streams:
             stream.end()
+
+
+def takes_s(loop: threading.Thread) -> float:
+    """Return the processor time of a thread in a second."""
+    with without_collecting():
+        before = processor_s(loop)
+        time.sleep(1)
+        return processor_s(loop) - before
 
 
 def test_a_watcher_who_comes_late_has_the_status_of_now_and_all_hear_of_changes(repository: Repository) -> None:

@@ -66,7 +66,8 @@ def test_everything_without_a_body_answers_as_documented(ask: Http, schema: Any)
         if method == "GET" and path != "/metrics":  # which is no JSON
             status, _ = ask(method, filled(path, operation))
             assert str(status) in operation["responses"], path
-            assert status == 200 or "sharedmemory" in path, path
+            wanted = {501} if path == "/v2/repository/control" else {200}  # this server has no token
+            assert status in wanted or "sharedmemory" in path, path
 
 
 def test_the_examples_of_inference_work(ask: Http, schema: Any) -> None:

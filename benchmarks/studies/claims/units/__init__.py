@@ -1,0 +1,3 @@
+"""What each kind of unit does."""
+
+__all__: list[str] = []
