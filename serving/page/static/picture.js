@@ -7,6 +7,16 @@ const MOST_WIDTH = 560, MOST_HEIGHT = 420; // small pictures are shown larger
 const UNKNOWN = 255;
 const OPACITY = 140; // of 255
 
+/** Return a JPEG without the word that makes a browser turn it as its EXIF data say; of any other file, the file. */
+export async function asStored(file) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const start = Array.from(bytes.subarray(0, 65536), (byte) => String.fromCharCode(byte)).join("");
+  const place = start.indexOf("Exif\0\0");
+  if (!start.startsWith("\xff\xd8") || place < 0) return file;
+  bytes[place] = 0;
+  return new Blob([bytes], { type: file.type });
+}
+
 /** Return a picture with `over`, elements as large as it. */
 export function pictureWith(url, over) {
   const image = el("img", { src: url, alt: "The picture that was asked about" });

@@ -2,6 +2,7 @@
 
 import { showAnswer, showFailure } from "./answers.js";
 import { byId, el, ms } from "./dom.js";
+import { asStored } from "./picture.js";
 import { showRequest } from "./request.js";
 import { predict } from "./server.js";
 import { lightTree } from "./tree.js";
@@ -88,22 +89,24 @@ function chooseShown(isChosen) {
 }
 
 /** Ask about a picture that was chosen, dropped or pasted; the server says whether it is one. */
-function take(picture) {
-  if (byId("image").hidden && byId("about").hidden) return say("No task here takes an image.");
+async function take(picture) {
+  if (byId("image").hidden && byId("about").hidden) return void say("No task here takes an image.");
   if (about() !== "image") {
     document.querySelector("[name=about][value=image]").checked = true;
     showTasks();
   }
   file = picture;
+  const stored = await asStored(picture);
+  if (file !== picture) return; // another one has come meanwhile
   if (preview) URL.revokeObjectURL(preview);
-  preview = URL.createObjectURL(picture);
+  preview = URL.createObjectURL(stored);
   const image = byId("preview");
   image.hidden = true;
   image.onload = () => (image.hidden = false);
   image.src = preview;
   byId("hint").textContent = picture.name;
   refreshRequest();
-  return ask();
+  await ask();
 }
 
 async function ask() {

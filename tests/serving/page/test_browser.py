@@ -82,7 +82,7 @@ def test_a_dropped_picture_is_answered_by_every_kind_and_what_ran_is_lit_up(brow
         assert page.locator(".answer[data-task=animal] .label").first.inner_text() in ("cat", "emu")
         assert "of at least 0.9" in answer(page, "marks")
         assert "%" in answer(page, "size")
-        page.wait_for_function("document.querySelector('[data-task=areas] canvas').width === 96")
+        expect(page.locator(".answer[data-task=areas] canvas")).to_have_js_property("width", 96)
         pixel = (
             "([x, y]) => [...document.querySelector('[data-task=areas] canvas').getContext('2d').getImageData(x, y, 1, 1).data]"
         )
@@ -110,6 +110,16 @@ def test_a_dropped_picture_is_answered_by_every_kind_and_what_ran_is_lit_up(brow
         assert all(" ms" in words for words in page.locator("#runs li").all_inner_texts())
         assert r"--data-binary '@a picture'\''s.png'" in page.inner_text("#request")
         assert "plain (a tensor: its values are over v2 only)" in page.inner_text("#others")
+
+
+def test_a_picture_that_says_to_be_turned_is_shown_as_the_network_sees_it(browser: Browser, address: str) -> None:
+    image, file = Image.new("RGB", (96, 48), "red"), io.BytesIO()
+    exif = image.getexif()
+    exif[0x112] = 6  # a quarter turn
+    image.save(file, "JPEG", exif=exif)
+    with opened(browser, address) as page:
+        drop(page, "turned.jpg", file.getvalue(), "image/jpeg")
+        expect(page.locator(".answer[data-task=areas] .picture")).to_have_css("aspect-ratio", "96 / 48")
 
 
 def test_what_is_no_image_is_the_servers_sentence(browser: Browser, address: str) -> None:
