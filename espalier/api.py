@@ -67,8 +67,8 @@ def export(
     ("imagenet,size=224,crop=0.875"); None: as the file says, if it does. cuts: how to choose where to fork. max_batch_rows: of one run
     of a model. coupled: take networks whose answer to a row depends on the other rows, too. snap: let tasks take the backbone's, or the
     first task's, weights for blocks in which theirs differ by so much at most, as a part of the largest in a tensor. precision: "int8"
-    takes calibration, data as docs/precision.md lists it, for all tasks or by their names, and costs no task more than the share max_drop
-    of its answers. force: replace a repository that is there. Raises ExportError, TuningError, NotWritten.
+    takes calibration, data as docs/guides/quantise.md lists it, for all tasks or by their names, and costs no task more than the share
+    max_drop of its answers. force: replace a repository that is there. Raises ExportError, TuningError, NotWritten.
     """
     from exporter.export import ExportOptions, export_repository
     from exporter.sharing.choose import CutOptions

@@ -48,7 +48,7 @@ class Client:
 
         image: the bytes of a PNG, JPEG, ... file, or its path. text: in its place, one or several; truncate: whether of one that is too
         long the beginning is answered. vectors: how embeddings are written, "list" or "base64". show: what is put beside answers, "logits",
-        "scores", "preprocessing" (docs/python.md). The answer is the server's, as `serving.client` describes it.
+        "scores", "preprocessing" (docs/guides/python.md). The answer is the server's, as `serving.client` describes it.
         Raises NotAnImage for a file that cannot be read, and InvalidRequest unless there is either an image or text.
         """
         from contract.errors import InvalidRequest

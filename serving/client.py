@@ -42,7 +42,7 @@ def predict(
 
     top_k: how many classes, or boxes; None: as many as the server gives. vectors: how embeddings are written. show: what is put beside the
     answers, "logits", "scores", "preprocessing". The answer is {"tasks": {name: {"kind": "classes", "labels":
-    [{"label", "score"}, ...]}}, "segments": [...], "milliseconds": ...}; what stands beside "kind" depends on it (docs/kinds.md).
+    [{"label", "score"}, ...]}}, "segments": [...], "milliseconds": ...}; what stands beside "kind" depends on it (docs/reference/kinds.md).
     Raises ServerUnreachable, RequestRefused with the server's sentence, InvalidRequest for a `url` that is none.
     """
     address = _predict_address(url, tasks, top_k, vectors, show)

@@ -15,7 +15,7 @@ import pytest
 from tests import names
 from tests.names import PACKAGES, ROOT
 
-DOCUMENTS = ("*.md", "Makefile", "pyproject.toml", "docs/*.md", "model_repository/*.md", "deploy")
+DOCUMENTS = ("*.md", "Makefile", "pyproject.toml", "docs/**/*.md", "model_repository/*.md", "deploy")
 SOURCES = (*PACKAGES, "tests", "deploy")
 pytestmark = pytest.mark.slow  # all modules are read
 
@@ -90,8 +90,8 @@ def test_what_docstrings_and_comments_name_is_there(package: str) -> None:
 
 
 def test_the_house_names_every_folder() -> None:
-    """The tree in docs/design.md, down to the third level; of the other servers and the studies, each on its own, only that there are."""
-    drawn = set(_drawn((ROOT / "docs/design.md").read_text().partition("## The house")[2].partition("\nBeside it")[0]))
+    """The tree in docs/concepts/design.md, down to the third level; of other servers and studies, each on its own, only that there are."""
+    drawn = set(_drawn((ROOT / "docs/concepts/design.md").read_text().partition("## The house")[2].partition("\nBeside it")[0]))
     inner = ("benchmarks/peers/", "benchmarks/studies/")
     there = {name for name in modules() if modules()[name].is_package and name.split(".")[0] in PACKAGES and name.count(".") < 3}
     assert drawn == {folder for name in there if not (folder := name.replace(".", "/")).startswith(inner)}

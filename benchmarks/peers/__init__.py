@@ -1,4 +1,7 @@
-"""The same work on what one would pick instead: hand-written FastAPI, LitServe, BentoML, MLServer, Ray Serve, Triton (docs/peers.md)."""
+"""The same work on what one would pick instead: FastAPI by hand, LitServe, BentoML, MLServer, Ray Serve, Triton.
+
+docs/measurements/peers.md has the results.
+"""
 
 from contract.lazy import public
 

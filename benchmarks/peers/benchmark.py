@@ -2,7 +2,7 @@
 
 Every peer is started; all but the one whose turn it is are put to sleep. First one client asks for 1, 2 and all tasks, then several clients
 do at once. The same image, the same client, the same ONNX Runtime and threads for all; answers are compared before. How each is set up, and
-to whom that is unfair: docs/peers.md.
+to whom that is unfair: docs/measurements/peers.md.
 """
 
 from __future__ import annotations

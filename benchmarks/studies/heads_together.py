@@ -1,8 +1,8 @@
 """Many small heads behind one trunk, asked in one request: `python -m benchmarks.studies.heads_together [REPOSITORY]`.
 
-The engine without a server, with bundles of heads (docs/design.md, "Heads that run together") and without, in turn. How long the trunk
-takes is what a request for it alone does, one with `asked` heads is compared with it. Without REPOSITORY, linear probes with random
-weights are made on a timm network, which needs torch and some minutes.
+The engine without a server, with bundles of heads (docs/concepts/design.md, "Heads that run together") and without, in turn. How
+long the trunk takes is what a request for it alone does; one with `asked` heads is compared with it. Without REPOSITORY, linear
+probes with random weights are made on a timm network, which needs torch and some minutes.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def bench(
         ),
     ] = "",
 ) -> None:
-    """Measure what sharing a trunk gains, on this machine. What is measured, and by which rules: docs/benchmarks.md.
+    """Measure what sharing a trunk gains, on this machine. What is measured, and by which rules: docs/measurements/benchmarks.md.
 
     [dim]espalier bench all --quick[/]
     [dim]espalier bench ./repo[/]

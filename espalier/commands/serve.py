@@ -52,7 +52,8 @@ def serve(
     page: Annotated[
         bool,
         typer.Option(
-            "--page/--no-page", help="A page at / on which people try tasks and watch them; docs/page.md says what it tells."
+            "--page/--no-page",
+            help="A page at / on which people try tasks and watch them; docs/guides/page.md says what it tells.",
         ),
     ] = True,
     watch: Annotated[

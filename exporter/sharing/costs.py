@@ -2,8 +2,8 @@
 
 One request for every network, one row: each segment runs once, on all of its streams. A run costs a fixed time, the reading of its
 weights, and for each stream its arithmetic and the bytes that enter and leave. The constants were measured on a CPU by
-`python -m benchmarks.studies.cut_costs` (docs/measurements.md); only their ratios decide, and they decide little: most cuts win or lose
-by far.
+`python -m benchmarks.studies.cut_costs` (docs/measurements/gains.md); only their ratios decide, and they decide little: most cuts win or
+lose by far.
 """
 
 from __future__ import annotations

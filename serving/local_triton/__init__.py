@@ -1,4 +1,4 @@
-"""A real Triton server on this machine, without Docker: fetched once, started and supervised (docs/triton.md)."""
+"""A real Triton server on this machine, without Docker: fetched once, started and supervised (docs/guides/triton.md)."""
 
 from contract.lazy import public
 

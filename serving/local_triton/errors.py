@@ -12,7 +12,8 @@ class TritonUnavailable(EspalierError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            f"The local Triton cannot be had here: {reason}; serve with `espalier serve REPO`, or run Triton's container (docs/triton.md)."
+            f"The local Triton cannot be had here: {reason}; serve with `espalier serve REPO`, or run Triton's container "
+            "(docs/guides/triton.md)."
         )
 
 

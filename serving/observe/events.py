@@ -94,7 +94,7 @@ class Observer(Protocol):
         """
 
     def refused(self, limit: str) -> None:
-        """Hear that something was refused because of the limit of this name, one of docs/limits.md."""
+        """Hear that something was refused because of the limit of this name, one of docs/reference/limits.md."""
 
 
 class NullObserver:

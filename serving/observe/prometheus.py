@@ -1,4 +1,4 @@
-"""The metrics of one server, for Prometheus. docs/metrics.md has a row for each; a test keeps the two together.
+"""The metrics of one server, for Prometheus. docs/reference/metrics.md has a row for each; a test keeps the two together.
 
 Requests pay for counting only (serving/statistics.py, serving/engines/statistics.py): metrics are made when they are asked for.
 """

@@ -1,4 +1,4 @@
-"""The manifests of deploy/ agree with the program, and with each other. No cluster, no docker, no Helm: see docs/kubernetes.md."""
+"""The manifests of deploy/ agree with the program, and with each other. No cluster, no docker, no Helm: see docs/guides/kubernetes.md."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_the_schema_takes_the_sizes_that_the_program_takes(size: str, taken: boo
 
 
 def test_every_value_is_in_the_documentation() -> None:
-    page = (ROOT / "docs/kubernetes.md").read_text()
+    page = (ROOT / "docs/guides/kubernetes.md").read_text()
     for part, values in load("chart/values.yaml").items():
         names = [f"{part}.{key}" for key in values] if isinstance(values, dict) else [part]
         assert [name for name in names if f"`{name}`" in page] == names

@@ -1,4 +1,4 @@
-"""The examples of docs/python.md run, in their order, on tiny networks."""
+"""The examples of docs/guides/python.md run, in their order, on tiny networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_preflight", "unsynced")]
-PAGE = Path(__file__).parents[2] / "docs" / "python.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "python.md"
 NETWORKS = """
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""The tasks of the study: pictures of packages (docs/tuning.md, "Data"), and what is asked of them."""
+"""The tasks of the study: pictures of packages (docs/guides/choose-blocks.md, "Data"), and what is asked of them."""
 
 from __future__ import annotations
 

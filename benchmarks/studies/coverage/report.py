@@ -1,4 +1,4 @@
-"""The document docs/coverage.md, from the records of a run."""
+"""The document docs/measurements/coverage.md, from the records of a run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _COARSE_SHARE = 0.5  # of the MACs in one block: then there is hardly a choice o
 
 _INTRODUCTION = """# Coverage
 What the exporter does with the model families of timm: one small variant of each, with random weights, in which one block from the middle
-and the head are changed. Made by `python -m benchmarks.studies.coverage --out coverage.jsonl --report docs/coverage.md`; a run goes on
-where an interrupted one stopped.
+and the head are changed. Made by `python -m benchmarks.studies.coverage --out coverage.jsonl --report docs/measurements/coverage.md`; a
+run goes on where an interrupted one stopped.
 
 - **Fork**: blocks before the fork, as the sharing plan finds it from digests, and as it is: the whole backbone and the whole tuned network
   are run on the same rows with every tap as an output, and the fork is in front of the first tap that differs in any bit.

@@ -1,5 +1,5 @@
 """Measures the exporter: `python -m benchmarks.studies.export`. Phases of an export, digesting a large model, planning many tasks,
-exporting very many linear probes and adding one more. Its four goals (docs/measurements.md) are measured by
+exporting very many linear probes and adding one more. Its four goals (docs/measurements/gains.md) are measured by
 `python -m benchmarks.studies.export --only export --only planning --only probes`.
 
 Seconds are given on the wall and of the processor (all threads): where other work shares the machine, trust the latter. Memory is what a

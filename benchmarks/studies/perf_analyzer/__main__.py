@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("repository", metavar="REPO", type=Path, help="a repository that `espalier export` wrote")
     parser.add_argument(
-        "--engine", choices=("embedded", "triton"), default="embedded", help="triton: a local one (docs/triton.md)"
+        "--engine", choices=("embedded", "triton"), default="embedded", help="triton: a local one (docs/guides/triton.md)"
     )
     parser.add_argument("--clients", type=int, default=4, help="up to so many at once")
     arguments = parser.parse_args()

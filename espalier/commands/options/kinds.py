@@ -15,9 +15,9 @@ Kinds = Annotated[
     typer.Option(
         "--kind",
         metavar="TASK=KIND",
-        help="What the task's answers are to people, such as classes, values or mask (docs/kinds.md has all), with parameters where they "
-        "are not the usual ones, as boxes:layout=yolo,score=0.4 or labels:thresholds=0.5+0.3. Repeat it. Without it, one vector is taken "
-        "for classes, and all else for tensors.",
+        help="What the task's answers are to people, such as classes, values or mask (docs/reference/kinds.md has all), with parameters "
+        "where they are not the usual ones, as boxes:layout=yolo,score=0.4 or labels:thresholds=0.5+0.3. Repeat it. Without it, one vector "
+        "is taken for classes, and all else for tensors.",
     ),
 ]
 

@@ -135,7 +135,7 @@ class RequestLimits:
         typer.Option(
             metavar="NAME=VALUE",
             help="Another value for a limit on connections, messages, images or texts, such as headers=64 or image_bytes=8MiB; may be "
-            "given several times. docs/limits.md has the names.",
+            "given several times. docs/reference/limits.md has the names.",
         ),
     ] = None
 

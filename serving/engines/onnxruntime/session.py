@@ -29,7 +29,8 @@ def session_options(threads: int | None = None, spin: bool = True) -> ort.Sessio
     """Return the options of every session; `threads` None: as many as this process has cores.
 
     spin: whether threads that wait for each other within a run stay awake; only where every thread of every run has a core. To sleep and
-    to be woken after each operator cost a lone run of a ViT-S a sixth of its time, of a ResNet-50 a thirtieth (docs/performance.md).
+    to be woken after each operator cost a lone run of a ViT-S a sixth of its time, of a ResNet-50 a thirtieth
+    (docs/measurements/server.md).
     Many sessions share the cores here, so that no thread spins once its run is over (a spinning trunk steals the branches' cores),
     and idle memory must go back (a memory arena per session keeps 20-40 % more of it).
     """

@@ -1,4 +1,4 @@
-"""The Triton engine: plans are answered by Tritons elsewhere, over the v2 protocol's gRPC (docs/triton-engine.md)."""
+"""The Triton engine: plans are answered by Tritons elsewhere, over the v2 protocol's gRPC (docs/guides/triton-engine.md)."""
 
 from contract.lazy import public
 

@@ -105,7 +105,7 @@ def _metrics_routes(metrics: Metrics) -> APIRouter:
 
     @routes.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def get_metrics() -> Response:
-        """Return every metric in Prometheus' text format; docs/metrics.md lists them."""
+        """Return every metric in Prometheus' text format; docs/reference/metrics.md lists them."""
         # In a thread: with thousands of tasks it takes long enough to be felt by requests.
         return Response(await to_thread(metrics.text), media_type=CONTENT_TYPE)
 

@@ -33,7 +33,7 @@ def target(repository: Repository) -> Iterator[Target]:
 
 
 def test_the_documents_promise_what_is_checked() -> None:
-    table = (ROOT / "docs" / "limits.md").read_text().split("## Memory of a request")[1].split("\n## ")[0]
+    table = (ROOT / "docs" / "reference" / "limits.md").read_text().split("## Memory of a request")[1].split("\n## ")[0]
     found = dict(re.findall(r"^\| ([a-z]+) \| (\d+) for each", table, re.MULTILINE))
     assert found == {
         "body": str(PER_BODY_BYTE),

@@ -29,7 +29,7 @@ from tests.serving.nets import CHAINS, IMAGE, LAYERS, images, make_repository
 
 pytestmark = pytest.mark.slow  # as a whole: the fast part of the suite is to stay under a minute
 
-DOCS = Path(__file__).parents[3] / "docs/metrics.md"
+DOCS = Path(__file__).parents[3] / "docs/reference/metrics.md"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 

@@ -26,7 +26,7 @@ from serving.server import BackgroundServer
 from tests.serving.protocol.test_refusals import counted
 
 pb: Any = service_pb2
-DOCS = Path(__file__).parents[3] / "docs" / "limits.md"
+DOCS = Path(__file__).parents[3] / "docs" / "reference" / "limits.md"
 
 
 def test_limits_are_set_by_name() -> None:

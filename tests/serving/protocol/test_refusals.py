@@ -20,7 +20,7 @@ from tests.serving.nets import images
 from tests.serving.protocol.held_requests import wait_for
 
 pb: Any = service_pb2
-DOCS = Path(__file__).parents[3] / "docs" / "limits.md"
+DOCS = Path(__file__).parents[3] / "docs" / "reference" / "limits.md"
 IMAGE = {"name": "image", "datatype": "UINT8", "shape": [1, 8, 8, 3]}
 MANY = 1 << 17
 

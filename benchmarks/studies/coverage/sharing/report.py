@@ -1,4 +1,4 @@
-"""The tables of dense and text families in docs/coverage.md, from the records of a run."""
+"""The tables of dense and text families in docs/measurements/coverage.md, from the records of a run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ How much of what several networks have in common is shared. Each family is five 
 small inputs; every one has a head of its own. Dense: three decoders or detectors' raw heads (on the frozen backbone, with a late and with
 a middle block tuned) and two classifiers (frozen, a late block tuned). Text: three heads on the first token and two on every token; frozen,
 with the last layer, the last two, and a middle layer tuned; with mask and, where the encoder has them, token types. Made by
-`python -m benchmarks.studies.coverage.sharing --out sharing.jsonl --report docs/coverage.md` (the packages of the extra `coverage`); a run
-goes on where an interrupted one stopped.
+`python -m benchmarks.studies.coverage.sharing --out sharing.jsonl --report docs/measurements/coverage.md` (the packages of the extra
+`coverage`); a run goes on where an interrupted one stopped.
 
 - **Possible**: the share of the networks' MACs that another one of them has computed already. It is found without addresses, digests or
   plans: each whole network is run in ONNX Runtime with every tensor as an output, and computations are one where the operator, its
