@@ -6,7 +6,7 @@ UV_PIN := uv==0.13.8
 # What Python 3.11.0 brings.
 OLDEST_PIP := pip==22.3
 
-.PHONY: help env demo test test-fast lint format resolve pins wheel clean
+.PHONY: help env demo test test-fast docs lint format resolve pins wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ test: env  ## every test
 
 test-fast: env  ## the part of the tests that takes less than a minute
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' --ignore tests/benchmarks
+
+docs: env  ## the site, into build/docs/site: broken links are errors; words, and sentences that are too long
+	$(BIN)/python -m docs.site
 
 lint: env  ## ruff, mypy, and which folder may import which
 	$(BIN)/ruff check .

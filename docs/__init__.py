@@ -1,0 +1,1 @@
+"""What documents are built by; the pages themselves are beside it."""

@@ -1,0 +1,1 @@
+"""The site: pages of docs/, and reference pages that are made from the code."""
