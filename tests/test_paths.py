@@ -105,7 +105,7 @@ def test_no_folder_has_more_than_twenty_modules() -> None:
 def _drawn(tree: str) -> Iterator[str]:
     """Yield the folders of an indented list, each with those that it lies in."""
     above: list[str] = []
-    for indent, name in re.findall(r"^    ( *)(\w+)/ ", tree, re.MULTILINE):
+    for indent, name in re.findall(r"^( *)(\w+)/ ", tree, re.MULTILINE):
         above = [*above[: len(indent) // 2], name]
         yield "/".join(above)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.documents import examples
+
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_preflight", "unsynced")]
-PAGE = Path(__file__).parents[2] / "docs" / "guides" / "python.md"
+PAGE = "docs/guides/python.md"
 NETWORKS = """
 import torch
 from torch import nn
@@ -40,10 +41,8 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     (tmp_path / "photos").mkdir()
     shutil.copy("photo.jpg", "photos/one.jpg")
     known: dict[str, Any] = {}
-    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(examples) > 1
-    for example in examples:
-        exec(compile(example, str(PAGE), "exec"), known)
+    for example in examples(PAGE, __file__):
+        exec(compile(example.text, PAGE, "exec"), known)
     said = capsys.readouterr().out
     assert "photos/one.jpg" in said
     assert said.endswith("\n2\n")  # the version that was deployed

@@ -215,7 +215,7 @@ def test_the_commands_of_the_document(tmp_path: Path) -> None:
     for seed, name in enumerate(("mood", "topic", "tone", "better")):
         ir.save(replace(BERT, head=90 + seed).model(), tmp_path / f"{name}.onnx")
     words.save(tmp_path)
-    for command in commands("guides/text.md", "From ONNX files and a tokenizer.json"):
+    for command in commands("docs/guides/text.md", __file__):
         run = espalier(*command[1:], cwd=tmp_path)
         assert run.returncode == 0, run.stderr
         assert "Texts: " in run.stdout

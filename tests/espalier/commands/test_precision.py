@@ -37,7 +37,7 @@ def run(networks: Path, *arguments: str) -> str:
 
 def test_the_commands_of_the_document(networks: Path) -> None:
     pytest.importorskip("nncf", reason="networks are quantised by the extra `quantize`")
-    export, inspect, add, exact, deploy = (words[1:] for words in commands("guides/quantise.md", "Exporting"))
+    export, inspect, add, exact, deploy = (words[1:] for words in commands("docs/guides/quantise.md", __file__))
     said = run(networks, *export, "--cuts", "exact")
     assert "Calibration: images.npy: calibrated with 60 rows, judged on 60 others." in said
     assert "Tasks in int8 (at most 2 % may be lost)" in said

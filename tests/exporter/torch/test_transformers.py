@@ -170,7 +170,7 @@ def test_the_commands_of_the_document(tmp_path: Path) -> None:
     models = tmp_path / "models"
     networks = family(models, "DistilBert")
     (models / "base").rename(models / "encoder")
-    export_it, inspect, serve, infer, curl = commands("guides/text.md", "From folders of transformers")
+    export_it, inspect, serve, infer, curl = commands("docs/guides/text.md", __file__)
     run = espalier(*export_it[1:], cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     said = " ".join((run.stdout + run.stderr).split())

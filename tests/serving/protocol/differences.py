@@ -1,6 +1,6 @@
 """What a client may do wrong, or differently, and what it is answered: where our servers and Triton agree, and where not, and why.
 
-docs/guides/triton.md has the differences in the same words.
+docs/reference/wire.md has the differences in the same words.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ DIFFERENCES: dict[str, Difference] = {
     "more rows than `max_batch_size`": Difference(
         lambda client: client.infer("probe", images(MAX_ROWS + 1)), OK, WRONG,
         "answered, in parts: clients need not know the limit; refused as on Triton where "
-        "[rows affect each other](../reference/serving.md#rows-that-affect-each-other)",
+        "[rows affect each other](serving.md#rows-that-affect-each-other)",
     ),
     "a version that is no number": Difference(
         lambda client: client.infer("probe", ROW, model_version="new"), UNKNOWN, Codes("404", "INVALID_ARGUMENT"),

@@ -13,7 +13,7 @@ from tests.serving.protocol.differences import DIFFERENCES
 
 pytestmark = pytest.mark.slow
 
-DOCS = Path(__file__).parents[3] / "docs/guides/triton.md"
+DOCS = Path(__file__).parents[3] / "docs/reference/wire.md"
 
 
 def test_the_family_of_networks_is_written_as_the_exporter_writes(tmp_path: Path) -> None:
