@@ -64,7 +64,7 @@ def _deploy_line(repo: Path, address: str, takes_loads: bool) -> str:
     if takes_loads:
         where = f"--to {shlex.quote(str(repo))} --url http://{address} --token-file FILE"
         return f"espalier deploy NAME=MODEL {where}"
-    return "not allowed; --admin-token-file FILE (or ESPALIER_ADMIN_TOKEN), here and with `espalier deploy`, allows it."
+    return "not allowed; --admin-token-file FILE here allows it, and --token-file FILE with `espalier deploy`; or ESPALIER_ADMIN_TOKEN."
 
 
 def _reachable(address: str) -> str:

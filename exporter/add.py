@@ -131,7 +131,8 @@ def _add(change: Change, sources: Sources, options: AddOptions, analysis: Analys
         addition = plan_beside(old, repository_chains, sources, analysis, progress)
     recut = {name: replace(task, steps=addition.steps[name]) for name, task in versions.items()}
     tokenizers = tokenizers_of(analysis.models.values()) | tokenizer_files(before)
-    coming, taken = _inherited(before.tasks, addition.coming, tokenizers)
+    refusing = {name for name, model in analysis.models.items() if model.refuses_images}
+    coming, taken = _inherited(before.tasks, addition.coming, tokenizers, refusing)
     check_kinds(coming.values())
     references = compute_reference_outputs(coming, analysis, progress)
     coming = with_records(coming, references)
@@ -214,12 +215,15 @@ def _together(
 
 
 def _inherited(
-    before: Mapping[str, Task], coming: Mapping[str, Task], tokenizers: TokenizerFiles
+    before: Mapping[str, Task], coming: Mapping[str, Task], tokenizers: TokenizerFiles, refusing: Collection[str]
 ) -> tuple[dict[str, Task], dict[str, tuple[str, ...]]]:
-    """Return `coming` with what those have from the tasks `before` of their names, and what that is. Raises TokenizerDoesNotFit."""
+    """Return `coming` with what those have from the tasks `before` of their names, and what that is. Raises TokenizerDoesNotFit.
+
+    refusing: tasks whose files say that images come otherwise than can be done, so that they are not to come as before.
+    """
     tasks, taken = dict(coming), {}
     for name in coming.keys() & before.keys():
-        tasks[name], words = inherited(before[name], coming[name])
+        tasks[name], words = inherited(before[name], coming[name], images=name not in refusing)
         if words:
             taken[name] = words
         if coming[name].text is None:

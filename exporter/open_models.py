@@ -82,7 +82,8 @@ def _onnx_task(name: str, file: Path, labels: tuple[str, ...], said: Said | None
         how, remark = find_preprocessing(model, file) if said is None else stated(model, said)
     except ValueError as error:
         raise PreprocessingDoesNotFit(name, str(error)) from error
-    return TaskModel(model, labels or own_labels(model), how, {"file": file.name}, file, remark)
+    refuses = how is None and bool(remark)
+    return TaskModel(model, labels or own_labels(model), how, {"file": file.name}, file, remark, refuses_images=refuses)
 
 
 def _read_said(name: str, reference: Reference, spoken: Spoken) -> Said:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from contract.errors import ExtraNeeded
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 _QUIET_MS = 100  # without a change, before those that there were are one
 _MOST_MS = 1600  # that one waits for such a moment
 _LOOK_S = 1.0  # whether the folder is another one by now
+_END_S = 1.0  # in which the thread ends: the end of the server waits for it
 _AGAIN_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # after which what failed is tried again, though nothing has changed
 
 
@@ -131,10 +133,12 @@ class _Files:
         self._thread.start()
 
     def close(self) -> None:
-        """Return when the thread has ended, soon."""
+        """Return when the thread has ended, soon; one that waits for a folder that does not answer is left to itself."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_END_S)
+            if self._thread.is_alive():
+                log.warning("The folder of the repository does not answer; the thread that watches it is left behind.")
 
     def _run(self, tell: Callable[[], None]) -> None:
         """Watch the folder that is there, and then the next one: a thread's life."""
@@ -143,7 +147,7 @@ class _Files:
             try:
                 for _ in self._changes(polls):
                     tell()
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 self._stop.wait(_LOOK_S)
             except Exception as error:  # of the system: no more watches, ...
                 if not polls:
@@ -156,26 +160,32 @@ class _Files:
         """Yield when something has changed, as long as the folder is the same. Raises what the system does."""
         from watchfiles import watch
 
-        folder, begun = _identity(self._path), False
-        for found in watch(
-            self._path,
-            watch_filter=None,
-            debounce=_MOST_MS,
-            step=_QUIET_MS,
-            stop_event=self._stop,
-            rust_timeout=round(1000 * _LOOK_S),
-            yield_on_timeout=True,
-            raise_interrupt=False,
-            force_polling=polls,
-            ignore_permission_denied=True,
-        ):
-            if found or not begun:  # also what changed before it began
-                yield
-            begun = True
-            if _identity(self._path) != folder:
-                return
+        begun = False
+        with _held(self._path) as folder:
+            for found in watch(
+                self._path,
+                watch_filter=None,
+                debounce=_MOST_MS,
+                step=_QUIET_MS,
+                stop_event=self._stop,
+                rust_timeout=round(1000 * _LOOK_S),
+                yield_on_timeout=True,
+                raise_interrupt=False,
+                force_polling=polls,
+                ignore_permission_denied=True,
+            ):
+                if found or not begun:  # also what changed before it began
+                    yield
+                begun = True
+                if not os.path.samestat(os.fstat(folder), self._path.stat()):
+                    return
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
+@contextmanager
+def _held(folder: Path) -> Iterator[int]:
+    """Yield a descriptor of `folder`, so that no other one gets its inode number, should it be deleted. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -13,15 +13,16 @@ from contract.repository import Canary, Step, Task
 from contract.tensor_names import Names, succeeding
 
 
-def inherited(task: Task, new: Task) -> tuple[Task, tuple[str, ...]]:
+def inherited(task: Task, new: Task, *, images: bool = True) -> tuple[Task, tuple[str, ...]]:
     """Return `new` with what it lacks to take the place of `task`, or part of its requests, and what that is, in words.
 
     An ONNX file does not say how an image becomes its input; where inputs are equal, that is as before, and so is what somebody wrote
     into the configuration of how images lie in them, and the tokenizer. So are the labels of as many classes. Without them, clients that
-    sent images or text, or read labels, would be refused, or get numbers. And so is the kind, of equal outputs.
+    sent images or text, or read labels, would be refused, or get numbers. And so is the kind, of equal outputs. images: whether the
+    preprocessing may be as before; not where the new file says that it is another.
     """
     taken = []
-    if new.preprocessing is None and task.preprocessing is not None and new.inputs == task.inputs:
+    if images and new.preprocessing is None and task.preprocessing is not None and new.inputs == task.inputs:
         new = replace(new, preprocessing=task.preprocessing)
         taken.append("preprocessing")
     if not any(new.input_layouts()) and any(task.input_layouts()) and new.inputs == task.inputs:

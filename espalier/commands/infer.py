@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,6 +80,9 @@ def infer(
     if array:
         if image or text is not None or text_file is not None:
             raise typer.BadParameter("ask about arrays, an image or texts, and not about several of them.", param_hint="--array")
+        _refuse_unused(
+            {"--top-k": top_k is not None, "--vectors": vectors != "list", "--show": bool(show), "--truncate": truncate}
+        )
         infer_arrays(Client(url), read_arrays(array), task or [], as_json=as_json)
         return
     asked = _Asked(task or [], top_k, _parse_vectors(vectors), _parse_show(show or ()))
@@ -109,6 +112,15 @@ def infer(
         if found["truncated"]:
             console.print(
                 f"Of text {number} only the beginning was read, by {escape(', '.join(found['truncated']))}.", soft_wrap=True
+            )
+
+
+def _refuse_unused(given: Mapping[str, bool]) -> None:
+    """Raise typer.BadParameter where an option is given that would do nothing for arrays."""
+    for option, is_given in given.items():
+        if is_given:
+            raise typer.BadParameter(
+                "is of images and texts; arrays are answered with what the network gives.", param_hint=option
             )
 
 

@@ -56,9 +56,9 @@ def describe_ends(tasks: Iterable[Task]) -> list[str]:
 
 
 def describe_unsaid(tasks: Iterable[Task]) -> str | None:
-    """Return of which tasks an image could become the input, and nothing says how, in a sentence; None where there are none."""
+    """Return of which tasks an image could become the input, and it is not known how, in a sentence; None where there are none."""
     names = [task.name for task in tasks if task.preprocessing is None and task.text is None and task.is_like_image]
-    return f"Nothing says how an image becomes the input of {', '.join(names)}: asked over v2 alone." if names else None
+    return f"It is not known how an image becomes the input of {', '.join(names)}: asked over v2 alone." if names else None
 
 
 def describe_assumed(tasks: Iterable[Task]) -> str | None:

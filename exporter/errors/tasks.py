@@ -65,7 +65,7 @@ class KindNeedsImages(ExportError):
 
     def __init__(self, task: str, kind: str) -> None:
         super().__init__(
-            f"Nothing says how an image becomes the input of task {task!r}, and {kind} lies in one: give its preprocessing."
+            f"It is not known how an image becomes the input of task {task!r}, and {kind} lies in one: give its preprocessing."
         )
         self.task = task
 

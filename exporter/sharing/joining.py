@@ -127,7 +127,9 @@ class Joined:
         try:
             TopologicalSorter(self.before).prepare()
         except CycleError as error:
-            return self._ranks(set(error.args[1]))
+            circle = set(error.args[1])
+            ranks = self._ranks(circle)
+            return ranks if self._are_told_apart(ranks, segments.values()) else self._first_ranks(circle)
         return {}
 
     @cached_property
@@ -161,6 +163,26 @@ class Joined:
                 key = self.blocks.keys[number]
                 ranks[key] = max(ranks.get(key, 0), found[number])
         return ranks
+
+    def _are_told_apart(self, ranks: Mapping[Key, int], segments: Iterable[Collection[Key]]) -> bool:
+        """Whether some of `segments` has blocks of several `ranks`."""
+        return any(len({ranks[key] for key in segment if key in ranks}) > 1 for segment in segments)
+
+    def _first_ranks(self, streams: Collection[int]) -> dict[Key, int]:
+        """Return for the blocks of that stream of a circle in which the first block is: 1 behind what the others give, 0 before it.
+
+        For circles that no way of blocks goes round: what a stream takes and what it gives need not depend on each other. The first
+        block of all takes nothing of the circle, so that the stream falls into two.
+        """
+        circle = {number for stream in streams for number in self.members[stream]}
+        first = next(number for number in self.in_order if number in circle)
+        inside = set(self.members[self.stream_of(first)])
+        behind = set[int]()
+        for number in self.in_order:
+            makers = self.blocks.makers[number]
+            if not makers.isdisjoint(behind) or (number in inside and not makers.isdisjoint(circle - inside)):
+                behind.add(number)
+        return {self.blocks.keys[number]: int(number in behind) for number in inside}
 
     @cached_property
     def in_order(self) -> list[int]:

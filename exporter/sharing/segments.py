@@ -20,6 +20,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import count
 
 from exporter.graph.chain import Block, Chain
 from exporter.sharing.joining import Blocks, Joined
@@ -53,9 +54,15 @@ class SegmentFinder:
         keys = {chain.name: self._keys(chain, of_chain[chain.name]) for chain in self._chains}
         blocks = Blocks(self._chains, keys, self.users)
         apart: dict[Key, tuple[int, ...]] = {}
-        while (joined := Joined(blocks, also_cut, apart, levels)).broken:
+        for tried in count():
+            if not (joined := Joined(blocks, also_cut, apart, levels)).broken:
+                break
             for key, rank in joined.broken.items():
-                apart[key] = (*apart.get(key, ()), rank)
+                apart[key] = (
+                    *apart.get(key, ()),
+                    tried,
+                    rank,
+                )  # with `tried`, what is told apart once stays so: this comes to an end
         return joined
 
     def changed_keys(self, joined: Joined, copies: Copies) -> dict[str, dict[int, Key]]:

@@ -23,7 +23,8 @@ class TaskModel:
     """An ONNX model from the image (or tensor) to one vector per row.
 
     labels: one per entry of the output, or empty. preprocessing: how an image becomes a row, None when nobody said; for a model that takes
-    float32, also the normalisation that is left to the client. file: where `model` lies as it was given, None when it lies nowhere.
+    float32, also the normalisation that is left to the client. refuses_images: what the file says of that cannot be followed.
+    file: where `model` lies as it was given, None when it lies nowhere.
     remark: what to know of it, in a sentence that goes on after its name, or "". tokenizer: of a task that
     takes texts; None: the client has it. kind: how people read what it answers; None: nobody said.
     """
@@ -36,6 +37,7 @@ class TaskModel:
     remark: str = ""
     tokenizer: TokenizerSource | None = None
     kind: Kind | None = None
+    refuses_images: bool = False
 
 
 @dataclass(frozen=True)

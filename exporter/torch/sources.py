@@ -30,6 +30,7 @@ from exporter.torch.networks import Architecture, Fit, open_architecture, overri
 from exporter.torch.published import published_backbone, tuned_on
 from tuning.network.backbone import Backbone, BackboneSpec, load_backbone
 from tuning.network.checkpoint import TaskCheckpoint, check_backbone, load_task, read_kind, read_spec
+from tuning.network.libraries import split_name
 from tuning.network.weights import hash_weights
 
 _Read = TypeVar("_Read")
@@ -45,8 +46,9 @@ class TorchSources:
     def __init__(self, options: InputOptions, tasks: Mapping[str, Reference], remembered: Remembered) -> None:
         self._specs = _read_specs(tasks)
         self.tuned = {name: Tuned(spec.weights_sha256, spec.preprocessing) for name, spec in self._specs.items()}
-        options, taken = remembered.fill(options, tuned=bool(self.tuned))
-        self.remarks: dict[str, None] = dict.fromkeys([taken] if taken else [])
+        self._remembered, self._given = remembered, options
+        options, self._taken = remembered.fill(options, tuned=bool(self.tuned))
+        self.remarks: dict[str, None] = {}
         self.record: BackboneRecord | None = None
         self._images = _agreed_preprocessing(self.tuned, options)
         self._options = options
@@ -95,6 +97,7 @@ class TorchSources:
             raise BadModel(
                 Path(reference.text), "is no backbone file; give weights from elsewhere with their network, as NETWORK@FILE."
             )
+        self._remark(self._taken)
         backbone = load_backbone(reference.text, image_size=self._options.image_size, preprocessing=self._images)
         self._remark(backbone.remark)
         how = overridden(backbone.spec.preprocessing, self._options)
@@ -130,8 +133,18 @@ class TorchSources:
         pretrained = own and not reference.is_callable
         key = (reference.network, pretrained)
         if key not in self._architectures:
-            self._architectures[key] = open_architecture(reference, self._options, pretrained=pretrained)
+            self._architectures[key] = open_architecture(reference, self._options_of(reference), pretrained=pretrained)
         return self._architectures[key]
+
+    def _options_of(self, reference: Reference) -> InputOptions:
+        """Return what is said of images: another network than the remembered backbone says itself what it takes, unless it is code."""
+        record = self._remembered.origin.backbone
+        named = "" if reference.is_callable else "/".join(split_name(reference.network)).partition(".")[0]
+        theirs = record.network.partition(" ")[0] if record is not None else ""
+        is_another = bool(named and theirs) and named != theirs
+        options, taken = self._remembered.fill(self._given, tuned=True) if is_another else (self._options, self._taken)
+        self._remark(taken)
+        return options
 
     def _remark(self, sentence: str) -> None:
         if sentence:

@@ -112,8 +112,8 @@ def _remainder(plan: ExecutionPlan, there: frozenset[str], kept: frozenset[str])
             steps.append(replace(step, inputs=taken, outputs=given))
     steps.reverse()
     computed = {name for step in steps for names in step.outputs for name in names}
-    used = frozenset(wanted & there)
-    made = {_EXTRA + name: name for name in sorted(kept & computed - used)}
+    used = frozenset(wanted & there - computed)  # no tensor is both given and computed: a step must not hear of it twice
+    made = {_EXTRA + name: name for name in sorted(kept & computed - there)}
     outputs = {output: name for output, name in plan.outputs.items() if name not in used}
     needed = {name for step in steps for names in step.inputs for name in names}
     inputs = tuple(name for name in (*plan.inputs, *sorted(used)) if name in needed)

@@ -113,9 +113,14 @@ def _takes_html(accept: str) -> bool:
     return not ranges.isdisjoint({"text/html", "text/*", "*/*", ""})
 
 
+def _tags(asked: str) -> set[str]:
+    """Return the ETags of an If-None-Match, also those that a proxy has made weak when it compressed the body."""
+    return {tag.strip().removeprefix("W/") for tag in asked.split(",")}
+
+
 def _answer(request: Request, body: bytes, media_type: str) -> Response:
     tag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
     headers = {**_HEADERS, "ETag": tag}
-    if request.headers.get("if-none-match") == tag:
+    if tag in _tags(request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
     return Response(body, media_type=media_type, headers=headers)

@@ -44,7 +44,8 @@ def test_tasks_are_asked_about_what_they_take() -> None:
         "          curl --data-binary @photo.jpg 'http://127.0.0.1:8000/predict?tasks=many%20words'",
         '          espalier infer --text "A text." --task mood',
         """          curl -H 'Content-Type: application/json' -d '{"text": "A text.", "tasks": ["mood"]}' http://127.0.0.1:8000/predict""",
-        "  Deploy: not allowed; --admin-token-file FILE (or ESPALIER_ADMIN_TOKEN), here and with `espalier deploy`, allows it.",
+        "  Deploy: not allowed; --admin-token-file FILE here allows it, and --token-file FILE with `espalier deploy`; "
+        "or ESPALIER_ADMIN_TOKEN.",
     ]
     assert said(ARRAYS)[:2] == [
         "  Ask:    espalier infer --array image=image.npy --task levels",

@@ -42,7 +42,8 @@ def best_threshold(scores: NDArray[np.float64], there: NDArray[np.bool_]) -> flo
     halfway = (levels[:-1] + levels[1:]) / 2
     if not len(halfway):
         return _WITHOUT
-    said = scores >= halfway[:, None]  # (thresholds, images)
-    f1 = 2 * (said & there).sum(axis=1) / (said.sum(axis=1) + there.sum())
+    said = len(scores) - np.searchsorted(np.sort(scores), halfway)  # images at or above each
+    right = there.sum() - np.searchsorted(np.sort(scores[there]), halfway)
+    f1 = 2 * right / (said + there.sum())
     best = halfway[f1 >= f1.max() - 1e-12]
     return float(best[np.abs(best - _WITHOUT).argmin()])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from contract.preprocessing import Preprocessing
-from exporter.sources.images.said import Channels, Said, said_in, said_in_file
+from exporter.sources.images.said import IMAGENET, Channels, Said, said_in, said_in_file
 
 _BESIDE = ("preprocessor_config.json", "config.json")
 _OWN = "preprocessing"  # in a file's metadata: a Preprocessing as JSON
@@ -23,6 +23,25 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 _MOVES = ("Cast", "Transpose", "Identity")
 _LIKELY = (0.5, 30.0)  # by what images are multiplied that are from 0 to 1
 _Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Normalisation:
+    """What a network does first: of values from 0 to `most`. mean, std: per channel, of values in [0, 1]."""
+
+    most: float
+    mean: Channels
+    std: Channels
+
+    @property
+    def is_bgr(self) -> bool:
+        """Whether the means are those of ImageNet the other way round."""
+        return np.allclose(self.mean, IMAGENET[0][::-1], atol=0.005)
+
+    @property
+    def left(self) -> Said:
+        """Return what is left to do for it: values are brought to its range."""
+        return Said(mean=(0.0, 0.0, 0.0), std=(1 / self.most, 1 / self.most, 1 / self.most))
 
 
 @dataclass(frozen=True)
@@ -70,8 +89,11 @@ def stated(model: ir.Model, said: Said) -> tuple[Preprocessing, str]:
             "its network takes no image: that is one input of uint8 with the channels last, or of floats, with 3 channels"
         )
     remarks = [f"takes images as was said ({said.but})"] if said.but else []
-    if _in_graph(model, taken) is not None and not _is_plain(said):
+    own = _in_graph(model, taken)
+    if own is not None and taken.dtype in _FLOATS and not _is_plain(said):
         remarks.append("normalises images itself, and gets them normalised, as was said")
+    if order := _other_order(model, own):
+        remarks.append(f"gets RGB, though {order}")
     return taken.fitted(said), " It ".join(f"{remark}." for remark in remarks)
 
 
@@ -84,26 +106,57 @@ def find_preprocessing(model: ir.Model, file: Path) -> tuple[Preprocessing | Non
     if taken is None:
         return None, ""
     own = _in_graph(model, taken)
+    if order := _other_order(model, own):
+        return None, f"takes arrays alone: {order}, and images are RGB here."
     for where, said in _sayings(model, file):
-        if isinstance(said, str):
-            return None, f"takes arrays alone: {where} says how an image becomes its input, but {said}."
-        if own is not None and not _is_plain(said):
-            return None, f"takes arrays alone: it normalises images itself, and {where} would have that done a second time."
         try:
-            how = taken.fitted(said)
+            followed = _followed(said, own, taken)
+            how = taken.fitted(followed)
         except ValueError as error:
             return None, f"takes arrays alone: {where} says how an image becomes its input, but {_clause(error)}."
-        return how, f"takes images as {where} says{f' ({said.but})' if said.but else ''}."
+        return how, f"takes images as {where} says{f' ({followed.but})' if followed.but else ''}."
+    return (None, "") if own is None else _assumed(taken, own)
+
+
+def _followed(said: Said | str, own: _Normalisation | None, taken: ImageInput) -> Said:
+    """Return what a file says, as it can be followed. Raises ValueError with a clause: not at all, or the network does it otherwise."""
+    if isinstance(said, str):
+        raise ValueError(said)
     if own is None:
-        return None, ""
+        more = "" if taken.dtype in _FLOATS or _is_plain(said) else "it takes bytes, so that it has to normalise them itself"
+        return replace(said, but="; ".join(filter(None, (said.but, more))))
+    if taken.dtype in _FLOATS:
+        if not _is_plain(said):
+            raise ValueError("it normalises images itself, so that it would be done a second time")
+        if said.std is not None and not np.allclose(said.std, 1 / own.most, rtol=0.05):
+            raise ValueError(f"it begins with what values from 0 to {own.most:g} need, not those to {1 / said.std[0]:g}")
+        return said
+    if not (_is_plain(said) or np.allclose((said.mean or own.mean, said.std or own.std), (own.mean, own.std), rtol=0.02)):
+        raise ValueError(f"it normalises images itself, with mean {_words(own.mean)} and std {_words(own.std)}")
+    return replace(said, mean=own.mean, std=own.std)
+
+
+def _other_order(model: ir.Model, own: _Normalisation | None) -> str:
+    """Return what tells that channels are to come otherwise than as RGB, a clause; "" where nothing does."""
+    if (order := model.metadata_props.get(_FORMAT, "Rgb8")) != "Rgb8":
+        return f"its metadata say that images are of the pixel format {order}"
+    return "it normalises images with the means of ImageNet in the order BGR" if own is not None and own.is_bgr else ""
+
+
+def _words(channels: Channels) -> str:
+    return ", ".join(f"{value:.3g}" for value in channels)
+
+
+def _assumed(taken: ImageInput, own: _Normalisation) -> tuple[Preprocessing | None, str]:
+    """Return how an image becomes the input of a network that normalises itself, of which nothing else is said, and what is assumed."""
     try:
-        how = taken.fitted(own)
+        how = taken.fitted(Said(mean=own.mean, std=own.std) if taken.dtype not in _FLOATS else own.left)
     except ValueError as error:
         return None, f"takes arrays alone: it normalises images itself, but {_clause(error)}."
-    ends = "" if taken.dtype not in _FLOATS else " from 0 to 1" if own.std == (1.0, 1.0, 1.0) else " from 0 to 255"
+    ends = "" if taken.dtype not in _FLOATS else f" from 0 to {own.most:g}"
     return how, (
-        f"normalises images{ends} itself. Nothing says how they are resized: it is taken that the shorter side is, {how.interpolation}, to "
-        f"{how.height} x {how.width} pixels, and the centre cropped."
+        f"normalises images{ends} itself. Nothing says how they are resized, or in which order channels come: it is taken that the shorter "
+        f"side is, {how.interpolation}, to {how.height} x {how.width} pixels, and the centre cropped, in RGB."
     )
 
 
@@ -135,17 +188,17 @@ def _clause(error: ValueError) -> str:
 
 
 def _of_onnx(found: Mapping[str, str]) -> Said:
-    if found.get(_FORMAT, "Rgb8") != "Rgb8":
-        raise ValueError(f"of the pixel format {found[_FORMAT]}, and images are Rgb8 here")
     if found[_RANGE] not in _RANGES:
         raise ValueError(f"of the range {found[_RANGE]}, which is none of {', '.join(_RANGES)}")
     mean, std = _RANGES[found[_RANGE]]
-    return Said(mean=(mean, mean, mean), std=(std, std, std))
+    but = "" if _FORMAT in found else "channels are taken to be in the order RGB"
+    return Said(mean=(mean, mean, mean), std=(std, std, std), but=but)
 
 
 def _of_ultralytics(found: Mapping[str, str]) -> Said:
     sides = json.loads(found["imgsz"])
-    squeezed = "pictures are padded to a square there; here the shorter side is resized, and the centre cropped"
+    padded = "pictures are padded to a square there; here the shorter side is resized, and the centre cropped"
+    squeezed = "" if found.get("task") == "classify" else padded
     return Said((int(sides[0]), int(sides[-1])), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), but=squeezed)
 
 
@@ -154,20 +207,16 @@ def _is_plain(said: Said) -> bool:
     return said.mean == (0.0, 0.0, 0.0) and said.std is not None and len({*said.std}) == 1
 
 
-def _in_graph(model: ir.Model, taken: ImageInput) -> Said | None:
-    """Return what is left to do where the graph begins with a factor and a difference for each channel; None where it does not."""
+def _in_graph(model: ir.Model, taken: ImageInput) -> _Normalisation | None:
+    """Return what the graph begins with, if that is a factor and a difference for each channel; None where it is not."""
     value = next(value for value in model.graph.inputs if value.name not in model.graph.initializers)
     factor, shift = _affine(model, value)
     if np.allclose(factor, 1) or np.allclose(shift, 0):
         return None  # a normalisation has both
-    for most in (1.0, 255.0):
+    for most in (1.0, 255.0) if taken.dtype in _FLOATS else (255.0,):
         spread = factor * most
-        if not ((spread >= _LIKELY[0]) & (spread <= _LIKELY[1])).all():
-            continue
-        if taken.dtype in _FLOATS:
-            return Said(mean=(0.0, 0.0, 0.0), std=(1 / most, 1 / most, 1 / most))
-        if most == 255.0:
-            return Said(mean=_three(-shift / spread), std=_three(1 / spread))
+        if ((spread >= _LIKELY[0]) & (spread <= _LIKELY[1])).all():
+            return _Normalisation(most, _three(-shift / spread), _three(1 / spread))
     return None
 
 

@@ -12,9 +12,13 @@ from contract.preprocessing import Interpolation, Preprocessing, resampling_of
 
 Channels = tuple[float, float, float]
 Spoken = str | Path | Preprocessing
-_IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _PILLOW: Mapping[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_TWICE = "EfficientNetImageProcessor"  # divides by the deviation once more, where it does not say include_top
 _LARGE = 384  # from this size on ConvNeXt's pictures are not cropped
+_PADDED = "the longer side is resized there, and the rest filled; here the shorter one is, and the centre is cropped"
+_WHOLE = "pictures are not cropped there; here the centre is"
+_UNSIZED = "pictures are not resized there; here the shorter side is"
 _SQUEEZED = "both sides are resized there; here the shorter one is, and the centre is cropped"
 
 
@@ -51,7 +55,7 @@ def read_said(spoken: Spoken) -> Said:
 
 def _with_word(said: Said, name: str, sign: str, value: str) -> Said:
     if name == "imagenet" and not sign:
-        return replace(said, mean=_IMAGENET[0], std=_IMAGENET[1])
+        return replace(said, mean=IMAGENET[0], std=IMAGENET[1])
     if name == "size":
         return replace(said, size=_size(value))
     if name == "mean":
@@ -94,9 +98,10 @@ def said_in(content: Mapping[str, Any]) -> Said:
 
 def _of_timm(config: Mapping[str, Any]) -> Said:
     _, height, width = config["input_size"]
-    but = "" if config.get("crop_mode", "center") == "center" else _SQUEEZED
-    how = resampling_of(str(config.get("interpolation", "bilinear")))
-    return Said((height, width), _three(config["mean"]), _three(config["std"]), how, float(config.get("crop_pct", 1.0)), but)
+    but = {"center": "", "border": _PADDED}.get(config.get("crop_mode") or "center", _SQUEEZED)
+    how = resampling_of(config.get("interpolation") or "bicubic")  # what timm takes where nothing is said
+    crop = float(config.get("crop_pct") or 0.875)
+    return Said((height, width), _three(config["mean"]), _three(config["std"]), how, crop, but)
 
 
 def _of_transformers(config: Mapping[str, Any]) -> Said:
@@ -109,6 +114,8 @@ def _of_transformers(config: Mapping[str, Any]) -> Said:
     mean, std = (
         _three(config[name]) if normalised else _three(value) for name, value in (("image_mean", 0.0), ("image_std", 1.0))
     )
+    if config.get("include_top", config.get("image_processor_type") == _TWICE):
+        std = _three([one * more for one, more in zip(std, _three(config["image_std"]), strict=True)])
     resample = config.get("resample", 2)
     if resample not in _PILLOW:
         raise ValueError(f"its filter {resample!r} is not one of Pillow's {', '.join(map(str, _PILLOW))}")
@@ -125,9 +132,12 @@ def _sized(config: Mapping[str, Any]) -> Said:
     if crop is not None:
         high, wide, _ = _sides(crop)
         but = _SQUEEZED if squeezed and isinstance(size, dict) else ""  # one number is the shorter side, where there is a crop
+        but = but if config.get("do_resize", True) else _UNSIZED
         return Said((high, wide), crop_fraction=high / height if height else 1.0, but=but)
     if not size:
         return Said()
+    if "crop_pct" not in config and not squeezed:
+        return Said((height, width), but=_WHOLE)
     cropped = float(config.get("crop_pct") or 1.0) if height < _LARGE else 1.0
     return Said((height, width), crop_fraction=cropped, but=_SQUEEZED if squeezed or height >= _LARGE else "")
 

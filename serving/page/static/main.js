@@ -16,11 +16,11 @@ async function refresh() {
   const found = await get("page/tasks");
   const written = JSON.stringify(found);
   if (written !== known) {
-    known = written;
     const news = whatIsNew(found.tasks.map(({ name }) => name));
     knowTasks(found.tasks);
     offerTasks(found.tasks);
     await loadTree(found.no_tree);
+    known = written; // not before: a picture that did not come is asked for again
     byId("state").textContent = news;
   }
   if (chosenTab() === "watch") showNumbers(await get("page/numbers"));

@@ -76,3 +76,6 @@ def test_what_is_no_array_is_refused(tmp_path: Path) -> None:
         assert words.replace(" ", "") in "".join(run.stderr.replace("│", "").split())
     run = command("infer", "photo.jpg", "--array", "x=y")
     assert (run.returncode, "ask about arrays, an image or texts" in " ".join(run.stderr.split())) == (2, True)
+    for option, value in (("--top-k", "2"), ("--vectors", "base64"), ("--show", "logits"), ("--truncate", "")):
+        run = command("infer", "--array", "x=y.npy", *filter(None, (option, value)))
+        assert (run.returncode, option in run.stderr, "is of images and texts" in run.stderr) == (2, True, True), run.stderr

@@ -65,7 +65,8 @@ def test_a_block_is_hashed_once_whatever_the_network_is_fed_and_compared_with(mo
         asked.append(given)
         return block_digest(*given, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("exporter.graph.network.block_digest", counting)
+    monkeypatch.setattr("exporter.graph.network.network.block_digest", counting)
+    monkeypatch.setattr("exporter.graph.network.blocks.block_digest", counting)
     network = Network("net", canonicalise(Net().model()))
     alone = network.chain()
     once = len(asked)

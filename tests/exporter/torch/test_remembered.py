@@ -256,6 +256,21 @@ def test_a_network_by_name_and_what_images_become_are_remembered(tmp_path: Path,
         open_sources(None, {"two": tmp_path / "two.pth"}, remembered=remembered)
 
 
+def test_another_network_than_the_backbone_takes_the_images_that_it_says(
+    tmp_path: Path, published: Callable[[int], None]
+) -> None:
+    small(tmp_path / "repo", tmp_path)
+    torch.save(timm.create_model("test_vit", num_classes=3).state_dict(), tmp_path / "vit.pth")
+    another, same = {"vit": f"test_vit@{tmp_path / 'vit.pth'}"}, {"two": f"{NAME}@{tmp_path / 'two.pth'}"}
+    remembered = Remembered.by(tmp_path / "repo")
+    found = open_sources(None, another, remembered=remembered)
+    assert found.remarks == ("As the repository was exported: preprocess none.",)
+    assert found.tasks["vit"]().preprocessing == open_sources(None, another).tasks["vit"]().preprocessing
+    how = open_sources(None, same, remembered=remembered).tasks["two"]().preprocessing
+    assert how is not None
+    assert (how.height, how.mean) == (32, (0.1, 0.2, 0.3))
+
+
 def test_a_checkpoint_says_on_which_published_network_it_was_tuned(tmp_path: Path, published: Callable[[int], None]) -> None:
     backbone = load_backbone(NAME, image_size=32)
     for seed, name in enumerate(("one", "two")):

@@ -57,7 +57,7 @@ def test_without_it_it_is_refused_in_a_sentence_and_v2_answers(tmp_path: Path) -
     run = command("export", "--task", f"means={file}", "--out", repo)
     assert run.returncode == 0, run.stderr
     assert (
-        "Nothing says how an image becomes the input of means: asked over v2 alone. --preprocessing TASK=HOW says it."
+        "It is not known how an image becomes the input of means: asked over v2 alone. --preprocessing TASK=HOW says it."
         in run.stdout
     )
     with espalier.open(repo) as opened:
@@ -83,6 +83,15 @@ def test_it_can_be_said_later_and_stays_with_new_versions(tmp_path: Path) -> Non
     assert (report.repository.tasks["means"].preprocessing, report.inherited["means"]) == (HOW, ("preprocessing",))
 
 
+def test_a_new_version_that_cannot_be_followed_does_not_get_images_as_before(tmp_path: Path) -> None:
+    file, repo = save(tmp_path, "means", image_net()), tmp_path / "repo"
+    espalier.export({"means": file}, repo, preprocessing={"means": HOW})
+    turned = save(tmp_path / "turned", "means", image_net([("Mul", [2.0])], metadata={"Image.BitmapPixelFormat": "Bgr8"}))
+    report = espalier.add(repo, {"means": turned}, replace=True)
+    assert (report.repository.tasks["means"].preprocessing, report.inherited["means"]) == (None, ("layout of images",))
+    assert "takes arrays alone: its metadata say that images are of the pixel format Bgr8" in report.remarks["means"]
+
+
 def test_what_the_file_says_is_taken_with_a_line(tmp_path: Path) -> None:
     said = {"do_normalize": True, "image_mean": HOW.mean, "image_std": HOW.std, "size": SIDE}
     file = save(tmp_path, "means", image_net())
@@ -95,10 +104,19 @@ def test_what_the_file_says_is_taken_with_a_line(tmp_path: Path) -> None:
     assert (found.mean, found.std) == (HOW.mean, pytest.approx(HOW.std))
 
 
+def test_of_a_file_that_says_it_otherwise_than_it_can_be_done_nobody_says_that_nothing_says_it(tmp_path: Path) -> None:
+    file = save(tmp_path, "means", image_net(metadata={"Image.BitmapPixelFormat": "Bgr8"}))
+    run = command("export", "--task", f"means={file}", "--out", tmp_path / "repo")
+    said = " ".join(run.stdout.split())
+    assert "means takes arrays alone: its metadata say that images are of the pixel format Bgr8" in said
+    assert "It is not known how an image becomes the input of means: asked over v2 alone." in said
+    assert "Nothing says how an image" not in said
+
+
 def test_a_kind_about_images_needs_it(tmp_path: Path) -> None:
     file = save(tmp_path, "map", image_net(gives_map=True))
     with pytest.raises(
-        KindNeedsImages, match="Nothing says how an image becomes the input of task 'map', and a mask lies in one"
+        KindNeedsImages, match="It is not known how an image becomes the input of task 'map', and a mask lies in one"
     ):
         espalier.export({"map": file}, tmp_path / "repo", kinds={"map": "mask"})
     run = command("export", "--task", f"map={file}", "--kind", "map=mask", "--out", tmp_path / "repo")

@@ -201,3 +201,13 @@ def test_a_task_that_comes_while_the_page_is_open_is_offered_drawn_and_told(
         assert page.locator("[data-task=animal].answer").count() == 0
         control_model(address, "vector", "unload", TOKEN)
         expect(page.locator("input[value=vector]")).to_have_count(0)
+
+
+def test_a_picture_of_the_tree_that_did_not_come_is_asked_for_again(browser: Browser, address: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.route("**/page/tree.svg", lambda route: route.abort(), times=1)
+    page.goto(address)
+    expect(page.locator("#tree svg")).to_be_visible()
+    expect(page.locator("#state.error")).to_have_count(0)
+    context.close()

@@ -97,7 +97,8 @@ def test_every_part_is_there_and_is_not_sent_twice(ask: Asked) -> None:
         seen.add(part)
         status, headers, body = ask(f"/{part}")
         assert (status, headers["cache-control"]) == (200, "no-cache"), part
-        assert ask(f"/{part}", if_none_match=headers["etag"])[::2] == (304, b"")
+        for known in (headers["etag"], f'"other", W/{headers["etag"]}'):  # weak: as proxies make them that compress
+            assert ask(f"/{part}", if_none_match=known)[::2] == (304, b"")
         assert ask(f"/{part}", "HEAD")[::2] == (200, b"")
         imported = {f"page/{name}" for name in re.findall(r'from "\./([\w.]+)"', body.decode())}
         waiting += imported - seen

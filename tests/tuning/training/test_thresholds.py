@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,3 +33,13 @@ def test_between_what_is_apart_the_middle_is_taken_and_of_nothing_a_half() -> No
     assert best_threshold(np.array([0.1, 0.2, 0.6, 0.9]), np.array([False, False, True, True])) == 0.4
     assert best_threshold(np.array([0.1, 0.2]), np.array([False, False])) == 0.5
     assert best_threshold(np.array([0.0, 0.0]), np.array([True, False])) == 0.5
+
+
+def test_many_images_take_little_memory() -> None:
+    scores = np.random.default_rng(0).random(4000)
+    tracemalloc.start()
+    try:
+        best_threshold(scores, scores > 0.5)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000  # a number for each pair of images would be 16 MB
+    finally:
+        tracemalloc.stop()

@@ -19,6 +19,8 @@ from tests.exporter.image_nets import SIDE, image_net, save
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OWN = [("Sub", MEAN), ("Div", STD)]
+BGR = [("Sub", MEAN[::-1]), ("Div", STD[::-1])]
+BYTES = ("rows", SIDE, SIDE, 3)
 FREE = ("rows", 3, "height", "width")
 TRANSFORMERS: dict[str, Any] = {
     "do_resize": True,
@@ -70,6 +72,11 @@ def test_a_file_beside_it_says_it(tmp_path: Path, name: str, content: dict[str, 
         ({"size": 10, "crop_size": SIDE}, MEAN, STD, 0.8, ""),
         ({"size": {"height": SIDE, "width": SIDE}, "do_center_crop": False}, MEAN, STD, 1.0, "both sides are resized there"),
         ({"size": {"shortest_edge": SIDE}, "do_center_crop": False, "crop_pct": 0.5}, MEAN, STD, 0.5, ""),
+        ({"size": {"shortest_edge": SIDE}, "do_center_crop": False}, MEAN, STD, 1.0, "pictures are not cropped there"),
+        ({"do_resize": False}, MEAN, STD, 0.8, "pictures are not resized there"),
+        ({"include_top": True, "image_std": [0.5] * 3}, MEAN, (0.25,) * 3, 0.8, ""),  # EfficientNet divides twice
+        ({"image_processor_type": "EfficientNetImageProcessor", "image_std": [0.5] * 3}, MEAN, (0.25,) * 3, 0.8, ""),
+        ({"include_top": True, "do_normalize": False, "image_std": [0.5] * 3}, (0.0,) * 3, (0.5,) * 3, 0.8, ""),
     ],
 )
 def test_what_transformers_write_is_arithmetic(
@@ -114,7 +121,38 @@ def test_a_network_that_normalises_itself_is_given_what_it_begins_with(
     sizes = ("rows", SIDE, SIDE, 3) if dtype == TensorProto.UINT8 else ("rows", 3, SIDE, SIDE)
     found, said = find(tmp_path, image_net(first, sizes=sizes, dtype=dtype))
     close(found, Preprocessing(SIDE, SIDE, mean, std, "bilinear"))
-    assert said.startswith(f"normalises images{range_} itself. Nothing says how they are resized")
+    assert said.startswith(
+        f"normalises images{range_} itself. Nothing says how they are resized, or in which order channels come"
+    )
+    assert said.endswith("in RGB.")
+
+
+def test_of_timm_what_is_not_said_is_as_timm_takes_it(tmp_path: Path) -> None:
+    bare = {name: TIMM["pretrained_cfg"][name] for name in ("input_size", "mean", "std")}
+    found, _ = find(tmp_path, image_net(), config={"pretrained_cfg": bare})
+    assert found == Preprocessing(SIDE, SIDE, MEAN, STD, "bicubic", 0.875)
+    for mode, words in (("squash", "both sides are resized there"), ("border", "and the rest filled")):
+        assert words in find(tmp_path, image_net(), config={"pretrained_cfg": {**bare, "crop_mode": mode}})[1]
+
+
+def test_bytes_are_never_normalised_twice_and_who_does_it_is_said(tmp_path: Path) -> None:
+    own = image_net([("Div", [255.0]), *OWN], sizes=BYTES, dtype=TensorProto.UINT8)
+    found, said = find(tmp_path, own, preprocessor_config=TRANSFORMERS)
+    close(found, EXPECTED)
+    assert said == "takes images as preprocessor_config.json beside it says."
+    close(find(tmp_path, own, preprocessor_config=TRANSFORMERS | {"do_normalize": False})[0], EXPECTED)
+    found, said = find(tmp_path, image_net(sizes=BYTES, dtype=TensorProto.UINT8), preprocessor_config=TRANSFORMERS)
+    close(found, EXPECTED)
+    assert said.endswith("(it takes bytes, so that it has to normalise them itself).")
+    assert stated(ir.from_proto(own), read_said(EXPECTED)) == (EXPECTED, "")
+
+
+def test_what_is_assumed_of_metadata_is_said(tmp_path: Path) -> None:
+    assert "taken to be in the order RGB" in find(tmp_path, image_net(metadata={"Image.NominalPixelRange": "Normalized_0_1"}))[1]
+    assert "padded" in find(tmp_path, image_net(metadata=ULTRALYTICS))[1]
+    assert "padded" not in find(tmp_path, image_net(metadata={**ULTRALYTICS, "task": "classify"}))[1]
+    _, said = stated(ir.from_proto(image_net(BGR)), read_said("mean=0,std=1"))
+    assert said == "gets RGB, though it normalises images with the means of ImageNet in the order BGR."
 
 
 @pytest.mark.parametrize("first", [[], [("Mul", [0.5])], [("Sub", MEAN)], [("Mul", [1e6]), ("Add", [1.0])]])
@@ -128,7 +166,33 @@ def test_what_is_no_normalisation_says_nothing(tmp_path: Path, first: Any) -> No
         (
             image_net(OWN),
             {"preprocessor_config": TRANSFORMERS},
-            "it normalises images itself, and preprocessor_config.json beside it would have",
+            "it normalises images itself, so that it would be done a second time.",
+        ),
+        (
+            image_net([("Div", [255.0]), *OWN]),
+            {"preprocessor_config": TRANSFORMERS | {"do_normalize": False}},
+            "it begins with what values from 0 to 255 need, not those to 1.",
+        ),
+        (
+            image_net(OWN, metadata={"Image.BitmapPixelFormat": "Rgb8", "Image.NominalPixelRange": "NominalRange_0_255"}),
+            {},
+            "it begins with what values from 0 to 1 need, not those to 255.",
+        ),
+        (
+            image_net([("Div", [255.0]), *OWN], sizes=BYTES, dtype=TensorProto.UINT8),
+            {"preprocessor_config": TRANSFORMERS | {"image_mean": [0.5] * 3}},
+            "it normalises images itself, with mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225.",
+        ),
+        (image_net(BGR), {}, "it normalises images with the means of ImageNet in the order BGR, and images are RGB here."),
+        (
+            image_net([("Div", [255.0]), *BGR], sizes=BYTES, dtype=TensorProto.UINT8),
+            {"preprocessor_config": TRANSFORMERS},
+            "with the means of ImageNet in the order BGR",
+        ),
+        (
+            image_net(OWN, metadata={"Image.BitmapPixelFormat": "Bgr8"}),
+            {"preprocessor_config": TRANSFORMERS | {"do_normalize": False}},
+            "its metadata say that images are of the pixel format Bgr8, and images are RGB here.",
         ),
         (
             image_net(),
