@@ -23,6 +23,7 @@ _BESIDE = (
     "exporter.sharing.choose:CutOptions",
     "serving.engines.embedded:EngineOptions",
 )
+_INTERNAL = 500
 _ERRORS = ("contract.errors", "exporter.errors", "serving.errors")
 
 
@@ -58,7 +59,8 @@ def errors_page() -> str:
     parts = [
         "# Errors",
         "Made from the code. Each error is an `EspalierError` with one sentence that names what is wrong and what would be right. "
-        "On the command line it ends with exit code 2. Over HTTP and gRPC it has these codes. What is not named here is 500 / INTERNAL.",
+        "On the command line it ends with exit code 2. Over HTTP and gRPC it has the codes of its row. Errors without codes do not reach "
+        "clients; one that did would be 500 / INTERNAL.",
     ]
     for module in _ERRORS:
         rows = [_error_row(error) for error in _errors_of(module)]
@@ -101,5 +103,6 @@ def _errors_of(module: str) -> list[type[EspalierError]]:
 
 def _error_row(error: type[EspalierError]) -> str:
     codes = wire_codes(error.__new__(error))
+    shown = ("", "") if codes.http == _INTERNAL else (str(codes.http), codes.grpc.name)
     when = (inspect.getdoc(error) or "").split("\n\n")[0].replace("\n", " ").replace("|", "\\|").replace("<", "\\<")
-    return f"| `{error.__name__}` | {codes.http} | {codes.grpc.name} | {when} |"
+    return f"| `{error.__name__}` | {shown[0]} | {shown[1]} | {when} |"

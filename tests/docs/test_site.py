@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 pytest.importorskip("zensical", reason="the site needs the extra `docs`")
 
 from docs.site import __main__ as site
+from docs.site.reference import api_page, errors_page
 
 pytestmark = pytest.mark.slow
 
@@ -23,6 +25,14 @@ def test_the_documents_become_a_site_that_works_from_disk(tmp_path: Path) -> Non
     assert "--feature-cache" in (tmp_path / "site/reference/commands.html").read_text(encoding="utf-8")
     assert "predict_folder" in (tmp_path / "site/reference/api.html").read_text(encoding="utf-8")
     assert "words;" in site.report()
+
+
+def test_pages_that_are_made_from_the_code() -> None:
+    errors = errors_page()
+    assert "| `QueueFull` | 429 | RESOURCE_EXHAUSTED |" in errors
+    assert "| `NotWritten` |  |  |" in errors  # of the command line alone
+    assert "timeout_s: float = 60.0" in api_page()
+    assert "self" not in re.findall(r"```python\nClient\((.*?)\)", api_page())[0]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ What the exporter does with the model families of timm: one small variant of eac
 and the head are changed. Made by `python -m benchmarks.studies.coverage --out coverage.jsonl --report docs/measurements/coverage.md`; a
 run goes on where an interrupted one stopped.
 
-- **Fork**: blocks before the fork, as the sharing plan finds it from digests, and as it is: the whole backbone and the whole tuned network
-  are run on the same rows with every tap as an output, and the fork is in front of the first tap that differs in any bit.
+- **Fork**: blocks before the fork, as the sharing plan finds it, and as it is. For the second, both whole networks are run on the same
+  rows with every tap as an output; the fork is in front of the first tap that differs in any bit.
 - **Error**: composed segments against the whole model, the largest of batch sizes 1, 3 and 8, in units of the output's spread over eight
   random rows. *torch* is the same for the composed segments against torch.
 - **MACs**: ours over those of torch's flop counter; *before* is the share of them before the fork, next to the share of the weights that
