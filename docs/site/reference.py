@@ -38,7 +38,10 @@ def _write_commands(file: Path) -> None:
     """By typer's own program, which walks through commands and options."""
     program = [sys.executable, "-m", "typer", "espalier.cli", "utils", "docs", "--name", "espalier", "--title", "Commands"]
     subprocess.run([*program, "--output", str(file)], check=True, capture_output=True, text=True)
-    file.write_text(html.unescape(file.read_text(encoding="utf-8")).replace("<", "\\<"), encoding="utf-8")
+    text = re.sub(
+        r"<span [^>]*>(.*?)</span>", r"`\1`", file.read_text(encoding="utf-8")
+    )  # examples, which are grey on a terminal
+    file.write_text(re.sub(r"`[^`]*`", lambda code: html.unescape(code[0]), text), encoding="utf-8")
 
 
 def api_page() -> str:

@@ -22,7 +22,10 @@ def test_the_documents_become_a_site_that_works_from_disk(tmp_path: Path) -> Non
         page.relative_to(site.ROOT / "docs").with_suffix(".html").as_posix() for page in (site.ROOT / "docs").rglob("*.md")
     }
     assert documents | {"reference/api.html", "reference/commands.html", "reference/errors.html"} <= pages
-    assert "--feature-cache" in (tmp_path / "site/reference/commands.html").read_text(encoding="utf-8")
+    commands = (tmp_path / "site/reference/commands.html").read_text(encoding="utf-8")
+    assert "<code>--feature-cache SIZE</code>" in commands
+    assert "<code>espalier add repo --task birds=birds.safetensors</code>" in commands
+    assert "span style" not in commands
     assert "predict_folder" in (tmp_path / "site/reference/api.html").read_text(encoding="utf-8")
     assert "words;" in site.report()
 
