@@ -16,10 +16,10 @@ _ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # and how this machi
 _Kind = Literal["image", "text", "arrays"]
 
 
-def next_steps(tasks: Mapping[str, Task], http_address: str, repo: Path, *, takes_loads: bool) -> list[str]:
+def next_steps(tasks: Mapping[str, Task], http_address: str, repo: Path, *, takes_loads: bool, page: bool) -> list[str]:
     """Return lines to be read on a terminal, commands of a shell in them. tasks: that are served at `http_address`, host:port, from `repo`.
 
-    takes_loads: whether whoever has the token may have the server load tasks.
+    takes_loads: whether whoever has the token may have the server load tasks. page: whether there is one to try them on.
     """
     address = _reachable(http_address)
     option = "" if address == _USUAL else f" --url http://{address}"
@@ -27,7 +27,8 @@ def next_steps(tasks: Mapping[str, Task], http_address: str, repo: Path, *, take
     for kind, task in _asked(tasks).items():
         lines += [_infer_line(kind, task, option), _curl_line(kind, task, address)]
     marked = [f"  {'Ask:' if index == 0 else '':8}{line}" for index, line in enumerate(lines)]
-    return [*marked, f"  Deploy: {_deploy_line(repo, address, takes_loads)}"]
+    look = [f"  Look:   http://{address}/ in a browser"] if page else []
+    return [*look, *marked, f"  Deploy: {_deploy_line(repo, address, takes_loads)}"]
 
 
 def _asked(tasks: Mapping[str, Task]) -> dict[_Kind, Task]:

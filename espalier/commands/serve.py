@@ -81,7 +81,7 @@ def serve(
     options = replace(options, sessions=choice.on(options.sessions))
     run(
         repo,
-        on_ready=None if log.log_format == "json" else partial(_announce, repo, takes_loads=token is not None),
+        on_ready=None if log.log_format == "json" else partial(_announce, repo, takes_loads=token is not None, page=page),
         options=options,
         make_engine=choice.make_engine(scheduling.max_queue_rows),
         host=addresses.host,
@@ -105,10 +105,10 @@ def serve(
     )
 
 
-def _announce(repo: Path, server: Server, *, takes_loads: bool) -> None:
+def _announce(repo: Path, server: Server, *, takes_loads: bool, page: bool) -> None:
     """Say where requests are answered, and what one does next."""
     from serving.server import announce
 
     announce(server.http_address, server.grpc_address)
-    for line in next_steps(server.tasks, server.http_address, repo, takes_loads=takes_loads):
+    for line in next_steps(server.tasks, server.http_address, repo, takes_loads=takes_loads, page=page):
         print(line, flush=True)

@@ -40,7 +40,6 @@ def label_scores(rows: Array, kind: Scores) -> NDArray[np.float64]:
 
 
 def _holding(task: Task, row: NDArray[np.float64], least: NDArray[np.float64]) -> list[LabelScore]:
-    order = np.argsort(-row, kind="stable")
-    return [
-        LabelScore(label=label_of(task, int(index)), score=float(row[index])) for index in order if row[index] >= least[index]
-    ]
+    order = np.argsort(-row, kind="stable")  # what is no number comes last, and is shown: nobody knows that it is below
+    shown = [int(index) for index in order if np.isnan(row[index]) or row[index] >= least[index]]
+    return [LabelScore(label=label_of(task, index), score=float(row[index])) for index in shown]

@@ -34,8 +34,8 @@ TEXT = replace(
 ARRAYS = replace(BASE, name="levels", outputs=(TensorSpec("levels", "FP32", (3, 4)),), kind=Tensor())
 
 
-def said(*tasks: Task, address: str = "127.0.0.1:8000", takes_loads: bool = False) -> list[str]:
-    return next_steps({task.name: task for task in tasks}, address, Path("my repo"), takes_loads=takes_loads)
+def said(*tasks: Task, address: str = "127.0.0.1:8000", takes_loads: bool = False, page: bool = False) -> list[str]:
+    return next_steps({task.name: task for task in tasks}, address, Path("my repo"), takes_loads=takes_loads, page=page)
 
 
 def test_tasks_are_asked_about_what_they_take() -> None:
@@ -61,6 +61,13 @@ def test_another_address_is_named_and_all_addresses_are_none() -> None:
     assert "[::1]:7/" in said(IMAGE, address="[::]:7")[1]
 
 
+def test_the_page_is_named_where_there_is_one() -> None:
+    assert said(IMAGE, address="0.0.0.0:9000", page=True) == [
+        "  Look:   http://127.0.0.1:9000/ in a browser",
+        *said(IMAGE, address="0.0.0.0:9000"),
+    ]
+
+
 @contextmanager
 def served(repo: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "espalier.cli", "serve", str(repo), "--http-port", "0", "--grpc-port", "0", "--threads", "1"]
@@ -83,13 +90,14 @@ def served(repo: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
 def test_what_is_said_works(repository: Repository, tmp_path: Path) -> None:
     with served(repository.path) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(4)]
+        lines = [process.stdout.readline() for _ in range(5)]
         assert re.match(r"Serving on http://127\.0\.0\.1:\d+ ", lines[0])
-        asked = shlex.split(lines[1].partition("Ask:")[2])
+        assert re.fullmatch(r"  Look:   http://127\.0\.0\.1:\d+/ in a browser\n", lines[1])
+        asked = shlex.split(lines[2].partition("Ask:")[2])
         assert asked[:2] == ["espalier", "infer"]
         refused = espalier(*asked[1:], cwd=tmp_path)  # there is no photo.jpg here: the rest is understood
         assert "photo.jpg cannot be read" in " ".join(refused.stderr.split()), refused.stderr
-        assert "Deploy: not allowed; --admin-token-file" in lines[3]
+        assert "Deploy: not allowed; --admin-token-file" in lines[4]
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from espalier.commands.pairs import split_pairs
+
 if TYPE_CHECKING:
     from contract.kinds.kind import Kind
 
@@ -27,14 +29,7 @@ def parse_kinds(given: Sequence[str], tasks: Collection[str]) -> dict[str, Kind]
     from contract.kinds.registry import parse_kind
 
     kinds: dict[str, Kind] = {}
-    for text in given:
-        name, separator, kind = text.partition("=")
-        if not separator or not name or not kind:
-            raise typer.BadParameter(f"{text!r} is not of the form TASK=KIND.", param_hint="--kind")
-        if name not in tasks:
-            raise typer.BadParameter(f"{name!r} is none of the tasks that come: {', '.join(tasks)}.", param_hint="--kind")
-        if name in kinds:
-            raise typer.BadParameter(f"the name {name!r} is given twice.", param_hint="--kind")
+    for name, kind in split_pairs(given, "TASK=KIND", "--kind", tasks).items():
         try:
             kinds[name] = parse_kind(kind)
         except ValueError as error:

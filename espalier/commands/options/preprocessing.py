@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from espalier.commands.pairs import split_pairs
+
 Preprocessings = Annotated[
     list[str] | None,
     typer.Option(
@@ -20,16 +22,4 @@ Preprocessings = Annotated[
 
 def parse_preprocessings(given: Sequence[str], tasks: Collection[str]) -> dict[str, str]:
     """Return what is said by the names of tasks. Raises typer.BadParameter for another form, an unknown task, a task named twice."""
-    said: dict[str, str] = {}
-    for text in given:
-        name, separator, how = text.partition("=")
-        if not separator or not name or not how:
-            raise typer.BadParameter(f"{text!r} is not of the form TASK=HOW.", param_hint="--preprocessing")
-        if name not in tasks:
-            raise typer.BadParameter(
-                f"{name!r} is none of the tasks that come: {', '.join(tasks)}.", param_hint="--preprocessing"
-            )
-        if name in said:
-            raise typer.BadParameter(f"the name {name!r} is given twice.", param_hint="--preprocessing")
-        said[name] = how
-    return said
+    return split_pairs(given, "TASK=HOW", "--preprocessing", tasks)

@@ -13,6 +13,7 @@ import typer
 from espalier.commands.options.kinds import Kinds, parse_kinds
 from espalier.commands.options.preprocessing import Preprocessings, parse_preprocessings
 from espalier.commands.options.tokenizers import TokenizerFiles, parse_tokenizers
+from espalier.commands.pairs import split_pairs
 from espalier.console import loading, say
 
 if TYPE_CHECKING:
@@ -177,15 +178,7 @@ def _parse_inputs(texts: Sequence[str], tasks: Sequence[str]) -> dict[str, dict[
 
 def _parse_tasks(pairs: list[str]) -> dict[str, str]:
     """Return NAME=MODEL pairs as a mapping. Raises typer.BadParameter for a pair of another form or a repeated name."""
-    named: dict[str, str] = {}
-    for pair in pairs:
-        name, separator, model = pair.partition("=")
-        if not separator or not name or not model:
-            raise typer.BadParameter(f"{pair!r} is not of the form NAME=MODEL.", param_hint="--task")
-        if name in named:
-            raise typer.BadParameter(f"the name {name!r} is given twice.", param_hint="--task")
-        named[name] = model
-    return named
+    return split_pairs(pairs, "NAME=MODEL", "--task")
 
 
 def _parse_channels(text: str | None, option: str, *, positive: bool = False) -> tuple[float, float, float] | None:

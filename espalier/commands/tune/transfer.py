@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from espalier.commands.options.tune import DataOption, ForceOption, Images, Weights, check_writable, write_json
+from espalier.commands.pairs import split_pairs
 from espalier.console import console, loading, progress_bars
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def transfer(
 
     [dim]espalier tune transfer --student resnet18.a1_in1k --teacher big=resnet50.a1_in1k --data flowers/ --out flowers.safetensors[/]
     """
-    methods, teachers = _parse_method(method), _parse_teachers(teacher or [])
+    methods, teachers = _parse_method(method), split_pairs(teacher or [], "NAME=MODEL", "--teacher")
     if not teachers and methods != ("plain",):
         raise typer.BadParameter(f"the method {method} learns from teachers; name at least one.", param_hint="--teacher")
     check_writable(out, force=force)
@@ -141,16 +142,3 @@ def _parse_method(method: str) -> tuple[Method, ...]:
         if method == known:
             return (known,)
     raise typer.BadParameter(f"must be {', '.join(_ALL)} or all, not {method!r}.", param_hint="--method")
-
-
-def _parse_teachers(pairs: list[str]) -> dict[str, str]:
-    """Return NAME=MODEL pairs as a mapping."""
-    teachers: dict[str, str] = {}
-    for pair in pairs:
-        name, separator, model = pair.partition("=")
-        if not separator or not name or not model:
-            raise typer.BadParameter(f"{pair!r} is not of the form NAME=MODEL.", param_hint="--teacher")
-        if name in teachers:
-            raise typer.BadParameter(f"the name {name!r} is given twice.", param_hint="--teacher")
-        teachers[name] = model
-    return teachers

@@ -53,9 +53,8 @@ class Bundling:
         self._targets: Mapping[str, Bundle] = {}
         self._open: dict[str, Bundle] = {}  # by segment
         self._held: dict[str, Bundle] = {}  # that may have a session: also what is being opened, or about to be closed
-        self._limits: dict[
-            str, int
-        ] = {}  # of what is open, and of what was while requests that were planned with it are under way
+        # Of what is open, and of what was while requests that were planned with it are under way.
+        self._limits: dict[str, int] = {}
         self._users: Counter[str] = Counter()  # requests that are under way
         self._retired: set[str] = set()  # to be closed with the last of these
         self._without_room: set[str] = set()  # not tried again until something has been closed, or has come

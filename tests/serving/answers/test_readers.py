@@ -187,6 +187,12 @@ def test_labels_hold_from_their_thresholds_on() -> None:
     assert [one.label for one in read_labels(ended, kind, {"t": np.array([[0.5, 0.5, 0.5]])}, About())[0].labels] == ["0", "2"]
 
 
+def test_a_label_of_which_nobody_knows_whether_it_holds_is_shown() -> None:
+    (found,) = read_labels(task(Labels((0.5,)), ("a", "b", "c")), Labels((0.5,)), {"t": np.array([[np.nan, -2.0, 2.0]])}, About())
+    assert [one.label for one in found.labels] == ["c", "a"]
+    assert json.loads(found.model_dump_json())["labels"][1] == {"label": "a", "score": None}
+
+
 @pytest.mark.parametrize(
     ("scores", "values", "expected"),
     [

@@ -141,6 +141,7 @@ def test_all_that_was_written_is_ready(served: Served) -> None:
 def test_what_is_shared_runs_once_and_what_is_not_asked_for_does_not_run(served: Served) -> None:
     repository = served.repository
     outputs = [name for task in repository.tasks for name in outputs_of(repository, task)]
+    wait_until_counted(served)
     before, expected = served.rows_run(), Counter[str]()
     for wanted in ([name] for name in outputs):
         check_rows(served, wanted, before, expected)
@@ -165,6 +166,7 @@ def check_rows(served: Served, wanted: list[str], before: Counter[str], expected
 
 
 def test_requests_that_are_batched_get_their_own_rows(served: Served) -> None:
+    wait_until_counted(served)
     repository, before = served.repository, served.rows_run()
     asked = [(rows_for(repository, 1 + number % 5, seed=number), number) for number in range(40)]
     expected = [embedded_answers(repository, inputs) for inputs, _ in asked[:8]]
@@ -258,6 +260,7 @@ def test_requests_do_not_meet_where_rows_affect_each_other(served: Served) -> No
         served.grpc.server.load_model(model)
     asked = [(model, {"rows": coupled_nets.some_rows(1 + number % 3, number)}) for number in range(12) for model in models]
     alone = [served.grpc.infer(*one) for one in asked]
+    wait_until_counted(served)
     before = runs_of(served)
     with ThreadPoolExecutor(24) as clients:
         for (model, _), expected, found in zip(
